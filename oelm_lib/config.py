@@ -1,0 +1,362 @@
+"""What an experiment is: typed, frozen, validated; load, override, diff."""
+
+import difflib
+import hashlib
+import html
+import json
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from oelm_lib.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+PARAMS = ROOT / "params"
+ID_PATTERN = r"[A-Z]+-[0-9]{2,4}"
+TOKENIZER_PATTERN = r"gpt2|bpe-[0-9]+"
+SECTIONS = ("model", "data", "optim", "train", "machine")
+
+def _no_bool(value: Any) -> Any:
+    """YAML's true would pass for 1.0."""
+    if isinstance(value, bool):
+        raise ValueError("should be a number")
+    return value
+
+
+Real = Annotated[float, BeforeValidator(_no_bool)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Layers = Literal["all"] | tuple[Annotated[int, Field(strict=True, ge=0)], ...]
+
+
+def outputs_dir() -> Path:
+    """Folder of the run folders: OELM_OUTPUTS, or outputs/ in the checkout."""
+    return Path(os.environ.get("OELM_OUTPUTS") or ROOT / "outputs")
+
+
+def data_dir() -> Path:
+    """Folder of the prepared corpora: OELM_DATA, or data/ in the checkout."""
+    return Path(os.environ.get("OELM_DATA") or ROOT / "data")
+
+
+class Section(BaseModel):
+    """Frozen group of keys; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class ModelConfig(Section):
+    vocab_size: Annotated[int, Field(strict=True, ge=2, le=65536)]
+    """V, tokens in the vocabulary; token files are uint16."""
+    d_model: Count
+    """D, width of the residual stream."""
+    num_layers: Count
+    """Number of Transformer blocks."""
+    num_heads: Count
+    """H; must divide d_model."""
+    d_ff: Count
+    """Width of the feed-forward layer."""
+    max_seq_len: Count
+    """T, tokens in a window."""
+    dropout: Annotated[Real, Field(ge=0, lt=1)]
+    """Dropout probability at embeddings, attention, attention output, FFN hidden and FFN output."""
+    qk_init: Literal["normal", "orthogonal"]
+    """How W_q and W_k start: Gaussian, or one orthonormal block per head."""
+    qk_scale: Annotated[Real, Field(gt=0)]
+    """(Expected) norm of a row of W_q and W_k."""
+    freeze_q: Annotated[bool, Field(strict=True)]
+    """Whether W_q stays at its start in `frozen_layers`."""
+    freeze_k: Annotated[bool, Field(strict=True)]
+    """Whether W_k stays at its start in `frozen_layers`."""
+    frozen_layers: Layers
+    """`all`, or the numbers of the layers that freeze_q and freeze_k apply to."""
+
+    @property
+    def d_head(self) -> int:
+        """K, width of a head."""
+        return self.d_model // self.num_heads
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.d_model % self.num_heads:
+            divisors = [str(n) for n in range(1, self.d_model + 1) if self.d_model % n == 0]
+            shown = ", ".join(divisors[:8]) + (", ..." if len(divisors) > 8 else "")
+            raise ValueError(f"num_heads = {self.num_heads} does not divide d_model = {self.d_model}; use {shown}")
+        if self.qk_init == "orthogonal" and self.d_head > self.d_model:
+            raise ValueError(f"d_head = {self.d_head} is above d_model = {self.d_model}")
+        if self.frozen_layers != "all":
+            wrong = [n for n in self.frozen_layers if n >= self.num_layers]
+            if wrong:
+                raise ValueError(f"frozen_layers names layer {wrong[0]}; allowed are 0 .. {self.num_layers - 1} or all")
+        return self
+
+
+class DataConfig(Section):
+    corpus: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    """Name of a file in params/corpora/."""
+    tokenizer: Annotated[str, Field(pattern=rf"^({TOKENIZER_PATTERN})$")]
+    """`gpt2`, or `bpe-<N>`: a byte-level BPE of N tokens trained on the corpus' train split."""
+
+
+class OptimConfig(Section):
+    learning_rate: Annotated[Real, Field(gt=0)]
+    """Peak of the schedule."""
+    min_learning_rate: Annotated[Real, Field(ge=0)]
+    """End of the cosine."""
+    warmup_steps: Annotated[int, Field(strict=True, ge=0)]
+    """Steps of linear warm-up."""
+    weight_decay: Annotated[Real, Field(ge=0)]
+    """Decoupled decay of every trainable tensor."""
+    betas: tuple[Annotated[Real, Field(ge=0, lt=1)], Annotated[Real, Field(ge=0, lt=1)]]
+    """AdamW's decay rates of the two moments."""
+    grad_clip: Annotated[Real, Field(gt=0)]
+    """Largest global gradient norm."""
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate = {self.min_learning_rate} is above learning_rate = {self.learning_rate}; lower it"
+            )
+        return self
+
+
+class TrainConfig(Section):
+    max_steps: Count
+    """Optimizer updates."""
+    batch_size: Count
+    """B, windows in a step."""
+    precision: Literal["fp32", "bf16", "fp16", "auto"]
+    """Autocast type of training (evaluation is fp32); auto: bf16 on a GPU that has it, else fp32."""
+    eval_interval: Count
+    """Steps between evaluations."""
+    eval_tokens: Count
+    """Tokens of the fixed validation subset scored during training."""
+    save_interval: Count
+    """Steps between saves of latest.pt."""
+
+
+class MachineConfig(Section):
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    compile: Annotated[bool, Field(strict=True)] = False
+    """Whether the model goes through torch.compile."""
+    log_interval: Count = 10
+    """Steps between metric rows."""
+    threads: Annotated[int, Field(strict=True, ge=0)] = 0
+    """CPU threads of torch; 0 keeps torch's choice."""
+
+
+class Experiment(Section):
+    id: Annotated[str, Field(pattern=rf"^{ID_PATTERN}$")]
+    """File name without .yaml."""
+    slug: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    """Short name used in the run folder."""
+    title: str
+    """Corpus and arm, for headings."""
+    question: str
+    """What the run answers."""
+    compare_to: Annotated[str, Field(pattern=rf"^{ID_PATTERN}$")] | None
+    """The experiment it is judged against; null for a baseline."""
+    changes: tuple[str, ...]
+    """Exactly the dotted keys that differ from compare_to."""
+    model: ModelConfig
+    data: DataConfig
+    optim: OptimConfig
+    train: TrainConfig
+    machine: MachineConfig = MachineConfig()
+    overrides: dict[str, Any] = Field(default={}, exclude=True)
+    """What the caller changed, by dotted key; filled by load_config."""
+
+    @field_validator("overrides", mode="before")
+    @classmethod
+    def _only_load_config_sets_overrides(cls, value: Any, info):
+        if value and not (info.context or {}).get("overrides"):
+            raise ValueError("is filled by load_config, not by a file; delete it")
+        return value
+
+    @property
+    def science(self) -> dict[str, Any]:
+        """Dotted key -> value of everything that decides the result (no machine knobs, no words)."""
+        return {key: value for key, value in flatten(self).items() if not key.startswith("machine.")}
+
+    @property
+    def science_overrides(self) -> dict[str, Any]:
+        """The overrides that make this a rehearsal."""
+        return {key: value for key, value in self.overrides.items() if not key.startswith("machine.")}
+
+    @property
+    def kind(self) -> str:
+        """`experiment`, or `rehearsal` where overrides changed it."""
+        return "rehearsal" if self.science_overrides else "experiment"
+
+    @property
+    def folder(self) -> str:
+        """Name of the run folder's parent: <ID>_<slug>, and +<hash> for a rehearsal."""
+        if self.kind == "experiment":
+            return f"{self.id}_{self.slug}"
+        text = json.dumps(self.science_overrides, sort_keys=True)
+        return f"{self.id}_{self.slug}+{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+    @property
+    def label(self) -> str:
+        """Heading of pages and tables."""
+        return self.title if self.kind == "experiment" else f"Rehearsal, not {self.id}: {self.title}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts and lists, as in the YAML file."""
+        return self.model_dump(mode="json")
+
+    def _repr_html_(self) -> str:
+        """The resolved experiment as a table, overridden keys marked."""
+        rows = []
+        for key, value in [("title", self.label), ("question", self.question), *flatten(self).items()]:
+            if key in self.overrides:
+                value = f"{value} (overridden)"
+            rows.append(f"<tr><td>{html.escape(key)}</td><td>{html.escape(str(value))}</td></tr>")
+        head = f"<tr><th>{html.escape(self.id)}</th><th>{html.escape(self.kind)}</th></tr>"
+        return f"<table class='oelm-table'><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def flatten(experiment: Experiment) -> dict[str, Any]:
+    """Dotted key -> plain value of the sections model, data, optim, train, machine."""
+    plain = experiment.to_dict()
+    return {f"{name}.{key}": value for name in SECTIONS for key, value in plain[name].items()}
+
+
+def diff_configs(first: Experiment, second: Experiment) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (first value, second value) of every science key that differs."""
+    left, right = first.science, second.science
+    return {key: (left[key], right[key]) for key in left if left[key] != right[key]}
+
+
+def experiment_ids() -> list[str]:
+    """Ids of all experiment files, sorted."""
+    return sorted(path.stem for path in PARAMS.glob("*.yaml"))
+
+
+def load_config(exp: str, overrides: dict[str, Any] | str | None = None) -> Experiment:
+    """Load params/<exp>.yaml and apply overrides.
+
+    Args:
+        exp: Experiment id, e.g. "GPT-02".
+        overrides: Dotted keys, as a dict or as "train.max_steps=50 optim.learning_rate=1e-3".
+
+    Raises:
+        UserError: Unknown experiment or key, wrong type, value out of range.
+    """
+    if not isinstance(exp, str):
+        raise UserError(f"exp = {exp!r} is not an experiment id such as GPT-02; allowed: {', '.join(experiment_ids())}")
+    path = PARAMS / f"{exp}.yaml"
+    if not re.fullmatch(ID_PATTERN, exp) or not path.is_file():
+        raise UserError(
+            f"no experiment {exp!r}{_nearest(exp, experiment_ids())}; allowed: {', '.join(experiment_ids())};"
+            " add one as params/<ID>.yaml"
+        )
+    plain = read_yaml(path)
+    where = _shown(path)
+    if plain.get("id") != exp:
+        raise UserError(f"{where}: id is {plain.get('id')!r}; write {exp}, the name of the file")
+    experiment = parse_experiment(plain, where)
+    changed = _parse_overrides(overrides)
+    known = flatten(experiment)
+    for key, value in changed.items():
+        if key not in known:
+            raise UserError(f"overrides: unknown key {key}{_nearest(key, known)}; allowed: {', '.join(known)}")
+        section, _, name = key.partition(".")
+        plain.setdefault(section, {})[name] = value
+    if not changed:
+        return experiment
+    resolved = flatten(parse_experiment(plain, f"overrides of {exp}"))
+    kept = {key: resolved[key] for key in changed if resolved[key] != known[key]}
+    return parse_experiment(plain | {"overrides": kept}, f"overrides of {exp}", context={"overrides": True})
+
+
+def restore_experiment(plain: dict[str, Any], overrides: dict[str, Any], where: str) -> Experiment:
+    """The experiment that a run folder's config.yaml recorded, whatever params/ says today."""
+    return parse_experiment(plain | {"overrides": overrides}, where, context={"overrides": True})
+
+
+def parse_experiment(plain: dict[str, Any], where: str, context: dict | None = None) -> Experiment:
+    """Validate a mapping; `where` names its source in errors. Raises UserError."""
+    try:
+        return Experiment.model_validate(plain, context=context)
+    except ValidationError as error:
+        raise UserError(f"{where}: " + "; ".join(_reword(item) for item in error.errors())) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping. Raises UserError with the place of a mistake."""
+    try:
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{_shown(path)}: not valid YAML: {error}; mend the file") from None
+    except OSError as error:
+        raise UserError(f"{_shown(path)}: cannot be read: {error.strerror}; check the name and its rights") from None
+    if not isinstance(plain, dict):
+        raise UserError(f"{_shown(path)}: holds {type(plain).__name__}, not a mapping of keys; see params/GPT-01.yaml")
+    return plain
+
+
+def _parse_overrides(overrides: dict[str, Any] | str | None) -> dict[str, Any]:
+    """Dotted key -> YAML value; a dict passes through."""
+    if overrides is None:
+        return {}
+    if isinstance(overrides, dict):
+        return overrides
+    if not isinstance(overrides, str):
+        raise UserError(f'overrides = {overrides!r} is not text such as "train.max_steps=50"; quote it')
+    changed = {}
+    for item in re.findall(r"(?:[^\s\[{\"']|\[[^]]*]|\{[^}]*}|\"[^\"]*\"|'[^']*')+", overrides):
+        key, equals, text = item.partition("=")
+        if not equals or not key:
+            raise UserError(f"overrides: {item!r} is not key=value, e.g. train.max_steps=50")
+        if key in changed:
+            raise UserError(f"overrides: {key} is given twice; keep one")
+        try:
+            changed[key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"overrides: the value of {key} is not valid YAML: {text!r}") from None
+    return changed
+
+
+def _reword(item: dict[str, Any]) -> str:
+    """One pydantic error as: key, what was found, what is allowed."""
+    # A union's error location ends in the branch pydantic tried; the key is what the reader knows.
+    key = ".".join(str(part) for part in item["loc"] if isinstance(part, int) or re.fullmatch(r"[a-z_]+", part))
+    message = item["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    if item["type"] == "extra_forbidden":
+        return f"unknown key {key}{_nearest(key, _all_keys())}"
+    if item["type"] == "missing":
+        return f"{key} is missing; see params/GPT-01.yaml"
+    if item["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    return f"{key} = {item['input']!r}: {message}"
+
+
+def _all_keys() -> list[str]:
+    keys = [name for name in Experiment.model_fields if name not in SECTIONS]
+    for name in SECTIONS:
+        keys += [f"{name}.{key}" for key in Experiment.model_fields[name].annotation.model_fields]
+    return keys
+
+
+def _nearest(word: str, words: Any) -> str:
+    """" (did you mean X?)" or "" for the known word nearest to `word`."""
+    words = list(words)
+    tails: dict[str, str] = {name.rpartition(".")[2]: name for name in words}
+    close = difflib.get_close_matches(word, words, 1, 0.6)
+    close = close or [tails[t] for t in difflib.get_close_matches(word.rpartition(".")[2], tails, 1, 0.6)]
+    aliases = {"lr": "learning_rate", "n_head": "num_heads", "n_layer": "num_layers", "n_embd": "d_model"}
+    alias = aliases.get(word.rpartition(".")[2])
+    if alias in tails:
+        close = [tails[alias]]
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _shown(path: Path) -> str:
+    """Path relative to the checkout where it lies in it."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
