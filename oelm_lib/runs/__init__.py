@@ -1,0 +1,13 @@
+"""The record of a run: folder, metrics, status, time budget."""
+
+from oelm_lib.runs.reading import (
+    find_runs,
+    read_config,
+    read_metrics,
+    read_status,
+    read_summary,
+    read_timing,
+    state,
+)
+
+__all__ = ["find_runs", "read_config", "read_metrics", "read_status", "read_summary", "read_timing", "state"]

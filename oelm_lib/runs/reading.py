@@ -1,0 +1,160 @@
+"""Read run folders, whatever state they are in; no torch."""
+
+import fnmatch
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from oelm_lib import config
+from oelm_lib.errors import UserError
+
+FORMAT = 1
+STALE_SECONDS = 120.0
+"""A heartbeat older than this, seen from another host, means the run is dead."""
+ACTIVE = ("running", "evaluating", "saving")
+METRIC_COLUMNS = {
+    "event": "string",
+    "step": "int64",
+    "tokens": "int64",
+    "loss": "float64",
+    "perplexity": "float64",
+    "learning_rate": "float64",
+    "grad_norm": "float64",
+    "tokens_per_s": "float64",
+    "eval_tokens": "float64",
+    "eval_seconds": "float64",
+    "seconds": "float64",
+}
+
+
+def find_runs(outputs: Path | str | None = None, exps: list[str] | str | None = None) -> list[Path]:
+    """Run folders `<outputs>/<ID>_<slug>[+hash]/seed<k>`, sorted.
+
+    Args:
+        outputs: Default: config.outputs_dir().
+        exps: Experiment ids or globs (list, or text parted by spaces or commas); default all.
+    """
+    root = Path(outputs) if outputs else config.outputs_dir()
+    patterns = exps.replace(",", " ").split() if isinstance(exps, str) else exps or ["*"]
+    found = (path for path in root.glob("*/seed*") if path.is_dir() and path.name.removeprefix("seed").isdigit())
+    named = [path for path in found if any(fnmatch.fnmatch(path.parent.name.split("_")[0], p) for p in patterns)]
+    return sorted(named, key=lambda path: (path.parent.name, int(path.name.removeprefix("seed"))))
+
+
+def read_config(run: Any) -> dict[str, Any]:
+    """config.yaml of a run (a Run or a folder). Raises UserError where missing, broken or newer."""
+    path = folder(run) / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder(run)}: no config.yaml, so not a run that started; delete the folder or start the run")
+    try:
+        plain = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError):
+        raise UserError(f"{path}: not readable as YAML; restore it or start the run afresh (--fresh)") from None
+    found = plain.get("format") if isinstance(plain, dict) else None
+    if found != FORMAT:
+        raise UserError(f"{path}: format {found!r}; this version reads {FORMAT}; update the workbook")
+    return plain
+
+
+def read_status(run: Any) -> dict[str, Any] | None:
+    """status.json, or None where there is none yet."""
+    return _read_json(folder(run) / "status.json")
+
+
+def read_summary(run: Any) -> dict[str, Any] | None:
+    """summary.json, or None while the run is not done."""
+    return _read_json(folder(run) / "summary.json")
+
+
+def read_timing(run: Any) -> dict[str, Any] | None:
+    """timing_stats.json, or None while the run is not done."""
+    return _read_json(folder(run) / "timing_stats.json")
+
+
+def read_metrics(run: Any):
+    """metrics.jsonl as a DataFrame, one row an event; a torn last line is dropped.
+
+    Raises:
+        UserError: A line before the last is not a metrics row.
+    """
+    import pandas as pd
+
+    path = folder(run) / "metrics.jsonl"
+    data = path.read_bytes() if path.is_file() else b""
+    data = data[: data.rfind(b"\n") + 1]
+    if not data:
+        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in METRIC_COLUMNS.items()})
+    import pyarrow as pa
+    from pyarrow import json as arrow_json
+
+    kinds = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64()}
+    schema = pa.schema([(name, kinds[kind]) for name, kind in METRIC_COLUMNS.items()])
+    options = arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+    reading = arrow_json.ReadOptions(block_size=max(len(data), 1))
+    try:
+        return arrow_json.read_json(pa.BufferReader(data), reading, options).to_pandas()
+    except pa.ArrowInvalid:
+        number = next((n for n, line in enumerate(data.splitlines(), 1) if not _is_row(line)), 0)
+        raise UserError(f"{path}: line {number} is not a metrics row; delete that line") from None
+
+
+def state(run: Any) -> str:
+    """Truthful state of a run: that of status.json, or `dead` where its writer is gone, or `empty`."""
+    status = read_status(run)
+    if status is None:
+        return "empty"
+    if status.get("state") in ACTIVE and not writer_alive(status):
+        return "dead"
+    return str(status.get("state"))
+
+
+def writer_alive(record: dict[str, Any]) -> bool:
+    """Whether the process of a status or lock record still writes (by process here, by heartbeat elsewhere)."""
+    if record.get("host") == socket.gethostname():
+        return process_start(record.get("pid")) == record.get("process_start")
+    heartbeat = record.get("heartbeat")
+    return isinstance(heartbeat, int | float) and time.time() - heartbeat < STALE_SECONDS
+
+
+def process_start(pid: Any) -> float | None:
+    """Start time of a live process, or None; tells a process from a later one with its number."""
+    try:
+        process = psutil.Process(int(pid))
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except (psutil.Error, TypeError, ValueError):
+        return None
+
+
+def folder(run: Any) -> Path:
+    """The folder of a Run, or a path as it is."""
+    return Path(getattr(run, "path", run))
+
+
+def this_process() -> dict[str, Any]:
+    """What identifies this process in status and lock records."""
+    return {"pid": os.getpid(), "host": socket.gethostname(), "process_start": process_start(os.getpid())}
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError):
+        raise UserError(f"{path}: not readable as JSON; delete it, the run rewrites it when it goes on") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds {type(value).__name__}, not an object; delete it")
+    return value
+
+
+def _is_row(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line).get("step"), int)
+    except (ValueError, AttributeError):
+        return False
