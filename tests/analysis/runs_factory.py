@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 
 from oelm_lib.config import Experiment, load_config
+from oelm_lib.runs.reading import process_start
 
 START = datetime(2026, 2, 9, 16, 8, tzinfo=UTC)
 FINAL_LOSS = {"baseline": 1.30, "oelm_freeze": 1.45, "oelm_random": 1.60, "frozen_gaussian": 1.50}
@@ -51,7 +52,7 @@ def make_run(
 
     Args:
         final_loss: `final_val_loss` to come out; default by the slug, plus a seed effect shared by the arms.
-        state: Any state of status.json; only `done` leaves a summary.
+        state: Any state of status.json, or `dead` (says running, its process is gone); only `done` leaves a summary.
         done: Share of the steps done, for states other than `done`.
         spike: (step, loss) of one train row that stands out.
         documents: Rows of documents.npz; 0 writes none.
@@ -104,7 +105,8 @@ def make_run(
                 0,
                 f'{{"event": "train", "step": {step}, "tokens": {step * per_step}, "loss": {loss:.6f}, '
                 f'"perplexity": {math.exp(min(loss, 50)):.6f}, "learning_rate": {lr:.8g}, '
-                f'"grad_norm": {0.5 + noise:.4f}, "tokens_per_s": {rate * (0.95 + 0.1 * noise):.1f}, "seconds": {clock(step):.3f}}}',
+                f'"grad_norm": {0.5 + noise:.4f}, '
+                f'"tokens_per_s": {rate * (0.95 + 0.1 * noise):.1f}, "seconds": {clock(step):.3f}}}',
             )
         )
     for step, loss in zip(eval_steps.tolist(), eval_loss.tolist(), strict=True):
@@ -126,7 +128,7 @@ def make_run(
     best = min(evals, key=lambda item: item[1]) if evals else [0, final_loss]
     alive = state in ("running", "evaluating", "saving", "queued")
     status = {
-        "state": state,
+        "state": "running" if state == "dead" else state,
         "step": steps,
         "max_steps": cfg.train.max_steps,
         "tokens": steps * per_step,
@@ -134,6 +136,7 @@ def make_run(
         "heartbeat": time.time() if alive else (START + timedelta(seconds=wall)).timestamp(),
         "started": START.timestamp(),
         "pid": os.getpid() if alive else 4_000_000,
+        "process_start": process_start(os.getpid()) if alive else 0.0,
         "host": socket.gethostname(),
         "device": "cpu",
         "train_loss": float(train_loss[-1]) if len(train_loss) else None,
