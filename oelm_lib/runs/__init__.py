@@ -1,5 +1,6 @@
 """The record of a run: folder, metrics, status, time budget."""
 
+from oelm_lib.runs.folder import Run, open_run
 from oelm_lib.runs.reading import (
     find_runs,
     read_config,
@@ -10,4 +11,14 @@ from oelm_lib.runs.reading import (
     state,
 )
 
-__all__ = ["find_runs", "read_config", "read_metrics", "read_status", "read_summary", "read_timing", "state"]
+__all__ = [
+    "Run",
+    "open_run",
+    "find_runs",
+    "read_config",
+    "read_metrics",
+    "read_status",
+    "read_summary",
+    "read_timing",
+    "state",
+]

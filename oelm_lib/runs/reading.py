@@ -117,7 +117,8 @@ def state(run: Any) -> str:
 def writer_alive(record: dict[str, Any]) -> bool:
     """Whether the process of a status or lock record still writes (by process here, by heartbeat elsewhere)."""
     if record.get("host") == socket.gethostname():
-        return process_start(record.get("pid")) == record.get("process_start")
+        started = process_start(record.get("pid"))
+        return started is not None and started == record.get("process_start")
     heartbeat = record.get("heartbeat")
     return isinstance(heartbeat, int | float) and time.time() - heartbeat < STALE_SECONDS
 

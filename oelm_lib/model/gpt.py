@@ -1,0 +1,101 @@
+"""The one Transformer of the workbook; arms differ by config fields only."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from oelm_lib.config import ModelConfig
+from oelm_lib.model.attention import CausalSelfAttention
+from oelm_lib.model.init import init_weights_
+
+IGNORED = -100
+"""Target that is not scored."""
+CHUNK = 1024
+"""Positions whose logits are held at once when single losses are asked for."""
+
+
+class Block(nn.Module):
+    """Pre-LN Transformer block: attention, then a GELU feed-forward layer."""
+
+    def __init__(self, cfg: ModelConfig, layer: int):
+        super().__init__()
+        self.ln1 = nn.LayerNorm(cfg.d_model)
+        self.attention = CausalSelfAttention(cfg, layer)
+        self.ln2 = nn.LayerNorm(cfg.d_model)
+        self.fc_in = nn.Linear(cfg.d_model, cfg.d_ff)
+        self.fc_out = nn.Linear(cfg.d_ff, cfg.d_model)
+        self.dropout = cfg.dropout
+
+    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        """Add attention and feed-forward to the residual stream."""
+        x = x + self.attention(self.ln1(x))
+        hidden = F.dropout(F.gelu(self.fc_in(self.ln2(x))), self.dropout, self.training)
+        return x + F.dropout(self.fc_out(hidden), self.dropout, self.training)
+
+
+class GPT(nn.Module):
+    """Decoder-only language model with learned positions and a tied head.
+
+    Args:
+        cfg: Sizes and the Q/K state.
+        seed: Names every parameter's random stream, so arms with one seed share what they have in common.
+    """
+
+    def __init__(self, cfg: ModelConfig, seed: int = 42):
+        super().__init__()
+        self.cfg = cfg
+        # Built without storage: torch's own init would draw from the default generator, which is dropout's.
+        with torch.device("meta"):
+            self.token_embedding = nn.Embedding(cfg.vocab_size, cfg.d_model)
+            self.position_embedding = nn.Embedding(cfg.max_seq_len, cfg.d_model)
+            self.blocks = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.num_layers))
+            self.ln_out = nn.LayerNorm(cfg.d_model)
+        self.to_empty(device="cpu")
+        init_weights_(self, cfg, seed)
+
+    def forward(
+        self, tokens: Int[Tensor, "B T"], targets: Int[Tensor, "B T"] | None = None
+    ) -> tuple[Float[Tensor, "B T V"] | None, Float[Tensor, ""] | None]:
+        """Logits of the next token, or with targets their mean cross entropy in nats.
+
+        Args:
+            tokens: T at most max_seq_len.
+            targets: The next tokens; -100 is not scored.
+
+        Returns:
+            (logits, None), or (None, loss) where targets are given: the logits need not outlive the loss.
+        """
+        x = self.hidden(tokens)
+        logits = F.linear(x, self.token_embedding.weight)
+        if targets is None:
+            return logits, None
+        return None, F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+
+    def token_losses(self, tokens: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        """Cross entropy of each target in nats, 0 where it is -100; logits are held for a chunk at a time."""
+        x = self.hidden(tokens).flatten(0, 1)
+        chunks = [
+            F.cross_entropy(
+                F.linear(part, self.token_embedding.weight).float(), goal, ignore_index=IGNORED, reduction="none"
+            )
+            for part, goal in zip(x.split(CHUNK), targets.flatten().split(CHUNK), strict=True)
+        ]
+        return torch.cat(chunks).view_as(targets)
+
+    def hidden(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        """The normalised residual stream that the head reads."""
+        if tokens.shape[1] > self.cfg.max_seq_len:
+            raise ValueError(f"{tokens.shape[1]} tokens exceed max_seq_len = {self.cfg.max_seq_len}; cut the input")
+        x = self.token_embedding(tokens) + self.position_embedding.weight[: tokens.shape[1]]
+        x = F.dropout(x, self.cfg.dropout, self.training)
+        for block in self.blocks:
+            x = block(x)
+        return self.ln_out(x)
+
+
+def parameter_counts(model: nn.Module) -> dict[str, int]:
+    """Numbers of scalars: total, trainable, frozen."""
+    total = sum(p.numel() for p in model.parameters())
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return {"total": total, "trainable": trainable, "frozen": total - trainable}

@@ -1,0 +1,213 @@
+"""Open a run's folder: validated, compared with what is there, held by one writer."""
+
+import contextlib
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from oelm_lib import config
+from oelm_lib.config import Experiment
+from oelm_lib.data.corpus import Corpus, open_corpus
+from oelm_lib.errors import UserError
+from oelm_lib.files import write_json, write_text
+from oelm_lib.runs.reading import (
+    FORMAT,
+    read_config,
+    read_status,
+    read_summary,
+    this_process,
+    writer_alive,
+)
+
+PACKAGES = ("torch", "numpy", "datasets", "tiktoken", "tokenizers", "papermill", "plotly")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of an experiment with one seed."""
+
+    config: Experiment
+    seed: int
+    corpus: Corpus
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """<ID>_<slug>[+hash]/seed<k>."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is done and only to be shown."""
+        return read_summary(self) is not None
+
+    def lock(self) -> None:
+        """Become the folder's writer. Raises UserError where another live process is."""
+        file = self.path / "lock.json"
+        mine = file.with_name(f".lock.{os.getpid()}.tmp")
+        write_json(mine, this_process() | {"since": now()})
+        try:
+            while True:
+                try:
+                    os.link(mine, file)  # fails where the lock exists, and never shows it half-written
+                    return
+                except FileExistsError:
+                    holder = self._holder()
+                if holder is None:
+                    # Renaming lets only one of several starters take a dead writer's lock away.
+                    with contextlib.suppress(FileNotFoundError):
+                        os.rename(file, file.with_name(f".lock.{os.getpid()}.dead"))
+                elif all(holder[key] == value for key, value in this_process().items()):
+                    return
+                else:
+                    raise UserError(
+                        f"{self.path}: in use by process {holder['pid']} on {holder['host']} since {holder['since']};"
+                        " wait for it, stop it (oelm stop), or choose another seed"
+                    )
+        finally:
+            mine.unlink(missing_ok=True)
+            mine.with_suffix(".dead").unlink(missing_ok=True)
+
+    def unlock(self) -> None:
+        """Let others write here."""
+        (self.path / "lock.json").unlink(missing_ok=True)
+
+    def _holder(self) -> dict[str, Any] | None:
+        """The live writer named by lock.json, or None."""
+        file = self.path / "lock.json"
+        try:
+            holder, written = json.loads(file.read_text()), file.stat().st_mtime
+        except (FileNotFoundError, ValueError):
+            return None
+        beat = (read_status(self) or {}).get("heartbeat") or 0
+        return holder if writer_alive(holder | {"heartbeat": max(beat, written)}) else None
+
+    def write_config(self, resolved: dict[str, Any], parameters: dict[str, int]) -> None:
+        """Write config.yaml: everything needed to make this run again, and what ran it."""
+        cfg, corpus = self.config, self.corpus
+        record = {
+            "format": FORMAT,
+            "kind": cfg.kind,
+            "label": cfg.label,
+            "seed": self.seed,
+            "experiment": cfg.to_dict(),
+            "overrides": cfg.overrides,
+            "code": code_version(),
+            "versions": {"python": platform.python_version()}
+            | {name: importlib.metadata.version(name) for name in PACKAGES},
+            "resolved": resolved,
+            "corpus": {"manifest_sha256": corpus.manifest_sha256}
+            | {key: corpus.manifest[key] for key in ("sample", "synthetic", "splits")}
+            | {"name": corpus.name, "tokenizer": corpus.tokenizer},
+            "parameters": parameters,
+            "created": now(),
+        }
+        plain = json.loads(json.dumps(record))
+        write_text(self.path / "config.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+
+def open_run(cfg: Experiment, seed: int = 42, outputs: Path | str | None = None, fresh: bool = False) -> Run:
+    """Open the run of an experiment with a seed: new, to be continued, or finished.
+
+    Prepares the corpus where that is possible, checks that model and data fit each other, and takes the folder's
+    lock unless the run is finished.
+
+    Args:
+        seed: Repeat of the experiment, at least 0.
+        outputs: Folder of the runs; default config.outputs_dir().
+        fresh: Rename an existing folder and start anew.
+
+    Raises:
+        UserError: The run is active, was made with another config or corpus, or data and model do not fit.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise UserError(f"seed = {seed!r} should be a whole number of at least 0, e.g. 42")
+    corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer)
+    check_fit(cfg, corpus)
+    path = (Path(outputs) if outputs else config.outputs_dir()) / cfg.folder / f"seed{seed}"
+    run = Run(cfg, seed, corpus, path)
+    if fresh and path.exists():
+        run.lock()
+        run.unlock()
+        os.rename(path, path.with_name(f"{path.name}.{datetime.datetime.now():%Y%m%d-%H%M%S}"))
+    if (path / "config.yaml").is_file():
+        _check_same(run)
+    if not run.finished:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            run.lock()
+        except OSError as error:
+            raise UserError(
+                f"{path}: cannot write here: {error.strerror}; free the disk, mend the rights or set OELM_OUTPUTS"
+            ) from None
+    return run
+
+
+def check_fit(cfg: Experiment, corpus: Corpus) -> None:
+    """Raise UserError where the corpus is too small for the experiment or has another vocabulary."""
+    if cfg.model.vocab_size != corpus.vocab_size:
+        raise UserError(
+            f"model.vocab_size = {cfg.model.vocab_size}, but {corpus.name} prepared with {corpus.tokenizer} has"
+            f" {corpus.vocab_size} tokens; set model.vocab_size={corpus.vocab_size} or another data.tokenizer"
+        )
+    length, batch = cfg.model.max_seq_len, cfg.train.batch_size
+    sizes = {name: split["tokens"] for name, split in corpus.manifest["splits"].items()}
+    windows = (sizes["train"] - 1) // length
+    if windows < batch:
+        raise UserError(
+            f"train.batch_size = {batch} x model.max_seq_len = {length} needs {batch * length + 1} tokens, the train"
+            f" split of {corpus.name} has {sizes['train']}; allowed batch_size: up to {windows}; lower one of them"
+        )
+    if sizes["val"] <= length:
+        raise UserError(
+            f"the val split of {corpus.name} has {sizes['val']} tokens, less than one window of {length + 1};"
+            f" set model.max_seq_len to at most {sizes['val'] - 1} or prepare a larger corpus"
+        )
+
+
+def _check_same(run: Run) -> None:
+    """Raise UserError where the folder holds a run of another config or corpus."""
+    recorded = read_config(run)
+    before = config.restore_experiment(recorded["experiment"], recorded["overrides"], f"{run.path}/config.yaml")
+    differing = config.diff_configs(before, run.config)
+    shown = [f"{key} was {old}, is {new}" for key, (old, new) in differing.items()]
+    if recorded["seed"] != run.seed:
+        shown.append(f"seed was {recorded['seed']}, is {run.seed}")
+    if recorded["corpus"]["manifest_sha256"] != run.corpus.manifest_sha256:
+        shown.append(f"the corpus {run.corpus.name} was prepared anew since")
+    if shown:
+        raise UserError(
+            f"{run.path}: made with another config ({'; '.join(shown)}); go back to it, use overrides, or start anew"
+            " with --fresh (keeps the old folder under another name)"
+        )
+
+
+def code_version() -> dict[str, Any]:
+    """Version of the package, and git commit and dirty flag of the checkout (null outside one)."""
+
+    def git(*args: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", config.ROOT, *args], capture_output=True, text=True, timeout=30)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "version": importlib.metadata.version("oelm-workbook"),
+        "commit": git("rev-parse", "HEAD"),
+        "dirty": None if changed is None else bool(changed),
+    }
+
+
+def now() -> str:
+    """This moment as ISO 8601 with the time zone, to the second."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

@@ -1,0 +1,118 @@
+"""What a run says of itself while it goes: heartbeat, progress line, ETA, time budget."""
+
+import contextlib
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from oelm_lib.files import write_json
+from oelm_lib.runs.reading import this_process
+
+BEAT_SECONDS = 5.0
+"""Longest time between two heartbeats."""
+PHASES = ("setup", "data", "step", "evaluation", "saving", "final_evaluation")
+
+
+class Status:
+    """status.json, rewritten atomically at every change of state and by a thread in between."""
+
+    def __init__(self, path: Path, **fields: Any):
+        self._path = path / "status.json"
+        self._fields = {"error": None, "eta_seconds": None, "evals": [], "best": None, "warnings": []} | fields
+        self._fields |= this_process() | {"started": time.time()}
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True, name="heartbeat")
+        self.update(state="running")
+        self._thread.start()
+
+    def update(self, write: bool = True, **fields: Any) -> None:
+        """Change fields; `write=False` leaves the writing to the next heartbeat."""
+        with self._lock:
+            self._fields |= fields
+            if write:
+                self._write()
+
+    def close(self, **fields: Any) -> None:
+        """Write the last state and end the heartbeat."""
+        self._stopped.set()
+        self._thread.join()
+        self.update(eta_seconds=None, **fields)
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(BEAT_SECONDS):
+            # A full disk must not end the run here: the trainer meets it at its next save and reports it.
+            with self._lock, contextlib.suppress(OSError):
+                self._write()
+
+    def _write(self) -> None:
+        write_json(self._path, self._fields | {"heartbeat": time.time()})
+
+
+class Budget:
+    """Where the wall time goes: seconds by phase, continued after a resume.
+
+    Args:
+        spent: Seconds by phase of earlier sessions.
+        elapsed: Wall seconds of earlier sessions.
+    """
+
+    def __init__(self, spent: dict[str, float] | None = None, elapsed: float = 0.0):
+        self.spent = dict.fromkeys(PHASES, 0.0) | (spent or {})
+        self._start = time.perf_counter() - elapsed
+
+    @contextlib.contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Add the seconds of the block to `phase`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spent[phase] += time.perf_counter() - start
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds of the run so far, down time excluded."""
+        return time.perf_counter() - self._start
+
+    def to_dict(self) -> dict[str, float]:
+        """Seconds by phase; `other` closes the sum to the wall time."""
+        return self.spent | {"other": max(self.seconds - sum(self.spent.values()), 0.0)}
+
+
+def eta(remaining_steps: int, step_seconds: list[float], remaining_costs: float) -> tuple[float, float] | None:
+    """Seconds left, as a range (low, high).
+
+    Args:
+        step_seconds: Seconds per step of the recent log intervals.
+        remaining_costs: Seconds of evaluations, saves and the final evaluation still to come.
+    """
+    if not step_seconds:
+        return None
+    if len(step_seconds) == 1:
+        low = high = step_seconds[0]
+    else:
+        low, _, high = statistics.quantiles(step_seconds, n=4, method="inclusive")
+    return 0.97 * remaining_steps * low + remaining_costs, 1.03 * remaining_steps * high + remaining_costs
+
+
+def format_duration(seconds: float) -> str:
+    """4h 31m 27s, as in the log; parts that are 0 in front are left out."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours:
+        return f"{hours}h {minutes:02d}m {rest:02d}s"
+    return f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"
+
+
+def format_eta(eta_seconds: list[float] | tuple[float, float] | None) -> str:
+    """The range as text with the clock time of its end."""
+    if not eta_seconds:
+        return "ETA unknown"
+    low, high = eta_seconds
+    clock = time.strftime("%H:%M" if high < 72000 else "%a %H:%M", time.localtime(time.time() + high))
+    short, long = format_duration(low), format_duration(high)
+    return f"ETA {long} ({clock})" if short == long else f"ETA {short} - {long} ({clock})"

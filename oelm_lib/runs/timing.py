@@ -1,0 +1,70 @@
+"""timing_stats.json: the log's fields, and the whole time budget."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from oelm_lib import config
+from oelm_lib.config import Experiment
+from oelm_lib.runs.status import format_duration
+
+WARMUP_STEPS = 100
+"""First steps left out of the step statistics, as in the log (fewer where the run is shorter than twice that)."""
+LOG_MODEL_TYPES = {"baseline": "baseline", "OELM-Freeze": "oelm_v2", "OELM-Random": "oelm_random"}
+
+
+def timing_stats(
+    cfg: Experiment,
+    metrics: Any,
+    budget: dict[str, float],
+    wall_seconds: float,
+    best_val_loss: float | None,
+    epoch_steps: int,
+) -> dict[str, Any]:
+    """Step statistics over log intervals; nothing is taken out as an outlier, so stalls show.
+
+    Args:
+        metrics: read_metrics of the run.
+        budget: Budget.to_dict().
+        best_val_loss: Best loss over the whole validation split, nats.
+        epoch_steps: Steps in an epoch.
+    """
+    train = metrics[metrics["event"] == "train"]
+    evals = metrics[metrics["event"] == "eval"]
+    step_tokens = cfg.train.batch_size * cfg.model.max_seq_len
+    skipped = WARMUP_STEPS if cfg.train.max_steps >= 2 * WARMUP_STEPS else 0
+    kept = train[train["step"] > skipped]
+    seconds = (step_tokens / kept["tokens_per_s"]).to_numpy(float)
+    steps = np.diff(train["step"].to_numpy(), prepend=0)[-len(kept) :] if len(kept) else np.zeros(0, int)
+    mean = float(np.average(seconds, weights=steps)) if len(kept) else math.nan
+    spread = math.sqrt(float(np.average((seconds - mean) ** 2, weights=steps))) if len(kept) else math.nan
+    p50, p95, p99 = np.percentile(seconds, [50, 95, 99]).tolist() if len(kept) else (math.nan,) * 3
+    model = cfg.to_dict()["model"]
+    arm = config.arm_name(model, cfg.slug)
+    ends = np.arange(0, cfg.train.max_steps + 1, epoch_steps)
+    clock = np.interp(ends, np.r_[0, train["step"]], np.r_[0.0, train["seconds"]])
+    total_validation = float(evals["eval_seconds"].sum())
+    return {
+        "model_type": LOG_MODEL_TYPES.get(arm, cfg.slug),
+        "init_method": "n/a" if arm == "baseline" else cfg.model.qk_init,
+        "dataset": cfg.data.corpus,
+        "total_wall_time": wall_seconds,
+        "total_formatted": format_duration(wall_seconds),
+        "num_steps_measured": int(steps.sum()),
+        "warmup_steps": skipped,
+        "mean_step_time": mean,
+        "std_step_time": spread,
+        "median_step_time": p50,
+        "min_step_time": float(seconds.min()) if len(kept) else math.nan,
+        "max_step_time": float(seconds.max()) if len(kept) else math.nan,
+        "p95_step_time": p95,
+        "p99_step_time": p99,
+        "total_validation_time": total_validation,
+        "mean_validation_time": total_validation / len(evals) if len(evals) else math.nan,
+        "num_validations": len(evals),
+        "epoch_times": np.diff(clock).tolist(),
+        "final_perplexity": math.exp(best_val_loss) if best_val_loss is not None else None,
+        "best_val_loss": best_val_loss,
+        "budget": budget,
+    }
