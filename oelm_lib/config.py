@@ -18,8 +18,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PARAMS = ROOT / "params"
 ID_PATTERN = r"[A-Z]+-[0-9]{2,4}"
 TOKENIZER_PATTERN = r"gpt2|bpe-[0-9]+"
-LOG_QK_SCALE = 0.45254834
-"""Row norm of the log's N(0, 0.02) at d_model 512; the same logit standard deviation at any width."""
 SECTIONS = ("model", "data", "optim", "train", "machine")
 
 
@@ -363,21 +361,3 @@ def _nearest(word: str, words: Any) -> str:
 def _shown(path: Path) -> str:
     """Path relative to the checkout where it lies in it."""
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
-
-
-def arm_name(model: dict[str, Any], slug: str) -> str:
-    """Name of the arm for legends and tables; `slug` where the combination has no name of its own.
-
-    The log's names: baseline; oelm_v2 = OELM-Freeze; oelm_random = OELM-Random.
-    """
-    frozen = model["freeze_q"] and model["freeze_k"] and model["frozen_layers"] == "all"
-    small = abs(model["qk_scale"] - LOG_QK_SCALE) < 1e-4
-    if not model["freeze_q"] and not model["freeze_k"] and model["qk_init"] == "normal" and small:
-        return "baseline"
-    if frozen and model["qk_init"] == "orthogonal" and model["qk_scale"] == 1.0:
-        return "OELM-Freeze"
-    if frozen and model["qk_init"] == "normal" and small:
-        return "OELM-Random"
-    if frozen and model["qk_init"] == "normal" and model["qk_scale"] == 1.0:
-        return "frozen Gaussian"
-    return slug

@@ -13,8 +13,8 @@ from oelm_lib.runs.reading import (
 
 __all__ = [
     "Run",
-    "open_run",
     "find_runs",
+    "open_run",
     "read_config",
     "read_metrics",
     "read_status",

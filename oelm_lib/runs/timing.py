@@ -5,13 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from oelm_lib import config
 from oelm_lib.config import Experiment
 from oelm_lib.runs.status import format_duration
 
 WARMUP_STEPS = 100
 """First steps left out of the step statistics, as in the log (fewer where the run is shorter than twice that)."""
-LOG_MODEL_TYPES = {"baseline": "baseline", "OELM-Freeze": "oelm_v2", "OELM-Random": "oelm_random"}
 
 
 def timing_stats(
@@ -40,14 +38,14 @@ def timing_stats(
     mean = float(np.average(seconds, weights=steps)) if len(kept) else math.nan
     spread = math.sqrt(float(np.average((seconds - mean) ** 2, weights=steps))) if len(kept) else math.nan
     p50, p95, p99 = np.percentile(seconds, [50, 95, 99]).tolist() if len(kept) else (math.nan,) * 3
-    model = cfg.to_dict()["model"]
-    arm = config.arm_name(model, cfg.slug)
+    log_type = {"orthogonal": "oelm_v2", "normal": "oelm_random"}
+    frozen = cfg.model.freeze_q and cfg.model.freeze_k
     ends = np.arange(0, cfg.train.max_steps + 1, epoch_steps)
     clock = np.interp(ends, np.r_[0, train["step"]], np.r_[0.0, train["seconds"]])
     total_validation = float(evals["eval_seconds"].sum())
     return {
-        "model_type": LOG_MODEL_TYPES.get(arm, cfg.slug),
-        "init_method": "n/a" if arm == "baseline" else cfg.model.qk_init,
+        "model_type": log_type[cfg.model.qk_init] if frozen else "baseline",
+        "init_method": cfg.model.qk_init if frozen else "n/a",
         "dataset": cfg.data.corpus,
         "total_wall_time": wall_seconds,
         "total_formatted": format_duration(wall_seconds),

@@ -1,0 +1,5 @@
+"""Training: the loop, optimizer, checkpoints, precision."""
+
+from oelm_lib.training.loop import train
+
+__all__ = ["train"]

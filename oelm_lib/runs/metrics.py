@@ -1,0 +1,94 @@
+"""Append-only files of a run: metrics.jsonl and training.log."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from oelm_lib.files import finite
+
+
+class AppendFile:
+    """A text file that only grows, cut back to a known length when a run goes on from a checkpoint.
+
+    Args:
+        path: The file; made where missing.
+        length: Bytes to keep; a shorter file cannot be continued.
+    """
+
+    def __init__(self, path: Path, length: int):
+        self._file = open(path, "ab")
+        self._file.truncate(min(length, path.stat().st_size))
+        self._file.seek(0, os.SEEK_END)
+
+    @property
+    def length(self) -> int:
+        """Bytes written so far, on disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def write(self, line: str) -> None:
+        """Append one line; it is on its way to the disk when this returns."""
+        self._file.write(line.encode() + b"\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class Recorder:
+    """Writes the rows of a run to metrics.jsonl and its lines to training.log.
+
+    Args:
+        path: Run folder.
+        offsets: `offsets()` at the checkpoint that the run goes on from; {} for a new run.
+    """
+
+    def __init__(self, path: Path, offsets: dict[str, int]):
+        self._files = {
+            name: AppendFile(path / name, offsets.get(name, 0)) for name in ("metrics.jsonl", "training.log")
+        }
+
+    def train(self, step: int, loss: float, **fields: Any) -> None:
+        """Append a train row and its line."""
+        self._row("train", step, loss, fields)
+        self._files["training.log"].write(
+            f"[Step {step}] loss {loss:.4f}  lr {fields['learning_rate']:.2e}  grad_norm {fields['grad_norm']:.3f}"
+            f"  {fields['tokens_per_s']:,.0f} tokens/s"
+        )
+
+    def evaluation(self, step: int, loss: float, new_best: bool, **fields: Any) -> None:
+        """Append an eval row and its line, in the log's form."""
+        self._row("eval", step, loss, fields)
+        best = "  (new best)" if new_best else ""
+        self._files["training.log"].write(
+            f"[Step {step}] Validation - Loss: {loss:.4f}, PPL: {perplexity(loss):.2f}{best}"
+        )
+
+    def note(self, text: str) -> None:
+        """Append a line to training.log."""
+        self._files["training.log"].write(text)
+
+    def offsets(self) -> dict[str, int]:
+        """Lengths in bytes by file name."""
+        return {name: file.length for name, file in self._files.items()}
+
+    def close(self) -> None:
+        """Close both files."""
+        for file in self._files.values():
+            file.close()
+
+    def _row(self, event: str, step: int, loss: float, fields: dict[str, Any]) -> None:
+        row = {"event": event, "step": step, "loss": loss, "perplexity": perplexity(loss)} | fields
+        self._files["metrics.jsonl"].write(json.dumps(finite(row)))
+
+
+def perplexity(loss: float) -> float:
+    """exp of a loss in nats; infinite where that overflows."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf

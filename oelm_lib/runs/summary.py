@@ -1,0 +1,94 @@
+"""What train() returns and a notebook shows: result, parameters, freeze proof, artefacts."""
+
+import html
+from pathlib import Path
+from typing import Any
+
+from oelm_lib.runs.reading import folder, read_config, read_status, read_summary
+from oelm_lib.runs.status import format_duration
+
+ARTEFACTS = (
+    "config.yaml",
+    "training.log",
+    "metrics.jsonl",
+    "best.pt",
+    "latest.pt",
+    "summary.json",
+    "timing_stats.json",
+    "documents.npz",
+)
+
+
+class Summary:
+    """The result of a run as a table; `values` is summary.json, or {} while the run is not done."""
+
+    def __init__(self, run: Any):
+        self.path: Path = folder(run)
+        self.config = read_config(run)
+        self.status = read_status(run) or {}
+        self.values = read_summary(run) or {}
+
+    def tables(self) -> dict[str, list[tuple[str, str]]]:
+        """Heading -> rows of name and text."""
+        return {"Result": self._result(), "Parameters": self._parameters(), "Artefacts": self._artefacts()}
+
+    def _result(self) -> list[tuple[str, str]]:
+        values = self.values
+        rows = [("run", f"{self.config['label']}, seed {self.config['seed']}")]
+        if not values:
+            return [*rows, ("state", f"{self.status.get('state')} at step {self.status.get('step')}")]
+        if values["best_val_loss"] is not None:
+            rows.append(("best checkpoint", self._loss(values["best_val_loss"], f"step {values['best_step']:,}")))
+        return [
+            *rows,
+            ("last weights", self._loss(values["final_val_loss"], f"step {values['steps']:,}")),
+            ("bits per byte", f"{values['final_bits_per_byte']:.4f}"),
+            ("tokens seen", f"{values['tokens']:,} ({values['epochs']:.2f} epochs)"),
+            ("time", f"{format_duration(values['wall_seconds'])}, {values['mean_step_seconds']:.4f} s a step"),
+        ]
+
+    @staticmethod
+    def _loss(loss: float, at: str) -> str:
+        from oelm_lib.runs.metrics import perplexity
+
+        return f"val_loss {loss:.4f}, perplexity {perplexity(loss):.3f} ({at}, whole validation split)"
+
+    def _parameters(self) -> list[tuple[str, str]]:
+        counts = self.config["parameters"]
+        rows = [
+            (name, f"{counts[name]:,} ({counts[name] / counts['total']:.1%})")
+            for name in ("total", "trainable", "frozen")
+        ]
+        for proof in self.values.get("frozen", []):
+            equal = "equal" if proof["sha256_start"] == proof["sha256_end"] else "DIFFER"
+            rows.append(
+                (
+                    f"{proof['tensors']} frozen tensors, steps {proof['from_step']} to {proof['to_step']}",
+                    f"SHA-256 {proof['sha256_start'][:12]} at start, {proof['sha256_end'][:12]} at end: {equal}",
+                )
+            )
+        return rows
+
+    def _artefacts(self) -> list[tuple[str, str]]:
+        rows = [("folder", str(self.path))]
+        for name in ARTEFACTS:
+            if (self.path / name).is_file():
+                rows.append((name, _size((self.path / name).stat().st_size)))
+        return rows
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name}: {text}" for rows in self.tables().values() for name, text in rows)
+
+    def _repr_html_(self) -> str:
+        parts = []
+        for heading, rows in self.tables().items():
+            cells = "".join(f"<tr><td>{html.escape(n)}</td><td>{html.escape(t)}</td></tr>" for n, t in rows)
+            parts.append(
+                f"<table class='oelm-table'><thead><tr><th colspan=2>{heading}</th></tr></thead>{cells}</table>"
+            )
+        return "".join(parts)
+
+
+def _size(count: int) -> str:
+    """Bytes as MiB, or KiB where that is little."""
+    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"

@@ -1,0 +1,50 @@
+"""What a person sees while a run goes: lines, and one line that changes in place."""
+
+import sys
+import time
+from typing import Any
+
+REFRESH_SECONDS = 2.0
+
+
+class Console:
+    """Prints lines; shows progress in one notebook output, one terminal line, or a line a minute in a log."""
+
+    def __init__(self):
+        self._handle: Any = None
+        self._shown = 0.0
+        self._in_notebook = _kernel_is_running()
+        self._on_terminal = sys.stdout.isatty()
+
+    def line(self, text: str) -> None:
+        """Print a line that stays."""
+        if self._on_terminal and self._shown:
+            sys.stdout.write("\r\033[K")
+        print(text, flush=True)
+
+    def progress(self, text: str, last: bool = False) -> None:
+        """Replace the progress line, at most every REFRESH_SECONDS."""
+        quiet = REFRESH_SECONDS if self._in_notebook or self._on_terminal else 60.0
+        if time.monotonic() - self._shown < quiet and not last:
+            return
+        self._shown = time.monotonic()
+        if self._in_notebook:
+            from IPython.display import display
+
+            shown = {"text/plain": text}
+            if self._handle is None:
+                self._handle = display(shown, raw=True, display_id=True)
+            else:
+                self._handle.update(shown, raw=True)
+        elif self._on_terminal:
+            sys.stdout.write("\r\033[K" + text + ("\n" if last else ""))
+            sys.stdout.flush()
+        else:
+            print(text, flush=True)
+
+
+def _kernel_is_running() -> bool:
+    """Whether this code runs in a Jupyter kernel."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return shell is not None and hasattr(shell, "kernel")

@@ -1,0 +1,271 @@
+"""The training loop."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from oelm_lib.config import Experiment
+from oelm_lib.errors import UserError
+from oelm_lib.files import replacing, write_json
+from oelm_lib.runs.folder import Run, now
+from oelm_lib.runs.metrics import perplexity
+from oelm_lib.runs.reading import read_metrics
+from oelm_lib.runs.status import eta, format_eta
+from oelm_lib.runs.summary import Summary
+from oelm_lib.runs.timing import timing_stats
+from oelm_lib.training import checkpoint
+from oelm_lib.training.evaluation import document_losses, frozen_digest, mean_loss, token_losses
+from oelm_lib.training.optim import gradients, learning_rate, update
+from oelm_lib.training.session import Session
+
+
+def train(cfg: Experiment, run: Run) -> Summary:
+    """Train a run from where it stands to its end, and record it; a finished run is only shown.
+
+    SIGINT, SIGTERM, SIGUSR1 or a STOP file in the run folder save and stop; the same call goes on later.
+
+    Raises:
+        UserError: Numbers go bad, the disk is full, or the run cannot be continued.
+    """
+    if run.finished:
+        print(f"{run.name} is done: shown, not trained again (--fresh starts anew and keeps the old folder)")
+        return Summary(run)
+    with Session(run) as session:
+        while session.step < cfg.train.max_steps and not session.stopping():
+            # batch
+            with session.budget("data"):
+                batch = session.batches(session.step)
+
+            # forward, backward, check, update
+            with session.budget("step"):
+                rate = learning_rate(session.step, cfg.optim, cfg.train.max_steps)
+                loss, norm = gradients(
+                    session.training_model, session.optimizer, session.precision, batch, cfg.optim.grad_clip
+                )
+                _check_finite(session, loss, norm)
+                update(session.optimizer, session.precision, rate)
+                session.step += 1
+
+            # log
+            _record(session, loss, norm, rate)
+
+            # evaluate
+            last = session.step == cfg.train.max_steps
+            if session.step % cfg.train.eval_interval == 0 or last:
+                _evaluate(session)
+
+            # save
+            if session.step % cfg.train.save_interval == 0 or last:
+                _save(session)
+        if session.step < cfg.train.max_steps:
+            _save(session)
+            (run.path / "STOP").unlink(missing_ok=True)
+            session.console.line(f"stopped at step {session.step:,}, saved; the same command goes on from here")
+        else:
+            _finish(session)
+    return Summary(run)
+
+
+def _check_finite(session: Session, loss: torch.Tensor, norm: torch.Tensor) -> None:
+    """Stop before an update with numbers that are not finite.
+
+    Gradients that overflow under fp16 are the scaler's business. On a GPU asking costs a synchronisation, so the
+    flag stays there, every later update is skipped on the device, and the next log point raises.
+    """
+    scaled = session.precision.scaler.is_enabled()
+    session.finite &= loss.isfinite() if scaled else loss.isfinite() & norm.isfinite()
+    if not scaled:
+        session.optimizer.found_inf = (~session.finite).float()
+    if session.device.type == "cpu" and not session.finite:
+        _stop_on_bad_numbers(session, loss, norm)
+
+
+def _stop_on_bad_numbers(session: Session, loss: torch.Tensor, norm: torch.Tensor) -> None:
+    rows = read_metrics(session.run)
+    rows = rows[(rows["event"] == "train") & rows["loss"].notna()]
+    last = (
+        f"last finite loss {rows['loss'].iloc[-1]:.4f} at step {rows['step'].iloc[-1]:,}"
+        if len(rows)
+        else "no step before"
+    )
+    windows = session.batches.window_numbers(session.step).tolist()
+    write_json(
+        session.run.path / "bad_step.json",
+        {
+            "step": session.step + 1,
+            "loss": loss.item(),
+            "grad_norm": norm.item(),
+            "windows": windows,
+            "last_finite": last,
+        },
+    )
+    raise UserError(
+        f"step {session.step + 1:,}: loss is {loss.item():.4g}, gradient norm {norm.item():.4g}; {last}; the run is kept in"
+        f" {session.run.path}, its batch in bad_step.json; lower optim.learning_rate or use train.precision=fp32"
+    )
+
+
+def _record(session: Session, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
+    """Add a step to the interval; at a log point write its row and show progress."""
+    interval, cfg = session.interval, session.cfg
+    interval["loss"] += loss
+    interval["steps"] += 1
+    if session.step % cfg.machine.log_interval and session.step != cfg.train.max_steps:
+        return
+    with session.budget("step"):
+        mean, last_norm, finite = (interval["loss"] / interval["steps"]).item(), norm.item(), session.finite.item()
+    if not finite:
+        _stop_on_bad_numbers(session, loss, norm)
+    step_seconds = session.seconds_per_step()
+    step_tokens = cfg.train.batch_size * cfg.model.max_seq_len
+    session.interval = {"loss": torch.zeros_like(interval["loss"]), "steps": 0}
+    fields = {
+        "tokens": session.step * step_tokens,
+        "learning_rate": rate,
+        "grad_norm": last_norm,
+        "tokens_per_s": step_tokens / step_seconds,
+        "seconds": session.budget.seconds,
+    }
+    session.recorder.train(session.step, mean, **fields)
+    left = eta(cfg.train.max_steps - session.step, list(session.recent), _remaining_costs(session))
+    session.status.update(
+        write=False,
+        step=session.step,
+        train_loss=mean,
+        steps_per_s=1 / step_seconds,
+        eta_seconds=left,
+        **{key: fields[key] for key in ("tokens", "learning_rate", "tokens_per_s", "seconds")},
+    )
+    session.console.progress(
+        f"step {session.step:,}/{cfg.train.max_steps:,} ({session.step / cfg.train.max_steps:.0%})  loss {mean:.4f}"
+        f"  lr {rate:.2e}  {fields['tokens_per_s']:,.0f} tokens/s  {format_eta(left)}",
+        last=session.step == cfg.train.max_steps,
+    )
+
+
+def _remaining_costs(session: Session) -> float:
+    """Seconds that evaluations, saves and the end will still take, from what they took so far."""
+    cfg, spent = session.cfg, session.budget.spent
+    left = cfg.train.max_steps - session.step
+    # Until one is measured: an evaluation token costs about a third of a training token.
+    token_seconds = session.recent[-1] / (cfg.train.batch_size * cfg.model.max_seq_len) / 3
+    scored = len(session.subset) * cfg.model.max_seq_len
+    per_eval = spent["evaluation"] / len(session.evals) if session.evals else scored * token_seconds
+    evals = math.ceil(left / cfg.train.eval_interval)
+    saves = math.ceil(left / cfg.train.save_interval)
+    whole = 2 * per_eval * session.windows.windows / len(session.subset)
+    return evals * per_eval + saves * session.save_seconds + whole
+
+
+def _evaluate(session: Session) -> None:
+    """Score the fixed subset; keep the best weights."""
+    cfg, step = session.cfg, session.step
+    session.status.update(state="evaluating", step=step)
+    before = session.budget.spent["evaluation"]
+    with session.budget("evaluation"):
+        loss = mean_loss(token_losses(session.model, session.windows, session.subset))
+    new_best = session.best is None or loss < session.best["loss"]
+    session.evals.append([step, loss])
+    session.recorder.evaluation(
+        step,
+        loss,
+        new_best,
+        tokens=step * cfg.train.batch_size * cfg.model.max_seq_len,
+        eval_tokens=len(session.subset) * session.windows.length,
+        eval_seconds=session.budget.spent["evaluation"] - before,
+        seconds=session.budget.seconds,
+    )
+    if new_best:
+        session.best = {"step": step, "loss": loss}
+        _save(session, "best.pt")
+    session.status.update(state="running", evals=session.evals, best=session.best)
+    session.console.line(
+        f"step {step:,}: val_loss {loss:.4f}, perplexity {perplexity(loss):.2f}{' (best so far)' if new_best else ''}"
+    )
+
+
+def _save(session: Session, name: str = "latest.pt") -> None:
+    """Write a checkpoint."""
+    session.status.update(state="saving", step=session.step)
+    before = session.budget.spent["saving"]
+    with session.budget("saving"):
+        session.saver.save(session.run.path / name, session.state(), keep_previous=name == "latest.pt")
+    session.save_seconds = session.budget.spent["saving"] - before
+    session.status.update(state="running")
+
+
+def _finish(session: Session) -> None:
+    """Score the whole validation split, prove the freeze, write the result."""
+    cfg, run = session.cfg, session.run
+    with session.budget("saving"):
+        session.saver.wait()
+    session.status.update(state="evaluating", step=session.step)
+    everything = np.arange(session.windows.windows)
+    with session.budget("final_evaluation"):
+        losses = token_losses(session.model, session.windows, everything)
+        final_loss = mean_loss(losses)
+        best_loss = final_loss if session.best["step"] == session.step else _best_loss(session, everything)
+    documents = document_losses(losses, run.corpus.tokens("val"), run.corpus.eot, cfg.model.max_seq_len)
+    with replacing(run.path / "documents.npz") as temporary, open(temporary, "wb") as file:
+        np.savez(file, **documents)
+    proof = _prove_freeze(session)
+    split = run.corpus.manifest["splits"]["val"]
+    metrics, budget, wall = read_metrics(run), session.budget.to_dict(), session.budget.seconds
+    timing = timing_stats(cfg, metrics, budget, wall, best_loss, session.batches.epoch_steps)
+    write_json(run.path / "timing_stats.json", timing)
+    tokens = session.step * cfg.train.batch_size * cfg.model.max_seq_len
+    write_json(
+        run.path / "summary.json",
+        {
+            "run": run.name,
+            "id": cfg.id,
+            "slug": cfg.slug,
+            "title": cfg.title,
+            "kind": cfg.kind,
+            "seed": run.seed,
+            "steps": session.step,
+            "tokens": tokens,
+            "epochs": session.step / session.batches.epoch_steps,
+            "best_step": session.best["step"],
+            "best_subset_loss": session.best["loss"],
+            "best_val_loss": best_loss,
+            "final_val_loss": final_loss,
+            "final_test_loss": None,
+            "best_val_perplexity": None if best_loss is None else perplexity(best_loss),
+            "final_val_perplexity": perplexity(final_loss),
+            "final_bits_per_byte": final_loss * split["tokens"] / split["bytes"] / math.log(2),
+            "subset_error": session.evals[-1][1] - final_loss,
+            "parameters": session.parameters,
+            "frozen": proof,
+            "wall_seconds": wall,
+            "mean_step_seconds": timing["mean_step_time"],
+            "finished": now(),
+        },
+    )
+
+
+def _best_loss(session: Session, everything: np.ndarray) -> float | None:
+    """Loss of best.pt over the whole split; None where the file is damaged beyond use."""
+    try:
+        best = checkpoint.load(session.run.path / "best.pt")
+    except (checkpoint.DamagedError, FileNotFoundError) as error:
+        session.console.line(f"Warning: {error}; best_val_loss is unknown, final_val_loss is not concerned")
+        return None
+    last = {name: value.clone() for name, value in session.model.state_dict().items()}
+    session.model.load_state_dict(best["model"])
+    loss = mean_loss(token_losses(session.model, session.windows, everything))
+    session.model.load_state_dict(last)
+    return loss
+
+
+def _prove_freeze(session: Session) -> list[dict[str, Any]]:
+    """Close the interval of the freeze proof. Raises RuntimeError where a frozen tensor changed."""
+    digest, _ = frozen_digest(session.model)
+    open_interval = session.frozen[-1]
+    if digest != open_interval["sha256_start"]:
+        raise RuntimeError(
+            f"frozen tensors changed between steps {open_interval['from_step']} and {session.step}: this is a bug"
+        )
+    return [*session.frozen[:-1], open_interval | {"to_step": session.step, "sha256_end": digest}]

@@ -1,0 +1,47 @@
+"""AdamW, the learning-rate schedule, and one step."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from oelm_lib.config import OptimConfig
+from oelm_lib.training.precision import Precision
+
+
+def make_optimizer(model: nn.Module, cfg: OptimConfig) -> torch.optim.AdamW:
+    """Fused AdamW over the trainable tensors only; decay on all of them, as in the log."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.AdamW(
+        trainable, lr=cfg.learning_rate, betas=cfg.betas, weight_decay=cfg.weight_decay, fused=True
+    )
+
+
+def learning_rate(step: int, cfg: OptimConfig, max_steps: int) -> float:
+    """Rate of step 0, 1, ...: linear warm-up to the peak, then a cosine to min_learning_rate at max_steps."""
+    if step < cfg.warmup_steps:
+        return cfg.learning_rate * (step + 1) / cfg.warmup_steps
+    progress = (step - cfg.warmup_steps) / max(max_steps - cfg.warmup_steps, 1)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return cfg.min_learning_rate + (cfg.learning_rate - cfg.min_learning_rate) * cosine
+
+
+def gradients(
+    model: nn.Module, optimizer: torch.optim.Optimizer, precision: Precision, batch: tuple[Tensor, Tensor], clip: float
+) -> tuple[Tensor, Tensor]:
+    """Forward and backward of one batch; returns (loss, gradient norm before clipping), both on the device."""
+    with precision.autocast():
+        _, loss = model(*batch)
+    precision.scaler.scale(loss).backward()
+    precision.scaler.unscale_(optimizer)
+    norm = nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], clip)
+    return loss.detach(), norm
+
+
+def update(optimizer: torch.optim.Optimizer, precision: Precision, rate: float) -> None:
+    """Apply the gradients at the learning rate `rate` and clear them; the scaler skips an overflowed update."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    precision.scaler.step(optimizer)
+    precision.scaler.update()
+    optimizer.zero_grad(set_to_none=True)

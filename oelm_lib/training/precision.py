@@ -1,0 +1,57 @@
+"""Device and number format of a run."""
+
+from dataclasses import dataclass
+
+import torch
+
+from oelm_lib.errors import UserError
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Autocast type of the forward pass and the gradient scaler that belongs to it.
+
+    name: fp32, bf16 or fp16 as it really runs; scaler: disabled but for fp16.
+    """
+
+    name: str
+    device: torch.device
+    scaler: torch.amp.GradScaler
+
+    def autocast(self) -> torch.autocast:
+        """Context of the training forward pass; evaluation stays outside and is fp32."""
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.name]
+        return torch.autocast(self.device.type, dtype, enabled=self.name != "fp32")
+
+
+def make_precision(name: str, device: torch.device) -> Precision:
+    """Precision `name` to the letter, fp16 on a CPU included (slow there, for tests)."""
+    return Precision(name, device, torch.amp.GradScaler(device.type, enabled=name == "fp16"))
+
+
+def resolve_precision(name: str, device: torch.device) -> tuple[Precision, str | None]:
+    """What an experiment's precision means on this device, and a warning where that is something else."""
+    if name == "auto":
+        return make_precision(
+            "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32", device
+        ), None
+    if name == "fp16" and device.type == "cpu":
+        return make_precision("fp32", device), "train.precision is fp16, but on a CPU that means fp32"
+    return make_precision(name, device), None
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device for auto, cpu, cuda or cuda:N. Raises UserError where it is not there."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda" if count else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= count:
+        found = ", ".join(f"cuda:{i}" for i in range(count)) or "no GPU that torch can use"
+        raise UserError(f"machine.device = {name}: found {found}; allowed here: cpu, auto; check nvidia-smi")
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """Name of the GPU, or cpu."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

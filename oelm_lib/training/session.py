@@ -1,0 +1,228 @@
+"""Everything a run holds while it trains: built or restored on entry, told truthfully on exit."""
+
+import signal
+import threading
+from collections import deque
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from oelm_lib.config import Experiment
+from oelm_lib.data.batches import Batches, EvalWindows
+from oelm_lib.errors import UserError
+from oelm_lib.model.gpt import GPT, parameter_counts
+from oelm_lib.runs.folder import Run
+from oelm_lib.runs.metrics import Recorder
+from oelm_lib.runs.status import Budget, Status, format_duration
+from oelm_lib.seeds import named_seed
+from oelm_lib.training import checkpoint
+from oelm_lib.training.console import Console
+from oelm_lib.training.evaluation import frozen_digest
+from oelm_lib.training.optim import make_optimizer
+from oelm_lib.training.precision import device_name, resolve_device, resolve_precision
+
+RECENT = 20
+"""Log intervals that the ETA looks back on."""
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SLOW_SECONDS = 600.0
+"""A run projected to take longer than this on a CPU is announced."""
+
+
+class Session:
+    """The live state of a run, as a context manager.
+
+    On entry the model is built or restored from the newest whole checkpoint and the folder's files are opened; on
+    exit status.json says how it ended, whatever happened, and the folder is unlocked.
+    """
+
+    def __init__(self, run: Run):
+        self.run, self.cfg = run, run.config
+        self.console = Console()
+        self.step = 0
+        self.best: dict[str, Any] | None = None
+        self.evals: list[list[float]] = []
+        self.frozen: list[dict[str, Any]] = []
+        self.recent: deque[float] = deque(maxlen=RECENT)
+        self.save_seconds = 0.0
+        self.stop_requested = False
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> "Session":
+        run, cfg = self.run, self.cfg
+        try:
+            restored, lost = checkpoint.load_latest(run.path)
+            if restored:
+                _check_restorable(restored, run)
+            self.budget = Budget(**(restored["time"] if restored else {}))
+            with self.budget("setup"):
+                self.device = resolve_device(cfg.machine.device)
+                self.precision, precision_warning = resolve_precision(cfg.train.precision, self.device)
+                if cfg.machine.threads:
+                    torch.set_num_threads(cfg.machine.threads)
+                # Dropout alone draws from torch's default generator.
+                torch.manual_seed(named_seed(run.seed, "dropout"))
+                self.model = GPT(cfg.model, run.seed).to(self.device)
+                self.optimizer = make_optimizer(self.model, cfg.optim)
+                self.parameters = parameter_counts(self.model)
+                self.batches = Batches(
+                    run.corpus.tokens("train"), cfg.model.max_seq_len, cfg.train.batch_size, run.seed, self.device
+                )
+                self.windows = EvalWindows(run.corpus.tokens("val"), cfg.model.max_seq_len, self.device)
+                self.subset = self.windows.subset(cfg.train.eval_tokens)
+                self.interval = {"loss": torch.zeros((), dtype=torch.float64, device=self.device), "steps": 0}
+                self.finite = torch.ones((), dtype=torch.bool, device=self.device)
+                self.saver = checkpoint.Saver(in_background=self.device.type == "cuda")
+                if restored:
+                    self._restore(restored)
+                else:
+                    run.write_config(self._resolved(), self.parameters)
+                    digest, tensors = frozen_digest(self.model)
+                    self.frozen = [{"from_step": 0, "sha256_start": digest, "tensors": tensors}]
+                self.training_model = torch.compile(self.model, fullgraph=True) if cfg.machine.compile else self.model
+                self.recorder = Recorder(run.path, restored["offsets"] if restored else {})
+                self.warnings = [text for text in (precision_warning, _warmup_warning(cfg), lost) if text]
+                if not restored and self.device.type == "cpu":
+                    self.warnings += self._slow_warning()
+            self.status = Status(
+                run.path,
+                step=self.step,
+                max_steps=cfg.train.max_steps,
+                device=device_name(self.device),
+                warnings=self.warnings,
+            )
+        except BaseException:
+            run.unlock()
+            raise
+        for text in self.warnings:
+            self.console.line(f"Warning: {text}")
+        verb = "goes on from step" if restored else "starts at step"
+        self.console.line(f"{run.name} {verb} {self.step:,} of {cfg.train.max_steps:,} on {device_name(self.device)}")
+        self._timed = self.step, self.budget.spent["step"]
+        self._listen()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if error is not None:
+            text = str(error) if isinstance(error, UserError) else f"{kind.__name__}: {error}"
+            self.recorder.note(f"FAILED at step {self.step}: {text}")
+            self.status.close(state="failed", step=self.step, error=text)
+        else:
+            done = self.run.finished
+            self.status.close(state="done" if done else "stopped", step=self.step)
+        self.recorder.close()
+        self.run.unlock()
+
+    def state(self) -> dict[str, Any]:
+        """Everything that decides what follows, as tensors and plain values."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.precision.scaler.state_dict(),
+            "step": self.step,
+            "best": self.best,
+            "evals": self.evals,
+            "frozen": self.frozen,
+            "interval": self.interval,
+            "random": {
+                "cpu": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            },
+            "offsets": self.recorder.offsets(),
+            "time": {"spent": dict(self.budget.spent), "elapsed": self.budget.seconds},
+            "experiment": {key: _plain(value) for key, value in self.cfg.science.items()},
+            "seed": self.run.seed,
+            "manifest_sha256": self.run.corpus.manifest_sha256,
+        }
+
+    def stopping(self) -> bool:
+        """Whether a signal or a STOP file asks to save and stop."""
+        return self.stop_requested or (self.run.path / "STOP").exists()
+
+    def seconds_per_step(self) -> float:
+        """Seconds per step since the last call (or the start), added to `recent`."""
+        step, spent = self._timed
+        self._timed = self.step, self.budget.spent["step"]
+        self.recent.append((self._timed[1] - spent) / (self.step - step))
+        return self.recent[-1]
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.precision.scaler.load_state_dict(state["scaler"])
+        self.step, self.best, self.evals = state["step"], state["best"], state["evals"]
+        self.frozen = state["frozen"]
+        self.interval = {"loss": state["interval"]["loss"].to(self.device), "steps": state["interval"]["steps"]}
+        torch.set_rng_state(state["random"]["cpu"])
+        if self.device.type == "cuda" and state["random"]["cuda"] is not None:
+            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+
+    def _resolved(self) -> dict[str, Any]:
+        return {
+            "device": str(self.device),
+            "device_name": device_name(self.device),
+            "precision": self.precision.name,
+            "threads": torch.get_num_threads(),
+            "compile": self.cfg.machine.compile,
+        }
+
+    def _slow_warning(self) -> list[str]:
+        """One line with the projected time where a CPU will take long."""
+        import time
+
+        tokens, targets = self.batches(0)
+        start = time.perf_counter()
+        self.model.eval()  # no dropout: nothing may draw from its generator
+        self.model(tokens[:1], targets[:1])[1].backward()
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        seconds = (time.perf_counter() - start) * self.cfg.train.batch_size * self.cfg.train.max_steps
+        if seconds < SLOW_SECONDS:
+            return []
+        days = f" ({seconds / 86400:.1f} days)" if seconds > 86400 else ""
+        return [
+            f"on this CPU the {self.cfg.train.max_steps:,} steps will take about {format_duration(seconds)}{days};"
+            " use a GPU, or rehearse with fewer steps: overrides train.max_steps=10"
+        ]
+
+    def _listen(self) -> None:
+        """Let signals ask for a stop; only a main thread may set handlers."""
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self.stop_requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.stop_requested = True
+
+
+def _check_restorable(state: dict[str, Any], run: Run) -> None:
+    """Raise UserError where a checkpoint was made with another config, seed or corpus."""
+    mine = {key: _plain(value) for key, value in run.config.science.items()}
+    differing = [
+        f"{key} was {state['experiment'].get(key)}, is {value}"
+        for key, value in mine.items()
+        if state["experiment"].get(key) != value
+    ]
+    if state["seed"] != run.seed:
+        differing.append(f"seed was {state['seed']}, is {run.seed}")
+    if state["manifest_sha256"] != run.corpus.manifest_sha256:
+        differing.append(f"the corpus {run.corpus.name} was prepared anew")
+    if differing:
+        raise UserError(
+            f"{run.path}/latest.pt: made with another config ({'; '.join(differing)}); go back to it or start anew with"
+            " --fresh"
+        )
+
+
+def _warmup_warning(cfg: Experiment) -> str | None:
+    warmup, steps = cfg.optim.warmup_steps, cfg.train.max_steps
+    if warmup <= steps:
+        return None
+    return f"optim.warmup_steps = {warmup:,} is longer than train.max_steps = {steps:,}: the peak rate is never reached"
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
