@@ -1,0 +1,114 @@
+"""What a curve is made of: a run's rows, thinned, and how a trace is computed from them.
+
+The page controller (reporting/templates/page.js) computes the same from the same rows; tests/reporting/test_html.py
+holds the two together.
+"""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from oelm_lib.runs import reading
+
+BUCKETS = 500
+"""Most points a run keeps of each kind: about one for two pixels."""
+TRAIN = ("loss", "learning_rate", "grad_norm")
+SPIKY = ("loss", "grad_norm")
+STATE = {"x": "step", "y": "loss", "smoothing": 0.95, "log": False, "group": "arm"}
+"""What a reader can choose. x: step tokens hours epochs; y: loss perplexity; group: arm seed."""
+
+
+def run_series(run: Any) -> dict[str, Any]:
+    """Rows of a run for figures: at most BUCKETS train and BUCKETS eval points, each the mean of its bucket.
+
+    A train point also carries the least and the largest value of its bucket (`loss_low`, `loss_high`), so that no
+    spike is lost. Numbers that are not finite are None. Raises UserError where the run cannot be read.
+    """
+    path = reading.folder(run)
+    plain, metrics = reading.read_config(path), reading.read_metrics(path)
+    rows = {event: metrics[metrics["event"] == event].sort_values("step") for event in ("train", "eval")}
+    experiment = plain["experiment"]
+    return {
+        "train": _thin(rows["train"], TRAIN),
+        "eval": _thin(rows["eval"], ("loss",)),
+        "step_tokens": experiment["train"]["batch_size"] * experiment["model"]["max_seq_len"],
+        "epoch_tokens": plain["corpus"]["splits"]["train"]["tokens"],
+        "config_sha256": hashlib.sha256((path / "config.yaml").read_bytes()).hexdigest(),
+        "commit": plain["code"]["commit"],
+    }
+
+
+def _thin(frame: Any, columns: tuple[str, ...]) -> dict[str, list]:
+    size = -(-len(frame) // BUCKETS) or 1
+    groups = frame.groupby(np.arange(len(frame)) // size)
+    thinned = {"step": groups["step"].last().tolist(), "seconds": _short(groups["seconds"].last(), 7)}
+    for name in columns:
+        thinned[name] = _short(groups[name].mean())
+        if name in SPIKY and size > 1:
+            thinned |= {f"{name}_low": _short(groups[name].min()), f"{name}_high": _short(groups[name].max())}
+    return thinned
+
+
+def _short(values: Any, digits: int = 5) -> list[float | None]:
+    return [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in values.astype(float)]
+
+
+def ema(step: np.ndarray, values: np.ndarray, smoothing: float) -> np.ndarray:
+    """Debiased exponential moving average over steps, the same however densely a run was logged.
+
+    A value's weight falls by the factor `smoothing` over each thousandth of the run. NaN gets no weight and stays NaN.
+    """
+    unit = max(step[-1] / 1000, 1e-9) if len(step) else 1.0
+    total = weight = 0.0
+    out = np.full(len(values), np.nan)
+    for n, value in enumerate(values):
+        decay = smoothing ** ((step[n] - step[n - 1]) / unit) if n else 0.0
+        total, weight = total * decay, weight * decay
+        if np.isfinite(value):
+            total, weight = total + value, weight + 1.0
+            out[n] = total / weight
+    return out
+
+
+def trace_values(spec: dict[str, Any], rows: dict[str, Any], state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the x and y of a trace.
+
+    Args:
+        spec: `runs` (keys of rows), `base` (as many keys, or absent: y becomes the gap to them in percent), `kind`
+            (train or eval), `column`, `smooth` (bool), `stat` (mean, min, max over the runs; envelope of one run).
+        rows: Run key -> run_series.
+        state: As STATE.
+    """
+    curves = [_curve(spec, rows[key], state) for key in spec["runs"]]
+    if "base" in spec:
+        bases = [_curve(spec, rows[key], state) for key in spec["base"]]
+        curves = [(x, y - _interpolate(x, *base)) for (x, y), base in zip(curves, bases, strict=True)]
+    x, y = curves[0]
+    if len(curves) > 1:
+        reduce = {"mean": np.mean, "min": np.min, "max": np.max}[spec["stat"]]
+        y = reduce([_interpolate(x, *curve) for curve in curves], axis=0)
+    if "base" in spec:
+        y = 100 * np.expm1(y)
+    elif spec["column"] == "loss" and state["y"] == "perplexity":
+        y = np.exp(y)
+    return x, y
+
+
+def _curve(spec: dict, series: dict, state: dict) -> tuple[np.ndarray, np.ndarray]:
+    part = {name: np.array(values, dtype=float) for name, values in series[spec["kind"]].items()}
+    scale = {"step": 1, "tokens": series["step_tokens"], "epochs": series["step_tokens"] / series["epoch_tokens"]}
+    x = part["seconds"] / 3600 if state["x"] == "hours" else part["step"] * scale[state["x"]]
+    y = part[spec["column"]]
+    if spec["stat"] == "envelope" and f"{spec['column']}_low" in part:
+        pair = np.column_stack([part[f"{spec['column']}_low"], part[f"{spec['column']}_high"]])
+        return np.repeat(x, 2), pair.ravel()
+    return x, ema(part["step"], y, state["smoothing"]) if spec["smooth"] else y
+
+
+def _interpolate(x: np.ndarray, known_x: np.ndarray, known_y: np.ndarray) -> np.ndarray:
+    """Linear; NaN outside the known range."""
+    there = np.isfinite(known_y)
+    if not there.any():
+        return np.full(len(x), np.nan)
+    return np.interp(x, known_x[there], known_y[there], left=np.nan, right=np.nan)

@@ -1,0 +1,209 @@
+"""One offline page from an executed notebook: no kernel, no network, controls that work."""
+
+import base64
+import gzip
+import hashlib
+import json
+import re
+import subprocess
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from oelm_lib import config
+from oelm_lib.errors import UserError
+from oelm_lib.files import write_text
+
+TEMPLATES = Path(__file__).parent / "templates"
+PLOTLY = "application/vnd.plotly.v1+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+HIDDEN_TAGS = {"no-report", "parameters", "injected-parameters", "live-only", "papermill-error-cell-tag"}
+PACKAGES = ("torch", "numpy", "pandas", "plotly", "papermill", "nbconvert")
+ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+def export(notebook_path: Path | str, html_path: Path | str | None = None) -> Path:
+    """Write the page of an executed notebook, failed ones included.
+
+    Args:
+        notebook_path: Any executed .ipynb, papermill's own copies too.
+        html_path: Default: beside the notebook, ending in .html.
+
+    Raises:
+        UserError: No such file, not a notebook, or never executed.
+    """
+    source = Path(notebook_path)
+    notebook = _read(source)
+    target = Path(html_path) if html_path else source.with_suffix(".html")
+    error = _error(notebook)
+    figures, rows = _prepare(notebook)
+    body, contents = _number_headings(_body(notebook, source))
+    heading = re.search(r"<h1>(.*?)</h1>", body, re.DOTALL)
+    shown = [figure | {"data": [_without_values(trace) for trace in figure["data"]]} for figure in figures]
+    page = _template("page.html.j2").render(
+        title=_text(heading.group(1)) if heading else source.stem,
+        error=error,
+        body=body,
+        contents=contents,
+        figures=_script_json(shown),
+        rows=_script_json({key: _without_provenance(series) for key, series in rows.items()}),
+        plotly=_plotly_js() if figures else None,
+        css=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
+        js=(TEMPLATES / "page.js").read_text(encoding="utf-8"),
+        nonce=hashlib.sha256(source.read_bytes()).hexdigest()[:32],
+        provenance=_provenance(source, notebook),
+        runs=[(key, series["commit"], series["config_sha256"]) for key, series in rows.items()],
+    )
+    try:
+        write_text(target, page)
+    except OSError as problem:
+        raise UserError(f"{target}: cannot be written: {problem.strerror}; give another path") from None
+    return target
+
+
+def _read(path: Path) -> Any:
+    import nbformat
+
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such notebook; run it first: papermill notebooks/train.ipynb {path}") from None
+    except Exception as problem:  # nbformat raises its own, jsonschema's and json's errors
+        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        raise UserError(f"{path}: not a readable notebook ({reason}); give an executed .ipynb") from None
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    if code and not any(cell.outputs or cell.execution_count for cell in code):
+        raise UserError(f"{path}: was never executed; run it first: papermill {path} out.ipynb")
+    return notebook
+
+
+def _error(notebook: Any) -> str | None:
+    """The line a failed notebook ends with, or None."""
+    for number, cell in enumerate(notebook.cells, 1):
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                return f"Cell {number} failed: {output.ename}: {ANSI.sub('', output.evalue)}"
+    return None
+
+
+def _prepare(notebook: Any) -> tuple[list[dict], dict[str, dict]]:
+    """Leave in the notebook what a page shows; return its figures and the rows they share."""
+    figures: list[dict] = []
+    rows: dict[str, dict] = {}
+    notebook.metadata.pop("widgets", None)
+    notebook.cells = [cell for cell in notebook.cells if not HIDDEN_TAGS & set(cell.metadata.get("tags", []))]
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                # A progress line rewrites itself; only its last state is news.
+                output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
+            data = output.get("data", {})
+            if PLOTLY in data:
+                figure = data[PLOTLY]
+                rows |= figure.get("layout", {}).get("meta", {}).pop("rows", {})
+                output.data = {"text/html": f'<div class="figure" data-figure="{len(figures)}"></div>'}
+                figures.append(figure)
+            elif WIDGET in data:
+                output.data = {"text/html": '<p class="note">Live controls: open the notebook in JupyterLab.</p>'}
+    return figures, rows
+
+
+def _body(notebook: Any, source: Path) -> str:
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(
+        template_name="basic",
+        exclude_input=True,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        exclude_anchor_links=True,
+        embed_images=True,
+    )
+    return exporter.from_notebook_node(notebook, resources={"metadata": {"path": str(source.parent)}})[0]
+
+
+def _number_headings(body: str) -> tuple[str, list[tuple[int, str, str]]]:
+    """Give second and third level headings an id; return the body and (level, id, words) of each."""
+    contents: list[tuple[int, str, str]] = []
+
+    def mark(match: re.Match) -> str:
+        level, words = match.groups()
+        contents.append((int(level), f"section-{len(contents) + 1}", _text(words)))
+        return f'<h{level} id="{contents[-1][1]}">{words}</h{level}>'
+
+    return re.sub(r"<h([23])>(.*?)</h\1>", mark, body, flags=re.DOTALL), contents
+
+
+def _text(fragment: str) -> str:
+    from html import unescape
+
+    return unescape(re.sub(r"<[^>]*>", "", fragment)).strip()
+
+
+def _without_values(trace: dict) -> dict:
+    """A trace that the page computes from the rows carries no numbers of its own."""
+    computed = isinstance(trace.get("meta"), dict) and "runs" in trace["meta"]
+    return {key: value for key, value in trace.items() if not (computed and key in ("x", "y"))}
+
+
+def _without_provenance(series: dict) -> dict:
+    return {key: value for key, value in series.items() if key not in ("commit", "config_sha256")}
+
+
+def _script_json(value: Any) -> str:
+    """JSON that no text inside can end or comment out."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+
+
+@cache
+def _plotly_js() -> str:
+    """plotly.js, gzip and base64: about 2 MB in place of 4.8."""
+    from plotly.offline import get_plotlyjs
+
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
+
+
+def _template(name: str) -> Any:
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(name)
+
+
+def _provenance(source: Path, notebook: Any) -> list[tuple[str, str]]:
+    record = notebook.metadata.get("papermill", {})
+    given = record.get("parameters", {})
+    options = " ".join(f'-p {key} "{value}"' for key, value in given.items())
+    rows = []
+    if record:
+        name = Path(record.get("input_path") or source).name
+        rows.append(("command", f"papermill notebooks/{name} {source.name} {options}".strip()))
+        rows.append(("executed", f"{str(record.get('start_time', ''))[:19]}, {record.get('duration') or 0:.0f} s"))
+    python = notebook.metadata.get("language_info", {}).get("version", "unknown")
+    rows.append(("code", _commit()))
+    rows.append(("versions", ", ".join([f"Python {python}", *_versions()])))
+    rows.append(("page made", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")))
+    return rows
+
+
+def _commit() -> str:
+    """Commit of the checkout, and whether it was changed since."""
+    git = ["git", "-C", str(config.ROOT)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "not a git checkout"
+    return f"commit {commit[:12]}" + (" with uncommitted changes" if dirty.strip() else "")
+
+
+def _versions() -> list[str]:
+    found = []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,40 @@
+"""Debian's Chromium, driven offline by playwright."""
+
+import contextlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@contextlib.contextmanager
+def open_browser(profile: Path, *, offline: bool = True, **options):
+    """Yield a playwright context (`new_page()`); skips the test where there is no Chromium or playwright.
+
+    Args:
+        profile: A fresh folder for the user's data.
+        options: Of launch_persistent_context, e.g. color_scheme="dark", viewport={...}.
+    """
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: dev)")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    with playwright.sync_playwright() as driver:
+        context = driver.chromium.launch_persistent_context(
+            profile, executable_path=chromium, args=FLAGS, headless=True, offline=offline, **options
+        )
+        try:
+            yield context
+        finally:
+            context.close()
