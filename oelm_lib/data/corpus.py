@@ -1,0 +1,160 @@
+"""A prepared corpus: token files beside a manifest that vouches for them."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oelm_lib.config import data_dir
+from oelm_lib.data.spec import bpe_size, corpus_names, load_spec
+from oelm_lib.errors import UserError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One corpus in one tokenizer, checked against its manifest.
+
+    Attributes:
+        path: Folder of the token files.
+        manifest: Content of manifest.json (docs/design.md).
+        manifest_sha256: SHA-256 of the file's bytes.
+    """
+
+    name: str
+    tokenizer: str
+    path: Path
+    manifest: dict[str, Any]
+    manifest_sha256: str
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens in the vocabulary, end-of-text included."""
+        return self.manifest["vocab_size"]
+
+    @property
+    def eot(self) -> int | None:
+        """Id that ends each document; None: the corpus has no separators."""
+        return self.manifest["eot"]
+
+    def tokens(self, split: str) -> np.memmap:
+        """Token ids of "train" or "val"; the test split is opened by open_test alone."""
+        if split not in ("train", "val"):
+            raise ValueError(f"split = {split!r}: training reads train and val only; open_test reads test")
+        return np.memmap(self.path / f"{split}.bin", dtype="<u2", mode="r")
+
+
+def open_corpus(name: str, tokenizer: str) -> Corpus:
+    """Open a prepared corpus and hash its train and val files (about a second a gigabyte).
+
+    One that is not there yet is prepared: `stories` is generated, others are read from the hub. A second process that
+    needs it meanwhile waits.
+
+    Raises:
+        UserError: Unknown corpus, a file that the manifest does not vouch for, no hub.
+    """
+    bpe_size(tokenizer)
+    load_spec(name)
+    if not (data_dir() / name / tokenizer / MANIFEST).is_file():
+        from oelm_lib.data.prepare import prepare
+
+        return prepare(name, tokenizer=tokenizer, wait=True)
+    return read_corpus(name, tokenizer)
+
+
+def open_test(corpus: Corpus) -> np.memmap:
+    """Token ids of the test split: for a confirmation run's end, never for selection."""
+    if "test" not in corpus.manifest["splits"]:
+        raise UserError(f"{corpus.name}: has no test split (params/corpora/{corpus.name}.yaml: test: none); use val")
+    _check_file(corpus.path, corpus.manifest, "test")
+    return np.memmap(corpus.path / "test.bin", dtype="<u2", mode="r")
+
+
+def read_corpus(name: str, tokenizer: str) -> Corpus:
+    """Read manifest.json and check train and val against it. Raises UserError."""
+    path = data_dir() / name / tokenizer
+    content = (path / MANIFEST).read_bytes()
+    try:
+        manifest = json.loads(content)
+        intact = manifest["format"] == FORMAT and manifest["checksum"] == checksum(manifest)
+    except (ValueError, KeyError, TypeError):
+        intact = False
+    if not intact or (manifest["corpus"], manifest["tokenizer"]) != (name, tokenizer):
+        raise UserError(
+            f"{path / MANIFEST}: is not what preparing {name} with {tokenizer} wrote (edited, moved or of another"
+            f" format); {_remedy(path)}"
+        )
+    for split in ("train", "val"):
+        _check_file(path, manifest, split)
+    return Corpus(name, tokenizer, path, manifest, hashlib.sha256(content).hexdigest())
+
+
+def checksum(manifest: dict[str, Any]) -> str:
+    """SHA-256 of everything in the manifest but its checksum."""
+    rest = {key: value for key, value in manifest.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def list_corpora() -> list[dict[str, Any]]:
+    """A row for each prepared corpus and for each corpus file that is not prepared."""
+    rows, prepared = [], set()
+    for path in sorted(data_dir().glob(f"*/*/{MANIFEST}")):
+        name, tokenizer = path.parts[-3:-1]
+        row = {"corpus": name, "tokenizer": tokenizer}
+        prepared.add(name)
+        try:
+            manifest = read_corpus(name, tokenizer).manifest
+        except UserError as error:
+            rows.append(row | {"state": f"broken: {error}"})
+            continue
+        kinds = [kind for kind in ("sample", "synthetic") if manifest[kind]]
+        splits = manifest["splits"].items()
+        rows.append(
+            row
+            | {"state": ", ".join(["prepared", *kinds]), "created": manifest["created"]}
+            | {f"{split}_{key}": facts[key] for split, facts in splits for key in ("documents", "tokens")}
+        )
+    absent = [{"corpus": name, "state": "not prepared"} for name in corpus_names() if name not in prepared]
+    return rows + absent
+
+
+def show(name: str, tokenizer: str, documents: int = 3) -> str:
+    """Describe a prepared corpus: its facts, token statistics and first validation documents."""
+    from oelm_lib.data.tokenizer import load_tokenizer
+
+    corpus = open_corpus(name, tokenizer)
+    manifest, reader = corpus.manifest, load_tokenizer(corpus)
+    lines = [f"{name} ({tokenizer}, V = {corpus.vocab_size}) in {corpus.path}", f"source: {manifest['source']}"]
+    for split, facts in manifest["splits"].items():
+        lines.append(
+            f"{split}: {facts['documents']:,} documents, {facts['tokens']:,} tokens, {facts['bytes']:,} bytes,"
+            f" {facts['bytes'] / facts['tokens']:.2f} bytes a token, {facts['tokens'] / facts['documents']:,.0f} tokens"
+            f" a document, {facts['literal_eot']} literal end-of-text"
+        )
+    val = corpus.tokens("val")
+    ends = np.flatnonzero(val[: 1 << 20] == corpus.eot)[:documents] if corpus.eot is not None else [min(200, len(val))]
+    start = 0
+    for end in ends:
+        lines += ["", f"--- val, tokens {start} .. {end}", reader.decode(val[start:end])]
+        start = end + 1
+    return "\n".join(lines)
+
+
+def _check_file(path: Path, manifest: dict[str, Any], split: str) -> None:
+    """Compare size and SHA-256 of one token file with the manifest. Raises UserError."""
+    file, facts = path / f"{split}.bin", manifest["splits"][split]
+    size = file.stat().st_size if file.is_file() else None
+    if size != 2 * facts["tokens"]:
+        raise UserError(f"{file}: has {size} bytes, the manifest says {2 * facts['tokens']}; {_remedy(path)}")
+    with open(file, "rb") as content:
+        if hashlib.file_digest(content, "sha256").hexdigest() != facts["sha256"]:
+            raise UserError(f"{file}: its SHA-256 is not the manifest's; {_remedy(path)}")
+
+
+def _remedy(path: Path) -> str:
+    return f"delete {path} and run `oelm data prepare {path.parent.name} --tokenizer {path.name}`"
