@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from oelm_lib.config import data_dir
-from oelm_lib.data.spec import bpe_size, corpus_names, load_spec
+from oelm_lib.data.spec import bpe_size, load_spec
 from oelm_lib.errors import UserError
+from oelm_lib.files import sha256_file
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -100,60 +101,14 @@ def checksum(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def list_corpora() -> list[dict[str, Any]]:
-    """A row for each prepared corpus and for each corpus file that is not prepared."""
-    rows, prepared = [], set()
-    for path in sorted(data_dir().glob(f"*/*/{MANIFEST}")):
-        name, tokenizer = path.parts[-3:-1]
-        row = {"corpus": name, "tokenizer": tokenizer}
-        prepared.add(name)
-        try:
-            manifest = read_corpus(name, tokenizer).manifest
-        except UserError as error:
-            rows.append(row | {"state": f"broken: {error}"})
-            continue
-        kinds = [kind for kind in ("sample", "synthetic") if manifest[kind]]
-        splits = manifest["splits"].items()
-        rows.append(
-            row
-            | {"state": ", ".join(["prepared", *kinds]), "created": manifest["created"]}
-            | {f"{split}_{key}": facts[key] for split, facts in splits for key in ("documents", "tokens")}
-        )
-    absent = [{"corpus": name, "state": "not prepared"} for name in corpus_names() if name not in prepared]
-    return rows + absent
-
-
-def show(name: str, tokenizer: str, documents: int = 3) -> str:
-    """Describe a prepared corpus: its facts, token statistics and first validation documents."""
-    from oelm_lib.data.tokenizer import load_tokenizer
-
-    corpus = open_corpus(name, tokenizer)
-    manifest, reader = corpus.manifest, load_tokenizer(corpus)
-    lines = [f"{name} ({tokenizer}, V = {corpus.vocab_size}) in {corpus.path}", f"source: {manifest['source']}"]
-    for split, facts in manifest["splits"].items():
-        lines.append(
-            f"{split}: {facts['documents']:,} documents, {facts['tokens']:,} tokens, {facts['bytes']:,} bytes,"
-            f" {facts['bytes'] / facts['tokens']:.2f} bytes a token, {facts['tokens'] / facts['documents']:,.0f} tokens"
-            f" a document, {facts['literal_eot']} literal end-of-text"
-        )
-    val = corpus.tokens("val")
-    ends = np.flatnonzero(val[: 1 << 20] == corpus.eot)[:documents] if corpus.eot is not None else [min(200, len(val))]
-    start = 0
-    for end in ends:
-        lines += ["", f"--- val, tokens {start} .. {end}", reader.decode(val[start:end])]
-        start = end + 1
-    return "\n".join(lines)
-
-
 def _check_file(path: Path, manifest: dict[str, Any], split: str) -> None:
     """Compare size and SHA-256 of one token file with the manifest. Raises UserError."""
     file, facts = path / f"{split}.bin", manifest["splits"][split]
     size = file.stat().st_size if file.is_file() else None
     if size != 2 * facts["tokens"]:
         raise UserError(f"{file}: has {size} bytes, the manifest says {2 * facts['tokens']}; {_remedy(path)}")
-    with open(file, "rb") as content:
-        if hashlib.file_digest(content, "sha256").hexdigest() != facts["sha256"]:
-            raise UserError(f"{file}: its SHA-256 is not the manifest's; {_remedy(path)}")
+    if sha256_file(file) != facts["sha256"]:
+        raise UserError(f"{file}: its SHA-256 is not the manifest's; {_remedy(path)}")
 
 
 def _remedy(path: Path) -> str:

@@ -1,35 +1,35 @@
-"""Make a corpus: read, encode in parallel, split, and rename into place when whole."""
+"""Make, list and show corpora: a corpus is made in a temporary folder and renamed when whole."""
 
+import contextlib
 import fcntl
-import hashlib
-import json
 import os
 import shutil
 import socket
-import time
-from array import array
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from oelm_lib.config import data_dir
-from oelm_lib.data.corpus import FORMAT, MANIFEST, Corpus, checksum, read_corpus
-from oelm_lib.data.sources import Piece, Source, open_source
-from oelm_lib.data.spec import SAMPLE, CorpusSpec, bpe_size, load_spec
-from oelm_lib.data.tokenizer import END_OF_TEXT, TOKENIZER_FILE, BpeTokenizer, Gpt2Tokenizer, Tokenizer, train_bpe
+from oelm_lib.data.corpus import FORMAT, MANIFEST, Corpus, checksum, open_corpus, read_corpus
+from oelm_lib.data.encode import Encoded, encode_split
+from oelm_lib.data.sources import Source, open_source
+from oelm_lib.data.spec import SAMPLE, CorpusSpec, bpe_size, corpus_names, load_spec
+from oelm_lib.data.tokenizer import (
+    TOKENIZER_FILE,
+    BpeTokenizer,
+    Gpt2Tokenizer,
+    Tokenizer,
+    load_tokenizer,
+    train_bpe,
+)
 from oelm_lib.errors import UserError
+from oelm_lib.files import sha256_file, write_json
 
-BATCH = 1 << 18
-"""Characters that a thread encodes at a time."""
-ECHO_SECONDS = 5.0
-"""Between progress lines."""
+if TYPE_CHECKING:
+    import pandas
 
 
 def prepare(
@@ -40,15 +40,15 @@ def prepare(
     echo: Callable[[str], None] = print,
     wait: bool = False,
 ) -> Corpus:
-    """Make data/<name>/<tokenizer>; a corpus that is there already stays and is opened.
+    """Make data/<name>/<tokenizer>; a corpus that is there already is only opened.
 
     Args:
-        name: A file in params/corpora/, or its name and -sample.
+        name: A file in params/corpora/, or its name with -sample.
         source: Folder or file; None: the hub, or the generator.
         tokenizer: `gpt2` or `bpe-<N>`.
         limit: Documents read from each split of the source; the name must then end in -sample.
         echo: Takes lines of progress.
-        wait: Whether to wait for another process that is preparing the same corpus.
+        wait: Whether to wait for another process that prepares the same corpus.
 
     Raises:
         UserError: Anything wrong with name, source, text or disk; nothing that looks whole is left.
@@ -57,34 +57,72 @@ def prepare(
     bpe_size(tokenizer)
     if limit is not None:
         if not spec.sample or limit < 1:
-            raise UserError(f"limit = {limit} of {name}: makes a sample; name it {name.removesuffix(SAMPLE)}{SAMPLE}")
+            raise UserError(f"limit = {limit}: makes a sample of {name}; name it {name.removesuffix(SAMPLE)}{SAMPLE}")
         spec = spec.model_copy(update={"limit": limit})
     folder = data_dir() / name / tokenizer
+    part = folder.with_name(f".{tokenizer}.part")
     try:
         with _held(folder, wait, echo):
             if (folder / MANIFEST).is_file():
-                echo(f"{name} ({tokenizer}) is already in {folder}; delete that folder to make it anew")
+                echo(f"{folder} is there already; delete it to make it anew")
                 return read_corpus(name, tokenizer)
-            part = folder.with_name(f".{tokenizer}.part")
             shutil.rmtree(part, ignore_errors=True)
             try:
                 part.mkdir()
-                _make(spec, open_source(spec, source), tokenizer, part, echo)
+                _make(spec, open_source(spec, source, echo), tokenizer, part, echo)
                 os.replace(part, folder)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
-        free = shutil.disk_usage(data_dir()).free / 1e9 if data_dir().is_dir() else 0.0
         raise UserError(
-            f"{folder}: cannot be written ({error.strerror or error}; {free:.1f} GB free); nothing was left;"
+            f"{folder}: cannot be written ({error.strerror or error}), nothing is left of it;"
             " free space, or set OELM_DATA to a folder on another disk"
         ) from None
     return read_corpus(name, tokenizer)
 
 
-@contextmanager
+def list_corpora() -> "pandas.DataFrame":
+    """A row for each prepared corpus and for each corpus file that is not prepared."""
+    import pandas
+
+    rows = []
+    for path in sorted(data_dir().glob(f"*/*/{MANIFEST}")):
+        row = {"corpus": path.parts[-3], "tokenizer": path.parts[-2], "state": "prepared"}
+        try:
+            manifest = read_corpus(row["corpus"], row["tokenizer"]).manifest
+        except UserError as error:
+            rows.append(row | {"state": f"broken: {error}"})
+            continue
+        row["state"] += "".join(f", {kind}" for kind in ("sample", "synthetic") if manifest[kind])
+        for split, facts in manifest["splits"].items():
+            row |= {f"{split}_{key}": f"{facts[key]:,}" for key in ("documents", "tokens")}
+        rows.append(row)
+    absent = sorted(set(corpus_names()) - {row["corpus"] for row in rows})
+    return pandas.DataFrame([*rows, *({"corpus": name, "state": "not prepared"} for name in absent)]).fillna("")
+
+
+def show(name: str, tokenizer: str = "gpt2", documents: int = 3) -> str:
+    """Describe a prepared corpus: source, token statistics, the first validation documents."""
+    corpus = open_corpus(name, tokenizer)
+    lines = [
+        f"{name} ({tokenizer}, {corpus.vocab_size:,} tokens) in {corpus.path}",
+        f"source: {', '.join(f'{key} {value}' for key, value in corpus.manifest['source'].items() if value)}",
+    ]
+    for split, facts in corpus.manifest["splits"].items():
+        lines.append(
+            f"{split}: {facts['documents']:,} documents, {facts['tokens']:,} tokens, {facts['bytes']:,} bytes,"
+            f" {facts['bytes'] / facts['tokens']:.3f} bytes a token, {facts['literal_eot']:,} literal end-of-text"
+        )
+    val, reader = corpus.tokens("val"), load_tokenizer(corpus)
+    ends = np.flatnonzero(val == corpus.eot) if corpus.eot is not None else np.array([min(len(val), 500)])
+    for start, end in zip([0, *(ends + 1).tolist()], ends[:documents].tolist(), strict=False):
+        lines += ["", f"--- validation tokens {start:,} to {end:,}", reader.decode(val[start:end])]
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
 def _held(folder: Path, wait: bool, echo: Callable[[str], None]) -> Iterator[None]:
-    """Hold the right to make `folder`; the system gives it back when the process ends, however it ends."""
+    """Hold the right to make `folder`; the system takes it back when the process ends, however it ends."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.with_name(f".{folder.name}.lock"), "a+") as lock:
         try:
@@ -103,30 +141,23 @@ def _held(folder: Path, wait: bool, echo: Callable[[str], None]) -> Iterator[Non
 
 
 def _make(spec: CorpusSpec, source: Source, tokenizer: str, part: Path, echo: Callable[[str], None]) -> None:
-    """Write the token files, the tokenizer and the manifest into `part`."""
+    """Write token files, tokenizer and manifest into `part`."""
     encoder = _tokenizer(spec, source, tokenizer, echo)
     eot = encoder.eot if spec.end_of_text else None
     encoded = {}
     for split in spec.source_splits:
-        encoded[split] = _encode(spec, source, split, encoder, eot, part / f"{split}.source", echo)
-        needed, found = spec.rows.get(split), source.rows[split]
-        if needed is not None and found != needed:
-            raise UserError(
-                f"{spec.name}: the {split} split of the source has {found:,} rows, the complete corpus {needed:,};"
-                f" complete the source, or prepare it as {spec.name}{SAMPLE}"
-            )
+        encoded[split] = encode_split(source, split, encoder, eot, part / f"{split}.source", echo)
+        _check_complete(spec, source, split, sum(encoded[split].tokens))
     splits = {}
     for split, (documents, chosen) in _plan(spec, encoded, encoder, eot).items():
         splits[split] = documents.write(chosen, part / f"{split}.bin")
         if not splits[split]["bytes"]:
-            raise UserError(f"{spec.name}: the {split} split has no text; the source needs more documents")
+            raise UserError(f"{spec.name}: the {split} split would be empty; the source needs more documents")
     for documents in encoded.values():
-        documents.path.unlink(missing_ok=True)
-    tokenizer_sha256 = None
-    if isinstance(encoder, BpeTokenizer):
+        documents.path.unlink()
+    trained = isinstance(encoder, BpeTokenizer)
+    if trained:
         encoder.save(part)
-        tokenizer_sha256 = hashlib.sha256((part / TOKENIZER_FILE).read_bytes()).hexdigest()
-    rules = spec.model_dump(mode="json", exclude={"generator", "title", "about", "name"}, exclude_defaults=True)
     manifest = {
         "format": FORMAT,
         "corpus": spec.name,
@@ -137,17 +168,31 @@ def _make(spec: CorpusSpec, source: Source, tokenizer: str, part: Path, echo: Ca
         "synthetic": spec.generator is not None,
         "source": source.facts,
         "revision": source.revision,
-        "split_rules": rules,
+        "split_rules": spec.split_rules,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "splits": splits,
-        "tokenizer_file": TOKENIZER_FILE if tokenizer_sha256 else None,
-        "tokenizer_sha256": tokenizer_sha256,
+        "tokenizer_file": TOKENIZER_FILE if trained else None,
+        "tokenizer_sha256": sha256_file(part / TOKENIZER_FILE) if trained else None,
     }
-    manifest["checksum"] = checksum(manifest)
-    (part / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    for file in part.iterdir():
+    write_json(part / MANIFEST, manifest | {"checksum": checksum(manifest)})
+    for file in part.glob("*.bin"):
         with open(file, "rb") as content:
             os.fsync(content.fileno())
+
+
+def _check_complete(spec: CorpusSpec, source: Source, split: str, tokens: int) -> None:
+    """Refuse a part that would pass for the corpus. Raises UserError."""
+    rows, needed = source.rows[split], spec.rows.get(split)
+    if needed and rows != needed:
+        found = f"{rows:,} rows, the complete corpus {needed:,}"
+    elif spec.token_limit and tokens < spec.token_limit and not spec.sample:
+        found = f"{tokens:,} tokens, the complete corpus {spec.token_limit:,}"
+    else:
+        return
+    raise UserError(
+        f"{spec.name}: the {split} split of the source has {found};"
+        f" use the complete source, or name it {spec.name}{SAMPLE}"
+    )
 
 
 def _tokenizer(spec: CorpusSpec, source: Source, tokenizer: str, echo: Callable[[str], None]) -> Tokenizer:
@@ -155,83 +200,43 @@ def _tokenizer(spec: CorpusSpec, source: Source, tokenizer: str, echo: Callable[
     if tokenizer == "gpt2":
         return Gpt2Tokenizer()
     if spec.validation == "tail":
-        raise UserError(f"{spec.name}: is cut by GPT-2 tokens, so it is made with gpt2 only; use another corpus")
+        raise UserError(f"{spec.name}: is cut by GPT-2 tokens and made with gpt2 only; use another corpus or tokenizer")
     echo(f"{spec.name}: training {tokenizer}")
     held_out: set[int] = set()
     if spec.validation == "permutation":
-        count = sum(ends for _, ends in source.pieces("train"))
-        held_out = set(_permutation(spec, count)[1].tolist())
-    return train_bpe(tokenizer, _texts(source.pieces("train"), held_out))
+        held_out = set(_permutation(spec, sum(ends for _, ends in source.pieces("train")))[1].tolist())
+
+    def texts() -> Iterator[str]:
+        document = 0
+        for text, ends in source.pieces("train"):
+            if document not in held_out:
+                yield text
+            document += ends
+
+    return train_bpe(tokenizer, texts())
 
 
-def _texts(pieces: Iterator[Piece], left_out: set[int]) -> Iterator[str]:
-    document = 0
-    for text, ends in pieces:
-        if document not in left_out:
-            yield text
-        document += ends
-
-
-class Encoded:
-    """Token ids of a source's split on disk, and the facts of each document."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.tokens, self.bytes, self.literal_eot, self.odd = array("Q"), array("Q"), array("Q"), array("B")
-
-    def write(self, chosen: np.ndarray | None, target: Path) -> dict[str, Any]:
-        """Write the chosen documents in their order (None: all) and return their manifest entry."""
-        sizes = np.array(self.tokens, dtype=np.int64)
-        if chosen is None:
-            chosen = np.arange(len(sizes))
-            os.replace(self.path, target)
-        else:
-            starts = np.cumsum(sizes) - sizes
-            with open(self.path, "rb") as source, open(target, "wb") as out:
-                for start, size in zip(starts[chosen].tolist(), sizes[chosen].tolist(), strict=True):
-                    out.write(os.pread(source.fileno(), 2 * size, 2 * start))
-        with open(target, "rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-        sums = {key: int(np.array(getattr(self, key))[chosen].sum()) for key in ("tokens", "bytes", "literal_eot")}
-        return {"documents": len(chosen), **sums, "sha256": digest}
-
-    def cut(self, token: int, encoder: Gpt2Tokenizer, eot: int | None) -> int:
-        """Cut the document that holds `token` in two before it; return the number of the second part."""
-        ends = np.cumsum(np.array(self.tokens, dtype=np.int64))
-        number = int(np.searchsorted(ends, token, side="right"))
-        start = int(ends[number]) - self.tokens[number]
-        ids = np.fromfile(self.path, dtype="<u2", count=self.tokens[number], offset=2 * start)
-        parts = []
-        for part in (ids[: token - start], ids[token - start :]):
-            text = encoder.decode_bytes(part[part != eot] if eot is not None else part)
-            parts.append((len(part), len(text), text.count(END_OF_TEXT.encode()), 0))
-        for column, values in zip(
-            (self.tokens, self.bytes, self.literal_eot, self.odd), zip(*parts, strict=True), strict=True
-        ):
-            column[number : number + 1] = array(column.typecode, values)
-        return number + 1
-
-
-def _plan(spec: CorpusSpec, encoded: dict[str, Encoded], encoder: Tokenizer, eot: int | None) -> dict[str, Any]:
-    """Split -> (documents, numbers of those chosen or None for all), by the corpus file's rules."""
-    train = encoded["train"]
-    if spec.validation == "source":
-        held, chosen = encoded["validation"], None
-        plan = {"train": (train, None)}
+def _plan(
+    spec: CorpusSpec, encoded: dict[str, Encoded], encoder: Tokenizer, eot: int | None
+) -> dict[str, tuple[Encoded, np.ndarray]]:
+    """Split -> documents and the numbers of those chosen, by the corpus file's rules."""
+    if spec.validation == "tail":
+        train = val = encoded["train"]
+        first = train.cut(int((1 - spec.validation_fraction) * sum(train.tokens)), encoder, eot)
+        kept, held_out = np.arange(first), np.arange(first, len(train.tokens))
+    elif spec.validation == "permutation":
+        train = val = encoded["train"]
+        kept, held_out = _permutation(spec, len(train.tokens))
     else:
-        held = train
-        if spec.validation == "permutation":
-            kept, chosen = _permutation(spec, len(train.tokens))
-        else:
-            first = train.cut(int((1 - spec.validation_fraction) * sum(train.tokens)), encoder, eot)
-            kept, chosen = np.arange(first), np.arange(first, len(train.tokens))
-        plan = {"train": (train, kept)}
-    if spec.test == "halves":
-        numbers = np.arange(len(held.tokens)) if chosen is None else chosen
-        odd = np.array(held.odd, dtype=bool)[numbers]
-        return plan | {"val": (held, numbers[~odd]), "test": (held, numbers[odd])}
-    plan["val"] = (held, chosen)
-    return plan | ({"test": (encoded["test"], None)} if spec.test == "source" else {})
+        train, val = encoded["train"], encoded["validation"]
+        kept, held_out = np.arange(len(train.tokens)), np.arange(len(val.tokens))
+    plan = {"train": (train, kept), "val": (val, held_out)}
+    if spec.test == "source":
+        plan["test"] = encoded["test"], np.arange(len(encoded["test"].tokens))
+    elif spec.test == "halves":
+        odd = np.array(val.odd, dtype=bool)[held_out]
+        plan |= {"val": (val, held_out[~odd]), "test": (val, held_out[odd])}
+    return plan
 
 
 def _permutation(spec: CorpusSpec, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -239,75 +244,3 @@ def _permutation(spec: CorpusSpec, count: int) -> tuple[np.ndarray, np.ndarray]:
     order = np.random.default_rng(spec.validation_seed).permutation(count)
     held_out = int(np.ceil(count * spec.validation_fraction))
     return order[held_out:], order[:held_out]
-
-
-def _encode(
-    spec: CorpusSpec, source: Source, split: str, encoder: Tokenizer, eot: int | None, path: Path, echo: Callable
-) -> Encoded:
-    """Encode one split of the source to `path`, with all the processors this process may use."""
-    documents, end = Encoded(path), b"" if eot is None else np.array([eot], dtype="<u2").tobytes()
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    began = said = time.monotonic()
-    size = total = 0
-    with ThreadPoolExecutor(threads) as pool, open(path, "wb", buffering=1 << 20) as out:
-        batches = _batches(source.pieces(split), documents, hashed=spec.test == "halves")
-        for ends, arrays in _in_order(pool, encoder, batches, ahead=2 * threads):
-            for ids, is_end in zip(arrays, ends, strict=True):
-                out.write(ids.astype("<u2", copy=False).tobytes())
-                size += len(ids)
-                if is_end:
-                    if eot is not None:
-                        out.write(end)
-                        size += 1
-                    documents.tokens.append(size)
-                    total, size = total + size, 0
-                    if spec.token_limit and total >= spec.token_limit:
-                        break
-            else:
-                now, share = time.monotonic(), source.fraction
-                if now - said > ECHO_SECONDS and share:
-                    said, rate = now, sum(documents.bytes) / 1e6 / (now - began)
-                    left = (now - began) * (1 - share) / share
-                    echo(f"{spec.name} {split}: {total:,} tokens, {rate:.1f} MB/s, about {left:.0f} s left")
-                continue
-            break
-    for column in (documents.bytes, documents.literal_eot, documents.odd):
-        del column[len(documents.tokens) :]
-    echo(f"{spec.name} {split}: {len(documents.tokens):,} documents, {total:,} tokens")
-    return documents
-
-
-def _batches(pieces: Iterator[Piece], documents: Encoded, hashed: bool) -> Iterator[list[Piece]]:
-    """Group pieces for the threads; note bytes, literal end-of-text and parity of each document on the way."""
-    batch: list[Piece] = []
-    characters = size = literal = 0
-    digest = hashlib.sha256()
-    for text, ends in pieces:
-        data = text.encode()
-        size, literal = size + len(data), literal + text.count(END_OF_TEXT)
-        if hashed:
-            digest.update(data)
-        if ends:
-            documents.bytes.append(size)
-            documents.literal_eot.append(literal)
-            documents.odd.append(digest.digest()[-1] % 2)
-            size, literal, digest = 0, 0, hashlib.sha256()
-        batch.append((text, ends))
-        characters += len(text)
-        if characters >= BATCH:
-            yield batch
-            batch, characters = [], 0
-    yield batch
-
-
-def _in_order(pool: ThreadPoolExecutor, encoder: Tokenizer, batches: Iterator[list[Piece]], ahead: int) -> Iterator:
-    """Yield (which pieces end a document, ids of each piece) of every batch, encoding at most `ahead` in advance."""
-    waiting: deque = deque()
-    for batch in chain(batches, [None] * ahead):
-        if batch is not None:
-            waiting.append(
-                ([ends for _, ends in batch], pool.submit(encoder.encode_arrays, [text for text, _ in batch]))
-            )
-        if waiting and (batch is None or len(waiting) > ahead):
-            ends, future = waiting.popleft()
-            yield ends, future.result()

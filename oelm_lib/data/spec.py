@@ -1,7 +1,7 @@
 """What params/corpora/<name>.yaml says: where a corpus comes from, what a document is, how it is split."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 
@@ -81,6 +81,11 @@ class CorpusSpec(Section):
         if self.validation != "source":
             return ("train",)
         return ("train", "validation", "test") if self.test == "source" else ("train", "validation")
+
+    @property
+    def split_rules(self) -> dict[str, Any]:
+        """What the manifest keeps of this: every rule, no words."""
+        return self.model_dump(mode="json", exclude={"name", "title", "about", "generator", "hub", "revision"})
 
 
 def corpus_names() -> list[str]:
