@@ -290,7 +290,7 @@ def _finish(path, cfg, plain, final_loss, best, last_subset, steps, wall, step_s
             "frozen": [proof] if frozen else [],
             "wall_seconds": wall,
             "mean_step_seconds": step_seconds,
-            "finished": (START + timedelta(seconds=wall)).isoformat().replace("+00:00", "Z"),
+            "finished": (START + timedelta(seconds=wall)).isoformat(timespec="seconds").replace("+00:00", "Z"),
         },
     )
     budget = {

@@ -1,0 +1,225 @@
+"""Run folders, and the log's own results, as data frames; which arm is judged against which baseline."""
+
+import fnmatch
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from oelm_lib import runs as records
+from oelm_lib.analysis.arms import arm_name
+from oelm_lib.config import PARAMS, Experiment, experiment_ids, load_config, read_yaml, restore_experiment
+from oelm_lib.errors import UserError
+
+MEASURED = "measured by this code"
+RECORDED = "recorded in the log (other code)"
+IDENTITY = ["source", "variant", "run", "id", "arm", "corpus", "tokenizer", "seed"]
+LOSSES = ["best_val_loss", "final_val_loss", "final_test_loss", "final_bits_per_byte", "subset_error"]
+NUMBERS = [*LOSSES, "wall_seconds", "mean_step_seconds", "steps", "tokens", "epochs"]
+OTHERS = [
+    "path",
+    "state",
+    "reason",
+    "experiment",
+    "config",
+    "max_steps",
+    "train_loss",
+    "eta_seconds",
+    "started",
+    "finished",
+]
+COLUMNS = [*IDENTITY, *OTHERS, *NUMBERS, "parameters", "frozen", "timing"]
+"""`variant` is the run folder's parent: one arm's repeats. `experiment` is an Experiment, `config` the config.yaml."""
+
+
+def load_runs(exps: list[str] | str | None = None, outputs: Path | str | None = None) -> pd.DataFrame:
+    """Read one row a run; a run that cannot be read or compared says why in `reason`.
+
+    Args:
+        exps: Experiment ids or globs, as a list or as text parted by spaces or commas; default all.
+        outputs: Folder of the run folders; default config.outputs_dir().
+    """
+    return _frame([_row(path) for path in records.find_runs(outputs, exps)])
+
+
+def phase3() -> dict[str, Any]:
+    """The log's numbers, params/recorded/phase3.yaml."""
+    return read_yaml(PARAMS / "recorded" / "phase3.yaml")
+
+
+def recorded(exps: list[str] | str | None = None) -> pd.DataFrame:
+    """Read the log's results as rows of load_runs; losses are the logarithms of its perplexities, n = 1."""
+    log, rows = phase3(), []
+    for exp in [exp for exp in select(exps) if exp in log["experiments"]]:
+        entry, experiment = log["experiments"][exp], load_config(exp)
+        steps = experiment.train.max_steps
+        tokens = steps * experiment.train.batch_size * experiment.model.max_seq_len
+        loss = math.log(entry["best_val_perplexity"])
+        machine = {"device_name": log["machine"]["device_name"], "precision": experiment.train.precision}
+        shown = f"{exp} (recorded)"
+        rows.append(
+            identity(experiment)
+            | {key: entry[key] for key in ("wall_seconds", "mean_step_seconds", "started", "finished")}
+            | {"source": RECORDED, "variant": shown, "run": shown, "seed": log["seed"], "state": "done", "reason": ""}
+            | {"best_val_loss": loss, "final_val_loss": loss, "steps": steps, "tokens": tokens}
+            | {"epochs": tokens / log["train_tokens"][experiment.data.corpus], "config": {"resolved": machine}}
+            | {"parameters": log["parameters"][entry["model_type"]], "timing": entry}
+        )
+    return _frame(rows)
+
+
+def load_metrics(runs: pd.DataFrame) -> pd.DataFrame:
+    """Read the metric rows of all runs once, each with its run's identity; unreadable files are left out."""
+    log = phase3()["experiments"] if (runs["source"] == RECORDED).any() else {}
+    frames = []
+    for row in runs[runs["experiment"].notna()].itertuples():
+        if row.source == RECORDED:
+            frame = pd.DataFrame(log[row.id]["evaluations"], columns=["step", "loss", "perplexity"])
+            frame = frame.assign(event="eval", tokens=frame["step"] * (row.tokens / row.steps), seconds=math.nan)
+        else:
+            try:
+                frame = records.read_metrics(row.path)
+            except UserError:
+                continue
+        if len(frame):
+            frames.append(frame.assign(**{key: getattr(row, key) for key in IDENTITY}))
+    empty = pd.DataFrame(columns=["event", "step", "tokens", "loss", "seconds", *IDENTITY])
+    return pd.concat(frames, ignore_index=True) if frames else empty
+
+
+def select(exps: list[str] | str | None) -> list[str]:
+    """Known experiment ids that match ids or globs; default all."""
+    patterns = exps.replace(",", " ").split() if isinstance(exps, str) else exps or ["*"]
+    return [exp for exp in experiment_ids() if any(fnmatch.fnmatch(exp, pattern) for pattern in patterns)]
+
+
+class Pair(NamedTuple):
+    """An arm and the baseline it is judged against: runs of one variant each; base None with the reason."""
+
+    arm: pd.DataFrame
+    base: pd.DataFrame | None
+    reason: str = ""
+
+    def shared(self, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The arm's and the baseline's comparable runs of the seeds both have, in one order, by seed."""
+        if self.base is None:
+            return self.arm.iloc[:0], self.arm.iloc[:0]
+        first, second = (comparable(rows, metric).set_index("seed") for rows in (self.arm, self.base))
+        seeds = first.index.intersection(second.index).sort_values()
+        return first.loc[seeds], second.loc[seeds]
+
+
+def name(run: pd.Series) -> str:
+    """What a run's arm is called: its experiment's id, or the folder of a rehearsal, which is not the experiment."""
+    return run["id"] if run["experiment"].kind == "experiment" else run["variant"]
+
+
+def comparable(runs: pd.DataFrame, metric: str = "final_val_loss") -> pd.DataFrame:
+    """The done runs that have a finite `metric`."""
+    return runs[(runs["state"] == "done") & runs[metric].notna()]
+
+
+def pairs(runs: pd.DataFrame, baseline: str | None = None) -> list[Pair]:
+    """Pair every arm with its baseline: same source, corpus, tokenizer, and the same overrides where there is one.
+
+    Args:
+        baseline: Experiment id or run folder; where it does not fit, and by default, each experiment's compare_to.
+    """
+    groups = runs[runs["experiment"].notna()].groupby(["source", "variant"], sort=False)
+    variants = [(rows.iloc[0], rows) for _, rows in groups]
+    found = []
+    for row, arm in variants:
+        own = row["experiment"].compare_to
+        fits = [_find(variants, row, wanted) for wanted in (baseline, own) if wanted]
+        base = next((fit for fit in fits if fit is not None), None)
+        if base is not None and base is not arm:
+            found.append(Pair(arm, base))
+        elif base is None and own:
+            found.append(Pair(arm, None, f"no run of its baseline {own} on this corpus and tokenizer"))
+    return found
+
+
+def families(runs: pd.DataFrame, baseline: str | None = None) -> list[list[Pair]]:
+    """The pairs that share a baseline, which are judged together."""
+    found: dict[str | None, list[Pair]] = {}
+    for pair in pairs(runs, baseline):
+        found.setdefault(None if pair.base is None else pair.base.iloc[0]["variant"], []).append(pair)
+    return list(found.values())
+
+
+def _find(variants: list[tuple[pd.Series, pd.DataFrame]], row: pd.Series, wanted: str) -> pd.DataFrame | None:
+    """The runs of the wanted baseline that fit `row` best, or None."""
+    same = ["source", "corpus", "tokenizer"]
+    fits = [(first, rows) for first, rows in variants if wanted in (first["id"], first["variant"])]
+    fits = [(first, rows) for first, rows in fits if all(first[key] == row[key] for key in same)]
+
+    def distance(fit: tuple[pd.Series, pd.DataFrame]) -> tuple[bool, bool]:
+        experiment = fit[0]["experiment"]
+        return experiment.science_overrides != row["experiment"].science_overrides, experiment.kind != "experiment"
+
+    return min(fits, key=distance, default=(None, None))[1]
+
+
+def _row(path: Path) -> dict[str, Any]:
+    """A run folder as a row, whatever is missing or broken in it."""
+    reasons: list[str] = []
+
+    def read(reader: Any) -> dict[str, Any]:
+        try:
+            return reader(path) or {}
+        except UserError as error:
+            reasons.append(str(error).replace(f"{path}/", "").removeprefix(f"{path}: "))
+            return {}
+
+    plain, status, summary = read(records.read_config), read(records.read_status), read(records.read_summary)
+    folder = path.parent.name
+    row = {"id": folder.split("_")[0], "source": MEASURED, "variant": folder, "path": path}
+    row |= {"run": f"{folder}/{path.name}", "seed": int(path.name.removeprefix("seed")), "config": plain}
+    if plain:
+        try:
+            row |= identity(restore_experiment(plain["experiment"], plain["overrides"], "config.yaml"))
+        except (UserError, KeyError, TypeError) as error:
+            reasons.append(str(error) if isinstance(error, UserError) else f"config.yaml: {error} is missing or wrong")
+    row["state"] = "done" if summary else records.state(path) if not reasons else "unreadable"
+    row |= {key: _number(summary.get(key)) for key in NUMBERS}
+    row |= {
+        "steps": row["steps"] if summary else _number(status.get("step")),
+        "train_loss": _number(status.get("train_loss")),
+    }
+    row |= {
+        "eta_seconds": status.get("eta_seconds"),
+        "started": plain.get("created"),
+        "finished": summary.get("finished"),
+    }
+    row |= {"parameters": plain.get("parameters"), "frozen": summary.get("frozen"), "timing": read(records.read_timing)}
+    return row | {"reason": "; ".join(reasons) or _reason(row, status)}
+
+
+def _reason(row: dict[str, Any], status: dict[str, Any]) -> str:
+    """Why a readable run is not compared, or ""."""
+    where = f"step {row['steps']:,.0f} of {row['max_steps']:,}" if row.get("max_steps") and row["steps"] >= 0 else ""
+    if row["state"] == "done":
+        return "" if math.isfinite(row["final_val_loss"]) else "final_val_loss is missing or not a number"
+    if row["state"] == "failed":
+        return f"failed: {status.get('error')}"
+    if row["state"] in ("dead", "stopped"):
+        return f"{row['state']} at {where}; the same command goes on"
+    return "nothing in it yet" if row["state"] == "empty" else f"{row['state']}, {where}"
+
+
+def identity(experiment: Experiment) -> dict[str, Any]:
+    """The columns that an experiment alone decides."""
+    row = {"id": experiment.id, "arm": arm_name(experiment.to_dict(), experiment.overrides)}
+    row |= {"corpus": experiment.data.corpus, "tokenizer": experiment.data.tokenizer}
+    return row | {"experiment": experiment, "max_steps": experiment.train.max_steps}
+
+
+def _number(value: Any) -> float:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if good else math.nan
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    return frame.astype(dict.fromkeys([*NUMBERS, "train_loss"], "float64"))
