@@ -5,6 +5,8 @@ holds the two together.
 """
 
 import hashlib
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,13 @@ def run_series(run: Any) -> dict[str, Any]:
     spike is lost. Numbers that are not finite are None. Raises UserError where the run cannot be read.
     """
     path = reading.folder(run)
+    files = [path / name for name in ("config.yaml", "metrics.jsonl")]
+    return _read(path, tuple((file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()))
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, stamp: tuple) -> dict[str, Any]:
+    """A comparison draws the same rows many times; `stamp` changes when the files do."""
     plain, metrics = reading.read_config(path), reading.read_metrics(path)
     rows = {event: metrics[metrics["event"] == event].sort_values("step") for event in ("train", "eval")}
     experiment = plain["experiment"]

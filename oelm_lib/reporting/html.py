@@ -41,11 +41,13 @@ def export(notebook_path: Path | str, html_path: Path | str | None = None) -> Pa
     figures, rows = _prepare(notebook)
     body, contents = _number_headings(_body(notebook, source))
     heading = re.search(r"<h1>(.*?)</h1>", body, re.DOTALL)
+    start = body.find("<h2 ") if contents else len(body)
     shown = [figure | {"data": [_without_values(trace) for trace in figure["data"]]} for figure in figures]
     page = _template("page.html.j2").render(
         title=_text(heading.group(1)) if heading else source.stem,
         error=error,
-        body=body,
+        intro=body[:start],
+        body=body[start:],
         contents=contents,
         figures=_script_json(shown),
         rows=_script_json({key: _without_provenance(series) for key, series in rows.items()}),
@@ -54,7 +56,7 @@ def export(notebook_path: Path | str, html_path: Path | str | None = None) -> Pa
         js=(TEMPLATES / "page.js").read_text(encoding="utf-8"),
         nonce=hashlib.sha256(source.read_bytes()).hexdigest()[:32],
         provenance=_provenance(source, notebook),
-        runs=[(key, series["commit"], series["config_sha256"]) for key, series in rows.items()],
+        runs=[(key, series["commit"], series["config_sha256"]) for key, series in rows.items() if "commit" in series],
     )
     try:
         write_text(target, page)
@@ -180,7 +182,8 @@ def _provenance(source: Path, notebook: Any) -> list[tuple[str, str]]:
     if record:
         name = Path(record.get("input_path") or source).name
         rows.append(("command", f"papermill notebooks/{name} {source.name} {options}".strip()))
-        rows.append(("executed", f"{str(record.get('start_time', ''))[:19]}, {record.get('duration') or 0:.0f} s"))
+        start = str(record.get("start_time", ""))[:16].replace("T", " ")
+        rows.append(("executed", f"{start} UTC, {record.get('duration') or 0:.0f} s"))
     python = notebook.metadata.get("language_info", {}).get("version", "unknown")
     rows.append(("code", _commit()))
     rows.append(("versions", ", ".join([f"Python {python}", *_versions()])))

@@ -3,7 +3,7 @@ import pytest
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from oelm_lib.analysis import arms, plots, series
+from oelm_lib.analysis import arms, figure, plots, series
 from oelm_lib.config import load_config
 from tests.analysis import runs_factory
 
@@ -34,7 +34,7 @@ def test_validation_mean_is_the_mean_of_the_runs(demo):
 
 def test_shows_the_mimetype_to_jupyter_and_a_line_to_nbconvert(demo):
     bundle = plots.loss_curves(demo[0])._repr_mimebundle_()
-    assert bundle[plots.MIMETYPE]["config"] == plots.CONFIG
+    assert bundle[figure.MIMETYPE]["config"] == figure.CONFIG
     cell = new_code_cell("figure", outputs=[new_output("display_data", data=bundle)])
     page, _ = HTMLExporter(template_name="basic").from_notebook_node(new_notebook(cells=[cell]))
     assert "oelm report X.ipynb" in page

@@ -6,6 +6,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from oelm_lib.analysis import plots
+from oelm_lib.analysis.figure import Figure
 from oelm_lib.errors import UserError
 from oelm_lib.reporting import html
 from tests.analysis import runs_factory
@@ -62,7 +63,7 @@ def test_rows_stand_once_in_the_page(demo, tmp_path):
 
 def test_untrusted_text_cannot_leave_its_place(tmp_path):
     bad = "</script><script>alert(1)</script><!--"
-    figure = plots.Figure(layout={"title": {"text": bad}})
+    figure = Figure(layout={"title": {"text": bad}})
     cells = [
         new_markdown_cell("# A &lt;b&gt;"),
         code(new_output("stream", text=bad), shown(figure)),

@@ -33,7 +33,7 @@
   function curve(spec, series, state) {
     const part = series[spec.kind], low = part[spec.column + "_low"], high = part[spec.column + "_high"];
     const scale = {step: 1, tokens: series.step_tokens, epochs: series.step_tokens / series.epoch_tokens}[state.x];
-    const x = state.x === "hours" ? part.seconds.map(s => s / 3600) : part.step.map(s => s * scale);
+    const x = state.x === "hours" ? part.seconds.map(s => s === null ? null : s / 3600) : part.step.map(s => s * scale);
     if (spec.stat === "envelope" && low) return [x.flatMap(at => [at, at]), low.flatMap((v, n) => [v, high[n]])];
     return [x, spec.smooth ? ema(part.step, part[spec.column], state.smoothing) : part[spec.column]];
   }
@@ -54,21 +54,17 @@
     return [x, y.map(value => finite(value) ? last(value) : null)];
   }
 
-  function theme(print) {
-    const dark = !print && matchMedia("(prefers-color-scheme: dark)").matches;
-    return dark ? {ink: "#c9ced4", line: "#3a3f46", tip: "#23272c"} : {ink: "#3b4046", line: "#dfe2e6", tip: "#ffffff"};
-  }
-
   function layoutOf(figure, print) {
-    const {ink, line, tip} = theme(print), layout = structuredClone(figure.layout), state = figure.state;
+    const dark = !print && matchMedia("(prefers-color-scheme: dark)").matches, layout = structuredClone(figure.layout);
+    const [ink, line, tip] = dark ? ["#c9ced4", "#3a3f46", "#23272c"] : ["#3b4046", "#dfe2e6", "#ffffff"];
+    const {state, controls} = figure;
     layout.font = {...layout.font, color: ink};
     layout.hoverlabel = {bgcolor: tip, bordercolor: line, font: {color: ink}};
-    for (const [name, axis] of Object.entries(layout)) {
-      if (!/^[xy]axis/.test(name)) continue;
+    for (const [name, axis] of Object.entries(layout).filter(([name]) => /^[xy]axis/.test(name))) {
       Object.assign(axis, {gridcolor: line, linecolor: line, tickcolor: line});
-      if (figure.controls.includes("x") && name[0] === "x" && axis.title?.text) axis.title.text = X[state.x];
-      if (figure.controls.includes("y") && name[0] === "y") axis.title.text = Y[state.y];
-      if (figure.controls.includes("log") && name[0] === "y") axis.type = state.log ? "log" : "linear";
+      if (controls.includes("x") && name[0] === "x" && axis.title?.text) axis.title.text = X[state.x];
+      if (controls.includes("y") && name[0] === "y") axis.title.text = Y[state.y];
+      if (controls.includes("log") && name[0] === "y") axis.type = state.log ? "log" : "linear";
     }
     if (print) layout.width = 680;
     return layout;
@@ -84,10 +80,10 @@
   }
 
   function csv(figure) {
-    const cell = text => /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-    const lines = [["trace", "kind", "x", "y"].join(",")];
-    for (const trace of figure.data.filter(one => one.visible !== false && one.visible !== "legendonly"))
-      (trace.x ?? []).forEach((x, n) => lines.push([cell(trace.name ?? ""), trace.meta?.kind ?? trace.type, x, trace.y[n] ?? ""].join(",")));
+    const cell = value => /[",\n]/.test(value ?? "") ? `"${value.replaceAll('"', '""')}"` : value ?? "";
+    const lines = ["trace,kind,x,y,minus,plus"], shown = one => ![false, "legendonly"].includes(one.visible);
+    for (const {name, meta, type, x, y, error_x: bar} of figure.data.filter(shown))
+      (x ?? []).forEach((at, n) => lines.push([cell(name), meta?.kind ?? type, cell(at), cell(y[n]), bar?.arrayminus[n], bar?.array[n]].join(",")));
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], {type: "text/csv"}));
     link.download = figure.file + ".csv";
@@ -109,18 +105,19 @@
       select.onchange = () => { state[name] = select.value; redraw(); };
       add(name, text, [select]);
     };
+    const field = (type, more) => Object.assign(document.createElement("input"), {type, ...more});
     const has = name => figure.controls.includes(name);
     if (has("x")) choice("x", "x", {step: "step", tokens: "tokens", hours: "hours", epochs: "epochs"});
     if (has("y")) choice("y", "y", {loss: "loss", perplexity: "perplexity"});
     if (has("group")) choice("group", "lines", {arm: "one per arm", seed: "one per seed"});
     if (has("smoothing")) {
-      const range = Object.assign(document.createElement("input"), {type: "range", min: 0, max: 0.995, step: 0.005, value: state.smoothing});
+      const range = field("range", {min: 0, max: 0.995, step: 0.005, value: state.smoothing});
       const shown = Object.assign(document.createElement("output"), {value: state.smoothing});
       range.oninput = () => { state.smoothing = Number(range.value); shown.value = range.value; redraw(); };
       add("smoothing", "smoothing", [range, shown]);
     }
     if (has("log")) {
-      const box = Object.assign(document.createElement("input"), {type: "checkbox", checked: state.log});
+      const box = field("checkbox", {checked: state.log});
       box.onchange = () => { state.log = box.checked; redraw(); };
       add("log", "log scale", [box]);
     }
