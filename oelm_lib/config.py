@@ -262,7 +262,7 @@ def load_config(exp: str, overrides: dict[str, Any] | str | None = None) -> Expe
     if plain.get("id") != exp:
         raise UserError(f"{where}: id is {plain.get('id')!r}; write {exp}, the name of the file")
     experiment = parse_experiment(plain, where)
-    changed = _parse_overrides(overrides)
+    changed = parse_overrides(overrides)
     known = flatten(experiment)
     for key, value in changed.items():
         if key not in known:
@@ -302,7 +302,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return plain
 
 
-def _parse_overrides(overrides: dict[str, Any] | str | None) -> dict[str, Any]:
+def parse_overrides(overrides: dict[str, Any] | str | None) -> dict[str, Any]:
     """Dotted key -> YAML value; a dict passes through."""
     if overrides is None:
         return {}

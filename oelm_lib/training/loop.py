@@ -85,25 +85,16 @@ def _check_finite(session: Session, loss: torch.Tensor, norm: torch.Tensor) -> N
 def _stop_on_bad_numbers(session: Session, loss: torch.Tensor, norm: torch.Tensor) -> None:
     rows = read_metrics(session.run)
     rows = rows[(rows["event"] == "train") & rows["loss"].notna()]
-    last = (
-        f"last finite loss {rows['loss'].iloc[-1]:.4f} at step {rows['step'].iloc[-1]:,}"
-        if len(rows)
-        else "no step before"
-    )
+    last = "no finite loss before"
+    if len(rows):
+        last = f"last finite loss {rows['loss'].iloc[-1]:.4f} at step {rows['step'].iloc[-1]:,}"
+    step, numbers = session.step + 1, {"loss": loss.item(), "grad_norm": norm.item()}
     windows = session.batches.window_numbers(session.step).tolist()
-    write_json(
-        session.run.path / "bad_step.json",
-        {
-            "step": session.step + 1,
-            "loss": loss.item(),
-            "grad_norm": norm.item(),
-            "windows": windows,
-            "last_finite": last,
-        },
-    )
+    write_json(session.run.path / "bad_step.json", {"step": step, "windows": windows, "last_finite": last, **numbers})
+    found = f"loss is {numbers['loss']:.4g}, gradient norm {numbers['grad_norm']:.4g}"
     raise UserError(
-        f"step {session.step + 1:,}: loss is {loss.item():.4g}, gradient norm {norm.item():.4g}; {last}; the run is kept in"
-        f" {session.run.path}, its batch in bad_step.json; lower optim.learning_rate or use train.precision=fp32"
+        f"step {step:,}: {found}; {last}; the run is kept in {session.run.path}, its batch in bad_step.json; lower"
+        " optim.learning_rate or use train.precision=fp32"
     )
 
 

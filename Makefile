@@ -1,0 +1,33 @@
+# Everything runs in .venv, made from constraints.txt (the tested freeze).
+PYTHON ?= python3
+BIN := .venv/bin
+SEEDS := 42,43,44
+
+.PHONY: setup demo test check lint lab clean
+
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev,slurm]'
+	touch $@
+
+demo: setup
+	$(BIN)/oelm run 'DEMO-*' --seeds $(SEEDS) --workers 2
+	$(BIN)/oelm report compare
+
+test: setup
+	$(BIN)/pytest
+
+check: setup
+	$(BIN)/pytest -m slow
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+lab: setup
+	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=.
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,133 @@
+"""The `oelm` command: thin; every subcommand imports what it needs when it is called."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from oelm_lib.errors import UserError
+
+DEFAULT_SEED = 42
+
+
+class OelmGroup(click.Group):
+    """Turns a user's mistake into one line and exit code 2."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except UserError as error:
+            click.echo(f"oelm: {error}", err=True)
+            sys.exit(2)
+        except OSError as error:
+            click.echo(
+                f"oelm: {error.filename or 'system'}: {error.strerror or error}; see the path and its rights", err=True
+            )
+            sys.exit(1)
+
+
+@click.group(cls=OelmGroup, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Train, compare and report GPTs with frozen orthogonal query/key projections.
+
+    Exit codes: 0 done, 75 stopped on request and resumable, 2 a user's mistake, 1 anything else.
+    """
+
+
+@main.command()
+@click.argument("exps", nargs=-1, metavar="ID...")
+@click.option("--all", "everything", is_flag=True, help="Every experiment in params/.")
+@click.option("--seed", type=int, help=f"Repeat of the experiment (default {DEFAULT_SEED}).")
+@click.option("--seeds", help="Several repeats, e.g. 42,43,44.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Override a key; makes it a rehearsal.")
+@click.option("--workers", type=click.IntRange(1), default=1, help="Runs at a time (default 1).")
+@click.option("--fresh", is_flag=True, help="Start anew; an existing run folder is renamed and kept.")
+def run(
+    exps: tuple[str, ...],
+    everything: bool,
+    seed: int | None,
+    seeds: str | None,
+    changes: tuple[str, ...],
+    workers: int,
+    fresh: bool,
+) -> None:
+    """Train experiments as notebooks, each into its run folder with a page.
+
+    ID is an experiment or a glob such as "DEMO-*". The same command continues what was stopped and skips what is done.
+    """
+    from oelm_lib import config
+    from oelm_lib.launch.local import make_jobs, run_queue
+    from oelm_lib.launch.notebook import run_experiment
+
+    overrides = config.parse_overrides(" ".join(changes))
+    numbers = _seeds(seed, seeds)
+    jobs = make_jobs(config.experiment_ids() if everything else list(exps), numbers, overrides)
+    if not jobs:
+        raise UserError(f"no experiment named; name one or use --all; allowed: {', '.join(config.experiment_ids())}")
+    if len(jobs) == 1:
+        sys.exit(run_experiment(jobs[0].exp, jobs[0].seed, overrides, fresh))
+    if fresh:
+        raise UserError("--fresh is for one run at a time; name one experiment and one seed")
+    sys.exit(run_queue(jobs, overrides, workers))
+
+
+@main.command()
+@click.argument("target", type=str)
+def report(target: str) -> None:
+    """Make one offline page of TARGET: an executed notebook, a run folder, or `compare`."""
+    from oelm_lib.reporting.html import report as make_report
+
+    click.echo(make_report(target))
+
+
+@main.group()
+def data() -> None:
+    """Prepare and look at corpora."""
+
+
+@data.command()
+@click.argument("name")
+@click.option("--source", type=Path, help="Folder or file; default: the hub.")
+@click.option("--tokenizer", default="gpt2", help="gpt2 or bpe-<N>.")
+@click.option("--limit", type=click.IntRange(1), help="Documents at most; the result is a sample.")
+def prepare(name: str, source: Path | None, tokenizer: str, limit: int | None) -> None:
+    """Tokenise the corpus NAME into data/NAME/<tokenizer>/."""
+    from oelm_lib.data.prepare import prepare as prepare_corpus
+
+    click.echo(prepare_corpus(name, source, tokenizer, limit, echo=click.echo).path)
+
+
+@data.command("list")
+def list_() -> None:
+    """List the corpora and what is prepared of them."""
+    from oelm_lib.data.prepare import list_corpora
+
+    click.echo(list_corpora().to_string(index=False))
+
+
+@data.command()
+@click.argument("name")
+@click.option("--tokenizer", default="gpt2", help="gpt2 or bpe-<N>.")
+@click.option("--documents", type=click.IntRange(0), default=3, help="Documents to print.")
+def show(name: str, tokenizer: str, documents: int) -> None:
+    """Print token statistics and documents of a prepared corpus."""
+    from oelm_lib.data.prepare import show as show_corpus
+
+    click.echo(show_corpus(name, tokenizer, documents))
+
+
+def _seeds(seed: int | None, seeds: str | None) -> list[int]:
+    """The seeds asked for. Raises UserError."""
+    if seed is not None and seeds is not None:
+        raise UserError("--seed and --seeds are both given; keep one")
+    if seeds is None:
+        return [DEFAULT_SEED if seed is None else seed]
+    parts = [part.strip() for part in seeds.split(",") if part.strip()]
+    if not parts or not all(part.isdigit() for part in parts):
+        raise UserError(f"--seeds {seeds!r} should be whole numbers parted by commas, e.g. 42,43,44")
+    return list(dict.fromkeys(int(part) for part in parts))
+
+
+if __name__ == "__main__":
+    main()

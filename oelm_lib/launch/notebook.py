@@ -1,0 +1,154 @@
+"""One run as an executed notebook: validated before, watched while, a page after."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from oelm_lib import config
+from oelm_lib.errors import UserError
+from oelm_lib.runs.folder import Run, open_run
+from oelm_lib.runs.reading import read_status, read_summary
+from oelm_lib.runs.status import format_eta
+
+DONE, FAILED, USER_ERROR, STOPPED = 0, 1, 2, 75
+NOTEBOOK = config.ROOT / "notebooks" / "train.ipynb"
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+def run_experiment(exp: str, seed: int, overrides: dict[str, Any], fresh: bool = False) -> int:
+    """Execute notebooks/train.ipynb for a run into its folder and make its page; returns an exit code.
+
+    SIGINT, SIGTERM and SIGUSR1 ask the trainer to save and stop; a second SIGINT stops hard.
+
+    Raises:
+        UserError: The run cannot start; nothing was computed or written.
+    """
+    cfg = config.load_config(exp, overrides)
+    run = open_run(cfg, seed, fresh=fresh)
+    page = run.path / "train.html"
+    if run.finished and page.is_file():
+        print(f"{run.name} is done: {page}")
+        return DONE
+    run.unlock()  # the kernel is the writer
+    (run.path / "STOP").unlink(missing_ok=True)
+    execution = _Execution(run, {"exp": exp, "seed": seed, "overrides": as_text(overrides)})
+    error = execution.wait()
+    _export(run.path / "train.ipynb", page)
+    if read_summary(run):
+        print(f"{run.name} is done: {page}")
+        return DONE
+    if execution.asked_to_stop and not isinstance(error, UserError):
+        print(f"{run.name} is stopped; the same command goes on from its checkpoint")
+        return STOPPED
+    if (read_status(run) or {}).get("state") == "stopped":
+        print(f"{run.name} was stopped from outside; the same command goes on from its checkpoint")
+        return STOPPED
+    if error is None:
+        raise RuntimeError(f"{run.path}/train.ipynb ended without a result; see notebook.log there")
+    raise error
+
+
+def as_text(overrides: dict[str, Any]) -> str:
+    """Overrides as one line that load_config reads back to the same values."""
+    import yaml
+
+    def plain(value: Any) -> str:
+        return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n...\n").strip()
+
+    return " ".join(f"{key}={plain(value)}" for key, value in overrides.items())
+
+
+class _Execution:
+    """papermill in a thread, so that signals stay with this process; the kernel has its own session."""
+
+    def __init__(self, run: Run, parameters: dict[str, Any]):
+        self.asked_to_stop = False
+        self._run, self._error = run, None
+        self._thread = threading.Thread(target=self._execute, args=(parameters,), daemon=True)
+        self._handlers = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
+        self._thread.start()
+
+    def wait(self) -> BaseException | None:
+        """Show progress until the notebook ends; returns its error, a user's mistake as UserError."""
+        shown = ""
+        while self._thread.is_alive():
+            self._thread.join(0.5)
+            line = progress_line(self._run.path)
+            if line and line != shown and sys.stdout.isatty():
+                sys.stdout.write("\r\033[K" + line)
+                sys.stdout.flush()
+                shown = line
+        if shown:
+            print()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        return self._error
+
+    def _execute(self, parameters: dict[str, Any]) -> None:
+        import papermill
+        from papermill.exceptions import PapermillExecutionError
+
+        logging.getLogger("papermill").setLevel(logging.ERROR)
+        try:
+            with open(self._run.path / "notebook.log", "a") as log:
+                papermill.execute_notebook(
+                    NOTEBOOK,
+                    self._run.path / "train.ipynb",
+                    parameters=parameters,
+                    progress_bar=False,
+                    autosave_cell_every=30,
+                    store_widget_state=False,
+                    coalesce_streams=True,
+                    stdout_file=log,
+                    stderr_file=log,
+                    cwd=config.ROOT,
+                )
+        except PapermillExecutionError as error:
+            self._error = UserError(error.evalue) if error.ename == "UserError" else error
+        except BaseException as error:
+            self._error = error
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self.asked_to_stop and number == signal.SIGINT:
+            self._kill()
+        self.asked_to_stop = True
+        (self._run.path / "STOP").touch()
+        print(
+            "\nstopping: waiting for the checkpoint and the notebook's last cells (Ctrl-C again stops hard)", flush=True
+        )
+
+    def _kill(self) -> None:
+        import psutil
+
+        for child in psutil.Process().children(recursive=True):
+            child.kill()
+        print(f"\nstopped hard; {self._run.name} goes on from its last checkpoint", flush=True)
+        os._exit(FAILED)
+
+
+def progress_line(path: Path) -> str | None:
+    """State, step, loss, speed and ETA of a run on one line, from status.json; None before its first heartbeat."""
+    status = read_status(path)
+    if not status:
+        return None
+    loss = f"  loss {status['train_loss']:.4f}" if status.get("train_loss") else ""
+    speed = f"  {status['tokens_per_s']:,.0f} tokens/s" if status.get("tokens_per_s") else ""
+    left = f"  {format_eta(status['eta_seconds'])}" if status.get("eta_seconds") else ""
+    share = status["step"] / status["max_steps"]
+    age = time.time() - status["heartbeat"]
+    silent = f"  (silent for {age:.0f} s)" if age > 60 else ""
+    step = f"step {status['step']:,}/{status['max_steps']:,} ({share:.0%})"
+    return f"{path.parent.name}/{path.name} {status['state']}  {step}{loss}{speed}{left}{silent}"
+
+
+def _export(notebook: Path, page: Path) -> None:
+    """Make the page of an executed notebook where there is one."""
+    if notebook.is_file():
+        from oelm_lib.reporting.html import export
+
+        export(notebook, page)
