@@ -37,3 +37,56 @@ def model_config():
 def arm_config(request, model_config):
     """Each arm as a tiny ModelConfig."""
     return model_config(**ARMS[request.param])
+
+
+@pytest.fixture(scope="session")
+def stories(tmp_path_factory):
+    """Data folder with the embedded corpus in a small tokenizer, made once."""
+    from oelm_lib.data.corpus import open_corpus
+
+    folder = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OELM_DATA", str(folder))
+        open_corpus("stories", "bpe-300")
+    return folder
+
+
+TINY_RUN = {
+    "model.vocab_size": 300,
+    "model.d_model": 16,
+    "model.num_layers": 2,
+    "model.num_heads": 2,
+    "model.d_ff": 32,
+    "model.max_seq_len": 16,
+    "model.dropout": 0.1,
+    "data.tokenizer": "bpe-300",
+    "optim.warmup_steps": 4,
+    "train.max_steps": 24,
+    "train.batch_size": 4,
+    "train.eval_interval": 6,
+    "train.eval_tokens": 256,
+    "train.save_interval": 5,
+    "machine.threads": 1,
+    "machine.device": "cpu",
+}
+
+
+@pytest.fixture
+def tiny_config(stories, monkeypatch):
+    """A function from an experiment id and changes to a config that trains in a second."""
+    from oelm_lib import config
+
+    monkeypatch.setenv("OELM_DATA", str(stories))
+    return lambda exp="DEMO-02", **changes: config.load_config(
+        exp, TINY_RUN | {key.replace("__", "."): value for key, value in changes.items()}
+    )
+
+
+@pytest.fixture
+def tiny_run(tiny_config, tmp_path):
+    """A function that opens a run of tiny_config in a folder of this test."""
+    from oelm_lib import runs
+
+    return lambda exp="DEMO-02", seed=1, folder="outputs", **changes: runs.open_run(
+        tiny_config(exp, **changes), seed, tmp_path / folder
+    )

@@ -48,9 +48,11 @@ def run_experiment(exp: str, seed: int, overrides: dict[str, Any], fresh: bool =
     if (read_status(run) or {}).get("state") == "stopped":
         print(f"{run.name} was stopped from outside; the same command goes on from its checkpoint")
         return STOPPED
-    if error is None:
-        raise RuntimeError(f"{run.path}/train.ipynb ended without a result; see notebook.log there")
-    raise error
+    error = error or RuntimeError("the notebook ended without a result; see notebook.log in the run folder")
+    if isinstance(error, UserError):
+        raise error
+    print(f"{run.name} failed: {error}"[-2000:], file=sys.stderr)
+    return FAILED
 
 
 def as_text(overrides: dict[str, Any]) -> str:
@@ -107,9 +109,11 @@ class _Execution:
                     stdout_file=log,
                     stderr_file=log,
                     cwd=config.ROOT,
+                    # ipykernel warns at every start that its sockets are TCP on loopback.
+                    extra_arguments=["--IPKernelApp.log_level=40"],
                 )
         except PapermillExecutionError as error:
-            self._error = UserError(error.evalue) if error.ename == "UserError" else error
+            self._error = _plain_error(error)
         except BaseException as error:
             self._error = error
 
@@ -129,6 +133,13 @@ class _Execution:
             child.kill()
         print(f"\nstopped hard; {self._run.name} goes on from its last checkpoint", flush=True)
         os._exit(FAILED)
+
+
+def _plain_error(error: Any) -> BaseException:
+    """What went wrong in a cell, on one line."""
+    if error.ename == "UserError":
+        return UserError(error.evalue)
+    return RuntimeError(f"{error.ename}: {error.evalue}".splitlines()[0] + " (traceback in train.ipynb)")
 
 
 def progress_line(path: Path) -> str | None:

@@ -31,7 +31,8 @@ class DamagedError(Exception):
 def save(path: Path, state: dict[str, Any], keep_previous: bool = False) -> None:
     """Write a checkpoint atomically; with `keep_previous` the old file becomes <name>.prev.pt."""
     with replacing(path) as temporary:
-        torch.save(state | {"format": FORMAT}, temporary)
+        with open(temporary, "wb") as file:  # torch reports a full disk as such only through a file of Python's
+            torch.save(state | {"format": FORMAT}, file)
         _seal(temporary)
         if keep_previous and path.is_file():
             # A link, not a rename: at no moment is there no `path`.

@@ -1,0 +1,254 @@
+import json
+import math
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from oelm_lib import runs, training
+from oelm_lib.errors import UserError
+from oelm_lib.training import checkpoint, loop
+from oelm_lib.training.session import Session
+
+WALL = {"seconds", "tokens_per_s", "eval_seconds", "wall_seconds", "mean_step_seconds", "finished"}
+
+
+def train(run):
+    return training.train(run.config, run)
+
+
+def science(rows):
+    """Rows without the fields that a clock decides."""
+    return [{key: value for key, value in row.items() if key not in WALL} for row in rows]
+
+
+def rows_of(run):
+    return [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+
+
+def stop_at(monkeypatch, *steps):
+    """Ask for a stop when the loop has done these steps, once each."""
+    left = list(steps)
+
+    def stopping(session):
+        if left and session.step == left[0]:
+            left.pop(0)
+            return True
+        return False
+
+    monkeypatch.setattr(Session, "stopping", stopping)
+
+
+def test_a_run_leaves_a_complete_record(tiny_run):
+    run = tiny_run()
+    summary = train(run)
+    for name in (
+        "config.yaml",
+        "training.log",
+        "metrics.jsonl",
+        "status.json",
+        "best.pt",
+        "latest.pt",
+        "documents.npz",
+    ):
+        assert (run.path / name).is_file(), name
+    assert not (run.path / "lock.json").exists()
+    rows = rows_of(run)
+    assert [row["step"] for row in rows if row["event"] == "train"] == [10, 20, 24]
+    assert [row["step"] for row in rows if row["event"] == "eval"] == [6, 12, 18, 24]
+    assert rows[-1]["tokens"] == 24 * 4 * 16
+    assert rows[0]["perplexity"] == pytest.approx(math.exp(rows[0]["loss"]))
+    status = runs.read_status(run)
+    assert (status["state"], status["step"], status["error"]) == ("done", 24, None)
+    assert [step for step, _ in status["evals"]] == [6, 12, 18, 24]
+    values = summary.values
+    assert values["best_val_loss"] is not None
+    assert values["parameters"]["frozen"] == 2 * 2 * 16 * 16
+    proof = values["frozen"][0]
+    assert (proof["from_step"], proof["to_step"], proof["tensors"]) == (0, 24, 4)
+    assert proof["sha256_start"] == proof["sha256_end"]
+    timing = runs.read_timing(run)
+    assert timing["model_type"] == "oelm_v2"
+    assert timing["init_method"] == "orthogonal"
+    assert timing["num_steps_measured"] == 24
+    assert sum(timing["budget"].values()) == pytest.approx(timing["total_wall_time"], abs=0.05)
+    assert "equal" in repr(summary)
+    assert "[Step 6] Validation - Loss: " in (run.path / "training.log").read_text()
+
+
+def test_document_losses_add_up_to_the_whole_split(tiny_run):
+    run = tiny_run()
+    values = train(run).values
+    documents = np.load(run.path / "documents.npz")
+    tokens = run.corpus.tokens("val")
+    assert documents["tokens"].sum() == len(tokens) - 1
+    assert documents["nats"].sum() / documents["tokens"].sum() == pytest.approx(values["final_val_loss"], rel=1e-9)
+    assert len(documents["nats"]) == run.corpus.manifest["splits"]["val"]["documents"]
+    split = run.corpus.manifest["splits"]["val"]
+    expected = documents["nats"].sum() * split["tokens"] / (split["tokens"] - 1) / split["bytes"] / math.log(2)
+    assert values["final_bits_per_byte"] == pytest.approx(expected)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tiny_run):
+    first, second, other = tiny_run(folder="a"), tiny_run(folder="b"), tiny_run(folder="a", seed=2)
+    for run in (first, second, other):
+        train(run)
+    assert science(rows_of(first)) == science(rows_of(second))
+    states = [checkpoint.load(run.path / "latest.pt")["model"] for run in (first, second, other)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not torch.equal(states[0]["token_embedding.weight"], states[2]["token_embedding.weight"])
+
+
+def test_arms_with_one_seed_see_the_same_batches(tiny_run):
+    sessions = []
+    for exp in ("DEMO-01", "DEMO-02", "DEMO-03"):
+        with Session(tiny_run(exp)) as session:
+            sessions.append([session.batches(step)[0] for step in (0, 1, session.batches.epoch_steps + 1)])
+    for other in sessions[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(sessions[0], other, strict=True))
+
+
+@pytest.mark.parametrize("stops", [(1,), (6,), (7, 13), (5, 10, 23)])
+def test_a_run_stopped_anywhere_and_continued_is_bit_equal(tiny_run, monkeypatch, stops):
+    undisturbed = tiny_run(folder="a")
+    train(undisturbed)
+    stop_at(monkeypatch, *stops)
+    for stop in stops:
+        run = tiny_run(folder="b")
+        assert train(run).values == {}
+        assert runs.read_status(run)["state"] == "stopped"
+        assert runs.read_status(run)["step"] == stop
+    run = tiny_run(folder="b")
+    train(run)
+    assert science(rows_of(run)) == science(rows_of(undisturbed))
+    assert science([runs.read_summary(run)]) == science([runs.read_summary(undisturbed)])
+    first, second = (checkpoint.load(r.path / "latest.pt") for r in (run, undisturbed))
+    for name, value in first["model"].items():
+        assert torch.equal(value, second["model"][name])
+    for index, moments in first["optimizer"]["state"].items():
+        for name, value in moments.items():
+            assert torch.equal(value, second["optimizer"]["state"][index][name])
+    assert torch.equal(first["random"]["cpu"], second["random"]["cpu"])
+
+
+def test_rows_after_the_checkpoint_are_cut_on_resume(tiny_run, monkeypatch):
+    undisturbed = tiny_run(folder="a")
+    train(undisturbed)
+    run = tiny_run(folder="b")
+    monkeypatch.setattr(loop, "_record", _crash_at(loop._record, 13))
+    with pytest.raises(MemoryError):
+        train(run)
+    monkeypatch.undo()
+    assert runs.read_status(run)["state"] == "failed"
+    assert "MemoryError" in runs.read_status(run)["error"]
+    assert [row["step"] for row in rows_of(run) if row["event"] == "eval"] == [6, 12]
+    with open(run.path / "metrics.jsonl", "a") as file:
+        file.write('{"event": "train", "step": 13, "lo')
+    os.environ["OELM_DATA"] = str(run.corpus.path.parent.parent)
+    train(runs.open_run(run.config, run.seed, run.path.parent.parent))
+    assert science(rows_of(run)) == science(rows_of(undisturbed))
+
+
+def _crash_at(function, step):
+    def crashing(session, *args):
+        if session.step == step:
+            raise MemoryError("out of memory")
+        return function(session, *args)
+
+    return crashing
+
+
+def test_a_finished_run_is_shown_not_trained(tiny_run, capsys):
+    train(tiny_run())
+    before = (tiny_run().path / "metrics.jsonl").read_bytes()
+    summary = train(tiny_run())
+    assert "is done" in capsys.readouterr().out
+    assert summary.values["steps"] == 24
+    assert (tiny_run().path / "metrics.jsonl").read_bytes() == before
+
+
+def test_evaluation_disturbs_nothing(tiny_run):
+    often, seldom = tiny_run(folder="a"), tiny_run(folder="b", train__eval_interval=24)
+    train(often)
+    train(seldom)
+    first, second = (checkpoint.load(run.path / "latest.pt")["model"] for run in (often, seldom))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_stop_file_and_a_signal_save_and_stop(tiny_run, monkeypatch):
+    run = tiny_run()
+    (run.path / "STOP").touch()
+    train(run)
+    assert runs.read_status(run)["state"] == "stopped"
+    assert not (run.path / "STOP").exists()
+    real = loop._record
+
+    def record(session, *args):
+        real(session, *args)
+        if session.step == 9:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "_record", record)
+    before = signal.getsignal(signal.SIGTERM)
+    train(tiny_run())
+    assert (runs.read_status(run)["state"], runs.read_status(run)["step"]) == ("stopped", 9)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_numbers_that_go_bad_stop_the_run_before_the_update(tiny_run, monkeypatch, where):
+    run = tiny_run(machine__log_interval=2)
+    real = loop.gradients
+
+    def gradients(model, optimizer, precision, batch, clip):
+        loss, norm = real(model, optimizer, precision, batch, clip)
+        if optimizer.state and next(iter(optimizer.state.values()))["step"] == 6:
+            weights.update({name: value.clone() for name, value in model.state_dict().items()})
+            kept.append(model)
+            return (loss * math.nan, norm) if where == "loss" else (loss, norm * math.inf)
+        return loss, norm
+
+    weights, kept = {}, []
+    monkeypatch.setattr(loop, "gradients", gradients)
+    with pytest.raises(UserError, match=r"step 7: loss is .*last finite loss .* at step 6; the run is kept in"):
+        train(run)
+    assert all(torch.equal(value, kept[0].state_dict()[name]) for name, value in weights.items())
+    assert runs.read_status(run)["state"] == "failed"
+    assert "step 7: loss is" in runs.read_status(run)["error"]
+    assert len(json.loads((run.path / "bad_step.json").read_text())["windows"]) == 4
+
+
+def test_frozen_weights_that_move_are_an_error(tiny_run, monkeypatch):
+    real = loop.update
+
+    def update(optimizer, precision, rate):
+        real(optimizer, precision, rate)
+        sessions[0].model.blocks[0].attention.q_proj.weight.data.add_(1e-3)
+
+    sessions = []
+    enter = Session.__enter__
+    monkeypatch.setattr(Session, "__enter__", lambda self: sessions.append(self) or enter(self))
+    monkeypatch.setattr(loop, "update", update)
+    with pytest.raises(RuntimeError, match="frozen tensors changed between steps 0 and 24"):
+        train(tiny_run())
+
+
+def test_a_warm_up_longer_than_the_run_is_a_warning(tiny_run, capsys):
+    train(tiny_run(optim__warmup_steps=100))
+    assert "optim.warmup_steps = 100 is longer than train.max_steps = 24" in capsys.readouterr().out
+
+
+def test_fp16_on_a_cpu_means_fp32_and_says_so(tiny_run, capsys):
+    run = tiny_run(train__precision="fp16")
+    train(run)
+    assert "on a CPU that means fp32" in capsys.readouterr().out
+    assert runs.read_config(run)["resolved"]["precision"] == "fp32"
+
+
+def test_bf16_trains_on_a_cpu(tiny_run):
+    bf16, fp32 = tiny_run(train__precision="bf16", folder="a"), tiny_run(folder="b")
+    losses = [train(run).values["final_val_loss"] for run in (bf16, fp32)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert losses[0] != losses[1]
