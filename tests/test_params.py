@@ -31,7 +31,8 @@ def test_every_scientific_value_is_written_in_the_file(exp):
     for section in ("model", "data", "optim", "train"):
         fields = config.Experiment.model_fields[section].annotation.model_fields
         assert set(written[section]) == set(fields)
-    assert "machine" not in written
+    # A nano model is fastest on one thread, and so a demo run is bit-equal wherever it is started.
+    assert written.get("machine") == ({"threads": 1} if exp.startswith("DEMO") else None)
 
 
 @pytest.mark.parametrize("exp", LOG)

@@ -10,8 +10,10 @@ from oelm_lib.runs.reading import (
     read_timing,
     state,
 )
+from oelm_lib.runs.summary import CorpusFacts
 
 __all__ = [
+    "CorpusFacts",
     "Run",
     "find_runs",
     "open_run",

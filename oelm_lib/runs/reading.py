@@ -98,7 +98,10 @@ def read_metrics(run: Any):
     options = arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
     reading = arrow_json.ReadOptions(block_size=max(len(data), 1))
     try:
-        return arrow_json.read_json(pa.BufferReader(data), reading, options).to_pandas()
+        table = arrow_json.read_json(pa.BufferReader(data), reading, options)
+        if table["step"].null_count:
+            raise pa.ArrowInvalid("a row without its step")
+        return table.to_pandas()
     except pa.ArrowInvalid:
         number = next((n for n, line in enumerate(data.splitlines(), 1) if not _is_row(line)), 0)
         raise UserError(f"{path}: line {number} is not a metrics row; delete that line") from None
@@ -145,7 +148,7 @@ def this_process() -> dict[str, Any]:
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, OSError):
         raise UserError(f"{path}: not readable as JSON; delete it, the run rewrites it when it goes on") from None

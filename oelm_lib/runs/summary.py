@@ -19,8 +19,52 @@ ARTEFACTS = (
 )
 
 
-class Summary:
-    """The result of a run as a table; `values` is summary.json, or {} while the run is not done."""
+class Tables:
+    """Two-column tables for a notebook; a subclass says what stands in them."""
+
+    def tables(self) -> dict[str, list[tuple[str, str]]]:
+        """Heading -> rows of name and text."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name}: {text}" for rows in self.tables().values() for name, text in rows)
+
+    def _repr_html_(self) -> str:
+        parts = []
+        for heading, rows in self.tables().items():
+            cells = "".join(f"<tr><td>{html.escape(n)}</td><td>{html.escape(t)}</td></tr>" for n, t in rows)
+            head = f"<thead><tr><th colspan=2>{html.escape(heading)}</th></tr></thead>"
+            parts.append(f"<table class='oelm-table'>{head}<tbody>{cells}</tbody></table>")
+        return "".join(parts)
+
+
+class CorpusFacts(Tables):
+    """What a run reads: documents, tokens, bytes per token, and the epochs it will see."""
+
+    def __init__(self, run: Any):
+        self.run = run
+
+    def tables(self) -> dict[str, list[tuple[str, str]]]:
+        """One table."""
+        corpus, cfg = self.run.corpus, self.run.config
+        kinds = [kind for kind in ("sample", "synthetic") if corpus.manifest[kind]]
+        rows = [("tokenizer", f"{corpus.tokenizer}, {corpus.vocab_size:,} tokens in the vocabulary")]
+        for name, split in corpus.manifest["splits"].items():
+            rows.append(
+                (
+                    name,
+                    f"{split['documents']:,} documents, {split['tokens']:,} tokens,"
+                    f" {split['bytes'] / split['tokens']:.2f} bytes a token",
+                )
+            )
+        tokens = cfg.train.max_steps * cfg.train.batch_size * cfg.model.max_seq_len
+        epochs = tokens / corpus.manifest["splits"]["train"]["tokens"]
+        rows.append(("the run will see", f"{tokens:,} tokens, {epochs:.2f} epochs"))
+        return {", ".join([f"Corpus {corpus.name}", *kinds]): rows}
+
+
+class Summary(Tables):
+    """The result of a run as tables; `values` is summary.json, or {} while the run is not done."""
 
     def __init__(self, run: Any):
         self.path: Path = folder(run)

@@ -1,0 +1,104 @@
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from oelm_lib import runs
+from oelm_lib.errors import UserError
+from oelm_lib.runs.reading import process_start, this_process, writer_alive
+
+
+def test_a_new_run_is_locked_and_another_process_is_told_who_holds_it(tiny_run, tmp_path, stories):
+    run = tiny_run()
+    holder = json.loads((run.path / "lock.json").read_text())
+    assert holder["pid"] == os.getpid()
+    assert tiny_run().path == run.path  # the same process may open it again
+    code = (
+        "from oelm_lib import config, runs; from tests.conftest import TINY_RUN;"
+        f"runs.open_run(config.load_config('DEMO-02', TINY_RUN), 1, {str(tmp_path / 'outputs')!r})"
+    )
+    environment = os.environ | {"OELM_DATA": str(stories)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert f"in use by process {os.getpid()} on {holder['host']} since {holder['since']}" in done.stderr
+    run.unlock()
+    assert not (run.path / "lock.json").exists()
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(tiny_run):
+    run = tiny_run()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    lock = run.path / "lock.json"
+    lock.write_text(json.dumps(this_process() | {"pid": gone.pid, "since": "then"}))
+    tiny_run()
+    assert json.loads(lock.read_text())["pid"] == os.getpid()
+    lock.write_text(json.dumps(this_process() | {"process_start": 1.0, "since": "then"}))  # a reused number
+    tiny_run()
+    assert json.loads(lock.read_text())["process_start"] == process_start(os.getpid())
+    lock.write_text("torn{")
+    tiny_run()
+    assert sorted(path.name for path in run.path.iterdir()) == ["lock.json"]
+
+
+def test_a_writer_on_another_host_is_judged_by_its_heartbeat():
+    elsewhere = this_process() | {"host": "another"}
+    assert writer_alive(elsewhere | {"heartbeat": time.time() - 10})
+    assert not writer_alive(elsewhere | {"heartbeat": time.time() - 1000})
+    assert not writer_alive(elsewhere)
+    assert writer_alive(this_process())
+    assert not writer_alive({"host": this_process()["host"], "pid": None})
+
+
+def test_a_run_with_another_config_is_refused_with_the_differing_keys(tiny_run, tiny_config, tmp_path):
+    run = tiny_run()
+    run.write_config({}, {"total": 1, "trainable": 1, "frozen": 0})
+    plain = (run.path / "config.yaml").read_text()
+    (run.path / "config.yaml").write_text(plain.replace("learning_rate: 0.01", "learning_rate: 0.02", 1))
+    with pytest.raises(UserError, match=r"optim.learning_rate was 0.02, is 0.01.*use overrides, or start anew"):
+        tiny_run()
+
+
+def test_fresh_keeps_the_old_folder_under_another_name(tiny_run, tiny_config, tmp_path):
+    run = tiny_run()
+    (run.path / "kept").touch()
+    again = runs.open_run(tiny_config(), 1, tmp_path / "outputs", fresh=True)
+    assert not (again.path / "kept").exists()
+    assert len(list(again.path.parent.glob("seed1.*/kept"))) == 1
+    assert runs.find_runs(tmp_path / "outputs") == [again.path]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model__vocab_size": 400},
+            r"model.vocab_size = 400, but stories prepared with bpe-300 has 300 tokens; ",
+        ),
+        ({"model__max_seq_len": 200_000}, r"has \d+ tokens.*; lower one of them|less than one window"),
+        (
+            {"train__batch_size": 10_000_000},
+            r"train.batch_size = 10000000 x model.max_seq_len = 16 needs 16",
+        ),
+        ({"model__max_seq_len": 100_000}, r"the val split of stories has \d+ tokens, less than one window of 100001"),
+    ],
+)
+def test_data_and_model_that_do_not_fit_are_refused_before_anything_is_written(tiny_run, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        tiny_run(**changes)
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "42", True])
+def test_a_seed_is_a_whole_number(tiny_run, seed):
+    with pytest.raises(UserError, match=r"seed = .* should be a whole number of at least 0"):
+        tiny_run(seed=seed)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tiny_config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write here"):
+        runs.open_run(tiny_config(), 1, tmp_path / "file")

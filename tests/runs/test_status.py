@@ -1,0 +1,67 @@
+import pandas as pd
+import pytest
+
+from oelm_lib import config
+from oelm_lib.runs.reading import read_status
+from oelm_lib.runs.status import Budget, Status, eta, format_duration, format_eta
+from oelm_lib.runs.timing import timing_stats
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(16287.72, "4h 31m 28s"), (0.4, "0s"), (59.6, "1m 00s"), (3600, "1h 00m 00s"), (65, "1m 05s")]
+)
+def test_durations_read_as_in_the_log(seconds, text):
+    assert format_duration(seconds) == text
+
+
+def test_the_eta_counts_steps_and_the_costs_still_to_come():
+    low, high = eta(1000, [0.1] * 20, 50.0)
+    assert low < 150 < high
+    assert (high - low) / 150 < 0.1
+    wide_low, wide_high = eta(1000, [0.1, 0.2] * 10, 50.0)
+    assert wide_high - wide_low > high - low
+    assert eta(10, [], 0.0) is None
+    assert format_eta(None) == "ETA unknown"
+    assert format_eta((60.0, 120.0)).startswith("ETA 1m 00s - 2m 00s (")
+
+
+def test_the_budget_closes_to_the_wall_time_and_goes_on_after_a_resume():
+    budget = Budget({"step": 5.0}, elapsed=10.0)
+    with budget("step"):
+        pass
+    spent = budget.to_dict()
+    assert spent["step"] >= 5.0
+    assert sum(spent.values()) == pytest.approx(budget.seconds, abs=0.01)
+    assert spent["other"] == pytest.approx(5.0, abs=0.1)
+
+
+def test_status_is_rewritten_whole_and_its_thread_ends(tmp_path):
+    status = Status(tmp_path, step=0, max_steps=5)
+    assert read_status(tmp_path)["state"] == "running"
+    status.update(write=False, step=3, train_loss=float("nan"))
+    assert read_status(tmp_path)["step"] == 0
+    status.close(state="done")
+    final = read_status(tmp_path)
+    assert (final["state"], final["step"], final["train_loss"]) == ("done", 3, None)
+    assert not status._thread.is_alive()
+
+
+def test_timing_statistics_leave_out_the_warm_up_but_no_outlier():
+    cfg = config.load_config("GPT-02", "train.max_steps=400")
+    steps = range(10, 401, 10)
+    rows = [
+        {"event": "train", "step": step, "tokens_per_s": 4096 / (5.0 if step == 200 else 0.1), "seconds": step * 0.2}
+        for step in steps
+    ]
+    rows.append({"event": "eval", "step": 400, "eval_seconds": 30.0, "seconds": 90.0})
+    frame = pd.DataFrame(rows)
+    stats = timing_stats(cfg, frame, {"step": 1.0}, 100.0, 1.5, epoch_steps=150)
+    assert (stats["num_steps_measured"], stats["warmup_steps"]) == (300, 100)
+    assert stats["mean_step_time"] == pytest.approx((290 * 0.1 + 10 * 5) / 300)
+    assert stats["max_step_time"] == pytest.approx(5.0)
+    assert stats["median_step_time"] == pytest.approx(0.1)
+    assert (stats["num_validations"], stats["total_validation_time"]) == (1, 30.0)
+    assert stats["epoch_times"] == pytest.approx([30.0, 30.0])
+    assert stats["final_perplexity"] == pytest.approx(4.4817, rel=1e-4)
+    short = timing_stats(cfg, frame[:1], {}, 1.0, None, epoch_steps=150)
+    assert short["final_perplexity"] is None
