@@ -2,14 +2,14 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from oelm_lib.config import data_dir
-from oelm_lib.data.spec import bpe_size, load_spec
+from oelm_lib.config import Experiment, data_dir, experiment_ids, load_config
 from oelm_lib.errors import UserError
 from oelm_lib.files import sha256_file
 
@@ -50,22 +50,27 @@ class Corpus:
         return np.memmap(self.path / f"{split}.bin", dtype="<u2", mode="r")
 
 
-def open_corpus(name: str, tokenizer: str) -> Corpus:
+def open_corpus(name: str, tokenizer: str, exp: Experiment | None = None) -> Corpus:
     """Open a prepared corpus and hash its train and val files (about a second a gigabyte).
 
     One that is not there yet is prepared: `stories` is generated, others are read from the hub. A second process that
     needs it meanwhile waits.
 
+    Args:
+        exp: The experiment that needs it, for the ways on that an error names.
+
     Raises:
         UserError: Unknown corpus, a file that the manifest does not vouch for, no hub.
     """
-    bpe_size(tokenizer)
-    load_spec(name)
-    if not (data_dir() / name / tokenizer / MANIFEST).is_file():
-        from oelm_lib.data.prepare import prepare
+    if (data_dir() / name / tokenizer / MANIFEST).is_file():
+        return read_corpus(name, tokenizer)
+    from oelm_lib.data.prepare import prepare
+    from oelm_lib.data.sources import HubError
 
+    try:
         return prepare(name, tokenizer=tokenizer, wait=True)
-    return read_corpus(name, tokenizer)
+    except HubError as error:
+        raise UserError(f"{error}{_ways_on(exp)}") from None
 
 
 def open_test(corpus: Corpus) -> np.memmap:
@@ -109,6 +114,18 @@ def _check_file(path: Path, manifest: dict[str, Any], split: str) -> None:
         raise UserError(f"{file}: has {size} bytes, the manifest says {2 * facts['tokens']}; {_remedy(path)}")
     if sha256_file(file) != facts["sha256"]:
         raise UserError(f"{file}: its SHA-256 is not the manifest's; {_remedy(path)}")
+
+
+def _ways_on(exp: Experiment | None) -> str:
+    """What else can be run without the corpus: a rehearsal, and the demo whose Q and K are alike."""
+    if exp is None:
+        return ""
+    ways = f"; or rehearse: `oelm run {exp.id} --set data.corpus=stories --set train.max_steps=10`"
+    arm = ("qk_init", "qk_scale", "freeze_q", "freeze_k", "frozen_layers")
+    for demo in map(load_config, filter(re.compile("DEMO-").match, experiment_ids())):
+        if all(getattr(demo.model, key) == getattr(exp.model, key) for key in arm):
+            return f"{ways}; or the same arm at demo size: `oelm run {demo.id}`"
+    return ways
 
 
 def _remedy(path: Path) -> str:

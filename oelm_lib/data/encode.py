@@ -126,7 +126,7 @@ def _in_order(
     for batch in chain(batches, [None] * ahead):
         if batch is not None:
             ends = [piece_ends for _, piece_ends in batch]
-            waiting.append((pool.submit(encoder.encode_arrays, [text for text, _ in batch]), ends))
+            waiting.append((pool.submit(encoder.encode_documents, [text for text, _ in batch]), ends))
         if waiting and (batch is None or len(waiting) > ahead):
             future, ends = waiting.popleft()
             yield from zip(future.result(), ends, strict=True)

@@ -15,7 +15,7 @@ import numpy as np
 from oelm_lib.config import data_dir
 from oelm_lib.data.corpus import FORMAT, MANIFEST, Corpus, checksum, open_corpus, read_corpus
 from oelm_lib.data.encode import Encoded, encode_split
-from oelm_lib.data.sources import Source, open_source
+from oelm_lib.data.sources import HubError, Source, open_source
 from oelm_lib.data.spec import SAMPLE, CorpusSpec, bpe_size, corpus_names, load_spec
 from oelm_lib.data.tokenizer import (
     TOKENIZER_FILE,
@@ -73,6 +73,9 @@ def prepare(
                 os.replace(part, folder)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
+    except HubError as error:
+        command = f"oelm data prepare {name} --tokenizer {tokenizer} --source FOLDER"
+        raise HubError(f"{error}; prepare a local copy of it: `{command}`") from None
     except OSError as error:
         raise UserError(
             f"{folder}: cannot be written ({error.strerror or error}), nothing is left of it;"

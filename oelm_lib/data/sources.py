@@ -12,7 +12,7 @@ from oelm_lib.data.spec import CorpusSpec
 from oelm_lib.data.stories import generate_stories
 from oelm_lib.errors import UserError
 
-HUB_SECONDS = 30.0
+HUB_SECONDS = 45.0
 """How long the hub may take to answer at all."""
 PARQUET_REVISION = "refs/convert/parquet"
 """The hub's own Parquet copy, for data sets that are a script."""
@@ -97,7 +97,7 @@ class Hub(Source):
         try:
             return Path(hf_hub_download(self.spec.hub, file, repo_type="dataset", revision=self.revision))
         except Exception as error:  # the client's errors are of several families
-            raise HubError(f"{self.spec.hub}: {file} cannot be downloaded ({_first_line(error)}); try again") from None
+            raise HubError(f"{self.spec.hub}: {file} not downloaded ({_first_line(error)})") from None
 
 
 def open_source(spec: CorpusSpec, source: str | Path | None, echo: Callable[[str], None]) -> Source:
@@ -131,48 +131,43 @@ def _holds(file: Path, names: str) -> bool:
 
 
 def _hub_files(spec: CorpusSpec) -> tuple[dict[str, list[str]], str]:
-    """Split -> files of the data set, and the commit they belong to. Raises HubError within about a minute."""
-    from huggingface_hub import HfFileSystem, constants
+    """Split -> files of the data set, and the commit they belong to. Raises HubError within a minute."""
+    from huggingface_hub import constants
 
-    if spec.hub is None:
-        raise HubError(f"{spec.name}: has no data set on the hub")
-    if constants.HF_HUB_OFFLINE:
-        raise HubError("the hub is switched off (HF_HUB_OFFLINE is set)")
-    _knock(constants.ENDPOINT)
+    answer: list[Any] = [f"no answer in {HUB_SECONDS:.0f} s"]
+
+    def ask() -> None:
+        try:
+            answer.append(_ask_hub(spec))
+        except Exception as error:  # the clients' errors are of several families
+            answer.append(error)
+
+    if spec.hub is None or constants.HF_HUB_OFFLINE:
+        answer.append("it has no data set there" if spec.hub is None else "HF_HUB_OFFLINE is set")
+    else:
+        # The clients retry for minutes where packets are dropped, so they get a thread and a deadline.
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        thread.join(HUB_SECONDS)
+    if not isinstance(answer[-1], tuple):
+        raise HubError(f"{spec.hub or spec.name}: not read from the hub ({_first_line(answer[-1])})")
+    return answer[-1]
+
+
+def _ask_hub(spec: CorpusSpec) -> tuple[dict[str, list[str]], str]:
     from datasets import load_dataset_builder
+    from huggingface_hub import HfFileSystem, constants, get_session
 
+    get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)  # unlike the rest, not tried again
     try:
-        try:
-            builder = load_dataset_builder(spec.hub, spec.hub_config, revision=spec.revision)
-        except RuntimeError:  # a data set that is a script
-            builder = load_dataset_builder(spec.hub, spec.hub_config, revision=PARQUET_REVISION)
-        found = {
-            split: list(map(HfFileSystem().resolve_path, names)) for split, names in builder.config.data_files.items()
-        }
-    except Exception as error:  # the clients' errors are of several families
-        raise HubError(f"the hub does not give {spec.hub} ({_first_line(error)})") from None
-    files = {str(split): [file.path_in_repo for file in places] for split, places in found.items()}
-    return files, next(iter(found.values()))[0].revision
-
-
-def _knock(endpoint: str) -> None:
-    """Ask the hub for a sign of life: its clients retry for minutes where packets are dropped."""
-    from huggingface_hub import get_session
-
-    errors: list[Any] = [f"no answer in {HUB_SECONDS:.0f} s"]
-
-    def knock():
-        try:
-            get_session().head(endpoint, timeout=HUB_SECONDS)
-            errors.clear()
-        except Exception as error:
-            errors[:] = [error]
-
-    thread = threading.Thread(target=knock, daemon=True)
-    thread.start()
-    thread.join(HUB_SECONDS)
-    if errors:
-        raise HubError(f"the hub cannot be reached ({endpoint}: {_first_line(errors[0])})")
+        builder = load_dataset_builder(spec.hub, spec.hub_config, revision=spec.revision)
+    except RuntimeError:  # a data set that is a script
+        folder = spec.hub_config or "default"
+        builder = load_dataset_builder(spec.hub, data_dir=folder, revision=PARQUET_REVISION)
+    files = builder.config.data_files
+    found = {str(split): list(map(HfFileSystem().resolve_path, names)) for split, names in files.items()}
+    revision = next(iter(found.values()))[0].revision
+    return {split: [file.path_in_repo for file in places] for split, places in found.items()}, revision
 
 
 def _first_line(error: Any) -> str:

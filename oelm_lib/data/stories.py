@@ -1,7 +1,6 @@
 """The embedded corpus: small English stories from a seeded generator. Synthetic; see params/corpora/stories.yaml."""
 
 import random
-import re
 from collections.abc import Iterator
 
 from oelm_lib.data.spec import Generator
@@ -27,7 +26,8 @@ def _story(grammar: Generator, rng: random.Random) -> str:
     """One story: the five facts, then call-backs and fillers in random order."""
     slots = {}
     for slot, words in grammar.words.items():
-        slots[slot], slots[f"{slot}2"] = rng.sample(words, 2)
+        first = rng.randrange(len(words))
+        slots[slot], slots[f"{slot}2"] = words[first], words[first - rng.randrange(1, len(words))]
     girl = rng.random() < 0.5
     slots["name"] = slots["girl" if girl else "boy"]
     slots["he"], slots["his"] = ("she", "her") if girl else ("he", "his")
@@ -36,5 +36,5 @@ def _story(grammar: Generator, rng: random.Random) -> str:
     for part in (grammar.callbacks, grammar.fillers):
         body += rng.sample(part.sentences, rng.randint(*part.count))
     rng.shuffle(body)
-    text = " ".join([rng.choice(grammar.openings), *body]).format_map(slots)
-    return re.sub(r"(^|[.!?] )([a-z])", lambda match: match[1] + match[2].upper(), text)
+    sentences = [sentence.format_map(slots) for sentence in (rng.choice(grammar.openings), *body)]
+    return " ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)

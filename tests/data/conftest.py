@@ -1,0 +1,52 @@
+"""Fixtures of the corpus tests: a data folder of their own, small sources, the real samples where they are."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from oelm_lib.config import ROOT
+from oelm_lib.data.prepare import prepare
+
+SAMPLES = Path(os.environ.get("OELM_SAMPLES") or ROOT.parent / "shared" / "data")
+STORIES = [f"Once there was a fox, number {number}, who liked ducks.\n\nThe end." for number in range(40)]
+
+
+@pytest.fixture(autouse=True)
+def data_folder(tmp_path, monkeypatch):
+    """An empty OELM_DATA."""
+    monkeypatch.setenv("OELM_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def stories(tmp_path_factory):
+    """The embedded corpus in bpe-1024, made once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OELM_DATA", str(tmp_path_factory.mktemp("stories")))
+        return prepare("stories", tokenizer="bpe-1024", echo=lambda line: None)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A function from texts of each split to a folder of Parquet files."""
+    import pyarrow
+    import pyarrow.parquet
+
+    def write(field: str = "text", **splits: list) -> Path:
+        folder = tmp_path / "source"
+        folder.mkdir(exist_ok=True)
+        for split, texts in splits.items():
+            table = pyarrow.table({field: pyarrow.array(texts, pyarrow.string())})
+            pyarrow.parquet.write_table(table, folder / f"{split}.parquet")
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def samples():
+    """Folder of the real text samples."""
+    if not SAMPLES.is_dir():
+        pytest.skip(f"no real text samples at {SAMPLES}; OELM_SAMPLES names their folder")
+    return SAMPLES
