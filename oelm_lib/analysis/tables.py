@@ -28,7 +28,7 @@ def matrix(runs: pd.DataFrame, exps: list[str] | str | None = None) -> pd.DataFr
     experiments = [None if isinstance(e, float) else e for e in runs["experiment"]]
     live = runs[["id", "corpus", "arm", "seed", "max_steps", "state", "steps", "train_loss", METRIC, "eta_seconds"]]
     live = live.assign(learning_rate=[e and e.optim.learning_rate for e in experiments])
-    live = live.join(runs[["started", "finished", "source", "reason"]])
+    live = live.join(runs[["started", "finished", "source", "variant", "reason"]])
     absent = [load_config(exp) for exp in select(exps) if exps and exp not in set(runs["id"])]
     new = [identity(e) | {"learning_rate": e.optim.learning_rate, "state": "not run", "reason": ""} for e in absent]
     return pd.DataFrame([*live.to_dict("records"), *new], columns=live.columns)
@@ -190,7 +190,7 @@ def cross_corpus(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFram
         "n",
         "verdict",
     ]
-    return table.sort_values(["source", "arm", "corpus"], ignore_index=True)[[*names, "source"]]
+    return table.sort_values(["source", "arm"], kind="stable", ignore_index=True)[[*names, "source"]]
 
 
 def matched(

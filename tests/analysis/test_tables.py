@@ -9,9 +9,12 @@ import pandas as pd
 import pytest
 
 from oelm_lib.analysis import confounds, frames, statistics, tables
+from oelm_lib.config import load_config
 from oelm_lib.errors import UserError
 from tests.analysis import runs_factory
 from tests.analysis.runs_factory import make_run
+
+DEMO = load_config("DEMO-02")
 
 
 def every_table(runs, baseline=None):
@@ -203,10 +206,11 @@ def test_time_budget_closes_to_the_wall_time(demo):
 def test_matched_interpolates_between_evaluations(demo):
     runs = tables.load_runs(["DEMO-01", "DEMO-02"], demo)
     metrics = tables.load_metrics(runs)
-    at_eval = tables.matched(runs, metrics, at=[130])
-    evals = metrics[(metrics["event"] == "eval") & (metrics["step"] == 130)].groupby("id")["loss"].mean()
+    step = 2 * DEMO.train.eval_interval
+    at_eval = tables.matched(runs, metrics, at=[step])
+    evals = metrics[(metrics["event"] == "eval") & (metrics["step"] == step)].groupby("id")["loss"].mean()
     assert at_eval["nats"].iloc[0] == pytest.approx(evals["DEMO-02"] - evals["DEMO-01"])
-    tokens = tables.matched(runs, metrics, "tokens", at=[130 * 32 * 64])
+    tokens = tables.matched(runs, metrics, "tokens", at=[runs["tokens"].iloc[0] / runs["steps"].iloc[0] * step])
     assert tokens["nats"].iloc[0] == pytest.approx(at_eval["nats"].iloc[0])
     seconds = tables.matched(runs, metrics, "seconds")
     assert seconds["n"].tolist()[1:] == [3, 3, 3]
@@ -217,7 +221,7 @@ def test_matched_interpolates_between_evaluations(demo):
 def test_parameters_and_proof_of_freeze(demo):
     runs = tables.load_runs(outputs=demo)
     table = tables.parameters(runs).set_index("id")
-    assert table.loc["DEMO-02", "frozen"] == 2 * 2 * 64 * 64
+    assert table.loc["DEMO-02", "frozen"] == 2 * DEMO.model.num_layers * DEMO.model.d_model**2
     assert table.loc["DEMO-02", "freeze_proven"] is True
     assert table.loc["DEMO-01", "freeze_proven"] is None
     file = runs.set_index("run").loc["DEMO-02_oelm_freeze/seed42", "path"] / "summary.json"
@@ -279,7 +283,7 @@ def test_an_unfinished_run_appears_with_its_state(damaged, state):
     rows = found["matrix"].set_index(["id", "seed"])
     row = rows.loc[("DEMO-02", 20 + STATES.index(state))]
     assert row["state"] == state
-    assert row["steps"] == 325
+    assert row["steps"] == DEMO.train.max_steps // 2
     assert state in row["reason"]
 
 
