@@ -74,4 +74,16 @@ def test_reading_comparing_and_launching_need_no_torch_and_print_nothing():
 
 
 def test_the_library_stays_small():
-    assert sum(len(path.read_text().splitlines()) for path in MODULES) < MAX_LINES
+    """Lines of code, without blank lines, comments and docstrings."""
+    lines = 0
+    for path in MODULES:
+        text = path.read_text()
+        prose = {
+            line
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+            for line in range(node.lineno, node.end_lineno + 1)
+        }
+        numbered = enumerate(text.splitlines(), 1)
+        lines += sum(bool(line.strip()) and line.strip()[0] != "#" for n, line in numbered if n not in prose)
+    assert lines < MAX_LINES
