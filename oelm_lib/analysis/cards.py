@@ -7,7 +7,7 @@ import pandas as pd
 
 from oelm_lib.analysis import confounds, statistics, tables
 from oelm_lib.analysis.arms import arm_colours
-from oelm_lib.analysis.frames import pairs
+from oelm_lib.analysis.frames import name, pairs
 
 COUNTS = ("n", "gap_n")
 """Columns that stand beside every gap, whatever they hold."""
@@ -55,10 +55,11 @@ def config_diff(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame
     rows = []
     for pair in pairs(runs, baseline):
         if pair.base is not None:
-            found = confounds.differences(pair.base.iloc[0], pair.arm.iloc[0])
+            arm = pair.arm.iloc[0]
+            found = confounds.differences(pair.base.iloc[0], arm)
             for key, old, new, declared in found.itertuples(index=False):
                 value = _short(new) + ("" if declared else " (undeclared)")
-                rows.append((pair.arm.iloc[0]["corpus"], key, _short(old), pair.arm.iloc[0]["arm"], value))
+                rows.append((arm["corpus"], key, _short(old), f"{arm['arm']} ({name(arm)})", value))
     table = pd.DataFrame(rows, columns=["corpus", "key", "baseline", "arm", "value"])
     wide = table.pivot_table("value", ["corpus", "key", "baseline"], "arm", aggfunc="first", sort=False)
     return wide.fillna("same").rename_axis(columns=None).reset_index()
@@ -67,18 +68,18 @@ def config_diff(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame
 def table(frame: pd.DataFrame) -> Any:
     """Style a table: what is the same in all rows stands above it, what is empty is left out."""
     frame = frame.loc[:, frame.map(lambda value: value not in (None, "") and value == value).any()]
-    same = [name for name in frame if len(frame) > 1 and name not in COUNTS and frame[name].map(str).nunique() == 1]
-    above = "; ".join(f"{_words(name)}: {_short(frame[name].iloc[0])}" for name in same)
+    same = [key for key in frame if len(frame) > 1 and key not in COUNTS and frame[key].map(str).nunique() == 1]
+    above = "; ".join(f"{_words(key)}: {_short(frame[key].iloc[0])}" for key in same)
     shown = frame.drop(columns=same)
-    looks = {name: "text-align:right" for name in shown.select_dtypes("number")}
-    looks |= {name: "white-space:normal;min-width:14em" for name in shown if shown[name].map(str).str.len().max() > 40}
-    styles = {name: [{"selector": "", "props": look}] for name, look in looks.items()}
-    styled = tables.show(shown).format_index(lambda name: escape(_words(name)), axis="columns")
+    looks = {key: "text-align:right" for key in shown.select_dtypes("number")}
+    looks |= {key: "white-space:normal;min-width:24em" for key in shown if shown[key].map(str).str.len().max() > 40}
+    styles = {key: [{"selector": "", "props": look}] for key, look in looks.items()}
+    styled = tables.show(shown).format_index(lambda key: escape(_words(key)), axis="columns")
     return styled.set_table_styles(styles, overwrite=False).set_caption(escape(above))
 
 
-def _words(name: Any) -> str:
-    return str(name).replace("_", " ")
+def _words(key: Any) -> str:
+    return str(key).replace("_", " ")
 
 
 def _short(value: Any) -> str:

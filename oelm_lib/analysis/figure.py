@@ -3,18 +3,18 @@
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from oelm_lib.analysis.arms import arm_colours, arm_name
-from oelm_lib.analysis.frames import MEASURED
+from oelm_lib.analysis import frames
+from oelm_lib.analysis.arms import arm_colours
 from oelm_lib.analysis.series import run_series, trace_values
+from oelm_lib.config import Experiment
 from oelm_lib.errors import UserError
 from oelm_lib.runs import reading
 
@@ -48,101 +48,59 @@ class Figure(go.Figure):
         display(self._repr_mimebundle_(), raw=True)
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A run that can be drawn."""
-
-    key: str
-    """<folder>/seed<k>, the run's name in the page's rows."""
-    group: str
-    """Folder of the experiment (or rehearsal): runs that differ in the seed only."""
-    seed: int
-    arm: str
-    panel: str
-    """Corpus and tokenizer: losses over different ones share no axis."""
-    series: dict[str, Any]
-    complete: bool = True
-    """False for a sample of a corpus."""
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The runs of a figure, and a line for each that is not drawn, or not whole."""
-
-    runs: list[Drawn]
-    notes: list[str]
-
-    @cached_property
-    def panels(self) -> list[str]:
-        """Corpus and tokenizer of each panel, from the top."""
-        return list(dict.fromkeys(run.panel for run in self.runs))
-
-    @cached_property
-    def groups(self) -> dict[str, list[Drawn]]:
-        """Group -> its runs."""
-        groups: dict[str, list[Drawn]] = {}
-        for run in self.runs:
-            groups.setdefault(run.group, []).append(run)
-        return groups
-
-    @cached_property
-    def names(self) -> dict[str, str]:
-        """Group -> name in legends: the arm, and the folder where two groups of a corpus are one arm."""
-        first = {group: runs[0] for group, runs in self.groups.items()}
-        arms = [(run.panel, run.arm) for run in first.values()]
-        return {g: r.arm if arms.count((r.panel, r.arm)) == 1 else f"{r.arm} · {g}" for g, r in first.items()}
-
-    @cached_property
-    def colours(self) -> dict[str, str]:
-        """Group -> colour of its arm."""
-        colours = arm_colours(run.arm for run in self.runs)
-        return {group: colours[runs[0].arm] for group, runs in self.groups.items()}
-
-    def row(self, group: str) -> int:
-        """Number of a group's panel, from 1."""
-        return self.panels.index(self.groups[group][0].panel) + 1
-
-
-def select(runs: Any) -> Selection:
+def select(runs: Any) -> tuple[pd.DataFrame, list[str]]:
     """Read what there is to draw.
 
     Args:
-        runs: A run (anything with `.path`, or a path), an iterable of runs, or a frame of tables.load_runs.
+        runs: A run (anything with `.path`, or a path), a list of runs, or a frame of tables.load_runs.
+
+    Returns:
+        The frame's rows that can be drawn, with `series` (run_series), `panel` (corpus and tokenizer: losses over
+        different ones share no axis), `name` (the arm; its folder too, where two in a panel are one arm) and
+        `colour`; and a line for each run that is not drawn, or not whole.
     """
-    if isinstance(runs, pd.DataFrame):
-        runs = runs.loc[runs["source"] == MEASURED, "path"]
-    runs = [runs] if isinstance(runs, str) or not isinstance(runs, Iterable) else list(runs)
-    drawn, notes = [], []
-    for run in runs:
-        path = reading.folder(run)
-        key = f"{path.parent.name}/{path.name}"
-        try:
-            plain, series = reading.read_config(path), run_series(path)
-        except UserError as error:
-            notes.append(f"{key}: {str(error).replace(str(path), '').lstrip('/: ')}")
-            continue
-        if not series["train"]["step"] and not series["eval"]["step"]:
-            notes.append(f"{key}: no rows yet")
-            continue
-        lost = [
-            step for step, loss in zip(series["train"]["step"], series["train"]["loss"], strict=True) if loss is None
-        ]
-        if lost:
-            notes.append(f"{key}: loss is not a number at step {lost[0]:,} and {len(lost) - 1} later points")
-        corpus = plain["corpus"]
-        panel = f"{corpus['name']}, {corpus['tokenizer']}"
-        arm = arm_name(plain["experiment"], plain["overrides"])
-        drawn.append(Drawn(key, path.parent.name, plain["seed"], arm, panel, series, not corpus["sample"]))
-    return Selection(drawn, notes)
+    if not isinstance(runs, pd.DataFrame):
+        one = isinstance(runs, str) or not isinstance(runs, Iterable)
+        runs = pd.concat([_row(reading.folder(run)) for run in ([runs] if one else runs)])
+    runs = runs[runs["source"] == frames.MEASURED]
+    read = [_series(row) for _, row in runs.iterrows()]
+    notes = [f"{run}: {problem}" for run, (_, problem) in zip(runs["run"], read, strict=True) if problem]
+    runs = runs.assign(series=[series for series, _ in read])
+    runs = runs[runs["series"].notna()]
+    twice = runs.groupby(["corpus", "tokenizer", "arm"])["variant"].transform("nunique") > 1
+    colours, rows = arm_colours(runs["arm"]), [row for _, row in runs.iterrows()]
+    names = [f"{row.arm} · {frames.name(row)}" if two else row.arm for row, two in zip(rows, twice, strict=True)]
+    panels = [f"{row.corpus}, {row.tokenizer}" for row in rows]
+    return runs.assign(panel=panels, name=names, colour=[colours[row.arm] for row in rows]), notes
+
+
+def _row(path: Path) -> pd.DataFrame:
+    found = frames.load_runs(path.parent.name.split("_")[0], path.parents[1])
+    return found[found["path"] == path]
+
+
+def _series(run: pd.Series) -> tuple[dict[str, Any] | None, str]:
+    """Rows of a run or None, and what is wrong with them or ""."""
+    if not isinstance(run["experiment"], Experiment):
+        return None, run["reason"]
+    try:
+        series = run_series(run["path"])
+    except UserError as error:
+        return None, str(error).replace(f"{run['path']}/", "")
+    steps, losses = series["train"]["step"], series["train"]["loss"]
+    lost = [step for step, loss in zip(steps, losses, strict=True) if loss is None]
+    if not steps and not series["eval"]["step"]:
+        return None, "no rows yet"
+    return series, f"loss is not a number at step {lost[0]:,} and {len(lost) - 1} later points" if lost else ""
 
 
 def new_figure(title: str, notes: list[str], panels: list[str], height: int = 320) -> Figure:
     """Lay out an empty figure of one panel a row, each `height` high; no panels: one that says so."""
-    lines = [escape(line) for line in notes[:4]]
+    lines = [escape(line if len(line) < 120 else f"{line[:117]}...") for line in notes[:4]]
     lines += [f"and {len(notes) - 4} more runs"] if len(notes) > 4 else []
     rows = max(len(panels), 1)
     headings = panels if rows > 1 else None
-    top, total = 66 + 19 * len(lines) + 14 * (rows > 1), height * rows
+    top, total = 66 + 19 * len(lines) + 14 * (rows > 1), height * rows if panels else 80
     figure = make_subplots(rows, 1, subplot_titles=headings, vertical_spacing=60 / total, figure=Figure())
     figure.update_annotations(x=0, xanchor="left", font_size=14)
     figure.update_layout(
@@ -164,6 +122,7 @@ def new_figure(title: str, notes: list[str], panels: list[str], height: int = 32
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         showlegend=True,
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": INK, "activecolor": INK},
     )
     for row, y_axis in enumerate(figure.select_yaxes(), 1):
         place = {"y": y_axis.domain[1], "yanchor": "top", "tracegroupgap": 1, "font_size": 12.5}
@@ -173,7 +132,7 @@ def new_figure(title: str, notes: list[str], panels: list[str], height: int = 32
     figure.update_xaxes(**axis, ticks="outside", tickcolor=GRID, rangemode="tozero")
     figure.update_yaxes(**axis, hoverformat=".5~g")
     if not panels:
-        figure.add_annotation(text="No run has rows yet.", showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5)
+        figure.add_annotation(text="Nothing to draw yet.", showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5)
         figure.update_xaxes(visible=False).update_yaxes(visible=False)
     return figure
 
@@ -207,16 +166,13 @@ def add_band(figure: Figure, row: int, spec: dict[str, Any], name: str, colour: 
         add_line(figure, row, spec | {"stat": stat}, name, {"width": 0, "color": colour}, fill=to, **fill)
 
 
-def finish(
-    figure: Figure, chosen: Selection, state: dict[str, Any], controls: list[str], extra: dict[str, Any] | None = None
-) -> Figure:
-    """Compute the lines for `state`; hand the rows (and `extra` ones) and the choices to the page controller."""
-    rows = {run.key: run.series for run in chosen.runs} | (extra or {})
+def finish(figure: Figure, rows: dict[str, Any], state: dict[str, Any], controls: list[str]) -> Figure:
+    """Compute the lines for `state`; hand rows (run -> series) and choices to the page controller."""
     for trace in figure.data:
         x, y = trace_values(trace.meta, rows, state)
         trace.x, trace.y = _plain(x), _plain(y)
         trace.visible = trace.meta["group"] in (state["group"], None)
-    figure.update_layout(meta={"state": state, "controls": controls, "rows": rows})
+    figure.update_layout(meta={"state": state, "controls": controls if rows else [], "rows": rows})
     # Only the last: a panel's x title would stand in the way of the next panel's heading.
     list(figure.select_xaxes())[-1].title.text = X_TITLES[state["x"]]
     if "log" in controls:

@@ -4,30 +4,29 @@ The page controller (reporting/templates/page.js) computes the same from the sam
 holds the two together.
 """
 
-import hashlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from oelm_lib.files import sha256_file
 from oelm_lib.runs import reading
 
 BUCKETS = 500
 """Most points a run keeps of each kind: about one for two pixels."""
-TRAIN = ("loss", "learning_rate", "grad_norm")
+COLUMNS = {"train": ("loss", "learning_rate", "grad_norm"), "eval": ("loss",)}
 SPIKY = ("loss", "grad_norm")
 STATE = {"x": "step", "y": "loss", "smoothing": 0.95, "log": False, "group": "arm"}
 """What a reader can choose. x: step tokens hours epochs; y: loss perplexity; group: arm seed."""
 
 
-def run_series(run: Any) -> dict[str, Any]:
+def run_series(path: Path) -> dict[str, Any]:
     """Rows of a run for figures: at most BUCKETS train and BUCKETS eval points, each the mean of its bucket.
 
     A train point also carries the least and the largest value of its bucket (`loss_low`, `loss_high`), so that no
     spike is lost. Numbers that are not finite are None. Raises UserError where the run cannot be read.
     """
-    path = reading.folder(run)
     files = [path / name for name in ("config.yaml", "metrics.jsonl")]
     return _read(path, tuple((file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()))
 
@@ -36,16 +35,11 @@ def run_series(run: Any) -> dict[str, Any]:
 def _read(path: Path, stamp: tuple) -> dict[str, Any]:
     """A comparison draws the same rows many times; `stamp` changes when the files do."""
     plain, metrics = reading.read_config(path), reading.read_metrics(path)
-    rows = {event: metrics[metrics["event"] == event].sort_values("step") for event in ("train", "eval")}
-    experiment = plain["experiment"]
-    return {
-        "train": _thin(rows["train"], TRAIN),
-        "eval": _thin(rows["eval"], ("loss",)),
-        "step_tokens": experiment["train"]["batch_size"] * experiment["model"]["max_seq_len"],
-        "epoch_tokens": plain["corpus"]["splits"]["train"]["tokens"],
-        "config_sha256": hashlib.sha256((path / "config.yaml").read_bytes()).hexdigest(),
-        "commit": plain["code"]["commit"],
-    }
+    thinned = {event: _thin(metrics[metrics["event"] == event], columns) for event, columns in COLUMNS.items()}
+    experiment, train = plain["experiment"], plain["corpus"]["splits"]["train"]
+    step_tokens = experiment["train"]["batch_size"] * experiment["model"]["max_seq_len"]
+    origin = {"commit": plain["code"]["commit"], "config_sha256": sha256_file(path / "config.yaml")}
+    return thinned | {"step_tokens": step_tokens, "epoch_tokens": train["tokens"], "origin": origin}
 
 
 def _thin(frame: Any, columns: tuple[str, ...]) -> dict[str, list]:

@@ -1,11 +1,12 @@
 """One offline page from an executed notebook: no kernel, no network, controls that work."""
 
 import base64
+import fnmatch
 import gzip
 import hashlib
 import json
+import logging
 import re
-import subprocess
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -15,6 +16,7 @@ from typing import Any
 from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_text
+from oelm_lib.runs.folder import code_version
 
 TEMPLATES = Path(__file__).parent / "templates"
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -50,19 +52,77 @@ def export(notebook_path: Path | str, html_path: Path | str | None = None) -> Pa
         body=body[start:],
         contents=contents,
         figures=_script_json(shown),
-        rows=_script_json({key: _without_provenance(series) for key, series in rows.items()}),
+        rows=_script_json({key: series | {"origin": None} for key, series in rows.items()}),
         plotly=_plotly_js() if figures else None,
         css=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
         js=(TEMPLATES / "page.js").read_text(encoding="utf-8"),
         nonce=hashlib.sha256(source.read_bytes()).hexdigest()[:32],
         provenance=_provenance(source, notebook),
-        runs=[(key, series["commit"], series["config_sha256"]) for key, series in rows.items() if "commit" in series],
+        runs={key: series["origin"] for key, series in rows.items() if "origin" in series},
     )
     try:
         write_text(target, page)
     except OSError as problem:
         raise UserError(f"{target}: cannot be written: {problem.strerror}; give another path") from None
     return target
+
+
+def report(target: str | Path) -> Path:
+    """Make the page of what a user names.
+
+    Args:
+        target: An executed notebook, a run folder, `compare` (all that compare.ipynb's defaults ask for), or
+            experiment ids or globs to compare, each with its own compare_to. A comparison is executed first, and lands
+            in the outputs folder.
+
+    Raises:
+        UserError: Nothing of that name.
+    """
+    path, ids = Path(target), config.experiment_ids()
+    if path.suffix == ".ipynb":
+        return export(path)
+    if (path / "config.yaml").is_file():
+        if not (path / "train.ipynb").is_file():
+            raise UserError(
+                f"{path}: no train.ipynb, since this run was not made by `oelm run`; compare it: oelm report ID"
+            )
+        return export(path / "train.ipynb")
+    if target == "compare":
+        return _compare({}, "compare")
+    patterns = str(target).replace(",", " ").split()
+    if not any(fnmatch.fnmatch(exp, pattern) for exp in ids for pattern in patterns):
+        raise UserError(
+            f"{target}: not an executed notebook, a run folder or an experiment; use X.ipynb,"
+            f" outputs/<ID>_<slug>/seed42, compare, or a glob of {', '.join(ids)}"
+        )
+    return _compare(
+        {"exps": " ".join(patterns), "baseline": ""},
+        "compare_" + re.sub(r"[^A-Za-z0-9-]+", "_", "_".join(patterns)).strip("_"),
+    )
+
+
+def _compare(parameters: dict[str, str], name: str) -> Path:
+    """Execute notebooks/compare.ipynb and make its page."""
+    import papermill
+
+    target = config.outputs_dir() / f"{name}.ipynb"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    try:
+        papermill.execute_notebook(
+            config.ROOT / "notebooks" / "compare.ipynb",
+            target,
+            parameters=parameters,
+            progress_bar=False,
+            store_widget_state=False,
+            coalesce_streams=True,
+            cwd=config.ROOT,
+            extra_arguments=["--log-level=ERROR"],  # else the kernel warns of TCP at every start
+        )
+    except papermill.PapermillExecutionError as error:
+        page = export(target)
+        raise UserError(f"{page}: the comparison failed: {error.ename}: {error.evalue}; the page shows where") from None
+    return export(target)
 
 
 def _read(path: Path) -> Any:
@@ -150,10 +210,6 @@ def _without_values(trace: dict) -> dict:
     return {key: value for key, value in trace.items() if not (computed and key in ("x", "y"))}
 
 
-def _without_provenance(series: dict) -> dict:
-    return {key: value for key, value in series.items() if key not in ("commit", "config_sha256")}
-
-
 def _script_json(value: Any) -> str:
     """JSON that no text inside can end or comment out."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
@@ -176,37 +232,18 @@ def _template(name: str) -> Any:
 
 def _provenance(source: Path, notebook: Any) -> list[tuple[str, str]]:
     record = notebook.metadata.get("papermill", {})
-    given = record.get("parameters", {})
-    options = " ".join(f'-p {key} "{value}"' for key, value in given.items())
     rows = []
     if record:
         name = Path(record.get("input_path") or source).name
-        rows.append(("command", f"papermill notebooks/{name} {source.name} {options}".strip()))
+        options = "".join(f' -p {key} "{value}"' for key, value in record.get("parameters", {}).items())
+        rows.append(("command", f"papermill notebooks/{name} {source.name}{options}"))
         start = str(record.get("start_time", ""))[:16].replace("T", " ")
         rows.append(("executed", f"{start} UTC, {record.get('duration') or 0:.0f} s"))
+    code = code_version()
+    changed = " with uncommitted changes" if code["dirty"] else ""
+    rows.append(("code", f"{code['version']}, commit {code['commit']}{changed}"))
     python = notebook.metadata.get("language_info", {}).get("version", "unknown")
-    rows.append(("code", _commit()))
-    rows.append(("versions", ", ".join([f"Python {python}", *_versions()])))
-    rows.append(("page made", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")))
-    return rows
-
-
-def _commit() -> str:
-    """Commit of the checkout, and whether it was changed since."""
-    git = ["git", "-C", str(config.ROOT)]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return "not a git checkout"
-    return f"commit {commit[:12]}" + (" with uncommitted changes" if dirty.strip() else "")
-
-
-def _versions() -> list[str]:
-    found = []
-    for name in PACKAGES:
-        try:
-            found.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    rows.append(
+        ("versions", ", ".join([f"Python {python}", *(f"{name} {metadata.version(name)}" for name in PACKAGES)]))
+    )
+    return [*rows, ("page made", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))]

@@ -46,7 +46,7 @@ def test_runs_without_rows_are_named_with_their_reason(demo, tmp_path):
     ]
     subtitle = plots.loss_curves([demo[0], *bad]).layout.title.subtitle.text
     assert "DEMO-01_baseline/seed1: no config.yaml" in subtitle and "seed2" in subtitle
-    assert plots.loss_curves(bad).layout.annotations[0].text == "No run has rows yet."
+    assert plots.loss_curves(bad).layout.annotations[0].text == "Nothing to draw yet."
 
 
 def test_thinning_keeps_a_spike_of_one_row(tmp_path):

@@ -5,6 +5,7 @@
   const rows = read("oelm-rows"), figures = read("oelm-figures");
   const X = {step: "step", tokens: "tokens seen", hours: "hours since start", epochs: "epochs"};
   const Y = {loss: "loss (nats per token)", perplexity: "perplexity"};
+  const make = (tag, more) => Object.assign(document.createElement(tag), more);
   const finite = value => value !== null && Number.isFinite(value);
 
   function ema(step, values, smoothing) {
@@ -67,87 +68,74 @@
       if (controls.includes("log") && name[0] === "y") axis.type = state.log ? "log" : "linear";
     }
     if (print) layout.width = 680;
-    return layout;
+    // A zoom stays while the axes mean the same.
+    return {...layout, uirevision: [state.x, state.y, state.log].join()};
   }
 
   function draw(figure, print = false) {
-    for (const trace of figure.data) {
-      if (!trace.meta?.runs) continue;
+    figure.data.forEach((trace, n) => {
+      if (!trace.meta?.runs) return;
       [trace.x, trace.y] = values(trace.meta, figure.state);
-      trace.visible = !trace.meta.group || trace.meta.group === figure.state.group;
-    }
+      const hidden = figure.place.data?.[n].visible === "legendonly" ? "legendonly" : true;
+      trace.visible = !trace.meta.group || trace.meta.group === figure.state.group ? hidden : false;
+    });
     return Plotly.react(figure.place, figure.data.map(trace => ({...trace})), layoutOf(figure, print), figure.config);
   }
 
   function csv(figure) {
     const cell = value => /[",\n]/.test(value ?? "") ? `"${value.replaceAll('"', '""')}"` : value ?? "";
     const lines = ["trace,kind,x,y,minus,plus"], shown = one => ![false, "legendonly"].includes(one.visible);
-    for (const {name, meta, type, x, y, error_x: bar} of figure.data.filter(shown))
-      (x ?? []).forEach((at, n) => lines.push([cell(name), meta?.kind ?? type, cell(at), cell(y[n]), bar?.arrayminus[n], bar?.array[n]].join(",")));
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], {type: "text/csv"}));
-    link.download = figure.file + ".csv";
-    link.click();
+    for (const {name, meta, type, x, y, error_x: bar} of figure.place.data.filter(shown))
+      (x ?? []).forEach((at, n) => lines.push([cell(name), meta?.kind ?? type, cell(at), cell(y[n]), bar?.arrayminus?.[n], bar?.array?.[n]].join(",")));
+    const href = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], {type: "text/csv"}));
+    make("a", {href, download: figure.file + ".csv"}).click();
   }
 
   function controls(figure) {
-    const bar = document.createElement("div"), redraw = () => draw(figure), state = figure.state;
-    bar.className = "controls";
-    const add = (name, text, input) => {
-      const label = document.createElement("label");
-      label.append(text, ...input);
-      input[0].name = name;
+    const bar = make("div", {className: "controls"}), save = make("span", {className: "save"}), state = figure.state;
+    const add = (name, text, input, read, ...more) => {
+      if (!figure.controls.includes(name)) return;
+      input.name = name;
+      input.oninput = () => { state[name] = read(input); more.forEach(shown => shown.value = input.value); draw(figure); };
+      const label = make("label");
+      label.append(text, input, ...more);
       bar.append(label);
     };
     const choice = (name, text, options) => {
-      const select = document.createElement("select");
+      const select = make("select");
       for (const [value, words] of Object.entries(options)) select.add(new Option(words, value, false, value === state[name]));
-      select.onchange = () => { state[name] = select.value; redraw(); };
-      add(name, text, [select]);
+      add(name, text, select, one => one.value);
     };
-    const field = (type, more) => Object.assign(document.createElement("input"), {type, ...more});
-    const has = name => figure.controls.includes(name);
-    if (has("x")) choice("x", "x", {step: "step", tokens: "tokens", hours: "hours", epochs: "epochs"});
-    if (has("y")) choice("y", "y", {loss: "loss", perplexity: "perplexity"});
-    if (has("group")) choice("group", "lines", {arm: "one per arm", seed: "one per seed"});
-    if (has("smoothing")) {
-      const range = field("range", {min: 0, max: 0.995, step: 0.005, value: state.smoothing});
-      const shown = Object.assign(document.createElement("output"), {value: state.smoothing});
-      range.oninput = () => { state.smoothing = Number(range.value); shown.value = range.value; redraw(); };
-      add("smoothing", "smoothing", [range, shown]);
-    }
-    if (has("log")) {
-      const box = field("checkbox", {checked: state.log});
-      box.onchange = () => { state.log = box.checked; redraw(); };
-      add("log", "log scale", [box]);
-    }
-    const save = document.createElement("span");
-    save.className = "save";
+    choice("x", "x", {step: "step", tokens: "tokens", hours: "hours", epochs: "epochs"});
+    choice("y", "y", {loss: "loss", perplexity: "perplexity"});
+    choice("group", "lines", {arm: "one per arm", seed: "one per seed"});
+    const range = {type: "range", min: 0, max: 0.995, step: 0.005, value: state.smoothing};
+    add("smoothing", "smoothing", make("input", range), one => Number(one.value), make("output", {value: state.smoothing}));
+    add("log", "log scale", make("input", {type: "checkbox", checked: state.log}), one => one.checked);
     const image = format => () => Plotly.downloadImage(figure.place, {format, filename: figure.file, width: 1000, height: figure.layout.height});
-    for (const [text, act] of [["CSV", () => csv(figure)], ["PNG", image("png")], ["SVG", image("svg")]])
-      save.append(Object.assign(document.createElement("button"), {type: "button", textContent: text, onclick: act}));
+    for (const [textContent, onclick] of [["CSV", () => csv(figure)], ["PNG", image("png")], ["SVG", image("svg")]])
+      save.append(make("button", {type: "button", textContent, onclick}));
     bar.append(save);
     return bar;
   }
 
   async function start() {
     const bytes = Uint8Array.from(atob(document.getElementById("plotly-gzip").textContent), char => char.charCodeAt(0));
-    const text = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
-    const script = Object.assign(document.createElement("script"), {textContent: text, nonce: document.getElementById("oelm-page").nonce});
-    document.head.append(script);
+    const textContent = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+    document.head.append(make("script", {textContent, nonce: document.getElementById("oelm-page").nonce}));
     for (const box of document.querySelectorAll(".figure")) {
-      const figure = figures[box.dataset.figure], meta = figure.layout.meta ?? {};
-      Object.assign(figure, {state: meta.state ?? {}, controls: meta.controls ?? [], file: `figure-${Number(box.dataset.figure) + 1}`});
+      const figure = figures[box.dataset.figure], {state = {}, controls: wanted = []} = figure.layout.meta ?? {};
+      Object.assign(figure, {state, controls: wanted, place: make("div"), file: `figure-${Number(box.dataset.figure) + 1}`});
       figure.config = {...figure.config, displaylogo: false, showSendToCloud: false, responsive: true};
-      figure.place = document.createElement("div");
       box.append(controls(figure), figure.place);
       await draw(figure);
     }
-    const all = print => figures.forEach(figure => figure.place && draw(figure, print));
+    const all = print => figures.forEach(figure => draw(figure, print));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => all(false));
     addEventListener("beforeprint", () => all(true));
     addEventListener("afterprint", () => all(false));
     document.documentElement.dataset.ready = "true";
   }
-  start();
+  start().catch(error => document.querySelectorAll(".figure").forEach(
+    box => box.prepend(`The figure cannot be drawn (${error.message}); a browser of 2023 or later is needed.`)));
 })();
