@@ -17,18 +17,7 @@ RECORDED = "recorded in the log (other code)"
 IDENTITY = ["source", "variant", "run", "id", "arm", "corpus", "tokenizer", "seed"]
 LOSSES = ["best_val_loss", "final_val_loss", "final_test_loss", "final_bits_per_byte", "subset_error"]
 NUMBERS = [*LOSSES, "wall_seconds", "mean_step_seconds", "steps", "tokens", "epochs"]
-OTHERS = [
-    "path",
-    "state",
-    "reason",
-    "experiment",
-    "config",
-    "max_steps",
-    "train_loss",
-    "eta_seconds",
-    "started",
-    "finished",
-]
+OTHERS = "path state reason experiment config max_steps train_loss eta_seconds started finished".split()
 COLUMNS = [*IDENTITY, *OTHERS, *NUMBERS, "parameters", "frozen", "timing"]
 """`variant` is the run folder's parent: one arm's repeats. `experiment` is an Experiment, `config` the config.yaml."""
 
@@ -39,8 +28,16 @@ def load_runs(exps: list[str] | str | None = None, outputs: Path | str | None = 
     Args:
         exps: Experiment ids or globs, as a list or as text parted by spaces or commas; default all.
         outputs: Folder of the run folders; default config.outputs_dir().
+
+    Raises:
+        UserError: No run and no experiment matches one of `exps`.
     """
-    return _frame([_row(path) for path in records.find_runs(outputs, exps)])
+    paths = records.find_runs(outputs, exps)
+    ids = [*experiment_ids(), *(path.parent.name.split("_")[0] for path in paths)]
+    for pattern in _patterns(exps):
+        if not fnmatch.filter(ids, pattern):
+            raise UserError(f"exps: {pattern!r} matches no experiment; allowed: {', '.join(experiment_ids())}")
+    return _frame([_row(path) for path in paths])
 
 
 def phase3() -> dict[str, Any]:
@@ -90,8 +87,11 @@ def load_metrics(runs: pd.DataFrame) -> pd.DataFrame:
 
 def select(exps: list[str] | str | None) -> list[str]:
     """Known experiment ids that match ids or globs; default all."""
-    patterns = exps.replace(",", " ").split() if isinstance(exps, str) else exps or ["*"]
-    return [exp for exp in experiment_ids() if any(fnmatch.fnmatch(exp, pattern) for pattern in patterns)]
+    return [exp for exp in experiment_ids() if any(fnmatch.fnmatch(exp, pattern) for pattern in _patterns(exps))]
+
+
+def _patterns(exps: list[str] | str | None) -> list[str]:
+    return exps.replace(",", " ").split() if isinstance(exps, str) else exps or ["*"]
 
 
 class Pair(NamedTuple):
@@ -125,7 +125,12 @@ def pairs(runs: pd.DataFrame, baseline: str | None = None) -> list[Pair]:
 
     Args:
         baseline: Experiment id or run folder; where it does not fit, and by default, each experiment's compare_to.
+
+    Raises:
+        UserError: `baseline` is neither a known experiment nor a run folder of `runs`.
     """
+    if baseline and not (runs["variant"] == baseline).any():
+        load_config(baseline)
     groups = runs[runs["experiment"].notna()].groupby(["source", "variant"], sort=False)
     variants = [(rows.iloc[0], rows) for _, rows in groups]
     found = []
@@ -182,16 +187,10 @@ def _row(path: Path) -> dict[str, Any]:
         except (UserError, KeyError, TypeError) as error:
             reasons.append(str(error) if isinstance(error, UserError) else f"config.yaml: {error} is missing or wrong")
     row["state"] = "done" if summary else records.state(path) if not reasons else "unreadable"
-    row |= {key: _number(summary.get(key)) for key in NUMBERS}
-    row |= {
-        "steps": row["steps"] if summary else _number(status.get("step")),
-        "train_loss": _number(status.get("train_loss")),
-    }
-    row |= {
-        "eta_seconds": status.get("eta_seconds"),
-        "started": plain.get("created"),
-        "finished": summary.get("finished"),
-    }
+    row |= {key: _number(summary.get(key)) for key in NUMBERS} | {"train_loss": _number(status.get("train_loss"))}
+    if not summary:
+        row |= {"steps": _number(status.get("step")), "eta_seconds": status.get("eta_seconds")}
+    row |= {"started": plain.get("created"), "finished": summary.get("finished")}
     row |= {"parameters": plain.get("parameters"), "frozen": summary.get("frozen"), "timing": read(records.read_timing)}
     return row | {"reason": "; ".join(reasons) or _reason(row, status)}
 

@@ -303,6 +303,14 @@ def test_an_empty_outputs_folder_gives_empty_tables(tmp_path):
     assert all(len(table) == 0 for name, table in found.items() if name != "matrix")
 
 
+def test_a_mistyped_experiment_or_baseline_is_one_line(demo):
+    with pytest.raises(UserError, match=r"exps: 'DMO-01' matches no experiment; allowed: DEMO-01"):
+        tables.load_runs("DEMO-02, DMO-01", demo)
+    with pytest.raises(UserError, match=r"no experiment 'DEMO-09' \(did you mean DEMO-0"):
+        tables.verdicts(tables.load_runs(outputs=demo), "DEMO-09")
+    assert len(tables.load_runs(["GPT-01"], demo)) == 0
+
+
 def test_strings_from_files_are_escaped(tmp_path):
     path = make_run(tmp_path, "DEMO-01", state="failed", done=0.1)
     status = json.loads((path / "status.json").read_text())
