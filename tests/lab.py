@@ -1,0 +1,75 @@
+"""A real JupyterLab on loopback, driven by Chromium."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from oelm_lib.config import ROOT
+from tests.browser import open_browser
+
+START_SECONDS = 90
+RUN_SECONDS = 240
+
+
+@contextlib.contextmanager
+def open_lab(folder: Path, notebook: str, **environment: str):
+    """Yield a page with a copy of notebooks/<notebook>.ipynb open in JupyterLab.
+
+    Args:
+        folder: A fresh folder: Lab saves what it runs, so it gets a copy.
+        environment: Variables of the server and its kernels, e.g. OELM_OUTPUTS.
+    """
+    copies = folder / "notebooks"
+    copies.mkdir()
+    shutil.copy(ROOT / "notebooks" / f"{notebook}.ipynb", copies)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--allow-root"]
+    command += [f"--ServerApp.root_dir={copies}", "--IdentityProvider.token=lab-test", "--LabApp.news_url="]
+    isolated = {f"JUPYTER_{name}_DIR": str(folder / name) for name in ("CONFIG", "DATA", "RUNTIME")}
+    with open(folder / "lab.log", "wb") as log:
+        server = subprocess.Popen(
+            command, stdout=log, stderr=log, env=os.environ | isolated | environment, start_new_session=True
+        )
+    try:
+        _wait(f"{address}/api?token=lab-test", server, folder / "lab.log")
+        with open_browser(folder / "profile", offline=False, viewport={"width": 1400, "height": 1000}) as context:
+            page = context.new_page()
+            page.goto(f"{address}/lab/tree/{notebook}.ipynb?token=lab-test")
+            page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=1000 * START_SECONDS)
+            yield page
+    finally:
+        server.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(20)
+        server.kill()
+
+
+def run_all(page) -> None:
+    """Run all cells from the menu and wait until the last one has ended."""
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click()
+    page.wait_for_function(
+        """() => {
+            const prompts = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')];
+            return prompts.length && prompts.every(p => /\\[\\d+\\]/.test(p.textContent));
+        }""",
+        timeout=1000 * RUN_SECONDS,
+    )
+
+
+def _wait(url: str, server: subprocess.Popen, log: Path) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end and server.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):
+            return
+        time.sleep(0.3)
+    raise AssertionError(f"JupyterLab did not start: {log.read_text()[-2000:]}")

@@ -1,0 +1,120 @@
+"""The notebooks as users run them: bare papermill, oelm run, a real JupyterLab."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from oelm_lib import runs
+from oelm_lib.config import ROOT
+from oelm_lib.launch.notebook import as_text
+from tests.conftest import TINY_RUN
+from tests.lab import open_lab, run_all
+
+pytestmark = pytest.mark.slow
+BIN = Path(sys.executable).parent
+OVERRIDES = as_text(TINY_RUN)
+
+
+@pytest.fixture
+def call(stories, tmp_path):
+    """A function that runs a command of the environment from the root of the checkout."""
+    environment = os.environ | {"OELM_DATA": str(stories), "OELM_OUTPUTS": str(tmp_path / "outputs")}
+
+    def run(*command):
+        return subprocess.run(
+            [BIN / command[0], *command[1:]], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300
+        )
+
+    return run
+
+
+def papermill(call, out, *parameters):
+    return call("papermill", "notebooks/train.ipynb", str(out), "--no-progress-bar", *parameters)
+
+
+def test_bare_papermill_trains_and_any_copy_becomes_a_page(call, tmp_path):
+    out = tmp_path / "out.ipynb"
+    done = papermill(call, out, "-p", "exp", "DEMO-02", "-p", "overrides", OVERRIDES)
+    assert done.returncode == 0, done.stderr
+    outputs = [output for cell in nbformat.read(out, 4).cells for output in cell.get("outputs", [])]
+    kinds = [kind for output in outputs for kind in output.get("data", {})]
+    assert "application/vnd.plotly.v1+json" in kinds
+    text = "".join(str(output.get("data", {}).get("text/html", "")) for output in outputs)
+    assert "Rehearsal, not DEMO-02" in text
+    assert "oelm report" in text
+    (run,) = runs.find_runs(tmp_path / "outputs")
+    assert runs.state(run) == "done"
+    page = call("oelm", "report", str(out))
+    assert page.returncode == 0, page.stderr
+    assert "Rehearsal, not DEMO-02" in out.with_suffix(".html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        (["-p", "exp", "2"], "UserError: exp = 2 is not an experiment id such as GPT-02"),
+        (["-p", "exp", "GPT-99"], "UserError: no experiment 'GPT-99'"),
+        (["-p", "overrides", "model.num_heads=7"], "num_heads = 7 does not divide d_model = 64; use 1, 2, 4, 8"),
+        (["-p", "overrides", "model.vocab_size=50"], "UserError: model.vocab_size = 50, but stories prepared with"),
+    ],
+)
+def test_a_mistake_is_papermills_last_line_and_leaves_no_run(call, tmp_path, parameters, message):
+    done = papermill(call, tmp_path / "out.ipynb", *parameters)
+    assert done.returncode == 1
+    assert message in done.stderr.strip().splitlines()[-1]
+    assert runs.find_runs(tmp_path / "outputs") == []
+
+
+def test_oelm_run_leaves_notebook_and_page_and_the_second_time_only_shows(call, tmp_path):
+    command = ["oelm", "run", "DEMO-01", "--seed", "3"]
+    command += [part for key, value in TINY_RUN.items() for part in ("--set", as_text({key: value}))]
+    first = call(*command)
+    assert first.returncode == 0, first.stderr
+    (run,) = runs.find_runs(tmp_path / "outputs")
+    assert {"train.ipynb", "train.html", "notebook.log"} <= {path.name for path in run.iterdir()}
+    before = (run / "train.ipynb").stat().st_mtime_ns
+    second = call(*command)
+    assert (second.returncode, "is done" in second.stdout) == (0, True)
+    assert (run / "train.ipynb").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "GPT-99"], "no experiment 'GPT-99'"),
+        (["run", "DEMO-01", "--set", "optim.lr=1"], "unknown key optim.lr (did you mean optim.learning_rate?)"),
+        (["run", "DEMO-01", "--seeds", "1,x"], "--seeds '1,x' should be whole numbers"),
+        (["run"], "no experiment named"),
+        (["report", "missing.ipynb"], "missing.ipynb"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(call, arguments, message):
+    done = call("oelm", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_two_runs_at_a_time_go_through_the_queue(call, tmp_path):
+    settings = [part for key, value in TINY_RUN.items() for part in ("--set", as_text({key: value}))]
+    done = call("oelm", "run", "DEMO-01", "DEMO-02", "--seeds", "1,2", "--workers", "2", *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = runs.find_runs(tmp_path / "outputs")
+    assert [runs.state(run) for run in found] == ["done"] * 4
+    assert done.stdout.count(": done in") == 4
+
+
+def test_train_runs_in_a_real_jupyterlab_with_its_defaults(tmp_path, stories):
+    environment = {"OELM_DATA": str(tmp_path / "data"), "OELM_OUTPUTS": str(tmp_path / "outputs")}
+    with open_lab(tmp_path, "train", **environment) as page:
+        run_all(page)
+        page.wait_for_selector(".js-plotly-plot .main-svg", timeout=30_000)
+        page.screenshot(path=tmp_path / "lab.png")
+        assert page.get_by_text("Error", exact=False).count() == 0
+    (run,) = runs.find_runs(tmp_path / "outputs")
+    assert runs.read_config(run)["label"] == "Stories, OELM-Freeze"
+    assert runs.state(run) == "done"
