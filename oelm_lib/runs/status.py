@@ -1,7 +1,7 @@
-"""What a run says of itself while it goes: heartbeat, progress line, ETA, time budget."""
+"""What a run says of itself while it goes: heartbeat, progress line, time budget."""
 
 import contextlib
-import statistics
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ class Status:
     def __init__(self, path: Path, **fields: Any):
         self._path = path / "status.json"
         self._fields = {"error": None, "eta_seconds": None, "evals": [], "best": None, "warnings": []} | fields
-        self._fields |= this_process() | {"started": time.time()}
+        self._fields |= this_process() | {"started": time.time(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="heartbeat")
@@ -81,22 +81,6 @@ class Budget:
     def to_dict(self) -> dict[str, float]:
         """Seconds by phase; `other` closes the sum to the wall time."""
         return self.spent | {"other": max(self.seconds - sum(self.spent.values()), 0.0)}
-
-
-def eta(remaining_steps: int, step_seconds: list[float], remaining_costs: float) -> tuple[float, float] | None:
-    """Seconds left, as a range (low, high).
-
-    Args:
-        step_seconds: Seconds per step of the recent log intervals.
-        remaining_costs: Seconds of evaluations, saves and the final evaluation still to come.
-    """
-    if not step_seconds:
-        return None
-    if len(step_seconds) == 1:
-        low = high = step_seconds[0]
-    else:
-        low, _, high = statistics.quantiles(step_seconds, n=4, method="inclusive")
-    return 0.97 * remaining_steps * low + remaining_costs, 1.03 * remaining_steps * high + remaining_costs
 
 
 def format_duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ from oelm_lib.files import replacing, write_json
 from oelm_lib.runs.folder import Run, now
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.reading import read_metrics
-from oelm_lib.runs.status import eta, format_eta
+from oelm_lib.runs.status import format_eta
 from oelm_lib.runs.summary import Summary
 from oelm_lib.runs.timing import timing_stats
 from oelm_lib.training import checkpoint
@@ -120,13 +120,15 @@ def _record(session: Session, loss: torch.Tensor, norm: torch.Tensor, rate: floa
         "seconds": session.budget.seconds,
     }
     session.recorder.train(session.step, mean, **fields)
-    left = eta(cfg.train.max_steps - session.step, list(session.recent), _remaining_costs(session))
+    left = session.forecast.left(session.step)
     session.status.update(
         write=False,
         step=session.step,
         train_loss=mean,
         steps_per_s=1 / step_seconds,
         eta_seconds=left,
+        memory_bytes=session.memory_bytes(),
+        budget=session.budget.to_dict(),
         **{key: fields[key] for key in ("tokens", "learning_rate", "tokens_per_s", "seconds")},
     )
     session.console.progress(
@@ -136,25 +138,11 @@ def _record(session: Session, loss: torch.Tensor, norm: torch.Tensor, rate: floa
     )
 
 
-def _remaining_costs(session: Session) -> float:
-    """Seconds that evaluations, saves and the end will still take, from what they took so far."""
-    cfg, spent = session.cfg, session.budget.spent
-    left = cfg.train.max_steps - session.step
-    # Until one is measured: an evaluation token costs about a third of a training token.
-    token_seconds = session.recent[-1] / (cfg.train.batch_size * cfg.model.max_seq_len) / 3
-    scored = len(session.subset) * cfg.model.max_seq_len
-    per_eval = spent["evaluation"] / len(session.evals) if session.evals else scored * token_seconds
-    evals = math.ceil(left / cfg.train.eval_interval)
-    saves = math.ceil(left / cfg.train.save_interval)
-    whole = 2 * per_eval * session.windows.windows / len(session.subset)
-    return evals * per_eval + saves * session.save_seconds + whole
-
-
 def _evaluate(session: Session) -> None:
     """Score the fixed subset; keep the best weights."""
     cfg, step = session.cfg, session.step
     session.status.update(state="evaluating", step=step)
-    before = session.budget.spent["evaluation"]
+    before, started = session.budget.spent["evaluation"], session.budget.seconds
     with session.budget("evaluation"):
         loss = mean_loss(token_losses(session.model, session.windows, session.subset))
     new_best = session.best is None or loss < session.best["loss"]
@@ -171,6 +159,7 @@ def _evaluate(session: Session) -> None:
     if new_best:
         session.best = {"step": step, "loss": loss}
         _save(session, "best.pt")
+    session.forecast.evaluation(session.budget.seconds - started)
     session.status.update(state="running", evals=session.evals, best=session.best)
     session.console.line(
         f"step {step:,}: val_loss {loss:.4f}, perplexity {perplexity(loss):.2f}{' (best so far)' if new_best else ''}"
@@ -183,7 +172,8 @@ def _save(session: Session, name: str = "latest.pt") -> None:
     before = session.budget.spent["saving"]
     with session.budget("saving"):
         session.saver.save(session.run.path / name, session.state(), keep_previous=name == "latest.pt")
-    session.save_seconds = session.budget.spent["saving"] - before
+    if name == "latest.pt":
+        session.forecast.save(session.budget.spent["saving"] - before)
     session.status.update(state="running")
 
 

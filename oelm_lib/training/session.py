@@ -3,10 +3,10 @@
 import signal
 import threading
 import time
-from collections import deque
 from types import TracebackType
 from typing import Any
 
+import psutil
 import torch
 
 from oelm_lib.config import Experiment
@@ -14,6 +14,7 @@ from oelm_lib.data.batches import Batches, EvalWindows
 from oelm_lib.errors import UserError
 from oelm_lib.model.gpt import GPT, parameter_counts
 from oelm_lib.runs.folder import Run
+from oelm_lib.runs.forecast import UNMEASURED, Forecast
 from oelm_lib.runs.metrics import Recorder
 from oelm_lib.runs.status import Budget, Status, format_duration
 from oelm_lib.seeds import named_seed
@@ -23,8 +24,6 @@ from oelm_lib.training.evaluation import frozen_digest
 from oelm_lib.training.optim import make_optimizer
 from oelm_lib.training.precision import device_name, resolve_device, resolve_precision
 
-RECENT = 20
-"""Log intervals that the ETA looks back on."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 SLOW_SECONDS = 600.0
 """A run projected to take longer than this on a CPU is announced."""
@@ -44,8 +43,6 @@ class Session:
         self.best: dict[str, Any] | None = None
         self.evals: list[list[float]] = []
         self.frozen: list[dict[str, Any]] = []
-        self.recent: deque[float] = deque(maxlen=RECENT)
-        self.save_seconds = 0.0
         self.stop_requested = False
         self._handlers: dict[int, Any] = {}
 
@@ -99,7 +96,8 @@ class Session:
             self.console.line(f"Warning: {text}")
         verb = "goes on from step" if restored else "starts at step"
         self.console.line(f"{run.name} {verb} {self.step:,} of {cfg.train.max_steps:,} on {device_name(self.device)}")
-        self._timed = self.step, self.budget.spent["step"]
+        self.forecast = self._forecast()
+        self._timed = self._clocks()
         self._listen()
         return self
 
@@ -143,11 +141,31 @@ class Session:
         return self.stop_requested or (self.run.path / "STOP").exists()
 
     def seconds_per_step(self) -> float:
-        """Seconds per step since the last call (or the start), added to `recent`."""
-        step, spent = self._timed
-        self._timed = self.step, self.budget.spent["step"]
-        self.recent.append((self._timed[1] - spent) / (self.step - step))
-        return self.recent[-1]
+        """Seconds per step, within steps, since the last call or the start; tells the forecast all that steps cost."""
+        step, within, everything = self._timed
+        self._timed = self._clocks()
+        steps = self.step - step
+        self.forecast.step((self._timed[2] - everything) / steps)
+        return (self._timed[1] - within) / steps
+
+    def memory_bytes(self) -> int:
+        """Most memory held on the GPU so far; on a CPU the process' resident memory."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_reserved(self.device)
+        return psutil.Process().memory_info().rss
+
+    def _clocks(self) -> tuple[int, float, float]:
+        """(step, seconds within steps, seconds of everything but evaluations and saves)."""
+        spent = self.budget.spent
+        return self.step, spent["step"], self.budget.seconds - spent["evaluation"] - spent["saving"]
+
+    def _forecast(self) -> Forecast:
+        """A forecast that starts from what the run's earlier sessions measured."""
+        cfg, spent = self.cfg, self.budget.spent
+        eval_steps = UNMEASURED * len(self.subset) / cfg.train.batch_size
+        if self.evals and spent["step"]:
+            eval_steps = spent["evaluation"] / len(self.evals) * self.step / spent["step"]
+        return Forecast(cfg.train, cfg.machine.log_interval, eval_steps, 2 * self.windows.windows / len(self.subset))
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])

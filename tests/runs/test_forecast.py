@@ -1,0 +1,80 @@
+"""Timelines replayed: what the forecast says at every log point, against what the run then took."""
+
+import numpy as np
+import pytest
+
+from oelm_lib import config
+from oelm_lib.runs.forecast import UNMEASURED, Forecast, _still_to_come
+
+LOG = 10
+STEP_SECONDS = 0.09
+"""As in the log."""
+
+
+def replay(cfg, eval_seconds, slower=lambda step: 1.0, noise=0.05, final_evals=20.0):
+    """(share of the run's time gone, predicted middle, low, high, truth) at every log point of a made-up run."""
+    random, train = np.random.default_rng(0), cfg.train
+    step_tokens = train.batch_size * cfg.model.max_seq_len
+    forecast = Forecast(train, LOG, UNMEASURED * train.eval_tokens / step_tokens, final_evals)
+    clock, said = 0.0, []
+    for step in range(LOG, train.max_steps + 1, LOG):
+        factor = slower(step)
+        seconds = STEP_SECONDS * factor * random.lognormal(0, noise)
+        clock += LOG * seconds
+        forecast.step(seconds)
+        said.append((clock, *forecast.left(step)))
+        if step % train.eval_interval == 0:
+            seconds = eval_seconds * factor * random.lognormal(0, noise)
+            clock += seconds
+            forecast.evaluation(seconds)
+        if step % train.save_interval == 0:
+            clock += 1.5
+            forecast.save(1.5)
+    end = clock + final_evals * eval_seconds * slower(train.max_steps)
+    at, low, high = np.array(said).T
+    return at / end, (low + high) / 2, low, high, end - at
+
+
+@pytest.fixture
+def cfg():
+    return config.load_config("GPT-02", "train.max_steps=20000 train.eval_interval=200 train.save_interval=1000")
+
+
+# The log's own share: an evaluation every 1,000 steps took as long as 818 steps.
+@pytest.mark.parametrize("eval_share", [0.03, 0.45])
+def test_a_steady_run_is_foretold_within_ten_per_cent_from_a_twentieth_on(cfg, eval_share):
+    eval_seconds = cfg.train.eval_interval * STEP_SECONDS * eval_share / (1 - eval_share)
+    gone, middle, low, high, truth = replay(cfg, eval_seconds)
+    from_here = gone >= 0.05
+    assert np.abs(middle / truth - 1)[from_here].max() < 0.10
+    inside = (low <= truth) & (truth <= high)
+    assert inside[from_here].mean() > 0.5
+
+
+def test_a_slowdown_half_way_is_made_good_within_a_twentieth_of_the_run(cfg):
+    half = cfg.train.max_steps // 2
+    gone, middle, *_, truth = replay(cfg, 10.0, slower=lambda step: 1.0 if step <= half else 2.0)
+    wrong = np.abs(middle / truth - 1)
+    slow_from = gone[half // LOG]
+    assert wrong[(gone > 0.05) & (gone < slow_from)].min() > 0.2  # no one can know before
+    assert wrong[gone > slow_from + 0.05].max() < 0.10
+
+
+def test_a_short_run_is_foretold_too():
+    cfg = config.load_config("DEMO-02")
+    gone, middle, *_, truth = replay(cfg, 1.0)
+    assert np.abs(middle / truth - 1)[gone > 0.15].max() < 0.10  # its first evaluation comes at a tenth
+
+
+def test_nothing_is_said_before_a_step_is_measured(cfg):
+    forecast = Forecast(cfg.train, LOG, 1.0, 1.0)
+    assert forecast.left(0) is None
+    forecast.evaluation(3.0)  # before any step it cannot be counted in steps
+    forecast.step(0.1)
+    low, high = forecast.left(cfg.train.max_steps)
+    assert low == high == pytest.approx(2 * 0.1)  # the last evaluation and the final one, at the first guess
+
+
+def test_what_is_still_to_come_counts_this_step_and_the_end():
+    assert [_still_to_come(step, 25, 10) for step in (1, 9, 10, 11, 20, 21, 25)] == [3, 3, 3, 2, 2, 1, 1]
+    assert [_still_to_come(step, 20, 10) for step in (1, 10, 11, 20)] == [2, 2, 1, 1]
