@@ -1,0 +1,85 @@
+import json
+
+import numpy as np
+import pytest
+
+from oelm_lib.config import load_config
+from oelm_lib.data.corpus import checksum, open_corpus, open_test
+from oelm_lib.data.prepare import prepare
+from oelm_lib.errors import UserError
+
+from .conftest import STORIES
+
+
+@pytest.fixture
+def corpus(source):
+    return prepare("tinystories-sample", source(train=STORIES, validation=STORIES), echo=lambda line: None)
+
+
+def test_open_reads_what_prepare_wrote(corpus):
+    again = open_corpus("tinystories-sample", "gpt2")
+    assert again == corpus
+    assert again.tokens("val").dtype == np.uint16
+    assert len(again.tokens("train")) == again.manifest["splits"]["train"]["tokens"]
+
+
+def test_training_cannot_open_test(corpus):
+    with pytest.raises(ValueError, match="training reads train and val only"):
+        corpus.tokens("test")
+    (corpus.path / "test.bin").write_bytes(b"not even read when the corpus is opened")
+    assert open_corpus("tinystories-sample", "gpt2") == corpus
+    with pytest.raises(UserError, match=r"test.bin: has 39 bytes"):
+        open_test(corpus)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda manifest: manifest | {"sample": False},
+        lambda manifest: manifest | {"format": 2},
+        lambda manifest: manifest | {"checksum": "0"},
+        lambda manifest: {key: value for key, value in manifest.items() if key != "splits"},
+        lambda manifest: [],
+        lambda manifest: (edited := manifest | {"corpus": "tinystories"}) | {"checksum": checksum(edited)},
+    ],
+)
+def test_edited_manifest(corpus, edit):
+    path = corpus.path / "manifest.json"
+    path.write_text(json.dumps(edit(json.loads(path.read_text()))))
+    with pytest.raises(
+        UserError, match=r"manifest.json: is not what .* wrote .*; delete .* and run `oelm data prepare"
+    ):
+        open_corpus("tinystories-sample", "gpt2")
+
+
+def test_manifest_that_is_not_json(corpus):
+    (corpus.path / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match=r"manifest.json: is not what"):
+        open_corpus("tinystories-sample", "gpt2")
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_changed_tokens(corpus, split):
+    file = corpus.path / f"{split}.bin"
+    content = bytearray(file.read_bytes())
+    content[10] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{split}.bin: its SHA-256 is not the manifest's; delete"):
+        open_corpus("tinystories-sample", "gpt2")
+    file.write_bytes(content[:-2])
+    with pytest.raises(UserError, match=rf"{split}.bin: has \d+ bytes, the manifest says"):
+        open_corpus("tinystories-sample", "gpt2")
+
+
+@pytest.mark.parametrize(("exp", "demo"), [("GPT-01", "DEMO-01"), ("GPT-05", "DEMO-02"), ("GPT-03", "DEMO-03")])
+def test_without_hub_the_ways_on_are_named(monkeypatch, exp, demo):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    cfg = load_config(exp)
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set") as caught:
+        open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
+    message = str(caught.value)
+    assert f"`oelm data prepare {cfg.data.corpus} --tokenizer gpt2 --source FOLDER`" in message
+    assert f"`oelm run {exp} --set data.corpus=stories --set train.max_steps=10`" in message
+    assert message.endswith(f"`oelm run {demo}`") and "\n" not in message
