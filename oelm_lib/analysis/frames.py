@@ -197,14 +197,16 @@ def _row(path: Path) -> dict[str, Any]:
 
 def _reason(row: dict[str, Any], status: dict[str, Any]) -> str:
     """Why a readable run is not compared, or ""."""
-    where = f"step {row['steps']:,.0f} of {row['max_steps']:,}" if row.get("max_steps") and row["steps"] >= 0 else ""
+    where = (
+        f" at step {row['steps']:,.0f} of {row['max_steps']:,}" if row.get("max_steps") and row["steps"] >= 0 else ""
+    )
     if row["state"] == "done":
         return "" if math.isfinite(row["final_val_loss"]) else "final_val_loss is missing or not a number"
     if row["state"] == "failed":
         return f"failed: {status.get('error')}"
     if row["state"] in ("dead", "stopped"):
-        return f"{row['state']} at {where}; the same command goes on"
-    return "nothing in it yet" if row["state"] == "empty" else f"{row['state']}, {where}"
+        return f"{row['state']}{where}; the same command goes on"
+    return "nothing in it yet" if row["state"] == "empty" else f"{row['state']}{where}"
 
 
 def identity(experiment: Experiment) -> dict[str, Any]:

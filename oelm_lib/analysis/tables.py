@@ -90,9 +90,10 @@ def _sentence(row: dict[str, Any], margin: float) -> str:
         return f"not compared, {row['reason']}"
     holm = f" (Holm over {row['arms']} arms)" if row["arms"] > 1 else ""
     interval = "no interval" if row["n"] < 2 else f"95 % CI {percent(row['low'])} to {percent(row['high'])}{holm}"
+    documents = f", SE over documents {row['document_error']:.4f} nats" if math.isfinite(row["document_error"]) else ""
     equivalent = f"; equivalent within {100 * margin:g} %" if row["equivalent"] else ""
     return (
-        f"{percent(row['gap'])} perplexity vs {row['baseline']} ({row['nats']:+.4f} nats), {interval},"
+        f"{percent(row['gap'])} perplexity vs {row['baseline']} ({row['nats']:+.4f} nats), {interval}{documents},"
         f" n = {row['n']}, criterion <= {100 * (row['criterion'] - 1):+g} %: {row['verdict']}{equivalent}"
     )
 

@@ -124,6 +124,7 @@ def _facts(outputs: Path | str | None) -> dict[str, Any]:
         "measured": started,
         "folders": folders,
         "sections": [section for section in sections if section["arms"]],
+        "printed": _printed(log["printed"]),
         "cross": [rows for rows in groups if len(rows) > 1],
         "todo": {
             "never": [experiment.id for experiment in known if experiment.id not in set(measured["id"])],
@@ -157,6 +158,21 @@ def _section(runs: pd.DataFrame) -> dict[str, Any]:
         "verdicts": verdicts,
         "ablation": tables.ablation(runs).to_dict("records"),
     }
+
+
+def _printed(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Gaps as the log printed them beside what its numbers give; those of unequal steps, at a step both reached."""
+    runs = tables.recorded()
+    losses, metrics = runs.set_index("id")["final_val_loss"], tables.load_metrics(runs)
+    found = []
+    for claim in claims:
+        first, second = claim["first"], claim["second"]
+        row = {"gap": statistics.gap(losses[second] - losses[first]), "step": None}
+        if "steps" in claim:
+            table = tables.matched(runs[runs["id"].isin([first, second])], metrics, at=claim["steps"])
+            row = table[table["n"] > 0].iloc[0][["gap", "step"]].to_dict()
+        found.append(claim | row)
+    return found
 
 
 def _launch(run: dict[str, Any]) -> dict[str, Any]:

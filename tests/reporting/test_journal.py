@@ -3,6 +3,7 @@ import json
 import math
 import re
 
+import numpy as np
 import pytest
 import yaml
 
@@ -93,8 +94,14 @@ def test_every_number_comes_from_a_file(tmp_path, language):
     ]
     epochs = [tokens / size for tokens in epochs for size in log["train_tokens"].values()]
     gaps = [math.expm1(losses[1] - losses[0]) for losses, _ in groups]
+    curves = [
+        np.array([[e["step"], e["loss"]] for e in log["experiments"][exp]["evaluations"]])
+        for exp in ("GPT-01", "GPT-02")
+    ]
+    losses = [[np.interp(np.log(at), np.log(c[:, 0]), c[:, 1]) for c in curves] for at in (20000, 59000)]
+    interim = [100 * math.expm1(second - first) for first, second in losses]
     counts = [len(experiments), 0, 1, 3, 100 * (log["criterion"] - 1), 100 * (max(gaps) - min(gaps))]  # n and n wanted
-    pool = files + derived(groups) + epochs + counts
+    pool = files + derived(groups) + epochs + interim + counts
     text = journal(tmp_path, language)
     numbers = set(NUMBER.findall(text))
     strangers = [number for number in numbers if not near(number, pool)]
