@@ -1,5 +1,6 @@
 """The `oelm` command: thin; every subcommand imports what it needs when it is called."""
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,47 @@ def report(target: str) -> None:
     from oelm_lib.reporting.html import report as make_report
 
     click.echo(make_report(target))
+
+
+@main.command()
+@click.argument("exps", nargs=-1, metavar="[ID...]")
+@click.option("--watch", is_flag=True, help="Look again every two seconds until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Rows for a program.")
+def status(exps: tuple[str, ...], watch: bool, as_json: bool) -> None:
+    """Show where every run stands: from files alone, so over ssh too."""
+    import json
+    import shutil
+    import time
+
+    from oelm_lib.files import finite
+    from oelm_lib.runs.overview import overview, table
+
+    if as_json:
+        click.echo(json.dumps(finite(overview(list(exps))), indent=1))
+        return
+    if not watch:
+        click.echo(table(overview(list(exps))))
+        return
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            width, height = shutil.get_terminal_size()
+            lines = table(overview(list(exps)), width).splitlines()
+            hidden = [f"... {len(lines) - height + 2} more"] if len(lines) >= height else []
+            click.echo("\033[H\033[J" + "\n".join([*lines[: height - 1 - len(hidden)], *hidden]))
+            time.sleep(2)
+
+
+@main.command()
+@click.argument("name", metavar="RUN")
+@click.option("-f", "--follow", is_flag=True, help="Show new lines until the run ends.")
+@click.option("-n", "--lines", type=click.IntRange(0), default=20, help="Lines to begin with (default 20).")
+def logs(name: str, follow: bool, lines: int) -> None:
+    """Show a run's log; RUN is an ID, ID/seed<k> or a run folder."""
+    from oelm_lib.runs.logs import find_run, log_lines
+
+    with contextlib.suppress(KeyboardInterrupt):
+        for line in log_lines(find_run(name), lines, follow):
+            click.echo(line)
 
 
 @main.group()
