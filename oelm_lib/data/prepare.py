@@ -19,14 +19,14 @@ from oelm_lib.data.sources import HubError, Source, open_source
 from oelm_lib.data.spec import SAMPLE, CorpusSpec, bpe_size, corpus_names, load_spec
 from oelm_lib.data.tokenizer import (
     TOKENIZER_FILE,
-    BpeTokenizer,
-    Gpt2Tokenizer,
     Tokenizer,
+    bpe_tokenizer,
+    gpt2_tokenizer,
     load_tokenizer,
     train_bpe,
 )
 from oelm_lib.errors import UserError
-from oelm_lib.files import sha256_file, write_json
+from oelm_lib.files import sha256_file, write_json, write_text
 
 if TYPE_CHECKING:
     import pandas
@@ -145,7 +145,13 @@ def _held(folder: Path, wait: bool, echo: Callable[[str], None]) -> Iterator[Non
 
 def _make(spec: CorpusSpec, source: Source, tokenizer: str, part: Path, echo: Callable[[str], None]) -> None:
     """Write token files, tokenizer and manifest into `part`."""
-    encoder = _tokenizer(spec, source, tokenizer, echo)
+    trained = part / TOKENIZER_FILE
+    if tokenizer == "gpt2":
+        encoder = gpt2_tokenizer()
+    else:
+        echo(f"{spec.name}: training {tokenizer}")
+        write_text(trained, _train(spec, source, tokenizer))
+        encoder = bpe_tokenizer(trained.read_text(encoding="utf-8"))
     eot = encoder.eot if spec.end_of_text else None
     encoded = {}
     for split in spec.source_splits:
@@ -158,9 +164,6 @@ def _make(spec: CorpusSpec, source: Source, tokenizer: str, part: Path, echo: Ca
             raise UserError(f"{spec.name}: the {split} split would be empty; the source needs more documents")
     for documents in encoded.values():
         documents.path.unlink()
-    trained = isinstance(encoder, BpeTokenizer)
-    if trained:
-        encoder.save(part)
     manifest = {
         "format": FORMAT,
         "corpus": spec.name,
@@ -174,8 +177,8 @@ def _make(spec: CorpusSpec, source: Source, tokenizer: str, part: Path, echo: Ca
         "split_rules": spec.split_rules,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "splits": splits,
-        "tokenizer_file": TOKENIZER_FILE if trained else None,
-        "tokenizer_sha256": sha256_file(part / TOKENIZER_FILE) if trained else None,
+        "tokenizer_file": TOKENIZER_FILE if trained.is_file() else None,
+        "tokenizer_sha256": sha256_file(trained) if trained.is_file() else None,
     }
     write_json(part / MANIFEST, manifest | {"checksum": checksum(manifest)})
     for file in part.glob("*.bin"):
@@ -198,13 +201,10 @@ def _check_complete(spec: CorpusSpec, source: Source, split: str, tokens: int) -
     )
 
 
-def _tokenizer(spec: CorpusSpec, source: Source, tokenizer: str, echo: Callable[[str], None]) -> Tokenizer:
-    """GPT-2's, or one trained on the documents that become the train split."""
-    if tokenizer == "gpt2":
-        return Gpt2Tokenizer()
+def _train(spec: CorpusSpec, source: Source, tokenizer: str) -> str:
+    """The tokenizer.json of `bpe-<N>`, trained on the documents that become the train split."""
     if spec.validation == "tail":
         raise UserError(f"{spec.name}: is cut by GPT-2 tokens and made with gpt2 only; use another corpus or tokenizer")
-    echo(f"{spec.name}: training {tokenizer}")
     held_out: set[int] = set()
     if spec.validation == "permutation":
         held_out = set(_permutation(spec, sum(ends for _, ends in source.pieces("train")))[1].tolist())

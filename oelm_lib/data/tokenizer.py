@@ -6,9 +6,8 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,23 +27,23 @@ _GPT2_SHA256 = {
 }
 
 
-class Gpt2Tokenizer:
-    """GPT-2's byte-level BPE, the ids of tiktoken's `encode_ordinary`."""
+class Tokenizer:
+    """A byte-level BPE with GPT-2's word pattern; the last id is end-of-text, to which no text encodes.
 
-    vocab_size = 50257
-    eot = 50256
+    Args:
+        words: Token, a printable character for each byte -> id, in the order of the merges.
+    """
 
-    def __init__(self):
+    def __init__(self, words: dict[str, int]):
         import tiktoken
         from tiktoken_ext.openai_public import r50k_pat_str
 
-        # The ids are in encoder.json alone; vocab.bpe is checked because tiktoken, used beside us, reads both.
-        files = {name: read_gpt2_file(name) for name in _GPT2_SHA256}
         byte = _byte_of_character()
-        words = json.loads(files["encoder.json"])
-        ranks = {bytes(byte[sign] for sign in word): rank for word, rank in words.items() if word != END_OF_TEXT}
+        ranks = {bytes(byte[sign] for sign in word): rank for word, rank in words.items()}
+        self.eot = len(ranks)
+        self.vocab_size = len(ranks) + 1
         self._encoding = tiktoken.Encoding(
-            "gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: self.eot}
+            "oelm", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: self.eot}
         )
 
     def encode_documents(self, documents: Sequence[str]) -> list[np.ndarray]:
@@ -60,44 +59,36 @@ class Gpt2Tokenizer:
         return self.decode_bytes(ids).decode(errors="replace")
 
 
-class BpeTokenizer:
-    """A byte-level BPE of the `tokenizers` library; the last id is end-of-text, to which no text encodes."""
-
-    def __init__(self, library: Any, vocab_size: int):
-        self._library, self.vocab_size, self.eot = library, vocab_size, vocab_size - 1
-
-    def encode_documents(self, documents: Sequence[str]) -> list[np.ndarray]:
-        """uint16 ids of each document, no end-of-text added; a literal <|endoftext|> is ordinary text."""
-        return [np.array(item.ids, dtype=np.uint16) for item in self._library.encode_batch_fast(list(documents))]
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """Text of the ids; bytes that are not UTF-8 become U+FFFD."""
-        ids = [int(rank) for rank in ids]
-        ends = [-1, *(place for place, rank in enumerate(ids) if rank == self.eot), len(ids)]
-        return END_OF_TEXT.join(self._library.decode(ids[start + 1 : end]) for start, end in pairwise(ends))
-
-    def save(self, folder: Path) -> None:
-        """Write tokenizer.json."""
-        (folder / TOKENIZER_FILE).write_text(self._library.to_str(), encoding="utf-8")
-
-
-Tokenizer = Gpt2Tokenizer | BpeTokenizer
-
-
 def load_tokenizer(corpus: "Corpus") -> Tokenizer:
     """The tokenizer that the corpus was made with. Raises UserError where its file is missing or changed."""
     if corpus.tokenizer == "gpt2":
-        return Gpt2Tokenizer()
-    from tokenizers import Tokenizer as Library
-
+        return gpt2_tokenizer()
     path = corpus.path / TOKENIZER_FILE
     if not path.is_file() or sha256_file(path) != corpus.manifest["tokenizer_sha256"]:
         raise UserError(f"{path}: is missing or not what the manifest says; delete {corpus.path} and prepare it again")
-    return BpeTokenizer(Library.from_file(str(path)), corpus.vocab_size)
+    return bpe_tokenizer(path.read_text(encoding="utf-8"))
 
 
-def train_bpe(tokenizer: str, documents: Iterator[str]) -> BpeTokenizer:
-    """Train `bpe-<N>`: same text, same tokenizer. Raises UserError where the text is too small for N."""
+def gpt2_tokenizer() -> Tokenizer:
+    """GPT-2's tokenizer, the ids of tiktoken's `encode_ordinary`. Raises UserError; see read_gpt2_file."""
+    # The ids are in encoder.json alone; vocab.bpe is checked because tiktoken, used beside us, reads both.
+    files = {name: read_gpt2_file(name) for name in _GPT2_SHA256}
+    words = json.loads(files["encoder.json"])
+    del words[END_OF_TEXT]
+    return Tokenizer(words)
+
+
+def bpe_tokenizer(content: str) -> Tokenizer:
+    """The tokenizer in a tokenizer.json of the `tokenizers` library."""
+    return Tokenizer(json.loads(content)["model"]["vocab"])
+
+
+def train_bpe(tokenizer: str, documents: Iterator[str]) -> str:
+    """Train `bpe-<N>`; return its tokenizer.json, the same for the same text.
+
+    Raises:
+        UserError: The text is too small for N.
+    """
     from tokenizers import Tokenizer as Library
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -112,7 +103,7 @@ def train_bpe(tokenizer: str, documents: Iterator[str]) -> BpeTokenizer:
     found = library.get_vocab_size() + 1
     if found < size:
         raise UserError(f"tokenizer = {tokenizer}: the train split yields {found} tokens; use at most bpe-{found}")
-    return BpeTokenizer(library, size)
+    return library.to_str()
 
 
 def read_gpt2_file(name: str) -> bytes:

@@ -16,7 +16,7 @@ from oelm_lib.config import PARAMS
 from oelm_lib.data.corpus import MANIFEST, checksum, open_corpus, open_test
 from oelm_lib.data.prepare import _held, list_corpora, prepare, show
 from oelm_lib.data.spec import corpus_names, load_spec
-from oelm_lib.data.tokenizer import Gpt2Tokenizer, load_tokenizer
+from oelm_lib.data.tokenizer import gpt2_tokenizer, load_tokenizer
 from oelm_lib.errors import UserError
 
 from .conftest import STORIES
@@ -28,7 +28,7 @@ def quiet(line):
     """Take a line of progress."""
 
 
-gpt2 = functools.cache(Gpt2Tokenizer)
+gpt2 = functools.cache(gpt2_tokenizer)
 
 
 def _ids(texts):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from oelm_lib.data import readers
 from oelm_lib.data.readers import cut_documents, join_rows, read_rows
 from oelm_lib.data.spec import CorpusSpec
-from oelm_lib.data.tokenizer import Gpt2Tokenizer, train_bpe
+from oelm_lib.data.tokenizer import bpe_tokenizer, gpt2_tokenizer, train_bpe
 from oelm_lib.errors import UserError
 
 ROWS = CorpusSpec(name="x-sample", title="", about="", document="row")
@@ -30,7 +30,10 @@ def _documents(path, spec, strip=False):
 
 
 def test_pieces_encode_to_the_ids_of_the_whole():
-    gpt2, bpe = Gpt2Tokenizer(), train_bpe("bpe-270", iter(["some words, 12 words.\n\nmore  words\t\n"] * 9))
+    gpt2, bpe = (
+        gpt2_tokenizer(),
+        bpe_tokenizer(train_bpe("bpe-270", iter(["some words, 12 words.\n\nmore  words\t\n"] * 9))),
+    )
     alphabet = st.sampled_from("abc12.,'\t\n\r  \x0b\x1c\x1f\x85\u00a0\u2003\u3000é字<|endoftext|>")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(readers, "PIECE", 5)

@@ -5,12 +5,12 @@ import sys
 import numpy as np
 import pytest
 import tiktoken
-import tiktoken.registry
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
 from oelm_lib.data import tokenizer as module
-from oelm_lib.data.tokenizer import Gpt2Tokenizer, load_tokenizer, read_gpt2_file, train_bpe
+from oelm_lib.data.tokenizer import bpe_tokenizer, gpt2_tokenizer, load_tokenizer, read_gpt2_file, train_bpe
 from oelm_lib.errors import UserError
 
 TEXTS = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -34,12 +34,12 @@ def reference(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def gpt2():
-    return Gpt2Tokenizer()
+    return gpt2_tokenizer()
 
 
 @pytest.fixture(scope="module")
 def bpe():
-    return train_bpe("bpe-280", iter(WORDS))
+    return bpe_tokenizer(train_bpe("bpe-280", iter(WORDS)))
 
 
 @given(text=TEXTS)
@@ -63,12 +63,24 @@ def test_literal_end_of_text_is_ordinary_and_the_id_is_the_last(gpt2, bpe):
         assert tokenizer.decode([*ids, tokenizer.eot, *ids]) == "a<|endoftext|>b<|endoftext|>a<|endoftext|>b"
 
 
-def test_bpe_training_is_the_same_in_every_process(bpe):
-    program = (
-        f"from oelm_lib.data.tokenizer import train_bpe\nprint(train_bpe('bpe-280', iter({WORDS}))._library.to_str())"
-    )
+def test_bpe_encodes_as_the_library_does(stories):
+    content = (stories.path / "tokenizer.json").read_text()
+    library, tokenizer = tokenizers.Tokenizer.from_str(content), bpe_tokenizer(content)
+
+    @given(text=TEXTS)
+    def check(text):
+        assert tokenizer.encode_documents([text])[0].tolist() == library.encode(text).ids
+
+    check()
+    text = tokenizer.decode(stories.tokens("val"))
+    assert tokenizer.encode_documents([text])[0].tolist() == library.encode(text).ids
+    assert tokenizer.vocab_size == stories.vocab_size == library.get_vocab_size() + 1
+
+
+def test_bpe_training_is_the_same_in_every_process():
+    program = f"from oelm_lib.data.tokenizer import train_bpe\nprint(train_bpe('bpe-280', iter({WORDS})))"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == bpe._library.to_str()
+    assert run.stdout.strip() == train_bpe("bpe-280", iter(WORDS))
 
 
 def test_text_too_small_for_n_names_the_largest_n():
@@ -80,7 +92,7 @@ def test_wrong_vocabulary_file_is_named_and_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     _cache(tmp_path, {"vocab.bpe": b"mine"})
     with pytest.raises(UserError, match=r"is not GPT-2's vocab.bpe .*TIKTOKEN_CACHE_DIR"):
-        Gpt2Tokenizer()
+        gpt2_tokenizer()
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"mine"]
 
 
