@@ -229,6 +229,7 @@ def _config(cfg: Experiment, seed: int, corpus: dict, resolved: dict, experiment
     return {
         "format": 1,
         "kind": cfg.kind,
+        "label": cfg.label,
         "seed": seed,
         "experiment": plain,
         "overrides": dict(cfg.overrides),
