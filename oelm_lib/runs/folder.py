@@ -82,12 +82,14 @@ class Run:
 
     def _holder(self) -> dict[str, Any] | None:
         """The live writer named by lock.json, or None."""
-        file = self.path / "lock.json"
+        file, beat = self.path / "lock.json", 0.0
         try:
             holder, written = json.loads(file.read_text()), file.stat().st_mtime
-        except (FileNotFoundError, ValueError):
+            holder["since"]
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None
-        beat = (read_status(self) or {}).get("heartbeat") or 0
+        with contextlib.suppress(UserError, KeyError, TypeError, ValueError):  # a broken status says nothing
+            beat = float((read_status(self) or {})["heartbeat"])
         return holder if writer_alive(holder | {"heartbeat": max(beat, written)}) else None
 
     def write_config(self, resolved: dict[str, Any], parameters: dict[str, int]) -> None:
@@ -134,20 +136,20 @@ def open_run(cfg: Experiment, seed: int = 42, outputs: Path | str | None = None,
     check_fit(cfg, corpus)
     path = (Path(outputs) if outputs else config.outputs_dir()) / cfg.folder / f"seed{seed}"
     run = Run(cfg, seed, corpus, path)
-    if fresh and path.exists():
-        run.lock()
-        run.unlock()
-        os.rename(path, path.with_name(f"{path.name}.{datetime.datetime.now():%Y%m%d-%H%M%S}"))
-    if (path / "config.yaml").is_file():
-        _check_same(run)
-    if not run.finished:
-        try:
+    try:
+        if fresh and path.exists():
+            run.lock()
+            run.unlock()
+            os.rename(path, path.with_name(f"{path.name}.{datetime.datetime.now():%Y%m%d-%H%M%S}"))
+        if (path / "config.yaml").is_file():
+            _check_same(run)
+        if not run.finished:
             path.mkdir(parents=True, exist_ok=True)
             run.lock()
-        except OSError as error:
-            raise UserError(
-                f"{path}: cannot write here: {error.strerror}; free the disk, mend the rights or set OELM_OUTPUTS"
-            ) from None
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot write here: {error.strerror}; free the disk, mend the rights or set OELM_OUTPUTS"
+        ) from None
     return run
 
 
@@ -181,8 +183,8 @@ def _check_same(run: Run) -> None:
     shown = [f"{key} was {old}, is {new}" for key, (old, new) in differing.items()]
     if recorded["seed"] != run.seed:
         shown.append(f"seed was {recorded['seed']}, is {run.seed}")
-    if recorded["corpus"]["manifest_sha256"] != run.corpus.manifest_sha256:
-        shown.append(f"the corpus {run.corpus.name} was prepared anew since")
+    if recorded["corpus"].get("splits") != run.corpus.manifest["splits"]:
+        shown.append(f"the corpus {run.corpus.name} was prepared anew since, with other content")
     if shown:
         raise UserError(
             f"{run.path}: made with another config ({'; '.join(shown)}); go back to it, use overrides, or start anew"

@@ -1,5 +1,6 @@
 """Append-only files of a run: metrics.jsonl and training.log."""
 
+import contextlib
 import json
 import math
 import os
@@ -14,12 +15,14 @@ class AppendFile:
 
     Args:
         path: The file; made where missing.
-        length: Bytes to keep; a shorter file cannot be continued.
+        length: Bytes to keep; of a shorter file, its whole lines.
     """
 
     def __init__(self, path: Path, length: int):
         self._file = open(path, "ab")
-        self._file.truncate(min(length, path.stat().st_size))
+        kept = path.read_bytes()[:length].rfind(b"\n") + 1
+        self.is_short = kept < length
+        self._file.truncate(kept)
         self._file.seek(0, os.SEEK_END)
 
     @property
@@ -35,8 +38,9 @@ class AppendFile:
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; a line that a full disk refused stays torn and is cut when the run goes on."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 class Recorder:
@@ -75,6 +79,11 @@ class Recorder:
     def offsets(self) -> dict[str, int]:
         """Lengths in bytes by file name."""
         return {name: file.length for name, file in self._files.items()}
+
+    def lost(self) -> str | None:
+        """A warning where a file holds less than at the checkpoint."""
+        short = [name for name, file in self._files.items() if file.is_short]
+        return f"{' and '.join(short)}: shorter than at the checkpoint, the lines are lost" if short else None
 
     def close(self) -> None:
         """Close both files."""

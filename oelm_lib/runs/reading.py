@@ -16,8 +16,21 @@ from oelm_lib.errors import UserError
 
 FORMAT = 1
 STALE_SECONDS = 120.0
-"""A heartbeat older than this, seen from another host, means the run is dead."""
+"""A heartbeat older than this means that nothing writes any more; a lock on this host asks for the process too."""
 ACTIVE = ("running", "evaluating", "saving")
+CONFIG_KEYS = {
+    "kind": str,
+    "label": str,
+    "seed": int,
+    "experiment": dict,
+    "overrides": dict,
+    "code": dict,
+    "versions": dict,
+    "resolved": dict,
+    "corpus": dict,
+    "parameters": dict,
+}
+"""What config.yaml holds beside its format."""
 METRIC_COLUMNS = {
     "event": "string",
     "step": "int64",
@@ -54,11 +67,14 @@ def read_config(run: Any) -> dict[str, Any]:
         raise UserError(f"{folder(run)}: no config.yaml, so not a run that started; delete the folder or start the run")
     try:
         plain = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError):
+    except (yaml.YAMLError, ValueError, OSError):
         raise UserError(f"{path}: not readable as YAML; restore it or start the run afresh (--fresh)") from None
     found = plain.get("format") if isinstance(plain, dict) else None
     if found != FORMAT:
         raise UserError(f"{path}: format {found!r}; this version reads {FORMAT}; update the workbook")
+    wrong = [key for key, kind in CONFIG_KEYS.items() if not isinstance(plain.get(key), kind)]
+    if wrong:
+        raise UserError(f"{path}: {wrong[0]} is missing or broken; restore the file or start afresh (--fresh)")
     return plain
 
 
@@ -112,7 +128,7 @@ def state(run: Any) -> str:
     status = read_status(run)
     if status is None:
         return "empty"
-    if status.get("state") in ACTIVE and not writer_alive(status):
+    if status.get("state") in ACTIVE and not (writer_alive(status) and _fresh(status)):
         return "dead"
     return str(status.get("state"))
 
@@ -122,8 +138,7 @@ def writer_alive(record: dict[str, Any]) -> bool:
     if record.get("host") == socket.gethostname():
         started = process_start(record.get("pid"))
         return started is not None and started == record.get("process_start")
-    heartbeat = record.get("heartbeat")
-    return isinstance(heartbeat, int | float) and time.time() - heartbeat < STALE_SECONDS
+    return _fresh(record)
 
 
 def process_start(pid: Any) -> float | None:
@@ -155,6 +170,11 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise UserError(f"{path}: holds {type(value).__name__}, not an object; delete it")
     return value
+
+
+def _fresh(record: dict[str, Any]) -> bool:
+    heartbeat = record.get("heartbeat")
+    return isinstance(heartbeat, int | float) and time.time() - heartbeat < STALE_SECONDS
 
 
 def _is_row(line: bytes) -> bool:

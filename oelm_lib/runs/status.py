@@ -44,25 +44,27 @@ class Status:
 
     def _beat(self) -> None:
         while not self._stopped.wait(BEAT_SECONDS):
-            # A full disk must not end the run here: the trainer meets it at its next save and reports it.
-            with self._lock, contextlib.suppress(OSError):
+            with self._lock:
                 self._write()
 
     def _write(self) -> None:
-        write_json(self._path, self._fields | {"heartbeat": time.time()})
+        # A full or read-only disk must not end the run here: the trainer meets it at its next row or save, and says so.
+        with contextlib.suppress(OSError):
+            write_json(self._path, self._fields | {"heartbeat": time.time()})
 
 
 class Budget:
-    """Where the wall time goes: seconds by phase, continued after a resume.
+    """Where the wall time goes: seconds by phase, continued after a resume."""
 
-    Args:
-        spent: Seconds by phase of earlier sessions.
-        elapsed: Wall seconds of earlier sessions.
-    """
+    def __init__(self):
+        self.spent = dict.fromkeys(PHASES, 0.0)
+        self._start = time.perf_counter()
 
-    def __init__(self, spent: dict[str, float] | None = None, elapsed: float = 0.0):
-        self.spent = dict.fromkeys(PHASES, 0.0) | (spent or {})
-        self._start = time.perf_counter() - elapsed
+    def go_on(self, spent: dict[str, float], elapsed: float) -> None:
+        """Add what earlier sessions spent: seconds by phase, and wall seconds."""
+        for phase, seconds in spent.items():
+            self.spent[phase] += seconds
+        self._start -= elapsed
 
     @contextlib.contextmanager
     def __call__(self, phase: str) -> Iterator[None]:

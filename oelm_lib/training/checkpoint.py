@@ -31,8 +31,12 @@ class DamagedError(Exception):
 def save(path: Path, state: dict[str, Any], keep_previous: bool = False) -> None:
     """Write a checkpoint atomically; with `keep_previous` the old file becomes <name>.prev.pt."""
     with replacing(path) as temporary:
-        with open(temporary, "wb") as file:  # torch reports a full disk as such only through a file of Python's
-            torch.save(state | {"format": FORMAT}, file)
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(state | {"format": FORMAT}, file)
+        except RuntimeError as error:
+            # torch hides the error of a full disk behind one of its own, made while it tidies up.
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
         _seal(temporary)
         if keep_previous and path.is_file():
             # A link, not a rename: at no moment is there no `path`.
@@ -57,13 +61,15 @@ def load(path: Path) -> dict[str, Any]:
             raise DamagedError(f"{path}: {size} bytes that fail their checksum")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError):
         raise UserError(
-            f"{path}: holds objects that only run code could rebuild, so it is refused; use a checkpoint made by this"
-            " workbook"
+            f"{path}: no archive of tensors, or holds objects that only run code could rebuild, so it is refused; use a"
+            " checkpoint made by this workbook"
         ) from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        found = state.get("format") if isinstance(state, dict) else type(state).__name__
+    if not isinstance(state, dict) or not isinstance(state.get("step"), int):
+        raise UserError(f"{path}: holds no step, so it is not a run's checkpoint; use one made by this workbook")
+    if state.get("format") != FORMAT:
+        found = state.get("format")
         raise UserError(f"{path}: checkpoint format {found!r}; this version reads {FORMAT}; update the workbook")
     return state
 

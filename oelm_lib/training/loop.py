@@ -16,9 +16,10 @@ from oelm_lib.runs.status import format_eta
 from oelm_lib.runs.summary import Summary
 from oelm_lib.runs.timing import timing_stats
 from oelm_lib.training import checkpoint
-from oelm_lib.training.evaluation import document_losses, frozen_digest, mean_loss, token_losses
+from oelm_lib.training.evaluation import BATCH_TOKENS, document_losses, frozen_digest, mean_loss, token_losses
 from oelm_lib.training.optim import gradients, learning_rate, update
 from oelm_lib.training.session import Session
+from oelm_lib.training.state import state_of
 
 
 def train(cfg: Experiment, run: Run) -> Summary:
@@ -44,7 +45,7 @@ def train(cfg: Experiment, run: Run) -> Summary:
                 loss, norm = gradients(
                     session.training_model, session.optimizer, session.precision, batch, cfg.optim.grad_clip
                 )
-                _check_finite(session, loss, norm)
+                session.guard.watch(session.optimizer, session.step, loss, norm)
                 update(session.optimizer, session.precision, rate)
                 session.step += 1
 
@@ -59,43 +60,11 @@ def train(cfg: Experiment, run: Run) -> Summary:
             # save
             if session.step % cfg.train.save_interval == 0 or last:
                 _save(session)
-        if session.step < cfg.train.max_steps:
+        if session.step < cfg.train.max_steps or not _finish(session):
             _save(session)
-            (run.path / "STOP").unlink(missing_ok=True)
+            session.saver.wait()
             session.console.line(f"stopped at step {session.step:,}, saved; the same command goes on from here")
-        else:
-            _finish(session)
     return Summary(run)
-
-
-def _check_finite(session: Session, loss: torch.Tensor, norm: torch.Tensor) -> None:
-    """Stop before an update with numbers that are not finite.
-
-    Gradients that overflow under fp16 are the scaler's business. On a GPU asking costs a synchronisation, so the
-    flag stays there, every later update is skipped on the device, and the next log point raises.
-    """
-    scaled = session.precision.scaler.is_enabled()
-    session.finite &= loss.isfinite() if scaled else loss.isfinite() & norm.isfinite()
-    if not scaled:
-        session.optimizer.found_inf = (~session.finite).float()
-    if session.device.type == "cpu" and not session.finite:
-        _stop_on_bad_numbers(session, loss, norm)
-
-
-def _stop_on_bad_numbers(session: Session, loss: torch.Tensor, norm: torch.Tensor) -> None:
-    rows = read_metrics(session.run)
-    rows = rows[(rows["event"] == "train") & rows["loss"].notna()]
-    last = "no finite loss before"
-    if len(rows):
-        last = f"last finite loss {rows['loss'].iloc[-1]:.4f} at step {rows['step'].iloc[-1]:,}"
-    step, numbers = session.step + 1, {"loss": loss.item(), "grad_norm": norm.item()}
-    windows = session.batches.window_numbers(session.step).tolist()
-    write_json(session.run.path / "bad_step.json", {"step": step, "windows": windows, "last_finite": last, **numbers})
-    found = f"loss is {numbers['loss']:.4g}, gradient norm {numbers['grad_norm']:.4g}"
-    raise UserError(
-        f"step {step:,}: {found}; {last}; the run is kept in {session.run.path}, its batch in bad_step.json; lower"
-        " optim.learning_rate or use train.precision=fp32"
-    )
 
 
 def _record(session: Session, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
@@ -106,9 +75,8 @@ def _record(session: Session, loss: torch.Tensor, norm: torch.Tensor, rate: floa
     if session.step % cfg.machine.log_interval and session.step != cfg.train.max_steps:
         return
     with session.budget("step"):
-        mean, last_norm, finite = (interval["loss"] / interval["steps"]).item(), norm.item(), session.finite.item()
-    if not finite:
-        _stop_on_bad_numbers(session, loss, norm)
+        session.guard.check(session.step)
+        mean, last_norm = (interval["loss"] / interval["steps"]).item(), norm.item()
     step_seconds = session.seconds_per_step()
     step_tokens = cfg.train.batch_size * cfg.model.max_seq_len
     session.interval = {"loss": torch.zeros_like(interval["loss"]), "steps": 0}
@@ -167,27 +135,29 @@ def _evaluate(session: Session) -> None:
 
 
 def _save(session: Session, name: str = "latest.pt") -> None:
-    """Write a checkpoint."""
+    """Write a checkpoint, of good numbers only."""
+    session.guard.check(session.step)
     session.status.update(state="saving", step=session.step)
     before = session.budget.spent["saving"]
     with session.budget("saving"):
-        session.saver.save(session.run.path / name, session.state(), keep_previous=name == "latest.pt")
+        session.saver.save(session.run.path / name, state_of(session), keep_previous=name == "latest.pt")
     if name == "latest.pt":
         session.forecast.save(session.budget.spent["saving"] - before)
     session.status.update(state="running")
 
 
-def _finish(session: Session) -> None:
-    """Score the whole validation split, prove the freeze, write the result."""
+def _finish(session: Session) -> bool:
+    """Score the whole validation split, prove the freeze, write the result; False where a stop was asked for."""
     cfg, run = session.cfg, session.run
     with session.budget("saving"):
         session.saver.wait()
     session.status.update(state="evaluating", step=session.step)
-    everything = np.arange(session.windows.windows)
     with session.budget("final_evaluation"):
-        losses = token_losses(session.model, session.windows, everything)
+        losses = _whole_split(session)
         final_loss = mean_loss(losses)
-        best_loss = final_loss if session.best["step"] == session.step else _best_loss(session, everything)
+        best_loss = final_loss if session.best["step"] == session.step else _best_loss(session)
+    if session.stopping():
+        return False
     documents = document_losses(losses, run.corpus.tokens("val"), run.corpus.eot, cfg.model.max_seq_len)
     with replacing(run.path / "documents.npz") as temporary, open(temporary, "wb") as file:
         np.savez(file, **documents)
@@ -225,18 +195,33 @@ def _finish(session: Session) -> None:
             "finished": now(),
         },
     )
+    return True
 
 
-def _best_loss(session: Session, everything: np.ndarray) -> float | None:
-    """Loss of best.pt over the whole split; None where the file is damaged beyond use."""
+def _whole_split(session: Session) -> np.ndarray:
+    """Nats of every token of the validation split; cut short where a stop is asked for."""
+    everything, size = np.arange(session.windows.windows), max(BATCH_TOKENS // session.windows.length, 1)
+    losses = []
+    for start in everything[::size]:
+        losses.append(token_losses(session.model, session.windows, everything[start : start + size]))
+        if session.stopping():
+            break
+    return np.concatenate(losses)
+
+
+def _best_loss(session: Session) -> float | None:
+    """Loss of best.pt over the whole split; None where the file is damaged, or of another step than is recorded."""
+    path, step = session.run.path / "best.pt", session.best["step"]
     try:
-        best = checkpoint.load(session.run.path / "best.pt")
-    except (checkpoint.DamagedError, FileNotFoundError) as error:
+        best = checkpoint.load(path)
+        if best["step"] != step:
+            raise UserError(f"{path}: holds step {best['step']}, the best was step {step}")
+    except (checkpoint.DamagedError, UserError, FileNotFoundError) as error:
         session.console.line(f"Warning: {error}; best_val_loss is unknown, final_val_loss is not concerned")
         return None
     last = {name: value.clone() for name, value in session.model.state_dict().items()}
     session.model.load_state_dict(best["model"])
-    loss = mean_loss(token_losses(session.model, session.windows, everything))
+    loss = mean_loss(_whole_split(session))
     session.model.load_state_dict(last)
     return loss
 

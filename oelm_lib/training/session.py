@@ -1,5 +1,6 @@
 """Everything a run holds while it trains: built or restored on entry, told truthfully on exit."""
 
+import contextlib
 import signal
 import threading
 import time
@@ -16,13 +17,16 @@ from oelm_lib.model.gpt import GPT, parameter_counts
 from oelm_lib.runs.folder import Run
 from oelm_lib.runs.forecast import UNMEASURED, Forecast
 from oelm_lib.runs.metrics import Recorder
+from oelm_lib.runs.reading import read_metrics
 from oelm_lib.runs.status import Budget, Status, format_duration
 from oelm_lib.seeds import named_seed
 from oelm_lib.training import checkpoint
 from oelm_lib.training.console import Console
 from oelm_lib.training.evaluation import frozen_digest
+from oelm_lib.training.guard import Guard
 from oelm_lib.training.optim import make_optimizer
 from oelm_lib.training.precision import device_name, resolve_device, resolve_precision
+from oelm_lib.training.state import restore
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 SLOW_SECONDS = 600.0
@@ -42,99 +46,110 @@ class Session:
         self.step = 0
         self.best: dict[str, Any] | None = None
         self.evals: list[list[float]] = []
-        self.frozen: list[dict[str, Any]] = []
+        self.budget = Budget()
+        self.status: Status | None = None
+        self.recorder: Recorder | None = None
+        self.saver: checkpoint.Saver | None = None
         self.stop_requested = False
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "Session":
-        run, cfg = self.run, self.cfg
+        self._listen()
         try:
-            restored, lost = checkpoint.load_latest(run.path)
-            if restored:
-                _check_restorable(restored, run)
-            self.budget = Budget(**(restored["time"] if restored else {}))
-            with self.budget("setup"):
-                self.device = resolve_device(cfg.machine.device)
-                self.precision, precision_warning = resolve_precision(cfg.train.precision, self.device)
-                if cfg.machine.threads:
-                    torch.set_num_threads(cfg.machine.threads)
-                # Dropout alone draws from torch's default generator.
-                torch.manual_seed(named_seed(run.seed, "dropout"))
-                self.model = GPT(cfg.model, run.seed).to(self.device)
-                self.optimizer = make_optimizer(self.model, cfg.optim)
-                self.parameters = parameter_counts(self.model)
-                self.batches = Batches(
-                    run.corpus.tokens("train"), cfg.model.max_seq_len, cfg.train.batch_size, run.seed, self.device
-                )
-                self.windows = EvalWindows(run.corpus.tokens("val"), cfg.model.max_seq_len, self.device)
-                self.subset = self.windows.subset(cfg.train.eval_tokens)
-                self.interval = {"loss": torch.zeros((), dtype=torch.float64, device=self.device), "steps": 0}
-                self.finite = torch.ones((), dtype=torch.bool, device=self.device)
-                self.saver = checkpoint.Saver(in_background=self.device.type == "cuda")
-                if restored:
-                    self._restore(restored)
-                else:
-                    run.write_config(self._resolved(), self.parameters)
-                    digest, tensors = frozen_digest(self.model)
-                    self.frozen = [{"from_step": 0, "sha256_start": digest, "tensors": tensors}]
-                self.training_model = torch.compile(self.model, fullgraph=True) if cfg.machine.compile else self.model
-                self.recorder = Recorder(run.path, restored["offsets"] if restored else {})
-                self.warnings = [text for text in (precision_warning, _warmup_warning(cfg), lost) if text]
-                if not restored and self.device.type == "cpu":
-                    self.warnings += self._slow_warning()
-            self.status = Status(
-                run.path,
-                step=self.step,
-                max_steps=cfg.train.max_steps,
-                device=device_name(self.device),
-                warnings=self.warnings,
-            )
-        except BaseException:
-            run.unlock()
+            self._open()
+        except BaseException as error:
+            self._end(error)
             raise
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._end(error)
+
+    def build(self) -> None:
+        """Make model, optimizer and batches as at step 0; touches no file of the run."""
+        run, cfg = self.run, self.cfg
+        self.device = resolve_device(cfg.machine.device)
+        self.precision, warning = resolve_precision(cfg.train.precision, self.device)
+        self.warnings = [text for text in (warning, _warmup_warning(cfg)) if text]
+        if cfg.machine.threads:
+            torch.set_num_threads(cfg.machine.threads)
+        # Dropout alone draws from torch's default generator.
+        torch.manual_seed(named_seed(run.seed, "dropout"))
+        self.model = GPT(cfg.model, run.seed).to(self.device)
+        self.training_model = torch.compile(self.model, fullgraph=True) if cfg.machine.compile else self.model
+        self.optimizer = make_optimizer(self.model, cfg.optim)
+        self.parameters = parameter_counts(self.model)
+        self.batches = Batches(
+            run.corpus.tokens("train"), cfg.model.max_seq_len, cfg.train.batch_size, run.seed, self.device
+        )
+        self.windows = EvalWindows(run.corpus.tokens("val"), cfg.model.max_seq_len, self.device)
+        self.subset = self.windows.subset(cfg.train.eval_tokens)
+        self.interval = {"loss": torch.zeros((), dtype=torch.float64, device=self.device), "steps": 0}
+        digest, tensors = frozen_digest(self.model)
+        self.frozen = [{"from_step": 0, "sha256_start": digest, "tensors": tensors}]
+
+    def _open(self) -> None:
+        """Build or restore the run, and open its files; what fails from the first status on is told in it."""
+        run, cfg = self.run, self.cfg
+        for leftover in run.path.glob(".*.tmp"):  # of a process that was killed; a starter's lock file is its own
+            if not leftover.name.startswith(".lock."):
+                leftover.unlink(missing_ok=True)
+        restored, lost = checkpoint.load_latest(run.path)
+        self.status = Status(run.path, step=restored["step"] if restored else 0, max_steps=cfg.train.max_steps)
+        with self.budget("setup"):
+            self.build()
+            if restored:
+                restore(self, restored)
+            else:
+                run.write_config(self.resolved(), self.parameters)
+            self.guard = Guard(run, self.batches, self.precision, self.step)
+            self.saver = checkpoint.Saver(in_background=self.device.type == "cuda")
+            self.recorder = Recorder(run.path, restored["offsets"] if restored else {})
+            read_metrics(run)  # a broken row is told now, not at the end
+            self.warnings += [text for text in (lost, self.recorder.lost()) if text]
+            if not restored and self.device.type == "cpu":
+                self.warnings += self._slow_warning()
+        self.status.update(
+            step=self.step,
+            device=device_name(self.device),
+            evals=self.evals,
+            best=self.best,
+            warnings=self.warnings,
+        )
         for text in self.warnings:
             self.console.line(f"Warning: {text}")
         verb = "goes on from step" if restored else "starts at step"
         self.console.line(f"{run.name} {verb} {self.step:,} of {cfg.train.max_steps:,} on {device_name(self.device)}")
-        self.forecast = self._forecast()
-        self._timed = self._clocks()
-        self._listen()
-        return self
+        self.start_clocks()
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def _end(self, error: BaseException | None) -> None:
+        """Say how the session ended, and let go of the folder; a disk that refuses is the user's to mend."""
+        told = _told(error, self.run)
+        if self.saver:
+            with contextlib.suppress(Exception):  # the first error is the one to tell
+                self.saver.wait()
+        if self.recorder:
+            if told:
+                with contextlib.suppress(OSError):
+                    self.recorder.note(f"FAILED at step {self.step}: {told}")
+            self.recorder.close()
+        with contextlib.suppress(OSError):
+            (self.run.path / "STOP").unlink(missing_ok=True)
+        if self.status and told:
+            self.status.close(state="failed", step=self.step, error=str(told))
+        elif self.status:
+            self.status.close(state="done" if self.run.finished else "stopped", step=self.step)
+        with contextlib.suppress(OSError):
+            self.run.unlock()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        if error is not None:
-            text = str(error) if isinstance(error, UserError) else f"{kind.__name__}: {error}"
-            self.recorder.note(f"FAILED at step {self.step}: {text}")
-            self.status.close(state="failed", step=self.step, error=text)
-        else:
-            done = self.run.finished
-            self.status.close(state="done" if done else "stopped", step=self.step)
-        self.recorder.close()
-        self.run.unlock()
+        if isinstance(told, UserError) and told is not error:
+            raise told from None
 
-    def state(self) -> dict[str, Any]:
-        """Everything that decides what follows, as tensors and plain values."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.precision.scaler.state_dict(),
-            "step": self.step,
-            "best": self.best,
-            "evals": self.evals,
-            "frozen": self.frozen,
-            "interval": self.interval,
-            "random": {
-                "cpu": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
-            },
-            "offsets": self.recorder.offsets(),
-            "time": {"spent": dict(self.budget.spent), "elapsed": self.budget.seconds},
-            "experiment": {key: _plain(value) for key, value in self.cfg.science.items()},
-            "seed": self.run.seed,
-            "manifest_sha256": self.run.corpus.manifest_sha256,
-        }
+    def start_clocks(self) -> None:
+        """Begin to measure what steps cost."""
+        self.forecast = self._forecast()
+        self._timed = self._clocks()
 
     def stopping(self) -> bool:
         """Whether a signal or a STOP file asks to save and stop."""
@@ -167,18 +182,8 @@ class Session:
             eval_steps = spent["evaluation"] / len(self.evals) * self.step / spent["step"]
         return Forecast(cfg.train, cfg.machine.log_interval, eval_steps, 2 * self.windows.windows / len(self.subset))
 
-    def _restore(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.precision.scaler.load_state_dict(state["scaler"])
-        self.step, self.best, self.evals = state["step"], state["best"], state["evals"]
-        self.frozen = state["frozen"]
-        self.interval = {"loss": state["interval"]["loss"].to(self.device), "steps": state["interval"]["steps"]}
-        torch.set_rng_state(state["random"]["cpu"])
-        if self.device.type == "cuda" and state["random"]["cuda"] is not None:
-            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
-
-    def _resolved(self) -> dict[str, Any]:
+    def resolved(self) -> dict[str, Any]:
+        """What the machine knobs came to."""
         return {
             "device": str(self.device),
             "device_name": device_name(self.device),
@@ -224,23 +229,14 @@ class Session:
         self.stop_requested = True
 
 
-def _check_restorable(state: dict[str, Any], run: Run) -> None:
-    """Raise UserError where a checkpoint was made with another config, seed or corpus."""
-    mine = {key: _plain(value) for key, value in run.config.science.items()}
-    differing = [
-        f"{key} was {state['experiment'].get(key)}, is {value}"
-        for key, value in mine.items()
-        if state["experiment"].get(key) != value
-    ]
-    if state["seed"] != run.seed:
-        differing.append(f"seed was {state['seed']}, is {run.seed}")
-    if state["manifest_sha256"] != run.corpus.manifest_sha256:
-        differing.append(f"the corpus {run.corpus.name} was prepared anew")
-    if differing:
-        raise UserError(
-            f"{run.path}/latest.pt: made with another config ({'; '.join(differing)}); go back to it or start anew with"
-            " --fresh"
+def _told(error: BaseException | None, run: Run) -> BaseException | str | None:
+    """The error as the user is told it: a UserError, or its name and text."""
+    if isinstance(error, OSError):
+        return UserError(
+            f"{error.filename or run.path}: {error.strerror or error}; free the disk or mend the rights, then the same"
+            " command goes on from the last checkpoint"
         )
+    return error if error is None or isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 def _warmup_warning(cfg: Experiment) -> str | None:
@@ -248,7 +244,3 @@ def _warmup_warning(cfg: Experiment) -> str | None:
     if warmup <= steps:
         return None
     return f"optim.warmup_steps = {warmup:,} is longer than train.max_steps = {steps:,}: the peak rate is never reached"
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,97 @@
+"""What a checkpoint holds: all that decides how a run goes on, taken from a session and given back to one."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from oelm_lib.errors import UserError
+from oelm_lib.runs.folder import Run
+from oelm_lib.training.evaluation import frozen_digest
+
+if TYPE_CHECKING:
+    from oelm_lib.training.session import Session
+
+
+def state_of(session: "Session") -> dict[str, Any]:
+    """Everything that decides what follows, as tensors and plain values."""
+    return {
+        "model": session.model.state_dict(),
+        "optimizer": session.optimizer.state_dict(),
+        "scaler": session.precision.scaler.state_dict(),
+        "step": session.step,
+        "best": session.best,
+        "evals": session.evals,
+        "frozen": session.frozen,
+        "interval": session.interval,
+        "random": {
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(session.device) if session.device.type == "cuda" else None,
+        },
+        "offsets": session.recorder.offsets(),
+        "time": {"spent": dict(session.budget.spent), "elapsed": session.budget.seconds},
+        "experiment": {key: _plain(value) for key, value in session.cfg.science.items()},
+        "seed": session.run.seed,
+        "splits": session.run.corpus.manifest["splits"],
+        "machine": _machine(session),
+    }
+
+
+def restore(session: "Session", state: dict[str, Any]) -> None:
+    """Go on from a checkpoint's state. Raises UserError where it is not one of this run."""
+    try:
+        _check_same(state, session.run)
+        session.model.load_state_dict(state["model"])
+        session.optimizer.load_state_dict(state["optimizer"])
+        session.precision.scaler.load_state_dict(state["scaler"])
+        session.step, session.best, session.evals = state["step"], state["best"], state["evals"]
+        session.frozen = state["frozen"]
+        session.interval = {"loss": state["interval"]["loss"].to(session.device), "steps": state["interval"]["steps"]}
+        torch.set_rng_state(state["random"]["cpu"])
+        if session.device.type == "cuda" and state["random"]["cuda"] is not None:
+            torch.cuda.set_rng_state(state["random"]["cuda"], session.device)
+        session.budget.go_on(**state["time"])
+        is_frozen = frozen_digest(session.model)[0] == session.frozen[-1]["sha256_start"]
+        before, now = state["machine"], _machine(session)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError) as error:
+        if isinstance(error, UserError | torch.OutOfMemoryError):
+            raise
+        raise UserError(
+            f"{session.run.path}/latest.pt: lacks or breaks something that a checkpoint of this run has"
+            f" ({type(error).__name__}: {error}); delete it, or start anew with --fresh"
+        ) from None
+    if not is_frozen:
+        raise UserError(
+            f"{session.run.path}/latest.pt: its frozen tensors are not those the run started with; start anew with"
+            " --fresh"
+        )
+    changed = [f"{key} was {before.get(key)}, is {value}" for key, value in now.items() if before.get(key) != value]
+    if changed:
+        session.warnings.append(f"goes on elsewhere than before ({'; '.join(changed)}): equal, but not bit for bit")
+
+
+def _machine(session: "Session") -> dict[str, Any]:
+    """What bit-equal numbers need beside the experiment."""
+    return session.resolved() | {"torch": str(torch.__version__)}
+
+
+def _check_same(state: dict[str, Any], run: Run) -> None:
+    """Raise UserError where a checkpoint was made with another config, seed or corpus."""
+    mine = {key: _plain(value) for key, value in run.config.science.items()}
+    differing = [
+        f"{key} was {state['experiment'].get(key)}, is {value}"
+        for key, value in mine.items()
+        if state["experiment"].get(key) != value
+    ]
+    if state["seed"] != run.seed:
+        differing.append(f"seed was {state['seed']}, is {run.seed}")
+    if state["splits"] != run.corpus.manifest["splits"]:
+        differing.append(f"the corpus {run.corpus.name} was prepared anew, with other content")
+    if differing:
+        raise UserError(
+            f"{run.path}/latest.pt: made with another config ({'; '.join(differing)}); go back to it or start anew with"
+            " --fresh"
+        )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
