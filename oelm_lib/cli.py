@@ -42,7 +42,10 @@ def main() -> None:
 @click.option("--seed", type=int, help=f"Repeat of the experiment (default {DEFAULT_SEED}).")
 @click.option("--seeds", help="Several repeats, e.g. 42,43,44.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Override a key; makes it a rehearsal.")
-@click.option("--workers", type=click.IntRange(1), default=1, help="Runs at a time (default 1).")
+@click.option("--workers", type=click.IntRange(1), default=1, help="Runs at a time on the CPU (default 1).")
+@click.option("--gpus", help="Run on these GPUs, one run on each: 2,3 or auto.")
+@click.option("--wait-idle", is_flag=True, help="Take a GPU only once others have left it for a minute.")
+@click.option("--max-wait", type=click.FloatRange(0), default=24, metavar="HOURS", help="Wait at most (default 24).")
 @click.option("--fresh", is_flag=True, help="Start anew; an existing run folder is renamed and kept.")
 def run(
     exps: tuple[str, ...],
@@ -51,6 +54,9 @@ def run(
     seeds: str | None,
     changes: tuple[str, ...],
     workers: int,
+    gpus: str | None,
+    wait_idle: bool,
+    max_wait: float,
     fresh: bool,
 ) -> None:
     """Train experiments as notebooks, each into its run folder with a page.
@@ -58,7 +64,8 @@ def run(
     ID is an experiment or a glob such as "DEMO-*". The same command continues what was stopped and skips what is done.
     """
     from oelm_lib import config
-    from oelm_lib.launch.local import make_jobs, run_queue
+    from oelm_lib.launch import devices
+    from oelm_lib.launch.local import Slots, make_jobs, run_queue
     from oelm_lib.launch.notebook import run_experiment
 
     overrides = config.parse_overrides(" ".join(changes))
@@ -66,11 +73,18 @@ def run(
     jobs = make_jobs(config.experiment_ids() if everything else list(exps), numbers, overrides)
     if not jobs:
         raise UserError(f"no experiment named; name one or use --all; allowed: {', '.join(config.experiment_ids())}")
-    if len(jobs) == 1:
+    if wait_idle and not gpus:
+        raise UserError("--wait-idle is about GPUs; add --gpus auto or --gpus 2,3")
+    if len(jobs) == 1 and not gpus:
         sys.exit(run_experiment(jobs[0].exp, jobs[0].seed, overrides, fresh))
     if fresh:
         raise UserError("--fresh is for one run at a time; name one experiment and one seed")
-    sys.exit(run_queue(jobs, overrides, workers))
+    slots = Slots(workers, max_wait=max_wait * 3600)
+    if gpus:
+        nvml = devices.open_nvml()
+        watch = devices.IdleWatch(nvml) if wait_idle else None
+        slots = Slots(workers, tuple(devices.choose_gpus(gpus, nvml)), watch, slots.max_wait)
+    sys.exit(run_queue(jobs, overrides, slots))
 
 
 @main.command()
@@ -121,6 +135,20 @@ def logs(name: str, follow: bool, lines: int) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         for line in log_lines(find_run(name), lines, follow):
             click.echo(line)
+
+
+@main.command()
+@click.argument("name", metavar="RUN")
+def stop(name: str) -> None:
+    """Let a run save and stop; RUN is as for `oelm logs`. The command that started it goes on later."""
+    from oelm_lib.runs.logs import find_run
+    from oelm_lib.runs.reading import ACTIVE, state
+
+    path = find_run(name)
+    if state(path) not in ACTIVE:
+        raise UserError(f"{path}: {state(path)}, so there is nothing to stop; see oelm status")
+    (path / "STOP").touch()
+    click.echo(f"{path}: asked to save and stop")
 
 
 @main.group()

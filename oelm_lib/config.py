@@ -151,6 +151,8 @@ class MachineConfig(Section):
     """Steps between metric rows."""
     threads: Annotated[int, Field(strict=True, ge=0)] = 0
     """CPU threads of torch; 0 keeps torch's choice."""
+    devices: Count = 1
+    """GPUs (processes on a CPU) that share each batch; more than one needs `oelm run`."""
 
 
 class Experiment(Section):

@@ -11,11 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from oelm_lib import config
 from oelm_lib.errors import UserError
-from oelm_lib.launch.notebook import DONE, FAILED, STOP_SIGNALS, STOPPED, as_text
-from oelm_lib.runs.reading import read_summary
+from oelm_lib.files import write_json
+from oelm_lib.launch.devices import IdleWatch
+from oelm_lib.launch.notebook import DONE, FAILED, STOP_SIGNALS, STOPPED, USER_ERROR, as_text
+from oelm_lib.runs import reading
+from oelm_lib.runs.reading import ACTIVE, this_process
 from oelm_lib.runs.status import format_duration
+
+POLL_SECONDS = 0.5
+REMIND_SECONDS = 600.0
+"""Longest silence while the queue waits."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +34,26 @@ class Job:
     exp: str
     seed: int
     path: Path
+    max_steps: int
+    devices: int
 
     @property
     def name(self) -> str:
         """Experiment and seed for messages."""
         return f"{self.exp} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Where runs may go: so many at a time on the CPU, or one on each of these GPUs.
+
+    watch: Asked before a GPU is taken; None: GPUs are taken at once. max_wait: seconds without any run, at most.
+    """
+
+    workers: int = 1
+    gpus: tuple[str, ...] = ()
+    watch: IdleWatch | None = None
+    max_wait: float = 24 * 3600.0
 
 
 def make_jobs(exps: list[str], seeds: list[int], overrides: dict[str, Any]) -> list[Job]:
@@ -47,69 +71,176 @@ def make_jobs(exps: list[str], seeds: list[int], overrides: dict[str, Any]) -> l
         if not found:
             raise UserError(f"{pattern!r} matches no experiment; allowed: {', '.join(config.experiment_ids())}")
         ids += [exp for exp in found if exp not in ids]
-    folders = {exp: config.load_config(exp, overrides).folder for exp in ids}
-    return [Job(exp, seed, config.outputs_dir() / folders[exp] / f"seed{seed}") for seed in seeds for exp in ids]
+    configs = {exp: config.load_config(exp, overrides) for exp in ids}
+    return [
+        Job(exp, seed, config.outputs_dir() / cfg.folder / f"seed{seed}", cfg.train.max_steps, cfg.machine.devices)
+        for seed in seeds
+        for exp, cfg in configs.items()
+    ]
 
 
-def run_queue(jobs: list[Job], overrides: dict[str, Any], workers: int) -> int:
-    """Execute the jobs, `workers` at a time, each as `oelm run` in its own process group; returns an exit code.
+def run_queue(jobs: list[Job], overrides: dict[str, Any], slots: Slots) -> int:
+    """Execute the jobs, each as `oelm run` in its own process group; returns an exit code.
 
-    A failing run does not stop the others. The cores are parted among the workers.
+    A failing run does not stop the others. Runs that an earlier, killed queue left going are waited for, not started
+    twice. Ctrl-C lets every run save and stop, a second one kills them; in both cases no process is left behind.
+
+    Raises:
+        UserError: A run needs more GPUs than there are slots.
     """
-    waiting = [job for job in jobs if not read_summary(job.path)]
-    print(f"{len(jobs)} runs: {len(jobs) - len(waiting)} done before, {len(waiting)} to go, {workers} at a time")
-    threads = str(max((os.cpu_count() or 1) // workers, 1))
-    environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    running: dict[subprocess.Popen, tuple[Job, float]] = {}
-    codes: dict[str, int] = {}
-    stopping = False
-
-    def on_signal(number: int, frame: Any) -> None:
-        nonlocal stopping
-        hard = stopping and number == signal.SIGINT
-        stopping = True
-        for process in running:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGINT)
-        print("stopping hard" if hard else "stopping: each run saves first (Ctrl-C again stops hard)", flush=True)
-
-    handlers = {number: signal.signal(number, on_signal) for number in STOP_SIGNALS}
+    queue = _Queue(jobs, overrides, slots)
+    handlers = {number: signal.signal(number, queue.on_signal) for number in STOP_SIGNALS}
     try:
-        while running or (waiting and not stopping):
-            while waiting and len(running) < workers and not stopping:
-                job = waiting.pop(0)
-                running[_start(job, overrides, environment)] = job, time.monotonic()
-            time.sleep(0.1)
-            for process in [process for process in running if process.poll() is not None]:
-                job, started = running.pop(process)
-                codes[job.name] = process.returncode
-                print(_ended(job, process.returncode, time.monotonic() - started), flush=True)
+        return queue.execute()
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    if stopping:
-        return STOPPED
-    failed = [name for name, code in codes.items() if code != DONE]
-    if failed:
-        print(f"{len(failed)} of {len(jobs)} runs did not end: {', '.join(failed)}")
-    return FAILED if failed else DONE
 
 
-def _start(job: Job, overrides: dict[str, Any], environment: dict[str, str]) -> subprocess.Popen:
+class _Queue:
+    """The state of a queue while it is executed."""
+
+    def __init__(self, jobs: list[Job], overrides: dict[str, Any], slots: Slots):
+        self._overrides, self._slots = overrides, slots
+        self._waiting = [job for job in jobs if not _summary(job)]
+        self._running: dict[subprocess.Popen, tuple[Job, tuple[str, ...], float]] = {}
+        self._failed: list[str] = []
+        self._stopping = self._hard = False
+        self._said, self._said_at = "", 0.0
+        width = len(slots.gpus) or slots.workers
+        for job in self._waiting:
+            if slots.gpus and job.devices > width:
+                raise UserError(f"{job.name}: machine.devices = {job.devices}, but --gpus names {width}; name more")
+        where = f"on GPU {', '.join(slots.gpus)}" if slots.gpus else f"{width} at a time"
+        print(f"{len(jobs)} runs: {len(jobs) - len(self._waiting)} done before, {len(self._waiting)} to go, {where}")
+        threads = str(max((os.cpu_count() or 1) // width, 1))
+        self._environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+
+    def execute(self) -> int:
+        """Start and collect until nothing is left."""
+        queued = [job for job in self._waiting if _mark_queued(job)]
+        last_going = time.monotonic()
+        try:
+            while self._running or (self._waiting and not self._stopping):
+                if not self._stopping:
+                    self._start_what_fits()
+                time.sleep(POLL_SECONDS)
+                self._collect()
+                last_going = time.monotonic() if self._running else last_going
+                if time.monotonic() - last_going > self._slots.max_wait:
+                    print(f"gave up after {format_duration(self._slots.max_wait)} without a run: {self._said}")
+                    self._failed += [job.name for job in self._waiting]
+                    break
+        finally:
+            for job in queued:
+                if _state(job) == "queued":
+                    (job.path / "status.json").unlink(missing_ok=True)
+        if self._stopping:
+            return STOPPED
+        if self._failed:
+            print(f"{len(self._failed)} runs did not end: {', '.join(self._failed)}; the same command tries them again")
+        return FAILED if self._failed else DONE
+
+    def on_signal(self, number: int, frame: Any) -> None:
+        """Pass a stop on to every run; the second Ctrl-C kills them with all they started."""
+        self._hard = self._stopping and number == signal.SIGINT
+        self._stopping = True
+        for process in self._running:
+            with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+                if self._hard:
+                    for child in psutil.Process(process.pid).children(recursive=True):
+                        child.kill()
+                    process.kill()
+                else:
+                    os.killpg(process.pid, signal.SIGINT)
+        print("stopped hard" if self._hard else "stopping: each run saves first (Ctrl-C again stops hard)", flush=True)
+
+    def _start_what_fits(self) -> None:
+        self._waiting = [job for job in self._waiting if not _summary(job)]
+        elsewhere = [job for job in self._waiting if _state(job) in ACTIVE]
+        ready = [job for job in self._waiting if job not in elsewhere]
+        free, reasons = self._free(elsewhere)
+        for job in ready:
+            need = job.devices if self._slots.gpus else 1
+            if len(free) < need:
+                break
+            gpus, free = tuple(free[:need]), free[need:]
+            self._waiting.remove(job)
+            self._start(job, gpus)
+        for job in elsewhere:
+            status = reading.read_status(job.path)
+            reasons.append(f"{job.name} goes on as process {status['pid']} on {status['host']}")
+        said = "; ".join(reasons)
+        if said and self._waiting and (said != self._said or time.monotonic() - self._said_at > REMIND_SECONDS):
+            print(f"waiting: {said}", flush=True)
+            self._said, self._said_at = said, time.monotonic()
+
+    def _free(self, elsewhere: list[Job]) -> tuple[list[str], list[str]]:
+        """Slots that can be taken now, and why others can't; on the CPU a slot has no name."""
+        held = [gpu for _, gpus, _ in self._running.values() for gpu in gpus]
+        statuses = [reading.read_status(job.path) for job in elsewhere]
+        mine = [status for status in statuses if status["host"] == this_process()["host"]]
+        if not self._slots.gpus:
+            return [""] * (self._slots.workers - len(held) - len(mine)), []
+        held += [gpu for status in mine for gpu in (status.get("gpus") or "").split(",")]
+        free = [gpu for gpu in self._slots.gpus if gpu not in held]
+        if self._slots.watch is None:
+            return free, []
+        reasons = {gpu: self._slots.watch.reason(gpu) for gpu in free}
+        return [gpu for gpu in free if not reasons[gpu]], [reason for reason in reasons.values() if reason]
+
+    def _start(self, job: Job, gpus: tuple[str, ...]) -> None:
+        environment, overrides = self._environment, dict(self._overrides)
+        if self._slots.gpus:
+            # The driver's numbers are CUDA's only in this order.
+            environment = environment | {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+            overrides = {"machine.device": "cuda"} | overrides
+            for gpu in gpus if self._slots.watch else ():
+                self._slots.watch.taken(gpu)
+        command = run_command(job, overrides)
+        job.path.mkdir(parents=True, exist_ok=True)
+        with open(job.path / "notebook.log", "ab") as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+        self._running[process] = job, gpus, time.monotonic()
+        where = f" on GPU {', '.join(gpus)}" if self._slots.gpus else ""
+        print(f"{job.name}: started{where} as process {process.pid}", flush=True)
+
+    def _collect(self) -> None:
+        for process in [process for process in self._running if process.poll() is not None]:
+            job, _, started = self._running.pop(process)
+            code = process.returncode
+            if code == USER_ERROR and (job.path / "lock.json").exists():
+                self._waiting.append(job)  # another process has become its writer meanwhile
+                continue
+            print(_ended(job, code, time.monotonic() - started), flush=True)
+            if code != DONE:
+                self._failed.append(job.name)
+
+
+def run_command(job: Job, overrides: dict[str, Any]) -> list[str]:
+    """`oelm run` of one job."""
     command = [sys.executable, "-m", "oelm_lib.cli", "run", job.exp, "--seed", str(job.seed)]
     for key, value in overrides.items():
         command += ["--set", as_text({key: value})]
+    return command
+
+
+def _mark_queued(job: Job) -> bool:
+    """Show a run that never started as queued; returns whether it was marked."""
+    if _state(job) not in ("empty", "queued"):
+        return False
     job.path.mkdir(parents=True, exist_ok=True)
-    with open(job.path / "notebook.log", "ab") as log:
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-        )
+    record = {"state": "queued", "step": 0, "max_steps": job.max_steps, "heartbeat": time.time(), "started": None}
+    write_json(job.path / "status.json", record | this_process())
+    return True
 
 
 def _ended(job: Job, code: int, seconds: float) -> str:
     """One line on how a run ended."""
     took = format_duration(seconds)
-    summary = read_summary(job.path)
+    summary = _summary(job)
     if code == DONE and summary:
         return (
             f"{job.name}: done in {took}, val_loss {summary['final_val_loss']:.4f},"
@@ -119,3 +250,18 @@ def _ended(job: Job, code: int, seconds: float) -> str:
         return f"{job.name}: stopped after {took}; the same command goes on"
     lines = (job.path / "notebook.log").read_text(errors="replace").strip().splitlines()
     return f"{job.name}: failed after {took}: {lines[-1] if lines else f'exit code {code}'} ({job.path}/notebook.log)"
+
+
+def _state(job: Job) -> str:
+    """State of a run; what cannot be read is left to the run itself to complain of."""
+    try:
+        return reading.state(job.path)
+    except UserError:
+        return "unreadable"
+
+
+def _summary(job: Job) -> dict[str, Any] | None:
+    try:
+        return reading.read_summary(job.path)
+    except UserError:
+        return None
