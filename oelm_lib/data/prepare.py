@@ -79,7 +79,7 @@ def prepare(
     except OSError as error:
         raise UserError(
             f"{folder}: cannot be written ({error.strerror or error}), nothing is left of it;"
-            " free space, or set OELM_DATA to a folder on another disk"
+            " make room there, or set OELM_DATA to another folder"
         ) from None
     return read_corpus(name, tokenizer)
 
@@ -92,7 +92,7 @@ def list_corpora() -> "pandas.DataFrame":
     for path in sorted(data_dir().glob(f"*/*/{MANIFEST}")):
         row = {"corpus": path.parts[-3], "tokenizer": path.parts[-2], "state": "prepared"}
         try:
-            manifest = read_corpus(row["corpus"], row["tokenizer"]).manifest
+            manifest = read_corpus(row["corpus"], row["tokenizer"], hashed=False).manifest
         except UserError as error:
             rows.append(row | {"state": f"broken: {error}"})
             continue

@@ -53,7 +53,7 @@ def _read_parquet(path: Path, spec: CorpusSpec) -> Iterator[tuple[float, str, bo
     except UnicodeDecodeError as error:
         raise _not_utf8(f"{path}: row {row}, byte {error.start} of its text") from None
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a whole Parquet file ({error}); copy or download it again") from None
+        raise _not_whole(path, error) from None
 
 
 def _read_lines(path: Path, spec: CorpusSpec) -> Iterator[tuple[float, str, bool]]:
@@ -69,8 +69,8 @@ def _read_lines(path: Path, spec: CorpusSpec) -> Iterator[tuple[float, str, bool
                 rows = ((line, True) for line in _lines(_decoded(path, file)))
             for text, ends in rows:
                 yield raw.tell() / size, text, ends
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path}: not a whole gzip file ({error}); copy or download it again") from None
+    except (EOFError, zlib.error, OSError) as error:
+        raise _not_whole(path, error) from None
 
 
 def _json_rows(path: Path, file: Any, spec: CorpusSpec) -> Iterator[Piece]:
@@ -102,6 +102,10 @@ def _decoded(path: Path, file: Any) -> Iterator[str]:
             text, rest = data[: error.start].decode(), data[error.start :]
         offset += len(data) - len(rest)
         yield text
+
+
+def _not_whole(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: cannot be read as a whole ({error}); copy or download it again")
 
 
 def _not_utf8(where: str) -> UserError:

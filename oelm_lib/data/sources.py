@@ -26,15 +26,26 @@ class HubError(UserError):
 class Source:
     """Files of each split and how to read them.
 
-    Attributes:
-        facts: Where the text came from, for the manifest.
+    Args:
+        files: Split -> its files; of a generated corpus, its documents.
+        facts: Where the text comes from, for the manifest.
         revision: The hub's commit.
+        fetch: Where a file lies on this machine.
+
+    Attributes:
         rows: Rows read of each split.
         fraction: Share read of the split that `pieces` reads.
     """
 
-    def __init__(self, spec: CorpusSpec, files: dict[str, Any], facts: dict[str, Any], revision: str | None = None):
-        self.spec, self.files, self.facts, self.revision = spec, files, facts, revision
+    def __init__(
+        self,
+        spec: CorpusSpec,
+        files: dict[str, list[str]],
+        facts: dict[str, Any],
+        revision: str | None = None,
+        fetch: Callable[[str], Path] = Path,
+    ):
+        self.spec, self.files, self.facts, self.revision, self.fetch = spec, files, facts, revision, fetch
         self.rows: Counter[str] = Counter()
         self.fraction = 0.0
         missing = [split for split in spec.source_splits if not files.get(split)]
@@ -49,65 +60,36 @@ class Source:
     def pieces(self, split: str) -> Iterator[Piece]:
         """Yield the documents of a split, in order, long ones in pieces."""
         self.rows[split] = documents = 0
-        rows = self.read(split)
+        rows, strip = self._rows(split), bool(self.spec.text_separator) and is_text(self.files[split][0])
         if self.spec.document != "row":
             rows = join_rows(rows, articles=self.spec.document == "article")
-        for piece in cut_documents(rows, strip=bool(self.spec.text_separator) and is_text(self.files[split][0])):
-            documents += piece[1]
+        for text, ends in cut_documents(rows, strip):
+            documents += ends
             if self.spec.document == "row":
                 self.rows[split] = documents
-            yield piece
+            yield text, ends
             if documents == self.spec.limit:
                 return
 
-    def read(self, split: str) -> Iterator[Piece]:
-        """Yield the rows of a split."""
+    def _rows(self, split: str) -> Iterator[Piece]:
+        if self.facts["kind"] == "generated":
+            yield from ((story, True) for story in self.files[split])
+            return
         for number, file in enumerate(self.files[split]):
             for fraction, text, ends in read_rows(self.fetch(file), self.spec):
                 self.fraction = (number + fraction) / len(self.files[split])
                 self.rows[split] += ends
                 yield text, ends
 
-    def fetch(self, file: str) -> Path:
-        """Where the file lies on this machine."""
-        return Path(file)
-
-
-class Generated(Source):
-    """The embedded corpus: its files are its stories."""
-
-    def read(self, split: str) -> Iterator[Piece]:
-        """Yield the stories of a split."""
-        yield from ((story, True) for story in self.files[split])
-
-
-class Hub(Source):
-    """A data set of the hub; each file is downloaded when reading gets there."""
-
-    def __init__(self, spec: CorpusSpec, echo: Callable[[str], None]):
-        self.echo = echo
-        files, revision = _hub_files(spec)
-        super().__init__(spec, files, {"kind": "hub", "id": spec.hub, "config": spec.hub_config}, revision)
-
-    def fetch(self, file: str) -> Path:
-        """Download the file; one that is in the hub client's cache stays there."""
-        from huggingface_hub import hf_hub_download
-
-        self.echo(f"{self.spec.name}: fetching {file}")
-        try:
-            return Path(hf_hub_download(self.spec.hub, file, repo_type="dataset", revision=self.revision))
-        except Exception as error:  # the client's errors are of several families
-            raise HubError(f"{self.spec.hub}: {file} not downloaded ({_first_line(error)})") from None
-
 
 def open_source(spec: CorpusSpec, source: str | Path | None, echo: Callable[[str], None]) -> Source:
     """Find the files of every split. Raises UserError where they are not there."""
+    if spec.generator:
+        if source is not None:
+            raise UserError(f"{spec.name}: is generated, not read from {source}; leave --source out")
+        return Source(spec, generate_stories(spec.generator), {"kind": "generated"})
     if source is None:
-        return (
-            Generated(spec, generate_stories(spec.generator), {"kind": "generated"})
-            if spec.generator
-            else Hub(spec, echo)
-        )
+        return _open_hub(spec, echo)
     path = Path(source)
     if path.is_file() and path.name.endswith(KINDS):
         return Source(spec, {"train": [str(path)]}, {"kind": "file", "path": str(path)})
@@ -130,44 +112,55 @@ def _holds(file: Path, names: str) -> bool:
     )
 
 
-def _hub_files(spec: CorpusSpec) -> tuple[dict[str, list[str]], str]:
-    """Split -> files of the data set, and the commit they belong to. Raises HubError within a minute."""
-    from huggingface_hub import constants
+def _open_hub(spec: CorpusSpec, echo: Callable[[str], None]) -> Source:
+    """The data set on the hub; each file is downloaded when reading gets there. Raises HubError within a minute."""
+    from huggingface_hub import constants, hf_hub_download
 
     answer: list[Any] = [f"no answer in {HUB_SECONDS:.0f} s"]
 
     def ask() -> None:
         try:
-            answer.append(_ask_hub(spec))
+            answer.append(_list_hub(spec))
         except Exception as error:  # the clients' errors are of several families
             answer.append(error)
 
+    def fetch(file: str) -> Path:
+        echo(f"{spec.name}: fetching {file}")
+        try:
+            return Path(hf_hub_download(spec.hub, file, repo_type="dataset", revision=revision))
+        except Exception as error:  # as above
+            raise HubError(f"{spec.hub}: {file} not downloaded ({_first_line(error)})") from None
+
     if spec.hub is None or constants.HF_HUB_OFFLINE:
-        answer.append("it has no data set there" if spec.hub is None else "HF_HUB_OFFLINE is set")
+        answer.append("HF_HUB_OFFLINE is set" if spec.hub else "it has no data set there")
     else:
-        # The clients retry for minutes where packets are dropped, so they get a thread and a deadline.
+        # The clients try again for minutes where packets are dropped, so they get a thread and a deadline.
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()
         thread.join(HUB_SECONDS)
     if not isinstance(answer[-1], tuple):
         raise HubError(f"{spec.hub or spec.name}: not read from the hub ({_first_line(answer[-1])})")
-    return answer[-1]
+    files, revision = answer[-1]
+    return Source(spec, files, {"kind": "hub", "id": spec.hub, "config": spec.hub_config}, revision, fetch)
 
 
-def _ask_hub(spec: CorpusSpec) -> tuple[dict[str, list[str]], str]:
+def _list_hub(spec: CorpusSpec) -> tuple[dict[str, list[str]], str]:
+    """Split -> files of the data set, and the commit they belong to."""
     from datasets import load_dataset_builder
     from huggingface_hub import HfFileSystem, constants, get_session
 
-    get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)  # unlike the rest, not tried again
+    get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)  # the one call that is not tried again
     try:
         builder = load_dataset_builder(spec.hub, spec.hub_config, revision=spec.revision)
     except RuntimeError:  # a data set that is a script
         folder = spec.hub_config or "default"
         builder = load_dataset_builder(spec.hub, data_dir=folder, revision=PARQUET_REVISION)
-    files = builder.config.data_files
-    found = {str(split): list(map(HfFileSystem().resolve_path, names)) for split, names in files.items()}
-    revision = next(iter(found.values()))[0].revision
-    return {split: [file.path_in_repo for file in places] for split, places in found.items()}, revision
+    files = {
+        str(split): [HfFileSystem().resolve_path(file) for file in names]
+        for split, names in builder.config.data_files.items()
+    }
+    revision = next(iter(files.values()))[0].revision
+    return {split: [file.path_in_repo for file in places] for split, places in files.items()}, revision
 
 
 def _first_line(error: Any) -> str:

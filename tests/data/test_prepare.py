@@ -217,6 +217,8 @@ def test_missing_files_are_named(source, tmp_path):
     (tmp_path / "a.doc").write_text("x")
     with pytest.raises(UserError, match=r"a.doc: is not text that can be read; name .* \.jsonl"):
         prepare("tinystories-sample", tmp_path / "a.doc", echo=quiet)
+    with pytest.raises(UserError, match=r"stories: is generated, not read from .*; leave --source out"):
+        prepare("stories", tmp_path, echo=quiet)
     with pytest.raises(UserError, match="tokenizer = 'gpt3' is unknown; use gpt2 or bpe-<N>"):
         prepare("tinystories-sample", tmp_path, tokenizer="gpt3", echo=quiet)
     with pytest.raises(UserError, match="bpe-99: N must be 257"):
@@ -237,7 +239,9 @@ def test_full_disk(source, data_folder):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
-        with pytest.raises(UserError, match=r"cannot be written .*nothing is left of it; free space, or set OELM_DATA"):
+        with pytest.raises(
+            UserError, match=r"cannot be written .*nothing is left of it; make room there, or set OELM_DATA"
+        ):
             prepare("tinystories-sample", folder, echo=quiet)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

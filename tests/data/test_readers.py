@@ -99,9 +99,9 @@ def test_articles_begin_at_titles_between_blank_rows():
         ("a.jsonl", b'{"story": "a"}\n', r"a.jsonl: line 1 is not a JSON object"),
         ("a.jsonl", b'["text"]\n', r"a.jsonl: line 1 is not a JSON object"),
         ("a.jsonl", b'{"text": 3}\n', r"a.jsonl: line 1 is not a JSON object"),
-        ("a.txt.gz", gzip.compress(b"ducks" * 999)[:-9], r"a.txt.gz: not a whole gzip file"),
-        ("a.jsonl.gz", b"not gzip", r"a.jsonl.gz: not a whole gzip file"),
-        ("a.parquet", b"PAR1 and then nothing", r"a.parquet: not a whole Parquet file"),
+        ("a.txt.gz", gzip.compress(b"ducks" * 999)[:-9], r"a.txt.gz: cannot be read as a whole"),
+        ("a.jsonl.gz", b"not gzip", r"a.jsonl.gz: cannot be read as a whole"),
+        ("a.parquet", b"PAR1 and then nothing", r"a.parquet: cannot be read as a whole"),
     ],
 )
 def test_bad_files_say_where(tmp_path, small_pieces, name, content, message):
@@ -114,7 +114,7 @@ def test_bad_files_say_where(tmp_path, small_pieces, name, content, message):
 def test_truncated_parquet(source):
     path = source(train=["ducks"] * 99) / "train.parquet"
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(UserError, match=r"train.parquet: not a whole Parquet file .*copy or download it again"):
+    with pytest.raises(UserError, match=r"train.parquet: cannot be read as a whole .*copy or download it again"):
         list(read_rows(path, ROWS))
 
 
