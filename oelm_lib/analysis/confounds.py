@@ -35,7 +35,9 @@ def differences(first: pd.Series, second: pd.Series) -> pd.DataFrame:
 def warnings(runs: pd.DataFrame, baseline: str | None = None, metric: str = "final_val_loss") -> list[str]:
     """Say in short sentences what weakens the comparison of `runs`; to be shown above the tables it affects."""
     found = [text for pair in pairs(runs, baseline) for text in _pair_warnings(pair, metric)]
-    found += [f"{row.run}: {row.reason}; not compared." for row in runs[runs["reason"] != ""].itertuples()]
+    used = set(comparable(runs, metric)["run"])
+    for row in runs[runs["reason"] != ""].itertuples():
+        found.append(f"{row.run}: {row.reason}{'.' if row.run in used else '; not compared.'}")
     found += [
         f"{row['run']}: the frozen parameters changed." for _, row in runs.iterrows() if freeze_proven(row) is False
     ]

@@ -116,8 +116,8 @@ def name(run: pd.Series) -> str:
 
 
 def comparable(runs: pd.DataFrame, metric: str = "final_val_loss") -> pd.DataFrame:
-    """The done runs that have a finite `metric`."""
-    return runs[(runs["state"] == "done") & runs[metric].notna()]
+    """The runs that have a finite `metric` (only done ones do) and a readable config."""
+    return runs[runs["experiment"].notna() & runs[metric].notna()]
 
 
 def pairs(runs: pd.DataFrame, baseline: str | None = None) -> list[Pair]:

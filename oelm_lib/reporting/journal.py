@@ -141,7 +141,7 @@ def _facts(outputs: Path | str | None) -> dict[str, Any]:
 def _section(runs: pd.DataFrame) -> dict[str, Any]:
     """Results of one corpus from one source: its arms, the verdicts with what differs, and the ablation."""
     results = tables.results(runs)
-    arms = results[results["n"] > 0].set_index("id", drop=False).to_dict("index")
+    arms = {row["id"]: row for row in results[results["n"] > 0].to_dict("records")}
     verdicts = []
     for pair, row in zip(pairs(runs), tables.verdicts(runs).to_dict("records"), strict=True):
         if row["n"]:

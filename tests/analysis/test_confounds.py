@@ -69,6 +69,23 @@ def test_a_sample_beside_a_complete_corpus_is_named(tmp_path):
     assert "Samples (tinystories-phase3) stand beside complete corpora (stories)." in found
 
 
+def test_an_unfinished_arm_is_not_blamed_for_its_steps(tmp_path):
+    make_run(tmp_path, "DEMO-01", 1)
+    make_run(tmp_path, "DEMO-02", 1, state="running", done=0.5)
+    found = confounds.warnings(tables.load_runs(outputs=tmp_path))
+    assert any("running at step" in text and text.endswith("; not compared.") for text in found)
+    assert not any("steps differs" in text for text in found)
+
+
+def test_a_run_that_only_lost_its_timing_is_compared_and_named(tmp_path):
+    compared(tmp_path)
+    (tmp_path / "DEMO-02_oelm_freeze" / "seed1" / "timing_stats.json").write_text("{")
+    runs = tables.load_runs(outputs=tmp_path)
+    assert tables.verdicts(runs)["n"].tolist() == [2]
+    (text,) = confounds.warnings(runs)
+    assert "timing_stats.json" in text and "not compared" not in text
+
+
 def test_arms_of_other_commits_are_named(tmp_path):
     compared(tmp_path)
     for path in tmp_path.glob("DEMO-02*/seed*/config.yaml"):

@@ -265,6 +265,7 @@ def test_broken_runs_change_no_number_of_the_others(damaged):
     kept = ["n", "nats", "perplexity", "document_error"]
     expected = whole.set_index("id").loc[["DEMO-03", "DEMO-04"], kept]
     pd.testing.assert_frame_equal(judged.loc[["DEMO-03", "DEMO-04"], kept], expected)
+    assert found["results"].set_index("id").loc["DEMO-02", "n"] == len(usable)
     assert len(found["matrix"]) == len(runs)
 
 
