@@ -88,6 +88,43 @@ def run(
 
 
 @main.command()
+@click.argument("exps", nargs=-1, metavar="ID...", required=True)
+@click.option("--seeds", default=str(DEFAULT_SEED), help=f"Repeats, e.g. 42,43,44 (default {DEFAULT_SEED}).")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Override a key; makes it a rehearsal.")
+@click.option("--partition", help="Slurm partition (default: the cluster's).")
+@click.option("--gres", help="Devices of a job, e.g. gpu:1.")
+@click.option("--time", "limit", default="04:00:00", help="Time of a job (default 04:00:00); longer runs go on anew.")
+@click.option("--cpus", type=click.IntRange(1), default=4, help="CPUs of a job (default 4).")
+@click.option("--parallel", type=click.IntRange(1), default=256, help="Jobs at a time, at most (default 256).")
+@click.option("--sbatch", "other", multiple=True, metavar="KEY=VALUE", help="Further sbatch options: account=lab.")
+@click.option("--report/--no-report", default=True, help="Whether a job after them compares the experiments.")
+@click.option("--dry-run", is_flag=True, help="Print what would be submitted.")
+def submit(
+    exps: tuple[str, ...],
+    seeds: str,
+    changes: tuple[str, ...],
+    partition: str | None,
+    gres: str | None,
+    limit: str,
+    cpus: int,
+    parallel: int,
+    other: tuple[str, ...],
+    report: bool,
+    dry_run: bool,
+) -> None:
+    """Submit experiments x seeds to Slurm as one array; what is done is left out, what was stopped goes on."""
+    from oelm_lib import config
+    from oelm_lib.launch import slurm
+    from oelm_lib.launch.local import make_jobs
+
+    overrides = config.parse_overrides(" ".join(changes))
+    jobs = make_jobs(list(exps), _seeds(None, seeds), overrides)
+    options = dict(item.partition("=")[::2] for item in other)
+    ask = slurm.Resources(limit, partition, gres, cpus, parallel, options)
+    click.echo("\n".join(slurm.submit(jobs, overrides, ask, report, dry_run)))
+
+
+@main.command()
 @click.argument("target", type=str)
 def report(target: str) -> None:
     """Make one offline page of TARGET: an executed notebook, a run folder, or `compare`."""

@@ -118,7 +118,7 @@ class _Queue:
 
     def execute(self) -> int:
         """Start and collect until nothing is left."""
-        queued = [job for job in self._waiting if _mark_queued(job)]
+        queued = [job for job in self._waiting if mark_queued(job)]
         last_going = time.monotonic()
         try:
             while self._running or (self._waiting and not self._stopping):
@@ -227,13 +227,13 @@ def run_command(job: Job, overrides: dict[str, Any]) -> list[str]:
     return command
 
 
-def _mark_queued(job: Job) -> bool:
+def mark_queued(job: Job, /, **fields: Any) -> bool:
     """Show a run that never started as queued; returns whether it was marked."""
     if _state(job) not in ("empty", "queued"):
         return False
     job.path.mkdir(parents=True, exist_ok=True)
     record = {"state": "queued", "step": 0, "max_steps": job.max_steps, "heartbeat": time.time(), "started": None}
-    write_json(job.path / "status.json", record | this_process())
+    write_json(job.path / "status.json", record | this_process() | fields)
     return True
 
 

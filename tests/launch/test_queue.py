@@ -1,0 +1,79 @@
+"""The queue with real runs: killed, interrupted, on GPUs that others use."""
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from oelm_lib.launch.devices import IdleWatch
+from oelm_lib.launch.local import Slots, make_jobs, run_queue
+from oelm_lib.runs.reading import ACTIVE, find_runs, read_metrics, read_status, read_summary, state
+from tests.launch.conftest import descendants, wait_for
+from tests.launch.test_devices import Nvml
+
+pytestmark = pytest.mark.slow
+
+
+def test_runs_go_only_to_gpus_that_others_have_left(tiny_env, tiny, capsys):
+    nvml = Nvml(2)
+    nvml.pids[0] = [os.getpid()]
+    watch = IdleWatch(nvml, clock=lambda: 100 * time.monotonic())
+    overrides = tiny()  # machine.device=cpu: the GPUs are not real
+    jobs = make_jobs(["DEMO-01", "DEMO-02"], [1], overrides)
+    (broken := jobs[0].path).mkdir(parents=True)
+    (broken / "config.yaml").write_text("{")
+    assert run_queue(jobs, overrides, Slots(gpus=("0", "1"), watch=watch)) == 1
+    said = capsys.readouterr().out
+    assert f"waiting: GPU 0: used by process {os.getpid()}" in said
+    assert "DEMO-01 seed 1: failed" in said and "config.yaml" in said
+    assert "1 runs did not end: DEMO-01 seed 1" in said
+    assert read_status(jobs[1].path)["gpus"] == "1"
+    assert read_summary(jobs[1].path)["steps"] == 24
+
+
+def test_the_queue_gives_up_when_no_gpu_becomes_free(tiny_env, tiny, capsys):
+    nvml = Nvml(1)
+    nvml.used[0] = 20.0
+    jobs = make_jobs(["DEMO-01"], [1], tiny())
+    assert run_queue(jobs, tiny(), Slots(gpus=("0",), watch=IdleWatch(nvml), max_wait=1.0)) == 1
+    assert "gave up after 1s without a run: GPU 0: 20.0 of 24.0 GiB in use" in capsys.readouterr().out
+    assert not (jobs[0].path / "status.json").exists()  # no longer queued
+
+
+def test_a_killed_queue_is_started_again_and_loses_and_repeats_nothing(tiny_env, tiny, start_oelm, tmp_path):
+    overrides = tiny(train__max_steps=3000, train__eval_interval=1000, train__save_interval=500)
+    command = ["run", "DEMO-01", "DEMO-02", "--seeds", "1,2", "--workers", "2"]
+    queue = start_oelm(*command, overrides=overrides)
+    running = wait_for(lambda: [run for run in find_runs() if state(run) in ACTIVE], "a run starts")
+    assert [state(run) for run in find_runs()].count("queued") >= 2
+    os.kill(queue.pid, signal.SIGKILL)
+    queue.wait()
+    writer = read_status(running[0])["pid"]
+    again = start_oelm(*command, overrides=overrides, log="again.log")
+    assert again.wait(300) == 0
+    assert f"goes on as process {writer} on" in (tmp_path / "again.log").read_text()
+    assert len(find_runs()) == 4
+    for run in find_runs():
+        assert read_summary(run)["steps"] == 3000
+        train = read_metrics(run).query("event == 'train'")
+        assert train["step"].tolist() == list(range(10, 3001, 10))
+    assert read_status(running[0])["pid"] == writer
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_leaves_no_process_behind(tiny_env, tiny, start_oelm, tmp_path, presses):
+    queue = start_oelm("run", "DEMO-01", "DEMO-02", "--workers", "2", overrides=tiny(train__max_steps=200000))
+    wait_for(lambda: [state(run) for run in find_runs()].count("running") == 2, "both runs go")
+    started = descendants(queue.pid)
+    assert len(started) >= 4  # two `oelm run`, two kernels
+    for _ in range(presses):
+        queue.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    assert queue.wait(60) == 75
+    psutil.wait_procs(started, timeout=10)
+    assert [process.pid for process in started if process.is_running()] == []
+    assert {state(run) for run in find_runs()} == ({"stopped"} if presses == 1 else {"dead"})
+    if presses == 1:
+        assert all((run / "latest.pt").is_file() for run in find_runs())
