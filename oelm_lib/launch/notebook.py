@@ -1,18 +1,21 @@
 """One run as an executed notebook: validated before, watched while, a page after."""
 
+import contextlib
 import logging
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
-from oelm_lib.runs.folder import Run, open_run
-from oelm_lib.runs.reading import read_status, read_summary
+from oelm_lib.files import replacing
+from oelm_lib.runs.folder import Run, disk_error, open_run
+from oelm_lib.runs.reading import read_status, read_summary, state
 from oelm_lib.runs.status import format_eta
 
 DONE, FAILED, USER_ERROR, STOPPED = 0, 1, 2, 75
@@ -20,6 +23,18 @@ NOTEBOOK = config.ROOT / "notebooks" / "train.ipynb"
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
+@contextlib.contextmanager
+def _on_stop(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Let `handler` have the signals that ask for a stop."""
+    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@_on_stop(lambda number, frame: sys.exit(STOPPED))  # before the kernel starts and after it ended nothing is unsaved
 def run_experiment(exp: str, seed: int, overrides: dict[str, Any], fresh: bool = False) -> int:
     """Execute notebooks/train.ipynb for a run into its folder and make its page; returns an exit code.
 
@@ -38,20 +53,23 @@ def run_experiment(exp: str, seed: int, overrides: dict[str, Any], fresh: bool =
     (run.path / "STOP").unlink(missing_ok=True)
     execution = _Execution(run, {"exp": exp, "seed": seed, "overrides": as_text(overrides)})
     error = execution.wait()
-    _export(run.path / "train.ipynb", page)
+    with contextlib.suppress(OSError):
+        (run.path / "STOP").unlink(missing_ok=True)
+    try:
+        _export(run.path / "train.ipynb", page)
+    except OSError as problem:
+        print(f"no page of {run.name}: {problem}; make it later: oelm report {run.path}", file=sys.stderr)
     if read_summary(run):
         print(f"{run.name} is done: {page}")
         return DONE
-    if execution.asked_to_stop and not isinstance(error, UserError):
+    ended = state(run)
+    if ended == "stopped" or (execution.asked_to_stop and ended in ("dead", "empty")):
         print(f"{run.name} is stopped; the same command goes on from its checkpoint")
-        return STOPPED
-    if (read_status(run) or {}).get("state") == "stopped":
-        print(f"{run.name} was stopped from outside; the same command goes on from its checkpoint")
         return STOPPED
     error = error or RuntimeError("the notebook ended without a result; see notebook.log in the run folder")
     if isinstance(error, UserError):
         raise error
-    print(f"{run.name} failed: {error}"[-2000:], file=sys.stderr)
+    print(f"{run.name} failed: {error}; the same command goes on from the last checkpoint"[-2000:], file=sys.stderr)
     return FAILED
 
 
@@ -72,23 +90,21 @@ class _Execution:
         self.asked_to_stop = False
         self._run, self._error = run, None
         self._thread = threading.Thread(target=self._execute, args=(parameters,), daemon=True)
-        self._handlers = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
-        self._thread.start()
 
     def wait(self) -> BaseException | None:
         """Show progress until the notebook ends; returns its error, a user's mistake as UserError."""
         shown = ""
-        while self._thread.is_alive():
-            self._thread.join(0.5)
-            line = progress_line(self._run.path)
-            if line and line != shown and sys.stdout.isatty():
-                sys.stdout.write("\r\033[K" + line)
-                sys.stdout.flush()
-                shown = line
+        with _on_stop(self._on_signal):
+            self._thread.start()
+            while self._thread.is_alive():
+                self._thread.join(0.5)
+                line = progress_line(self._run.path)
+                if line and line != shown and sys.stdout.isatty():
+                    sys.stdout.write("\r\033[K" + line)
+                    sys.stdout.flush()
+                    shown = line
         if shown:
             print()
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
         return self._error
 
     def _execute(self, parameters: dict[str, Any]) -> None:
@@ -96,24 +112,31 @@ class _Execution:
         from papermill.exceptions import PapermillExecutionError
 
         logging.getLogger("papermill").setLevel(logging.ERROR)
+        target = self._run.path / "train.ipynb"
+        growing = target.with_name(".train.part.ipynb")  # papermill writes in place
         try:
-            with open(self._run.path / "notebook.log", "a") as log:
-                papermill.execute_notebook(
-                    NOTEBOOK,
-                    self._run.path / "train.ipynb",
-                    parameters=parameters,
-                    progress_bar=False,
-                    autosave_cell_every=30,
-                    store_widget_state=False,
-                    coalesce_streams=True,
-                    stdout_file=log,
-                    stderr_file=log,
-                    cwd=config.ROOT,
-                    # ipykernel warns at every start that its sockets are TCP on loopback.
-                    extra_arguments=["--IPKernelApp.log_level=40"],
-                )
-        except PapermillExecutionError as error:
-            self._error = _plain_error(error)
+            try:
+                with open(self._run.path / "notebook.log", "a") as log:
+                    papermill.execute_notebook(
+                        NOTEBOOK,
+                        growing,
+                        parameters=parameters,
+                        progress_bar=False,
+                        autosave_cell_every=30,
+                        store_widget_state=False,
+                        coalesce_streams=True,
+                        stdout_file=log,
+                        stderr_file=log,
+                        cwd=config.ROOT,
+                        # ipykernel warns at every start that its sockets are TCP on loopback.
+                        extra_arguments=["--IPKernelApp.log_level=40"],
+                    )
+            except PapermillExecutionError as error:
+                self._error = _plain_error(error)
+            with replacing(target) as temporary:
+                os.replace(growing, temporary)
+        except OSError as error:
+            self._error = self._error or disk_error(error, target)
         except BaseException as error:
             self._error = error
 
@@ -121,7 +144,8 @@ class _Execution:
         if self.asked_to_stop and number == signal.SIGINT:
             self._kill()
         self.asked_to_stop = True
-        (self._run.path / "STOP").touch()
+        with contextlib.suppress(OSError):  # the trainer meets the same full or read-only disk
+            (self._run.path / "STOP").touch()
         print(
             "\nstopping: waiting for the checkpoint and the notebook's last cells (Ctrl-C again stops hard)", flush=True
         )

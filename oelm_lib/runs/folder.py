@@ -192,6 +192,14 @@ def _check_same(run: Run) -> None:
         )
 
 
+def disk_error(error: OSError, path: Path) -> UserError:
+    """What to tell a user whose disk refuses a file of a run that is under way."""
+    return UserError(
+        f"{error.filename or path}: {error.strerror or error}; free the disk or mend the rights, then the same command"
+        " goes on from the last checkpoint"
+    )
+
+
 def code_version() -> dict[str, Any]:
     """Version of the package, and git commit and dirty flag of the checkout (null outside one)."""
 

@@ -14,7 +14,7 @@ from oelm_lib.config import Experiment
 from oelm_lib.data.batches import Batches, EvalWindows
 from oelm_lib.errors import UserError
 from oelm_lib.model.gpt import GPT, parameter_counts
-from oelm_lib.runs.folder import Run
+from oelm_lib.runs.folder import Run, disk_error
 from oelm_lib.runs.forecast import UNMEASURED, Forecast
 from oelm_lib.runs.metrics import Recorder
 from oelm_lib.runs.reading import read_metrics
@@ -232,10 +232,7 @@ class Session:
 def _told(error: BaseException | None, run: Run) -> BaseException | str | None:
     """The error as the user is told it: a UserError, or its name and text."""
     if isinstance(error, OSError):
-        return UserError(
-            f"{error.filename or run.path}: {error.strerror or error}; free the disk or mend the rights, then the same"
-            " command goes on from the last checkpoint"
-        )
+        return disk_error(error, run.path)
     return error if error is None or isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
