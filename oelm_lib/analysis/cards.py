@@ -71,10 +71,12 @@ def table(frame: pd.DataFrame) -> Any:
     same = [key for key in frame if len(frame) > 1 and key not in COUNTS and frame[key].map(str).nunique() == 1]
     above = "; ".join(f"{_words(key)}: {_short(frame[key].iloc[0])}" for key in same)
     shown = frame.drop(columns=same)
-    looks = {key: "text-align:right" for key in shown.select_dtypes("number")}
-    looks |= {key: "white-space:normal;min-width:24em" for key in shown if shown[key].map(str).str.len().max() > 40}
+    numbers, longest = set(shown.select_dtypes("number")), {key: shown[key].map(str).str.len().max() for key in shown}
+    looks = {key: "text-align:right" if key in numbers else "text-align:left" for key in shown}
+    looks |= {key: "text-align:left;white-space:normal;min-width:24em" for key in shown if longest[key] > 40}
     styles = {key: [{"selector": "", "props": look}] for key, look in looks.items()}
-    styled = tables.show(shown).format_index(lambda key: escape(_words(key)), axis="columns")
+    general = [{"selector": "td", "props": "white-space:nowrap"}, {"selector": "caption", "props": "text-align:left"}]
+    styled = tables.show(shown).format_index(lambda key: escape(_words(key)), axis="columns").set_table_styles(general)
     return styled.set_table_styles(styles, overwrite=False).set_caption(escape(above))
 
 

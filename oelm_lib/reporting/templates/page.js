@@ -133,7 +133,7 @@
     const all = print => figures.forEach(figure => draw(figure, print));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => all(false));
     addEventListener("beforeprint", () => all(true));
-    addEventListener("afterprint", () => all(false));
+    addEventListener("afterprint", () => { all(false); figures.forEach(figure => Plotly.Plots.resize(figure.place)); });
     document.documentElement.dataset.ready = "true";
   }
   start().catch(error => document.querySelectorAll(".figure").forEach(
