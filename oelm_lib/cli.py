@@ -178,6 +178,8 @@ def logs(name: str, follow: bool, lines: int) -> None:
 @click.argument("name", metavar="RUN")
 def stop(name: str) -> None:
     """Let a run save and stop; RUN is as for `oelm logs`. The command that started it goes on later."""
+    import time
+
     from oelm_lib.runs.logs import find_run
     from oelm_lib.runs.reading import ACTIVE, state
 
@@ -186,6 +188,12 @@ def stop(name: str) -> None:
         raise UserError(f"{path}: {state(path)}, so there is nothing to stop; see oelm status")
     (path / "STOP").touch()
     click.echo(f"{path}: asked to save and stop")
+    for _ in range(60):
+        time.sleep(0.5)
+        if state(path) not in ACTIVE:
+            click.echo(f"{path}: {state(path)}")
+            return
+    click.echo(f"{path}: still {state(path)} after 30 s; it stops when the step, evaluation or save is done")
 
 
 @main.group()
