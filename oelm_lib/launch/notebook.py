@@ -14,6 +14,7 @@ from typing import Any
 from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.files import replacing
+from oelm_lib.launch.distributed import train_in_processes
 from oelm_lib.runs.folder import Run, disk_error, open_run
 from oelm_lib.runs.reading import read_status, read_summary, state
 from oelm_lib.runs.status import format_eta
@@ -63,7 +64,7 @@ def run_experiment(exp: str, seed: int, overrides: dict[str, Any], fresh: bool =
         print(f"{run.name} is done: {page}")
         return DONE
     ended = state(run)
-    if ended == "stopped" or (execution.asked_to_stop and ended in ("dead", "empty")):
+    if ended == "stopped" or (execution.asked_to_stop and ended in ("dead", "empty", "queued")):
         print(f"{run.name} is stopped; the same command goes on from its checkpoint")
         return STOPPED
     error = error or RuntimeError("the notebook ended without a result; see notebook.log in the run folder")
@@ -115,6 +116,10 @@ class _Execution:
         target = self._run.path / "train.ipynb"
         growing = target.with_name(".train.part.ipynb")  # papermill writes in place
         try:
+            if self._run.config.machine.devices > 1 and not self._run.finished:
+                train_in_processes(self._run, parameters["overrides"])
+                if not self._run.finished:
+                    return
             try:
                 with open(self._run.path / "notebook.log", "a") as log:
                     papermill.execute_notebook(

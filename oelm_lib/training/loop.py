@@ -16,6 +16,7 @@ from oelm_lib.runs.status import format_eta
 from oelm_lib.runs.summary import Summary
 from oelm_lib.runs.timing import timing_stats
 from oelm_lib.training import checkpoint
+from oelm_lib.training.distributed import agree
 from oelm_lib.training.evaluation import BATCH_TOKENS, document_losses, frozen_digest, mean_loss, token_losses
 from oelm_lib.training.optim import gradients, learning_rate, update
 from oelm_lib.training.session import Session
@@ -34,7 +35,7 @@ def train(cfg: Experiment, run: Run) -> Summary:
         print(f"{run.name} is done: shown, not trained again (--fresh starts anew and keeps the old folder)")
         return Summary(run)
     with Session(run) as session:
-        while session.step < cfg.train.max_steps and not session.stopping():
+        while session.step < cfg.train.max_steps and not agree(session.stopping(), session.device):
             # batch
             with session.budget("data"):
                 batch = session.batches(session.step)

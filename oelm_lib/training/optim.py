@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from oelm_lib.config import OptimConfig
+from oelm_lib.training.distributed import mean
 from oelm_lib.training.precision import Precision
 
 
@@ -35,7 +36,7 @@ def gradients(
     precision.scaler.scale(loss).backward()
     precision.scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], clip)
-    return loss.detach(), norm
+    return mean(loss.detach()), norm
 
 
 def update(optimizer: torch.optim.Optimizer, precision: Precision, rate: float) -> None:

@@ -11,7 +11,7 @@ import psutil
 import torch
 
 from oelm_lib.config import Experiment
-from oelm_lib.data.batches import Batches, EvalWindows
+from oelm_lib.data.batches import EvalWindows
 from oelm_lib.errors import UserError
 from oelm_lib.model.gpt import GPT, parameter_counts
 from oelm_lib.runs.folder import Run, disk_error
@@ -22,6 +22,7 @@ from oelm_lib.runs.status import Budget, Status, format_duration
 from oelm_lib.seeds import named_seed
 from oelm_lib.training import checkpoint
 from oelm_lib.training.console import Console
+from oelm_lib.training.distributed import SharedBatches, parallel
 from oelm_lib.training.evaluation import frozen_digest
 from oelm_lib.training.guard import Guard
 from oelm_lib.training.optim import make_optimizer
@@ -76,10 +77,11 @@ class Session:
         # Dropout alone draws from torch's default generator.
         torch.manual_seed(named_seed(run.seed, "dropout"))
         self.model = GPT(cfg.model, run.seed).to(self.device)
-        self.training_model = torch.compile(self.model, fullgraph=True) if cfg.machine.compile else self.model
+        compiled = torch.compile(self.model, fullgraph=True) if cfg.machine.compile else self.model
+        self.training_model = parallel(compiled, cfg)
         self.optimizer = make_optimizer(self.model, cfg.optim)
         self.parameters = parameter_counts(self.model)
-        self.batches = Batches(
+        self.batches = SharedBatches(
             run.corpus.tokens("train"), cfg.model.max_seq_len, cfg.train.batch_size, run.seed, self.device
         )
         self.windows = EvalWindows(run.corpus.tokens("val"), cfg.model.max_seq_len, self.device)

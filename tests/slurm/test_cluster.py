@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,15 @@ OVERRIDES = TINY_RUN | {"train.max_steps": 1500, "train.eval_interval": 500, "tr
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
+def cluster():
     """A Slurm of this module's own; SLURM_CONF leads to it."""
     missing = [name for name in DAEMONS if not shutil.which(name, path=SBIN)]
     if missing or os.getuid():
         pytest.skip(
             f"Slurm can't be started: {'not root' if os.getuid() else f'no {missing[0]}'}; see tests/slurm/up.sh"
         )
-    folder = tmp_path_factory.mktemp("slurm")
+    folder = Path(tempfile.mkdtemp(prefix="oelm-slurm-"))  # pytest's folders are closed to munge
+    folder.chmod(0o755)
     try:
         port = 20000 + os.getpid() % 9000  # two sessions on one machine do not meet
         subprocess.run([HERE / "up.sh", folder, str(port)], check=True, timeout=180)
@@ -40,6 +42,7 @@ def cluster(tmp_path_factory):
             yield folder
     finally:
         subprocess.run([HERE / "down.sh", folder], timeout=120)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def call(*command):

@@ -1,0 +1,65 @@
+"""Two gloo processes against one."""
+
+import os
+
+import numpy as np
+import pytest
+
+from oelm_lib import runs
+from oelm_lib.errors import UserError
+from oelm_lib.launch.distributed import train_in_processes
+from oelm_lib.launch.notebook import as_text
+from oelm_lib.runs.reading import read_metrics, read_summary
+
+LOSS_TOLERANCE = 1e-5
+NORM_TOLERANCE = 1e-3
+"""Sums over a batch are taken in another order; a relative difference of the norm shows it most."""
+
+
+def test_one_process_refuses_a_run_of_several(tiny_run):
+    from oelm_lib import training
+
+    run = tiny_run(machine__devices=2)
+    with pytest.raises(UserError, match=r"machine.devices = 2, but this is one process; use oelm run"):
+        training.train(run.config, run)
+    assert runs.state(run) == "failed"
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(tiny_run):
+    with pytest.raises(UserError, match=r"machine.devices = 3 does not divide train.batch_size = 4"):
+        train_in_processes(tiny_run(machine__devices=3), "")
+
+
+@pytest.mark.slow
+def test_two_processes_keep_the_curve_and_a_stopped_run_goes_on_bit_equal(tiny_run, tiny_config, monkeypatch, tmp_path):
+    from oelm_lib import training
+
+    changes = {"train__max_steps": 50, "machine__log_interval": 1, "model__dropout": 0.0}
+    alone = tiny_run("DEMO-02", folder="alone", **changes)
+    training.train(alone.config, alone)
+
+    def in_two(folder, **more):
+        run = tiny_run("DEMO-02", folder=folder, machine__devices=2, **changes | more)
+        run.unlock()
+        monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / folder))
+        train_in_processes(run, as_text(run.config.overrides))
+        return run
+
+    both = in_two("both")
+    one, two = (read_metrics(run).query("event == 'train'") for run in (alone, both))
+    assert one["step"].tolist() == two["step"].tolist() == list(range(1, 51))
+    assert np.abs(one["loss"] - two["loss"]).max() < LOSS_TOLERANCE
+    assert np.abs(one["grad_norm"] / two["grad_norm"] - 1).max() < NORM_TOLERANCE
+    assert abs(read_summary(alone)["final_val_loss"] - read_summary(both)["final_val_loss"]) < LOSS_TOLERANCE
+    (proof,) = read_summary(both)["frozen"]
+    assert proof["sha256_start"] == proof["sha256_end"]
+    assert not [name for name in os.listdir(both.path) if "rank" in name]
+
+    # With dropout: stopped (here at once, after no or few steps) and continued, it is the run that never stopped.
+    whole = in_two("whole", model__dropout=0.2)
+    parted = tiny_run("DEMO-02", folder="parted", machine__devices=2, **changes | {"model__dropout": 0.2})
+    (parted.path / "STOP").touch()
+    in_two("parted", model__dropout=0.2)
+    assert runs.state(parted) == "stopped"
+    in_two("parted", model__dropout=0.2)
+    assert read_metrics(parted)["loss"].tolist() == read_metrics(whole)["loss"].tolist()
