@@ -110,9 +110,9 @@ class Pair(NamedTuple):
         return first.loc[seeds], second.loc[seeds]
 
 
-def name(run: pd.Series) -> str:
+def name(run: Any) -> str:
     """What a run's arm is called: its experiment's id, or the folder of a rehearsal, which is not the experiment."""
-    return run["id"] if run["experiment"].kind == "experiment" else run["variant"]
+    return run.variant if "+" in run.variant else run.id
 
 
 def comparable(runs: pd.DataFrame, metric: str = "final_val_loss") -> pd.DataFrame:

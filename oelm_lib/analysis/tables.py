@@ -27,9 +27,10 @@ def matrix(runs: pd.DataFrame, exps: list[str] | str | None = None) -> pd.DataFr
     """Every run with its live state, and the experiments of `exps` (ids or globs) that were never run."""
     experiments = [None if isinstance(e, float) else e for e in runs["experiment"]]
     live = runs[["id", "corpus", "arm", "seed", "max_steps", "state", "steps", "train_loss", METRIC, "eta_seconds"]]
+    live = live.assign(id=[name(run) for run in runs.itertuples()])
     live = live.assign(learning_rate=[e and e.optim.learning_rate for e in experiments])
-    live = live.join(runs[["started", "finished", "source", "variant", "reason"]])
-    absent = [load_config(exp) for exp in select(exps) if exps and exp not in set(runs["id"])]
+    live = live.join(runs[["started", "finished", "source", "reason"]])
+    absent = [load_config(exp) for exp in select(exps) if exps and exp not in set(live["id"])]
     new = [identity(e) | {"learning_rate": e.optim.learning_rate, "state": "not run", "reason": ""} for e in absent]
     return pd.DataFrame([*live.to_dict("records"), *new], columns=live.columns)
 
@@ -61,7 +62,8 @@ def verdicts(
         count = sum(len(nats) > 1 for nats in differing)
         for i, (pair, (arm, base), nats) in enumerate(zip(members, shared, differing, strict=True)):
             interval = statistics.paired_interval(nats, judged[i])
-            row = {key: pair.arm.iloc[0][key] for key in ("corpus", "arm", "id", "variant", "source")} | {
+            row = {key: pair.arm.iloc[0][key] for key in ("corpus", "arm", "variant", "source")} | {
+                "id": name(pair.arm.iloc[0]),
                 "baseline": None if pair.base is None else name(pair.base.iloc[0]),
                 "perplexity": math.exp(arm[metric].mean()),
                 "baseline_perplexity": math.exp(base[metric].mean()),
@@ -79,7 +81,7 @@ def verdicts(
                 "equivalent": statistics.equivalence(statistics.paired_interval(nats, equal[i]), margin),
                 "reason": pair.reason or ("" if len(nats) else "no seed is done in both"),
             }
-            subject = f"{row['arm']} ({name(pair.arm.iloc[0])}) on {row['corpus']}"
+            subject = f"{row['arm']} ({row['id']}) on {row['corpus']}"
             rows.append(row | {"sentence": f"{subject}: {_sentence(row, margin)}"})
     return pd.DataFrame(rows)
 
@@ -123,7 +125,7 @@ def results(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
     for variant, group in runs.groupby("variant", sort=False):
         done, verdict = comparable(group), judged.get(variant, {})
         mean = done[["best_val_loss", METRIC, "final_bits_per_byte", "wall_seconds", "mean_step_seconds"]].mean()
-        row = {key: group[key].iloc[0] for key in ("corpus", "tokenizer", "arm", "id")}
+        row = {key: group[key].iloc[0] for key in ("corpus", "tokenizer", "arm")} | {"id": name(group.iloc[0])}
         row |= {"n": len(done), "final_val_perplexity": math.exp(mean[METRIC]), "gap": verdict.get("gap", math.nan)}
         row |= {"baseline": verdict.get("baseline"), "gap_n": verdict.get("n"), "verdict": verdict.get("verdict")}
         row |= {"best_val_perplexity": math.exp(mean["best_val_loss"]), **mean.to_dict()}
@@ -157,8 +159,8 @@ def ablation(runs: pd.DataFrame, baseline: str | None = None, metric: str = METR
                     "corpus": row["corpus"],
                     "from": last["arm"],
                     "to": row["arm"],
-                    "from_id": last["id"],
-                    "to_id": row["id"],
+                    "from_id": name(last),
+                    "to_id": name(row),
                 }
                 | {"nats": interval.mean, "gap": gap(interval.mean), "gap_back": gap(-interval.mean)}
                 | {"low": gap(interval.low), "high": gap(interval.high), "n": interval.n}
@@ -225,8 +227,9 @@ def matched(
             losses = losses[~np.isnan(losses).any(axis=1)]
             arm, base = losses.mean(axis=0) if len(losses) else (math.nan, math.nan)
             rows.append(
-                {key: pair.arm.iloc[0][key] for key in ("corpus", "arm", "id", "source")}
-                | {"baseline": None if pair.base is None else name(pair.base.iloc[0]), by: point, "n": len(losses)}
+                {key: pair.arm.iloc[0][key] for key in ("corpus", "arm", "source")}
+                | {"id": name(pair.arm.iloc[0]), "baseline": None if pair.base is None else name(pair.base.iloc[0])}
+                | {by: point, "n": len(losses)}
                 | {"perplexity": math.exp(arm), "baseline_perplexity": math.exp(base)}
                 | {"nats": arm - base, "gap": gap(arm - base)}
             )
@@ -243,7 +246,8 @@ def parameters(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for _, group in runs[runs["parameters"].map(bool) & runs["parameters"].notna()].groupby("variant", sort=False):
         proofs = [proof for _, run in group.iterrows() if (proof := freeze_proven(run)) is not None]
-        row = {key: group.iloc[0][key] for key in ("corpus", "arm", "id")} | group.iloc[0]["parameters"]
+        row = {key: group.iloc[0][key] for key in ("corpus", "arm")} | {"id": name(group.iloc[0])}
+        row |= group.iloc[0]["parameters"]
         row |= {"trainable_share": row["trainable"] / row["total"], "freeze_proven": all(proofs) if proofs else None}
         rows.append(row | {"source": group.iloc[0]["source"]})
     return pd.DataFrame(rows)
@@ -260,8 +264,8 @@ def time_budget(runs: pd.DataFrame) -> pd.DataFrame:
                 "evaluation": run.timing.get("total_validation_time", math.nan),
             }
             spent = known | {"other": run.wall_seconds - sum(known.values())}
-        row = {key: getattr(run, key) for key in ("id", "arm", "corpus", "seed", "run", "source", "wall_seconds")}
-        rows.append(row | {key: spent.get(key, math.nan) for key in BUDGET})
+        row = {key: getattr(run, key) for key in ("arm", "corpus", "seed", "run", "source", "wall_seconds")}
+        rows.append({"id": name(run)} | row | {key: spent.get(key, math.nan) for key in BUDGET})
     return pd.DataFrame(rows)
 
 

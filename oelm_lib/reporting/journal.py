@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from oelm_lib.analysis import confounds, statistics, tables
-from oelm_lib.analysis.frames import RECORDED, pairs, phase3
+from oelm_lib.analysis.frames import RECORDED, name, pairs, phase3
 from oelm_lib.config import ROOT, experiment_ids, load_config, read_yaml
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_text
@@ -127,7 +127,11 @@ def _facts(outputs: Path | str | None) -> dict[str, Any]:
         "printed": _printed(log["printed"]),
         "cross": [rows for rows in groups if len(rows) > 1],
         "todo": {
-            "never": [experiment.id for experiment in known if experiment.id not in set(measured["id"])],
+            "never": [
+                experiment.id
+                for experiment in known
+                if experiment.id not in {name(run) for run in measured.itertuples()}
+            ],
             "resume": measured.loc[measured["state"].isin(["stopped", "dead", "failed"]), "run"].tolist(),
             "seeds": [row["id"] for row in judged if row["n"] < ENOUGH_SEEDS],
             "inconclusive": [row["id"] for row in judged if row["verdict"] == statistics.INCONCLUSIVE],

@@ -188,6 +188,15 @@ def test_rehearsals_are_judged_among_themselves_and_never_called_the_experiment(
     assert f"({rehearsal}) on stories" in table.loc[rehearsal, "sentence"]
     assert table.loc[rehearsal, "baseline"].startswith("DEMO-01_baseline+")
     assert table.loc["DEMO-02_oelm_freeze", "n"] == 3
+    for name, shown in every_table(tables.load_runs(outputs=demo)).items():
+        assert rehearsal in set(shown["to_id" if name == "ablation" else "id"]), name
+
+
+def test_a_rehearsal_does_not_count_as_the_experiment(tmp_path):
+    make_run(tmp_path, "DEMO-01", 42, overrides="train.max_steps=130")
+    states = tables.matrix(tables.load_runs(outputs=tmp_path), "DEMO-01")[["id", "state"]]
+    assert states["state"].tolist() == ["done", "not run"]
+    assert states["id"].tolist()[1] == "DEMO-01"
 
 
 def test_recorded_and_measured_runs_never_mix(tmp_path):
