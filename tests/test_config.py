@@ -7,8 +7,8 @@ from oelm_lib.errors import UserError
 @pytest.mark.parametrize(
     ("exp", "overrides", "message"),
     [
-        (2, None, r"exp = 2 is not an experiment id such as GPT-02; allowed: DEMO-01"),
-        ("GPT-99", None, r"no experiment 'GPT-99'.*allowed: DEMO-01.*add one as params/<ID>.yaml"),
+        (2, None, r"exp = 2 is not an experiment id such as GPT-02; allowed: CPU-01"),
+        ("GPT-99", None, r"no experiment 'GPT-99'.*allowed: CPU-01.*add one as params/<ID>.yaml"),
         ("../GPT-01", None, r"no experiment"),
         ("GPT-02", "train.batch_size=0", r"train.batch_size = 0: should be greater than or equal to 1"),
         ("GPT-02", "model.num_heads=7", r"num_heads = 7 does not divide d_model = 512; use 1, 2, 4, 8"),

@@ -31,8 +31,8 @@ def test_every_scientific_value_is_written_in_the_file(exp):
     for section in ("model", "data", "optim", "train"):
         fields = config.Experiment.model_fields[section].annotation.model_fields
         assert set(written[section]) == set(fields)
-    # A nano model is fastest on one thread, and so a demo run is bit-equal wherever it is started.
-    assert written.get("machine") == ({"threads": 1} if exp.startswith("DEMO") else None)
+    # Small models are fastest on one thread, and so such a run is bit-equal wherever it is started.
+    assert written.get("machine") == ({"threads": 1} if exp.startswith(("DEMO", "CPU")) else None)
 
 
 @pytest.mark.parametrize("exp", LOG)
@@ -56,5 +56,6 @@ def test_the_seven_experiments_are_those_of_the_log(exp):
     assert [getattr(cfg.model, name) for name in sizes] == [50257, 512, 6, 8, 2048, 512, 0.1]
 
 
-def test_the_demo_arms_share_one_learning_rate():
-    assert len({config.load_config(exp).optim.learning_rate for exp in IDS if exp.startswith("DEMO")}) == 1
+@pytest.mark.parametrize("family", ["DEMO", "CPU"])
+def test_the_arms_of_a_small_study_share_one_learning_rate(family):
+    assert len({config.load_config(exp).optim.learning_rate for exp in IDS if exp.startswith(family)}) == 1

@@ -13,7 +13,7 @@ def test_jobs_are_every_experiment_and_seed_once():
 
 
 def test_a_glob_that_matches_nothing_and_a_wrong_override_are_refused():
-    with pytest.raises(UserError, match=r"'NONE-\*' matches no experiment; allowed: DEMO-01"):
+    with pytest.raises(UserError, match=r"'NONE-\*' matches no experiment; allowed: CPU-01"):
         make_jobs(["NONE-*"], [1], {})
     with pytest.raises(UserError, match=r"unknown key train\.x"):
         make_jobs(["DEMO-01"], [1], {"train.x": 1})
