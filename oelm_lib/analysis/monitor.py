@@ -1,0 +1,63 @@
+"""Where all runs stand, live in JupyterLab: what `oelm status` says, curves of runs in progress, their time."""
+
+import asyncio
+import contextlib
+from html import escape
+from typing import Any
+
+import ipywidgets
+import pandas as pd
+
+from oelm_lib.analysis import frames, plots
+from oelm_lib.runs.overview import overview, table
+from oelm_lib.runs.reading import ACTIVE
+
+
+class Monitor(ipywidgets.VBox):
+    """States, loss curves and time budgets of runs, which look again by themselves.
+
+    Args:
+        exps, outputs: As frames.load_runs takes them.
+        interval: Seconds between looks at the run folders.
+    """
+
+    def __init__(self, exps: str = "*", outputs: str = "", interval: float = 5.0):
+        self._exps, self._outputs, self._interval = exps, outputs, interval
+        self._progress: list[Any] = []
+        self.states, self.curves, self.budgets = ipywidgets.HTML(), ipywidgets.Output(), ipywidgets.Output()
+        super().__init__([self.states, self.curves, self.budgets])
+        self.refresh()
+        with contextlib.suppress(RuntimeError):  # no loop outside a kernel: nothing to follow with
+            self._task = asyncio.get_running_loop().create_task(self._watch())
+
+    def refresh(self) -> None:
+        """Say where the runs stand; draw again where one has got on."""
+        rows = overview(self._exps, self._outputs)
+        self.states.value = f"<pre style='line-height:1.3'>{escape(table(rows))}</pre>"
+        progress = [(row["run"], row["state"], row.get("step")) for row in rows]
+        if progress == self._progress:
+            return
+        self._progress = progress
+        runs = frames.load_runs(self._exps, self._outputs)
+        active = runs[runs["state"].isin(ACTIVE)]
+        _show(self.curves, plots.loss_curves(active, group="seed"))
+        _show(self.budgets, plots.time_budget(_spent(active, {row["run"]: row.get("budget") for row in rows})))
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval)
+            self.refresh()
+
+
+def _spent(runs: pd.DataFrame, budgets: dict[str, Any]) -> pd.DataFrame:
+    """The runs as time_budget takes those that are done, with what they have spent so far."""
+    runs = runs[runs["run"].map(lambda run: bool(budgets.get(run)))]
+    spent = [budgets[run] for run in runs["run"]]
+    return runs.assign(
+        state="done", timing=[{"budget": parts} for parts in spent], wall_seconds=[sum(p.values()) for p in spent]
+    )
+
+
+def _show(output: ipywidgets.Output, figure: Any) -> None:
+    """Put a figure into an output; this works from a task too, which update_display does not."""
+    output.outputs = ({"output_type": "display_data", "data": figure._repr_mimebundle_(), "metadata": {}},)
