@@ -40,8 +40,9 @@ class Encoded:
         sizes = np.array(self.tokens, dtype=np.int64)
         starts = np.cumsum(sizes) - sizes
         with open(self.path, "rb") as source, open(target, "wb", buffering=1 << 20) as out:
-            for start, size in zip(starts[chosen].tolist(), sizes[chosen].tolist(), strict=True):
-                out.write(os.pread(source.fileno(), 2 * size, 2 * start))
+            for some in np.array_split(chosen, len(chosen) // BATCH + 1):
+                for start, size in zip(starts[some].tolist(), sizes[some].tolist(), strict=True):
+                    out.write(os.pread(source.fileno(), 2 * size, 2 * start))
         sums = {key: int(np.array(getattr(self, key))[chosen].sum()) for key in ("tokens", "bytes", "literal_eot")}
         return {"documents": len(chosen), **sums, "sha256": sha256_file(target)}
 
@@ -102,7 +103,7 @@ def _batches(pieces: Iterator[Piece], documents: Encoded, hashed: bool) -> Itera
     digest = hashlib.sha256()
     for text, ends in pieces:
         data = text.encode()
-        size, literal = size + len(data), literal + data.count(END_OF_TEXT.encode())
+        size, literal = size + len(data), literal + text.count(END_OF_TEXT)
         if hashed:
             digest.update(data)
         if ends:
