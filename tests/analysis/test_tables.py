@@ -316,7 +316,7 @@ def test_an_empty_outputs_folder_gives_empty_tables(tmp_path):
 
 
 def test_a_mistyped_experiment_or_baseline_is_one_line(demo):
-    with pytest.raises(UserError, match=r"exps: 'DMO-01' matches no experiment; allowed: DEMO-01"):
+    with pytest.raises(UserError, match=r"exps: 'DMO-01' matches no experiment; allowed: CPU-01"):
         tables.load_runs("DEMO-02, DMO-01", demo)
     with pytest.raises(UserError, match=r"no experiment 'DEMO-09' \(did you mean DEMO-0"):
         tables.verdicts(tables.load_runs(outputs=demo), "DEMO-09")
