@@ -47,43 +47,25 @@ def main() -> None:
 @click.option("--wait-idle", is_flag=True, help="Take a GPU only once others have left it for a minute.")
 @click.option("--max-wait", type=click.FloatRange(0), default=24, metavar="HOURS", help="Wait at most (default 24).")
 @click.option("--fresh", is_flag=True, help="Start anew; an existing run folder is renamed and kept.")
-def run(
-    exps: tuple[str, ...],
-    everything: bool,
-    seed: int | None,
-    seeds: str | None,
-    changes: tuple[str, ...],
-    workers: int,
-    gpus: str | None,
-    wait_idle: bool,
-    max_wait: float,
-    fresh: bool,
-) -> None:
+def run(exps: tuple[str, ...], everything: bool, changes: tuple[str, ...], fresh: bool, **options: Any) -> None:
     """Train experiments as notebooks, each into its run folder with a page.
 
     ID is an experiment or a glob such as "DEMO-*". The same command continues what was stopped and skips what is done.
     """
     from oelm_lib import config
-    from oelm_lib.launch import devices
-    from oelm_lib.launch.local import Slots, make_jobs, run_queue
+    from oelm_lib.launch.local import make_jobs, make_slots, run_queue
     from oelm_lib.launch.notebook import run_experiment
 
     overrides = config.parse_overrides(" ".join(changes))
-    numbers = _seeds(seed, seeds)
-    jobs = make_jobs(config.experiment_ids() if everything else list(exps), numbers, overrides)
+    seeds = _seeds(options.pop("seed"), options.pop("seeds"))
+    jobs = make_jobs(config.experiment_ids() if everything else list(exps), seeds, overrides)
     if not jobs:
         raise UserError(f"no experiment named; name one or use --all; allowed: {', '.join(config.experiment_ids())}")
-    if wait_idle and not gpus:
-        raise UserError("--wait-idle is about GPUs; add --gpus auto or --gpus 2,3")
-    if len(jobs) == 1 and not gpus:
+    slots = make_slots(**options)
+    if len(jobs) == 1 and not slots.gpus:
         sys.exit(run_experiment(jobs[0].exp, jobs[0].seed, overrides, fresh))
     if fresh:
         raise UserError("--fresh is for one run at a time; name one experiment and one seed")
-    slots = Slots(workers, max_wait=max_wait * 3600)
-    if gpus:
-        nvml = devices.open_nvml()
-        watch = devices.IdleWatch(nvml) if wait_idle else None
-        slots = Slots(workers, tuple(devices.choose_gpus(gpus, nvml)), watch, slots.max_wait)
     sys.exit(run_queue(jobs, overrides, slots))
 
 
@@ -93,25 +75,13 @@ def run(
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Override a key; makes it a rehearsal.")
 @click.option("--partition", help="Slurm partition (default: the cluster's).")
 @click.option("--gres", help="Devices of a job, e.g. gpu:1.")
-@click.option("--time", "limit", default="04:00:00", help="Time of a job (default 04:00:00); longer runs go on anew.")
-@click.option("--cpus", type=click.IntRange(1), default=4, help="CPUs of a job (default 4).")
-@click.option("--parallel", type=click.IntRange(1), default=256, help="Jobs at a time, at most (default 256).")
+@click.option("--time", default="04:00:00", help="Time of a job (default 04:00:00); longer runs are queued again.")
+@click.option("--cpus", "cpus_per_task", default=4, help="CPUs of a job (default 4).")
 @click.option("--sbatch", "other", multiple=True, metavar="KEY=VALUE", help="Further sbatch options: account=lab.")
+@click.option("--parallel", type=click.IntRange(1), default=256, help="Jobs at a time, at most (default 256).")
 @click.option("--report/--no-report", default=True, help="Whether a job after them compares the experiments.")
 @click.option("--dry-run", is_flag=True, help="Print what would be submitted.")
-def submit(
-    exps: tuple[str, ...],
-    seeds: str,
-    changes: tuple[str, ...],
-    partition: str | None,
-    gres: str | None,
-    limit: str,
-    cpus: int,
-    parallel: int,
-    other: tuple[str, ...],
-    report: bool,
-    dry_run: bool,
-) -> None:
+def submit(exps: tuple[str, ...], seeds: str, changes: tuple[str, ...], other: tuple[str, ...], **options: Any) -> None:
     """Submit experiments x seeds to Slurm as one array; what is done is left out, what was stopped goes on."""
     from oelm_lib import config
     from oelm_lib.launch import slurm
@@ -119,9 +89,9 @@ def submit(
 
     overrides = config.parse_overrides(" ".join(changes))
     jobs = make_jobs(list(exps), _seeds(None, seeds), overrides)
-    options = dict(item.partition("=")[::2] for item in other)
-    ask = slurm.Resources(limit, partition, gres, cpus, parallel, options)
-    click.echo("\n".join(slurm.submit(jobs, overrides, ask, report, dry_run)))
+    how = [options.pop(key) for key in ("parallel", "report", "dry_run")]
+    options |= dict(item.partition("=")[::2] for item in other)
+    click.echo("\n".join(slurm.submit(jobs, overrides, {k: v for k, v in options.items() if v}, *how)))
 
 
 @main.command()
@@ -146,18 +116,15 @@ def status(exps: tuple[str, ...], watch: bool, as_json: bool) -> None:
     from oelm_lib.files import finite
     from oelm_lib.runs.overview import overview, table
 
-    if as_json:
-        click.echo(json.dumps(finite(overview(list(exps))), indent=1))
-        return
-    if not watch:
-        click.echo(table(overview(list(exps))))
+    if as_json or not watch:
+        rows = overview(list(exps))
+        click.echo(json.dumps(finite(rows), indent=1) if as_json else table(rows))
         return
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             width, height = shutil.get_terminal_size()
             lines = table(overview(list(exps)), width).splitlines()
-            hidden = [f"... {len(lines) - height + 2} more"] if len(lines) >= height else []
-            click.echo("\033[H\033[J" + "\n".join([*lines[: height - 1 - len(hidden)], *hidden]))
+            click.echo("\033[H\033[J" + "\n".join(lines[: height - 1]))
             time.sleep(2)
 
 

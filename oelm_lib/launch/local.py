@@ -16,7 +16,7 @@ import psutil
 from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_json
-from oelm_lib.launch.devices import IdleWatch
+from oelm_lib.launch.devices import IdleWatch, choose_gpus, open_nvml
 from oelm_lib.launch.notebook import DONE, FAILED, STOP_SIGNALS, STOPPED, USER_ERROR, as_text
 from oelm_lib.runs import reading
 from oelm_lib.runs.reading import ACTIVE, this_process
@@ -54,6 +54,15 @@ class Slots:
     gpus: tuple[str, ...] = ()
     watch: IdleWatch | None = None
     max_wait: float = 24 * 3600.0
+
+
+def make_slots(workers: int, gpus: str | None, wait_idle: bool, max_wait: float) -> Slots:
+    """The slots that the command line asks for; `max_wait` in hours. Raises UserError where a GPU is not there."""
+    if wait_idle and not gpus:
+        raise UserError("--wait-idle is about GPUs; add --gpus auto or --gpus 2,3")
+    nvml = open_nvml() if gpus else None
+    chosen = tuple(choose_gpus(gpus, nvml)) if gpus else ()
+    return Slots(workers, chosen, IdleWatch(nvml) if wait_idle else None, 3600 * max_wait)
 
 
 def make_jobs(exps: list[str], seeds: list[int], overrides: dict[str, Any]) -> list[Job]:

@@ -3,13 +3,11 @@
 import contextlib
 import io
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +23,6 @@ NOTICE_SECONDS = 120
 """How long before the end of its time a job is asked to save and leave."""
 MOST_RESTARTS = 100
 REPORT_MINUTES = 30
-
-
-@dataclass
-class Resources:
-    """What a job asks Slurm for; `other` are further sbatch options, e.g. {"account": "lab"}."""
-
-    time: str
-    partition: str | None = None
-    gres: str | None = None
-    cpus: int = 4
-    parallel: int = 256
-    other: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def minutes(self) -> int:
-        """The time limit. Raises UserError where it is not one."""
-        found = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)|(\d+)", self.time)
-        if not found:
-            raise UserError(f"--time {self.time!r} should be minutes, HH:MM:SS or D-HH:MM:SS, e.g. 04:00:00")
-        days, hours, minutes, seconds, plain = (int(part or 0) for part in found.groups())
-        return plain or max(days * 1440 + hours * 60 + minutes + (seconds > 0), 1)
 
 
 class Command:
@@ -74,41 +51,47 @@ class Command:
         return submitit.helpers.DelayedSubmission(Command(self._command))
 
 
-def submit(jobs: list[Job], overrides: dict[str, Any], ask: Resources, report: bool, dry_run: bool) -> list[str]:
+def submit(
+    jobs: list[Job], overrides: dict[str, Any], sbatch: dict[str, Any], parallel: int, report: bool, dry_run: bool
+) -> list[str]:
     """Submit the runs that are not done as one array; returns what was, or would be, submitted.
 
     Args:
+        sbatch: Options of a job, e.g. {"gres": "gpu:1", "time": "04:00:00"}.
+        parallel: Jobs at a time, at most.
         report: Whether a page that compares the experiments is made after the array.
 
     Raises:
         UserError: A corpus is not prepared, there is no Slurm here, or Slurm refuses.
     """
     going = [job for job in jobs if not read_summary(job.path)]
-    if ask.gres and ask.gres.startswith("gpu"):
+    if sbatch.get("gres", "").startswith("gpu"):
         overrides = {"machine.device": "cuda"} | overrides
     for exp in dict.fromkeys(job.exp for job in going):
         cfg = config.load_config(exp, overrides)
         check_fit(cfg, open_corpus(cfg.data.corpus, cfg.data.tokenizer))
-    parameters = {"time": ask.minutes, "partition": ask.partition, "gres": ask.gres, "cpus_per_task": ask.cpus}
-    parameters |= {"array_parallelism": ask.parallel, "job_name": "oelm", "additional_parameters": ask.other}
-    shown = ", ".join(f"{key}={value}" for key, value in parameters.items() if value)
+    shown = ", ".join(f"{key}={value}" for key, value in sbatch.items())
     lines = [f"{len(jobs)} runs: {len(jobs) - len(going)} done before, {len(going)} in one array ({shown})"]
     target = " ".join(dict.fromkeys(job.exp for job in jobs))
     if dry_run or not going:
         return lines + [" ".join(run_command(job, overrides)) for job in going] + [f"then: oelm report {target!r}"]
-    folder = config.outputs_dir() / "slurm"
-    array = _submit(folder, parameters, [run_command(job, overrides) for job in going])
+    array = _submit(sbatch, [run_command(job, overrides) for job in going], parallel)
     for job, number in zip(going, array, strict=True):
         mark_queued(job, job=number)
         lines.append(f"{job.name}: job {number}")
     if report:
-        parameters |= {"gres": None, "time": REPORT_MINUTES, "dependency": f"afterany:{array[0].split('_')[0]}"}
-        command = [sys.executable, "-m", "oelm_lib.cli", "report", target]
-        lines.append(f"report: job {_submit(folder, parameters, [command])[0]}")
-    return [*lines, f"logs in {folder}; follow with oelm status --watch, stop with scancel"]
+        after = {key: value for key, value in sbatch.items() if key != "gres"}
+        after |= {"time": REPORT_MINUTES, "dependency": f"afterany:{array[0].split('_')[0]}"}
+        (number,) = _submit(after, [[sys.executable, "-m", "oelm_lib.cli", "report", target]])
+        lines.append(f"report: job {number}")
+    return [*lines, f"logs in {_folder()}; follow with oelm status --watch, stop with scancel"]
 
 
-def _submit(folder: Path, parameters: dict[str, Any], commands: list[list[str]]) -> list[str]:
+def _folder() -> Path:
+    return config.outputs_dir() / "slurm"
+
+
+def _submit(sbatch: dict[str, Any], commands: list[list[str]], parallel: int = 1) -> list[str]:
     """Submit an array; returns the job of each command."""
     if shutil.which("sbatch") is None:
         raise UserError("no Slurm here: sbatch isn't found; submit from a login node, or use oelm run")
@@ -117,9 +100,9 @@ def _submit(folder: Path, parameters: dict[str, Any], commands: list[list[str]])
         import submitit
     except ImportError:
         raise UserError("oelm submit needs submitit; pip install -e '.[slurm]'") from None
-    executor = submitit.SlurmExecutor(folder, max_num_timeout=MOST_RESTARTS)
-    given = {key: value for key, value in parameters.items() if value}
-    executor.update_parameters(**given, signal_delay_s=NOTICE_SECONDS, stderr_to_stdout=True)
+    executor = submitit.SlurmExecutor(_folder(), max_num_timeout=MOST_RESTARTS)
+    executor.update_parameters(job_name="oelm", array_parallelism=parallel, additional_parameters=sbatch)
+    executor.update_parameters(signal_delay_s=NOTICE_SECONDS, stderr_to_stdout=True)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it then raises
             return [job.job_id for job in executor.submit_array([Command(command) for command in commands])]

@@ -12,22 +12,12 @@ from oelm_lib.runs.reading import ACTIVE, find_runs, read_config, read_status, r
 from oelm_lib.runs.status import format_duration, format_eta
 
 COPIED = "step max_steps train_loss steps_per_s tokens_per_s eta_seconds device gpus memory_bytes budget job".split()
-COLUMNS = {
-    "run": "run",
-    "state": "state",
-    "step": "step",
-    "share": "%",
-    "train_loss": "loss",
-    "best_val_perplexity": "best ppl",
-    "gap": "gap (at step)",
-    "steps_per_s": "it/s",
-    "tokens_per_s": "tokens/s",
-    "eta_seconds": "ETA",
-    "device": "device",
-    "memory_bytes": "GiB",
-    "heartbeat_age": "beat",
-    "reason": "",
-}
+KEYS = "run state step share train_loss best_val_perplexity gap steps_per_s tokens_per_s eta_seconds device".split()
+KEYS += ["memory_bytes", "heartbeat_age", "reason"]
+HEADINGS = ["run", "state", "step", "%", "loss", "best ppl", "gap (at step)", "it/s", "tokens/s", "ETA", "device"]
+HEADINGS += ["GiB", "beat", ""]
+FORMATS = {"step": ",", "share": ".0%", "train_loss": ".4f", "best_val_perplexity": ",.2f", "steps_per_s": ",.2f"}
+FORMATS |= {"tokens_per_s": ",.0f"}
 
 
 def overview(exps: list[str] | str | None = None, outputs: Path | str | None = None) -> list[dict[str, Any]]:
@@ -68,11 +58,11 @@ def table(rows: list[dict[str, Any]], width: int | None = None) -> str:
         return "no runs yet; start one: oelm run DEMO-01"
     counts = Counter(row["state"] for row in rows)
     lines = [f"{len(rows)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items())]
-    cells = [list(COLUMNS.values())] + [[_text(key, row) for key in COLUMNS] for row in rows]
-    used = [n for n in range(len(COLUMNS)) if any(line[n] for line in cells[1:])]
+    cells = [HEADINGS] + [[_text(key, row) for key in KEYS] for row in rows]
+    used = [n for n in range(len(KEYS)) if any(line[n] for line in cells[1:])]
     widths = {n: max(len(line[n]) for line in cells) for n in used}
     for line in cells:
-        shown = [line[n].ljust(widths[n]) if n < 2 or n == len(COLUMNS) - 1 else line[n].rjust(widths[n]) for n in used]
+        shown = [line[n].ljust(widths[n]) if n < 2 or n == len(KEYS) - 1 else line[n].rjust(widths[n]) for n in used]
         lines.append("  ".join(shown).rstrip()[:width])
     return "\n".join(lines)
 
@@ -129,10 +119,8 @@ def _text(key: str, row: dict[str, Any]) -> str:
         return format_eta(value).removeprefix("ETA ")
     if key == "device" and row.get("gpus"):
         return f"{value} [{row['gpus']}]"
-    forms = {"step": ",", "share": ".0%", "train_loss": ".4f", "best_val_perplexity": ",.2f", "steps_per_s": ",.2f"}
-    forms |= {"tokens_per_s": ",.0f"}
-    if key in forms:
-        return format(value, forms[key])
+    if key in FORMATS:
+        return format(value, FORMATS[key])
     if key == "memory_bytes":
         return f"{value / 2**30:.1f}"
     return format_duration(value) if key == "heartbeat_age" else str(value)

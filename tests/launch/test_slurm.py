@@ -6,20 +6,7 @@ from oelm_lib.config import ROOT
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_json
 from oelm_lib.launch.local import make_jobs
-from oelm_lib.launch.slurm import Resources, submit
-
-
-@pytest.mark.parametrize(
-    ("text", "minutes"), [("90", 90), ("04:00:00", 240), ("00:00:30", 1), ("1-12:30:00", 2190), ("0:10:01", 11)]
-)
-def test_times_are_read_as_slurm_reads_them(text, minutes):
-    assert Resources(text).minutes == minutes
-
-
-@pytest.mark.parametrize("text", ["4h", "", "1:2", "-5"])
-def test_a_time_that_is_none_is_refused(text):
-    with pytest.raises(UserError, match=r"--time .* should be minutes, HH:MM:SS or D-HH:MM:SS"):
-        _ = Resources(text).minutes
+from oelm_lib.launch.slurm import submit
 
 
 def test_a_dry_run_prints_the_matrix_without_what_is_done(tiny_env, tiny):
@@ -27,8 +14,8 @@ def test_a_dry_run_prints_the_matrix_without_what_is_done(tiny_env, tiny):
     jobs = make_jobs(["DEMO-01", "DEMO-02"], [1, 2], overrides)
     jobs[0].path.mkdir(parents=True)
     write_json(jobs[0].path / "summary.json", {"steps": 24})
-    lines = submit(jobs, overrides, Resources("60", "gpu", "gpu:1"), report=True, dry_run=True)
-    assert lines[0].startswith("4 runs: 1 done before, 3 in one array (time=60, partition=gpu, gres=gpu:1, cpus")
+    lines = submit(jobs, overrides, {"time": "60", "gres": "gpu:1"}, 2, report=True, dry_run=True)
+    assert lines[0].startswith("4 runs: 1 done before, 3 in one array (time=60, gres=gpu:1)")
     assert [line.split(" --set")[0].split("run ")[1] for line in lines[1:4]] == [
         "DEMO-02 --seed 1",
         "DEMO-01 --seed 2",
@@ -43,7 +30,7 @@ def test_a_machine_without_slurm_is_told_so(tiny_env, tiny, monkeypatch, tmp_pat
     monkeypatch.setenv("PATH", str(tmp_path))
     jobs = make_jobs(["DEMO-01"], [1], tiny())
     with pytest.raises(UserError, match="no Slurm here: sbatch isn't found; submit from a login node, or use oelm run"):
-        submit(jobs, tiny(), Resources("60"), report=False, dry_run=False)
+        submit(jobs, tiny(), {}, 2, report=False, dry_run=False)
 
 
 def test_the_plain_script_is_valid_bash():
