@@ -62,7 +62,10 @@ def config_diff(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame
                 rows.append((arm["corpus"], key, _short(old), f"{arm['arm']} ({name(arm)})", value))
     table = pd.DataFrame(rows, columns=["corpus", "key", "baseline", "arm", "value"])
     wide = table.pivot_table("value", ["corpus", "key", "baseline"], "arm", aggfunc="first", sort=False)
-    return wide.fillna("same").rename_axis(columns=None).reset_index()
+    wide = wide.rename_axis(columns=None).reset_index()
+    for arm, corpus in table.groupby("arm")["corpus"].first().items():
+        wide.loc[(wide["corpus"] == corpus) & wide[arm].isna(), arm] = "same"
+    return wide.fillna("")
 
 
 def table(frame: pd.DataFrame) -> Any:

@@ -1,7 +1,6 @@
 """What all figures share: the runs they draw, their look, and what the page controller needs."""
 
 import json
-import math
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
@@ -169,10 +168,11 @@ def add_band(figure: Figure, row: int, spec: dict[str, Any], name: str, colour: 
 def finish(figure: Figure, rows: dict[str, Any], state: dict[str, Any], controls: list[str]) -> Figure:
     """Compute the lines for `state`; hand rows (run -> series) and choices to the page controller."""
     for trace in figure.data:
-        x, y = trace_values(trace.meta, rows, state)
-        trace.x, trace.y = _plain(x), _plain(y)
+        trace.x, trace.y = trace_values(trace.meta, rows, state)
         trace.visible = trace.meta["group"] in (state["group"], None)
-    figure.update_layout(meta={"state": state, "controls": controls if rows else [], "rows": rows})
+    # As one string: notebook files give every number of a list a line of its own.
+    packed = json.dumps(rows, separators=(",", ":"))
+    figure.update_layout(meta={"state": state, "controls": controls if rows else [], "rows": packed})
     # Only the last: a panel's x title would stand in the way of the next panel's heading.
     list(figure.select_xaxes())[-1].title.text = X_TITLES[state["x"]]
     if "log" in controls:
@@ -182,7 +182,3 @@ def finish(figure: Figure, rows: dict[str, Any], state: dict[str, Any], controls
 
 def _legend(row: int) -> str:
     return "legend" if row == 1 else f"legend{row}"
-
-
-def _plain(values: Iterable[float]) -> list[float | None]:
-    return [float(f"{value:.7g}") if math.isfinite(value) else None for value in values]

@@ -164,7 +164,8 @@ def _prepare(notebook: Any) -> tuple[list[dict], dict[str, dict]]:
             data = output.get("data", {})
             if PLOTLY in data:
                 figure = data[PLOTLY]
-                rows |= figure.get("layout", {}).get("meta", {}).pop("rows", {})
+                meta = figure.get("layout", {}).get("meta")
+                rows |= json.loads(meta.pop("rows", "{}")) if isinstance(meta, dict) else {}
                 output.data = {"text/html": f'<div class="figure" data-figure="{len(figures)}"></div>'}
                 figures.append(figure)
             elif WIDGET in data:

@@ -10,6 +10,7 @@ from pathlib import Path
 from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.files import replacing, write_text
+from oelm_lib.reporting.html import report
 from oelm_lib.runs.folder import code_version
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -17,16 +18,19 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
-def keep(page: Path, folder: Path = config.ROOT / "reports") -> Path:
-    """Copy a page into reports/ with a PNG of its top, and rewrite index.md.
+def keep(target: str, folder: Path = config.ROOT / "reports") -> Path:
+    """Make the page of `target` (as html.report takes it) from a clean commit and publish it.
 
     Raises:
         UserError: The checkout has uncommitted changes, so no commit could say what made the page; or no browser.
     """
     if code_version()["dirty"]:
-        raise UserError(
-            "reports/ is made from a clean commit; commit or set aside your changes, then make reports again"
-        )
+        raise UserError("reports/ is made from a clean commit; commit your changes first (git status lists them)")
+    return publish(report(target), folder)
+
+
+def publish(page: Path, folder: Path) -> Path:
+    """Copy a page to a folder with a picture of its top beside it, and rewrite the folder's index.md."""
     folder.mkdir(exist_ok=True)
     kept = folder / page.name
     with replacing(kept) as temporary:

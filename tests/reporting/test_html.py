@@ -2,6 +2,8 @@ import json
 import re
 
 import nbformat
+import numpy as np
+import plotly.graph_objects as go
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -118,3 +120,30 @@ def test_mistakes_are_one_line(tmp_path, text, words):
     with pytest.raises(UserError, match=words):
         html.export(path)
     assert not path.with_suffix(".html").exists()
+
+
+def test_a_figure_from_elsewhere_keeps_its_numbers(tmp_path):
+    figure = Figure(go.Scatter(x=[1, 2], y=np.array([3.0, 4.0])), layout={"meta": "words"})
+    page = html.export(write(tmp_path / "a.ipynb", code(shown(figure)))).read_text()
+    (kept,) = in_page(page, "oelm-figures")
+    assert kept["data"][0]["x"] == [1, 2] and kept["data"][0]["y"]["dtype"] == "f8"
+    assert in_page(page, "oelm-rows") == {}
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("GPT-99", "not an executed notebook, a run folder or an experiment"),
+        ("missing.ipynb", "no such notebook"),
+        ("run", "no train.ipynb, since this run was not made by `oelm run`"),
+    ],
+)
+def test_report_of_nothing_is_one_line(demo, target, words):
+    with pytest.raises(UserError, match=words):
+        html.report(str(demo[0]) if target == "run" else target)
+
+
+def test_report_of_a_run_is_the_page_of_its_notebook(tmp_path):
+    run = runs_factory.make_run(tmp_path)
+    write(run / "train.ipynb", new_markdown_cell("# Run"), code())
+    assert html.report(run) == run / "train.html"

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import shutil
 
 import nbformat
 import numpy as np
@@ -175,9 +176,21 @@ def test_narrow_window_does_not_scroll_sideways(page):
     assert page.evaluate("document.documentElement.scrollWidth") <= 420
 
 
-def test_kept_page_has_a_picture_and_an_entry(page_path, tmp_path):
-    keep.screenshot(page_path, tmp_path / "page.png")
-    assert (tmp_path / "page.png").read_bytes()[:4] == b"\x89PNG"
-    assert (tmp_path / "page.png").stat().st_size > 30_000
-    entry = keep._entry(page_path)
-    assert "## [Page](page.html)" in entry and "DEMO-03_oelm_random/seed42" in entry and "commit" in entry
+def test_published_page_has_a_picture_and_an_entry(page_path, tmp_path):
+    if shutil.which("chromium") is None:
+        pytest.skip("chromium is not installed")
+    kept = keep.publish(page_path, tmp_path / "reports")
+    assert kept.read_bytes() == page_path.read_bytes()
+    picture = kept.with_suffix(".png").read_bytes()
+    assert picture[:4] == b"\x89PNG" and len(picture) > 30_000
+    index = (kept.parent / "index.md").read_text()
+    assert "## [Page](page.html)" in index and "DEMO-03_oelm_random/seed42" in index and "- code: " in index
+
+
+def test_report_compares_what_is_named(tmp_path, monkeypatch):
+    runs_factory.make_demo(tmp_path, seeds=(42, 43))
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
+    target = html.report("DEMO-01 DEMO-02")
+    text = target.read_text()
+    assert target.parent == tmp_path and "OELM-Freeze (DEMO-02) on stories" in text and "DEMO-03" not in text
+    assert text.count("data-figure=") == 6 and "Live controls" not in text and "This notebook failed" not in text

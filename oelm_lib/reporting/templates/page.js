@@ -56,6 +56,7 @@
   }
 
   function layoutOf(figure, print) {
+    if (figure.layout.paper_bgcolor !== "rgba(0,0,0,0)") return figure.layout; // made elsewhere, with a ground of its own
     const dark = !print && matchMedia("(prefers-color-scheme: dark)").matches, layout = structuredClone(figure.layout);
     const [ink, line, tip] = dark ? ["#c9ced4", "#3a3f46", "#23272c"] : ["#3b4046", "#dfe2e6", "#ffffff"];
     const {state, controls} = figure;
