@@ -43,7 +43,7 @@ def test_the_queue_gives_up_when_no_gpu_becomes_free(tiny_env, tiny, capsys):
 
 
 def test_a_killed_queue_is_started_again_and_loses_and_repeats_nothing(tiny_env, tiny, start_oelm, tmp_path):
-    overrides = tiny(train__max_steps=3000, train__eval_interval=1000, train__save_interval=500)
+    overrides = tiny(train__max_steps=1200, train__eval_interval=600, train__save_interval=300)
     command = ["run", "DEMO-01", "DEMO-02", "--seeds", "1,2", "--workers", "2"]
     queue = start_oelm(*command, overrides=overrides)
     running = wait_for(lambda: [run for run in find_runs() if state(run) in ACTIVE], "a run starts")
@@ -56,9 +56,9 @@ def test_a_killed_queue_is_started_again_and_loses_and_repeats_nothing(tiny_env,
     assert f"goes on as process {writer} on" in (tmp_path / "again.log").read_text()
     assert len(find_runs()) == 4
     for run in find_runs():
-        assert read_summary(run)["steps"] == 3000
+        assert read_summary(run)["steps"] == 1200
         train = read_metrics(run).query("event == 'train'")
-        assert train["step"].tolist() == list(range(10, 3001, 10))
+        assert train["step"].tolist() == list(range(10, 1201, 10))
     assert read_status(running[0])["pid"] == writer
 
 

@@ -138,6 +138,6 @@ def test_the_plain_script_stops_is_queued_again_and_a_cancelled_run_goes_on(clus
     wait_for(going, "the run comes back", 200)
     call("scancel", number)
     wait_for(lambda: not call("squeue", "-h"), "the job is gone")
-    assert state(path) in ("stopped", "dead")
+    wait_for(lambda: state(path) in ("stopped", "dead"), "the run has left")
     assert not read_summary(path)
     assert (path / "latest.pt").is_file()
