@@ -59,43 +59,45 @@ def verdicts(
         differing = [(arm[metric] - base[metric]).to_numpy(float) for arm, base in shared]
         judged = statistics.holm([statistics.p_value(nats, math.log(criterion)) for nats in differing])
         equal = statistics.holm([statistics.equivalence_p(nats, margin) for nats in differing])
-        count = sum(len(nats) > 1 for nats in differing)
-        for i, (pair, (arm, base), nats) in enumerate(zip(members, shared, differing, strict=True)):
-            interval = statistics.paired_interval(nats, judged[i])
-            row = {key: pair.arm.iloc[0][key] for key in ("corpus", "arm", "variant", "source")} | {
-                "id": name(pair.arm.iloc[0]),
-                "baseline": None if pair.base is None else name(pair.base.iloc[0]),
-                "perplexity": math.exp(arm[metric].mean()),
-                "baseline_perplexity": math.exp(base[metric].mean()),
-                "nats": interval.mean,
-                "gap": gap(interval.mean),
-                "low": gap(interval.low),
-                "high": gap(interval.high),
-                "confidence": judged[i],
-                "arms": count,
-                "n": interval.n,
-                "seeds": list(arm.index),
-                "document_error": _document_error(arm, base, "test_" if metric == "final_test_loss" else ""),
+        for pair, (arm, base), nats, level, inside in zip(members, shared, differing, judged, equal, strict=True):
+            interval = statistics.paired_interval(nats, level)
+            row = _who(pair) | {"perplexity": math.exp(arm[metric].mean())}
+            row |= {"baseline_perplexity": math.exp(base[metric].mean()), **_gap(interval), "confidence": level}
+            row |= {"arms": sum(len(other) > 1 for other in differing), "seeds": list(arm.index)}
+            row |= {"document_error": _document_error(arm, base, "test_" if metric == "final_test_loss" else "")}
+            row |= {
                 "criterion": criterion,
                 "verdict": statistics.verdict(interval, criterion) if len(nats) else NO_DATA,
-                "equivalent": statistics.equivalence(statistics.paired_interval(nats, equal[i]), margin),
-                "reason": pair.reason or ("" if len(nats) else "no seed is done in both"),
             }
-            subject = f"{row['arm']} ({row['id']}) on {row['corpus']}"
-            rows.append(row | {"sentence": f"{subject}: {_sentence(row, margin)}"})
+            row |= {"equivalent": statistics.equivalence(statistics.paired_interval(nats, inside), margin)}
+            row |= {"epochs": pair.arm["epochs"].mean(), "variant": pair.arm["variant"].iloc[0]}
+            row |= {"reason": pair.reason or ("" if len(nats) else "no seed is done in both")}
+            rows.append(row | {"sentence": _sentence(row, margin)})
     return pd.DataFrame(rows)
 
 
+def _who(pair: Pair) -> dict[str, Any]:
+    first = pair.arm.iloc[0]
+    row = {"corpus": first["corpus"], "arm": first["arm"], "id": name(first), "source": first["source"]}
+    return row | {"baseline": None if pair.base is None else name(pair.base.iloc[0])}
+
+
+def _gap(interval: statistics.Interval) -> dict[str, float]:
+    row = {"n": interval.n, "nats": interval.mean, "gap": gap(interval.mean)}
+    return row | {"low": gap(interval.low), "high": gap(interval.high)}
+
+
 def _sentence(row: dict[str, Any], margin: float) -> str:
-    """The verdict card's line after the names."""
+    """The verdict card's line."""
+    head = f"{row['arm']} ({row['id']}) on {row['corpus']}: "
     if not row["n"]:
-        return f"not compared, {row['reason']}"
+        return f"{head}not compared, {row['reason']}"
     holm = f" (Holm over {row['arms']} arms)" if row["arms"] > 1 else ""
     interval = "no interval" if row["n"] < 2 else f"95 % CI {percent(row['low'])} to {percent(row['high'])}{holm}"
     documents = f", SE over documents {row['document_error']:.4f} nats" if math.isfinite(row["document_error"]) else ""
     equivalent = f"; equivalent within {100 * margin:g} %" if row["equivalent"] else ""
     return (
-        f"{percent(row['gap'])} perplexity vs {row['baseline']} ({row['nats']:+.4f} nats), {interval}{documents},"
+        f"{head}{percent(row['gap'])} perplexity vs {row['baseline']} ({row['nats']:+.4f} nats), {interval}{documents},"
         f" n = {row['n']}, criterion <= {100 * (row['criterion'] - 1):+g} %: {row['verdict']}{equivalent}"
     )
 
@@ -162,13 +164,8 @@ def ablation(runs: pd.DataFrame, baseline: str | None = None, metric: str = METR
                     "from_id": name(last),
                     "to_id": name(row),
                 }
-                | {"nats": interval.mean, "gap": gap(interval.mean), "gap_back": gap(-interval.mean)}
-                | {"low": gap(interval.low), "high": gap(interval.high), "n": interval.n}
-                | {
-                    "total_nats": (own[metric] - base[metric]).mean(),
-                    "differs": ", ".join(keys),
-                    "source": row["source"],
-                }
+                | {**_gap(interval), "gap_back": gap(-interval.mean), "total_nats": (own[metric] - base[metric]).mean()}
+                | {"differs": ", ".join(keys), "source": row["source"]}
             )
             before = pair.arm
     return pd.DataFrame(rows)
@@ -176,24 +173,10 @@ def ablation(runs: pd.DataFrame, baseline: str | None = None, metric: str = METR
 
 def cross_corpus(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
     """Each arm's gap on every corpus; `epochs` says how often the corpus was seen, which differs too."""
+    keys = ["arm", "corpus", "id", "epochs", "baseline_perplexity", "perplexity"]
     table = verdicts(runs, baseline)
-    if table.empty:
-        return table
-    table["epochs"] = table["variant"].map(runs.groupby("variant")["epochs"].mean())
-    names = [
-        "arm",
-        "corpus",
-        "epochs",
-        "baseline_perplexity",
-        "perplexity",
-        "nats",
-        "gap",
-        "low",
-        "high",
-        "n",
-        "verdict",
-    ]
-    return table.sort_values(["source", "arm"], kind="stable", ignore_index=True)[[*names, "source"]]
+    table = table.reindex(columns=[*keys, "nats", "gap", "low", "high", "n", "verdict", "source"])
+    return table.sort_values(["source", "arm"], kind="stable", ignore_index=True)
 
 
 def matched(
@@ -226,13 +209,8 @@ def matched(
             losses = np.array([[_at(curve, point) for curve in couple] for couple in both]).reshape(-1, 2)
             losses = losses[~np.isnan(losses).any(axis=1)]
             arm, base = losses.mean(axis=0) if len(losses) else (math.nan, math.nan)
-            rows.append(
-                {key: pair.arm.iloc[0][key] for key in ("corpus", "arm", "source")}
-                | {"id": name(pair.arm.iloc[0]), "baseline": None if pair.base is None else name(pair.base.iloc[0])}
-                | {by: point, "n": len(losses)}
-                | {"perplexity": math.exp(arm), "baseline_perplexity": math.exp(base)}
-                | {"nats": arm - base, "gap": gap(arm - base)}
-            )
+            row = _who(pair) | {by: point, "perplexity": math.exp(arm), "baseline_perplexity": math.exp(base)}
+            rows.append(row | _gap(statistics.paired_interval(losses[:, 0] - losses[:, 1])))
     return pd.DataFrame(rows)
 
 

@@ -150,7 +150,8 @@ def test_measured_runs_appear_with_command_state_and_reason(outputs):
 
 def test_next_steps_follow_from_the_results(outputs):
     text = journal(outputs).partition("## Next steps")[2]
-    assert "Run with this code: GPT-01, GPT-02" in text
+    (never,) = re.findall("Run with this code: (.*)", text)
+    assert "GPT-01" in never and "DEMO-02" not in never
     assert "Go on with: DEMO-03_oelm_random/seed44" in text
     assert re.search(r"Add seeds \(fewer than 3\): .*DEMO-02", text)
     assert "Tell orthogonality from scale: GPT-02 / GPT-03" in text
