@@ -163,6 +163,30 @@ def stop(name: str) -> None:
     click.echo(f"{path}: still {state(path)} after 30 s; it stops when the step, evaluation or save is done")
 
 
+@main.command()
+@click.argument("name", metavar="RUN")
+def replay(name: str) -> None:
+    """Run the step again at which the numbers of RUN went bad; RUN is as for `oelm logs`."""
+    from oelm_lib.runs.logs import find_run
+    from oelm_lib.training.trial import replay as replay_step
+
+    click.echo(replay_step(find_run(name)))
+
+
+@main.command()
+@click.argument("exp", required=False, metavar="[ID]")
+def doctor(exp: str | None) -> None:
+    """Check this machine before a long run; with an experiment also its data, disk and, by 20 steps, its time."""
+    from oelm_lib.launch.doctor import doctor as examine
+    from oelm_lib.training.trial import trial
+
+    fine = True
+    for good, text in examine(exp, trial):
+        fine &= good
+        click.echo(f"{'ok  ' if good else 'FAIL'}  {text}")
+    sys.exit(0 if fine else 1)
+
+
 @main.group()
 def data() -> None:
     """Prepare and look at corpora."""

@@ -18,18 +18,9 @@ FORMAT = 1
 STALE_SECONDS = 120.0
 """A heartbeat older than this means that nothing writes any more; a lock on this host asks for the process too."""
 ACTIVE = ("running", "evaluating", "saving")
-CONFIG_KEYS = {
-    "kind": str,
-    "label": str,
-    "seed": int,
-    "experiment": dict,
-    "overrides": dict,
-    "code": dict,
-    "versions": dict,
-    "resolved": dict,
-    "corpus": dict,
-    "parameters": dict,
-}
+CONFIG_KEYS = {"kind": str, "label": str, "seed": int} | dict.fromkeys(
+    ("experiment", "overrides", "code", "versions", "resolved", "corpus", "parameters"), dict
+)
 """What config.yaml holds beside its format."""
 METRIC_COLUMNS = {
     "event": "string",

@@ -120,18 +120,6 @@ class Summary(Tables):
                 rows.append((name, _size((self.path / name).stat().st_size)))
         return rows
 
-    def __repr__(self) -> str:
-        return "\n".join(f"{name}: {text}" for rows in self.tables().values() for name, text in rows)
-
-    def _repr_html_(self) -> str:
-        parts = []
-        for heading, rows in self.tables().items():
-            cells = "".join(f"<tr><td>{html.escape(n)}</td><td>{html.escape(t)}</td></tr>" for n, t in rows)
-            parts.append(
-                f"<table class='oelm-table'><thead><tr><th colspan=2>{heading}</th></tr></thead>{cells}</table>"
-            )
-        return "".join(parts)
-
 
 def _size(count: int) -> str:
     """Bytes as MiB, or KiB where that is little."""

@@ -1,0 +1,98 @@
+"""Steps that leave no trace in the run folder: a trial before a run, the replay of a step that went bad."""
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from oelm_lib.config import restore_experiment
+from oelm_lib.data.corpus import open_corpus
+from oelm_lib.errors import UserError
+from oelm_lib.runs.folder import Run
+from oelm_lib.runs.reading import read_config
+from oelm_lib.training import checkpoint
+from oelm_lib.training.evaluation import token_losses
+from oelm_lib.training.optim import gradients, learning_rate, update
+from oelm_lib.training.precision import device_name
+from oelm_lib.training.session import Session
+from oelm_lib.training.state import restore
+
+WARM_STEPS = 3
+"""First steps of a trial, which are slower and are not timed."""
+
+
+def trial(run: Run, outputs: Path, steps: int = 20) -> dict[str, Any]:
+    """Train some steps, score a batch and save once below `outputs`; nothing of it stays.
+
+    Returns:
+        device, step_seconds, seconds: (low, high) of the whole run, checkpoint_bytes.
+    """
+    session = Session(run)
+    session.build()
+    session.start_clocks()
+    for number in range(WARM_STEPS + steps):
+        start = time.perf_counter()
+        _step(session)
+        if number >= WARM_STEPS:
+            session.forecast.step(time.perf_counter() - start)
+    windows = session.subset[: max(len(session.subset) // 8, 1)]
+    start = time.perf_counter()
+    token_losses(session.model, session.windows, windows)
+    session.forecast.evaluation((time.perf_counter() - start) * len(session.subset) / len(windows))
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=outputs) as folder:
+        path = Path(folder) / "trial.pt"
+        checkpoint.save(path, {"model": session.model.state_dict(), "optimizer": session.optimizer.state_dict()})
+        size = path.stat().st_size
+    session.forecast.save(time.perf_counter() - start)
+    return {
+        "device": device_name(session.device),
+        "precision": session.precision.name,
+        "seconds": session.forecast.left(1),
+        "checkpoint_bytes": size,
+    }
+
+
+def replay(path: Path) -> str:
+    """Run the step of bad_step.json again, from the newest checkpoint: its loss, and the gradient norm of each tensor.
+
+    Raises:
+        UserError: No step of this run went bad, or its checkpoint is of a later step.
+    """
+    try:
+        record = json.loads((path / "bad_step.json").read_text())
+        bad = int(record["step"])
+    except (OSError, ValueError, TypeError, KeyError):
+        raise UserError(f"{path}: no readable bad_step.json, so no step to replay; see oelm status") from None
+    plain = read_config(path)
+    cfg = restore_experiment(plain["experiment"], plain["overrides"], f"{path}/config.yaml")
+    session = Session(Run(cfg, plain["seed"], open_corpus(cfg.data.corpus, cfg.data.tokenizer), path))
+    session.build()
+    state, _ = checkpoint.load_latest(path)
+    if state:
+        restore(session, state)
+    if session.step >= bad:
+        raise UserError(f"{path}: the newest checkpoint, of step {session.step}, is past step {bad}; nothing to replay")
+    start = session.step
+    while session.step < bad - 1:
+        _step(session)
+    with session.precision.autocast():
+        _, loss = session.model(*session.batches(session.step))
+    session.precision.scaler.scale(loss).backward()
+    session.precision.scaler.unscale_(session.optimizer)
+    norms = {name: p.grad.norm().item() for name, p in session.model.named_parameters() if p.grad is not None}
+    lines = [f"step {bad:,} again from step {start:,}: loss {loss.item():.6g}, then it was {record.get('loss')}"]
+    return "\n".join([*lines, "gradient norm by tensor:", *(f"{norm:12.4g}  {name}" for name, norm in norms.items())])
+
+
+def _step(session: Session) -> None:
+    """One step of the loop, without its record."""
+    cfg, batch = session.cfg, session.batches(session.step)
+    gradients(session.training_model, session.optimizer, session.precision, batch, cfg.optim.grad_clip)
+    update(session.optimizer, session.precision, learning_rate(session.step, cfg.optim, cfg.train.max_steps))
+    session.step += 1
+    if session.device.type == "cuda":
+        torch.cuda.synchronize()
