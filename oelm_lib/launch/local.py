@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from oelm_lib.runs.reading import ACTIVE, this_process
 from oelm_lib.runs.status import format_duration
 
 POLL_SECONDS = 0.5
+MOST_STARTS = 3
+"""Starts of a run that others turn out to hold."""
 REMIND_SECONDS = 600.0
 """Longest silence while the queue waits."""
 
@@ -114,6 +117,7 @@ class _Queue:
         self._waiting = [job for job in jobs if not _summary(job)]
         self._running: dict[subprocess.Popen, tuple[Job, tuple[str, ...], float]] = {}
         self._failed: list[str] = []
+        self._starts: Counter[Job] = Counter()
         self._stopping = self._hard = False
         self._said, self._said_at = "", 0.0
         width = len(slots.gpus) or slots.workers
@@ -200,6 +204,7 @@ class _Queue:
 
     def _start(self, job: Job, gpus: tuple[str, ...]) -> None:
         environment, overrides = self._environment, dict(self._overrides)
+        self._starts[job] += 1
         if self._slots.gpus:
             # The driver's numbers are CUDA's only in this order.
             environment = environment | {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
@@ -220,7 +225,7 @@ class _Queue:
         for process in [process for process in self._running if process.poll() is not None]:
             job, _, started = self._running.pop(process)
             code = process.returncode
-            if code == USER_ERROR and (job.path / "lock.json").exists():
+            if code == USER_ERROR and (job.path / "lock.json").exists() and self._starts[job] < MOST_STARTS:
                 self._waiting.append(job)  # another process has become its writer meanwhile
                 continue
             print(_ended(job, code, time.monotonic() - started), flush=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from oelm_lib.errors import UserError
 from oelm_lib.runs.metrics import perplexity
-from oelm_lib.runs.reading import ACTIVE, find_runs, read_config, read_status, read_summary, writer_alive
+from oelm_lib.runs.reading import ACTIVE, STALE_SECONDS, find_runs, read_config, read_status, read_summary, writer_alive
 from oelm_lib.runs.status import format_duration, format_eta
 
 COPIED = "step max_steps train_loss steps_per_s tokens_per_s eta_seconds device gpus memory_bytes budget job".split()
@@ -81,9 +81,12 @@ def _status(path: Path, known: dict[Path, dict[str, Any]]) -> dict[str, Any]:
 
 def _row(path: Path, status: dict[str, Any], summary: dict[str, Any] | None) -> dict[str, Any]:
     state = "done" if summary else status.get("state", "empty")
+    age = time.time() - (status.get("heartbeat") or 0)
+    if state in ACTIVE and (age > STALE_SECONDS or not writer_alive(status)):
+        state = "dead?"
     # A queued run is only as alive as the queue that holds it; Slurm's queue outlives every process here.
-    if (state in ACTIVE or (state == "queued" and not status.get("job"))) and not writer_alive(status):
-        state = "dead?" if state in ACTIVE else "stopped"
+    if state == "queued" and not status.get("job") and not writer_alive(status):
+        state = "stopped"
     row = {"run": f"{path.parent.name}/{path.name}", "path": str(path), "state": state}
     row |= {key: status.get(key) for key in COPIED}
     best = (status.get("best") or {}).get("loss")
@@ -93,8 +96,7 @@ def _row(path: Path, status: dict[str, Any], summary: dict[str, Any] | None) -> 
     row["share"] = row["step"] / row["max_steps"] if row["max_steps"] and row["step"] is not None else None
     if state not in ACTIVE:
         row |= dict.fromkeys(("eta_seconds", "steps_per_s", "tokens_per_s", "memory_bytes"))
-    waiting = state in (*ACTIVE, "dead?", "queued") and status.get("heartbeat")
-    row["heartbeat_age"] = max(time.time() - status["heartbeat"], 0.0) if waiting else None
+    row["heartbeat_age"] = max(age, 0.0) if state in (*ACTIVE, "dead?") else None
     return row | {"reason": status.get("error") or (f"Slurm job {status['job']}" if status.get("job") else "")}
 
 
