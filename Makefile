@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SEEDS := 42,43,44
 
-.PHONY: setup demo test check lint lab clean
+.PHONY: setup demo test check lint faults reports lab clean
 
 setup: .venv/.installed
 
@@ -25,6 +25,12 @@ check: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+faults: setup
+	OELM_FAULTS=long $(BIN)/pytest -m slow tests/faults
+
+reports: demo
+	$(BIN)/oelm report compare --keep
 
 lab: setup
 	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=.

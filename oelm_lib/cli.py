@@ -95,12 +95,25 @@ def submit(exps: tuple[str, ...], seeds: str, changes: tuple[str, ...], other: t
 
 
 @main.command()
-@click.argument("target", type=str)
-def report(target: str) -> None:
-    """Make one offline page of TARGET: an executed notebook, a run folder, or `compare`."""
+@click.argument("target", default="compare")
+@click.option("--keep", is_flag=True, help="Publish it in reports/ with a picture, from a clean commit.")
+def report(target: str, keep: bool) -> None:
+    """Make one offline page of TARGET: an executed notebook, a run folder, experiments, or `compare` (the default)."""
     from oelm_lib.reporting.html import report as make_report
+    from oelm_lib.reporting.keep import keep as keep_report
 
-    click.echo(make_report(target))
+    click.echo(keep_report(target) if keep else make_report(target))
+
+
+@main.command()
+@click.option("--lang", type=click.Choice(["en", "zh"]), default="en", help="Language (default en).")
+@click.option("--output", type=Path, help="Markdown file to write; notes between its markers are kept.")
+def journal(lang: str, output: Path | None) -> None:
+    """Regenerate the experiment log from run folders and the recorded numbers."""
+    from oelm_lib.reporting.journal import journal as write_journal
+
+    text = write_journal(language=lang, path=output)
+    click.echo(output or text)
 
 
 @main.command()
