@@ -156,7 +156,7 @@ def _make(spec: CorpusSpec, source: Source, tokenizer: str, part: Path, echo: Ca
     encoded = {}
     for split in spec.source_splits:
         encoded[split] = encode_split(source, split, encoder, eot, part / f"{split}.source", echo)
-        _check_complete(spec, source, split, sum(encoded[split].tokens))
+        _check_complete(spec, source.rows[split], split, encoded[split])
     splits = {}
     for split, (documents, chosen) in _plan(spec, encoded, encoder, eot).items():
         splits[split] = documents.write(chosen, part / f"{split}.bin")
@@ -173,7 +173,7 @@ def _make(spec: CorpusSpec, source: Source, tokenizer: str, part: Path, echo: Ca
         "sample": spec.sample,
         "synthetic": spec.generator is not None,
         "source": source.facts,
-        "revision": source.revision,
+        "revision": source.facts.get("revision"),
         "split_rules": spec.split_rules,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "splits": splits,
@@ -186,19 +186,19 @@ def _make(spec: CorpusSpec, source: Source, tokenizer: str, part: Path, echo: Ca
             os.fsync(content.fileno())
 
 
-def _check_complete(spec: CorpusSpec, source: Source, split: str, tokens: int) -> None:
-    """Refuse a part that would pass for the corpus. Raises UserError."""
-    rows, needed = source.rows[split], spec.rows.get(split)
-    if needed and rows != needed:
+def _check_complete(spec: CorpusSpec, rows: int, split: str, documents: Encoded) -> None:
+    """Refuse a source without text, or a part that would pass for the corpus. Raises UserError."""
+    needed, tokens, limit = spec.rows.get(split, rows), sum(documents.tokens), spec.token_limit or 0
+    if not sum(documents.bytes):
+        found = "no text"
+    elif rows != needed:
         found = f"{rows:,} rows, the complete corpus {needed:,}"
-    elif spec.token_limit and tokens < spec.token_limit and not spec.sample:
-        found = f"{tokens:,} tokens, the complete corpus {spec.token_limit:,}"
+    elif tokens < limit and not spec.sample:
+        found = f"{tokens:,} tokens, the complete corpus {limit:,}"
     else:
         return
-    raise UserError(
-        f"{spec.name}: the {split} split of the source has {found};"
-        f" use the complete source, or name it {spec.name}{SAMPLE}"
-    )
+    sample = spec.name.removesuffix(SAMPLE) + SAMPLE
+    raise UserError(f"{spec.name}: the {split} split of the source has {found}; complete it, or name a part {sample}")
 
 
 def _train(spec: CorpusSpec, source: Source, tokenizer: str) -> str:
@@ -219,27 +219,22 @@ def _train(spec: CorpusSpec, source: Source, tokenizer: str) -> str:
     return train_bpe(tokenizer, texts())
 
 
-def _plan(
-    spec: CorpusSpec, encoded: dict[str, Encoded], encoder: Tokenizer, eot: int | None
-) -> dict[str, tuple[Encoded, np.ndarray]]:
-    """Split -> documents and the numbers of those chosen, by the corpus file's rules."""
+def _plan(spec: CorpusSpec, encoded: dict[str, Encoded], encoder: Tokenizer, eot: int | None) -> dict[str, tuple]:
+    """Split -> (Encoded, numbers of the documents chosen), by the corpus file's rules."""
+    train, test = encoded["train"], encoded.get("test")
+    val, count = encoded.get("validation", train), len(train.tokens)
     if spec.validation == "tail":
-        train = val = encoded["train"]
-        first = train.cut(int((1 - spec.validation_fraction) * sum(train.tokens)), encoder, eot)
-        kept, held_out = np.arange(first), np.arange(first, len(train.tokens))
+        count = train.cut(int((1 - spec.validation_fraction) * sum(train.tokens)), encoder, eot)
+        kept, held_out = np.arange(count), np.arange(count, len(train.tokens))
     elif spec.validation == "permutation":
-        train = val = encoded["train"]
-        kept, held_out = _permutation(spec, len(train.tokens))
+        kept, held_out = _permutation(spec, count)
     else:
-        train, val = encoded["train"], encoded["validation"]
-        kept, held_out = np.arange(len(train.tokens)), np.arange(len(val.tokens))
+        kept, held_out = np.arange(count), np.arange(len(val.tokens))
     plan = {"train": (train, kept), "val": (val, held_out)}
-    if spec.test == "source":
-        plan["test"] = encoded["test"], np.arange(len(encoded["test"].tokens))
-    elif spec.test == "halves":
+    if spec.test == "halves":
         odd = np.array(val.odd, dtype=bool)[held_out]
-        plan |= {"val": (val, held_out[~odd]), "test": (val, held_out[odd])}
-    return plan
+        return plan | {"val": (val, held_out[~odd]), "test": (val, held_out[odd])}
+    return plan | ({"test": (test, np.arange(len(test.tokens)))} if test else {})
 
 
 def _permutation(spec: CorpusSpec, count: int) -> tuple[np.ndarray, np.ndarray]:

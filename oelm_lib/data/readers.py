@@ -163,7 +163,7 @@ def cut_documents(rows: Iterator[Piece], strip: bool) -> Iterator[Piece]:
         if strip and not begun:
             rest = rest.lstrip()
         while len(rest) > 2 * PIECE:
-            head, *tail = rest[:PIECE].rsplit(maxsplit=1)
+            head, *tail = rest[:PIECE].rsplit(maxsplit=1) or [""]
             # Python takes U+001C .. U+001F for white space, the patterns do not.
             if not tail or rest[len(head)] in "\x1c\x1d\x1e\x1f":
                 break

@@ -28,9 +28,8 @@ class Source:
 
     Args:
         files: Split -> its files; of a generated corpus, its documents.
-        facts: Where the text comes from, for the manifest.
-        revision: The hub's commit.
         fetch: Where a file lies on this machine.
+        facts: Where the text comes from, for the manifest.
 
     Attributes:
         rows: Rows read of each split.
@@ -38,14 +37,9 @@ class Source:
     """
 
     def __init__(
-        self,
-        spec: CorpusSpec,
-        files: dict[str, list[str]],
-        facts: dict[str, Any],
-        revision: str | None = None,
-        fetch: Callable[[str], Path] = Path,
+        self, spec: CorpusSpec, files: dict[str, list[str]], fetch: Callable[[str], Path] = Path, **facts: Any
     ):
-        self.spec, self.files, self.facts, self.revision, self.fetch = spec, files, facts, revision, fetch
+        self.spec, self.files, self.fetch, self.facts = spec, files, fetch, facts
         self.rows: Counter[str] = Counter()
         self.fraction = 0.0
         missing = [split for split in spec.source_splits if not files.get(split)]
@@ -87,12 +81,12 @@ def open_source(spec: CorpusSpec, source: str | Path | None, echo: Callable[[str
     if spec.generator:
         if source is not None:
             raise UserError(f"{spec.name}: is generated, not read from {source}; leave --source out")
-        return Source(spec, generate_stories(spec.generator), {"kind": "generated"})
+        return Source(spec, generate_stories(spec.generator), kind="generated")
     if source is None:
         return _open_hub(spec, echo)
     path = Path(source)
     if path.is_file() and path.name.endswith(KINDS):
-        return Source(spec, {"train": [str(path)]}, {"kind": "file", "path": str(path)})
+        return Source(spec, {"train": [str(path)]}, kind="file", path=str(path))
     if not path.is_dir():
         state = "is not text that can be read" if path.exists() else "no such file or folder"
         raise UserError(f"{path}: {state}; name a folder, or a file that ends in {', '.join(KINDS)}")
@@ -102,7 +96,7 @@ def open_source(spec: CorpusSpec, source: str | Path | None, echo: Callable[[str
         split: [str(file) for file in found if file.name.endswith(KINDS) and file.is_file() and _holds(file, names)]
         for split, names in _SPLITS.items()
     }
-    return Source(spec, files, {"kind": "folder", "path": str(path)})
+    return Source(spec, files, kind="folder", path=str(path))
 
 
 def _holds(file: Path, names: str) -> bool:
@@ -141,7 +135,7 @@ def _open_hub(spec: CorpusSpec, echo: Callable[[str], None]) -> Source:
     if not isinstance(answer[-1], tuple):
         raise HubError(f"{spec.hub or spec.name}: not read from the hub ({_first_line(answer[-1])})")
     files, revision = answer[-1]
-    return Source(spec, files, {"kind": "hub", "id": spec.hub, "config": spec.hub_config}, revision, fetch)
+    return Source(spec, files, fetch, kind="hub", id=spec.hub, config=spec.hub_config, revision=revision)
 
 
 def _list_hub(spec: CorpusSpec) -> tuple[dict[str, list[str]], str]:

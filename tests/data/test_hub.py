@@ -93,7 +93,7 @@ def prepared(tmp_path):
 def test_official_splits_and_revision(hub, prepared):
     manifest = prepared("tinystories-sample", hub.url)
     assert manifest["revision"] == commit("main")
-    assert manifest["source"] == {"kind": "hub", "id": "roneneldan/TinyStories", "config": None}
+    assert manifest["source"].items() >= {"kind": "hub", "id": "roneneldan/TinyStories"}.items()
     splits = manifest["splits"]
     assert splits["train"]["documents"] == 2000
     assert splits["val"]["documents"] + splits["test"]["documents"] == 40

@@ -203,9 +203,16 @@ def test_part_never_passes_for_the_corpus(source, data_folder, name):
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["", ""]])
-def test_empty_corpus(source, data_folder, texts):
+@pytest.mark.parametrize("name", ["tinystories-sample", "openwebtext-phase3-sample", "wikitext103-phase3-sample"])
+def test_empty_corpus(source, data_folder, name, texts):
+    with pytest.raises(UserError, match=rf"{name}: the train split of the source has no text; complete it"):
+        prepare(name, source(train=texts, validation=["a", "b"]), echo=quiet)
+    assert _nothing_left(data_folder)
+
+
+def test_split_that_would_be_empty(source, data_folder):
     with pytest.raises(UserError, match="the train split would be empty; the source needs more documents"):
-        prepare("tinystories-sample", source(train=texts, validation=["a", "b"]), echo=quiet)
+        prepare("tinystories-phase3-sample", source(train=["one duck"]), echo=quiet)
     assert _nothing_left(data_folder)
 
 
