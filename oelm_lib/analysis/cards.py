@@ -76,7 +76,7 @@ def table(frame: pd.DataFrame) -> Any:
     shown = frame.drop(columns=same)
     numbers, longest = set(shown.select_dtypes("number")), {key: shown[key].map(str).str.len().max() for key in shown}
     looks = {key: "text-align:right" if key in numbers else "text-align:left" for key in shown}
-    looks |= {key: "text-align:left;white-space:normal;min-width:24em" for key in shown if longest[key] > 40}
+    looks |= {key: "text-align:left;white-space:normal;min-width:18em" for key in shown if longest[key] > 40}
     styles = {key: [{"selector": "", "props": look}] for key, look in looks.items()}
     general = [{"selector": "td", "props": "white-space:nowrap"}, {"selector": "caption", "props": "text-align:left"}]
     styled = tables.show(shown).format_index(lambda key: escape(_words(key)), axis="columns").set_table_styles(general)
