@@ -24,7 +24,7 @@ class Corpus:
     Attributes:
         path: Folder of the token files.
         manifest: Content of manifest.json (docs/design.md).
-        manifest_sha256: SHA-256 of the file's bytes.
+        manifest_sha256: SHA-256 of what the manifest says of the content; the same when made anew from the same text.
     """
 
     name: str
@@ -97,7 +97,12 @@ def read_corpus(name: str, tokenizer: str, hashed: bool = True) -> Corpus:
         )
     for split in ("train", "val"):
         _check_file(path, manifest, split, hashed)
-    return Corpus(name, tokenizer, path, manifest, hashlib.sha256(content).hexdigest())
+    return Corpus(name, tokenizer, path, manifest, _content_hash(manifest))
+
+
+def _content_hash(manifest: dict[str, Any]) -> str:
+    kept = {key: manifest[key] for key in ("corpus", "tokenizer", "vocab_size", "eot", "splits", "tokenizer_sha256")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def checksum(manifest: dict[str, Any]) -> str:

@@ -132,7 +132,7 @@ def open_run(cfg: Experiment, seed: int = 42, outputs: Path | str | None = None,
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise UserError(f"seed = {seed!r} should be a whole number of at least 0, e.g. 42")
-    corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer)
+    corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
     check_fit(cfg, corpus)
     path = (Path(outputs) if outputs else config.outputs_dir()) / cfg.folder / f"seed{seed}"
     run = Run(cfg, seed, corpus, path)

@@ -83,3 +83,10 @@ def test_without_hub_the_ways_on_are_named(monkeypatch, exp, demo):
     assert f"`oelm data prepare {cfg.data.corpus} --tokenizer gpt2 --source FOLDER`" in message
     assert f"`oelm run {exp} --set data.corpus=stories --set train.max_steps=10`" in message
     assert message.endswith(f"`oelm run {demo}`") and "\n" not in message
+
+
+def test_made_at_another_time_from_the_same_text_a_corpus_has_the_same_hash(corpus):
+    manifest = corpus.path / "manifest.json"
+    plain = json.loads(manifest.read_text()) | {"created": "another time"}
+    manifest.write_text(json.dumps(plain | {"checksum": checksum(plain)}))
+    assert open_corpus("tinystories-sample", "gpt2").manifest_sha256 == corpus.manifest_sha256
