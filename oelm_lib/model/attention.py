@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from oelm_lib.config import ModelConfig
+from oelm_lib.model.dropout import DroppedAttention, draws_bits, dropout
 
 
 class CausalSelfAttention(nn.Module):
@@ -28,10 +29,13 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """Attend to this and earlier positions."""
         q, k, v = (self._heads(proj(x)) for proj in (self.q_proj, self.k_proj, self.v_proj))
-        dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)  # (B, H, T, K)
+        p = self.dropout if self.training else 0.0
+        if p and draws_bits(q):
+            y = DroppedAttention.apply(q, k, v, p)  # (B, H, T, K)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=p)
         y = y.transpose(1, 2).flatten(2)  # (B, T, D)
-        return F.dropout(self.o_proj(y), self.dropout, self.training)
+        return dropout(self.o_proj(y), self.dropout, self.training)
 
     def _heads(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T K"]:
         return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)

@@ -7,12 +7,13 @@ from torch.nn import functional as F  # noqa: N812
 
 from oelm_lib.config import ModelConfig
 from oelm_lib.model.attention import CausalSelfAttention
+from oelm_lib.model.dropout import dropout
 from oelm_lib.model.init import init_weights_
 
 IGNORED = -100
 """Target that is not scored."""
-CHUNK = 1024
-"""Positions whose logits are held at once when single losses are asked for."""
+CHUNK = 512
+"""Positions whose logits are held at once."""
 
 
 class Block(nn.Module):
@@ -30,8 +31,8 @@ class Block(nn.Module):
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """Add attention and feed-forward to the residual stream."""
         x = x + self.attention(self.ln1(x))
-        hidden = F.dropout(F.gelu(self.fc_in(self.ln2(x))), self.dropout, self.training)
-        return x + F.dropout(self.fc_out(hidden), self.dropout, self.training)
+        hidden = dropout(F.gelu(self.fc_in(self.ln2(x))), self.dropout, self.training)
+        return x + dropout(self.fc_out(hidden), self.dropout, self.training)
 
 
 class GPT(nn.Module):
@@ -66,11 +67,15 @@ class GPT(nn.Module):
         Returns:
             (logits, None), or (None, loss) where targets are given: the logits need not outlive the loss.
         """
-        x = self.hidden(tokens)
-        logits = F.linear(x, self.token_embedding.weight)
+        x, head = self.hidden(tokens), self.token_embedding.weight
         if targets is None:
-            return logits, None
-        return None, F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+            return F.linear(x, head), None
+        x, targets = x.flatten(0, 1), targets.flatten()
+        if torch.is_autocast_enabled(x.device.type):
+            # The chunked loss makes its gradients before the scaler multiplies them: in fp16 they would vanish.
+            return None, F.cross_entropy(F.linear(x, head).float(), targets, ignore_index=IGNORED)
+        options = nn.LinearCrossEntropyOptions(torch.compiler.is_compiling(), CHUNK, None)
+        return None, F.linear_cross_entropy(x, head, targets, ignore_index=IGNORED, options=options)
 
     def token_losses(self, tokens: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         """Cross entropy of each target in nats, 0 where it is -100; logits are held for a chunk at a time."""
@@ -88,7 +93,7 @@ class GPT(nn.Module):
         if tokens.shape[1] > self.cfg.max_seq_len:
             raise ValueError(f"{tokens.shape[1]} tokens exceed max_seq_len = {self.cfg.max_seq_len}; cut the input")
         x = self.token_embedding(tokens) + self.position_embedding.weight[: tokens.shape[1]]
-        x = F.dropout(x, self.cfg.dropout, self.training)
+        x = dropout(x, self.cfg.dropout, self.training)
         for block in self.blocks:
             x = block(x)
         return self.ln_out(x)

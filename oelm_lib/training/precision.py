@@ -1,10 +1,14 @@
 """Device and number format of a run."""
 
+import ctypes
 from dataclasses import dataclass
 
 import torch
 
 from oelm_lib.errors import UserError
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Names of glibc's malloc.h."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,18 @@ def resolve_precision(name: str, device: torch.device) -> tuple[Precision, str |
     if name == "fp16" and device.type == "cpu":
         return make_precision("fp32", device), "train.precision is fp16, but on a CPU that means fp32"
     return make_precision(name, device), None
+
+
+def keep_freed_memory() -> None:
+    """Let the process keep what it frees, for the next step to take; without glibc nothing happens.
+
+    By default glibc returns each tensor of 32 MiB or more to the system and faults it in again page by page, which
+    takes seven times as long as writing it once.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def resolve_device(name: str) -> torch.device:

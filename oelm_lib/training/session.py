@@ -26,7 +26,7 @@ from oelm_lib.training.distributed import SharedBatches, parallel
 from oelm_lib.training.evaluation import frozen_digest
 from oelm_lib.training.guard import Guard
 from oelm_lib.training.optim import make_optimizer
-from oelm_lib.training.precision import device_name, resolve_device, resolve_precision
+from oelm_lib.training.precision import device_name, keep_freed_memory, resolve_device, resolve_precision
 from oelm_lib.training.state import restore
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -72,6 +72,8 @@ class Session:
         self.device = resolve_device(cfg.machine.device)
         self.precision, warning = resolve_precision(cfg.train.precision, self.device)
         self.warnings = [text for text in (warning, _warmup_warning(cfg)) if text]
+        if self.device.type == "cpu":
+            keep_freed_memory()
         if cfg.machine.threads:
             torch.set_num_threads(cfg.machine.threads)
         # Dropout alone draws from torch's default generator.
