@@ -1,6 +1,7 @@
 """Run folders, and the log's own results, as data frames; which arm is judged against which baseline."""
 
 import fnmatch
+import functools
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +41,7 @@ def load_runs(exps: list[str] | str | None = None, outputs: Path | str | None = 
     return _frame([_row(path) for path in paths])
 
 
+@functools.cache
 def phase3() -> dict[str, Any]:
     """The log's numbers, params/recorded/phase3.yaml."""
     return read_yaml(PARAMS / "recorded" / "phase3.yaml")

@@ -17,10 +17,8 @@ from tests.analysis.runs_factory import make_run
 NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?:e-\d+)?")
 
 
-@pytest.fixture
-def outputs(tmp_path):
+def fill(folder):
     """Two arms of two seeds, a rehearsal, an unfinished and a broken run."""
-    folder = tmp_path / "outputs"
     for exp in ("DEMO-01", "DEMO-02"):
         for seed in (42, 43):
             make_run(folder, exp, seed)
@@ -28,6 +26,18 @@ def outputs(tmp_path):
     make_run(folder, "DEMO-03", 44, state="failed", done=0.5)
     runs_factory.break_run(make_run(folder, "DEMO-04"), "half_written")
     return folder
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """The journal without any run, by language."""
+    return {language: journal(tmp_path_factory.mktemp("empty"), language) for language in LANGUAGES}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """The English journal of `fill`."""
+    return journal(fill(tmp_path_factory.mktemp("filled")))
 
 
 def printed(number):
@@ -60,8 +70,8 @@ def derived(groups):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_recorded_journal_gives_the_logs_figures_recomputed(tmp_path, language):
-    text = journal(tmp_path, language)
+def test_recorded_journal_gives_the_logs_figures_recomputed(recorded, language):
+    text = recorded[language]
     plain = text.replace(" %", "%")
     for figure in ("+9.75%", "+16.45%", "**5.75%**", "6.10%", "+14.92%", "+15.52%", "4h 31m 27s", "12,494", "0.0837s"):
         assert figure in plain
@@ -69,8 +79,8 @@ def test_recorded_journal_gives_the_logs_figures_recomputed(tmp_path, language):
     assert "_html" not in text and "{" not in text
 
 
-def test_both_languages_have_one_structure(outputs):
-    english, chinese = (journal(outputs, language) for language in LANGUAGES)
+def test_both_languages_have_one_structure(tmp_path, measured):
+    english, chinese = measured, journal(fill(tmp_path), "zh")
     shape = [
         [re.match(r"#+|\||- |> |```|<!--|", line).group() for line in text.splitlines()] for text in (english, chinese)
     ]
@@ -80,7 +90,7 @@ def test_both_languages_have_one_structure(outputs):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_number_comes_from_a_file(tmp_path, language):
+def test_every_number_comes_from_a_file(recorded, language):
     log = phase3()
     groups = []
     for members in (("GPT-01", "GPT-02", "GPT-03"), ("GPT-04", "GPT-05"), ("GPT-06", "GPT-07")):
@@ -102,8 +112,7 @@ def test_every_number_comes_from_a_file(tmp_path, language):
     interim = [100 * math.expm1(second - first) for first, second in losses]
     counts = [len(experiments), 0, 1, 3, 100 * (log["criterion"] - 1), 100 * (max(gaps) - min(gaps))]  # n and n wanted
     pool = files + derived(groups) + epochs + interim + counts
-    text = journal(tmp_path, language)
-    numbers = set(NUMBER.findall(text))
+    numbers = set(NUMBER.findall(recorded[language]))
     strangers = [number for number in numbers if not near(number, pool)]
     assert strangers == []
     assert len(numbers) > 100
@@ -126,18 +135,18 @@ def test_templates_hold_no_numbers():
         assert fields[0] == fields[1], key
 
 
-def test_a_changed_file_changes_the_journal(outputs):
-    before = journal(outputs)
-    file = outputs / "DEMO-02_oelm_freeze" / "seed42" / "summary.json"
+def test_a_changed_file_changes_the_journal(tmp_path, measured):
+    before = measured
+    file = fill(tmp_path) / "DEMO-02_oelm_freeze" / "seed42" / "summary.json"
     summary = json.loads(file.read_text())
     file.write_text(json.dumps(summary | {"final_val_loss": 3.0, "wall_seconds": 7777}))
-    after = journal(outputs)
+    after = journal(tmp_path)
     assert f"| {math.exp(3.0):.2f} |" in after and f"| {math.exp(3.0):.2f} |" not in before
     assert "2h 09m 37s" in after and "2h 09m 37s" not in before
 
 
-def test_measured_runs_appear_with_command_state_and_reason(outputs):
-    text = journal(outputs)
+def test_measured_runs_appear_with_command_state_and_reason(measured):
+    text = measured
     assert "oelm run DEMO-02 --seed 44 --set train.max_steps=130" in text
     assert "❌ failed" in text and "loss is nan" in text
     assert "⚠️ unreadable" in text
@@ -148,8 +157,8 @@ def test_measured_runs_appear_with_command_state_and_reason(outputs):
     assert f"2 of {len(experiment_ids())} experiments done by this code" in text
 
 
-def test_next_steps_follow_from_the_results(outputs):
-    text = journal(outputs).partition("## Next steps")[2]
+def test_next_steps_follow_from_the_results(measured):
+    text = measured.partition("## Next steps")[2]
     (never,) = re.findall("Run with this code: (.*)", text)
     assert "GPT-01" in never and "DEMO-02" not in never
     assert "Go on with: DEMO-03_oelm_random/seed44" in text
@@ -158,20 +167,18 @@ def test_next_steps_follow_from_the_results(outputs):
     assert "Compare at the baseline's learning rate: GPT-02, GPT-03, GPT-05, GPT-07" in text
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_notes_survive_regeneration(outputs, tmp_path, language):
-    path = tmp_path / "journal.md"
-    journal(outputs, "en", path)
-    text = path.read_text(encoding="utf-8")
+def test_notes_survive_regeneration(tmp_path):
+    outputs, path = tmp_path / "outputs", tmp_path / "journal.md"
+    text = journal(outputs, "en", path)
     note = "Seed 44 ran beside another job; 1.23 is mine.\n"
     text = text.replace("<!-- notes: results -->\n", f"<!-- notes: results -->\n{note}")
     path.write_text(text + "\n<!-- notes: old_section -->\nkeep me\n<!-- /notes -->\n", encoding="utf-8")
     make_run(outputs, "DEMO-02", 50)
-    again = journal(outputs, language, path)
+    again = journal(outputs, "zh", path)
     assert path.read_text(encoding="utf-8") == again
     assert f"<!-- notes: results -->\n{note}<!-- /notes -->" in again
     assert "<!-- notes: old_section -->\nkeep me\n<!-- /notes -->" in again
-    assert journal(outputs, language, path) == again
+    assert journal(outputs, "zh", path) == again
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["journal.md"]
 
 
@@ -183,11 +190,9 @@ def test_a_file_of_someone_else_is_left_alone(tmp_path):
     assert path.read_text() == "my own words"
 
 
-def test_a_damaged_marker_stops_before_notes_are_lost(tmp_path):
+def test_a_damaged_marker_stops_before_notes_are_lost(tmp_path, recorded):
     path = tmp_path / "journal.md"
-    journal(tmp_path, "en", path)
-    text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace("<!-- /notes -->", "my note", 1), encoding="utf-8")
+    path.write_text(recorded["en"].replace("<!-- /notes -->", "my note", 1), encoding="utf-8")
     with pytest.raises(UserError, match=r"marker is missing or doubled.*mend"):
         journal(tmp_path, "en", path)
     assert "my note" in path.read_text(encoding="utf-8")
