@@ -55,6 +55,8 @@ def open_lab(folder: Path, notebook: str, **environment: str):
 
 def run_all(page) -> None:
     """Run all cells from the menu and wait until the last one has ended."""
+    # Before the kernel answers, the menu's click would end in a dialog that asks for one.
+    page.get_by_text("| Idle").first.wait_for(timeout=1000 * START_SECONDS)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
     page.wait_for_function(
