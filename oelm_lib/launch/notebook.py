@@ -58,7 +58,7 @@ def run_experiment(exp: str, seed: int, overrides: dict[str, Any], fresh: bool =
         (run.path / "STOP").unlink(missing_ok=True)
     try:
         _export(run.path / "train.ipynb", page)
-    except OSError as problem:
+    except (OSError, UserError) as problem:  # the run's own end is the news
         print(f"no page of {run.name}: {problem}; make it later: oelm report {run.path}", file=sys.stderr)
     if read_summary(run):
         print(f"{run.name} is done: {page}")
