@@ -89,7 +89,7 @@ def test_a_matrix_preempted_and_requeued_ends_bit_equal_and_is_reported(cluster,
     wait_for(lambda: any(step(path) > 0 for path in paths), "runs come back", 200)
     requeued = next(path for path in paths if step(path))
     call("scontrol", "requeue", numbers[paths.index(requeued)])
-    wait_for(lambda: not call("squeue", "-h"), "the queue is empty", 500)
+    wait_for(lambda: not call("squeue", "-h"), "the queue is empty", 900)
     assert [state(path) for path in paths] == ["done"] * 8
     restarts = [int(call("scontrol", "show", "job", number).split("Restarts=")[1].split()[0]) for number in numbers]
     assert restarts[0] >= 1 and restarts[1] >= 1 and restarts[paths.index(requeued)] >= 1
