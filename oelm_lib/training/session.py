@@ -157,7 +157,8 @@ class Session:
 
     def stopping(self) -> bool:
         """Whether a signal or a STOP file asks to save and stop."""
-        return self.stop_requested or (self.run.path / "STOP").exists()
+        self.stop_requested |= (self.run.path / "STOP").exists()
+        return self.stop_requested
 
     def seconds_per_step(self) -> float:
         """Seconds per step, within steps, since the last call or the start; tells the forecast all that steps cost."""

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import os
@@ -9,8 +10,10 @@ import torch
 
 from oelm_lib import runs, training
 from oelm_lib.errors import UserError
-from oelm_lib.training import checkpoint, loop
+from oelm_lib.training import checkpoint, loop, session
+from oelm_lib.training.precision import make_precision
 from oelm_lib.training.session import Session
+from oelm_lib.training.trial import replay
 
 WALL = {"seconds", "tokens_per_s", "eval_seconds", "wall_seconds", "mean_step_seconds", "finished"}
 
@@ -252,3 +255,138 @@ def test_bf16_trains_on_a_cpu(tiny_run):
     losses = [train(run).values["final_val_loss"] for run in (bf16, fp32)]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
     assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("name", ["fp16", "bf16"])
+def test_half_precision_continues_bit_equal_with_its_loss_scale(tiny_run, monkeypatch, name):
+    monkeypatch.setattr(session, "resolve_precision", lambda name, device: (make_precision(name, device), None))
+    undisturbed = tiny_run(folder="a", train__precision=name)
+    train(undisturbed)
+    stop_at(monkeypatch, 7, 13)
+    for _ in range(3):
+        run = tiny_run(folder="b", train__precision=name)
+        train(run)
+    assert science(rows_of(run)) == science(rows_of(undisturbed))
+    first, second = (checkpoint.load(r.path / "latest.pt") for r in (run, undisturbed))
+    assert first["scaler"] == second["scaler"]
+    assert bool(first["scaler"]) == (name == "fp16")
+    assert all(torch.equal(value, second["model"][key]) for key, value in first["model"].items())
+
+
+def test_gradients_that_are_never_numbers_stop_an_fp16_run(tiny_run, monkeypatch):
+    monkeypatch.setattr(session, "resolve_precision", lambda name, device: (make_precision(name, device), None))
+    enter = Session.__enter__
+
+    def spoil(entered):
+        entered.model.blocks[0].fc_in.weight.register_hook(lambda gradient: gradient * math.nan)
+        return entered
+
+    monkeypatch.setattr(Session, "__enter__", lambda self: spoil(enter(self)))
+    run = tiny_run(train__precision="fp16", train__max_steps=60)
+    with pytest.raises(UserError, match=r"gradient norm nan at an fp16 loss scale that fell to"):
+        train(run)
+    assert runs.read_status(run)["state"] == "failed"
+
+
+def test_numbers_found_bad_later_are_told_with_the_step_they_went_bad_at(tiny_run, monkeypatch):
+    """As on a GPU, where asking at every step would cost a synchronisation."""
+    run = tiny_run()
+    with Session(run) as entered:
+        guard = entered.guard
+        with monkeypatch.context() as patch:
+            patch.setattr(type(guard), "check", lambda self, steps: None)
+            for step, loss in enumerate([1.0, 2.0, math.inf, 3.0]):
+                guard.watch(entered.optimizer, step, torch.tensor(loss), torch.tensor(5.0 + step))
+                assert entered.optimizer.found_inf.item() == (step >= 2)
+        windows = entered.batches.window_numbers(2).tolist()
+        with pytest.raises(UserError, match=r"step 3: loss is inf, gradient norm 7"):
+            guard.check(4)
+    assert json.loads((run.path / "bad_step.json").read_text())["windows"] == windows
+
+
+def test_a_stop_in_the_final_evaluation_is_heard_and_nothing_is_lost(tiny_run, monkeypatch):
+    undisturbed = tiny_run(folder="a")
+    train(undisturbed)
+    finish = loop._finish
+    monkeypatch.setattr(loop, "_finish", lambda session: (session.run.path / "STOP").touch() or finish(session))
+    run = tiny_run(folder="b")
+    assert train(run).values == {}
+    assert not (run.path / "STOP").exists()
+    assert (runs.read_status(run)["state"], runs.read_status(run)["step"]) == ("stopped", 24)
+    monkeypatch.undo()
+    monkeypatch.setenv("OELM_DATA", str(run.corpus.path.parents[1]))
+    train(tiny_run(folder="b"))
+    assert science(rows_of(run)) == science(rows_of(undisturbed))
+    assert science([runs.read_summary(run)]) == science([runs.read_summary(undisturbed)])
+
+
+def test_a_bad_step_is_replayed_from_the_checkpoint_and_nothing_is_written(tiny_run, monkeypatch):
+    run = tiny_run()
+    with pytest.raises(UserError, match="no step to replay"):
+        replay(run.path)
+    real = loop.gradients
+
+    def gradients(model, optimizer, precision, batch, clip):
+        loss, norm = real(model, optimizer, precision, batch, clip)
+        losses.append(loss.item())
+        return (loss * math.nan, norm) if len(losses) == 7 else (loss, norm)
+
+    losses = []
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "gradients", gradients)
+        with pytest.raises(UserError, match=f"look at the step: oelm replay {run.name}".replace("+", r"\+")):
+            train(run)
+    before = {path.name: path.stat().st_mtime_ns for path in run.path.iterdir()}
+    lines = replay(run.path).splitlines()
+    assert lines[0] == f"step 7 again from step 5: loss {losses[6]:.6g}, then it was None"
+    assert any(line.endswith("blocks.0.attention.v_proj.weight") for line in lines)
+    assert not any(line.endswith("blocks.0.attention.q_proj.weight") for line in lines)  # frozen
+    assert {path.name: path.stat().st_mtime_ns for path in run.path.iterdir()} == before
+
+
+def test_a_checkpoint_of_something_else_is_refused_in_one_line(tiny_run, monkeypatch):
+    stop_at(monkeypatch, 3)
+    run = tiny_run()
+    train(run)
+    path = run.path / "latest.pt"
+    good = checkpoint.load(path)
+    key = "blocks.0.attention.q_proj.weight"
+    for changes, message in [
+        ({"model": good["model"] | {key: good["model"][key] + 1}}, "frozen tensors are not those the run started with"),
+        ({"model": {}}, "lacks or breaks something"),
+        ({"offsets": None, "time": None}, "lacks or breaks something"),
+        ({"seed": 9}, "seed was 9, is 1"),
+        ({"splits": {}}, "was prepared anew, with other content"),
+        ({"experiment": good["experiment"] | {"optim.learning_rate": 9.0}}, "optim.learning_rate was 9.0, is 0.01"),
+    ]:
+        checkpoint.save(path, good | changes)
+        with pytest.raises(UserError, match=message):
+            train(tiny_run())
+        assert message in runs.read_status(run)["error"]
+        assert not (run.path / "lock.json").exists()
+    checkpoint.save(path, good)
+    moved = dataclasses.replace(run, corpus=dataclasses.replace(run.corpus, manifest_sha256="prepared again"))
+    assert train(moved).values["steps"] == 24
+
+
+def test_a_start_that_fails_half_way_leaves_a_truthful_status_and_no_lock(tiny_run, monkeypatch):
+    def no_memory(*args):
+        raise MemoryError("out of memory")
+
+    run = tiny_run()
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "make_optimizer", no_memory)
+        with pytest.raises(MemoryError):
+            train(run)
+    assert runs.read_status(run)["error"] == "MemoryError: out of memory"
+    assert runs.state(run) == "failed"
+    assert not (run.path / "lock.json").exists()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert train(tiny_run()).values["steps"] == 24
+
+
+def test_going_on_with_other_threads_is_a_warning(tiny_run, monkeypatch, capsys):
+    stop_at(monkeypatch, 3)
+    train(tiny_run())
+    train(tiny_run(machine__threads=2))
+    assert "threads was 1, is 2" in capsys.readouterr().out
