@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SEEDS := 42,43,44
 
-.PHONY: setup demo test check lint faults reports lab clean
+.PHONY: setup demo test check bench lint faults reports lab clean
 
 setup: .venv/.installed
 
@@ -22,12 +22,17 @@ test: setup
 check: setup
 	$(BIN)/pytest -m slow
 
+bench: setup
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	for size in medium study; do for dropout in 0.1 0; do \
+	    $(BIN)/oelm bench --size $$size --dropout $$dropout || exit 1; done; done
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 faults: setup
-	OELM_FAULTS=long $(BIN)/pytest -m slow tests/faults
+	OELM_FAULTS=long $(BIN)/pytest -m 'slow or not slow' tests/faults
 
 reports: demo
 	$(BIN)/oelm report compare --keep

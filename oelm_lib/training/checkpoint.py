@@ -7,7 +7,6 @@ reads it like any other.
 
 import hashlib
 import os
-import pickle
 import threading
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -61,10 +60,12 @@ def load(path: Path) -> dict[str, Any]:
             raise DamagedError(f"{path}: {size} bytes that fail their checksum")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError):
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # a foreign archive fails in torch's reader in a hundred ways
         raise UserError(
-            f"{path}: no archive of tensors, or holds objects that only run code could rebuild, so it is refused; use a"
-            " checkpoint made by this workbook"
+            f"{path}: no archive of tensors, or holds objects that only run code could rebuild, so it is refused"
+            f" ({type(error).__name__}); use a checkpoint made by this workbook"
         ) from None
     if not isinstance(state, dict) or not isinstance(state.get("step"), int):
         raise UserError(f"{path}: holds no step, so it is not a run's checkpoint; use one made by this workbook")

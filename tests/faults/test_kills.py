@@ -14,7 +14,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.training import checkpoint
 from tests.faults.conftest import CHANGES, equal, leftovers, record
 
-KILLS = int(os.environ.get("OELM_KILLS", "8"))
+KILLS = 100 if os.environ.get("OELM_FAULTS") == "long" else 8
 
 
 def forked_train(cfg, seed, outputs):

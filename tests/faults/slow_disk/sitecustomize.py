@@ -1,0 +1,15 @@
+"""Python imports this first where the folder is on PYTHONPATH: a disk that takes 1.5 s for a checkpoint."""
+
+import os
+import time
+
+_fsync = os.fsync
+
+
+def slow_fsync(number):
+    if os.readlink(f"/proc/self/fd/{number}").rpartition("/")[2].startswith(".latest.pt"):
+        time.sleep(1.5)
+    _fsync(number)
+
+
+os.fsync = slow_fsync

@@ -1,0 +1,85 @@
+"""Signals and kills that reach `oelm run` and its kernel."""
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from oelm_lib import config, runs, training
+from oelm_lib.training import checkpoint
+from tests.faults.conftest import CHANGES, equal, only_run, record, settings
+from tests.faults.test_disk import wait_for_step
+
+pytestmark = pytest.mark.slow
+LONG = settings(train__max_steps=100000, train__save_interval=100000)
+
+
+def test_sigterm_to_everything_in_the_middle_of_a_slow_save_leaves_a_whole_checkpoint_and_75(oelm, tmp_path):
+    slow = str(Path(__file__).parent / "slow_disk")
+    outputs = tmp_path / "outputs"
+    process = oelm("run", "DEMO-02", *settings(train__max_steps=100000, train__save_interval=50), PYTHONPATH=slow)
+    path = wait_for_step(process, outputs, 10)
+    while not list(path.glob(".latest.pt.*.tmp")):
+        time.sleep(0.01)
+    kernel = runs.read_status(path)["pid"]
+    os.killpg(process.pid, signal.SIGTERM)
+    os.kill(kernel, signal.SIGTERM)  # a session of its own, so a scheduler would reach it separately
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 75, out + err
+    assert "goes on from its checkpoint" in out
+    assert (runs.state(path), runs.read_status(path)["step"]) == (
+        "stopped",
+        checkpoint.load(path / "latest.pt")["step"],
+    )
+    assert not (path / "STOP").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_while_the_kernel_starts_stops_before_the_first_step(oelm, tmp_path, number):
+    process = oelm("run", "DEMO-02", *LONG)
+    while not list(tmp_path.glob("outputs/*/seed42/notebook.log")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 75, out + err
+    path = only_run(tmp_path / "outputs")
+    assert (runs.state(path), runs.read_status(path)["step"]) == ("stopped", 0)
+
+
+def test_a_killed_kernel_is_told_and_the_same_command_ends_bit_equal(oelm, stories, monkeypatch, tmp_path):
+    process = oelm("run", "DEMO-02", *settings())
+    path = wait_for_step(process, tmp_path / "outputs", 20)
+    os.kill(runs.read_status(path)["pid"], signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1, out + err
+    assert "the same command goes on from the last checkpoint" in err
+    assert "Traceback" not in err
+    assert runs.state(path) == "dead"
+    process = oelm("run", "DEMO-02", *settings())
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    monkeypatch.setenv("OELM_DATA", str(stories))
+    cfg = config.load_config("DEMO-02", CHANGES)
+    twin = runs.open_run(cfg, 42, tmp_path / "undisturbed")
+    training.train(cfg, twin)
+    assert equal(record(path), record(twin.path))
+
+
+def test_oelm_stop_asks_waits_and_tells(oelm, tmp_path):
+    process = oelm("run", "DEMO-02", *LONG)
+    path = wait_for_step(process, tmp_path / "outputs", 10)
+    asked = oelm("stop", "DEMO-02")
+    out, err = asked.communicate(timeout=120)
+    assert asked.returncode == 0, err
+    assert out.splitlines()[-1] == f"{path}: stopped"
+    assert process.wait(120) == 75
+    again = oelm("stop", "DEMO-02")
+    out, err = again.communicate(timeout=60)
+    assert again.returncode == 2
+    assert "nothing to stop" in err
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
