@@ -46,12 +46,15 @@ class Monitor(ipywidgets.VBox):
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(self._interval)
-            self.refresh()
+            try:
+                self.refresh()
+            except Exception as error:  # a task would die in silence
+                self.states.value = f"<pre>{escape(repr(error))}</pre>"
 
 
 def _spent(runs: pd.DataFrame, budgets: dict[str, Any]) -> pd.DataFrame:
     """The runs as time_budget takes those that are done, with what they have spent so far."""
-    runs = runs[runs["run"].map(lambda run: bool(budgets.get(run)))]
+    runs = runs[runs["run"].isin([run for run, parts in budgets.items() if parts])]
     spent = [budgets[run] for run in runs["run"]]
     return runs.assign(
         state="done", timing=[{"budget": parts} for parts in spent], wall_seconds=[sum(p.values()) for p in spent]

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -12,7 +13,8 @@ from tests.lab import open_lab, run_all
 
 MIMETYPE = "application/vnd.plotly.v1+json"
 POINTS = """Math.max(0, ...[...document.querySelectorAll('.jupyter-widgets .js-plotly-plot')]
-    .flatMap(plot => plot.data.map(trace => trace.x ? trace.x.length : 0)))"""
+    .flatMap(plot => (plot.calcdata || []).map(points => points.length)))"""
+"""Points of the longest line drawn; the values themselves are packed."""
 
 
 def test_the_monitor_shows_states_curves_and_time_of_runs_in_progress(tmp_path):
@@ -31,8 +33,13 @@ def test_the_monitor_shows_states_curves_and_time_of_runs_in_progress(tmp_path):
     assert len(monitor.curves.outputs[0]["data"][MIMETYPE]["data"]) > len(curves["data"])
 
 
-def test_the_monitor_of_an_empty_folder_says_how_to_start(tmp_path):
-    assert "no runs yet" in Monitor("*", str(tmp_path)).states.value
+def test_the_monitor_starts_before_any_run_does(tmp_path):
+    monitor = Monitor("*", str(tmp_path))
+    assert "no runs yet" in monitor.states.value
+    (tmp_path / "DEMO-01_baseline" / "seed1").mkdir(parents=True)
+    monitor.refresh()
+    assert "1 runs: 1 empty" in monitor.states.value
+    assert monitor.budgets.outputs
 
 
 @pytest.mark.slow
@@ -43,8 +50,6 @@ def test_a_running_experiments_curve_grows_in_jupyterlab(tmp_path, stories):
     code += f"training.train(c, runs.open_run(c, 1, {str(outputs)!r}))"
     environment = {"OELM_DATA": str(stories), "OELM_OUTPUTS": str(outputs)}
     with open_lab(tmp_path, "monitor", **environment) as page:
-        import os
-
         trainer = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=os.environ | environment)
         try:
             page.get_by_text("| Idle").wait_for(timeout=60_000)
