@@ -175,7 +175,7 @@ class _Queue:
         free, reasons = self._free(elsewhere)
         for job in ready:
             need = job.devices if self._slots.gpus else 1
-            if len(free) < need:
+            if len(free) < need or self._stopping:
                 break
             gpus, free = tuple(free[:need]), free[need:]
             self._waiting.remove(job)
@@ -218,6 +218,8 @@ class _Queue:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
             )
         self._running[process] = job, gpus, time.monotonic()
+        if self._stopping:  # asked while the process was made, so it was not told
+            os.killpg(process.pid, signal.SIGINT)
         where = f" on GPU {', '.join(gpus)}" if self._slots.gpus else ""
         print(f"{job.name}: started{where} as process {process.pid}", flush=True)
 
