@@ -1,6 +1,7 @@
 """Files of a stopped run that were damaged: it goes on, or says in one line what to do; never a traceback."""
 
 import random
+import shutil
 
 import pytest
 
@@ -27,14 +28,18 @@ def flipped(data, place):
 
 
 @pytest.fixture
-def stopped(tiny_run, monkeypatch):
-    """A run that was stopped at step 13, and its undisturbed twin."""
-    twin = tiny_run(folder="undisturbed")
-    training.train(twin.config, twin)
-    with monkeypatch.context() as patch:
-        stop_at(patch, 13)
-        run = tiny_run()
-        training.train(run.config, run)
+def stopped(tiny_run, monkeypatch, tmp_path, tmp_path_factory):
+    """A copy of a run that was stopped at step 13, and its undisturbed twin; both are trained once."""
+    made = tmp_path_factory.getbasetemp() / "corruption"
+    twin = tiny_run(folder=made / "undisturbed")
+    training.train(twin.config, twin)  # only the first time
+    if not (made / "stopped").exists():
+        with monkeypatch.context() as patch:
+            stop_at(patch, 13)
+            run = tiny_run(folder=made / "stopped")
+            training.train(run.config, run)
+    shutil.copytree(made / "stopped", tmp_path / "outputs")
+    run = tiny_run()
     (run.path / "lock.json").write_text('{"pid": 1, "host": "gone", "process_start": 1.0, "since": "then"}')
     (run.path / "STOP").write_text("asked")
     return run, twin

@@ -15,7 +15,7 @@ from oelm_lib.data import corpus
 from oelm_lib.errors import UserError
 from oelm_lib.training import checkpoint
 
-EXAMPLES = 1250 if os.environ.get("OELM_FAULTS") == "long" else 60
+EXAMPLES = 1250 if os.environ.get("OELM_FAULTS") == "long" else 40
 fuzzed = settings(
     max_examples=EXAMPLES,
     deadline=None,

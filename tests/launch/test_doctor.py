@@ -1,0 +1,48 @@
+import importlib.metadata
+
+import pytest
+from click.testing import CliRunner
+
+from oelm_lib.cli import main
+from oelm_lib.launch.doctor import doctor
+from oelm_lib.training.trial import trial
+
+
+def test_a_trial_projects_the_time_and_leaves_nothing_behind(tiny_run, tmp_path):
+    run, outputs = tiny_run(), tmp_path / "outputs"
+    before = sorted(outputs.rglob("*"))
+    found = trial(run, outputs, steps=4)
+    low, high = found["seconds"]
+    assert 0 < low <= high < 3600
+    assert found["checkpoint_bytes"] > 3 * 4 * 10_000  # weights and two moments in fp32
+    assert (found["device"], found["precision"]) == ("cpu", "fp32")
+    assert sorted(outputs.rglob("*")) == before
+
+
+def test_the_machine_is_described_and_a_folder_that_cannot_be_written_is_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    found = list(doctor(None, trial))
+    assert all(fine for fine, _ in found), found
+    text = "\n".join(line for _, line in found)
+    assert f"torch {importlib.metadata.version('torch')}" in text
+    assert "HF_HUB_OFFLINE=1" in text
+    assert list((tmp_path / "outputs").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "file"))
+    result = CliRunner().invoke(main, ["doctor"])
+    assert result.exit_code == 1
+    assert "FAIL" in result.output.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_an_experiment_is_tried_and_a_wrong_one_is_named(monkeypatch, tmp_path, stories):
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("OELM_DATA", str(stories))
+    result = CliRunner().invoke(main, ["doctor", "DEMO-02"])
+    assert result.exit_code == 0, result.output
+    assert "DEMO-02: corpus and tokenizer whole" in result.output.splitlines()[-1]
+    assert "on cpu in fp32" in result.output
+    result = CliRunner().invoke(main, ["doctor", "DEMO-99"])
+    assert result.exit_code == 1
+    assert "FAIL  no experiment 'DEMO-99'" in result.output
