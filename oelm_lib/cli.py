@@ -200,6 +200,38 @@ def doctor(exp: str | None) -> None:
     sys.exit(0 if fine else 1)
 
 
+@main.command()
+@click.argument("exp", metavar="ID")
+@click.option("--gpu", type=click.Choice(["A5000", "A100", "H100"]), default="A5000", help="For the time.")
+@click.option("--utilisation", type=click.FloatRange(0, 1, min_open=True), default=0.3, help="Share of its peak.")
+def flops(exp: str, gpu: str, utilisation: float) -> None:
+    """Predict arithmetic, memory and time of the experiment ID."""
+    from oelm_lib.analysis.cost import cost_table
+    from oelm_lib.config import load_config
+    from oelm_lib.model.dropout import QUERY_BLOCK
+    from oelm_lib.model.gpt import CHUNK
+
+    for name, value in cost_table(load_config(exp), gpu, utilisation, CHUNK, QUERY_BLOCK):
+        click.echo(f"{name:<40}{value:>14}")
+
+
+@main.command()
+@click.option("--size", type=click.Choice(["medium", "study"]), default="medium", help="Medium-512 or CPU study.")
+@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.1, help="Dropout (default 0.1).")
+@click.option("--rounds", type=click.IntRange(1), default=30, help="Alternations (default 30).")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; with 1, CPU time is measured, not wall time.")
+def bench(size: str, dropout: float, rounds: int, threads: int | None) -> None:
+    """Measure the training step on this CPU against HF GPT-2, a naive step and the limit of its matrix products."""
+    import torch
+
+    from oelm_lib.bench import bench as measure
+    from oelm_lib.config import outputs_dir
+
+    if threads:
+        torch.set_num_threads(threads)
+    click.echo(measure(size, dropout, rounds, outputs_dir() / f"bench_{size}_{dropout:g}"))
+
+
 @main.group()
 def data() -> None:
     """Prepare and look at corpora."""

@@ -1,0 +1,246 @@
+"""Measure the training step: against other implementations, the arithmetic's limit, and by its parts."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from itertools import accumulate
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from torch.profiler import profile
+
+from oelm_lib.analysis.cost import gemms, step_bytes, step_flops
+from oelm_lib.config import Experiment, load_config
+from oelm_lib.data.batches import Batches, EvalWindows
+from oelm_lib.errors import UserError
+from oelm_lib.files import write_json
+from oelm_lib.model.attention import CausalSelfAttention
+from oelm_lib.model.dropout import QUERY_BLOCK
+from oelm_lib.model.gpt import CHUNK, GPT, Block
+from oelm_lib.training.evaluation import BATCH_TOKENS, token_losses
+from oelm_lib.training.optim import gradients, make_optimizer, update
+from oelm_lib.training.precision import keep_freed_memory, make_precision
+
+SIZES = {
+    "medium": {},
+    "study": {
+        "model.vocab_size": 2048,
+        "model.d_model": 128,
+        "model.num_layers": 4,
+        "model.num_heads": 4,
+        "model.d_ff": 512,
+        "model.max_seq_len": 128,
+        "train.batch_size": 16,
+    },
+}
+"""Changes to GPT-01 and GPT-02: none is Medium-512; the other is the size that studies on a CPU have."""
+CPU = torch.device("cpu")
+RATE = 1e-4
+
+
+class NaiveAttention(CausalSelfAttention):
+    """The log's design: all scores, a fresh mask, softmax, dropout."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (self._heads(proj(x)) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+        mask = torch.triu(torch.ones(x.shape[1], x.shape[1]), 1).bool()
+        weights = F.dropout(scores.masked_fill(mask, -math.inf).softmax(-1), self.dropout, self.training)
+        return F.dropout(self.o_proj((weights @ v).transpose(1, 2).flatten(2)), self.dropout, self.training)
+
+
+class NaiveBlock(Block):
+    """The same block with torch's dropout."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.ln1(x))
+        hidden = F.dropout(F.gelu(self.fc_in(self.ln2(x))), self.dropout, self.training)
+        return x + F.dropout(self.fc_out(hidden), self.dropout, self.training)
+
+
+def our_step(cfg: Experiment, batch: tuple[Tensor, Tensor]) -> Callable[[], None]:
+    """One optimizer step as the training loop takes it."""
+    model = GPT(cfg.model)
+    optimizer, precision = make_optimizer(model, cfg.optim), make_precision("fp32", CPU)
+
+    def step() -> None:
+        gradients(model, optimizer, precision, batch, cfg.optim.grad_clip)
+        update(optimizer, precision, RATE)
+
+    step.held = lambda: _held(model, optimizer)
+    return step
+
+
+def plain_step(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
+    """One step as most scripts take it."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
+
+    def step() -> None:
+        loss().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step.held = lambda: _held(model, optimizer)
+    return step
+
+
+def _held(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of weights and optimizer state, which live between steps."""
+    moments = [value for state in optimizer.state.values() for value in state.values()]
+    return sum(tensor.nbytes for tensor in [*model.parameters(), *moments])
+
+
+def naive_step(cfg: Experiment, batch: tuple[Tensor, Tensor]) -> Callable[[], None]:
+    """A step with the log's attention and all logits at once."""
+    model = GPT(cfg.model)
+    for block in model.blocks:
+        block.__class__, block.attention.__class__ = NaiveBlock, NaiveAttention
+    return plain_step(model, lambda: F.cross_entropy(model(batch[0])[0].flatten(0, 1), batch[1].flatten()))
+
+
+def hf_step(cfg: Experiment, batch: tuple[Tensor, Tensor]) -> Callable[[], None]:
+    """A step of Hugging Face's GPT-2 of the same sizes."""
+    try:
+        from transformers import GPT2Config, GPT2LMHeadModel
+    except ImportError:
+        raise UserError("transformers is not installed; run: pip install -e '.[bench]'") from None
+    m = cfg.model
+    sizes = {"vocab_size": m.vocab_size, "n_positions": m.max_seq_len, "n_embd": m.d_model, "n_inner": m.d_ff}
+    drops = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), m.dropout)
+    model = GPT2LMHeadModel(GPT2Config(n_layer=m.num_layers, n_head=m.num_heads, use_cache=False, **sizes, **drops))
+    return plain_step(model.train(), lambda: model(input_ids=batch[0], labels=batch[0]).loss)
+
+
+def alternate(steps: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each step, A/B/A/B after one round to warm up; every other round goes backwards."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(rounds + 1):
+        for name in list(steps)[:: -1 if number % 2 else 1]:
+            taken = _seconds(steps[name])
+            if number:
+                seconds[name].append(taken)
+    return seconds
+
+
+def speed_up(other: list[float], mine: list[float]) -> dict[str, float]:
+    """Median of other / mine over rounds, and the standard error of their mean."""
+    ratios = [a / b for a, b in zip(other, mine, strict=True)]
+    return {"ratio": median(ratios), "standard_error": stdev(ratios) / len(ratios) ** 0.5 if len(ratios) > 1 else 0.0}
+
+
+def peak_bytes(step: Callable[[], Any]) -> int:
+    """Most bytes of tensors that a step allocates beyond those that live before it."""
+    with profile(profile_memory=True) as trace:
+        step()
+    events = [event for event in trace.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
+
+
+def gemm_limit(cfg: Experiment, repeats: int = 3) -> float:
+    """Seconds of a step's matrix products, each at the best time of its shape alone; attention as the fast path."""
+    flops, products = step_flops(cfg.model, cfg.train.batch_size), gemms(cfg.model, cfg.train.batch_size)
+    attention = sum(p.flops for p in products if p.part == "attention")
+    causal = 1 - (flops["plain"] - flops["fast"]) / attention
+    total = 0.0
+    for p in products:
+        # The head goes by chunks: no other order holds less than all logits.
+        rows = cfg.train.batch_size * cfg.model.max_seq_len
+        m, k, parts = p.m, p.k, 1.0
+        if p.part == "head":
+            parts = max(rows / CHUNK, 1)
+            m, k = (m, int(k / parts)) if p.kind == "weight" else (int(m / parts), k)
+        left, right, out = torch.randn(p.batch, m, k), torch.randn(p.batch, p.n, k).mT, torch.empty(p.batch, m, p.n)
+        multiply = torch.bmm if p.batch > 1 else lambda a, b, out: torch.mm(a[0], b[0], out=out[0])
+        best = min(_seconds(multiply, left, right, out=out) for _ in range(repeats))
+        total += best * p.count * parts * (causal if p.part == "attention" else 1)
+    return total
+
+
+def _seconds(function: Callable, *args: Any, **kwargs: Any) -> float:
+    """CPU seconds where torch has one thread, so that others on the machine do not count; else wall seconds."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
+    function(*args, **kwargs)
+    return clock() - start
+
+
+def parts(cfg: Experiment, tokens: np.ndarray, rounds: int) -> dict[str, float]:
+    """Median seconds of a step's parts, and of evaluating as many tokens as a step trains on."""
+    model, precision = GPT(cfg.model), make_precision("fp32", CPU)
+    optimizer = make_optimizer(model, cfg.optim)
+    batches = Batches(tokens, cfg.model.max_seq_len, cfg.train.batch_size, 0, CPU)
+    windows = EvalWindows(tokens, cfg.model.max_seq_len, CPU)
+    held: dict[str, Any] = {}
+    numbers = np.arange(max(BATCH_TOKENS // cfg.model.max_seq_len, 1))
+    pieces = {
+        "data": lambda: held.update(batch=batches(0)),
+        "forward": lambda: held.update(loss=model(*held["batch"])[1]),
+        "backward": lambda: held["loss"].backward(),
+        "optimizer": lambda: update(optimizer, precision, RATE),
+        "evaluation": lambda: token_losses(model, windows, numbers),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in pieces}
+    for _ in range(rounds + 1):
+        for name, piece in pieces.items():
+            seconds[name].append(_seconds(piece))
+    medians = {name: median(values[1:]) for name, values in seconds.items()}
+    return medians | {"evaluation": medians["evaluation"] * cfg.train.batch_size / len(numbers)}
+
+
+def bench(size: str, dropout: float, rounds: int, out: Path) -> Path:
+    """Measure one size at one dropout; write <out>.json and a page <out>.html of bars, print the table."""
+    keep_freed_memory()
+    changes = SIZES[size] | {"model.dropout": dropout, "train.precision": "fp32"}
+    base, frozen = (load_config(exp, changes) for exp in ("GPT-01", "GPT-02"))
+    b, t = base.train.batch_size, base.model.max_seq_len
+    ids = np.random.default_rng(0).integers(base.model.vocab_size, size=2 * BATCH_TOKENS + 1).astype(np.uint16)
+    batch = Batches(ids, t, b, 0, CPU)(0)
+    steps = {
+        "baseline": our_step(base, batch),
+        "oelm_freeze": our_step(frozen, batch),
+        "naive": naive_step(base, batch),
+        "hf_gpt2": hf_step(base, batch),
+    }
+    seconds = alternate(steps, rounds)
+    piece, limit = parts(base, ids, rounds), gemm_limit(base)
+    mine = seconds["baseline"]
+    memory = step_bytes(base.model, b, CHUNK, QUERY_BLOCK)
+    peaks = {name: step.held() + peak_bytes(step) for name, step in steps.items()}
+    result = {
+        "size": size,
+        "dropout": dropout,
+        "rounds": rounds,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "seconds": seconds,
+        "gemm_limit_seconds": limit,
+        "share_of_gemm_limit": limit / median(mine),
+        "speed_up_over": {name: speed_up(values, mine) for name, values in seconds.items() if name != "baseline"},
+        "freezing_saves": {"measured": 1 - mean(seconds["oelm_freeze"]) / mean(mine)},
+        "parts_seconds": piece,
+        "evaluation_over_training": (piece["forward"] + piece["backward"] + piece["optimizer"]) / piece["evaluation"],
+        "peak_bytes": peaks,
+        "predicted_bytes": memory,
+        "flops": step_flops(frozen.model, b),
+    }
+    write_json(out.with_suffix(".json"), result)
+    rows = {f"step: {name}": median(values) for name, values in seconds.items()} | {"step: GEMM limit": limit}
+    rows |= {f"part: {name}": value for name, value in piece.items()}
+    print(json.dumps({key: value for key, value in result.items() if key != "seconds"}, indent=1))
+    widest = max(rows.values())
+    bars = "".join(
+        f"<tr><td>{name}<td>{value:.3f} s<td style='width:60%'><div style='background:#4477aa;height:1em;"
+        f"width:{value / widest:.1%}'></div>"
+        for name, value in rows.items()
+    )
+    title = f"Seconds of a step, {size}, dropout {dropout}, {torch.get_num_threads()} threads, {rounds} rounds"
+    page = f"<!doctype html><meta charset=utf-8><title>{title}</title><h1>{title}</h1><table>{bars}</table>"
+    out.with_suffix(".html").write_text(page, encoding="utf-8")
+    return out.with_suffix(".html")

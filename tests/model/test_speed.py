@@ -1,0 +1,133 @@
+"""Each fast path against the plain one, and what torch.compile makes of the model."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from tests.conftest import ARMS, TINY_MODEL
+from tests.model.test_gpt import batch
+
+RELATIVE = 1e-5  # float32 rounding
+
+
+def close(actual, expected):
+    assert (actual - expected).abs().max() <= RELATIVE * expected.abs().max()
+
+
+@pytest.mark.parametrize("chunk", [5, 12, 1000])
+def test_the_chunked_loss_equals_all_logits_at_once(model_config, monkeypatch, chunk):
+    from oelm_lib.model import gpt
+
+    monkeypatch.setattr(gpt, "CHUNK", chunk)
+    cfg = model_config()
+    model, (tokens, targets) = gpt.GPT(cfg), batch(cfg)
+    targets = targets.clone()
+    targets[0, 4:] = gpt.IGNORED
+    parameters = list(model.parameters())
+    loss = model(tokens, targets)[1]
+    plain = F.cross_entropy(model(tokens)[0].flatten(0, 1), targets.flatten(), ignore_index=gpt.IGNORED)
+    close(loss, plain)
+    for mine, other in zip(torch.autograd.grad(loss, parameters), torch.autograd.grad(plain, parameters), strict=True):
+        close(mine, other)
+
+
+@pytest.mark.parametrize("length", [1, 7, 128, 200])
+def test_attention_with_dropout_equals_explicit_softmax_with_the_same_draws(length):
+    from oelm_lib.model import dropout
+
+    p, shape = 0.3, (2, 3, length, 4)
+    q, k, v, grad = (torch.randn(shape, generator=torch.Generator().manual_seed(n)) for n in range(4))
+    inputs = [x.requires_grad_() for x in (q, k, v)]
+    torch.manual_seed(5)
+    y = dropout.DroppedAttention.apply(*inputs, p)
+    torch.manual_seed(5)
+    keep = torch.zeros(2, 3, length, length)
+    for b in range(2):
+        for start in range(0, length, dropout.QUERY_BLOCK):
+            end = min(start + dropout.QUERY_BLOCK, length)
+            keep[b, :, start:end, :end] = dropout.keep_mask(torch.Size((3, end - start, end)), p).float()
+    scores = (q @ k.mT / 2).masked_fill(torch.ones(length, length).triu(1).bool(), -torch.inf)
+    expected = scores.softmax(-1) * keep * dropout.keep_scale(p) @ v
+    close(y, expected)
+    for mine, other in zip(
+        torch.autograd.grad(y, inputs, grad), torch.autograd.grad(expected, inputs, grad), strict=True
+    ):
+        assert (mine - other).abs().max() <= RELATIVE * max(other.abs().max(), 1)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_keeps_the_mean_and_draws_from_the_default_generator_only(p):
+    from oelm_lib.model import dropout
+
+    x = torch.ones(400, 1001)
+    torch.manual_seed(1)
+    first = dropout.dropout(x, p, training=True)
+    state = torch.get_rng_state()
+    torch.manual_seed(1)
+    assert torch.equal(first, dropout.dropout(x, p, training=True))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert first.unique().tolist() == pytest.approx([0, 1 / (1 - p)], rel=1e-3)
+    spread = (p * (1 - p) / x.numel()) ** 0.5
+    assert abs((first == 0).float().mean().item() - p) < 5 * spread + 1 / dropout.LEVELS
+    # Neighbours are independent: no pair of columns of a 64-bit draw is dropped together too often.
+    both = ((first[:, :-1] == 0) & (first[:, 1:] == 0)).float().mean().item()
+    assert both == pytest.approx(p * p, abs=6 * p * (1 - p * p) ** 0.5 / x.numel() ** 0.5 + 1e-4)
+    assert torch.equal(dropout.dropout(x, p, training=False), x)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_step_leaves_nothing_for_frozen_tensors(model_config, arm):
+    from oelm_lib.config import load_config
+    from oelm_lib.model.gpt import GPT
+    from oelm_lib.training.optim import gradients, make_optimizer, update
+    from oelm_lib.training.precision import make_precision
+
+    cfg = model_config(**ARMS[arm], dropout=0.1)
+    model, optim = GPT(cfg), load_config("GPT-01").optim
+    optimizer, precision = make_optimizer(model, optim), make_precision("fp32", torch.device("cpu"))
+    gradients(model, optimizer, precision, batch(cfg), 1.0)
+    made = {name for name, value in model.named_parameters() if value.grad is not None}
+    update(optimizer, precision, 1e-3)
+    assert made == {name for name, value in model.named_parameters() if value.requires_grad}
+    assert len(optimizer.state) == len(made)
+    assert all(value.grad is None for value in model.parameters())
+
+
+COMPILED = """
+import json, sys, torch
+from torch._dynamo.utils import counters
+from oelm_lib.config import ModelConfig
+from oelm_lib.model.gpt import GPT
+cfg, backend = ModelConfig(**json.loads(sys.argv[1])), sys.argv[2]
+model = GPT(cfg)
+compiled, losses = torch.compile(model, fullgraph=True, backend=backend), []
+for seed in range(3):
+    ids = torch.randint(cfg.vocab_size, (3, cfg.max_seq_len + 1), generator=torch.Generator().manual_seed(seed))
+    loss = compiled(ids[:, :-1], ids[:, 1:])[1]
+    loss.backward()
+    losses.append([loss.item(), model(ids[:, :-1], ids[:, 1:])[1].item()])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter -= 0.1 * parameter.grad
+                parameter.grad = None
+print(json.dumps([losses, counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("arm", ARMS)
+def test_compiles_whole_and_once_on_every_arm(arm, dropout):
+    """In a process of its own: jaxtyping's hook wraps the model here. aot_eager traces as inductor does, in seconds."""
+    cfg = json.dumps(TINY_MODEL | ARMS[arm] | {"dropout": dropout})
+    done = subprocess.run([sys.executable, "-c", COMPILED, cfg, "aot_eager"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    losses, graphs, breaks = json.loads(done.stdout.splitlines()[-1])
+    assert (graphs, breaks) == (1, 0)
+    if not dropout:
+        assert all(mine == pytest.approx(plain, rel=RELATIVE) for mine, plain in losses)

@@ -1,0 +1,63 @@
+import json
+
+import pytest
+
+TINY = {
+    "model.vocab_size": 64,
+    "model.d_model": 16,
+    "model.num_layers": 1,
+    "model.num_heads": 2,
+    "model.d_ff": 32,
+    "model.max_seq_len": 16,
+    "train.batch_size": 2,
+}
+
+
+@pytest.mark.slow
+def test_the_bench_measures_all_and_writes_table_and_page(tmp_path, monkeypatch):
+    from oelm_lib import bench
+
+    pytest.importorskip("transformers", reason="the extra `bench` is not installed")
+    monkeypatch.setitem(bench.SIZES, "study", TINY)
+    monkeypatch.setattr(bench, "BATCH_TOKENS", 64)
+    page = bench.bench("study", 0.1, 2, tmp_path / "bench")
+    result = json.loads((tmp_path / "bench.json").read_text())
+    assert set(result["speed_up_over"]) == {"oelm_freeze", "naive", "hf_gpt2"}
+    assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in result["seconds"].values())
+    assert result["peak_bytes"]["baseline"] - result["peak_bytes"]["oelm_freeze"] >= 2 * 2 * 16 * 16 * 4
+    assert "GEMM limit" in page.read_text() and "http" not in page.read_text()
+
+
+def test_the_naive_reference_is_the_same_function(model_config):
+    import torch
+
+    from oelm_lib import bench
+    from oelm_lib.model.gpt import GPT
+    from tests.model.test_gpt import batch
+
+    cfg = model_config()
+    model, (tokens, _) = GPT(cfg), batch(cfg)
+    expected = model(tokens)[0]
+    for block in model.blocks:
+        block.__class__, block.attention.__class__ = bench.NaiveBlock, bench.NaiveAttention
+    assert torch.allclose(model(tokens)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_peak_counts_what_lives_at_once():
+    import torch
+
+    from oelm_lib.bench import peak_bytes
+
+    def step():
+        a = torch.ones(1000)
+        b = a + 1
+        del a
+        return b + torch.ones(1000)
+
+    assert 12000 <= peak_bytes(step) <= 12500
+
+
+def test_ratios_carry_their_standard_error():
+    from oelm_lib.bench import speed_up
+
+    assert speed_up([2.0, 3.0, 4.0], [1.0, 1.0, 1.0]) == {"ratio": 3.0, "standard_error": pytest.approx(1 / 3**0.5)}
