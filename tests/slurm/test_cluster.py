@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 DAEMONS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd")
 SBIN = "/usr/sbin:/sbin:" + os.environ["PATH"]
 IDS = ["DEMO-01", "DEMO-02", "DEMO-03", "DEMO-04"]
-OVERRIDES = TINY_RUN | {"train.max_steps": 1500, "train.eval_interval": 500, "train.save_interval": 400}
+OVERRIDES = TINY_RUN | {"train.max_steps": 1000, "train.eval_interval": 500, "train.save_interval": 400}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def cluster():
 
 def call(*command):
     """Output of a command, which must succeed."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
