@@ -387,6 +387,9 @@ def test_a_start_that_fails_half_way_leaves_a_truthful_status_and_no_lock(tiny_r
 
 def test_going_on_with_other_threads_is_a_warning(tiny_run, monkeypatch, capsys):
     stop_at(monkeypatch, 3)
+    run = tiny_run()
+    train(run)
+    saved = checkpoint.load(run.path / "latest.pt")
+    checkpoint.save(run.path / "latest.pt", saved | {"machine": saved["machine"] | {"threads": 7}})
     train(tiny_run())
-    train(tiny_run(machine__threads=2))
-    assert "threads was 1, is 2" in capsys.readouterr().out
+    assert "threads was 7, is 1" in capsys.readouterr().out
