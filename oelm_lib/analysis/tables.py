@@ -9,7 +9,7 @@ import pandas as pd
 
 from oelm_lib.analysis import statistics
 from oelm_lib.analysis.confounds import differences, freeze_proven
-from oelm_lib.analysis.frames import Pair, comparable, families, identity, name, pairs, select
+from oelm_lib.analysis.frames import MEASURED, Pair, comparable, families, identity, name, pairs, select
 from oelm_lib.analysis.frames import load_metrics as load_metrics
 from oelm_lib.analysis.frames import load_runs as load_runs
 from oelm_lib.analysis.frames import recorded as recorded
@@ -219,6 +219,21 @@ def _at(curve: np.ndarray, point: float) -> float:
     return float(np.interp(math.log(point), np.log(curve[:, 0]), curve[:, 1], math.nan, math.nan))
 
 
+def corpora(runs: pd.DataFrame) -> pd.DataFrame:
+    """What the runs read: documents, tokens and bytes per token by split, and the epochs of train that a run sees."""
+    rows = []
+    for _, run in runs[runs["experiment"].notna() & (runs["source"] == MEASURED)].iterrows():
+        corpus, experiment = run["config"].get("corpus") or {}, run["experiment"]
+        seen = experiment.train.max_steps * experiment.train.batch_size * experiment.model.max_seq_len
+        for split, facts in (corpus.get("splits") or {}).items():
+            row = {"corpus": run["corpus"], "tokenizer": run["tokenizer"]}
+            row["kind"] = ", ".join(kind for kind in ("sample", "synthetic") if corpus.get(kind)) or "complete"
+            row |= {"split": split, "documents": facts["documents"], "tokens": facts["tokens"]}
+            row["bytes_per_token"] = facts["bytes"] / facts["tokens"]
+            rows.append(row | {"epochs": seen / facts["tokens"] if split == "train" else None})
+    return pd.DataFrame(rows).drop_duplicates(ignore_index=True)
+
+
 def parameters(runs: pd.DataFrame) -> pd.DataFrame:
     """Total, trainable and frozen parameters by arm; `freeze_proven` where every run's digests agree."""
     rows = []
@@ -257,7 +272,8 @@ FORMATS = {
     format_duration: ("wall_seconds", "seconds", *BUDGET),
     "{:+.4f}".format: ("nats", "total_nats", "document_error"),
     "{:.1%}".format: ("trainable_share", "confidence"),
-    "{:,.0f}".format: ("steps", "max_steps", "step", "tokens", "seed", "n", "gap_n", "total", "trainable", "frozen"),
+    "{:,.0f}".format: ("steps", "max_steps", "step", "tokens", "documents", "seed", "n", "gap_n"),
+    "{:,}".format: ("total", "trainable", "frozen"),
     "{:.3g}".format: ("learning_rate", "mean_step_seconds", "epochs"),
 }
 

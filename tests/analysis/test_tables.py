@@ -334,3 +334,13 @@ def test_strings_from_files_are_escaped(tmp_path):
 def test_tables_need_no_torch():
     code = "import sys; from oelm_lib.analysis import tables, confounds; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_corpora_say_what_was_read_once_a_corpus(demo):
+    table = tables.corpora(tables.load_runs(outputs=demo))
+    assert table["split"].is_unique
+    train = table.set_index("split").loc["train"]
+    assert train["kind"] == "synthetic"
+    seen = DEMO.train.max_steps * DEMO.train.batch_size * DEMO.model.max_seq_len
+    assert train["epochs"] == pytest.approx(seen / train["tokens"])
+    assert tables.corpora(tables.recorded()).empty
