@@ -88,16 +88,18 @@ def read_corpus(name: str, tokenizer: str, hashed: bool = True) -> Corpus:
     try:
         manifest = json.loads(content)
         intact = manifest["format"] == FORMAT and manifest["checksum"] == checksum(manifest)
+        if intact and (manifest["corpus"], manifest["tokenizer"]) == (name, tokenizer):
+            for split in ("train", "val"):
+                _check_file(path, manifest, split, hashed)
+            return Corpus(name, tokenizer, path, manifest, _content_hash(manifest))
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError):
-        intact = False
-    if not intact or (manifest["corpus"], manifest["tokenizer"]) != (name, tokenizer):
-        raise UserError(
-            f"{path / MANIFEST}: is not what preparing {name} with {tokenizer} wrote (edited, moved or of another"
-            f" format); {_remedy(path)}"
-        )
-    for split in ("train", "val"):
-        _check_file(path, manifest, split, hashed)
-    return Corpus(name, tokenizer, path, manifest, _content_hash(manifest))
+        pass
+    raise UserError(
+        f"{path / MANIFEST}: is not what preparing {name} with {tokenizer} wrote (edited, moved or of another"
+        f" format); {_remedy(path)}"
+    )
 
 
 def _content_hash(manifest: dict[str, Any]) -> str:

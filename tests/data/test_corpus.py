@@ -90,3 +90,12 @@ def test_made_at_another_time_from_the_same_text_a_corpus_has_the_same_hash(corp
     plain = json.loads(manifest.read_text()) | {"created": "another time"}
     manifest.write_text(json.dumps(plain | {"checksum": checksum(plain)}))
     assert open_corpus("tinystories-sample", "gpt2").manifest_sha256 == corpus.manifest_sha256
+
+
+@pytest.mark.parametrize("splits", [None, [], {}, {"train": None}, {"train": {"tokens": "many"}}])
+def test_a_manifest_that_only_looks_sealed_is_refused(corpus, splits):
+    manifest = corpus.path / "manifest.json"
+    plain = json.loads(manifest.read_text()) | {"splits": splits}
+    manifest.write_text(json.dumps(plain | {"checksum": checksum(plain)}))
+    with pytest.raises(UserError, match="is not what preparing tinystories-sample with gpt2 wrote|the manifest says many"):
+        open_corpus("tinystories-sample", "gpt2")
