@@ -97,5 +97,5 @@ def test_a_manifest_that_only_looks_sealed_is_refused(corpus, splits):
     manifest = corpus.path / "manifest.json"
     plain = json.loads(manifest.read_text()) | {"splits": splits}
     manifest.write_text(json.dumps(plain | {"checksum": checksum(plain)}))
-    with pytest.raises(UserError, match="is not what preparing tinystories-sample with gpt2 wrote|the manifest says many"):
+    with pytest.raises(UserError, match=r"is not what preparing|the manifest says"):
         open_corpus("tinystories-sample", "gpt2")
