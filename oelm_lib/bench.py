@@ -194,9 +194,11 @@ def parts(cfg: Experiment, tokens: np.ndarray, rounds: int) -> dict[str, float]:
     return medians | {"evaluation": medians["evaluation"] * cfg.train.batch_size / len(numbers)}
 
 
-def bench(size: str, dropout: float, rounds: int, out: Path) -> Path:
+def bench(size: str, dropout: float, rounds: int, out: Path, threads: int | None = None) -> Path:
     """Measure one size at one dropout; write <out>.json and a page <out>.html of bars, print the table."""
     keep_freed_memory()
+    if threads:
+        torch.set_num_threads(threads)
     changes = SIZES[size] | {"model.dropout": dropout, "train.precision": "fp32"}
     base, frozen = (load_config(exp, changes) for exp in ("GPT-01", "GPT-02"))
     b, t = base.train.batch_size, base.model.max_seq_len
@@ -230,6 +232,7 @@ def bench(size: str, dropout: float, rounds: int, out: Path) -> Path:
         "predicted_bytes": memory,
         "flops": step_flops(frozen.model, b),
     }
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out.with_suffix(".json"), result)
     rows = {f"step: {name}": median(values) for name, values in seconds.items()} | {"step: GEMM limit": limit}
     rows |= {f"part: {name}": value for name, value in piece.items()}

@@ -222,14 +222,10 @@ def flops(exp: str, gpu: str, utilisation: float) -> None:
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; with 1, CPU time is measured, not wall time.")
 def bench(size: str, dropout: float, rounds: int, threads: int | None) -> None:
     """Measure the training step on this CPU against HF GPT-2, a naive step and the limit of its matrix products."""
-    import torch
-
     from oelm_lib.bench import bench as measure
     from oelm_lib.config import outputs_dir
 
-    if threads:
-        torch.set_num_threads(threads)
-    click.echo(measure(size, dropout, rounds, outputs_dir() / f"bench_{size}_{dropout:g}"))
+    click.echo(measure(size, dropout, rounds, outputs_dir() / f"bench_{size}_dropout{dropout:.0%}".rstrip("%"), threads))
 
 
 @main.group()
