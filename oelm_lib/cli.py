@@ -225,7 +225,8 @@ def bench(size: str, dropout: float, rounds: int, threads: int | None) -> None:
     from oelm_lib.bench import bench as measure
     from oelm_lib.config import outputs_dir
 
-    click.echo(measure(size, dropout, rounds, outputs_dir() / f"bench_{size}_dropout{dropout:.0%}".rstrip("%"), threads))
+    out = outputs_dir() / f"bench_{size}_dropout{round(100 * dropout)}"
+    click.echo(measure(size, dropout, rounds, out, threads))
 
 
 @main.group()
