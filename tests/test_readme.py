@@ -1,0 +1,52 @@
+"""What README says is what the files say."""
+
+import re
+
+import yaml
+
+from oelm_lib import config
+
+README = (config.ROOT / "README.md").read_text()
+
+
+def test_recorded_numbers_are_those_of_the_recorded_file():
+    rows = dict(re.findall(r"^\| (GPT-0\d) \|.*?\| ([^|]*) \| [^|]* \|$", README, re.MULTILINE))
+    recorded = yaml.safe_load((config.PARAMS / "recorded" / "phase3.yaml").read_text())["experiments"]
+    assert set(rows) == set(recorded)
+    for exp, text in rows.items():
+        perplexity = recorded[exp]["best_val_perplexity"]
+        assert text.startswith(f"{perplexity:.2f}")
+        base = config.load_config(exp).compare_to
+        if base:
+            gap = perplexity / recorded[base]["best_val_perplexity"] - 1
+            assert f"({gap:+.2%} vs {base}".replace("%", " %") in text
+
+
+def test_commands_and_links_exist():
+    for name in re.findall(r"^make (\w+)", README, re.MULTILINE):
+        assert re.search(rf"^{name}:", (config.ROOT / "Makefile").read_text(), re.MULTILINE)
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (config.ROOT / link).exists(), link
+
+
+def test_the_three_lists_of_requirements_agree():
+    import tomllib
+
+    project = tomllib.loads((config.ROOT / "pyproject.toml").read_text())["project"]
+    constraints = dict(
+        line.split("==") for line in (config.ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+    )
+    assert "torch==2.13.0" in project["dependencies"]
+    assert constraints["torch"] == "2.13.0"
+    extras = project["optional-dependencies"]
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    pinned = {canonicalize_name(name): version for name, version in constraints.items()}
+    for text in project["dependencies"] + extras["dev"] + extras["slurm"] + extras["bench"]:
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), text
+    environment = yaml.safe_load((config.ROOT / "environment.yml").read_text())
+    assert environment["dependencies"][-1] == {"pip": ["-c constraints.txt", "-e .[dev]"]}
+    python = next(item for item in environment["dependencies"] if str(item).startswith("python="))
+    assert Requirement(f"python{project['requires-python']}").specifier.contains(python.removeprefix("python="))
