@@ -18,8 +18,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PARAMS = ROOT / "params"
 ID_PATTERN = r"[A-Z]+-[0-9]{2,4}"
 TOKENIZER_PATTERN = r"gpt2|bpe-[0-9]+"
-LOG_QK_SCALE = 0.45254834
-"""Row norm of the log's N(0, 0.02) at d_model 512; the same logit standard deviation at any width."""
 SECTIONS = ("model", "data", "optim", "train", "machine")
 
 
