@@ -71,7 +71,7 @@ def our_step(cfg: Experiment, batch: tuple[Tensor, Tensor]) -> Callable[[], None
 
     def step() -> None:
         gradients(model, optimizer, precision, batch, cfg.optim.grad_clip)
-        update(optimizer, precision, RATE)
+        update(optimizer, precision, [RATE])
 
     step.held = lambda: _held(model, optimizer)
     return step
@@ -183,7 +183,7 @@ def parts(cfg: Experiment, tokens: np.ndarray, rounds: int) -> dict[str, float]:
         "data": lambda: held.update(batch=batches(0)),
         "forward": lambda: held.update(loss=model(*held["batch"])[1]),
         "backward": lambda: held["loss"].backward(),
-        "optimizer": lambda: update(optimizer, precision, RATE),
+        "optimizer": lambda: update(optimizer, precision, [RATE]),
         "evaluation": lambda: token_losses(model, windows, numbers),
     }
     seconds: dict[str, list[float]] = {name: [] for name in pieces}

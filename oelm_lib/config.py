@@ -30,6 +30,8 @@ def _no_bool(value: Any) -> Any:
 
 Real = Annotated[float, BeforeValidator(_no_bool)]
 Count = Annotated[int, Field(strict=True, ge=1)]
+Step = Annotated[int, Field(strict=True, ge=0)]
+Flag = Annotated[bool, Field(strict=True)]
 Layers = Literal["all"] | tuple[Annotated[int, Field(strict=True, ge=0)], ...]
 
 
@@ -68,17 +70,50 @@ class ModelConfig(Section):
     """How W_q and W_k start: Gaussian, or one orthonormal block per head."""
     qk_scale: Annotated[Real, Field(gt=0)]
     """(Expected) norm of a row of W_q and W_k."""
-    freeze_q: Annotated[bool, Field(strict=True)]
+    freeze_q: Flag
     """Whether W_q stays at its start in `frozen_layers`."""
-    freeze_k: Annotated[bool, Field(strict=True)]
+    freeze_k: Flag
     """Whether W_k stays at its start in `frozen_layers`."""
     frozen_layers: Layers
     """`all`, or the numbers of the layers that freeze_q and freeze_k apply to."""
+    freeze_from: Step
+    """First step at which they are frozen; before it they are trained."""
+    freeze_until: Step | None
+    """First step at which they are trained again; null: never."""
+    position: Literal["learned", "rope", "alibi", "t5"]
+    """Embeddings added to the tokens', Q and K rotated, or a fixed or learned bias of the scores by distance."""
+    qk_tied: Flag
+    """Whether W_k is W_q."""
+    qk_bias: Flag
+    """Whether Q and K have a bias, trained also where their weights are frozen."""
+    qk_norm: Flag
+    """Whether each head's query and key are divided by their root mean square."""
+    qk_gain: Flag
+    """Whether each dimension of Q and K has a trained gain."""
+    head_temperature: Flag
+    """Whether each head's scores have a trained factor."""
+    qk_core: Flag
+    """Whether each head has a trained (K, K) matrix between query and key."""
+    delta_rank: Annotated[int, Field(strict=True, ge=0)]
+    """r of a trained low-rank matrix added to each head's rows of W_q and W_k; 0: none."""
+    key_conv: Flag
+    """Whether keys go through a trained causal convolution over three positions, a filter per dimension."""
+    key_shift: Flag
+    """Whether the first half of each head's key is that of the position before."""
 
     @property
     def d_head(self) -> int:
         """K, width of a head."""
         return self.d_model // self.num_heads
+
+    def freezes_at(self, step: int) -> bool:
+        """Whether freeze_q and freeze_k hold at step 0, 1, ..."""
+        return self.freeze_from <= step and (self.freeze_until is None or step < self.freeze_until)
+
+    @property
+    def ever_trains_qk(self) -> bool:
+        """Whether they fail to hold at some step."""
+        return self.freeze_from > 0 or self.freeze_until is not None
 
     @model_validator(mode="after")
     def _check(self):
@@ -88,6 +123,14 @@ class ModelConfig(Section):
             raise ValueError(f"num_heads = {self.num_heads} does not divide d_model = {self.d_model}; use {shown}")
         if self.qk_init == "orthogonal" and self.d_head > self.d_model:
             raise ValueError(f"d_head = {self.d_head} is above d_model = {self.d_model}")
+        if self.position == "rope" and self.d_head % 2:
+            raise ValueError(f"position = rope rotates pairs, but d_head = {self.d_head} is odd; change num_heads")
+        if self.delta_rank > self.d_head:
+            raise ValueError(f"delta_rank = {self.delta_rank} is above d_head = {self.d_head}; lower it")
+        if self.qk_tied and self.freeze_q != self.freeze_k:
+            raise ValueError("qk_tied makes W_k and W_q one matrix; set freeze_q and freeze_k alike")
+        if self.freeze_until is not None and self.freeze_until <= self.freeze_from:
+            raise ValueError(f"freeze_until = {self.freeze_until} is not after freeze_from = {self.freeze_from}")
         if self.frozen_layers != "all":
             wrong = [n for n in self.frozen_layers if n >= self.num_layers]
             if wrong:
@@ -102,12 +145,32 @@ class DataConfig(Section):
     """`gpt2`, or `bpe-<N>`: a byte-level BPE of N tokens trained on the corpus' train split."""
 
 
+class ParameterGroup(Section):
+    """Parameters with a schedule of their own; its cosine ends with the common one."""
+
+    match: str
+    """Regular expression searched in parameter names, e.g. `delta|ln1`; the first group that matches has them."""
+    learning_rate: Annotated[Real, Field(gt=0)]
+    """Peak of its schedule."""
+    warmup_steps: Step
+    """Steps of its linear warm-up."""
+
+    @field_validator("match")
+    @classmethod
+    def _is_expression(cls, value: str):
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"{value!r} is not a regular expression ({error})") from None
+        return value
+
+
 class OptimConfig(Section):
     learning_rate: Annotated[Real, Field(gt=0)]
     """Peak of the schedule."""
     min_learning_rate: Annotated[Real, Field(ge=0)]
     """End of the cosine."""
-    warmup_steps: Annotated[int, Field(strict=True, ge=0)]
+    warmup_steps: Step
     """Steps of linear warm-up."""
     weight_decay: Annotated[Real, Field(ge=0)]
     """Decoupled decay of every trainable tensor."""
@@ -115,13 +178,16 @@ class OptimConfig(Section):
     """AdamW's decay rates of the two moments."""
     grad_clip: Annotated[Real, Field(gt=0)]
     """Largest global gradient norm."""
+    groups: tuple[ParameterGroup, ...]
+    """Parameters with a learning rate and warm-up of their own."""
 
     @model_validator(mode="after")
     def _check(self):
-        if self.min_learning_rate > self.learning_rate:
-            raise ValueError(
-                f"min_learning_rate = {self.min_learning_rate} is above learning_rate = {self.learning_rate}; lower it"
-            )
+        for rate in (self.learning_rate, *(group.learning_rate for group in self.groups)):
+            if self.min_learning_rate > rate:
+                raise ValueError(
+                    f"min_learning_rate = {self.min_learning_rate} is above learning_rate = {rate}; lower it"
+                )
         return self
 
 
@@ -143,7 +209,7 @@ class TrainConfig(Section):
 class MachineConfig(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
     """auto, cpu, cuda or cuda:N."""
-    compile: Annotated[bool, Field(strict=True)] = False
+    compile: Flag = False
     """Whether the model goes through torch.compile."""
     log_interval: Count = 10
     """Steps between metric rows."""
@@ -237,12 +303,12 @@ def diff_configs(first: Experiment, second: Experiment) -> dict[str, tuple[Any, 
 
 
 def experiment_ids() -> list[str]:
-    """Ids of all experiment files, sorted."""
+    """Ids of all experiment files, sorted; those that `oelm sweep` made in params/study/ are not among them."""
     return sorted(path.stem for path in PARAMS.glob("*.yaml"))
 
 
 def load_config(exp: str, overrides: dict[str, Any] | str | None = None) -> Experiment:
-    """Load params/<exp>.yaml and apply overrides.
+    """Load params/<exp>.yaml, or params/study/<exp>.yaml of STUDY-0001 and so on, and apply overrides.
 
     Args:
         exp: Experiment id, e.g. "GPT-02".
@@ -253,7 +319,7 @@ def load_config(exp: str, overrides: dict[str, Any] | str | None = None) -> Expe
     """
     if not isinstance(exp, str):
         raise UserError(f"exp = {exp!r} is not an experiment id such as GPT-02; allowed: {', '.join(experiment_ids())}")
-    path = PARAMS / f"{exp}.yaml"
+    path = PARAMS / ("study" if exp.startswith("STUDY-") else "") / f"{exp}.yaml"
     if not re.fullmatch(ID_PATTERN, exp) or not path.is_file():
         raise UserError(
             f"no experiment {exp!r}{_nearest(exp, experiment_ids())}; allowed: {', '.join(experiment_ids())};"

@@ -16,6 +16,10 @@ LOG = {
     "GPT-07": ("wikitext103-phase3", 200_000, 1e-3, "orthogonal", 1.0, True),
 }
 
+LOG_MODEL = (
+    "vocab_size d_model num_layers num_heads d_ff max_seq_len dropout qk_init qk_scale freeze_q freeze_k frozen_layers"
+).split()
+
 
 @pytest.mark.parametrize("exp", IDS)
 def test_changes_lists_exactly_what_differs_from_compare_to(exp):
@@ -44,8 +48,17 @@ def test_the_seven_experiments_are_those_of_the_log(exp):
     assert (cfg.model.qk_init, cfg.model.qk_scale) == (init, scale)
     assert (cfg.model.freeze_q, cfg.model.freeze_k) == (frozen, frozen)
     assert cfg.optim == config.OptimConfig(
-        learning_rate=rate, min_learning_rate=0, warmup_steps=1000, weight_decay=0.01, betas=(0.9, 0.999), grad_clip=1
+        learning_rate=rate,
+        min_learning_rate=0,
+        warmup_steps=1000,
+        weight_decay=0.01,
+        betas=(0.9, 0.999),
+        grad_clip=1,
+        groups=(),
     )
+    for name, value in cfg.model:
+        if name not in LOG_MODEL:
+            assert value in (0, None, False, "learned"), f"{name} is no part of the log's recipe"
     assert (cfg.train.batch_size, cfg.train.precision, cfg.train.eval_interval, cfg.train.save_interval) == (
         8,
         "fp16",

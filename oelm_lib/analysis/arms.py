@@ -19,6 +19,8 @@ KNOWN_KEYS = set(
     "vocab_size d_model num_layers num_heads d_ff max_seq_len dropout"
     " qk_init qk_scale freeze_q freeze_k frozen_layers".split()
 )
+OFF = (False, 0, None, "learned")
+"""Values of the other model keys where nothing is added."""
 
 
 def arm_name(experiment: dict[str, Any], overrides: dict[str, Any] | None = None) -> str:
@@ -29,7 +31,7 @@ def arm_name(experiment: dict[str, Any], overrides: dict[str, Any] | None = None
         overrides: Those of model.* become part of the name of an arm that the log does not know.
     """
     model = experiment["model"]
-    if not any(value for key, value in model.items() if key not in KNOWN_KEYS):
+    if all(value in OFF for key, value in model.items() if key not in KNOWN_KEYS):
         frozen = (model["freeze_q"], model["freeze_k"])
         scale = next((s for s in (LOG_QK_SCALE, 1.0) if math.isclose(model["qk_scale"], s, rel_tol=1e-4)), None)
         init = (model["qk_init"], scale)

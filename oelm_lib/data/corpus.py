@@ -128,7 +128,8 @@ def _ways_on(exp: Experiment | None) -> str:
     if exp is None:
         return ""
     ways = f"; or rehearse: `oelm run {exp.id} --set data.corpus=stories --set train.max_steps=10`"
-    arm = ("qk_init", "qk_scale", "freeze_q", "freeze_k", "frozen_layers")
+    sizes = ("vocab_size", "d_model", "num_layers", "num_heads", "d_ff", "max_seq_len", "dropout")
+    arm = type(exp.model).model_fields.keys() - set(sizes)
     for demo in map(load_config, filter(re.compile("DEMO-").match, experiment_ids())):
         if all(getattr(demo.model, key) == getattr(exp.model, key) for key in arm):
             return f"{ways}; or the same arm at demo size: `oelm run {demo.id}`"

@@ -1,5 +1,26 @@
-"""Causal self-attention whose query and key projections may stay at their random start."""
+"""Causal self-attention whose query and key projections may stay at their random start, with what may be added.
 
+The additions in the order in which they act, with their parameters for H heads of width K in a model of width D:
+
+    delta_rank  W_h + B_h A_h for each head's rows of W_q and W_k    2 r (D + K) H  Hu et al. 2021, arXiv:2106.09685
+    qk_bias     W x + b                                              2 D
+    qk_core     q_h M_h, so that scores are q_h M_h k_h              H K^2
+    key_conv    k_i <- w_0 k_{i-2} + w_1 k_{i-1} + w_2 k_i           3 D            So et al. 2021, arXiv:2109.08668
+    key_shift   first half of k_i <- first half of k_{i-1}           0              cf. Xu et al. 2024, arXiv:2411.19574
+    qk_norm     q_h / rms(q_h), k_h / rms(k_h)                       0              Henry et al. 2020, arXiv:2010.04245
+    qk_gain     g * q, g' * k, a factor per dimension                2 D
+    head_temperature  t_h q_h                                        H
+    position    rope: q and k rotated by their positions             0              Su et al. 2021, arXiv:2104.09864
+                alibi: scores - slope_h * distance                   0              Press et al. 2021, arXiv:2108.12409
+                t5: scores + a learned bias by head and distance     32 H           Raffel et al. 2019, arXiv:1910.10683
+    qk_tied     W_k is W_q                                           -D^2           Kitaev et al. 2020, arXiv:2001.04451
+
+Whatever is added starts without effect on the scores, except qk_norm, key_shift, qk_tied and position.
+"""
+
+import math
+
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -7,35 +28,145 @@ from torch.nn import functional as F  # noqa: N812
 from oelm_lib.config import ModelConfig
 from oelm_lib.model.dropout import DroppedAttention, draws_bits, dropout
 
+CONV_WIDTH = 3
+ROPE_BASE = 10000.0
+T5_BUCKETS, T5_EXACT, T5_FAR = 32, 16, 128
+"""Buckets of distances: those below T5_EXACT have one each, the others grow with the logarithm up to T5_FAR."""
+
 
 class CausalSelfAttention(nn.Module):
-    """Multi-head attention with separate bias-free Q, K, V, O projections.
+    """Multi-head attention with separate Q, K, V, O projections.
 
-    Frozen means `requires_grad=False` on an ordinary Linear: baseline and frozen arms have the same state dict.
+    Frozen means `requires_grad=False` on an ordinary Linear: baseline and frozen arms have the same state dict, an
+    addition only adds keys.
     """
 
     def __init__(self, cfg: ModelConfig, layer: int):
         super().__init__()
-        self.num_heads = cfg.num_heads
-        self.dropout = cfg.dropout
-        self.q_proj = nn.Linear(cfg.d_model, cfg.d_model, bias=False)
-        self.k_proj = nn.Linear(cfg.d_model, cfg.d_model, bias=False)
-        self.v_proj = nn.Linear(cfg.d_model, cfg.d_model, bias=False)
-        self.o_proj = nn.Linear(cfg.d_model, cfg.d_model, bias=False)
+        self.cfg, self.num_heads, self.dropout = cfg, cfg.num_heads, cfg.dropout
+        d, h, k, r = cfg.d_model, cfg.num_heads, cfg.d_head, cfg.delta_rank
+        self.q_proj = nn.Linear(d, d, bias=cfg.qk_bias)
+        self.k_proj = self.q_proj if cfg.qk_tied else nn.Linear(d, d, bias=cfg.qk_bias)
+        self.v_proj = nn.Linear(d, d, bias=False)
+        self.o_proj = nn.Linear(d, d, bias=False)
+        for side in ("q", "k"):
+            if r:
+                self.register_parameter(f"{side}_delta_a", _parameter(h * r, d))
+                self.register_parameter(f"{side}_delta_b", _parameter(h, k, r))
+            if cfg.qk_gain:
+                self.register_parameter(f"{side}_gain", _parameter(d))
+        if cfg.qk_core:
+            self.qk_core = _parameter(h, k, k)
+        if cfg.key_conv:
+            self.key_conv = _parameter(d, CONV_WIDTH)
+        if cfg.head_temperature:
+            self.head_temperature = _parameter(h)
+        if cfg.position == "t5":
+            self.relative_bias = _parameter(T5_BUCKETS, h)
         chosen = cfg.frozen_layers == "all" or layer in cfg.frozen_layers
-        self.q_proj.weight.requires_grad = not (cfg.freeze_q and chosen)
-        self.k_proj.weight.requires_grad = not (cfg.freeze_k and chosen)
+        sides = (("q_proj", cfg.freeze_q), ("k_proj", cfg.freeze_k))
+        self._freezable = [side for side, frozen in sides if frozen and chosen]
+        for side in self._freezable:
+            getattr(self, side).weight.requires_grad = cfg.ever_trains_qk
+
+    def freeze(self, step: int) -> bool:
+        """Freeze or train W_q and W_k as the config asks for step 0, 1, ...; returns whether that is a change."""
+        weights = [getattr(self, side).weight for side in self._freezable]
+        trained = not self.cfg.freezes_at(step)
+        changed = any(weight.requires_grad != trained for weight in weights)
+        for weight in weights:
+            weight.requires_grad = trained
+        return changed
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """Attend to this and earlier positions."""
-        q, k, v = (self._heads(proj(x)) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v, bias = self.heads(x)
         p = self.dropout if self.training else 0.0
-        if p and draws_bits(q):
+        if p and bias is None and draws_bits(q):
             y = DroppedAttention.apply(q, k, v, p)  # (B, H, T, K)
         else:
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=p)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=bias is None, dropout_p=p)
         y = y.transpose(1, 2).flatten(2)  # (B, T, D)
         return dropout(self.o_proj(y), self.dropout, self.training)
 
-    def _heads(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T K"]:
+    def heads(
+        self, x: Float[Tensor, "B T D"]
+    ) -> tuple[
+        Float[Tensor, "B H T K"], Float[Tensor, "B H T K"], Float[Tensor, "B H T K"], Float[Tensor, "H T T"] | None
+    ]:
+        """What attention is computed from: queries, keys, values, and a bias of the scores that holds the causal mask.
+
+        The bias is None where the plain causal mask is all. Scores are q.k / sqrt(K) + bias.
+        """
+        cfg = self.cfg
+        q, k, v = self._project(x, "q"), self._project(x, "k"), self._heads(self.v_proj(x))
+        if cfg.qk_core:
+            q = q @ self.qk_core
+        if cfg.key_conv:
+            k = _causal_conv(k, self.key_conv)
+        if cfg.key_shift:
+            shifted, kept = k.chunk(2, dim=-1)
+            k = torch.cat([_earlier(shifted, 1), kept], dim=-1)
+        if cfg.qk_norm:
+            q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
+        if cfg.qk_gain:
+            q, k = (x * gain.view(self.num_heads, 1, -1) for x, gain in ((q, self.q_gain), (k, self.k_gain)))
+        if cfg.head_temperature:
+            q = q * self.head_temperature.view(-1, 1, 1)
+        if cfg.position == "rope":
+            q, k = _rotate(q), _rotate(k)
+        return q.to(v.dtype), k.to(v.dtype), v, self._bias(q)
+
+    def _project(self, x: Float[Tensor, "B T D"], side: str) -> Float[Tensor, "B H T K"]:
+        heads = self._heads(getattr(self, f"{side}_proj")(x))
+        if not self.cfg.delta_rank:
+            return heads
+        low = self._heads(F.linear(x, getattr(self, f"{side}_delta_a")))  # (B, H, T, r)
+        return heads + low @ getattr(self, f"{side}_delta_b").mT
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(B, T, H * n) -> (B, H, T, n)."""
         return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+
+    def _bias(self, q: Float[Tensor, "B H T K"]) -> Float[Tensor, "H T T"] | None:
+        if self.cfg.position not in ("alibi", "t5"):
+            return None
+        place = torch.arange(q.shape[2], device=q.device)
+        distance = place[:, None] - place  # (T, T), of each query (row) from each key
+        if self.cfg.position == "alibi":
+            head = torch.arange(1, self.num_heads + 1, device=q.device)
+            bias = -(2.0 ** (-8.0 * head / self.num_heads)).view(-1, 1, 1) * distance
+        else:
+            bias = self.relative_bias[t5_bucket(distance)].permute(2, 0, 1)
+        return bias.masked_fill(distance < 0, -math.inf).to(q.dtype)
+
+
+def t5_bucket(distance: Tensor) -> Tensor:
+    """Number of the bucket of each distance to an earlier position; later ones fall into bucket 0."""
+    distance = distance.clamp(min=0)
+    far = torch.log(distance.clamp(min=1) / T5_EXACT) / math.log(T5_FAR / T5_EXACT) * (T5_BUCKETS - T5_EXACT)
+    far = (T5_EXACT + far.long()).clamp(max=T5_BUCKETS - 1)
+    return torch.where(distance < T5_EXACT, distance, far)
+
+
+def _parameter(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.empty(shape))
+
+
+def _earlier(x: Float[Tensor, "B H T n"], steps: int) -> Float[Tensor, "B H T n"]:
+    """What stood `steps` positions before; 0 before the first."""
+    return F.pad(x, (0, 0, steps, 0))[:, :, : x.shape[2]]
+
+
+def _causal_conv(k: Float[Tensor, "B H T K"], weight: Float[Tensor, "D 3"]) -> Float[Tensor, "B H T K"]:
+    taps = weight.view(k.shape[1], 1, k.shape[3], CONV_WIDTH).unbind(-1)  # each (H, 1, K), the last for the present
+    return sum(_earlier(k, CONV_WIDTH - 1 - n) * tap for n, tap in enumerate(taps))
+
+
+def _rotate(x: Float[Tensor, "B H T K"]) -> Float[Tensor, "B H T K"]:
+    """Turn the pairs (n, n + K/2) by angles that grow with the position."""
+    half = x.shape[-1] // 2
+    rate = ROPE_BASE ** (-torch.arange(half, device=x.device) / half)
+    angle = torch.arange(x.shape[2], device=x.device)[:, None] * rate  # (T, K/2)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], dim=-1)

@@ -36,7 +36,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Decoder-only language model with learned positions and a tied head.
+    """Decoder-only language model with a tied head.
 
     Args:
         cfg: Sizes and the Q/K state.
@@ -49,7 +49,8 @@ class GPT(nn.Module):
         # Built without storage: torch's own init would draw from the default generator, which is dropout's.
         with torch.device("meta"):
             self.token_embedding = nn.Embedding(cfg.vocab_size, cfg.d_model)
-            self.position_embedding = nn.Embedding(cfg.max_seq_len, cfg.d_model)
+            if cfg.position == "learned":
+                self.position_embedding = nn.Embedding(cfg.max_seq_len, cfg.d_model)
             self.blocks = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.num_layers))
             self.ln_out = nn.LayerNorm(cfg.d_model)
         self.to_empty(device="cpu")
@@ -88,11 +89,20 @@ class GPT(nn.Module):
         ]
         return torch.cat(chunks).view_as(targets)
 
+    def freeze(self, step: int) -> bool:
+        """Freeze or train Q and K as the config asks for step 0, 1, ...; returns whether that is a change.
+
+        As built, what is trained at any step has requires_grad, so that an optimizer made then knows it.
+        """
+        return any([block.attention.freeze(step) for block in self.blocks])
+
     def hidden(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """The normalised residual stream that the head reads."""
         if tokens.shape[1] > self.cfg.max_seq_len:
             raise ValueError(f"{tokens.shape[1]} tokens exceed max_seq_len = {self.cfg.max_seq_len}; cut the input")
-        x = self.token_embedding(tokens) + self.position_embedding.weight[: tokens.shape[1]]
+        x = self.token_embedding(tokens)
+        if self.cfg.position == "learned":
+            x = x + self.position_embedding.weight[: tokens.shape[1]]
         x = dropout(x, self.cfg.dropout, self.training)
         for block in self.blocks:
             x = block(x)
@@ -100,7 +110,7 @@ class GPT(nn.Module):
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:
-    """Numbers of scalars: total, trainable, frozen."""
+    """Numbers of scalars: total, trainable (of a model as built: at some step), frozen."""
     total = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {"total": total, "trainable": trainable, "frozen": total - trainable}

@@ -17,16 +17,27 @@ INIT_STD = 0.02
 def init_weights_(model: nn.Module, cfg: "ModelConfig", seed: int) -> None:
     """Fill every parameter in place; the same name and seed give the same values in every arm.
 
-    Matrices and embeddings are N(0, 0.02), biases 0, LayerNorm gains 1; query and key projections follow
-    `cfg.qk_init` and `cfg.qk_scale`, both inits from the same Gaussian draw.
+    Matrices and embeddings are N(0, 0.02), biases 0, gains and temperatures 1; query and key projections follow
+    `cfg.qk_init` and `cfg.qk_scale`, both inits from the same Gaussian draw. What is added to Q and K starts without
+    effect.
     """
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() == 1:
-                weight.fill_(1.0 if name.endswith(".weight") else 0.0)
+                weight.fill_(1.0 if name.endswith((".weight", "_gain", "head_temperature")) else 0.0)
+                continue
+            if name.endswith(("delta_b", "relative_bias", "key_conv")):
+                weight.zero_()
+                if name.endswith("key_conv"):
+                    weight[:, -1] = 1.0
+                continue
+            if name.endswith("qk_core"):
+                weight.copy_(torch.eye(weight.shape[-1]).expand_as(weight))
                 continue
             weight.copy_(torch.randn(weight.shape, generator=named_generator(seed, name)))
-            if not name.endswith(("q_proj.weight", "k_proj.weight")):
+            if name.endswith("delta_a"):
+                weight.div_(cfg.d_model**0.5)
+            elif not name.endswith(("q_proj.weight", "k_proj.weight")):
                 weight.mul_(INIT_STD)
             elif cfg.qk_init == "orthogonal":
                 weight.copy_(head_orthogonal(weight, cfg.num_heads)).mul_(cfg.qk_scale)

@@ -1,7 +1,6 @@
 """The training loop."""
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +16,8 @@ from oelm_lib.runs.summary import Summary
 from oelm_lib.runs.timing import timing_stats
 from oelm_lib.training import checkpoint
 from oelm_lib.training.distributed import agree
-from oelm_lib.training.evaluation import BATCH_TOKENS, document_losses, frozen_digest, mean_loss, token_losses
-from oelm_lib.training.optim import gradients, learning_rate, update
+from oelm_lib.training.evaluation import BATCH_TOKENS, document_losses, mean_loss, token_losses
+from oelm_lib.training.optim import gradients, learning_rates, update
 from oelm_lib.training.session import Session
 from oelm_lib.training.state import state_of
 
@@ -42,16 +41,17 @@ def train(cfg: Experiment, run: Run) -> Summary:
 
             # forward, backward, check, update
             with session.budget("step"):
-                rate = learning_rate(session.step, cfg.optim, cfg.train.max_steps)
+                session.freeze()
+                rates = learning_rates(session.step, cfg.optim, cfg.train.max_steps)
                 loss, norm = gradients(
                     session.training_model, session.optimizer, session.precision, batch, cfg.optim.grad_clip
                 )
                 session.guard.watch(session.optimizer, session.step, loss, norm)
-                update(session.optimizer, session.precision, rate)
+                update(session.optimizer, session.precision, rates)
                 session.step += 1
 
             # log
-            _record(session, loss, norm, rate)
+            _record(session, loss, norm, rates[0])
 
             # evaluate
             last = session.step == cfg.train.max_steps
@@ -162,7 +162,7 @@ def _finish(session: Session) -> bool:
     documents = document_losses(losses, run.corpus.tokens("val"), run.corpus.eot, cfg.model.max_seq_len)
     with replacing(run.path / "documents.npz") as temporary, open(temporary, "wb") as file:
         np.savez(file, **documents)
-    proof = _prove_freeze(session)
+    proof = session.prove_freeze()
     split = run.corpus.manifest["splits"]["val"]
     metrics, budget, wall = read_metrics(run), session.budget.to_dict(), session.budget.seconds
     timing = timing_stats(cfg, metrics, budget, wall, best_loss, session.batches.epoch_steps)
@@ -225,14 +225,3 @@ def _best_loss(session: Session) -> float | None:
     loss = mean_loss(_whole_split(session))
     session.model.load_state_dict(last)
     return loss
-
-
-def _prove_freeze(session: Session) -> list[dict[str, Any]]:
-    """Close the interval of the freeze proof. Raises RuntimeError where a frozen tensor changed."""
-    digest, _ = frozen_digest(session.model)
-    open_interval = session.frozen[-1]
-    if digest != open_interval["sha256_start"]:
-        raise RuntimeError(
-            f"frozen tensors changed between steps {open_interval['from_step']} and {session.step}: this is a bug"
-        )
-    return [*session.frozen[:-1], open_interval | {"to_step": session.step, "sha256_end": digest}]

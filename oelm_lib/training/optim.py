@@ -1,21 +1,43 @@
 """AdamW, the learning-rate schedule, and one step."""
 
 import math
+import re
 
 import torch
 from torch import Tensor, nn
 
 from oelm_lib.config import OptimConfig
+from oelm_lib.errors import UserError
 from oelm_lib.training.distributed import mean
 from oelm_lib.training.precision import Precision
 
 
 def make_optimizer(model: nn.Module, cfg: OptimConfig) -> torch.optim.AdamW:
-    """Fused AdamW over the trainable tensors only; decay on all of them, as in the log."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    return torch.optim.AdamW(
-        trainable, lr=cfg.learning_rate, betas=cfg.betas, weight_decay=cfg.weight_decay, fused=True
-    )
+    """Fused AdamW over the trainable tensors only; decay on all of them, as in the log.
+
+    Its first group has the common schedule, the others those of `cfg.groups`.
+
+    Raises:
+        UserError: A group has no trainable parameter.
+    """
+    common = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    groups = []
+    for group in cfg.groups:
+        names = [name for name in common if re.search(group.match, name)]
+        if not names:
+            raise UserError(
+                f"optim.groups: {group.match!r} matches no trainable parameter that is left; names are such as"
+                f" {', '.join(list(common)[:4])}"
+            )
+        groups.append({"params": [common.pop(name) for name in names]})
+    groups.insert(0, {"params": list(common.values())})
+    return torch.optim.AdamW(groups, lr=cfg.learning_rate, betas=cfg.betas, weight_decay=cfg.weight_decay, fused=True)
+
+
+def learning_rates(step: int, cfg: OptimConfig, max_steps: int) -> list[float]:
+    """The rate of each of the optimizer's groups at step 0, 1, ..."""
+    own = [group.model_dump(include={"learning_rate", "warmup_steps"}) for group in cfg.groups]
+    return [learning_rate(step, cfg.model_copy(update=changes), max_steps) for changes in ({}, *own)]
 
 
 def learning_rate(step: int, cfg: OptimConfig, max_steps: int) -> float:
@@ -35,13 +57,13 @@ def gradients(
         _, loss = model(*batch)
     precision.scaler.scale(loss).backward()
     precision.scaler.unscale_(optimizer)
-    norm = nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], clip)
+    norm = nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
     return mean(loss.detach()), norm
 
 
-def update(optimizer: torch.optim.Optimizer, precision: Precision, rate: float) -> None:
-    """Apply the gradients at the learning rate `rate` and clear them; the scaler skips an overflowed update."""
-    for group in optimizer.param_groups:
+def update(optimizer: torch.optim.Optimizer, precision: Precision, rates: list[float]) -> None:
+    """Apply the gradients at each group's learning rate and clear them; the scaler skips an overflowed update."""
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
     precision.scaler.step(optimizer)
     precision.scaler.update()

@@ -79,18 +79,19 @@ class Session:
         # Dropout alone draws from torch's default generator.
         torch.manual_seed(named_seed(run.seed, "dropout"))
         self.model = GPT(cfg.model, run.seed).to(self.device)
-        compiled = torch.compile(self.model, fullgraph=True) if cfg.machine.compile else self.model
-        self.training_model = parallel(compiled, cfg)
         self.optimizer = make_optimizer(self.model, cfg.optim)
         self.parameters = parameter_counts(self.model)
+        self.model.freeze(0)
+        self._compiled = torch.compile(self.model, fullgraph=True) if cfg.machine.compile else self.model
+        self.training_model = parallel(self._compiled, cfg)
         self.batches = SharedBatches(
             run.corpus.tokens("train"), cfg.model.max_seq_len, cfg.train.batch_size, run.seed, self.device
         )
         self.windows = EvalWindows(run.corpus.tokens("val"), cfg.model.max_seq_len, self.device)
         self.subset = self.windows.subset(cfg.train.eval_tokens)
         self.interval = {"loss": torch.zeros((), dtype=torch.float64, device=self.device), "steps": 0}
-        digest, tensors = frozen_digest(self.model)
-        self.frozen = [{"from_step": 0, "sha256_start": digest, "tensors": tensors}]
+        self.frozen: list[dict[str, Any]] = []
+        self._open_proof()
 
     def _open(self) -> None:
         """Build or restore the run, and open its files; what fails from the first status on is told in it."""
@@ -149,6 +150,33 @@ class Session:
             signal.signal(number, handler)
         if isinstance(told, UserError) and told is not error:
             raise told from None
+
+    def freeze(self) -> None:
+        """Freeze or train Q and K as this step asks; each interval has its own proof."""
+        step, model = self.step, self.cfg.model
+        if step and model.freezes_at(step) != model.freezes_at(step - 1):
+            self.frozen = self.prove_freeze()
+            self.freeze_as_at(step)
+            self._open_proof()
+
+    def freeze_as_at(self, step: int) -> None:
+        """Freeze or train Q and K as the config asks for this step."""
+        if self.model.freeze(step):  # processes share the gradients of what was trained when they were wrapped
+            self.training_model = parallel(self._compiled, self.cfg)
+
+    def prove_freeze(self) -> list[dict[str, Any]]:
+        """All intervals, the last closed at this step. Raises RuntimeError where a frozen tensor changed."""
+        digest, _ = frozen_digest(self.model)
+        last = self.frozen[-1]
+        if digest != last["sha256_start"]:
+            raise RuntimeError(
+                f"frozen tensors changed between steps {last['from_step']} and {self.step}: this is a bug"
+            )
+        return [*self.frozen[:-1], last | {"to_step": self.step, "sha256_end": digest}]
+
+    def _open_proof(self) -> None:
+        digest, tensors = frozen_digest(self.model)
+        self.frozen.append({"from_step": self.step, "sha256_start": digest, "tensors": tensors})
 
     def start_clocks(self) -> None:
         """Begin to measure what steps cost."""

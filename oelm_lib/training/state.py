@@ -45,6 +45,7 @@ def restore(session: "Session", state: dict[str, Any]) -> None:
         session.precision.scaler.load_state_dict(state["scaler"])
         session.step, session.best, session.evals = state["step"], state["best"], state["evals"]
         session.frozen = state["frozen"]
+        session.freeze_as_at(session.frozen[-1]["from_step"])
         session.interval = {"loss": state["interval"]["loss"].to(session.device), "steps": state["interval"]["steps"]}
         torch.set_rng_state(state["random"]["cpu"])
         if session.device.type == "cuda" and state["random"]["cuda"] is not None:

@@ -15,7 +15,7 @@ from oelm_lib.runs.folder import Run
 from oelm_lib.runs.reading import read_config
 from oelm_lib.training import checkpoint
 from oelm_lib.training.evaluation import token_losses
-from oelm_lib.training.optim import gradients, learning_rate, update
+from oelm_lib.training.optim import gradients, learning_rates, update
 from oelm_lib.training.precision import device_name
 from oelm_lib.training.session import Session
 from oelm_lib.training.state import restore
@@ -91,8 +91,9 @@ def replay(path: Path) -> str:
 def _step(session: Session) -> None:
     """One step of the loop, without its record."""
     cfg, batch = session.cfg, session.batches(session.step)
+    session.freeze()
     gradients(session.training_model, session.optimizer, session.precision, batch, cfg.optim.grad_clip)
-    update(session.optimizer, session.precision, learning_rate(session.step, cfg.optim, cfg.train.max_steps))
+    update(session.optimizer, session.precision, learning_rates(session.step, cfg.optim, cfg.train.max_steps))
     session.step += 1
     if session.device.type == "cuda":
         torch.cuda.synchronize()

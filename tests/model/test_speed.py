@@ -91,7 +91,7 @@ def test_a_step_leaves_nothing_for_frozen_tensors(model_config, arm):
     optimizer, precision = make_optimizer(model, optim), make_precision("fp32", torch.device("cpu"))
     gradients(model, optimizer, precision, batch(cfg), 1.0)
     made = {name for name, value in model.named_parameters() if value.grad is not None}
-    update(optimizer, precision, 1e-3)
+    update(optimizer, precision, [1e-3])
     assert made == {name for name, value in model.named_parameters() if value.requires_grad}
     assert len(optimizer.state) == len(made)
     assert all(value.grad is None for value in model.parameters())

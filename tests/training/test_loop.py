@@ -113,17 +113,28 @@ def test_arms_with_one_seed_see_the_same_batches(tiny_run):
         assert all(torch.equal(a, b) for a, b in zip(sessions[0], other, strict=True))
 
 
-@pytest.mark.parametrize("stops", [(1,), (6,), (7, 13), (5, 10, 23)])
-def test_a_run_stopped_anywhere_and_continued_is_bit_equal(tiny_run, monkeypatch, stops):
-    undisturbed = tiny_run(folder="a")
+SCHEDULE = {
+    "model.freeze_from": 7,
+    "model.freeze_until": 13,
+    "model.delta_rank": 2,
+    "optim.groups": [{"match": "delta", "learning_rate": 3e-2, "warmup_steps": 2}],
+}
+
+
+@pytest.mark.parametrize(
+    ("stops", "changes"),
+    [((1,), {}), ((6,), {}), ((7, 13), {}), ((5, 10, 23), {}), ((7, 12, 13, 20), SCHEDULE), ((8,), SCHEDULE)],
+)
+def test_a_run_stopped_anywhere_and_continued_is_bit_equal(tiny_run, monkeypatch, stops, changes):
+    undisturbed = tiny_run(folder="a", **changes)
     train(undisturbed)
     stop_at(monkeypatch, *stops)
     for stop in stops:
-        run = tiny_run(folder="b")
+        run = tiny_run(folder="b", **changes)
         assert train(run).values == {}
         assert runs.read_status(run)["state"] == "stopped"
         assert runs.read_status(run)["step"] == stop
-    run = tiny_run(folder="b")
+    run = tiny_run(folder="b", **changes)
     train(run)
     assert science(rows_of(run)) == science(rows_of(undisturbed))
     assert science([runs.read_summary(run)]) == science([runs.read_summary(undisturbed)])
@@ -221,6 +232,16 @@ def test_numbers_that_go_bad_stop_the_run_before_the_update(tiny_run, monkeypatc
     assert runs.read_status(run)["state"] == "failed"
     assert "step 7: loss is" in runs.read_status(run)["error"]
     assert len(json.loads((run.path / "bad_step.json").read_text())["windows"]) == 4
+
+
+def test_each_interval_of_a_freeze_has_its_proof(tiny_run):
+    run = tiny_run(**{"model.freeze_from": 7, "model.freeze_until": 13})
+    train(run)
+    before, frozen, after = runs.read_summary(run)["frozen"]
+    assert [(part["from_step"], part["to_step"]) for part in (before, frozen, after)] == [(0, 7), (7, 13), (13, 24)]
+    assert [part["tensors"] for part in (before, frozen, after)] == [0, 4, 0]
+    assert frozen["sha256_start"] == frozen["sha256_end"] != before["sha256_start"] == after["sha256_end"]
+    assert runs.read_summary(run)["parameters"]["frozen"] == 0
 
 
 def test_frozen_weights_that_move_are_an_error(tiny_run, monkeypatch):

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from oelm_lib.config import OptimConfig
+from oelm_lib.errors import UserError
 from oelm_lib.training.evaluation import frozen_digest
-from oelm_lib.training.optim import gradients, learning_rate, make_optimizer, update
+from oelm_lib.training.optim import gradients, learning_rate, learning_rates, make_optimizer, update
 from oelm_lib.training.precision import make_precision
 
 CPU = torch.device("cpu")
@@ -17,6 +18,7 @@ def optim(**changes):
         "weight_decay": 0.01,
         "betas": (0.9, 0.999),
         "grad_clip": 1.0,
+        "groups": (),
     }
     return OptimConfig(**plain | changes)
 
@@ -56,7 +58,7 @@ def test_frozen_bytes_are_unchanged_after_steps_with_weight_decay(model_config, 
     for _ in range(6):
         loss, norm = gradients(model, optimizer, precision, batch_for(cfg), 1.0)
         assert norm.isfinite()
-        update(optimizer, precision, 1e-2)
+        update(optimizer, precision, [1e-2])
         losses.append(loss.item())
     assert losses[-1] < losses[0]
     assert frozen_digest(model) == (before, tensors)
@@ -72,7 +74,7 @@ def test_decay_reaches_every_trainable_tensor(model_config):
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    update(optimizer, make_precision("fp32", CPU), 0.1)
+    update(optimizer, make_precision("fp32", CPU), [0.1])
     for name, parameter in model.named_parameters():
         assert torch.allclose(parameter, before[name] * 0.95), name
 
@@ -85,14 +87,14 @@ def test_an_fp16_overflow_is_skipped_and_halves_the_scale(model_config):
     optimizer = make_optimizer(model, optim())
     scale = precision.scaler.get_scale()
     gradients(model, optimizer, precision, batch_for(cfg), 1.0)
-    update(optimizer, precision, 1e-3)
+    update(optimizer, precision, [1e-3])
     before = model.token_embedding.weight.detach().clone()
     with precision.autocast():
         loss = model(*batch_for(cfg))[1]
     precision.scaler.scale(loss).backward()
     model.token_embedding.weight.grad[0, 0] = torch.inf
     precision.scaler.unscale_(optimizer)
-    update(optimizer, precision, 1e-3)
+    update(optimizer, precision, [1e-3])
     assert torch.equal(model.token_embedding.weight, before)
     assert precision.scaler.get_scale() == scale / 2
 
@@ -106,5 +108,35 @@ def test_updates_are_skipped_on_the_device_where_numbers_went_bad(model_config):
     before = model.token_embedding.weight.detach().clone()
     gradients(model, optimizer, precision, batch_for(cfg), 1.0)
     optimizer.found_inf = torch.tensor(1.0)
-    update(optimizer, precision, 1e-3)
+    update(optimizer, precision, [1e-3])
     assert torch.equal(model.token_embedding.weight, before)
+
+
+GROUPS = (
+    {"match": "q_proj", "learning_rate": 0.5, "warmup_steps": 0},
+    {"match": "ln1", "learning_rate": 0.2, "warmup_steps": 2},
+)
+
+
+def test_groups_have_schedules_of_their_own(model_config):
+    from oelm_lib.model.gpt import GPT
+
+    cfg, model = optim(groups=GROUPS, weight_decay=0.5), GPT(model_config())
+    optimizer = make_optimizer(model, cfg)
+    rates = learning_rates(0, cfg, 100)
+    assert rates == pytest.approx([1e-4, 0.5, 0.1])
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    update(optimizer, make_precision("fp32", CPU), rates)
+    for name, parameter in model.named_parameters():
+        rate = 0.5 if "q_proj" in name else 0.1 if "ln1" in name else 1e-4
+        assert torch.allclose(parameter, before[name] * (1 - rate * 0.5)), name
+
+
+def test_a_group_without_parameters_is_refused_with_names(model_config):
+    from oelm_lib.model.gpt import GPT
+
+    wrong = optim(groups=({"match": "query", "learning_rate": 0.5, "warmup_steps": 0},))
+    with pytest.raises(UserError, match=r"'query' matches no trainable parameter.*token_embedding"):
+        make_optimizer(GPT(model_config()), wrong)
