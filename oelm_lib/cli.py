@@ -47,7 +47,10 @@ def main() -> None:
 @click.option("--wait-idle", is_flag=True, help="Take a GPU only once others have left it for a minute.")
 @click.option("--max-wait", type=click.FloatRange(0), default=24, metavar="HOURS", help="Wait at most (default 24).")
 @click.option("--fresh", is_flag=True, help="Start anew; an existing run folder is renamed and kept.")
-def run(exps: tuple[str, ...], everything: bool, changes: tuple[str, ...], fresh: bool, **options: Any) -> None:
+@click.option("--test", is_flag=True, help="Score the test split at the end: for confirmation, never for selection.")
+def run(
+    exps: tuple[str, ...], everything: bool, changes: tuple[str, ...], fresh: bool, test: bool, **options: Any
+) -> None:
     """Train experiments as notebooks, each into its run folder with a page.
 
     ID is an experiment or a glob such as "DEMO-*". The same command continues what was stopped and skips what is done.
@@ -58,12 +61,12 @@ def run(exps: tuple[str, ...], everything: bool, changes: tuple[str, ...], fresh
 
     overrides = config.parse_overrides(" ".join(changes))
     seeds = _seeds(options.pop("seed"), options.pop("seeds"))
-    jobs = make_jobs(config.experiment_ids() if everything else list(exps), seeds, overrides)
+    jobs = make_jobs(config.experiment_ids() if everything else list(exps), seeds, overrides, test)
     if not jobs:
         raise UserError(f"no experiment named; name one or use --all; allowed: {', '.join(config.experiment_ids())}")
     slots = make_slots(**options)
     if len(jobs) == 1 and not slots.gpus:
-        sys.exit(run_experiment(jobs[0].exp, jobs[0].seed, overrides, fresh))
+        sys.exit(run_experiment(jobs[0].exp, jobs[0].seed, overrides, fresh, test))
     if fresh:
         raise UserError("--fresh is for one run at a time; name one experiment and one seed")
     sys.exit(run_queue(jobs, overrides, slots))
@@ -92,6 +95,22 @@ def submit(exps: tuple[str, ...], seeds: str, changes: tuple[str, ...], other: t
     how = [options.pop(key) for key in ("parallel", "report", "dry_run")]
     options |= dict(item.partition("=")[::2] for item in other)
     click.echo("\n".join(slurm.submit(jobs, overrides, {k: v for k, v in options.items() if v}, *how)))
+
+
+@main.command()
+@click.argument("plan", type=Path)
+@click.option("--dry-run", is_flag=True, help="Write the experiment files and tell the cost; train nothing.")
+@click.option("--workers", type=click.IntRange(1), default=2, help="Runs at a time on the CPU (default 2).")
+@click.option("--slurm", metavar="'KEY=VALUE ...'", help="Submit as one array with these sbatch options.")
+def sweep(plan: Path, dry_run: bool, workers: int, slurm: str | None) -> None:
+    """Train the grid of runs of a PLAN, e.g. params/study/stage1.yaml, and record each in reports/study/runs.jsonl.
+
+    The same command goes on after a stop, and on another machine with what the file records.
+    """
+    from oelm_lib.launch.sweep import sweep as run_sweep
+
+    sbatch = None if slurm is None else dict(item.partition("=")[::2] for item in slurm.split())
+    sys.exit(run_sweep(plan, dry_run, workers, sbatch))
 
 
 @main.command()

@@ -307,8 +307,13 @@ def experiment_ids() -> list[str]:
     return sorted(path.stem for path in PARAMS.glob("*.yaml"))
 
 
+def experiment_path(exp: str) -> Path:
+    """File of an experiment: params/<exp>.yaml, or params/study/<exp>.yaml for STUDY-0001 and so on."""
+    return PARAMS / ("study" if exp.startswith("STUDY-") else "") / f"{exp}.yaml"
+
+
 def load_config(exp: str, overrides: dict[str, Any] | str | None = None) -> Experiment:
-    """Load params/<exp>.yaml, or params/study/<exp>.yaml of STUDY-0001 and so on, and apply overrides.
+    """Load the file of an experiment and apply overrides.
 
     Args:
         exp: Experiment id, e.g. "GPT-02".
@@ -319,7 +324,7 @@ def load_config(exp: str, overrides: dict[str, Any] | str | None = None) -> Expe
     """
     if not isinstance(exp, str):
         raise UserError(f"exp = {exp!r} is not an experiment id such as GPT-02; allowed: {', '.join(experiment_ids())}")
-    path = PARAMS / ("study" if exp.startswith("STUDY-") else "") / f"{exp}.yaml"
+    path = experiment_path(exp)
     if not re.fullmatch(ID_PATTERN, exp) or not path.is_file():
         raise UserError(
             f"no experiment {exp!r}{_nearest(exp, experiment_ids())}; allowed: {', '.join(experiment_ids())};"
@@ -354,7 +359,7 @@ def parse_experiment(plain: dict[str, Any], where: str, context: dict | None = N
     try:
         return Experiment.model_validate(plain, context=context)
     except ValidationError as error:
-        raise UserError(f"{where}: " + "; ".join(_reword(item) for item in error.errors())) from None
+        raise UserError(f"{where}: " + "; ".join(reword(item) for item in error.errors())) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -392,7 +397,7 @@ def parse_overrides(overrides: dict[str, Any] | str | None) -> dict[str, Any]:
     return changed
 
 
-def _reword(item: dict[str, Any]) -> str:
+def reword(item: dict[str, Any]) -> str:
     """One pydantic error as: key, what was found, what is allowed."""
     # A union's error location ends in the branch pydantic tried; the key is what the reader knows.
     key = ".".join(str(part) for part in item["loc"] if isinstance(part, int) or re.fullmatch(r"[a-z_]+", part))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,18 @@ class Job:
     path: Path
     max_steps: int
     devices: int
+    test: bool = False
 
     @property
     def name(self) -> str:
         """Experiment and seed for messages."""
         return f"{self.exp} seed {self.seed}"
+
+    @property
+    def done(self) -> bool:
+        """Whether it is trained and, where `test` asks for it, scored on the test split."""
+        summary = _summary(self) or {}
+        return summary.get("final_test_loss" if self.test else "final_val_loss") is not None
 
 
 @dataclass(frozen=True)
@@ -68,11 +76,12 @@ def make_slots(workers: int, gpus: str | None, wait_idle: bool, max_wait: float)
     return Slots(workers, chosen, IdleWatch(nvml) if wait_idle else None, 3600 * max_wait)
 
 
-def make_jobs(exps: list[str], seeds: list[int], overrides: dict[str, Any]) -> list[Job]:
+def make_jobs(exps: list[str], seeds: list[int], overrides: dict[str, Any], test: bool = False) -> list[Job]:
     """Every experiment x seed, seeds outermost so that a complete set of arms comes early.
 
     Args:
         exps: Ids or globs such as "DEMO-*".
+        test: Whether runs are scored on the test split at their end.
 
     Raises:
         UserError: A glob matches nothing, or an experiment or override is wrong.
@@ -84,23 +93,30 @@ def make_jobs(exps: list[str], seeds: list[int], overrides: dict[str, Any]) -> l
             raise UserError(f"{pattern!r} matches no experiment; allowed: {', '.join(config.experiment_ids())}")
         ids += [exp for exp in found if exp not in ids]
     configs = {exp: config.load_config(exp, overrides) for exp in ids}
-    return [
-        Job(exp, seed, config.outputs_dir() / cfg.folder / f"seed{seed}", cfg.train.max_steps, cfg.machine.devices)
-        for seed in seeds
-        for exp, cfg in configs.items()
-    ]
+    return [make_job(cfg, seed, test) for seed in seeds for cfg in configs.values()]
 
 
-def run_queue(jobs: list[Job], overrides: dict[str, Any], slots: Slots) -> int:
+def make_job(cfg: config.Experiment, seed: int, test: bool) -> Job:
+    """One run of an experiment."""
+    path = config.outputs_dir() / cfg.folder / f"seed{seed}"
+    return Job(cfg.id, seed, path, cfg.train.max_steps, cfg.machine.devices, test)
+
+
+def run_queue(
+    jobs: list[Job], overrides: dict[str, Any], slots: Slots, on_end: Callable[[], None] = lambda: None
+) -> int:
     """Execute the jobs, each as `oelm run` in its own process group; returns an exit code.
 
     A failing run does not stop the others. Runs that an earlier, killed queue left going are waited for, not started
     twice. Ctrl-C lets every run save and stop, a second one kills them; in both cases no process is left behind.
 
+    Args:
+        on_end: Called when a run has ended.
+
     Raises:
         UserError: A run needs more GPUs than there are slots.
     """
-    queue = _Queue(jobs, overrides, slots)
+    queue = _Queue(jobs, overrides, slots, on_end)
     handlers = {number: signal.signal(number, queue.on_signal) for number in STOP_SIGNALS}
     try:
         return queue.execute()
@@ -112,9 +128,9 @@ def run_queue(jobs: list[Job], overrides: dict[str, Any], slots: Slots) -> int:
 class _Queue:
     """The state of a queue while it is executed."""
 
-    def __init__(self, jobs: list[Job], overrides: dict[str, Any], slots: Slots):
-        self._overrides, self._slots = overrides, slots
-        self._waiting = [job for job in jobs if not _summary(job)]
+    def __init__(self, jobs: list[Job], overrides: dict[str, Any], slots: Slots, on_end: Callable[[], None]):
+        self._overrides, self._slots, self._on_end = overrides, slots, on_end
+        self._waiting = [job for job in jobs if not job.done]
         self._running: dict[subprocess.Popen, tuple[Job, tuple[str, ...], float]] = {}
         self._failed: list[str] = []
         self._starts: Counter[Job] = Counter()
@@ -169,7 +185,7 @@ class _Queue:
         print("stopped hard" if self._hard else "stopping: each run saves first (Ctrl-C again stops hard)", flush=True)
 
     def _start_what_fits(self) -> None:
-        self._waiting = [job for job in self._waiting if not _summary(job)]
+        self._waiting = [job for job in self._waiting if not job.done]
         elsewhere = [job for job in self._waiting if _state(job) in ACTIVE]
         ready = [job for job in self._waiting if job not in elsewhere]
         free, reasons = self._free(elsewhere)
@@ -231,6 +247,7 @@ class _Queue:
                 self._waiting.append(job)  # another process has become its writer meanwhile
                 continue
             print(_ended(job, code, time.monotonic() - started), flush=True)
+            self._on_end()
             if code != DONE:
                 self._failed.append(job.name)
 
@@ -238,6 +255,7 @@ class _Queue:
 def run_command(job: Job, overrides: dict[str, Any]) -> list[str]:
     """`oelm run` of one job."""
     command = [sys.executable, "-m", "oelm_lib.cli", "run", job.exp, "--seed", str(job.seed)]
+    command += ["--test"] * job.test
     for key, value in overrides.items():
         command += ["--set", as_text({key: value})]
     return command

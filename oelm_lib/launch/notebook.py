@@ -36,10 +36,11 @@ def _on_stop(handler: Callable[[int, Any], None]) -> Iterator[None]:
 
 
 @_on_stop(lambda number, frame: sys.exit(STOPPED))  # before the kernel starts and after it ended nothing is unsaved
-def run_experiment(exp: str, seed: int, overrides: dict[str, Any], fresh: bool = False) -> int:
+def run_experiment(exp: str, seed: int, overrides: dict[str, Any], fresh: bool = False, test: bool = False) -> int:
     """Execute notebooks/train.ipynb for a run into its folder and make its page; returns an exit code.
 
-    SIGINT, SIGTERM and SIGUSR1 ask the trainer to save and stop; a second SIGINT stops hard.
+    SIGINT, SIGTERM and SIGUSR1 ask the trainer to save and stop; a second SIGINT stops hard. With `test` the finished
+    run is scored on the test split.
 
     Raises:
         UserError: The run cannot start; nothing was computed or written.
@@ -48,8 +49,7 @@ def run_experiment(exp: str, seed: int, overrides: dict[str, Any], fresh: bool =
     run = open_run(cfg, seed, fresh=fresh)
     page = run.path / "train.html"
     if run.finished and page.is_file():
-        print(f"{run.name} is done: {page}")
-        return DONE
+        return _done(run, page, test)
     run.unlock()  # the kernel is the writer
     (run.path / "STOP").unlink(missing_ok=True)
     execution = _Execution(run, {"exp": exp, "seed": seed, "overrides": as_text(overrides)})
@@ -61,8 +61,7 @@ def run_experiment(exp: str, seed: int, overrides: dict[str, Any], fresh: bool =
     except (OSError, UserError) as problem:  # the run's own end is the news
         print(f"no page of {run.name}: {problem}; make it later: oelm report {run.path}", file=sys.stderr)
     if read_summary(run):
-        print(f"{run.name} is done: {page}")
-        return DONE
+        return _done(run, page, test)
     ended = state(run)
     if ended == "stopped" or (execution.asked_to_stop and ended in ("dead", "empty", "queued")):
         print(f"{run.name} is stopped; the same command goes on from its checkpoint")
@@ -72,6 +71,15 @@ def run_experiment(exp: str, seed: int, overrides: dict[str, Any], fresh: bool =
         raise error
     print(f"{run.name} failed: {error}; the same command goes on from the last checkpoint"[-2000:], file=sys.stderr)
     return FAILED
+
+
+def _done(run: Run, page: Path, test: bool) -> int:
+    print(f"{run.name} is done: {page}")
+    if test:
+        from oelm_lib.training.confirm import confirm
+
+        print(f"{run.name}: test_loss {confirm(run.path):.4f}")
+    return DONE
 
 
 def as_text(overrides: dict[str, Any]) -> str:

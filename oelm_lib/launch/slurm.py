@@ -16,7 +16,7 @@ from oelm_lib.data.corpus import open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.launch.local import Job, mark_queued, run_command
 from oelm_lib.runs.folder import check_fit
-from oelm_lib.runs.reading import process_start, read_summary
+from oelm_lib.runs.reading import process_start
 
 STOP_SIGNAL = "USR1"
 NOTICE_SECONDS = 120
@@ -64,7 +64,7 @@ def submit(
     Raises:
         UserError: A corpus is not prepared, there is no Slurm here, or Slurm refuses.
     """
-    going = [job for job in jobs if not read_summary(job.path)]
+    going = [job for job in jobs if not job.done]
     if sbatch.get("gres", "").startswith("gpu"):
         overrides = {"machine.device": "cuda"} | overrides
     for exp in dict.fromkeys(job.exp for job in going):

@@ -1,0 +1,50 @@
+"""The end of a confirmation run: its last weights on the test split, once."""
+
+import numpy as np
+import torch
+
+from oelm_lib.config import restore_experiment
+from oelm_lib.data.batches import EvalWindows
+from oelm_lib.data.corpus import open_corpus, open_test
+from oelm_lib.errors import UserError
+from oelm_lib.files import replacing, write_json
+from oelm_lib.model.gpt import GPT
+from oelm_lib.runs.reading import folder, read_config, read_summary
+from oelm_lib.training import checkpoint
+from oelm_lib.training.evaluation import document_losses, mean_loss, token_losses
+from oelm_lib.training.precision import resolve_device
+
+
+def confirm(run) -> float:
+    """Score a finished run on the test split; returns nats per token, written into its summary and documents.npz.
+
+    Raises:
+        UserError: The corpus is another one than the run's, or the last weights are gone.
+    """
+    path = folder(run)
+    plain, summary = read_config(path), read_summary(path)
+    if summary["final_test_loss"] is not None:
+        return summary["final_test_loss"]
+    cfg = restore_experiment(plain["experiment"], plain["overrides"], f"{path}/config.yaml")
+    corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer)
+    if plain["corpus"]["splits"] != corpus.manifest["splits"]:
+        raise UserError(f"{path}: the corpus {corpus.name} was prepared anew since, with other content; bring it back")
+    state, _ = checkpoint.load_latest(path)
+    if state is None or state["step"] != summary["steps"]:
+        raise UserError(f"{path}: no whole checkpoint of the last step, {summary['steps']:,}; train it again (--fresh)")
+    device = resolve_device(cfg.machine.device)
+    if cfg.machine.threads:
+        torch.set_num_threads(cfg.machine.threads)
+    model = GPT(cfg.model, plain["seed"])
+    model.load_state_dict(state["model"])
+    tokens = open_test(corpus)
+    windows = EvalWindows(tokens, cfg.model.max_seq_len, device)
+    losses = token_losses(model.to(device), windows, np.arange(windows.windows))
+    scored = document_losses(losses, tokens, corpus.eot, cfg.model.max_seq_len)
+    with np.load(path / "documents.npz") as documents:
+        documents = dict(documents) | {f"test_{key}": value for key, value in scored.items()}
+    with replacing(path / "documents.npz") as temporary, open(temporary, "wb") as file:
+        np.savez(file, **documents)
+    loss = mean_loss(losses)
+    write_json(path / "summary.json", summary | {"final_test_loss": loss})
+    return loss
