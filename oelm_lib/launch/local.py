@@ -50,8 +50,8 @@ class Job:
     @property
     def done(self) -> bool:
         """Whether it is trained and, where `test` asks for it, scored on the test split."""
-        summary = _summary(self) or {}
-        return summary.get("final_test_loss" if self.test else "final_val_loss") is not None
+        summary = _summary(self)
+        return bool(summary) and not (self.test and summary["final_test_loss"] is None)
 
 
 @dataclass(frozen=True)
