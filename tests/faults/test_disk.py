@@ -1,5 +1,6 @@
 """A disk that fills up, and a folder that turns read-only, in the middle of a run."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -31,10 +32,13 @@ def small_disk(tmp_path):
 
 
 def fill(disk, left):
-    """Fill the disk but for `left` bytes; returns the file to delete."""
-    filler, free = disk / "filler", os.statvfs(disk)
-    with open(filler, "wb") as file:
-        file.write(bytes(max(free.f_bavail * free.f_frsize - left, 0)))
+    """Fill the disk but for `left` bytes, even while a run writes there; returns the file to delete."""
+    filler = disk / "filler"
+    with open(filler, "wb", buffering=0) as file:
+        with contextlib.suppress(OSError):
+            while file.write(bytes(1 << 16)):
+                pass
+        file.truncate(max(file.tell() - left, 0))
     return filler
 
 

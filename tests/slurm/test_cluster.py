@@ -7,16 +7,17 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from oelm_lib import config, runs
+from oelm_lib import config, runs, training
 from oelm_lib.config import ROOT
 from oelm_lib.launch.notebook import as_text
 from oelm_lib.runs.reading import ACTIVE, read_metrics, read_status, read_summary, state
 from tests.conftest import TINY_RUN
 from tests.launch.conftest import tiny_env, wait_for  # noqa: F401
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]  # one cluster
 HERE = Path(__file__).parent
 DAEMONS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd")
 SBIN = "/usr/sbin:/sbin:" + os.environ["PATH"]
@@ -64,8 +65,6 @@ def job_numbers(text):
 
 def last_rows(run):
     """What training came to: the loss of every row, and of every document at the end."""
-    import numpy as np
-
     with np.load(run / "documents.npz") as documents:
         nats = documents["nats"].tolist()
     rows = read_metrics(run)
@@ -100,9 +99,8 @@ def test_a_matrix_preempted_and_requeued_ends_bit_equal_and_is_reported(cluster,
     for path in dict.fromkeys([paths[0], paths[1], requeued]):
         # The same run, undisturbed and without Slurm.
         exp, seed = path.parent.name.split("_")[0], path.name.removeprefix("seed")
-        code = f"from oelm_lib import config, runs, training; c = config.load_config({exp!r}, {OVERRIDES!r});"
-        code += f"training.train(c, runs.open_run(c, {seed}, {str(tmp_path / 'alone')!r}))"
-        call(sys.executable, "-c", code)
+        cfg = config.load_config(exp, OVERRIDES)
+        training.train(cfg, runs.open_run(cfg, int(seed), tmp_path / "alone"))
         assert last_rows(tmp_path / "alone" / path.parent.name / path.name) == last_rows(path)
 
 
