@@ -14,6 +14,8 @@ IGNORED = -100
 """Target that is not scored."""
 CHUNK = 512
 """Positions whose logits are held at once."""
+FEW_LOGITS = 1 << 20
+"""Logits of a batch that may be held at once; the chunked loss' first call imports all of torch.compile (3 s)."""
 
 
 class Block(nn.Module):
@@ -46,14 +48,14 @@ class GPT(nn.Module):
     def __init__(self, cfg: ModelConfig, seed: int = 42):
         super().__init__()
         self.cfg = cfg
-        # Built without storage: torch's own init would draw from the default generator, which is dropout's.
-        with torch.device("meta"):
+        # torch's own init, soon overwritten, would draw from the default generator, which is dropout's. The meta device
+        # would spare it, but imports all of torch.compile (3 s).
+        with torch.random.fork_rng(devices=[]):
             self.token_embedding = nn.Embedding(cfg.vocab_size, cfg.d_model)
             if cfg.position == "learned":
                 self.position_embedding = nn.Embedding(cfg.max_seq_len, cfg.d_model)
             self.blocks = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.num_layers))
             self.ln_out = nn.LayerNorm(cfg.d_model)
-        self.to_empty(device="cpu")
         init_weights_(self, cfg, seed)
 
     def forward(
@@ -72,8 +74,8 @@ class GPT(nn.Module):
         if targets is None:
             return F.linear(x, head), None
         x, targets = x.flatten(0, 1), targets.flatten()
-        if torch.is_autocast_enabled(x.device.type):
-            # The chunked loss makes its gradients before the scaler multiplies them: in fp16 they would vanish.
+        # The chunked loss makes its gradients before the scaler multiplies them: in fp16 they would vanish.
+        if torch.is_autocast_enabled(x.device.type) or len(x) * len(head) <= FEW_LOGITS:
             return None, F.cross_entropy(F.linear(x, head).float(), targets, ignore_index=IGNORED)
         options = nn.LinearCrossEntropyOptions(torch.compiler.is_compiling(), CHUNK, None)
         return None, F.linear_cross_entropy(x, head, targets, ignore_index=IGNORED, options=options)

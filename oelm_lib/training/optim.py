@@ -1,5 +1,6 @@
 """AdamW, the learning-rate schedule, and one step."""
 
+import inspect
 import math
 import re
 
@@ -12,7 +13,17 @@ from oelm_lib.training.distributed import mean
 from oelm_lib.training.precision import Precision
 
 
-def make_optimizer(model: nn.Module, cfg: OptimConfig) -> torch.optim.AdamW:
+class AdamW(torch.optim.AdamW):
+    """torch's AdamW, but for the wrappers that import all of torch.compile (3 s) to keep it out of these methods."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
+
+
+def make_optimizer(model: nn.Module, cfg: OptimConfig) -> AdamW:
     """Fused AdamW over the trainable tensors only; decay on all of them, as in the log.
 
     Its first group has the common schedule, the others those of `cfg.groups`.
@@ -31,7 +42,7 @@ def make_optimizer(model: nn.Module, cfg: OptimConfig) -> torch.optim.AdamW:
             )
         groups.append({"params": [common.pop(name) for name in names]})
     groups.insert(0, {"params": list(common.values())})
-    return torch.optim.AdamW(groups, lr=cfg.learning_rate, betas=cfg.betas, weight_decay=cfg.weight_decay, fused=True)
+    return AdamW(groups, lr=cfg.learning_rate, betas=cfg.betas, weight_decay=cfg.weight_decay, fused=True)
 
 
 def learning_rates(step: int, cfg: OptimConfig, max_steps: int) -> list[float]:

@@ -7,6 +7,7 @@ import time
 import psutil
 import pytest
 
+from oelm_lib.config import ROOT
 from oelm_lib.launch.devices import IdleWatch
 from oelm_lib.launch.local import Slots, make_jobs, run_queue
 from oelm_lib.runs.reading import ACTIVE, find_runs, read_metrics, read_status, read_summary, state
@@ -63,14 +64,17 @@ def test_a_killed_queue_is_started_again_and_loses_and_repeats_nothing(tiny_env,
 
 
 @pytest.mark.parametrize("presses", [1, 2])
-def test_ctrl_c_leaves_no_process_behind(tiny_env, tiny, start_oelm, tmp_path, presses):
+def test_ctrl_c_leaves_no_process_behind(tiny_env, tiny, start_oelm, tmp_path, monkeypatch, presses):
+    if presses == 2:  # the runs are still saving when it comes
+        monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests/faults/slow_disk"))
     queue = start_oelm("run", "DEMO-01", "DEMO-02", "--workers", "2", overrides=tiny(train__max_steps=200000))
     wait_for(lambda: [state(run) for run in find_runs()].count("running") == 2, "both runs go")
     started = descendants(queue.pid)
     assert len(started) >= 4  # two `oelm run`, two kernels
-    for _ in range(presses):
+    queue.send_signal(signal.SIGINT)
+    if presses == 2:
+        wait_for(lambda: "stopping: " in (tmp_path / "oelm.log").read_text(), "the queue passes it on")
         queue.send_signal(signal.SIGINT)
-        time.sleep(0.3)
     assert queue.wait(60) == 75
     psutil.wait_procs(started, timeout=10)
     assert [process.pid for process in started if process.is_running()] == []
