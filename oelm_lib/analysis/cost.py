@@ -94,6 +94,28 @@ def parameter_numbers(cfg: ModelConfig) -> dict[str, int]:
     return {"total": total, "trainable": total - frozen, "frozen": frozen}
 
 
+MEDIUM = {"vocab_size": 50257, "d_model": 512, "num_layers": 6, "num_heads": 8, "d_ff": 2048, "max_seq_len": 512}
+
+
+def qk_share(cfg: ModelConfig) -> float:
+    """Share of the 2 L D^2 numbers of a trained W_q and W_k that are updated at any step, with all that is added to
+    the path of queries and keys; the additions' counts are those of model/attention."""
+    d, h, k, sides = cfg.d_model, cfg.num_heads, cfg.d_head, 1 if cfg.qk_tied else 2
+    kept = 0 if cfg.ever_trains_qk else frozen_layers(cfg) / cfg.num_layers
+    trained = d * d * sum(1 - kept * frozen for frozen in (cfg.freeze_q, cfg.freeze_k)[:sides])
+    trained += 2 * cfg.delta_rank * (d + k) * h + sides * d * cfg.qk_bias + h * k * k * cfg.qk_core
+    trained += 3 * d * cfg.key_conv + 2 * d * cfg.qk_gain + h * cfg.head_temperature + 32 * h * (cfg.position == "t5")
+    return trained / (2 * d * d)
+
+
+def medium(cfg: ModelConfig) -> ModelConfig:
+    """The same arm at the log's size; where it names layers, the first six with the same share of frozen ones."""
+    layers = cfg.frozen_layers
+    if layers != "all":
+        layers = tuple(range(round(MEDIUM["num_layers"] * (1 - len(layers) / cfg.num_layers)), MEDIUM["num_layers"]))
+    return cfg.model_copy(update=MEDIUM | {"frozen_layers": layers})
+
+
 def step_bytes(cfg: ModelConfig, batch_size: int, chunk: int, query_block: int) -> dict[str, float]:
     """Bytes of tensors at the end of the forward pass, where a step in fp32 on a CPU holds most.
 

@@ -268,13 +268,14 @@ def percent(value: float) -> str:
 
 
 FORMATS = {
-    percent: ("gap", "gap_back", "low", "high"),
+    percent: ("gap", "gap_back", "gap_to_plain", "gap_to_own", "low", "high"),
     format_duration: ("wall_seconds", "seconds", *BUDGET),
     "{:+.4f}".format: ("nats", "total_nats", "document_error"),
     "{:.1%}".format: ("trainable_share", "confidence"),
+    "{:.2%}".format: ("trained_at_medium", "trained_here", "within"),
     "{:,.0f}".format: ("steps", "max_steps", "step", "tokens", "documents", "seed", "n", "gap_n"),
     "{:,}".format: ("total", "trainable", "frozen"),
-    "{:.3g}".format: ("learning_rate", "mean_step_seconds", "epochs"),
+    "{:.3g}".format: ("p", "learning_rate", "mean_step_seconds", "epochs"),
 }
 
 

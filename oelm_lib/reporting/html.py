@@ -71,9 +71,9 @@ def report(target: str | Path) -> Path:
     """Make the page of what a user names.
 
     Args:
-        target: An executed notebook, a run folder, `compare` (all that compare.ipynb's defaults ask for), or
-            experiment ids or globs to compare, each with its own compare_to. A comparison is executed first, and lands
-            in the outputs folder.
+        target: An executed notebook, a run folder, `study`, `compare` (all that compare.ipynb's defaults ask for), or
+            experiment ids or globs to compare, each with its own compare_to. A study or comparison is executed first,
+            and lands in the outputs folder.
 
     Raises:
         UserError: Nothing of that name.
@@ -87,22 +87,23 @@ def report(target: str | Path) -> Path:
                 f"{path}: no train.ipynb, since this run was not made by `oelm run`; compare it: oelm report ID"
             )
         return export(path / "train.ipynb")
-    if target == "compare":
-        return _compare({}, "compare")
+    if target in ("compare", "study"):
+        return _execute(target, {}, target)
     patterns = str(target).replace(",", " ").split()
     if not any(fnmatch.fnmatch(exp, pattern) for exp in ids for pattern in patterns):
         raise UserError(
             f"{target}: not an executed notebook, a run folder or an experiment; use X.ipynb,"
             f" outputs/<ID>_<slug>/seed42, compare, or a glob of {', '.join(ids)}"
         )
-    return _compare(
+    return _execute(
+        "compare",
         {"exps": " ".join(patterns), "baseline": ""},
         "compare_" + re.sub(r"[^A-Za-z0-9-]+", "_", "_".join(patterns)).strip("_"),
     )
 
 
-def _compare(parameters: dict[str, str], name: str) -> Path:
-    """Execute notebooks/compare.ipynb and make its page."""
+def _execute(notebook: str, parameters: dict[str, str], name: str) -> Path:
+    """Execute a notebook of notebooks/ and make its page."""
     import papermill
 
     target = config.outputs_dir() / f"{name}.ipynb"
@@ -110,7 +111,7 @@ def _compare(parameters: dict[str, str], name: str) -> Path:
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
         papermill.execute_notebook(
-            config.ROOT / "notebooks" / "compare.ipynb",
+            config.ROOT / "notebooks" / f"{notebook}.ipynb",
             target,
             parameters=parameters,
             progress_bar=False,
@@ -121,7 +122,7 @@ def _compare(parameters: dict[str, str], name: str) -> Path:
         )
     except papermill.PapermillExecutionError as error:
         page = export(target)
-        raise UserError(f"{page}: the comparison failed: {error.ename}: {error.evalue}; the page shows where") from None
+        raise UserError(f"{page}: the {notebook} failed: {error.ename}: {error.evalue}; the page shows where") from None
     return export(target)
 
 

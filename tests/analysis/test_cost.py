@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from oelm_lib.analysis.cost import gemms, parameter_numbers, step_bytes, step_flops
+from oelm_lib.analysis.cost import gemms, medium, parameter_numbers, qk_share, step_bytes, step_flops
 from oelm_lib.config import load_config
 from tests.conftest import ARMS
 from tests.model.test_gpt import batch, reference_loss
@@ -96,3 +96,29 @@ def test_activations_are_within_a_tenth_of_what_the_forward_pass_keeps(model_con
     measured += tokens.numel() * cfg.d_model * 4
     predicted = step_bytes(cfg, BATCH, CHUNK, QUERY_BLOCK)["activations"]
     assert predicted == pytest.approx(measured, rel=0.1)
+
+
+ADDED = "qk_bias qk_norm qk_gain head_temperature qk_core key_conv key_shift".split()
+QK_ARMS = [{"delta_rank": 2}, {"position": "t5"}, {"position": "rope"}, {"qk_tied": True, "qk_bias": True}]
+QK_ARMS += [{"frozen_layers": (1,)}, {"freeze_until": 5}, {"freeze_from": 5}, dict.fromkeys(ADDED, True)]
+
+
+@pytest.mark.parametrize("changes", [{}, *QK_ARMS, *({name: True} for name in ADDED)])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_trained_share_counts_what_the_model_updates_on_the_path_of_queries_and_keys(model_config, changes, frozen):
+    from oelm_lib.model.gpt import GPT
+
+    cfg = model_config(**{"freeze_q": frozen, "freeze_k": frozen} | changes)
+    trained = sum(
+        p.numel()
+        for name, p in GPT(cfg).named_parameters()
+        if ".attention." in name and not any(part in name for part in ("v_proj", "o_proj")) and p.requires_grad
+    )
+    assert qk_share(cfg) == pytest.approx(trained / (2 * cfg.num_layers * cfg.d_model**2))
+
+
+def test_medium_is_the_log_s_size_and_keeps_the_arm():
+    cfg = load_config("GPT-02").model
+    assert medium(load_config("CPU-02").model) == cfg.model_copy(update={"dropout": 0.0})
+    some = load_config("CPU-02", {"model.frozen_layers": [1, 2, 3]}).model
+    assert medium(some).frozen_layers == (2, 3, 4, 5)

@@ -1,0 +1,336 @@
+"""The study's tables and figures, from runs.jsonl alone. Losses in nats, gaps as perplexity ratios minus 1."""
+
+import math
+from collections import Counter
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from oelm_lib import config
+from oelm_lib.analysis import cards, statistics
+from oelm_lib.analysis import figure as base
+from oelm_lib.analysis.arms import LOG_QK_SCALE, arm_colours
+from oelm_lib.analysis.cost import medium, qk_share
+from oelm_lib.analysis.statistics import CRITERION, gap
+from oelm_lib.config import ModelConfig
+from oelm_lib.runs.records import RECORDS, read_records
+
+PLAIN = "baseline"
+LIMITS = (0.01, 0.10)
+"""Trained shares of the Q/K path within which the best arm is named."""
+NO_SHARE = 1e-4
+"""Where an arm that trains nothing is drawn on the logarithmic axis."""
+START = {"qk_init", "qk_scale", "freeze_q", "freeze_k"}
+
+
+def load(path: Path | str = "", lines: int | None = None) -> pd.DataFrame:
+    """One row a run: the record's fields, `model`, `corpus`, `learning_rate`, `stage` (stage1, stage2, ...).
+
+    Args:
+        path: Default: reports/study/runs.jsonl.
+        lines: Only so many records, the oldest.
+    """
+    rows = []
+    for record in read_records(Path(path) if path else RECORDS)[:lines]:
+        science = record["science"]
+        model = {key.removeprefix("model."): value for key, value in science.items() if key.startswith("model.")}
+        row = record | {"model": ModelConfig.model_validate(model), "learning_rate": science["optim.learning_rate"]}
+        row |= {"corpus": record["corpus"]["name"], "read": record["corpus"], "stage": record["plan"]}
+        rows.append(row)
+    columns = "stage corpus arm baseline learning_rate seed final_val_loss final_test_loss model read".split()
+    return pd.DataFrame(rows, columns=None if rows else columns)
+
+
+def explored(runs: pd.DataFrame) -> pd.DataFrame:
+    """Stage 1, one row an arm: its tuned rate, its gaps to the tuned baselines, and what of the Q/K path it trains.
+
+    `gap` is that to the better baseline of `gap_to_plain` and `gap_to_own` (the baseline with the same addition).
+    `edge` says where the best rate is the lowest or highest of those tried.
+    """
+    rows = []
+    for (corpus, arm), mine in _stage(runs, "stage1").groupby(["corpus", "arm"], sort=False):
+        losses = mine.groupby("learning_rate")["final_val_loss"].mean()
+        best, at = losses.idxmin(), list(losses.index).index(losses.idxmin())
+        edge = "only one rate" if len(losses) == 1 else {0: "lowest", len(losses) - 1: "highest"}.get(at, "")
+        row = {"corpus": corpus, "arm": arm, "learning_rate": best, "rates": len(losses), "edge": edge}
+        row |= {"val_loss": losses[best], "perplexity": math.exp(losses[best])} | _shares(mine.iloc[0]["model"])
+        rows.append(row | {"n": int((mine["learning_rate"] == best).sum()), "own": mine.iloc[0]["baseline"]})
+    table = pd.DataFrame(rows)
+    if table.empty:
+        return table
+    tuned = {(row["corpus"], row["arm"]): row["val_loss"] for row in rows}
+    for column, name in (("gap_to_plain", lambda row: PLAIN), ("gap_to_own", lambda row: row["own"])):
+        bases = [tuned.get((row["corpus"], name(row)), math.nan) for row in rows]
+        table[column] = np.expm1(table["val_loss"] - bases)
+    table["gap"] = table[["gap_to_plain", "gap_to_own"]].max(axis=1)
+    order = "corpus arm learning_rate rates edge val_loss perplexity gap_to_plain gap_to_own gap trained_at_medium"
+    table = table[[*order.split(), "trained_here", "n", "own"]]
+    return table.sort_values(["corpus", "val_loss"], kind="stable", ignore_index=True)
+
+
+def rates(runs: pd.DataFrame) -> pd.DataFrame:
+    """Stage 1: validation loss of every arm (row) at every learning rate (column); mean over seeds."""
+    first = _stage(runs, "stage1").assign(learning_rate=lambda frame: frame["learning_rate"].map("{:g}".format))
+    return first.pivot_table("final_val_loss", ["corpus", "arm"], "learning_rate", sort=False).pipe(_sorted_rates)
+
+
+def grid(runs: pd.DataFrame) -> pd.DataFrame:
+    """Scale x orthogonality: perplexity at the tuned rate of what differs in the start of W_q and W_k alone."""
+    first = _stage(runs, "stage1")
+    rows = []
+    for (corpus, _), mine in first.groupby(["corpus", "arm"], sort=False):
+        model = mine.iloc[0]["model"]
+        if model.freeze_q == model.freeze_k and not _additions(mine.iloc[0], runs):
+            loss = mine.groupby("learning_rate")["final_val_loss"].mean().min()
+            kind = f"{'frozen' if model.freeze_q else 'trained'}, {model.qk_init}"
+            rows.append({"corpus": corpus, "Q and K": kind, "scale": f"scale {model.qk_scale:.3g}, perplexity"})
+            rows[-1]["perplexity"] = math.exp(loss)
+    table = pd.DataFrame(rows, columns=["corpus", "Q and K", "scale", "perplexity"])
+    return table.pivot_table("perplexity", ["corpus", "Q and K"], "scale").reset_index().rename_axis(columns=None)
+
+
+def confirmed(runs: pd.DataFrame) -> pd.DataFrame:
+    """Stage 2, one row an arm and corpus: paired differences of test loss, intervals adjusted by Holm.
+
+    Each arm is judged against the better, on validation, of the plain baseline and the baseline with its addition.
+    """
+    rows = []
+    for _, found in _stage(runs, "stage2").groupby("corpus", sort=False):
+        bases = {PLAIN, *found["baseline"]}
+        arms = [(arm, mine) for arm, mine in found.groupby("arm", sort=False) if arm not in bases]
+        judged = [_judge(found, mine) for _, mine in arms]
+        pairs = [_paired(mine, judge) for (_, mine), judge in zip(arms, judged, strict=True)]
+        nats = [(arm["final_test_loss"] - other["final_test_loss"]).to_numpy(float) for arm, other in pairs]
+        levels = {
+            limit: statistics.holm([statistics.p_value(d, math.log(limit)) for d in nats])
+            for limit in (CRITERION, 1.01)
+        }
+        same = statistics.holm([statistics.equivalence_p(d) for d in nats])
+        for n, (arm, mine) in enumerate(arms):
+            interval = statistics.paired_interval(nats[n], levels[CRITERION][n])
+            strict = statistics.paired_interval(nats[n], levels[1.01][n])
+            equal = statistics.equivalence(statistics.paired_interval(nats[n], same[n]))
+            row = {"corpus": mine.iloc[0]["corpus"], "arm": arm, "gap": gap(interval.mean)}
+            row |= {"low": gap(interval.low), "high": gap(interval.high), "within_5_%": statistics.verdict(interval)}
+            row |= {"within_1_%": statistics.verdict(strict, 1.01), "equivalent": "yes" if equal else "not shown"}
+            row |= {"n": interval.n, "judged_against": judged[n]["arm"].iloc[0] if len(judged[n]) else "none yet"}
+            row |= {
+                "confidence": interval.confidence,
+                "nats": interval.mean,
+                "document_error": _document_error(*pairs[n]),
+            }
+            for column, name in (("gap_to_plain", PLAIN), ("gap_to_own", mine.iloc[0]["baseline"])):
+                arm_side, base_side = _paired(mine, found[found["arm"] == name])
+                row[column] = gap((arm_side["final_test_loss"] - base_side["final_test_loss"]).mean())
+            rows.append(row | _shares(mine.iloc[0]["model"]))
+    return pd.DataFrame(rows)
+
+
+def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
+    """Stage 2: orthogonal against Gaussian at one scale, and the log's scale against 1, all frozen; 95 % intervals."""
+    rows = []
+    for corpus, found in _stage(runs, "stage2").groupby("corpus", sort=False):
+        starts = {}
+        for arm, mine in found.groupby("arm", sort=False):
+            model = mine.iloc[0]["model"]
+            if model.freeze_q and model.freeze_k and not _additions(mine.iloc[0], runs):
+                starts[model.qk_init, round(model.qk_scale, 3)] = arm
+        matched = starts.get(("normal", 1.0))
+        for one in (("orthogonal", 1.0), ("normal", round(LOG_QK_SCALE, 3))):
+            if one in starts and matched:
+                arm, other = _paired(*(found[found["arm"] == name] for name in (starts[one], matched)))
+                nats = (arm["final_test_loss"] - other["final_test_loss"]).to_numpy(float)
+                interval = statistics.paired_interval(nats)
+                row = {"corpus": corpus, "arm": starts[one], "against": matched, "gap": gap(interval.mean)}
+                row |= {"low": gap(interval.low), "high": gap(interval.high), "n": interval.n, "nats": interval.mean}
+                equal = statistics.equivalence(interval)
+                rows.append(row | {"within_1_%": "yes" if equal else "not shown", "p": statistics.p_value(nats)})
+    return pd.DataFrame(rows)
+
+
+def best(runs: pd.DataFrame) -> pd.DataFrame:
+    """The arm with the least gap among those that train at most 1 % and at most 10 % of the Q/K path (at Medium-512).
+
+    Chosen by stage 1; its verdicts are those of stage 2 where it was confirmed.
+    """
+    first, second = explored(runs), confirmed(runs)
+    rows = []
+    for limit in LIMITS if len(first) else ():
+        arms = [arm for arm in first["arm"] if len(second) and arm in set(second["arm"])]
+        fits = first[(first["trained_at_medium"] <= limit) & (first["arm"].isin(arms) if arms else True)]
+        for row in fits.nsmallest(1, "gap").to_dict("records"):
+            kept = {key: row[key] for key in ("arm", "trained_at_medium", "gap", "n")}
+            rows.append({"within": limit, "stage": "1, exploratory", "corpus": row["corpus"]} | kept)
+            for judged in second[second["arm"] == row["arm"]].to_dict("records") if len(second) else ():
+                keys = "corpus arm trained_at_medium gap low high n within_5_% within_1_%".split()
+                rows.append({"within": limit, "stage": "2, confirmed"} | {key: judged[key] for key in keys})
+    return pd.DataFrame(rows)
+
+
+def negative(runs: pd.DataFrame) -> pd.DataFrame:
+    """Stage 1: arms that train or add something, and are no nearer to their baseline than the same Q/K, all frozen."""
+    table = explored(runs)
+    if table.empty:
+        return table
+    starts = {run.arm: (run.model.qk_init, run.model.qk_scale) for run in runs.itertuples()}
+    keys = list(zip(table["corpus"], table["arm"].map(starts), strict=True))
+    plain = table["arm"].isin(_frozen(runs))
+    gaps = dict(zip([key for key, own in zip(keys, plain, strict=True) if own], table.loc[plain, "gap"], strict=True))
+    others = ~plain & ~table["arm"].isin({PLAIN, *table["own"]})
+    worse = table[others & (table["gap"] >= [gaps.get(key, math.nan) for key in keys])]
+    return worse[["corpus", "arm", "gap_to_plain", "gap_to_own", "gap", "trained_at_medium", "n"]]
+
+
+def samples(runs: pd.DataFrame) -> pd.DataFrame:
+    """What the runs read: every split's documents, tokens and SHA-256 (of the token file)."""
+    found = {str(read): read for read in runs["read"]}
+    rows = [
+        {"corpus": read["name"], "tokenizer": read["tokenizer"], "split": split}
+        | {key: facts[key] for key in ("documents", "tokens", "sha256")}
+        for read in found.values()
+        for split, facts in read["splits"].items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def made_from(runs: pd.DataFrame) -> cards.Html:
+    """How many records the page is made from, what code made them and what they cost."""
+    if runs.empty:
+        return cards.Html("<p>Made from 0 records: nothing has been run yet.</p>")
+    counts = ", ".join(f"{name}: {count}" for name, count in Counter(runs["stage"]).items())
+    commits = ", ".join(f"{commit[:7]} ({count})" for commit, count in Counter(runs["commit"].fillna("none")).items())
+    hours = runs["wall_seconds"].sum() / 3600
+    dirty = int(runs["dirty"].fillna(True).astype(bool).sum())
+    text = f"Made from {len(runs)} records ({counts}), {hours:.1f} core-hours. Commits: {commits}"
+    text += f"; {dirty} with uncommitted changes." if dirty else "."
+    proofs = [proof["sha256_start"] == proof["sha256_end"] for run in runs["frozen"] for proof in run]
+    return cards.Html(f"<p>{escape(text)} Frozen tensors unchanged in {sum(proofs)} of {len(proofs)} intervals.</p>")
+
+
+def show(frame: pd.DataFrame) -> Any:
+    """A table as the page shows it, or that there is nothing yet."""
+    if frame.empty:
+        return cards.Html("<p>Not run yet.</p>")
+    return cards.table(frame.drop(columns="own", errors="ignore"))
+
+
+def pareto(runs: pd.DataFrame) -> base.Figure:
+    """Draw each arm's gap against the share of the Q/K path that it trains: grey stage 1, coloured stage 2."""
+    first, second = explored(runs), confirmed(runs)
+    first = first[~first["arm"].isin({PLAIN, *first["own"]})] if len(first) else first
+    panels = list(dict.fromkeys([*first.get("corpus", []), *second.get("corpus", [])]))
+    notes = ["gap in perplexity to the better tuned baseline; share at Medium-512, 0 at the left edge"]
+    notes += ["grey: stage 1, one seed, validation; in colour: stage 2, test, with its interval"]
+    figure = base.new_figure("What is trained, and what it wins back", notes, panels, height=430)
+    colours = arm_colours(second.get("arm", []))
+    for table, filled in ((first, False), (second, True)):
+        front = math.inf
+        for row in table.sort_values(["trained_at_medium", "gap"]).to_dict("records") if len(table) else ():
+            front, named = min(front, row["gap"]), row["gap"] < front and not filled
+            marker = {"size": 10, "color": colours.get(row["arm"], base.INK) if filled else base.INK}
+            marker["symbol"] = "circle" if filled else "circle-open"
+            y, bar = 100 * row["gap"], None
+            if filled and math.isfinite(row["low"]):
+                bar = {"array": [100 * row["high"] - y], "arrayminus": [y - 100 * row["low"]], "symmetric": False}
+            look = {"mode": "markers+text" if named else "markers", "text": [escape(row["arm"])], "showlegend": filled}
+            look |= {"textposition": "top right", "textfont_size": 11, "name": escape(row["arm"])}
+            x = [max(row["trained_at_medium"], NO_SHARE)]
+            hover = f"{escape(row['arm'])}<br>{row['trained_at_medium']:.2%} trained, gap {y:+.2f} %<extra></extra>"
+            trace = go.Scatter(x=x, y=[round(y, 3)], error_y=bar, marker=marker, hovertemplate=hover, **look)
+            base.add(figure, panels.index(row["corpus"]) + 1, trace)
+    for limit in (5, 1) if panels else ():
+        text = {"annotation_text": f"{limit} %", "annotation_position": "bottom right"}
+        figure.add_hline(y=limit, line={"dash": "dash", "width": 1.2, "color": base.INK}, **text)
+    ticks = {"tickvals": [NO_SHARE, 1e-3, 1e-2, 1e-1, 1], "ticktext": ["0", "0.1 %", "1 %", "10 %", "100 %"]}
+    figure.update_xaxes(type="log", range=[math.log10(NO_SHARE) - 0.15, 0.6], rangemode="normal", **ticks)
+    figure.update_yaxes(title_text="gap in perplexity (%)")
+    list(figure.select_xaxes())[-1].title.text = "trained share of the Q/K path"
+    return figure
+
+
+def rate_curves(runs: pd.DataFrame) -> base.Figure:
+    """Draw validation loss over the peak learning rate: an arm tried at three or more rates in colour, others thin."""
+    first = _stage(runs, "stage1")
+    panels = list(first["corpus"].unique())
+    notes = ["in colour: arms tried at three or more rates; grey: the others, named where the mouse is"]
+    figure = base.new_figure("Learning rates", notes, panels, height=400)
+    lines = {
+        key: mine.groupby("learning_rate")["final_val_loss"].mean()
+        for key, mine in first.groupby(["corpus", "arm"], sort=False)
+    }
+    colours = arm_colours(arm for (_, arm), losses in lines.items() if len(losses) > 2)
+    for (corpus, arm), losses in sorted(lines.items(), key=lambda item: len(item[1])):
+        many = len(losses) > 2
+        line = {"color": colours[arm] if many else base.INK, "width": 2.2 if many else 1}
+        look = {"mode": "lines+markers", "name": escape(arm), "showlegend": many, "opacity": 1 if many else 0.45}
+        points = {"x": list(losses.index), "y": losses.round(5).tolist(), "marker_size": 7 if many else 4}
+        hover = f"{escape(arm)}<br>%{{y:.4f}} at %{{x:.3g}}<extra></extra>"
+        trace = go.Scatter(**points, **look, line=line, hovertemplate=hover)
+        base.add(figure, panels.index(corpus) + 1, trace)
+    tried = sorted(set(first["learning_rate"]))
+    figure.update_xaxes(type="log", rangemode="normal", tickvals=tried, ticktext=[f"{rate:g}" for rate in tried])
+    figure.update_yaxes(title_text="val_loss (nats per token)")
+    list(figure.select_xaxes())[-1].title.text = "peak learning rate"
+    return figure
+
+
+def plan() -> Any:
+    """reports/study/plan.md as it stands."""
+    from IPython.display import Markdown
+
+    path = config.ROOT / "reports" / "study" / "plan.md"
+    return Markdown(path.read_text() if path.is_file() else "Not written yet.")
+
+
+def _stage(runs: pd.DataFrame, name: str) -> pd.DataFrame:
+    return runs[runs["stage"].astype(str).str.startswith(name)]
+
+
+def _shares(model: ModelConfig) -> dict[str, float]:
+    return {"trained_at_medium": qk_share(medium(model)), "trained_here": qk_share(model)}
+
+
+def _additions(run: pd.Series, runs: pd.DataFrame) -> set[str]:
+    """Model keys, beside those of the start of W_q and W_k, in which an arm differs from the plain baseline."""
+    plain = runs[runs["arm"] == PLAIN]
+    if plain.empty:
+        return {"unknown"}
+    theirs = plain.iloc[0]["model"]
+    return {key for key, value in run["model"] if value != getattr(theirs, key)} - START
+
+
+def _frozen(runs: pd.DataFrame) -> set[str]:
+    """Names of the arms that freeze all of Q and K, and add nothing."""
+    firsts = [mine.iloc[0] for _, mine in runs.groupby("arm")]
+    return {r["arm"] for r in firsts if r["model"].freeze_q and r["model"].freeze_k and not _additions(r, runs)}
+
+
+def _judge(found: pd.DataFrame, mine: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the better baseline on validation."""
+    bases = [found[found["arm"] == name] for name in dict.fromkeys((PLAIN, mine.iloc[0]["baseline"]))]
+    return min((runs for runs in bases if len(runs)), key=lambda runs: runs["final_val_loss"].mean(), default=mine[:0])
+
+
+def _paired(mine: pd.DataFrame, other: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both arms' runs by the seeds they share."""
+    one, two = mine.set_index("seed"), other.set_index("seed")
+    shared = one.index.intersection(two.index)
+    return one.loc[shared], two.loc[shared]
+
+
+def _document_error(mine: pd.DataFrame, other: pd.DataFrame) -> float:
+    """Bootstrap standard error of the difference over test documents, in nats per token."""
+    documents = [[run["nats"] for run in side.get("test_documents", [])] for side in (mine, other)]
+    if not documents[0]:
+        return math.nan
+    nats = np.mean(documents[0], axis=0) - np.mean(documents[1], axis=0)
+    return statistics.bootstrap_documents(nats, np.array(mine["test_documents"].iloc[0]["tokens"]))
+
+
+def _sorted_rates(table: pd.DataFrame) -> pd.DataFrame:
+    columns = sorted(table.columns, key=float)
+    return table[columns].reset_index().rename_axis(columns=None)

@@ -1,0 +1,132 @@
+"""The study's tables from synthetic records whose answers are known; the kept page says what the records say."""
+
+import math
+import re
+from html import unescape
+
+import numpy as np
+import pytest
+
+from oelm_lib import config
+from oelm_lib.analysis import study
+from oelm_lib.errors import UserError
+from tests.analysis.study_factory import make_study
+
+TABLES = ("explored", "rates", "grid", "confirmed", "contrasts", "best", "negative", "samples")
+FIGURES = ("pareto", "rate_curves")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    return study.load(make_study(folder / "runs.jsonl", folder / "params"))
+
+
+def test_an_arm_is_judged_at_its_best_rate_against_the_better_baseline(runs):
+    table = study.explored(runs).set_index("arm")
+    mine = runs[(runs["stage"] == "stage1") & (runs["arm"] == "RoPE")]
+    loss = mine["final_val_loss"].min()
+    plain, own = (table.loc[name, "val_loss"] for name in ("baseline", "baseline + RoPE"))
+    row = table.loc["RoPE"]
+    assert row["val_loss"] == loss and own < plain
+    assert row["gap_to_plain"] == pytest.approx(math.exp(loss - plain) - 1)
+    assert row["gap"] == row["gap_to_own"] == pytest.approx(math.exp(loss - own) - 1)
+    tied = table.loc["tied"]
+    assert tied["gap"] == tied["gap_to_plain"] > tied["gap_to_own"]  # its own baseline is the worse one
+    assert table.loc["baseline", ["edge", "rates"]].tolist() == ["", 4]
+    assert row["edge"] == "highest" and row["n"] == 1
+    assert table.loc["baseline", "trained_here"] == 1 and table.loc["orthogonal", "trained_here"] == 0
+    assert table.loc["delta r=4", "trained_at_medium"] == pytest.approx(8 * 4 * (512 + 64) * 2 / (2 * 512**2))
+
+
+def test_the_grid_holds_what_differs_in_start_and_scale_alone(runs):
+    table = study.grid(runs).set_index("Q and K")
+    assert sorted(table.index) == ["frozen, normal", "frozen, orthogonal", "trained, normal", "trained, orthogonal"]
+    assert table.loc["frozen, orthogonal", [f"scale {scale}, perplexity" for scale in (0.453, 1, 1.7)]].notna().all()
+    first = study.explored(runs).set_index("arm")
+    assert table.loc["frozen, normal", "scale 1, perplexity"] == pytest.approx(first.loc["Gaussian", "perplexity"])
+
+
+def test_verdicts_are_of_paired_test_losses_against_the_better_baseline_on_validation(runs):
+    table = study.confirmed(runs).set_index(["corpus", "arm"])
+    assert len(table) == 8 and set(table["n"]) == {5}
+    row = table.loc["wikitext2", "RoPE, delta r=4"]
+    second = runs[(runs["stage"] == "stage2") & (runs["corpus"] == "wikitext2")].set_index("seed")
+    pair = [second[second["arm"] == arm]["final_test_loss"] for arm in ("RoPE, delta r=4", "baseline + RoPE")]
+    assert row["judged_against"] == "baseline + RoPE"
+    assert row["nats"] == pytest.approx((pair[0] - pair[1]).mean())
+    assert row["gap"] == pytest.approx(row["gap_to_own"]) and row["gap_to_plain"] < 0
+    assert row["within_5_%"] == "PASS" and row["document_error"] >= 0
+    frozen = table.loc["wikitext2", "orthogonal"]
+    assert frozen["within_5_%"] == "FAIL" and frozen["low"] < frozen["gap"] < frozen["high"]
+    assert frozen["confidence"] > 0.95  # Holm over four arms
+
+
+def test_scale_and_orthogonality_are_told_apart(runs):
+    table = study.contrasts(runs)
+    assert list(table["arm"]) == 2 * ["orthogonal", "Gaussian at the log's scale"]
+    orthogonal, scale = table.iloc[0], table.iloc[1]
+    assert orthogonal["low"] < 0 < orthogonal["high"] and orthogonal["within_1_%"] == "yes"
+    assert scale["low"] > 0.05 and scale["within_1_%"] == "not shown"
+
+
+def test_the_best_arm_within_each_share_is_named_with_its_verdicts(runs):
+    table = study.best(runs)
+    assert list(table["within"]) == 3 * [0.01] + 3 * [0.1]
+    assert set(table["stage"]) == {"1, exploratory", "2, confirmed"}
+    alone = study.best(runs[runs["stage"] == "stage1"])
+    assert list(alone["within"]) == [0.01, 0.1] and (alone["trained_at_medium"] <= alone["within"]).all()
+
+
+def test_what_did_not_help_is_listed(runs):
+    arms = set(study.negative(runs)["arm"])
+    assert "tied" in arms
+    assert not arms & {"core", "K frozen", "orthogonal", "baseline"}
+
+
+@pytest.mark.parametrize("part", ["nothing", "six", "stage1"])
+def test_a_study_in_progress_shows_what_there_is(runs, part, tmp_path):
+    some = {"six": runs.head(6), "stage1": runs[runs["stage"] == "stage1"]}
+    some = some[part] if part in some else study.load(tmp_path / "none.jsonl")
+    for name in TABLES:
+        shown = study.show(getattr(study, name)(some))
+        if part == "nothing":
+            assert "Not run yet" in shown
+        else:
+            shown._repr_html_()
+    for name in FIGURES:
+        figure = getattr(study, name)(some)
+        assert bool(figure.data) == (part != "nothing")
+    assert f"Made from {len(some)} records" in study.made_from(some)
+
+
+def test_figures_draw_every_arm_once_a_stage(runs):
+    figure = study.pareto(runs)
+    first = study.explored(runs)
+    arms = set(first["arm"]) - {"baseline", *first["own"]}
+    hollow = [trace.name for trace in figure.data if trace.marker.symbol == "circle-open"]
+    assert sorted(hollow) == sorted(arm.replace("'", "&#x27;") for arm in arms)
+    bars = [trace for trace in figure.data if trace.error_y.array is not None]
+    assert len(bars) == 8
+    curve = next(trace for trace in study.rate_curves(runs).data if trace.name == "orthogonal")
+    assert len(curve.x) == 4 and np.isfinite(curve.y).all()
+
+
+def test_the_kept_page_s_tables_are_those_of_the_records():
+    page = config.ROOT / "reports" / "study.html"
+    if not page.is_file():
+        pytest.skip("reports/study.html is not made yet")
+    text = page.read_text(encoding="utf-8")
+    lines = int(re.search(r"Made from (\d+) records", text).group(1))
+    runs = study.load(lines=lines)
+    assert len(runs) == lines, UserError("runs.jsonl is append-only; make the page again")
+
+    def cells(html):
+        found = re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", html, re.DOTALL)
+        return [unescape(re.sub(r"<[^>]*>|\s+", " ", cell)).strip() for cell in found]
+
+    shown = "\n".join(cells(text))
+    for name in TABLES:
+        table = getattr(study, name)(runs)
+        if len(table):
+            assert "\n".join(cells(study.show(table).to_html())) in shown, name
