@@ -93,6 +93,22 @@ def grid(runs: pd.DataFrame) -> pd.DataFrame:
     return table.pivot_table("perplexity", ["corpus", "Q and K"], "scale").reset_index().rename_axis(columns=None)
 
 
+def pilot(runs: pd.DataFrame) -> pd.DataFrame:
+    """Spread of paired differences to the baseline at tuned rates, and the half-width that five seeds will have."""
+    table, rows = explored(runs), []
+    for corpus, arm in dict.fromkeys(_stage(runs, "pilot")[["corpus", "arm"]].itertuples(index=False, name=None)):
+        tuned = {row["arm"]: row["learning_rate"] for row in table.to_dict("records") if row["corpus"] == corpus}
+        both = runs[(runs["corpus"] == corpus) & ~runs["stage"].str.startswith("stage2")]
+        sides = [both[(both["arm"] == name) & (both["learning_rate"] == tuned.get(name))] for name in (arm, PLAIN)]
+        one, two = _paired(*sides)
+        nats = (one["final_val_loss"] - two["final_val_loss"]).to_numpy(float)
+        if arm != PLAIN and len(nats) > 1:
+            half = float(nats.std(ddof=1)) * 2.776 / math.sqrt(5)  # t of 4 degrees of freedom
+            row = {"corpus": corpus, "arm": arm, "n": len(nats), "nats": nats.mean(), "spread": nats.std(ddof=1)}
+            rows.append(row | {"half_width_at_5_seeds": half, "wanted": math.log(CRITERION) / 3})
+    return pd.DataFrame(rows)
+
+
 def confirmed(runs: pd.DataFrame) -> pd.DataFrame:
     """Stage 2, one row an arm and corpus: paired differences of test loss, intervals adjusted by Holm.
 
@@ -113,10 +129,10 @@ def confirmed(runs: pd.DataFrame) -> pd.DataFrame:
         for n, (arm, mine) in enumerate(arms):
             interval = statistics.paired_interval(nats[n], levels[CRITERION][n])
             strict = statistics.paired_interval(nats[n], levels[1.01][n])
-            equal = statistics.equivalence(statistics.paired_interval(nats[n], same[n]))
+            equal = statistics.paired_interval(nats[n], same[n])
             row = {"corpus": mine.iloc[0]["corpus"], "arm": arm, "gap": gap(interval.mean)}
             row |= {"low": gap(interval.low), "high": gap(interval.high), "within_5_%": statistics.verdict(interval)}
-            row |= {"within_1_%": statistics.verdict(strict, 1.01), "equivalent": "yes" if equal else "not shown"}
+            row |= {"within_1_%": statistics.verdict(strict, 1.01), "equivalent": _within(equal)}
             row |= {"n": interval.n, "judged_against": judged[n]["arm"].iloc[0] if len(judged[n]) else "none yet"}
             row |= {
                 "confidence": interval.confidence,
@@ -131,7 +147,10 @@ def confirmed(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
-    """Stage 2: orthogonal against Gaussian at one scale, and the log's scale against 1, all frozen; 95 % intervals."""
+    """Stage 2: orthogonal against Gaussian at one scale, and the log's scale against 1, all frozen; 95 % intervals.
+
+    `within_1_%` is yes only where the whole interval lies within it, and no only where all of it lies outside.
+    """
     rows = []
     for corpus, found in _stage(runs, "stage2").groupby("corpus", sort=False):
         starts = {}
@@ -147,8 +166,7 @@ def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
                 interval = statistics.paired_interval(nats)
                 row = {"corpus": corpus, "arm": starts[one], "against": matched, "gap": gap(interval.mean)}
                 row |= {"low": gap(interval.low), "high": gap(interval.high), "n": interval.n, "nats": interval.mean}
-                equal = statistics.equivalence(interval)
-                rows.append(row | {"within_1_%": "yes" if equal else "not shown", "p": statistics.p_value(nats)})
+                rows.append(row | {"within_1_%": _within(interval), "p": statistics.p_value(nats)})
     return pd.DataFrame(rows)
 
 
@@ -237,7 +255,11 @@ def pareto(runs: pd.DataFrame) -> base.Figure:
             if filled and math.isfinite(row["low"]):
                 bar = {"array": [100 * row["high"] - y], "arrayminus": [y - 100 * row["low"]], "symmetric": False}
             look = {"mode": "markers+text" if named else "markers", "text": [escape(row["arm"])], "showlegend": filled}
-            look |= {"textposition": "top right", "textfont_size": 11, "name": escape(row["arm"])}
+            look |= {
+                "textposition": "top left" if row["trained_at_medium"] > 0.3 else "top right",
+                "textfont_size": 11,
+                "name": escape(row["arm"]),
+            }
             x = [max(row["trained_at_medium"], NO_SHARE)]
             hover = f"{escape(row['arm'])}<br>{row['trained_at_medium']:.2%} trained, gap {y:+.2f} %<extra></extra>"
             trace = go.Scatter(x=x, y=[round(y, 3)], error_y=bar, marker=marker, hovertemplate=hover, **look)
@@ -307,6 +329,14 @@ def _frozen(runs: pd.DataFrame) -> set[str]:
     """Names of the arms that freeze all of Q and K, and add nothing."""
     firsts = [mine.iloc[0] for _, mine in runs.groupby("arm")]
     return {r["arm"] for r in firsts if r["model"].freeze_q and r["model"].freeze_k and not _additions(r, runs)}
+
+
+def _within(interval: statistics.Interval) -> str:
+    """Whether perplexity is the same within 1 %: yes, no, or not shown where the interval crosses a bound."""
+    if statistics.equivalence(interval):
+        return "yes"
+    outside = interval.low > math.log1p(statistics.MARGIN) or interval.high < math.log1p(-statistics.MARGIN)
+    return "no" if outside else "not shown"
 
 
 def _judge(found: pd.DataFrame, mine: pd.DataFrame) -> pd.DataFrame:

@@ -17,6 +17,7 @@ EFFECTS = {
     "qk_tied": 0.08,
 }
 DOCUMENTS = 60
+CONFIRMED = ("baseline", "orthogonal", "Gaussian", "Gaussian at the log's scale", "RoPE, delta r=4", "baseline + RoPE")
 
 
 def loss_of(cfg, seed, noise=0.004):
@@ -53,22 +54,15 @@ def make_records(path, plan, stage, folder, losses=loss_of):
 
 
 def make_study(path, folder, second=True):
-    """Stage 1 as params/study/stage1.yaml declares it and, if asked for, a stage 2 of some of its arms."""
+    """Stage 1 as params/study/stage1.yaml declares it and, if asked for, a pilot and a stage 2 of some of its arms."""
     first = sweep.read_plan(config.PARAMS / "study" / "stage1.yaml")
     make_records(path, first, "stage1", folder)
     if second:
-        arms = [
-            "baseline",
-            "orthogonal",
-            "Gaussian",
-            "Gaussian at the log's scale",
-            "RoPE, delta r=4",
-            "baseline + RoPE",
-        ]
-        seeds = {"tinystories-sample": (11, 12, 13, 14, 15), "wikitext2": (11, 12, 13, 14, 15)}
-        changes = {"arms": {arm: first.arms[arm] for arm in arms}, "corpora": seeds, "test": True}
-        plan = sweep.Plan.model_validate(first.model_dump() | changes | {"learning_rates": [4e-3]})
-        for arm in plan.arms.values():
-            object.__setattr__(arm, "learning_rates", None)
-        make_records(path, plan, "stage2", folder)
+        more = {"arms": {arm: first.arms[arm] for arm in ("baseline", "orthogonal")}}
+        more |= {"corpora": {"tinystories-sample": (2, 3)}}
+        make_records(path, sweep.Plan.model_validate(first.model_dump() | more), "pilot", folder)
+        arms = {arm: first.arms[arm].model_copy(update={"learning_rates": None}) for arm in CONFIRMED}
+        more = {"arms": arms, "corpora": dict.fromkeys(("tinystories-sample", "wikitext2"), (11, 12, 13, 14, 15))}
+        more |= {"learning_rates": [4e-3], "test": True}
+        make_records(path, sweep.Plan.model_validate(first.model_dump() | more), "stage2", folder)
     return path

@@ -12,7 +12,7 @@ from oelm_lib.analysis import study
 from oelm_lib.errors import UserError
 from tests.analysis.study_factory import make_study
 
-TABLES = ("explored", "rates", "grid", "confirmed", "contrasts", "best", "negative", "samples")
+TABLES = ("explored", "rates", "grid", "pilot", "confirmed", "contrasts", "best", "negative", "samples")
 FIGURES = ("pareto", "rate_curves")
 
 
@@ -62,12 +62,23 @@ def test_verdicts_are_of_paired_test_losses_against_the_better_baseline_on_valid
     assert frozen["confidence"] > 0.95  # Holm over four arms
 
 
+def test_the_pilot_tells_the_half_width_that_five_seeds_will_have(runs):
+    table = study.pilot(runs).set_index("arm")
+    first = study.explored(runs).set_index("arm")
+    early = runs[runs["stage"].isin(["stage1", "pilot"])].set_index(["arm", "seed", "learning_rate"])["final_val_loss"]
+    rate = {arm: first.loc[arm, "learning_rate"] for arm in ("orthogonal", "baseline")}
+    nats = [early["orthogonal", n, rate["orthogonal"]] - early["baseline", n, rate["baseline"]] for n in (1, 2, 3)]
+    assert list(table.index) == ["orthogonal"]
+    assert table.loc["orthogonal", "spread"] == pytest.approx(np.std(nats, ddof=1))
+    assert table.loc["orthogonal", "half_width_at_5_seeds"] == pytest.approx(2.776 * np.std(nats, ddof=1) / 5**0.5)
+
+
 def test_scale_and_orthogonality_are_told_apart(runs):
     table = study.contrasts(runs)
     assert list(table["arm"]) == 2 * ["orthogonal", "Gaussian at the log's scale"]
     orthogonal, scale = table.iloc[0], table.iloc[1]
     assert orthogonal["low"] < 0 < orthogonal["high"] and orthogonal["within_1_%"] == "yes"
-    assert scale["low"] > 0.05 and scale["within_1_%"] == "not shown"
+    assert scale["low"] > 0.05 and scale["within_1_%"] == "no"
 
 
 def test_the_best_arm_within_each_share_is_named_with_its_verdicts(runs):
