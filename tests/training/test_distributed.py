@@ -1,6 +1,8 @@
 """Two gloo processes against one."""
 
 import os
+import socket
+import traceback
 
 import numpy as np
 import pytest
@@ -28,6 +30,52 @@ def test_one_process_refuses_a_run_of_several(tiny_run):
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(tiny_run):
     with pytest.raises(UserError, match=r"machine.devices = 3 does not divide train.batch_size = 4"):
         train_in_processes(tiny_run(machine__devices=3), "")
+
+
+def in_two_forks(run):
+    """Train a run in two processes that start with this one's patches; both must end well."""
+    from oelm_lib.training import distributed
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    children = []
+    for rank in "01":
+        children.append(os.fork())
+        if children[-1] == 0:
+            code = 1
+            try:
+                os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}
+                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+                distributed.main(run.config.id, run.seed, as_text(run.config.overrides))
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+
+
+@pytest.mark.slow
+def test_a_stop_in_the_final_evaluation_of_two_processes_ends_both_and_goes_on(tiny_run, monkeypatch, tmp_path):
+    """Rank 0 alone evaluates and hears of the stop: the other has left after the last step, and waits for nothing."""
+    from oelm_lib.training import loop
+
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "outputs"))
+    run = tiny_run("DEMO-02", machine__devices=2)
+    run.unlock()
+    real = loop._whole_split
+
+    def stopped(session):
+        (run.path / "STOP").touch()
+        return real(session)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_whole_split", stopped)
+        in_two_forks(run)
+    assert (runs.state(run), runs.read_status(run)["step"]) == ("stopped", run.config.train.max_steps)
+    in_two_forks(run)
+    assert (runs.state(run), read_summary(run)["steps"]) == ("done", run.config.train.max_steps)
 
 
 @pytest.mark.slow
