@@ -1,5 +1,6 @@
 """Whatever a user's file holds: success, or a UserError of one line; OELM_FAULTS=long makes 10,000 examples in all."""
 
+import copy
 import json
 import os
 import string
@@ -32,6 +33,7 @@ SCALARS = (
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner))
 KEYS = list(config.flatten(config.load_config("GPT-02")))
 GOOD = (config.PARAMS / "GPT-02.yaml").read_text()
+PLAIN = yaml.safe_load(GOOD)
 
 
 def refused_or(function, *arguments):
@@ -62,7 +64,7 @@ def damaged(draw, good):
 @given(data=st.data())
 def test_experiment_files(data, tmp_path):
     path = tmp_path / "GPT-02.yaml"
-    plain = yaml.safe_load(GOOD)
+    plain = copy.deepcopy(PLAIN)
     for _ in range(data.draw(st.integers(0, 3))):
         section = data.draw(st.sampled_from(list(plain)))
         where = plain[section] if isinstance(plain[section], dict) and data.draw(st.booleans()) else plain
@@ -156,10 +158,10 @@ def test_the_json_and_yaml_files_of_a_run(data, tmp_path):
 @fuzzed
 @given(data=st.data())
 def test_checkpoint_files(data, tmp_path):
-    path = tmp_path / "latest.pt"
-    checkpoint.save(path, {"step": 3, "model": {"w": torch.ones(3)}} | {"more": 1})
-    good = path.read_bytes()
-    content = data.draw(damaged(good))
+    path, good = tmp_path / "latest.pt", tmp_path / "good.pt"
+    if not good.is_file():
+        checkpoint.save(good, {"step": 3, "model": {"w": torch.ones(3)}} | {"more": 1})
+    content = data.draw(damaged(good.read_bytes()))
     path.write_bytes(content)
     if data.draw(st.booleans()) and len(content) > 2:  # sealed, as if it had been written so
         checkpoint._seal(path)
