@@ -103,6 +103,33 @@ def test_a_folder_that_turns_read_only_ends_in_one_line_and_the_run_goes_on(tiny
             os.seteuid(0)
 
 
+def test_a_file_system_that_turns_read_only_ends_in_one_line_and_the_run_goes_on(tiny_run, monkeypatch):
+    undisturbed = tiny_run(folder="undisturbed")
+    training.train(undisturbed.config, undisturbed)
+    run, mounted = tiny_run(), []
+
+    def remount():
+        # Over the folder: its own mount stays busy while the run has its logs open.
+        for options in (["--bind", run.path], ["-o", "remount,ro,bind"]):
+            done = subprocess.run(["mount", *options, run.path], capture_output=True, text=True)
+            if done.returncode:
+                pytest.skip(f"mounting needs root: {done.stderr.strip()}")
+            mounted.append(options)
+
+    try:
+        with monkeypatch.context() as patch:
+            at_step(patch, 12, remount)
+            with pytest.raises(UserError, match=r"Read-only file system; free the disk or mend the rights"):
+                training.train(run.config, run)
+        assert checkpoint.load(run.path / "latest.pt")["step"] == 10
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", run.path], check=True)
+    again = tiny_run()
+    training.train(again.config, again)
+    assert equal(record(again.path), record(undisturbed.path))
+
+
 @pytest.mark.slow
 def test_a_disk_that_fills_up_under_the_notebook_ends_in_one_line(oelm, small_disk):
     process = oelm("run", "DEMO-02", *settings(train__max_steps=100000), outputs=small_disk)
