@@ -99,15 +99,6 @@ def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(call, argumen
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_two_runs_at_a_time_go_through_the_queue(call, tmp_path):
-    settings = [part for key, value in TINY_RUN.items() for part in ("--set", as_text({key: value}))]
-    done = call("oelm", "run", "DEMO-01", "DEMO-02", "--seeds", "1,2", "--workers", "2", *settings)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = runs.find_runs(tmp_path / "outputs")
-    assert [runs.state(run) for run in found] == ["done"] * 4
-    assert done.stdout.count(": done in") == 4
-
-
 def test_train_runs_in_a_real_jupyterlab_with_its_defaults(tmp_path, stories):
     environment = {"OELM_DATA": str(tmp_path / "data"), "OELM_OUTPUTS": str(tmp_path / "outputs")}
     with open_lab(tmp_path, "train", **environment) as page:

@@ -34,6 +34,8 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(tiny_run):
 
 def in_two_forks(run):
     """Train a run in two processes that start with this one's patches; both must end well."""
+    import torch._dynamo  # noqa: F401  torch's DDP imports it: here once, not in every process
+
     from oelm_lib.training import distributed
 
     with socket.socket() as free:
@@ -104,10 +106,13 @@ def test_two_processes_keep_the_curve_and_a_stopped_run_goes_on_bit_equal(tiny_r
     assert not [name for name in os.listdir(both.path) if "rank" in name]
 
     # With dropout: stopped (here at once, after no or few steps) and continued, it is the run that never stopped.
-    whole = in_two("whole", model__dropout=0.2)
-    parted = tiny_run("DEMO-02", folder="parted", machine__devices=2, **changes | {"model__dropout": 0.2})
-    (parted.path / "STOP").touch()
-    in_two("parted", model__dropout=0.2)
-    assert runs.state(parted) == "stopped"
-    in_two("parted", model__dropout=0.2)
+    whole, parted = (tiny_run(folder=f, machine__devices=2, **changes | {"model__dropout": 0.2}) for f in "wp")
+    for run in (parted, whole):
+        monkeypatch.setenv("OELM_OUTPUTS", str(run.path.parents[1]))
+        run.unlock()
+        if run is parted:
+            (run.path / "STOP").touch()
+        in_two_forks(run)
+    assert (runs.state(parted), runs.state(whole)) == ("stopped", "done")
+    in_two("p", model__dropout=0.2)
     assert read_metrics(parted)["loss"].tolist() == read_metrics(whole)["loss"].tolist()
