@@ -157,8 +157,9 @@ def test_pictures_download(page, button, start):
 
 
 def test_colours_follow_the_reader_and_print_is_light(page):
+    light = page.evaluate(SHOWN, LOSS)["ink"]
     page.emulate_media(color_scheme="dark")
-    wait(page, f"({SHOWN})(0).ink !== '{page.evaluate(SHOWN, LOSS)['ink']}'")
+    wait(page, f"({SHOWN})(0).ink !== '{light}'")
     dark = page.evaluate(SHOWN, LOSS)
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     printed = page.evaluate(SHOWN, LOSS)
