@@ -70,7 +70,8 @@ def test_ctrl_c_leaves_no_process_behind(tiny_env, tiny, start_oelm, tmp_path, m
     if presses == 2:  # the runs are still saving when it comes
         monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests/faults/slow_disk"))
     queue = start_oelm("run", "DEMO-01", "DEMO-02", "--workers", "2", overrides=tiny(train__max_steps=200000))
-    wait_for(lambda: [state(run) for run in find_runs()].count("running") == 2, "both runs go")
+    going = {"running", "evaluating", "saving"}
+    wait_for(lambda: sum(state(run) in going for run in find_runs()) == 2, "both runs go")
     started = descendants(queue.pid)
     assert len(started) >= 4  # two `oelm run`, two kernels
     queue.send_signal(signal.SIGINT)
