@@ -78,28 +78,39 @@ class CausalSelfAttention(nn.Module):
             weight.requires_grad = trained
         return changed
 
-    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """Attend to this and earlier positions."""
-        q, k, v, bias = self.heads(x)
+    def forward(self, x: Float[Tensor, "B T D"], past: list[Tensor] | None = None) -> Float[Tensor, "B T D"]:
+        """Attend to this and earlier positions; `past` is as in `heads`."""
+        q, k, v, bias = self.heads(x, past)
         p = self.dropout if self.training else 0.0
         if p and bias is None and draws_bits(q):
             y = DroppedAttention.apply(q, k, v, p)  # (B, H, T, K)
         else:
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=bias is None, dropout_p=p)
+            # A single query after the past may look at all keys.
+            causal = bias is None and q.shape[2] == k.shape[2]
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal, dropout_p=p)
         y = y.transpose(1, 2).flatten(2)  # (B, T, D)
         return dropout(self.o_proj(y), self.dropout, self.training)
 
     def heads(
-        self, x: Float[Tensor, "B T D"]
+        self, x: Float[Tensor, "B T D"], past: list[Tensor] | None = None
     ) -> tuple[
-        Float[Tensor, "B H T K"], Float[Tensor, "B H T K"], Float[Tensor, "B H T K"], Float[Tensor, "H T T"] | None
+        Float[Tensor, "B H T K"], Float[Tensor, "B H S K"], Float[Tensor, "B H S K"], Float[Tensor, "H T S"] | None
     ]:
         """What attention is computed from: queries, keys, values, and a bias of the scores that holds the causal mask.
 
         The bias is None where the plain causal mask is all. Scores are q.k / sqrt(K) + bias.
+
+        Args:
+            past: Keys, as projected and no further, and values of the positions before x; [] before the first. It is
+                filled with those of all S positions. After a first call x has one position.
         """
         cfg = self.cfg
         q, k, v = self._project(x, "q"), self._project(x, "k"), self._heads(self.v_proj(x))
+        if past is not None:
+            if past:
+                k, v = (torch.cat([before, now], 2) for before, now in zip(past, (k, v), strict=True))
+            past[:] = k, v
+        first = k.shape[2] - q.shape[2]  # position of the first query
         if cfg.qk_core:
             q = q @ self.qk_core
         if cfg.key_conv:
@@ -114,8 +125,8 @@ class CausalSelfAttention(nn.Module):
         if cfg.head_temperature:
             q = q * self.head_temperature.view(-1, 1, 1)
         if cfg.position == "rope":
-            q, k = _rotate(q), _rotate(k)
-        return q.to(v.dtype), k.to(v.dtype), v, self._bias(q)
+            q, k = _rotate(q, first), _rotate(k)
+        return q.to(v.dtype), k.to(v.dtype), v, self._bias(q, first)
 
     def _project(self, x: Float[Tensor, "B T D"], side: str) -> Float[Tensor, "B H T K"]:
         heads = self._heads(getattr(self, f"{side}_proj")(x))
@@ -128,11 +139,11 @@ class CausalSelfAttention(nn.Module):
         """(B, T, H * n) -> (B, H, T, n)."""
         return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
-    def _bias(self, q: Float[Tensor, "B H T K"]) -> Float[Tensor, "H T T"] | None:
+    def _bias(self, q: Float[Tensor, "B H T K"], first: int) -> Float[Tensor, "H T S"] | None:
         if self.cfg.position not in ("alibi", "t5"):
             return None
-        place = torch.arange(q.shape[2], device=q.device)
-        distance = place[:, None] - place  # (T, T), of each query (row) from each key
+        place = torch.arange(first + q.shape[2], device=q.device)
+        distance = place[first:, None] - place  # (T, S), of each query (row) from each key
         if self.cfg.position == "alibi":
             head = torch.arange(1, self.num_heads + 1, device=q.device)
             bias = -(2.0 ** (-8.0 * head / self.num_heads)).view(-1, 1, 1) * distance
@@ -163,10 +174,10 @@ def _causal_conv(k: Float[Tensor, "B H T K"], weight: Float[Tensor, "D 3"]) -> F
     return sum(_earlier(k, CONV_WIDTH - 1 - n) * tap for n, tap in enumerate(taps))
 
 
-def _rotate(x: Float[Tensor, "B H T K"]) -> Float[Tensor, "B H T K"]:
-    """Turn the pairs (n, n + K/2) by angles that grow with the position."""
+def _rotate(x: Float[Tensor, "B H T K"], first: int = 0) -> Float[Tensor, "B H T K"]:
+    """Turn the pairs (n, n + K/2) by angles that grow with the position, which starts at `first`."""
     half = x.shape[-1] // 2
     rate = ROPE_BASE ** (-torch.arange(half, device=x.device) / half)
-    angle = torch.arange(x.shape[2], device=x.device)[:, None] * rate  # (T, K/2)
+    angle = torch.arange(first, first + x.shape[2], device=x.device)[:, None] * rate  # (T, K/2)
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], dim=-1)

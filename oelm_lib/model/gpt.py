@@ -30,9 +30,9 @@ class Block(nn.Module):
         self.fc_out = nn.Linear(cfg.d_ff, cfg.d_model)
         self.dropout = cfg.dropout
 
-    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+    def forward(self, x: Float[Tensor, "B T D"], past: list[Tensor] | None = None) -> Float[Tensor, "B T D"]:
         """Add attention and feed-forward to the residual stream."""
-        x = x + self.attention(self.ln1(x))
+        x = x + self.attention(self.ln1(x), past)
         hidden = dropout(F.gelu(self.fc_in(self.ln2(x))), self.dropout, self.training)
         return x + dropout(self.fc_out(hidden), self.dropout, self.training)
 
@@ -98,16 +98,23 @@ class GPT(nn.Module):
         """
         return any([block.attention.freeze(step) for block in self.blocks])
 
-    def hidden(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """The normalised residual stream that the head reads."""
-        if tokens.shape[1] > self.cfg.max_seq_len:
-            raise ValueError(f"{tokens.shape[1]} tokens exceed max_seq_len = {self.cfg.max_seq_len}; cut the input")
+    def next_logits(self, tokens: Int[Tensor, "B T"], past: list[list[Tensor]]) -> Float[Tensor, "B V"]:
+        """Logits of the token after these, which follow those in `past`: [] for each block before the first call."""
+        return F.linear(self.hidden(tokens, past)[:, -1], self.token_embedding.weight)
+
+    def hidden(self, tokens: Int[Tensor, "B T"], past: list[list[Tensor]] | None = None) -> Float[Tensor, "B T D"]:
+        """The normalised residual stream that the head reads; `past` is as in next_logits."""
+        first = past[0][0].shape[2] if past and past[0] else 0
+        if first + tokens.shape[1] > self.cfg.max_seq_len:
+            raise ValueError(
+                f"{first + tokens.shape[1]} tokens exceed max_seq_len = {self.cfg.max_seq_len}; cut the input"
+            )
         x = self.token_embedding(tokens)
         if self.cfg.position == "learned":
-            x = x + self.position_embedding.weight[: tokens.shape[1]]
+            x = x + self.position_embedding.weight[first : first + tokens.shape[1]]
         x = dropout(x, self.cfg.dropout, self.training)
-        for block in self.blocks:
-            x = block(x)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, past[layer] if past else None)
         return self.ln_out(x)
 
 
