@@ -152,6 +152,16 @@ class CausalSelfAttention(nn.Module):
         return bias.masked_fill(distance < 0, -math.inf).to(q.dtype)
 
 
+def attention_scores(
+    q: Float[Tensor, "B H T K"], k: Float[Tensor, "B H T K"], bias: Float[Tensor, "H T T"] | None
+) -> Float[Tensor, "B H T T"]:
+    """Scores of what `heads` returns, -inf on later keys: their softmax is what attention gives to each key."""
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    if bias is not None:
+        return scores + bias
+    return scores.masked_fill(torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1), -math.inf)
+
+
 def t5_bucket(distance: Tensor) -> Tensor:
     """Number of the bucket of each distance to an earlier position; later ones fall into bucket 0."""
     distance = distance.clamp(min=0)

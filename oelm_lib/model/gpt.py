@@ -104,18 +104,28 @@ class GPT(nn.Module):
 
     def hidden(self, tokens: Int[Tensor, "B T"], past: list[list[Tensor]] | None = None) -> Float[Tensor, "B T D"]:
         """The normalised residual stream that the head reads; `past` is as in next_logits."""
-        first = past[0][0].shape[2] if past and past[0] else 0
-        if first + tokens.shape[1] > self.cfg.max_seq_len:
-            raise ValueError(
-                f"{first + tokens.shape[1]} tokens exceed max_seq_len = {self.cfg.max_seq_len}; cut the input"
-            )
-        x = self.token_embedding(tokens)
-        if self.cfg.position == "learned":
-            x = x + self.position_embedding.weight[first : first + tokens.shape[1]]
-        x = dropout(x, self.cfg.dropout, self.training)
+        x = self._embedded(tokens, past[0][0].shape[2] if past and past[0] else 0)
         for layer, block in enumerate(self.blocks):
             x = block(x, past[layer] if past else None)
         return self.ln_out(x)
+
+    def attention_inputs(self, tokens: Int[Tensor, "B T"]) -> list[Float[Tensor, "B T D"]]:
+        """What each block's attention reads."""
+        x, inputs = self._embedded(tokens), []
+        for block in self.blocks:
+            inputs.append(block.ln1(x))
+            x = block(x)
+        return inputs
+
+    def _embedded(self, tokens: Int[Tensor, "B T"], first: int = 0) -> Float[Tensor, "B T D"]:
+        """The residual stream before the blocks, of tokens at the positions from `first` on."""
+        end = first + tokens.shape[1]
+        if end > self.cfg.max_seq_len:
+            raise ValueError(f"{end} tokens exceed max_seq_len = {self.cfg.max_seq_len}; cut the input")
+        x = self.token_embedding(tokens)
+        if self.cfg.position == "learned":
+            x = x + self.position_embedding.weight[first:end]
+        return dropout(x, self.cfg.dropout, self.training)
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:

@@ -44,7 +44,7 @@ class AppendFile:
 
 
 class Recorder:
-    """Writes the rows of a run to metrics.jsonl and its lines to training.log.
+    """Writes the rows of a run to metrics.jsonl and samples.jsonl, and its lines to training.log.
 
     Args:
         path: Run folder.
@@ -53,7 +53,8 @@ class Recorder:
 
     def __init__(self, path: Path, offsets: dict[str, int]):
         self._files = {
-            name: AppendFile(path / name, offsets.get(name, 0)) for name in ("metrics.jsonl", "training.log")
+            name: AppendFile(path / name, offsets.get(name, 0))
+            for name in ("metrics.jsonl", "training.log", "samples.jsonl")
         }
 
     def train(self, step: int, loss: float, **fields: Any) -> None:
@@ -72,6 +73,11 @@ class Recorder:
             f"[Step {step}] Validation - Loss: {loss:.4f}, PPL: {perplexity(loss):.2f}{best}"
         )
 
+    def sample(self, step: int, prompt: str, text: str) -> None:
+        """Append a row to samples.jsonl and a line."""
+        self._files["samples.jsonl"].write(json.dumps({"step": step, "prompt": prompt, "text": text}))
+        self.note(f"[Step {step}] Sample - {json.dumps(prompt + text, ensure_ascii=False)}")
+
     def note(self, text: str) -> None:
         """Append a line to training.log."""
         self._files["training.log"].write(text)
@@ -86,7 +92,7 @@ class Recorder:
         return f"{' and '.join(short)}: shorter than at the checkpoint, the lines are lost" if short else None
 
     def close(self) -> None:
-        """Close both files."""
+        """Close the files."""
         for file in self._files.values():
             file.close()
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from oelm_lib.data.batches import IGNORED, EvalWindows
+from oelm_lib.model.attention import attention_scores
 from oelm_lib.model.gpt import GPT
 
 BATCH_TOKENS = 8192
@@ -24,6 +25,20 @@ def token_losses(model: GPT, windows: EvalWindows, numbers: np.ndarray) -> np.nd
         losses.append(model.token_losses(tokens, targets)[targets != IGNORED])
     model.train(was_training)
     return torch.cat(losses).cpu().numpy()
+
+
+@torch.no_grad()
+def logit_std(model: GPT, tokens: torch.Tensor) -> list[float]:
+    """Standard deviation of each layer's attention scores over queries and their keys, the mean of its heads."""
+    was_training = model.training
+    model.eval()
+    found = []
+    for block, x in zip(model.blocks, model.attention_inputs(tokens), strict=True):
+        q, k, _, bias = block.attention.heads(x)
+        scores = attention_scores(q, k, bias)  # (B, H, T, T)
+        found.append(torch.stack([head[head.isfinite()].std() for head in scores.transpose(0, 1)]).mean().item())
+    model.train(was_training)
+    return found
 
 
 def mean_loss(losses: np.ndarray) -> float:

@@ -16,7 +16,7 @@ from oelm_lib.runs.summary import Summary
 from oelm_lib.runs.timing import timing_stats
 from oelm_lib.training import checkpoint
 from oelm_lib.training.distributed import agree
-from oelm_lib.training.evaluation import BATCH_TOKENS, document_losses, mean_loss, token_losses
+from oelm_lib.training.evaluation import BATCH_TOKENS, document_losses, logit_std, mean_loss, token_losses
 from oelm_lib.training.optim import gradients, learning_rates, update
 from oelm_lib.training.session import Session
 from oelm_lib.training.state import state_of
@@ -114,6 +114,7 @@ def _evaluate(session: Session) -> None:
     before, started = session.budget.spent["evaluation"], session.budget.seconds
     with session.budget("evaluation"):
         loss = mean_loss(token_losses(session.model, session.windows, session.subset))
+        spread = logit_std(session.model, session.windows.batch(session.subset[:1])[0])
     new_best = session.best is None or loss < session.best["loss"]
     session.evals.append([step, loss])
     session.recorder.evaluation(
@@ -124,7 +125,10 @@ def _evaluate(session: Session) -> None:
         eval_tokens=len(session.subset) * session.windows.length,
         eval_seconds=session.budget.spent["evaluation"] - before,
         seconds=session.budget.seconds,
+        logit_std=spread,
     )
+    if sample := session.sampler():
+        session.recorder.sample(step, *sample)
     if new_best:
         session.best = {"step": step, "loss": loss}
         _save(session, "best.pt")

@@ -27,6 +27,7 @@ from oelm_lib.training.evaluation import frozen_digest
 from oelm_lib.training.guard import Guard
 from oelm_lib.training.optim import make_optimizer
 from oelm_lib.training.precision import device_name, keep_freed_memory, resolve_device, resolve_precision
+from oelm_lib.training.sampling import Sampler
 from oelm_lib.training.state import restore
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -109,6 +110,7 @@ class Session:
                 run.write_config(self.resolved(), self.parameters)
             self.guard = Guard(run, self.batches, self.precision, self.step)
             self.saver = checkpoint.Saver(in_background=self.device.type == "cuda")
+            self.sampler = Sampler(self)
             self.recorder = Recorder(run.path, restored["offsets"] if restored else {})
             read_metrics(run)  # a broken row is told now, not at the end
             self.warnings += [text for text in (lost, self.recorder.lost()) if text]
