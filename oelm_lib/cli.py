@@ -206,6 +206,38 @@ def replay(name: str) -> None:
 
 
 @main.command()
+@click.argument("name", metavar="RUN")
+@click.option("--prompt", default="Once upon a time", help="Text to go on from (default 'Once upon a time').")
+@click.option("--tokens", default=200, type=click.IntRange(1), help="Most tokens to draw (default 200).")
+@click.option("--samples", default=1, type=click.IntRange(1), help="Texts, drawn together (default 1).")
+@click.option("--temperature", default=1.0, type=click.FloatRange(0), help="0 takes the likeliest token (default 1).")
+@click.option("--top-k", type=click.IntRange(1), help="Draw from the k likeliest tokens.")
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw from the likeliest with this share.")
+@click.option("--seed", default=0, help="Of the draw (default 0).")
+@click.option("--checkpoint", default="latest", help="latest (default), best or latest.prev.")
+def generate(name: str, prompt: str, tokens: int, samples: int, seed: int, checkpoint: str, **how: Any) -> None:
+    """Let the model of RUN go on from a prompt, until end-of-text or a full context; RUN is as for `oelm logs`."""
+    from oelm_lib.training.trained import open_trained
+
+    for text in open_trained(name, checkpoint).continued(prompt, tokens, samples, seed, **how):
+        click.echo(prompt + text)
+
+
+@main.command()
+@click.argument("name", metavar="RUN")
+@click.option("--format", "form", default="safetensors", type=click.Choice(["safetensors", "huggingface"]))
+@click.option("--output", type=Path, help="Folder to make (default: one in the run folder).")
+@click.option("--checkpoint", default="latest", help="latest (default), best or latest.prev.")
+def export(name: str, form: str, output: Path | None, checkpoint: str) -> None:
+    """Write the weights of RUN for other tools: safetensors, or a GPT-2 that `transformers` loads."""
+    from oelm_lib.training.export import export as write
+    from oelm_lib.training.trained import open_trained
+
+    trained = open_trained(name, checkpoint)
+    click.echo(write(trained, form, output or trained.path / form))
+
+
+@main.command()
 @click.argument("exp", required=False, metavar="[ID]")
 def doctor(exp: str | None) -> None:
     """Check this machine before a long run; with an experiment also its data, disk and, by 20 steps, its time."""

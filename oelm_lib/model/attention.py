@@ -120,13 +120,30 @@ class CausalSelfAttention(nn.Module):
             k = torch.cat([_earlier(shifted, 1), kept], dim=-1)
         if cfg.qk_norm:
             q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
-        if cfg.qk_gain:
-            q, k = (x * gain.view(self.num_heads, 1, -1) for x, gain in ((q, self.q_gain), (k, self.k_gain)))
-        if cfg.head_temperature:
-            q = q * self.head_temperature.view(-1, 1, 1)
+        q, k = self._scaled(q, k)
         if cfg.position == "rope":
             q, k = _rotate(q, first), _rotate(k)
         return q.to(v.dtype), k.to(v.dtype), v, self._bias(q, first)
+
+    def as_linear(self) -> list[tuple[Float[Tensor, "D D"], Float[Tensor, " D"]]]:
+        """Weight and bias of the queries and of the keys with all that is linear at one position folded in.
+
+        That is all but key_conv, key_shift, qk_norm and rotation.
+        """
+        unit = torch.eye(self.cfg.d_model, device=self.v_proj.weight.device)
+        x = torch.cat([torch.zeros_like(unit[:1]), unit])[None]  # (1, 1 + D, D)
+        q, k = self._project(x, "q"), self._project(x, "k")
+        if self.cfg.qk_core:
+            q = q @ self.qk_core
+        rows = [side.transpose(1, 2).flatten(2)[0] for side in self._scaled(q, k)]
+        return [((side[1:] - side[0]).T, side[0]) for side in rows]
+
+    def _scaled(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        if self.cfg.qk_gain:
+            q, k = (x * gain.view(self.num_heads, 1, -1) for x, gain in ((q, self.q_gain), (k, self.k_gain)))
+        if self.cfg.head_temperature:
+            q = q * self.head_temperature.view(-1, 1, 1)
+        return q, k
 
     def _project(self, x: Float[Tensor, "B T D"], side: str) -> Float[Tensor, "B H T K"]:
         heads = self._heads(getattr(self, f"{side}_proj")(x))

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 SHARE = 0.002
 """Of the session's wall time, at most, for samples."""
-PROMPT_TOKENS, SAMPLE_TOKENS = 8, 64
+PROMPT_TOKENS, TRIAL_TOKENS, SAMPLE_TOKENS = 8, 8, 64
 
 
 class Sampler:
     """Continues the first tokens of the validation split; each step's generator has a name, so none is saved.
 
-    The first call draws one token, to know what one costs; later ones draw nothing while a sample is too dear.
+    The first call draws a few tokens, to know what one costs; later ones draw nothing while a sample is too dear.
     """
 
     def __init__(self, session: "Session"):
@@ -34,11 +34,11 @@ class Sampler:
         start, session, sample = time.perf_counter(), self._session, None
         if self._spent + SAMPLE_TOKENS * self._token_seconds > SHARE * (start - self._started):
             return None
-        count = SAMPLE_TOKENS if self._token_seconds else 1
+        count = SAMPLE_TOKENS if self._token_seconds else TRIAL_TOKENS
         generator = named_generator(session.run.seed, f"sampling at step {session.step}")
         drawn = generate(session.model, self._prompt.to(session.device), count, generator)
         self._token_seconds = (time.perf_counter() - start) / drawn.shape[1]
-        if count > 1:
+        if count == SAMPLE_TOKENS:
             self._tokenizer = self._tokenizer or load_tokenizer(self._corpus)
             sample = tuple(self._tokenizer.decode(tokens[0].tolist()) for tokens in (self._prompt, drawn))
         self._spent += time.perf_counter() - start

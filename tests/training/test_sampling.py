@@ -40,7 +40,7 @@ def test_evaluations_record_the_spread_of_the_logits_by_layer(tiny_run, exp, lea
     run = tiny_run(exp, train__max_steps=1, train__eval_interval=1)
     training.train(run.config, run)
     rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
-    spread = [row for row in rows if row["event"] == "eval"][0]["logit_std"]
+    spread = next(row for row in rows if row["event"] == "eval")["logit_std"]
     assert len(spread) == run.config.model.num_layers
     assert all(least < value < most for value in spread), spread
     assert "logit_std" not in read_metrics(run)
