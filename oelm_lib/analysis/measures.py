@@ -54,6 +54,13 @@ def induction_score(maps: Float[np.ndarray, "*n T T"], period: int) -> Float[np.
     return np.diagonal(maps, 1 - period, -2, -1)[..., 2:].mean(-1)
 
 
+def copying_mass(maps: Float[np.ndarray, "N *n T T"], tokens: Int[np.ndarray, "N L"]) -> Float[np.ndarray, "*n"]:
+    """Share given to keys that hold the next token, mean over queries i < L - 1 whose next token stood earlier."""
+    holds = np.tril(tokens[:, 1:, None] == tokens[:, None, :-1])  # (N, T, T): key j holds what follows query i
+    found = np.einsum("n...ij,nij->...ni", maps, holds)
+    return found[..., holds.any(-1)].mean(-1)
+
+
 def in_context_score(losses: Float[np.ndarray, "N T"]) -> float:
     """Loss at token 500 minus loss at token 50 of 512, scaled to T (Olsson et al. 2022); less is better."""
     length = losses.shape[1]

@@ -21,7 +21,7 @@ CHECKPOINTS = ("latest", "best", "latest.prev")
 """Last weights, by which arms are compared; those with the least loss on the subset; those saved before the last."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one is itself alone, so that what is computed of it can be kept
 class Trained:
     """The model of one checkpoint, on the CPU and in evaluation mode, with what it read.
 
@@ -64,15 +64,15 @@ class Trained:
         return [self.tokenizer.decode(row[: row.index(eot)] if eot in row else row) for row in drawn]
 
 
-def open_trained(name: str | Path, which: str = CHECKPOINTS[0]) -> Trained:
-    """Load a run's checkpoint; `name` is as for runs.logs.find_run.
+def open_trained(name: str | Path, which: str = CHECKPOINTS[0], outputs: str | Path = "") -> Trained:
+    """Load a run's checkpoint; `name` and `outputs` are as for runs.logs.find_run.
 
     Raises:
         UserError: No such run or checkpoint, a damaged one, one of another architecture, or another corpus now.
     """
     if which not in CHECKPOINTS:
         raise UserError(f"checkpoint {which!r} is unknown; allowed: {', '.join(CHECKPOINTS)}")
-    path = find_run(str(name))
+    path = find_run(str(name), outputs)
     plain = read_config(path)
     cfg = restore_experiment(plain["experiment"], plain["overrides"], f"{path}/config.yaml")
     others = [

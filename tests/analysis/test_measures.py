@@ -54,6 +54,14 @@ def test_repeated_tokens_stand_twice_after_the_first():
     assert set(tokens[:, 1:].flat) <= set(range(3, 9))
 
 
+def test_copying_mass_is_what_keys_get_that_hold_the_next_token():
+    tokens = np.array([[5, 6, 7, 5, 6, 9]])  # the next token stood earlier for queries 2 and 3
+    maps = np.zeros((1, 2, 5, 5))
+    maps[0, 0, 2, 0] = maps[0, 0, 3, 1] = 1.0
+    maps[0, 1, 2, 0], maps[0, 1, 3, 3] = 0.5, 1.0
+    assert measures.copying_mass(maps, tokens) == pytest.approx([1.0, 0.25])
+
+
 def test_in_context_score_is_the_late_loss_minus_the_early_one():
     losses = np.tile(np.linspace(4.0, 0.0, 512), (3, 1))
     assert measures.in_context_score(losses) == pytest.approx(-450 * 4 / 511)

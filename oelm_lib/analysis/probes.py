@@ -1,0 +1,232 @@
+"""Probes of trained models: attention recomputed from what SDPA gets, losses by slice, weights against their start."""
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from oelm_lib.analysis import measures
+from oelm_lib.analysis.arms import arm_name
+from oelm_lib.data.batches import IGNORED, EvalWindows
+from oelm_lib.errors import UserError
+from oelm_lib.model.attention import attention_scores
+from oelm_lib.model.gpt import GPT
+from oelm_lib.runs.reading import find_runs
+from oelm_lib.training.trained import Trained, open_trained
+
+MAP_TOKENS, LOSS_TOKENS = 2048, 32768
+"""Tokens of the validation split (evenly spread windows) over which attention and losses are averaged."""
+ROLES = {"previous_token": "previous token", "duplicate_token": "duplicate token", "induction": "induction"}
+MEANS = "copying_in_text logit_std entropy concentration first_token local effective_rank q_orthogonality_error".split()
+"""Columns of head_table whose means over the heads stand in the probe table."""
+STRONG = 0.3
+"""A head with a larger share of its attention in a role has that role."""
+SEED = 0
+"""Of the random sequences that heads are scored on: the same for all arms."""
+
+
+def open_arms(runs: str, which: str = "latest", outputs: str | Path = "") -> list[Trained]:
+    """Open the runs named by ids, ID/seed<k> or globs of ids, parted by spaces; the first is what others are held to.
+
+    Raises:
+        UserError: Nothing is called so, or it has no such checkpoint.
+    """
+    found: list[Path | str] = []
+    for name in runs.split():
+        is_glob = any(sign in name for sign in "*?[")
+        found += [path for path in find_runs(outputs or None, name)] if is_glob else [name]
+    arms = [open_trained(name, which, outputs) for name in dict.fromkeys(found)]
+    if not arms:
+        raise UserError(f"runs = {runs!r}: no run is called so; train some (make demo), see oelm status")
+    return arms
+
+
+def label(arm: Trained) -> str:
+    """Arm and run, for headings."""
+    name = arm_name(arm.experiment.to_dict(), arm.experiment.science_overrides)
+    return f"{name} ({arm.experiment.id}, seed {arm.seed})"
+
+
+@torch.no_grad()
+def layer_scores(model: GPT, tokens: Tensor) -> list[Tensor]:
+    """Scores (B, H, T, T) of each layer, -inf on later keys, for tokens (B, T)."""
+    pairs = zip(model.blocks, model.attention_inputs(tokens), strict=True)
+    parts = [block.attention.heads(x) for block, x in pairs]
+    return [attention_scores(q, k, bias) for q, k, _, bias in parts]
+
+
+def attention_maps(model: GPT, tokens: Tensor) -> np.ndarray:
+    """What each query gives to each key, (L, B, H, T, T)."""
+    return np.stack([scores.softmax(-1).numpy() for scores in layer_scores(model, tokens)])
+
+
+@functools.cache
+def head_table(arm: Trained) -> pd.DataFrame:
+    """One row a head: its roles on repeated random tokens, its attention on validation windows, its spectrum.
+
+    `copying_in_text` is the share that goes to keys which hold the next token, where it stood earlier.
+
+    Random tokens are drawn from those of the validation split, so that no token is one the model never saw.
+    """
+    model, cfg = arm.model, arm.experiment.model
+    repeated, period = _repeated(arm)
+    copies = attention_maps(model, repeated).mean(1)  # (L, H, T, T)
+    spectra, weights = spectrum(arm), _qk_weights(arm)
+    rows = []
+    tokens, targets = _windows(arm, MAP_TOKENS)
+    text = torch.cat([tokens, targets[:, -1:]], 1).numpy()
+    for layer, scores in enumerate(layer_scores(model, tokens)):
+        maps = scores.softmax(-1).numpy()  # (B, H, T, T)
+        copying = measures.copying_mass(maps, text)
+        kept = scores.isfinite()
+        for head in range(cfg.num_heads):
+            mine, copied = maps[:, head], copies[layer, head]
+            row = {
+                "layer": layer,
+                "head": head,
+                "previous_token": measures.previous_token_score(copied),
+                "duplicate_token": measures.duplicate_token_score(copied, period),
+                "induction": measures.induction_score(copied, period),
+                "previous_in_text": measures.previous_token_score(mine).mean(),
+                "copying_in_text": copying[head],
+                "entropy": measures.normalised_entropy(mine).mean(),
+                "concentration": measures.concentration(mine).mean(),
+                "first_token": measures.first_token_mass(mine).mean(),
+                "local": measures.local_mass(mine).mean(),
+                "logit_std": scores[:, head][kept[:, head]].std().item(),
+                "effective_rank": measures.effective_rank(spectra[layer, head]),
+            }
+            errors = [measures.orthogonality_error(weight)[head] for weight in weights[layer][:2]]
+            rows.append(row | dict(zip(("q_orthogonality_error", "k_orthogonality_error"), errors, strict=True)))
+    return pd.DataFrame(rows)
+
+
+def roles(arms: Sequence[Trained]) -> pd.DataFrame:
+    """The heads with a role in each arm, or the head that comes nearest to it."""
+    rows = []
+    for arm, heads in ((arm, head_table(arm)) for arm in arms):
+        for role, words in ROLES.items():
+            strong = heads[heads[role] > STRONG].sort_values(role, ascending=False)
+            best = heads.loc[heads[role].idxmax()]
+            named = [f"{h.layer}.{h.head} ({getattr(h, role):.2f})" for h in strong.itertuples()]
+            nearest = f"{best['layer']:.0f}.{best['head']:.0f} ({best[role]:.2f})"
+            row = {"arm": label(arm), "role": words, "heads": len(named), "layer.head": ", ".join(named)}
+            rows.append(row | {"strongest": nearest, "mean_score": heads[role].mean()})
+    return pd.DataFrame(rows)
+
+
+def spectrum(arm: Trained) -> np.ndarray:
+    """Singular values (L, H, K) of each head's Q/K form with the LayerNorm gain, largest first."""
+    return np.stack([measures.qk_spectrum(query, key, gain) for query, key, gain in _qk_weights(arm)])
+
+
+@functools.cache
+def window_losses(arm: Trained) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens (N, T + 1) of validation windows, and the nats (N, T) of all but the first of each."""
+    tokens, targets = _windows(arm, LOSS_TOKENS)
+    with torch.no_grad():
+        parts = zip(tokens.split(64), targets.split(64), strict=True)
+        losses = torch.cat([arm.model.token_losses(*part) for part in parts])
+    return torch.cat([tokens, targets[:, -1:]], 1).numpy(), losses.numpy()
+
+
+def slices(arms: Sequence[Trained]) -> pd.DataFrame:
+    """Loss of each arm on tokens that could be copied from their window and on the others; shares of its gap.
+
+    `gap` is in nats to the first arm; `gap_share` is the part of the whole gap that lies on these tokens.
+    """
+    base, rows = window_losses(arms[0]), []
+    chosen = {
+        "all": np.ones(base[1].shape, bool),
+        "end an earlier bigram": (bigram := measures.repeats(base[0], 2)),
+        "do not": ~bigram,
+        "stood earlier": (token := measures.repeats(base[0], 1)),
+        "are new in the window": ~token,
+    }
+    for arm in arms:
+        tokens, losses = window_losses(arm)
+        if not np.array_equal(tokens, base[0]):
+            raise UserError(
+                f"{arm.name}: reads other windows than {arms[0].name}; compare runs of one corpus and length"
+            )
+        excess = losses - base[1]
+        for words, mask in chosen.items():
+            row = {"arm": label(arm), "tokens_that": words, "token_share": mask.mean(), "loss": losses[mask].mean()}
+            share = excess[mask].sum() / excess.sum() if arm is not arms[0] else np.nan
+            rows.append(row | {"gap_nats": excess[mask].mean(), "gap_share": share})
+    return pd.DataFrame(rows)
+
+
+def summary(arms: Sequence[Trained]) -> pd.DataFrame:
+    """The probe table: one row an arm."""
+    rows = []
+    for arm in arms:
+        heads, (_, losses) = head_table(arm), window_losses(arm)
+        repeated, period = _repeated(arm)
+        with torch.no_grad():
+            copies = arm.model.token_losses(repeated[:, :-1], repeated[:, 1:]).numpy()
+        row = {"arm": label(arm), "step": arm.step, "loss": losses.mean()}
+        row |= {"in_context": measures.in_context_score(losses)}
+        row |= {"copy_gain": copies[:, 1:period].mean() - copies[:, period + 1 :].mean()}
+        row |= {key: heads[key].mean() for key in MEANS}
+        rows.append(row | {f"best_{role}": heads[role].max() for role in ROLES})
+    return pd.DataFrame(rows)
+
+
+def drifts(arm: Trained) -> pd.DataFrame:
+    """How far each weight went from its start, relative to it; the start is made again from the seed."""
+    start = dict(GPT(arm.experiment.model, arm.seed).named_parameters())
+    moved = {name: (now.detach().numpy(), start[name].detach().numpy()) for name, now in arm.model.named_parameters()}
+    return pd.DataFrame([{"weight": name, "drift": measures.drift(*pair)} for name, pair in moved.items()])
+
+
+def logit_spread(arm: Trained) -> pd.DataFrame:
+    """The logits' standard deviation over training: step, layer, logit_std; from the evaluations' rows."""
+    lines = (arm.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [row for row in map(json.loads, lines) if row.get("logit_std")]
+    points = [(row["step"], layer, std) for row in rows for layer, std in enumerate(row["logit_std"])]
+    return pd.DataFrame(points, columns=["step", "layer", "logit_std"])
+
+
+def next_tokens(arm: Trained, prompt: str, count: int = 10) -> pd.DataFrame:
+    """The likeliest tokens after a prompt, with their probabilities."""
+    with torch.no_grad():
+        share = arm.model(arm.encode(prompt))[0][0, -1].softmax(-1)
+    values, ids = share.topk(min(count, len(share)))
+    words = [arm.tokenizer.decode([number]) for number in ids.tolist()]
+    return pd.DataFrame({"token": words, "probability": values.numpy()})
+
+
+def _windows(arm: Trained, tokens: int) -> tuple[Tensor, Tensor]:
+    """Whole windows of the validation split, evenly spread: tokens and targets (N, T)."""
+    windows = EvalWindows(arm.corpus.tokens("val"), arm.experiment.model.max_seq_len, torch.device("cpu"))
+    found, targets = windows.batch(windows.subset(tokens))
+    whole = (targets != IGNORED).all(1)
+    return found[whole], targets[whole]
+
+
+def _repeated(arm: Trained, count: int = 32) -> tuple[Tensor, int]:
+    """measures.repeated_tokens for this arm, and their period."""
+    period = (arm.experiment.model.max_seq_len - 1) // 2
+    seen, eot = np.unique(arm.corpus.tokens("val")), arm.corpus.eot
+    first, ids = (seen[0], seen[1:]) if eot is None else (eot, seen[seen != eot])
+    tokens = measures.repeated_tokens(np.random.default_rng(SEED), ids.astype(np.int64), int(first), period, count)
+    return torch.from_numpy(tokens), period
+
+
+def _qk_weights(arm: Trained) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Of each layer: W_q and W_k (H, K, D) with all that is linear folded in, and the LayerNorm's gain (D)."""
+    found: list[Any] = []
+    with torch.no_grad():
+        for block in arm.model.blocks:
+            heads = [
+                (weight.unflatten(0, (block.attention.num_heads, -1))) for weight, _ in block.attention.as_linear()
+            ]
+            found.append((*(weight.numpy() for weight in heads), block.ln1.weight.numpy()))
+    return found
