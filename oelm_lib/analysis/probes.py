@@ -1,5 +1,6 @@
 """Probes of trained models: attention recomputed from what SDPA gets, losses by slice, weights against their start."""
 
+import fnmatch
 import functools
 import json
 from collections.abc import Sequence
@@ -32,15 +33,20 @@ SEED = 0
 
 
 def open_arms(runs: str, which: str = "latest", outputs: str | Path = "") -> list[Trained]:
-    """Open the runs named by ids, ID/seed<k> or globs of ids, parted by spaces; the first is what others are held to.
+    """Open the runs that are named, parted by spaces; the first is what others are held to.
+
+    Args:
+        runs: Names as for runs.logs.find_run, and globs of <ID>/seed<k> (no rehearsals) or <folder>/seed<k>.
 
     Raises:
         UserError: Nothing is called so, or it has no such checkpoint.
     """
+    paths = {f"{path.parent.name}/{path.name}": path for path in find_runs(outputs or None)}
+    short = {name.split("_")[0] + "/" + path.name: path for name, path in paths.items() if "+" not in name}
     found: list[Path | str] = []
     for name in runs.split():
-        is_glob = any(sign in name for sign in "*?[")
-        found += [path for path in find_runs(outputs or None, name)] if is_glob else [name]
+        matched = [path for key, path in (short | paths).items() if fnmatch.fnmatch(key, name)]
+        found += matched if any(sign in name for sign in "*?[") else [name]
     arms = [open_trained(name, which, outputs) for name in dict.fromkeys(found)]
     if not arms:
         raise UserError(f"runs = {runs!r}: no run is called so; train some (make demo), see oelm status")
@@ -108,16 +114,16 @@ def head_table(arm: Trained) -> pd.DataFrame:
 
 
 def roles(arms: Sequence[Trained]) -> pd.DataFrame:
-    """The heads with a role in each arm, or the head that comes nearest to it."""
+    """One row an arm: the heads with each role as layer.head (score), or the one that comes nearest to it."""
     rows = []
-    for arm, heads in ((arm, head_table(arm)) for arm in arms):
+    for arm in arms:
+        row, heads = {"arm": label(arm)}, head_table(arm)
         for role, words in ROLES.items():
-            strong = heads[heads[role] > STRONG].sort_values(role, ascending=False)
-            best = heads.loc[heads[role].idxmax()]
-            named = [f"{h.layer}.{h.head} ({getattr(h, role):.2f})" for h in strong.itertuples()]
-            nearest = f"{best['layer']:.0f}.{best['head']:.0f} ({best[role]:.2f})"
-            row = {"arm": label(arm), "role": words, "heads": len(named), "layer.head": ", ".join(named)}
-            rows.append(row | {"strongest": nearest, "mean_score": heads[role].mean()})
+            ranked = heads.sort_values(role, ascending=False)
+            named = [f"{h.layer}.{h.head} ({getattr(h, role):.2f})" for h in ranked.itertuples()]
+            count = int((heads[role] > STRONG).sum())
+            row[words] = ", ".join(named[:count]) if count else f"none; nearest {named[0]}"
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

@@ -60,10 +60,11 @@ def arms(tiny_run, monkeypatch):
     from oelm_lib.analysis import probes
 
     for exp in ("DEMO-01", "DEMO-02", "DEMO-04"):
-        run = tiny_run(exp, train__max_steps=12)
+        run = tiny_run(exp, seed=42, train__max_steps=12)
         training.train(run.config, run)
+        run.path.parent.rename(run.path.parents[1] / f"{exp}_{run.config.slug}")
     monkeypatch.setenv("OELM_OUTPUTS", str(run.path.parents[1]))
-    return probes.open_arms("DEMO-*")
+    return probes.open_arms("DEMO-*/seed42")
 
 
 def test_the_probe_tables_of_arms(arms):
@@ -77,9 +78,10 @@ def test_the_probe_tables_of_arms(arms):
     assert heads["effective_rank"].between(1, cfg.d_head).all()
     table = probes.summary(arms)
     assert list(table["arm"]) == [probes.label(arm) for arm in arms]
-    assert table["arm"][1] == "OELM-Freeze (DEMO-02, seed 1)"
+    assert table["arm"][1] == "OELM-Freeze (DEMO-02, seed 42)"
     assert table.notna().all(axis=None)
-    assert set(probes.roles(arms)["role"]) == {"previous token", "duplicate token", "induction"}
+    assert list(probes.roles(arms)) == ["arm", "previous token", "duplicate token", "induction"]
+    assert probes.roles(arms)["induction"].str.startswith("none; nearest ").all()
     assert set(probes.logit_spread(arms[0])["step"]) == {6, 12}
     assert probes.logit_spread(arms[0]).groupby("step")["layer"].nunique().eq(cfg.num_layers).all()
 

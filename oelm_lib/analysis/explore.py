@@ -1,0 +1,330 @@
+"""Figures, tables and live choices of explore.ipynb; arms are those of probes.open_arms."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import ipywidgets
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from oelm_lib.analysis import cards
+from oelm_lib.analysis import figure as base
+from oelm_lib.analysis.arms import arm_colours
+from oelm_lib.errors import UserError
+from oelm_lib.runs.reading import find_runs
+
+SCALE = [[0, "rgba(27,127,196,0.04)"], [0.1, "rgba(27,127,196,0.35)"], [0.4, "rgba(27,127,196,0.8)"], [1, "#08406f"]]
+"""Steep at first: what is spread over thirty keys is still seen."""
+SHOWN_TOKENS = 32
+"""Tokens of the prompt that maps show."""
+ROLES = {"previous_token": "previous token (random tokens, twice)", "induction": "induction (random tokens, twice)"}
+ROLES |= {
+    "duplicate_token": "duplicate token (random tokens, twice)",
+    "copying_in_text": "keys that hold the next token (text)",
+}
+CHECKPOINTS = ("latest", "best", "latest.prev")
+
+
+def summary(arms: Sequence[Any]) -> pd.DataFrame:
+    """The probe table with an arm in each column."""
+    from oelm_lib.analysis import probes
+
+    table = probes.summary(arms).set_index("arm").T
+    table = table.apply(lambda row: row.map("{:,.0f}".format if row.name == "step" else "{:.4f}".format), axis=1)
+    return table.rename_axis(columns=None, index="measure").reset_index().replace({"measure": {"_": " "}}, regex=True)
+
+
+def slices(arms: Sequence[Any]) -> pd.DataFrame:
+    """Where the gap to the first arm lies: a row a slice, a column an arm."""
+    from oelm_lib.analysis import probes
+
+    table = probes.slices(arms)
+    table["words"] = [
+        f"{row.loss:.3f}"
+        + (f" ({row.gap_nats:+.3f}, {row.gap_share:.0%} of the gap)" if row.gap_share == row.gap_share else "")
+        for row in table.itertuples()
+    ]
+    wide = table.pivot_table("words", ["tokens_that", "token_share"], "arm", aggfunc="first", sort=False)
+    return wide[[_label(arm) for arm in arms]].rename_axis(columns=None).reset_index()
+
+
+def attention_grid(arms: Sequence[Any], prompt: str) -> base.Figure:
+    """Draw the maps of all layers and heads, a panel an arm; the mouse shows query, key and share."""
+    found = [_maps(arm, prompt) for arm in arms]
+    tallest = max(len(maps) for _, maps in found)
+    notes = ["one square a layer and head; down: queries, across: keys; the mouse names them"]
+    figure = base.new_figure("Attention", notes, [_label(arm) for arm in arms], height=60 + 150 * tallest)
+    for row, (words, maps) in enumerate(found, 1):
+        names = [[f"layer {layer}, head {head}" for head in range(len(maps[0]))] for layer in range(len(maps))]
+        _tiles(figure, row, words, maps, names)
+        middle, step = len(words) / 2, len(words) + 1
+        ticks = {"tickvals": [middle + step * n for n in range(len(maps[0]))], "showgrid": False, "ticks": ""}
+        figure.update_xaxes(ticktext=[f"head {n}" for n in range(len(maps[0]))], **ticks, row=row, col=1)
+        ticks["tickvals"] = [middle + step * n for n in range(len(maps))]
+        figure.update_yaxes(ticktext=[f"layer {n}" for n in range(len(maps))], **ticks, row=row, col=1)
+    return figure.update_layout(showlegend=False)
+
+
+def attention_pair(arms: Sequence[Any], prompt: str, layer: int, head: int) -> base.Figure:
+    """Draw one head's map in two arms, side by side, with the tokens."""
+    found = [_maps(arm, prompt) for arm in arms[:2]]
+    names = [_label(arm) for arm in arms[:2]]
+    size = len(found[0][0])
+    if any(words != found[0][0] for words, _ in found):
+        raise UserError("the two runs cut the prompt into other tokens; choose runs with one tokenizer")
+    figure = base.new_figure(f"Layer {layer}, head {head}", ["left: " + "; right: ".join(names)], [""], height=480)
+    words, tiles = found[0][0], np.stack([maps[layer, head] for _, maps in found])[None]
+    _tiles(figure, 1, words, tiles, [names])
+    places, texts = np.arange(size), [escape(repr(word)[1:-1]) for word in words]
+    figure.update_yaxes(tickvals=places, ticktext=texts, showgrid=False, title_text="query", tickfont_size=10.5)
+    across = {"tickvals": [*places, *(places + size + 1)][: len(found) * (size + 1)], "ticktext": texts * len(found)}
+    figure.update_xaxes(**across, showgrid=False, title_text="key", tickangle=-90, tickfont_size=10.5)
+    return figure.update_layout(showlegend=False)
+
+
+def head_scores(arms: Sequence[Any]) -> base.Figure:
+    """Draw what share each head gives in each role; definitions in analysis.measures."""
+    from oelm_lib.analysis import probes
+
+    notes = [f"each mark is a head, layer by layer; a share above {probes.STRONG:g} (dashed) makes it one of that role"]
+    figure = base.new_figure("Roles of heads", notes, list(ROLES.values()), height=170)
+    colours = _colours(arms)
+    for nth, (arm, colour) in enumerate(zip(arms, colours, strict=True)):
+        heads = probes.head_table(arm)
+        names = [f"{layer}.{head}" for layer, head in zip(heads["layer"], heads["head"], strict=True)]
+        places = np.arange(len(names)) + 0.6 * ((nth + 0.5) / len(arms) - 0.5)
+        for row, role in enumerate(ROLES, 1):
+            look = {"mode": "markers", "marker": {"color": colour, "size": 9, "opacity": 0.85}, "showlegend": row == 1}
+            hover = {"text": names, "hovertemplate": f"{escape(_label(arm))}<br>%{{text}}: %{{y:.3f}}<extra></extra>"}
+            points = {"x": places.tolist(), "y": heads[role].round(4).tolist(), "name": _label(arm)} | hover
+            base.add(figure, row, go.Scatter(**points, **look))
+    figure.add_hline(y=probes.STRONG, line={"dash": "dash", "width": 1.2, "color": base.INK})
+    figure.update_yaxes(title_text="share", rangemode="tozero")
+    figure.update_xaxes(tickvals=list(range(len(names))), ticktext=names, showgrid=False, rangemode="normal")
+    list(figure.select_xaxes())[-1].title.text = "layer.head"
+    return figure
+
+
+def depth(arms: Sequence[Any]) -> base.Figure:
+    """Draw entropy and logits' spread over depth: lines are means over heads, dots heads."""
+    from oelm_lib.analysis import probes
+
+    panels = {"entropy": "normalised entropy (1: uniform)", "logit_std": "standard deviation of the logits"}
+    notes = ["validation windows; lines: means over heads; dots: heads"]
+    figure = base.new_figure("Over depth", notes, list(panels.values()), height=260)
+    for arm, colour in zip(arms, _colours(arms), strict=True):
+        heads = probes.head_table(arm)
+        means = heads.groupby("layer")[list(panels)].mean()
+        for row, key in enumerate(panels, 1):
+            group = {"legendgroup": _label(arm), "name": _label(arm)}
+            dots = {"x": heads["layer"].tolist(), "y": heads[key].round(4).tolist(), "showlegend": False}
+            dots |= {"mode": "markers", "marker": {"color": colour, "size": 5, "opacity": 0.5}}
+            line = {"x": means.index.tolist(), "y": means[key].round(4).tolist(), "mode": "lines"}
+            line |= {"line": {"color": colour, "width": 2.2}, "showlegend": row == 1}
+            base.add(figure, row, go.Scatter(**dots, **group))
+            base.add(figure, row, go.Scatter(**line, **group))
+    figure.update_xaxes(dtick=1, range=[-0.2, len(means) - 0.8]).update_yaxes(rangemode="tozero")
+    list(figure.select_xaxes())[-1].title.text = "layer"
+    return figure
+
+
+def spectra(arms: Sequence[Any]) -> base.Figure:
+    """Draw the singular values of each head's Q/K form, a panel a layer."""
+    from oelm_lib.analysis import probes
+
+    found = [probes.spectrum(arm) for arm in arms]
+    panels = [f"layer {layer}" for layer in range(max(map(len, found)))]
+    notes = ["diag(g) W_q^T W_k diag(g), g the LayerNorm's gain; lines: means over heads; thin: heads"]
+    figure = base.new_figure("Spectra of the Q/K forms", notes, panels, height=200)
+    for arm, values, colour in zip(arms, found, _colours(arms), strict=True):
+        for row, layer in enumerate(values, 1):
+            for line, look in [*((head, {"width": 0.8}) for head in layer), (layer.mean(0), {"width": 2.4})]:
+                mean = look["width"] > 1
+                more = {"showlegend": mean and row == 1, "opacity": 1 if mean else 0.4, "name": _label(arm)}
+                more |= {"hoverinfo": "all" if mean else "skip", "mode": "lines", "line": look | {"color": colour}}
+                points = {"x": list(range(1, len(line) + 1)), "y": line.round(4).tolist()}
+                base.add(figure, row, go.Scatter(**points, **more, legendgroup=_label(arm)))
+    figure.update_yaxes(rangemode="tozero")
+    list(figure.select_xaxes())[-1].title.text = "singular value, largest first"
+    return figure
+
+
+def loss_by_position(arms: Sequence[Any], bins: int = 16) -> base.Figure:
+    """Draw the loss over the position in the window, and the gap to the first arm, in `bins` parts of the window."""
+    from oelm_lib.analysis import probes
+
+    notes = [f"validation windows in {bins} parts; the lower panel: nats above {_label(arms[0])}"]
+    figure = base.new_figure("Loss by position", notes, ["loss", "gap to the first arm"], height=260)
+    curves = [
+        [(part.mean(), place.mean()) for part, place in _parts(probes.window_losses(arm)[1], bins)] for arm in arms
+    ]
+    for arm, curve, colour in zip(arms, curves, _colours(arms), strict=True):
+        y, x = np.array(curve).T
+        for row, values in ((1, y), (2, y - np.array(curves[0])[:, 0])):
+            points = {"x": x.round(1).tolist(), "y": values.round(4).tolist(), "name": _label(arm)}
+            look = {"mode": "lines+markers", "line": {"color": colour, "width": 2}, "marker_size": 5}
+            base.add(figure, row, go.Scatter(**points, **look, showlegend=row == 1, legendgroup=_label(arm)))
+    figure.update_yaxes(title_text="nats per token", rangemode="normal")
+    list(figure.select_xaxes())[-1].title.text = "position in the window"
+    return figure
+
+
+def logit_spread(arms: Sequence[Any]) -> base.Figure:
+    """Draw the logits' spread over training, a panel a layer, of runs that recorded it at their evaluations."""
+    from oelm_lib.analysis import probes
+
+    found = {arm: probes.logit_spread(arm) for arm in arms}
+    layers = sorted({layer for table in found.values() for layer in table["layer"]})
+    notes = ["one validation window at each evaluation; the mean of a layer's heads"]
+    figure = base.new_figure("Standard deviation of the logits", notes, [f"layer {n}" for n in layers], height=170)
+    for (arm, table), colour in zip(found.items(), _colours(arms), strict=True):
+        for layer, points in table.groupby("layer"):
+            values = {"x": points["step"].tolist(), "y": points["logit_std"].round(4).tolist(), "name": _label(arm)}
+            look = {"mode": "lines", "line": {"color": colour, "width": 2}, "showlegend": layer == layers[0]}
+            base.add(figure, layers.index(layer) + 1, go.Scatter(**values, **look, legendgroup=_label(arm)))
+    figure.update_yaxes(rangemode="tozero")
+    list(figure.select_xaxes())[-1].title.text = "step" if layers else ""
+    return figure
+
+
+def texts(arms: Sequence[Any], prompt: str, count: int = 60, seed: int = 0) -> pd.DataFrame:
+    """How each arm goes on from the prompt, drawn with the same seed."""
+    return pd.DataFrame(
+        [{"arm": _label(arm), "text": prompt + arm.continued(prompt, count, seed=seed)[0]} for arm in arms]
+    )
+
+
+def next_tokens(arms: Sequence[Any], prompt: str, count: int = 8) -> pd.DataFrame:
+    """The likeliest next tokens of each arm, side by side."""
+    from oelm_lib.analysis import probes
+
+    rows = [probes.next_tokens(arm, prompt, count) for arm in arms]
+    columns = {
+        _label(arm): [f"{word!r} {share:.3f}" for word, share in table.values]
+        for arm, table in zip(arms, rows, strict=True)
+    }
+    return pd.DataFrame({"rank": range(1, len(rows[0]) + 1)} | columns)
+
+
+class Explorer(ipywidgets.VBox):
+    """One head of two runs side by side, with their next tokens and texts, for a prompt that can be changed.
+
+    Args:
+        runs: As probes.open_arms takes them; the two to begin with are the first ones.
+        prompt: Text to begin with.
+    """
+
+    def __init__(self, runs: str, prompt: str, outputs: str = ""):
+        from oelm_lib.analysis import probes
+
+        self._open, self._outputs = probes.open_arms, outputs
+        names = [arm.name for arm in probes.open_arms(runs, outputs=outputs)]
+        others = [f"{path.parent.name}/{path.name}" for path in find_runs(outputs or None)]
+        options = list(dict.fromkeys([*names, *others]))
+        wide = {"layout": {"width": "30em"}}
+        self.left = ipywidgets.Dropdown(description="left", options=options, value=names[0], **wide)
+        self.right = ipywidgets.Dropdown(
+            description="right", options=options, value=names[min(1, len(names) - 1)], **wide
+        )
+        self.checkpoint = ipywidgets.Dropdown(description="checkpoint", options=CHECKPOINTS)
+        self.layer = ipywidgets.Dropdown(description="layer")
+        self.head = ipywidgets.Dropdown(description="head")
+        self.seed = ipywidgets.BoundedIntText(0, min=0, max=10**6, description="seed")
+        self.prompt = ipywidgets.Textarea(
+            prompt, description="prompt", continuous_update=False, layout={"width": "60em"}
+        )
+        self.problem, self.map, self.words = ipywidgets.HTML(), ipywidgets.Output(), ipywidgets.HTML()
+        choices = (self.left, self.right, self.checkpoint, self.layer, self.head, self.seed, self.prompt)
+        columns = ipywidgets.HBox([ipywidgets.VBox(choices[:3]), ipywidgets.VBox(choices[3:6])])
+        super().__init__([columns, self.prompt, self.problem, self.map, self.words])
+        self._arms: dict[tuple[str, str], Any] = {}
+        self._offering = False
+        self.draw()
+        for widget in choices:
+            widget.observe(lambda change: self.draw(), "value")
+
+    def draw(self) -> None:
+        """Draw what the choices ask for, or say in one line why not."""
+        if self._offering:
+            return
+        try:
+            arms = [self._arm(box.value) for box in (self.left, self.right)]
+            self._offer(arms)
+            figure = attention_pair(arms, self.prompt.value, self.layer.value, self.head.value)
+            after = next_tokens(arms, self.prompt.value), texts(arms, self.prompt.value, seed=self.seed.value)
+        except UserError as error:
+            self.problem.value = f"<p style='color:#c0392b'>{escape(str(error))}</p>"
+            return
+        self.problem.value = ""
+        self.map.outputs = ({"output_type": "display_data", "data": figure._repr_mimebundle_(), "metadata": {}},)
+        self.words.value = "".join(cards.table(table).to_html() for table in after)
+
+    def _arm(self, name: str) -> Any:
+        key = name, self.checkpoint.value
+        if key not in self._arms:
+            (self._arms[key],) = self._open(name, self.checkpoint.value, self._outputs)
+        return self._arms[key]
+
+    def _offer(self, arms: Sequence[Any]) -> None:
+        """Offer the layers and heads that both have; what was chosen stays where it can."""
+        self._offering = True
+        for box, count in ((self.layer, "num_layers"), (self.head, "num_heads")):
+            options, chosen = range(min(getattr(arm.experiment.model, count) for arm in arms)), box.value
+            if len(box.options) != len(options):
+                box.options = options
+                box.value = chosen if chosen in options else 0
+        self._offering = False
+
+
+def _maps(arm: Any, prompt: str) -> tuple[list[str], np.ndarray]:
+    """The prompt's first tokens as words, and what each gives to each (L, H, T, T)."""
+    from oelm_lib.analysis import probes
+
+    tokens = arm.encode(prompt)[:, :SHOWN_TOKENS]
+    words = [arm.tokenizer.decode([number]) for number in tokens[0].tolist()]
+    return words, probes.attention_maps(arm.model, tokens)[:, 0]
+
+
+def _tiles(figure: base.Figure, row: int, words: list[str], maps: np.ndarray, names: list[list[str]]) -> None:
+    """Add maps (R, C, T, T) as one picture of R x C squares; the mouse shows a square's name, query, key and share."""
+    size, (rows, columns) = len(words), maps.shape[:2]
+    shape = (rows * (size + 1) - 1, columns * (size + 1) - 1)
+    values, texts = np.full(shape, np.nan), np.full(shape, "", object)
+    shown = [escape(repr(word)) for word in words]
+    for r in range(rows):
+        for c in range(columns):
+            place = slice(r * (size + 1), r * (size + 1) + size), slice(c * (size + 1), c * (size + 1) + size)
+            values[place] = np.where(np.tri(size, dtype=bool), maps[r, c].round(3), np.nan)
+            pairs = [
+                [f"{query} to {key}" if k <= q else "" for k, key in enumerate(shown)] for q, query in enumerate(shown)
+            ]
+            texts[place] = [[f"{escape(names[r][c])}<br>{pair}" for pair in line] for line in pairs]
+    z = [[None if np.isnan(value) else value for value in line] for line in values.tolist()]
+    hover = {"text": texts.tolist(), "hovertemplate": "%{text}: %{z:.3f}<extra></extra>", "hoverongaps": False}
+    bar = {"title": {"text": "share"}, "thickness": 12, "len": 0.5, "outlinewidth": 0}
+    look = {"colorscale": SCALE, "zmin": 0, "zmax": 1, "showscale": row == 1, "colorbar": bar}
+    figure.add_trace(go.Heatmap(z=z, **hover, **look), row=row, col=1)
+    axis = figure.get_subplot(row, 1).xaxis.plotly_name.replace("axis", "")
+    figure.update_yaxes(autorange="reversed", scaleanchor=axis, constrain="domain", row=row, col=1)
+    figure.update_xaxes(constrain="domain", rangemode="normal", row=row, col=1)
+
+
+def _parts(losses: np.ndarray, bins: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    places = np.array_split(np.arange(losses.shape[1]), bins)
+    return [(losses[:, place], place) for place in places if len(place)]
+
+
+def _label(arm: Any) -> str:
+    from oelm_lib.analysis import probes
+
+    return probes.label(arm)
+
+
+def _colours(arms: Sequence[Any]) -> list[str]:
+    """A colour for each arm; seeds of one arm share it."""
+    from oelm_lib.analysis.arms import arm_name
+
+    names = [arm_name(arm.experiment.to_dict(), arm.experiment.science_overrides) for arm in arms]
+    return [arm_colours(names)[name] for name in names]
