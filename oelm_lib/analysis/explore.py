@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from oelm_lib.analysis import cards
 from oelm_lib.analysis import figure as base
-from oelm_lib.analysis.arms import arm_colours
+from oelm_lib.analysis.arms import arm_colours, arm_name
 from oelm_lib.errors import UserError
 from oelm_lib.runs.reading import find_runs
 
@@ -118,16 +118,11 @@ def depth(arms: Sequence[Any]) -> base.Figure:
         heads = probes.head_table(arm)
         means = heads.groupby("layer")[list(panels)].mean()
         for row, key in enumerate(panels, 1):
-            group = {"legendgroup": _label(arm), "name": _label(arm)}
-            dots = {"x": heads["layer"].tolist(), "y": heads[key].round(4).tolist(), "showlegend": False}
-            dots |= {"mode": "markers", "marker": {"color": colour, "size": 5, "opacity": 0.5}}
-            line = {"x": means.index.tolist(), "y": means[key].round(4).tolist(), "mode": "lines"}
-            line |= {"line": {"color": colour, "width": 2.2}, "showlegend": row == 1}
-            base.add(figure, row, go.Scatter(**dots, **group))
-            base.add(figure, row, go.Scatter(**line, **group))
-    figure.update_xaxes(dtick=1, range=[-0.2, len(means) - 0.8]).update_yaxes(rangemode="tozero")
-    list(figure.select_xaxes())[-1].title.text = "layer"
-    return figure
+            dots = {"mode": "markers", "marker": {"size": 5, "opacity": 0.5, "color": colour}}
+            _line(figure, row, arm, colour, heads["layer"], heads[key], False, **dots)
+            _line(figure, row, arm, colour, means.index, means[key], row == 1)
+    figure.update_xaxes(dtick=1, range=[-0.2, len(means) - 0.8])
+    return _finished(figure, "layer")
 
 
 def spectra(arms: Sequence[Any]) -> base.Figure:
@@ -139,16 +134,13 @@ def spectra(arms: Sequence[Any]) -> base.Figure:
     notes = ["diag(g) W_q^T W_k diag(g), g the LayerNorm's gain; lines: means over heads; thin: heads"]
     figure = base.new_figure("Spectra of the Q/K forms", notes, panels, height=200)
     for arm, values, colour in zip(arms, found, _colours(arms), strict=True):
+        places = np.arange(1, values.shape[-1] + 1)
         for row, layer in enumerate(values, 1):
-            for line, look in [*((head, {"width": 0.8}) for head in layer), (layer.mean(0), {"width": 2.4})]:
-                mean = look["width"] > 1
-                more = {"showlegend": mean and row == 1, "opacity": 1 if mean else 0.4, "name": _label(arm)}
-                more |= {"hoverinfo": "all" if mean else "skip", "mode": "lines", "line": look | {"color": colour}}
-                points = {"x": list(range(1, len(line) + 1)), "y": line.round(4).tolist()}
-                base.add(figure, row, go.Scatter(**points, **more, legendgroup=_label(arm)))
-    figure.update_yaxes(rangemode="tozero")
-    list(figure.select_xaxes())[-1].title.text = "singular value, largest first"
-    return figure
+            for head in layer:
+                thin = {"line": {"width": 0.8, "color": colour}, "opacity": 0.4, "hoverinfo": "skip"}
+                _line(figure, row, arm, colour, places, head, False, **thin)
+            _line(figure, row, arm, colour, places, layer.mean(0), row == 1)
+    return _finished(figure, "singular value, largest first")
 
 
 def loss_by_position(arms: Sequence[Any], bins: int = 16) -> base.Figure:
@@ -157,36 +149,29 @@ def loss_by_position(arms: Sequence[Any], bins: int = 16) -> base.Figure:
 
     notes = [f"validation windows in {bins} parts; the lower panel: nats above {_label(arms[0])}"]
     figure = base.new_figure("Loss by position", notes, ["loss", "gap to the first arm"], height=260)
-    curves = [
-        [(part.mean(), place.mean()) for part, place in _parts(probes.window_losses(arm)[1], bins)] for arm in arms
-    ]
-    for arm, curve, colour in zip(arms, curves, _colours(arms), strict=True):
-        y, x = np.array(curve).T
-        for row, values in ((1, y), (2, y - np.array(curves[0])[:, 0])):
-            points = {"x": x.round(1).tolist(), "y": values.round(4).tolist(), "name": _label(arm)}
-            look = {"mode": "lines+markers", "line": {"color": colour, "width": 2}, "marker_size": 5}
-            base.add(figure, row, go.Scatter(**points, **look, showlegend=row == 1, legendgroup=_label(arm)))
-    figure.update_yaxes(title_text="nats per token", rangemode="normal")
-    list(figure.select_xaxes())[-1].title.text = "position in the window"
-    return figure
+    losses = [probes.window_losses(arm)[1].mean(0) for arm in arms]
+    places = np.array_split(np.arange(len(losses[0])), min(bins, len(losses[0])))
+    for arm, mine, colour in zip(arms, losses, _colours(arms), strict=True):
+        for row, values in ((1, mine), (2, mine - losses[0])):
+            points = [place.mean() for place in places], [values[place].mean() for place in places]
+            _line(figure, row, arm, colour, *points, row == 1, mode="lines+markers", marker_size=5)
+    figure.update_yaxes(title_text="nats per token")
+    return _finished(figure, "position in the window", "normal")
 
 
 def logit_spread(arms: Sequence[Any]) -> base.Figure:
     """Draw the logits' spread over training, a panel a layer, of runs that recorded it at their evaluations."""
     from oelm_lib.analysis import probes
 
-    found = {arm: probes.logit_spread(arm) for arm in arms}
-    layers = sorted({layer for table in found.values() for layer in table["layer"]})
+    found = [probes.logit_spread(arm) for arm in arms]
+    layers = sorted({layer for table in found for layer in table["layer"]})
     notes = ["one validation window at each evaluation; the mean of a layer's heads"]
     figure = base.new_figure("Standard deviation of the logits", notes, [f"layer {n}" for n in layers], height=170)
-    for (arm, table), colour in zip(found.items(), _colours(arms), strict=True):
+    for arm, table, colour in zip(arms, found, _colours(arms), strict=True):
         for layer, points in table.groupby("layer"):
-            values = {"x": points["step"].tolist(), "y": points["logit_std"].round(4).tolist(), "name": _label(arm)}
-            look = {"mode": "lines", "line": {"color": colour, "width": 2}, "showlegend": layer == layers[0]}
-            base.add(figure, layers.index(layer) + 1, go.Scatter(**values, **look, legendgroup=_label(arm)))
-    figure.update_yaxes(rangemode="tozero")
-    list(figure.select_xaxes())[-1].title.text = "step" if layers else ""
-    return figure
+            row = layers.index(layer) + 1
+            _line(figure, row, arm, colour, points["step"], points["logit_std"], row == 1)
+    return _finished(figure, "step" if layers else "")
 
 
 def texts(arms: Sequence[Any], prompt: str, count: int = 60, seed: int = 0) -> pd.DataFrame:
@@ -202,7 +187,7 @@ def next_tokens(arms: Sequence[Any], prompt: str, count: int = 8) -> pd.DataFram
 
     rows = [probes.next_tokens(arm, prompt, count) for arm in arms]
     columns = {
-        _label(arm): [f"{word!r} {share:.3f}" for word, share in table.values]
+        _label(arm): [f"{word!r} {share:.1%}" for word, share in table.values]
         for arm, table in zip(arms, rows, strict=True)
     }
     return pd.DataFrame({"rank": range(1, len(rows[0]) + 1)} | columns)
@@ -311,20 +296,25 @@ def _tiles(figure: base.Figure, row: int, words: list[str], maps: np.ndarray, na
     figure.update_xaxes(constrain="domain", rangemode="normal", row=row, col=1)
 
 
-def _parts(losses: np.ndarray, bins: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    places = np.array_split(np.arange(losses.shape[1]), bins)
-    return [(losses[:, place], place) for place in places if len(place)]
+def _line(figure: base.Figure, row: int, arm: Any, colour: str, x: Any, y: Any, named: bool, **look: Any) -> None:
+    """Add an arm's line to a panel; `named`: and to the legend."""
+    points = {"x": np.round(x, 1).tolist(), "y": np.round(y, 4).tolist(), "name": _label(arm), "showlegend": named}
+    look = {"mode": "lines", "line": {"color": colour, "width": 2.2}} | look
+    base.add(figure, row, go.Scatter(**points, **look, legendgroup=_label(arm)))
+
+
+def _finished(figure: base.Figure, title: str, rangemode: str = "tozero") -> base.Figure:
+    list(figure.select_xaxes())[-1].title.text = title
+    return figure.update_yaxes(rangemode=rangemode)
 
 
 def _label(arm: Any) -> str:
-    from oelm_lib.analysis import probes
+    from oelm_lib.analysis.probes import label
 
-    return probes.label(arm)
+    return label(arm)
 
 
 def _colours(arms: Sequence[Any]) -> list[str]:
     """A colour for each arm; seeds of one arm share it."""
-    from oelm_lib.analysis.arms import arm_name
-
     names = [arm_name(arm.experiment.to_dict(), arm.experiment.science_overrides) for arm in arms]
     return [arm_colours(names)[name] for name in names]
