@@ -17,7 +17,7 @@ from oelm_lib.errors import UserError
 ROOT = Path(__file__).resolve().parent.parent
 PARAMS = ROOT / "params"
 ID_PATTERN = r"[A-Z]+-[0-9]{2,4}"
-TOKENIZER_PATTERN = r"gpt2|bpe-[0-9]+"
+TOKENIZER_PATTERN = r"gpt2|(bpe|ids)-[0-9]+"
 SECTIONS = ("model", "data", "optim", "train", "machine")
 
 
@@ -142,7 +142,7 @@ class DataConfig(Section):
     corpus: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     """Name of a file in params/corpora/."""
     tokenizer: Annotated[str, Field(pattern=rf"^({TOKENIZER_PATTERN})$")]
-    """`gpt2`, or `bpe-<N>`: a byte-level BPE of N tokens trained on the corpus' train split."""
+    """`gpt2`, or `bpe-<N>`: a byte-level BPE of N tokens trained on the corpus' train split; or `ids-<N>` (mqar)."""
 
 
 class ParameterGroup(Section):

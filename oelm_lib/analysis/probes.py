@@ -181,8 +181,19 @@ def summary(arms: Sequence[Trained]) -> pd.DataFrame:
         row |= {"in_context": measures.in_context_score(losses)}
         row |= {"copy_gain": copies[:, 1:period].mean() - copies[:, period + 1 :].mean()}
         row |= {key: heads[key].mean() for key in MEANS}
+        row |= {"recall_accuracy": recall_accuracy(arm)} if arm.corpus.recall else {}
         rows.append(row | {f"best_{role}": heads[role].max() for role in ROLES})
     return pd.DataFrame(rows)
+
+
+def recall_accuracy(arm: Trained) -> float:
+    """Share of the queries of associative recall that are answered rightly, over validation examples."""
+    length = arm.experiment.model.max_seq_len
+    windows = EvalWindows(arm.corpus.tokens("val"), length, torch.device("cpu"), arm.corpus.recall)
+    tokens, targets = windows.batch(windows.subset(LOSS_TOKENS))
+    with torch.no_grad():
+        right = arm.model(tokens)[0].argmax(-1) == targets
+    return right[targets != IGNORED].float().mean().item()
 
 
 def drifts(arm: Trained) -> pd.DataFrame:

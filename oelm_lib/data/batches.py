@@ -24,9 +24,19 @@ class Batches:
         batch_size: B.
         seed: Names the order of every epoch.
         device: Where batches go.
+        recall: Corpus.recall; then only the tokens behind queries are scored.
     """
 
-    def __init__(self, tokens: np.ndarray, length: int, batch_size: int, seed: int, device: torch.device):
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        length: int,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        recall: tuple[int, int] | None = None,
+    ):
+        self.recall = recall
         self.tokens, self.length, self.batch_size, self.seed, self.device = tokens, length, batch_size, seed, device
         self.windows = (len(tokens) - 1) // length
         self.epoch_steps = self.windows // batch_size
@@ -41,7 +51,7 @@ class Batches:
             windows = self._resident[torch.from_numpy(index).to(self.device, non_blocking=True)].long()
         else:
             windows = to_device(self.tokens[index], self.device)
-        return windows[:, :-1], windows[:, 1:]
+        return windows[:, :-1], scored(windows, self.recall)
 
     def window_numbers(self, step: int) -> np.ndarray:
         """Which windows (B,) step `step` sees."""
@@ -65,9 +75,11 @@ class EvalWindows:
         tokens: Token ids of the split; every token but the first is scored once in the whole split.
         length: T.
         device: Where batches go.
+        recall: Corpus.recall; then only the tokens behind queries are scored.
     """
 
-    def __init__(self, tokens: np.ndarray, length: int, device: torch.device):
+    def __init__(self, tokens: np.ndarray, length: int, device: torch.device, recall: tuple[int, int] | None = None):
+        self.recall = recall
         self.tokens, self.length, self.device = tokens, length, device
         self.windows = -(-(len(tokens) - 1) // length)
 
@@ -80,9 +92,19 @@ class EvalWindows:
         """Tokens and targets (b, T) int64 of these windows; past the end targets are -100."""
         index = numbers[:, None] * self.length + np.arange(self.length + 1)
         inside = index < len(self.tokens)
-        ids = self.tokens[np.where(inside, index, 0)].astype(np.int64)
-        tokens, targets = ids[:, :-1], np.where(inside, ids, IGNORED)[:, 1:]
-        return to_device(tokens, self.device), to_device(targets, self.device)
+        windows = to_device(self.tokens[np.where(inside, index, 0)], self.device)
+        targets = scored(windows, self.recall)
+        return windows[:, :-1], targets.masked_fill(~torch.from_numpy(inside[:, 1:]).to(self.device), IGNORED)
+
+
+def scored(windows: Tensor, recall: tuple[int, int] | None) -> Tensor:
+    """Targets (B, T) of windows (B, T + 1); of associative recall, -100 but behind queries."""
+    if recall is None:
+        return windows[:, 1:]
+    end_of_keys, first = recall
+    queries = (windows[:, :-1] > 0) & (windows[:, :-1] < end_of_keys)
+    queries[:, :first] = False
+    return windows[:, 1:].masked_fill(~queries, IGNORED)
 
 
 def to_device(ids: np.ndarray, device: torch.device) -> Tensor:

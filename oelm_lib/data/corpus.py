@@ -43,6 +43,12 @@ class Corpus:
         """Id that ends each document; None: the corpus has no separators."""
         return self.manifest["eot"]
 
+    @property
+    def recall(self) -> tuple[int, int] | None:
+        """Of associative recall: the first id that is no key, and the tokens before the first query; else None."""
+        rules = self.manifest["split_rules"].get("recall")
+        return (self.vocab_size // 2, 2 * rules["pairs"]) if rules else None
+
     def tokens(self, split: str) -> np.memmap:
         """Token ids of "train" or "val"; the test split is opened by open_test alone."""
         if split not in ("train", "val"):

@@ -15,8 +15,9 @@ import numpy as np
 from oelm_lib.config import data_dir
 from oelm_lib.data.corpus import FORMAT, MANIFEST, Corpus, checksum, open_corpus, read_corpus
 from oelm_lib.data.encode import Encoded, encode_split
+from oelm_lib.data.mqar import recall_examples
 from oelm_lib.data.sources import HubError, Source, open_source
-from oelm_lib.data.spec import SAMPLE, CorpusSpec, bpe_size, corpus_names, load_spec
+from oelm_lib.data.spec import SAMPLE, CorpusSpec, Recall, bpe_size, corpus_names, load_spec
 from oelm_lib.data.tokenizer import (
     TOKENIZER_FILE,
     Tokenizer,
@@ -45,7 +46,7 @@ def prepare(
     Args:
         name: A file in params/corpora/, or its name with -sample.
         source: Folder or file; None: the hub, or the generator.
-        tokenizer: `gpt2` or `bpe-<N>`.
+        tokenizer: `gpt2` or `bpe-<N>`; `ids-<N>` for associative recall.
         limit: Documents read from each split of the source; the name must then end in -sample.
         echo: Takes lines of progress.
         wait: Whether to wait for another process that prepares the same corpus.
@@ -54,7 +55,9 @@ def prepare(
         UserError: Anything wrong with name, source, text or disk; nothing that looks whole is left.
     """
     spec = load_spec(name)
-    bpe_size(tokenizer)
+    if bool(spec.recall) != (tokenizer.startswith("ids-") if bpe_size(tokenizer) else False):
+        allowed = "ids-<N>, e.g. ids-128" if spec.recall else "gpt2 or bpe-<N>, e.g. bpe-1024"
+        raise UserError(f"tokenizer = {tokenizer}: {name} is made with {allowed}")
     if limit is not None:
         if not spec.sample or limit < 1:
             raise UserError(f"limit = {limit}: makes a sample of {name}; name it {name.removesuffix(SAMPLE)}{SAMPLE}")
@@ -145,6 +148,9 @@ def _held(folder: Path, wait: bool, echo: Callable[[str], None]) -> Iterator[Non
 
 def _make(spec: CorpusSpec, source: Source, tokenizer: str, part: Path, echo: Callable[[str], None]) -> None:
     """Write token files, tokenizer and manifest into `part`."""
+    if spec.recall:
+        size = bpe_size(tokenizer)
+        return _seal(spec, source, part, tokenizer, size, None, _recall(spec.recall, size, part))
     trained = part / TOKENIZER_FILE
     if tokenizer == "gpt2":
         encoder = gpt2_tokenizer()
@@ -164,14 +170,35 @@ def _make(spec: CorpusSpec, source: Source, tokenizer: str, part: Path, echo: Ca
             raise UserError(f"{spec.name}: the {split} split would be empty; the source needs more documents")
     for documents in encoded.values():
         documents.path.unlink()
+    _seal(spec, source, part, tokenizer, encoder.vocab_size, eot, splits)
+
+
+def _recall(recall: Recall, vocab_size: int, part: Path) -> dict[str, dict]:
+    """Write the token files of associative recall; returns what the manifest says of them."""
+    if min(vocab_size // 2 - 1, vocab_size - vocab_size // 2) < recall.pairs:
+        raise UserError(f"tokenizer = ids-{vocab_size}: has no {recall.pairs} keys and values; use a larger N")
+    splits = {}
+    for split, name in (("train", "train"), ("val", "validation"), ("test", "test")):
+        examples = recall_examples(recall, name, vocab_size)
+        examples.astype("<u2").tofile(part / f"{split}.bin")
+        facts = {"documents": len(examples), "tokens": examples.size, "bytes": examples.nbytes, "literal_eot": 0}
+        splits[split] = facts | {"sha256": sha256_file(part / f"{split}.bin")}
+    return splits
+
+
+def _seal(
+    spec: CorpusSpec, source: Source, part: Path, tokenizer: str, vocab_size: int, eot: int | None, splits: dict
+) -> None:
+    """Write the manifest of what lies in `part`."""
+    trained = part / TOKENIZER_FILE
     manifest = {
         "format": FORMAT,
         "corpus": spec.name,
         "tokenizer": tokenizer,
-        "vocab_size": encoder.vocab_size,
+        "vocab_size": vocab_size,
         "eot": eot,
         "sample": spec.sample,
-        "synthetic": spec.generator is not None,
+        "synthetic": bool(spec.generator or spec.recall),
         "source": source.facts,
         "revision": source.facts.get("revision"),
         "split_rules": spec.split_rules,

@@ -78,10 +78,11 @@ class Source:
 
 def open_source(spec: CorpusSpec, source: str | Path | None, echo: Callable[[str], None]) -> Source:
     """Find the files of every split. Raises UserError where they are not there."""
-    if spec.generator:
+    if spec.generator or spec.recall:
         if source is not None:
             raise UserError(f"{spec.name}: is generated, not read from {source}; leave --source out")
-        return Source(spec, generate_stories(spec.generator), kind="generated")
+        files = generate_stories(spec.generator) if spec.generator else {key: ["drawn"] for key in spec.source_splits}
+        return Source(spec, files, kind="generated")
     if source is None:
         return _open_hub(spec, echo)
     path = Path(source)

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from oelm_lib.config import PARAMS, TOKENIZER_PATTERN, Count, Real, Section, read_yaml
 from oelm_lib.errors import UserError
@@ -30,6 +30,23 @@ class Generator(Section):
     """Sentences that repeat facts of the opening."""
     fillers: Sentences
     """Sentences without facts."""
+
+
+class Recall(Section):
+    examples: dict[Literal["train", "validation", "test"], Count]
+    """Examples in each split."""
+    length: Count
+    """T, tokens of an example; the model's max_seq_len."""
+    pairs: Count
+    """Keys with their values, each asked for once."""
+    power: Annotated[Real, Field(gt=0)]
+    """a of the power law a x^(a-1) of the queries' places."""
+
+    @model_validator(mode="after")
+    def _fits(self):
+        if self.length % 2 or 4 * self.pairs > self.length:
+            raise ValueError(f"length = {self.length} should be even and at least 4 x pairs = {4 * self.pairs}")
+        return self
 
 
 class CorpusSpec(Section):
@@ -69,6 +86,8 @@ class CorpusSpec(Section):
     """The source's own split; the validation documents whose text has an odd SHA-256; or no test split."""
     generator: Generator | None = None
     """Grammar of a generated corpus."""
+    recall: Recall | None = None
+    """Sizes of a corpus of multi-query associative recall."""
 
     @property
     def sample(self) -> bool:
@@ -116,12 +135,16 @@ def load_spec(name: str) -> CorpusSpec:
 
 
 def bpe_size(tokenizer: str) -> int | None:
-    """N of `bpe-<N>`, None for `gpt2`. Raises UserError for anything else."""
+    """N of `bpe-<N>` or `ids-<N>`, None for `gpt2`. Raises UserError for anything else."""
     if not isinstance(tokenizer, str) or not re.fullmatch(TOKENIZER_PATTERN, tokenizer):
         raise UserError(f"tokenizer = {tokenizer!r} is unknown; use gpt2 or bpe-<N>, e.g. bpe-1024")
     if tokenizer == "gpt2":
         return None
-    size = int(tokenizer.removeprefix("bpe-"))
+    size = int(tokenizer[4:])
+    if tokenizer.startswith("ids-"):
+        if 8 <= size <= 65536:
+            return size
+        raise UserError(f"tokenizer = {tokenizer}: N must be 8 .. 65536")
     if not 257 <= size <= 65536:
         raise UserError(f"tokenizer = {tokenizer}: N must be 257 .. 65536 (256 bytes, end-of-text; uint16 ids)")
     return size

@@ -59,10 +59,27 @@ class Tokenizer:
         return self.decode_bytes(ids).decode(errors="replace")
 
 
-def load_tokenizer(corpus: "Corpus") -> Tokenizer:
+class Ids:
+    """Token ids as text: numbers with spaces between them."""
+
+    def encode_documents(self, documents: Sequence[str]) -> list[np.ndarray]:
+        """uint16 ids of each document. Raises UserError where one is not of numbers."""
+        try:
+            return [np.array(text.split(), np.uint16) for text in documents]
+        except (ValueError, OverflowError):
+            raise UserError("this corpus has no words; give token ids, e.g. '3 70 5 81'") from None
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The ids as text, with a space before each."""
+        return "".join(f" {number}" for number in ids)
+
+
+def load_tokenizer(corpus: "Corpus") -> Tokenizer | Ids:
     """The tokenizer that the corpus was made with. Raises UserError where its file is missing or changed."""
     if corpus.tokenizer == "gpt2":
         return gpt2_tokenizer()
+    if corpus.tokenizer.startswith("ids-"):
+        return Ids()
     path = corpus.path / TOKENIZER_FILE
     if not path.is_file() or sha256_file(path) != corpus.manifest["tokenizer_sha256"]:
         raise UserError(f"{path}: is missing or not what the manifest says; delete {corpus.path} and prepare it again")

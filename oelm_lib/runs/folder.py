@@ -161,6 +161,8 @@ def check_fit(cfg: Experiment, corpus: Corpus) -> None:
             f" {corpus.vocab_size} tokens; set model.vocab_size={corpus.vocab_size} or another data.tokenizer"
         )
     length, batch = cfg.model.max_seq_len, cfg.train.batch_size
+    if corpus.recall and length != (needed := corpus.manifest["split_rules"]["recall"]["length"]):
+        raise UserError(f"model.max_seq_len = {length}: examples of {corpus.name} have {needed} tokens; set it to that")
     sizes = {name: split["tokens"] for name, split in corpus.manifest["splits"].items()}
     windows = (sizes["train"] - 1) // length
     if windows < batch:

@@ -38,7 +38,7 @@ def confirm(run) -> float:
     model = GPT(cfg.model, plain["seed"])
     model.load_state_dict(state["model"])
     tokens = open_test(corpus)
-    windows = EvalWindows(tokens, cfg.model.max_seq_len, device)
+    windows = EvalWindows(tokens, cfg.model.max_seq_len, device, corpus.recall)
     losses = token_losses(model.to(device), windows, np.arange(windows.windows))
     scored = document_losses(losses, tokens, corpus.eot, cfg.model.max_seq_len)
     with np.load(path / "documents.npz") as documents:

@@ -86,9 +86,14 @@ class Session:
         self._compiled = torch.compile(self.model, fullgraph=True) if cfg.machine.compile else self.model
         self.training_model = parallel(self._compiled, cfg)
         self.batches = SharedBatches(
-            run.corpus.tokens("train"), cfg.model.max_seq_len, cfg.train.batch_size, run.seed, self.device
+            run.corpus.tokens("train"),
+            cfg.model.max_seq_len,
+            cfg.train.batch_size,
+            run.seed,
+            self.device,
+            run.corpus.recall,
         )
-        self.windows = EvalWindows(run.corpus.tokens("val"), cfg.model.max_seq_len, self.device)
+        self.windows = EvalWindows(run.corpus.tokens("val"), cfg.model.max_seq_len, self.device, run.corpus.recall)
         self.subset = self.windows.subset(cfg.train.eval_tokens)
         self.interval = {"loss": torch.zeros((), dtype=torch.float64, device=self.device), "steps": 0}
         self.frozen: list[dict[str, Any]] = []

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from oelm_lib.config import Experiment, restore_experiment
 from oelm_lib.data.corpus import Corpus, open_corpus
-from oelm_lib.data.tokenizer import Tokenizer, load_tokenizer
+from oelm_lib.data.tokenizer import Ids, Tokenizer, load_tokenizer
 from oelm_lib.errors import UserError
 from oelm_lib.model.generate import generate
 from oelm_lib.model.gpt import GPT
@@ -35,7 +35,7 @@ class Trained:
     step: int
     model: GPT
     corpus: Corpus
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | Ids
 
     @property
     def name(self) -> str:
@@ -46,6 +46,10 @@ class Trained:
         """Ids (1, T) of a prompt. Raises UserError where it is empty or longer than the context."""
         ids = self.tokenizer.encode_documents([prompt])[0]
         most = self.experiment.model.max_seq_len
+        if len(ids) and max(ids) >= self.corpus.vocab_size:
+            raise UserError(
+                f"the prompt has the id {max(ids)}; ids of {self.corpus.name} are 0 .. {self.corpus.vocab_size - 1}"
+            )
         if not len(ids):
             raise UserError("the prompt is empty; give at least one word, e.g. 'Once upon a time'")
         if len(ids) > most:
