@@ -42,8 +42,7 @@ def slices(arms: Sequence[Any]) -> pd.DataFrame:
 
     table = probes.slices(arms)
     table["words"] = [
-        f"{row.loss:.3f}"
-        + (f" ({row.gap_nats:+.3f}, {row.gap_share:.0%} of the gap)" if row.gap_share == row.gap_share else "")
+        f"{row.loss:.3f}" + (f" ({row.gap_nats:+.3f}, {row.gap_share:.0%})" if row.gap_share == row.gap_share else "")
         for row in table.itertuples()
     ]
     wide = table.pivot_table("words", ["tokens_that", "token_share"], "arm", aggfunc="first", sort=False)

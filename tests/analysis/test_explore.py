@@ -41,7 +41,7 @@ def test_every_figure_holds_every_arm(outputs):
     assert [len(grid.data[0].z), len(grid.data[0].z[0])] == [n * (tokens + 1) - 1 for n in shape]
     assert grid.data[0].z[0][0] == 1.0  # the first query has one key
     assert grid.data[0].text[tokens + 1][0].startswith("layer 1, head 0<br>")
-    assert "of the gap" in explore.slices(arms).iloc[0, 3]
+    assert explore.slices(arms).iloc[0, 3].endswith("100%)")
     assert list(explore.summary(arms)) == ["measure", *map(probes.label, arms)]
     assert explore.texts(arms, PROMPT)["text"].str.startswith(PROMPT).all()
     assert len(explore.next_tokens(arms, PROMPT, 5)) == 5
