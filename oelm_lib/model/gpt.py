@@ -106,7 +106,7 @@ class GPT(nn.Module):
         """The normalised residual stream that the head reads; `past` is as in next_logits."""
         x = self._embedded(tokens, past[0][0].shape[2] if past and past[0] else 0)
         for layer, block in enumerate(self.blocks):
-            x = block(x, past[layer] if past else None)
+            x = block(x, past[layer]) if past else block(x)
         return self.ln_out(x)
 
     def attention_inputs(self, tokens: Int[Tensor, "B T"]) -> list[Float[Tensor, "B T D"]]:

@@ -68,6 +68,22 @@ def test_every_choice_changes_the_map_and_a_mistake_is_one_line(outputs):
         explore.Explorer("DEMO-99", PROMPT)
 
 
+@pytest.mark.slow
+def test_the_exported_page_holds_every_figure_and_no_live_control(outputs, tmp_path):
+    papermill = pytest.importorskip("papermill")
+    from oelm_lib.config import ROOT
+    from oelm_lib.reporting.html import export
+
+    done = tmp_path / "explore.ipynb"
+    papermill.execute_notebook(ROOT / "notebooks" / "explore.ipynb", done, progress_bar=False, cwd=ROOT)
+    page = export(done).read_text()
+    for title in ("Attention", "Roles of heads", "Over depth", "Spectra of the Q/K forms", "Loss by position"):
+        assert f"<b>{title}</b>" in page.replace("\\u003c", "<").replace("\\u003e", ">"), title
+    assert page.count('class="figure"') == 6
+    assert "Live controls" not in page
+    assert "orthogonality error" in page
+
+
 MAP = "JSON.stringify([...document.querySelectorAll('.jupyter-widgets .js-plotly-plot')].pop()?.data?.[0]?.z ?? 0)"
 
 
