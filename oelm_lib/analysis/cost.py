@@ -85,27 +85,32 @@ def step_flops(cfg: ModelConfig, batch_size: int) -> dict[str, float]:
     }
 
 
-def parameter_numbers(cfg: ModelConfig) -> dict[str, int]:
-    """Scalars: total, trainable, frozen."""
-    d = cfg.d_model
-    block = 4 * d * d + 2 * d * cfg.d_ff + cfg.d_ff + 5 * d
-    total = (cfg.vocab_size + cfg.max_seq_len + 2) * d + cfg.num_layers * block
-    frozen = (cfg.freeze_q + cfg.freeze_k) * frozen_layers(cfg) * d * d
-    return {"total": total, "trainable": total - frozen, "frozen": frozen}
-
-
 MEDIUM = {"vocab_size": 50257, "d_model": 512, "num_layers": 6, "num_heads": 8, "d_ff": 2048, "max_seq_len": 512}
+
+
+def parameter_numbers(cfg: ModelConfig) -> dict[str, int]:
+    """Scalars: total, trainable (at some step), frozen."""
+    d, positions = cfg.d_model, cfg.max_seq_len * (cfg.position == "learned")
+    block = 2 * d * d + 2 * d * cfg.d_ff + cfg.d_ff + 5 * d
+    path, frozen = _qk_numbers(cfg)
+    total = (cfg.vocab_size + positions + 2) * d + cfg.num_layers * block + path
+    return {"total": total, "trainable": total - frozen, "frozen": frozen}
 
 
 def qk_share(cfg: ModelConfig) -> float:
     """Share of the 2 L D^2 numbers of a trained W_q and W_k that are updated at any step, with all that is added to
-    the path of queries and keys; the additions' counts are those of model/attention."""
+    the path of queries and keys."""
+    path, frozen = _qk_numbers(cfg)
+    return (path - frozen) / (2 * cfg.num_layers * cfg.d_model**2)
+
+
+def _qk_numbers(cfg: ModelConfig) -> tuple[int, int]:
+    """Scalars on the path of queries and keys, and those never updated; counts are those of model/attention."""
     d, h, k, sides = cfg.d_model, cfg.num_heads, cfg.d_head, 1 if cfg.qk_tied else 2
-    kept = 0 if cfg.ever_trains_qk else frozen_layers(cfg) / cfg.num_layers
-    trained = d * d * sum(1 - kept * frozen for frozen in (cfg.freeze_q, cfg.freeze_k)[:sides])
-    trained += 2 * cfg.delta_rank * (d + k) * h + sides * d * cfg.qk_bias + h * k * k * cfg.qk_core
-    trained += 3 * d * cfg.key_conv + 2 * d * cfg.qk_gain + h * cfg.head_temperature + 32 * h * (cfg.position == "t5")
-    return trained / (2 * d * d)
+    layer = sides * d * (d + cfg.qk_bias) + 2 * cfg.delta_rank * (d + k) * h + h * k * k * cfg.qk_core
+    layer += 3 * d * cfg.key_conv + 2 * d * cfg.qk_gain + h * cfg.head_temperature + 32 * h * (cfg.position == "t5")
+    frozen = 0 if cfg.ever_trains_qk else sum((cfg.freeze_q, cfg.freeze_k)[:sides]) * frozen_layers(cfg) * d * d
+    return cfg.num_layers * layer, frozen
 
 
 def medium(cfg: ModelConfig) -> ModelConfig:

@@ -67,7 +67,12 @@ def test_frozen_gradients_and_adam_state_are_36_mib_smaller():
     assert base["gradients"] + base["adam"] - frozen["gradients"] - frozen["adam"] == 36 * 2**20
 
 
-@pytest.mark.parametrize("changes", [*ARMS.values(), {"freeze_k": True, "frozen_layers": (1,)}])
+ADDED = "qk_bias qk_norm qk_gain head_temperature qk_core key_conv key_shift".split()
+QK_ARMS = [{"delta_rank": 2}, {"position": "t5"}, {"position": "rope"}, {"qk_tied": True, "qk_bias": True}]
+QK_ARMS += [{"frozen_layers": (1,)}, {"freeze_until": 5}, {"freeze_from": 5}, dict.fromkeys(ADDED, True)]
+
+
+@pytest.mark.parametrize("changes", [*ARMS.values(), {"freeze_k": True, "frozen_layers": (1,)}, *QK_ARMS])
 def test_parameter_numbers_are_the_models(model_config, changes):
     from oelm_lib.model.gpt import GPT, parameter_counts
 
@@ -97,11 +102,6 @@ def test_activations_are_within_a_tenth_of_what_the_forward_pass_keeps(model_con
     measured += tokens.numel() * cfg.d_model * 4
     predicted = step_bytes(cfg, BATCH, CHUNK, QUERY_BLOCK)["activations"]
     assert predicted == pytest.approx(measured, rel=0.1)
-
-
-ADDED = "qk_bias qk_norm qk_gain head_temperature qk_core key_conv key_shift".split()
-QK_ARMS = [{"delta_rank": 2}, {"position": "t5"}, {"position": "rope"}, {"qk_tied": True, "qk_bias": True}]
-QK_ARMS += [{"frozen_layers": (1,)}, {"freeze_until": 5}, {"freeze_from": 5}, dict.fromkeys(ADDED, True)]
 
 
 @pytest.mark.parametrize("changes", [{}, *QK_ARMS, *({name: True} for name in ADDED)])
