@@ -16,7 +16,6 @@ from oelm_lib.analysis import measures
 from oelm_lib.analysis.arms import arm_name
 from oelm_lib.data.batches import IGNORED, EvalWindows
 from oelm_lib.errors import UserError
-from oelm_lib.model.attention import attention_scores
 from oelm_lib.model.gpt import GPT
 from oelm_lib.runs.reading import find_runs
 from oelm_lib.training.trained import Trained, open_trained
@@ -60,19 +59,13 @@ def label(arm: Trained) -> str:
 
 
 @torch.no_grad()
-def layer_scores(model: GPT, tokens: Tensor) -> list[Tensor]:
-    """Scores (B, H, T, T) of each layer, -inf on later keys, for tokens (B, T)."""
-    pairs = zip(model.blocks, model.attention_inputs(tokens), strict=True)
-    parts = [block.attention.heads(x) for block, x in pairs]
-    return [attention_scores(q, k, bias) for q, k, _, bias in parts]
-
-
 def attention_maps(model: GPT, tokens: Tensor) -> np.ndarray:
     """What each query gives to each key, (L, B, H, T, T)."""
-    return np.stack([scores.softmax(-1).numpy() for scores in layer_scores(model, tokens)])
+    return np.stack([scores.softmax(-1).numpy() for scores in model.attention_scores(tokens)])
 
 
 @functools.cache
+@torch.no_grad()
 def head_table(arm: Trained) -> pd.DataFrame:
     """One row a head: its roles on repeated random tokens, its attention on validation windows, its spectrum.
 
@@ -87,7 +80,7 @@ def head_table(arm: Trained) -> pd.DataFrame:
     rows = []
     tokens, targets = _windows(arm, MAP_TOKENS)
     text = torch.cat([tokens, targets[:, -1:]], 1).numpy()
-    for layer, scores in enumerate(layer_scores(model, tokens)):
+    for layer, scores in enumerate(model.attention_scores(tokens)):
         maps = scores.softmax(-1).numpy()  # (B, H, T, T)
         copying = measures.copying_mass(maps, text)
         kept = scores.isfinite()

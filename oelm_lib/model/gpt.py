@@ -1,12 +1,14 @@
 """The one Transformer of the workbook; arms differ by config fields only."""
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from oelm_lib.config import ModelConfig
-from oelm_lib.model.attention import CausalSelfAttention
+from oelm_lib.model.attention import CausalSelfAttention, attention_scores
 from oelm_lib.model.dropout import dropout
 from oelm_lib.model.init import init_weights_
 
@@ -109,13 +111,13 @@ class GPT(nn.Module):
             x = block(x, past[layer]) if past else block(x)
         return self.ln_out(x)
 
-    def attention_inputs(self, tokens: Int[Tensor, "B T"]) -> list[Float[Tensor, "B T D"]]:
-        """What each block's attention reads."""
-        x, inputs = self._embedded(tokens), []
+    def attention_scores(self, tokens: Int[Tensor, "B T"]) -> Iterator[Float[Tensor, "B H T T"]]:
+        """Scores of each block's attention, one block at a time; -inf on later keys."""
+        x = self._embedded(tokens)
         for block in self.blocks:
-            inputs.append(block.ln1(x))
+            q, k, _, bias = block.attention.heads(block.ln1(x))
+            yield attention_scores(q, k, bias)
             x = block(x)
-        return inputs
 
     def _embedded(self, tokens: Int[Tensor, "B T"], first: int = 0) -> Float[Tensor, "B T D"]:
         """The residual stream before the blocks, of tokens at the positions from `first` on."""

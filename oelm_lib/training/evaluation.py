@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from oelm_lib.data.batches import IGNORED, EvalWindows
-from oelm_lib.model.attention import attention_scores
 from oelm_lib.model.gpt import GPT
 
 BATCH_TOKENS = 8192
@@ -32,11 +31,10 @@ def logit_std(model: GPT, tokens: torch.Tensor) -> list[float]:
     """Standard deviation of each layer's attention scores over queries and their keys, the mean of its heads."""
     was_training = model.training
     model.eval()
-    found = []
-    for block, x in zip(model.blocks, model.attention_inputs(tokens), strict=True):
-        q, k, _, bias = block.attention.heads(x)
-        scores = attention_scores(q, k, bias)  # (B, H, T, T)
-        found.append(torch.stack([head[head.isfinite()].std() for head in scores.transpose(0, 1)]).mean().item())
+    found = [
+        torch.stack([head[head.isfinite()].std() for head in scores.transpose(0, 1)]).mean().item()
+        for scores in model.attention_scores(tokens)  # (B, H, T, T)
+    ]
     model.train(was_training)
     return found
 
