@@ -1,9 +1,7 @@
 """What an experiment is: typed, frozen, validated; load, override, diff."""
 
 import difflib
-import hashlib
 import html
-import json
 import os
 import re
 from pathlib import Path
@@ -13,11 +11,14 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from oelm_lib.errors import UserError
+from oelm_lib.files import sha256_json
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMS = ROOT / "params"
 ID_PATTERN = r"[A-Z]+-[0-9]{2,4}"
 TOKENIZER_PATTERN = r"gpt2|(bpe|ids)-[0-9]+"
+SIZES = ("vocab_size", "d_model", "num_layers", "num_heads", "d_ff", "max_seq_len", "dropout")
+"""Keys of `model` that say how large an arm is, not which."""
 SECTIONS = ("model", "data", "optim", "train", "machine")
 
 
@@ -267,8 +268,7 @@ class Experiment(Section):
         """Name of the run folder's parent: <ID>_<slug>, and +<hash> for a rehearsal."""
         if self.kind == "experiment":
             return f"{self.id}_{self.slug}"
-        text = json.dumps(self.science_overrides, sort_keys=True)
-        return f"{self.id}_{self.slug}+{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        return f"{self.id}_{self.slug}+{sha256_json(self.science_overrides)[:8]}"
 
     @property
     def label(self) -> str:

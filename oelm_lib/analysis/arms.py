@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from oelm_lib.config import SIZES
+
 LOG_QK_SCALE = 0.45254834
 """qk_scale of the log's N(0, 0.02) at d_model 512."""
 # Okabe-Ito hues, the darkest and lightest moved until each keeps a contrast of 3 on white and on near-black.
@@ -15,10 +17,7 @@ FROZEN = {
     ("normal", LOG_QK_SCALE): "OELM-Random",
     ("normal", 1.0): "frozen Gaussian",
 }
-KNOWN_KEYS = set(
-    "vocab_size d_model num_layers num_heads d_ff max_seq_len dropout"
-    " qk_init qk_scale freeze_q freeze_k frozen_layers".split()
-)
+KNOWN_KEYS = {*SIZES, "qk_init", "qk_scale", "freeze_q", "freeze_k", "frozen_layers"}
 OFF = (False, 0, None, "learned")
 """Values of the other model keys where nothing is added."""
 

@@ -1,6 +1,5 @@
 """A prepared corpus: token files beside a manifest that vouches for them."""
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -9,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from oelm_lib.config import Experiment, data_dir, experiment_ids, load_config
+from oelm_lib.config import SIZES, Experiment, data_dir, experiment_ids, load_config
 from oelm_lib.errors import UserError
-from oelm_lib.files import sha256_file
+from oelm_lib.files import sha256_file, sha256_json
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -110,13 +109,12 @@ def read_corpus(name: str, tokenizer: str, hashed: bool = True) -> Corpus:
 
 def _content_hash(manifest: dict[str, Any]) -> str:
     kept = {key: manifest[key] for key in ("corpus", "tokenizer", "vocab_size", "eot", "splits", "tokenizer_sha256")}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    return sha256_json(kept)
 
 
 def checksum(manifest: dict[str, Any]) -> str:
     """SHA-256 of everything in the manifest but its checksum."""
-    rest = {key: value for key, value in manifest.items() if key != "checksum"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    return sha256_json({key: value for key, value in manifest.items() if key != "checksum"})
 
 
 def _check_file(path: Path, manifest: dict[str, Any], split: str, hashed: bool = True) -> None:
@@ -134,8 +132,7 @@ def _ways_on(exp: Experiment | None) -> str:
     if exp is None:
         return ""
     ways = f"; or rehearse: `oelm run {exp.id} --set data.corpus=stories --set train.max_steps=10`"
-    sizes = ("vocab_size", "d_model", "num_layers", "num_heads", "d_ff", "max_seq_len", "dropout")
-    arm = type(exp.model).model_fields.keys() - set(sizes)
+    arm = type(exp.model).model_fields.keys() - set(SIZES)
     for demo in map(load_config, filter(re.compile("DEMO-").match, experiment_ids())):
         if all(getattr(demo.model, key) == getattr(exp.model, key) for key in arm):
             return f"{ways}; or the same arm at demo size: `oelm run {demo.id}`"

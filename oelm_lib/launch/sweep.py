@@ -14,7 +14,7 @@ from oelm_lib import config
 from oelm_lib.config import Experiment, Flag, Real, Section, Step
 from oelm_lib.data.corpus import open_corpus
 from oelm_lib.errors import UserError
-from oelm_lib.files import write_text
+from oelm_lib.files import sha256_json, write_text
 from oelm_lib.launch.local import Job, Slots, make_job, run_queue
 from oelm_lib.runs.folder import Run
 from oelm_lib.runs.records import RECORDS, append_record, make_record, read_records
@@ -113,7 +113,8 @@ def read_plan(path: Path) -> Plan:
 
 def make_cells(plan: Plan, folder: Path) -> list[Cell]:
     """All runs of a plan, first seeds first; experiments that have no file yet get the next free id."""
-    known = [config.parse_experiment(config.read_yaml(file), str(file)) for file in sorted(folder.glob("STUDY-*.yaml"))]
+    files = [config.parse_experiment(config.read_yaml(file), str(file)) for file in sorted(folder.glob("STUDY-*.yaml"))]
+    known = {sha256_json(made.science): made for made in files}
     cells = []
     for corpus, seeds in plan.corpora.items():
         plain: list[Experiment] = []
@@ -121,12 +122,12 @@ def make_cells(plan: Plan, folder: Path) -> list[Cell]:
             for rate in arm.learning_rates or plan.learning_rates:
                 changes = plan.set | arm.set | {"data.corpus": corpus, "optim.learning_rate": rate}
                 cfg = config.load_config(plan.base, changes)
-                found = next((old for old in known if old.science == cfg.science), None)
-                if found is None:
+                content = sha256_json(cfg.science)
+                if content not in known:
                     near = sorted(plain, key=lambda e: abs(math.log(e.optim.learning_rate / rate)))
                     base = None if name == BASELINE else near[0]
-                    found = _write(folder, len(known) + 1, name, cfg, base, plan.question)
-                    known.append(found)
+                    known[content] = _write(folder, len(known) + 1, name, cfg, base, plan.question)
+                found = known[content]
                 plain += [found] if name == BASELINE else []
                 cells += [(n, Cell(name, found, make_job(found, seed, plan.test))) for n, seed in enumerate(seeds)]
     return [cell for _, cell in sorted(cells, key=lambda item: item[0])]
@@ -163,7 +164,8 @@ def record_finished(plan: Plan, name: str, cells: list[Cell], records: Path) -> 
 
 def _same(record: dict[str, Any], cfg: Experiment) -> bool:
     """Whether a record is of this experiment; keys that came into being after it say nothing."""
-    return all(cfg.science.get(key) == value for key, value in record["science"].items())
+    science = cfg.science
+    return all(science.get(key) == value for key, value in record["science"].items())
 
 
 def _seconds_per_step(cells: list[Cell], to_go: list[Cell], records: list[dict[str, Any]]) -> dict[str, float]:

@@ -1,7 +1,6 @@
 """A run's record in one line of reports/study/runs.jsonl: kept in git, it outlives the run folder."""
 
 import contextlib
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
+from oelm_lib.files import sha256_json
 from oelm_lib.runs.reading import read_config, read_metrics, read_summary
 
 RECORDS = config.ROOT / "reports" / "study" / "runs.jsonl"
@@ -27,7 +27,7 @@ def make_record(path: Path) -> dict[str, Any]:
     corpus = plain["corpus"]
     splits = {name: {key: split[key] for key in SPLIT_FACTS} for name, split in corpus["splits"].items()}
     record = {key: summary[key] for key in COPIED}
-    record |= {"science": cfg.science, "config_sha256": _sha256(cfg.science), "commit": plain["code"]["commit"]}
+    record |= {"science": cfg.science, "config_sha256": sha256_json(cfg.science), "commit": plain["code"]["commit"]}
     record |= {"dirty": plain["code"]["dirty"], "versions": plain["versions"], "resolved": plain["resolved"]}
     record["corpus"] = {key: corpus[key] for key in ("name", "tokenizer", "manifest_sha256", "sample")}
     record["corpus"]["splits"] = splits
@@ -63,7 +63,3 @@ def read_records(path: Path = RECORDS) -> list[dict[str, Any]]:
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{path}: line {number} is not a record; restore it from git or delete it") from None
     return list(found.values())
-
-
-def _sha256(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
