@@ -20,6 +20,8 @@ from oelm_lib.config import ModelConfig
 from oelm_lib.runs.records import RECORDS, read_records
 
 PLAIN = "baseline"
+STRICT = 1 + statistics.MARGIN
+"""The second criterion: perplexity within 1 % of the baseline's."""
 LIMITS = (0.01, 0.10)
 """Trained shares of the Q/K path within which the best arm is named."""
 NO_SHARE = 1e-4
@@ -123,16 +125,16 @@ def confirmed(runs: pd.DataFrame) -> pd.DataFrame:
         nats = [(arm["final_test_loss"] - other["final_test_loss"]).to_numpy(float) for arm, other in pairs]
         levels = {
             limit: statistics.holm([statistics.p_value(d, math.log(limit)) for d in nats])
-            for limit in (CRITERION, 1.01)
+            for limit in (CRITERION, STRICT)
         }
         same = statistics.holm([statistics.equivalence_p(d) for d in nats])
         for n, (arm, mine) in enumerate(arms):
             interval = statistics.paired_interval(nats[n], levels[CRITERION][n])
-            strict = statistics.paired_interval(nats[n], levels[1.01][n])
+            strict = statistics.paired_interval(nats[n], levels[STRICT][n])
             equal = statistics.paired_interval(nats[n], same[n])
             row = {"corpus": mine.iloc[0]["corpus"], "arm": arm, "gap": gap(interval.mean)}
             row |= {"low": gap(interval.low), "high": gap(interval.high), "within_5_%": statistics.verdict(interval)}
-            row |= {"within_1_%": statistics.verdict(strict, 1.01), "equivalent": _within(equal)}
+            row |= {"within_1_%": statistics.verdict(strict, STRICT), "equivalent": _within(equal)}
             row |= {"n": interval.n, "judged_against": judged[n]["arm"].iloc[0] if len(judged[n]) else "none yet"}
             row |= {
                 "confidence": interval.confidence,

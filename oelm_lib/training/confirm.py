@@ -5,7 +5,7 @@ import torch
 
 from oelm_lib.config import restore_experiment
 from oelm_lib.data.batches import EvalWindows
-from oelm_lib.data.corpus import open_corpus, open_test
+from oelm_lib.data.corpus import open_test
 from oelm_lib.errors import UserError
 from oelm_lib.files import replacing, write_json
 from oelm_lib.model.gpt import GPT
@@ -13,6 +13,7 @@ from oelm_lib.runs.reading import folder, read_config, read_summary
 from oelm_lib.training import checkpoint
 from oelm_lib.training.evaluation import document_losses, mean_loss, token_losses
 from oelm_lib.training.precision import resolve_device
+from oelm_lib.training.trained import open_its_corpus
 
 
 def confirm(run) -> float:
@@ -26,9 +27,7 @@ def confirm(run) -> float:
     if summary["final_test_loss"] is not None:
         return summary["final_test_loss"]
     cfg = restore_experiment(plain["experiment"], plain["overrides"], f"{path}/config.yaml")
-    corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer)
-    if plain["corpus"]["splits"] != corpus.manifest["splits"]:
-        raise UserError(f"{path}: the corpus {corpus.name} was prepared anew since, with other content; bring it back")
+    corpus = open_its_corpus(path, cfg, plain["corpus"])
     state, _ = checkpoint.load_latest(path)
     if state is None or state["step"] != summary["steps"]:
         raise UserError(f"{path}: no whole checkpoint of the last step, {summary['steps']:,}; train it again (--fresh)")

@@ -47,8 +47,11 @@ def make_optimizer(model: nn.Module, cfg: OptimConfig) -> AdamW:
 
 def learning_rates(step: int, cfg: OptimConfig, max_steps: int) -> list[float]:
     """The rate of each of the optimizer's groups at step 0, 1, ..."""
-    own = [group.model_dump(include={"learning_rate", "warmup_steps"}) for group in cfg.groups]
-    return [learning_rate(step, cfg.model_copy(update=changes), max_steps) for changes in ({}, *own)]
+    own = [
+        cfg.model_copy(update={"learning_rate": group.learning_rate, "warmup_steps": group.warmup_steps})
+        for group in cfg.groups
+    ]
+    return [learning_rate(step, each, max_steps) for each in (cfg, *own)]
 
 
 def learning_rate(step: int, cfg: OptimConfig, max_steps: int) -> float:

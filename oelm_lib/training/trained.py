@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -97,7 +98,13 @@ def open_trained(name: str | Path, which: str = CHECKPOINTS[0], outputs: str | P
         raise UserError(
             f"{path}/{which}.pt: holds another architecture than config.yaml ({found[:150]}); {remedy}"
         ) from None
-    corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
-    if corpus.manifest["splits"] != plain["corpus"].get("splits"):
-        raise UserError(f"{path}: the corpus {corpus.name} was prepared anew since, with other content; bring it back")
+    corpus = open_its_corpus(path, cfg, plain["corpus"])
     return Trained(path, cfg, plain["seed"], state["step"], model, corpus, load_tokenizer(corpus))
+
+
+def open_its_corpus(path: Path, cfg: Experiment, read: dict[str, Any]) -> Corpus:
+    """Open the corpus that the run at `path` read; `read` is config.yaml's. Raises UserError where it is another now."""
+    corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
+    if corpus.manifest["splits"] != read.get("splits"):
+        raise UserError(f"{path}: the corpus {corpus.name} was prepared anew since, with other content; bring it back")
+    return corpus
