@@ -103,7 +103,7 @@ def open_trained(name: str | Path, which: str = CHECKPOINTS[0], outputs: str | P
 
 
 def open_its_corpus(path: Path, cfg: Experiment, read: dict[str, Any]) -> Corpus:
-    """Open the corpus that the run at `path` read; `read` is config.yaml's. Raises UserError where it is another now."""
+    """Open what the run at `path` read, as its config.yaml says (`read`). Raises UserError where it is another now."""
     corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
     if corpus.manifest["splits"] != read.get("splits"):
         raise UserError(f"{path}: the corpus {corpus.name} was prepared anew since, with other content; bring it back")
