@@ -1,12 +1,12 @@
 """Measure the training step: against other implementations, the arithmetic's limit, and by its parts."""
 
-import json
 import math
+import os
 import time
 from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import median, stdev
 from typing import Any
 
 import numpy as np
@@ -108,9 +108,10 @@ def naive_step(cfg: Experiment, batch: tuple[Tensor, Tensor]) -> Callable[[], No
 def hf_step(cfg: Experiment, batch: tuple[Tensor, Tensor]) -> Callable[[], None]:
     """A step of Hugging Face's GPT-2 of the same sizes."""
     try:
-        from transformers import GPT2Config, GPT2LMHeadModel
+        from transformers import GPT2Config, GPT2LMHeadModel, logging
     except ImportError:
         raise UserError("transformers is not installed; run: pip install -e '.[bench]'") from None
+    logging.set_verbosity_error()  # it warns of its defaults' token ids in a smaller vocabulary
     m = cfg.model
     sizes = {"vocab_size": m.vocab_size, "n_positions": m.max_seq_len, "n_embd": m.d_model, "n_inner": m.d_ff}
     drops = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), m.dropout)
@@ -194,56 +195,91 @@ def parts(cfg: Experiment, tokens: np.ndarray, rounds: int) -> dict[str, float]:
     return medians | {"evaluation": medians["evaluation"] * cfg.train.batch_size / len(numbers)}
 
 
-def bench(size: str, dropout: float, rounds: int, out: Path, threads: int | None = None) -> Path:
-    """Measure one size at one dropout; write <out>.json and a page <out>.html of bars, print the table."""
+def growth(cfg: Experiment, rounds: int) -> list[dict[str, Any]]:
+    """A step at half, one and two times each size: measured seconds and peak bytes, and what the sizes predict.
+
+    Returns:
+        One row a size and value: `what`, `value`, and `seconds`, `peak_bytes` (of tensors), `fast_flops`,
+        `predicted_bytes`.
+    """
+    m, rows = cfg.model, []
+    sizes: dict[str, tuple[int, Callable[[int], dict[str, Any]]]] = {
+        "d_model": (m.d_model, lambda v: {"model.num_heads": v // m.d_head, "model.d_ff": v * m.d_ff // m.d_model}),
+        "num_layers": (m.num_layers, lambda v: {}),
+        "max_seq_len": (m.max_seq_len, lambda v: {}),
+        "vocab_size": (m.vocab_size, lambda v: {}),
+        "batch_size": (cfg.train.batch_size, lambda v: {}),
+    }
+    for what, (base, more) in sizes.items():
+        values = (base // 2, base, 2 * base)
+        section = "train" if what == "batch_size" else "model"
+        configs = {str(v): load_config(cfg.id, cfg.overrides | {f"{section}.{what}": v} | more(v)) for v in values}
+        steps = {name: our_step(made, _batch(made)) for name, made in configs.items()}
+        seconds = alternate(steps, rounds)
+        for name, made in configs.items():
+            size, batch_size = made.model, made.train.batch_size
+            row = {"what": what, "value": int(name), "seconds": median(seconds[name])}
+            row |= {"peak_bytes": steps[name].held() + peak_bytes(steps[name])}
+            row |= {"fast_flops": step_flops(size, batch_size)["fast"]}
+            rows.append(row | {"predicted_bytes": step_bytes(size, batch_size, CHUNK, QUERY_BLOCK)["peak"]})
+    return rows
+
+
+def _ids(cfg: Experiment) -> np.ndarray:
+    tokens = max(BATCH_TOKENS, cfg.train.batch_size * cfg.model.max_seq_len)
+    highest = min(cfg.model.vocab_size, 2**16)
+    return np.random.default_rng(0).integers(highest, size=2 * tokens + 1).astype(np.uint16)
+
+
+def _batch(cfg: Experiment) -> tuple[Tensor, Tensor]:
+    return Batches(_ids(cfg), cfg.model.max_seq_len, cfg.train.batch_size, 0, CPU)(0)
+
+
+def bench(size: str, dropout: float, rounds: int, out: Path, threads: int | None = None) -> dict[str, Any]:
+    """Measure one size at one dropout and write <out>.json.
+
+    Baseline and OELM-Freeze, which are close, alternate `rounds` times; the baseline and other implementations a third
+    as often, and the steps that show growth (without dropout alone) a twentieth.
+    """
     keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     changes = SIZES[size] | {"model.dropout": dropout, "train.precision": "fp32"}
     base, frozen = (load_config(exp, changes) for exp in ("GPT-01", "GPT-02"))
-    b, t = base.train.batch_size, base.model.max_seq_len
-    ids = np.random.default_rng(0).integers(base.model.vocab_size, size=2 * BATCH_TOKENS + 1).astype(np.uint16)
-    batch = Batches(ids, t, b, 0, CPU)(0)
-    steps = {
-        "baseline": our_step(base, batch),
-        "oelm_freeze": our_step(frozen, batch),
-        "naive": naive_step(base, batch),
-        "hf_gpt2": hf_step(base, batch),
-    }
-    seconds = alternate(steps, rounds)
-    piece, limit = parts(base, ids, rounds), gemm_limit(base)
-    mine = seconds["baseline"]
-    memory = step_bytes(base.model, b, CHUNK, QUERY_BLOCK)
-    peaks = {name: step.held() + peak_bytes(step) for name, step in steps.items()}
+    b, batch = base.train.batch_size, _batch(base)
+    ours = {"baseline": our_step(base, batch), "oelm_freeze": our_step(frozen, batch)}
+    others = {"naive": naive_step(base, batch), "hf_gpt2": hf_step(base, batch)}
+    close = alternate(ours, rounds)
+    limit = gemm_limit(base)
+    apart = alternate({"baseline": ours["baseline"]} | others, max(rounds // 3, 1))
+    piece = parts(base, _ids(base), max(rounds // 3, 1))
+    flops = step_flops(frozen.model, b)
+    saved = speed_up(close["oelm_freeze"], close["baseline"])
     result = {
         "size": size,
         "dropout": dropout,
-        "rounds": rounds,
         "threads": torch.get_num_threads(),
+        "clock": "CPU" if torch.get_num_threads() == 1 else "wall",
         "torch": torch.__version__,
-        "seconds": seconds,
+        "load_average": os.getloadavg()[1],
+        "seconds": {"close": close, "apart": apart},
         "gemm_limit_seconds": limit,
-        "share_of_gemm_limit": limit / median(mine),
-        "speed_up_over": {name: speed_up(values, mine) for name, values in seconds.items() if name != "baseline"},
-        "freezing_saves": {"measured": 1 - mean(seconds["oelm_freeze"]) / mean(mine)},
+        "share_of_gemm_limit": limit / median(close["baseline"]),
+        "speed_up_over": {name: speed_up(apart[name], apart["baseline"]) for name in others},
+        "freezing_saves": {
+            "measured": 1 - saved["ratio"],
+            "standard_error": saved["standard_error"],
+            "of_flops": flops["saved_by_freezing"] / (flops["plain"] + flops["saved_by_freezing"]),
+        },
         "parts_seconds": piece,
-        "evaluation_over_training": (piece["forward"] + piece["backward"] + piece["optimizer"]) / piece["evaluation"],
-        "peak_bytes": peaks,
-        "predicted_bytes": memory,
-        "flops": step_flops(frozen.model, b),
+        "evaluation_over_training": median(close["baseline"]) / piece["evaluation"],
+        "peak_bytes": {name: step.held() + peak_bytes(step) for name, step in (ours | others).items()},
+        "predicted_bytes": step_bytes(base.model, b, CHUNK, QUERY_BLOCK),
+        "flops": flops,
     }
+    ours.clear()
+    others.clear()
+    result["growth"] = [] if dropout else growth(base, max(rounds // 20, 1))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out.with_suffix(".json"), result)
-    rows = {f"step: {name}": median(values) for name, values in seconds.items()} | {"step: GEMM limit": limit}
-    rows |= {f"part: {name}": value for name, value in piece.items()}
-    print(json.dumps({key: value for key, value in result.items() if key != "seconds"}, indent=1))
-    widest = max(rows.values())
-    bars = "".join(
-        f"<tr><td>{name}<td>{value:.3f} s<td style='width:60%'><div style='background:#4477aa;height:1em;"
-        f"width:{value / widest:.1%}'></div>"
-        for name, value in rows.items()
-    )
-    title = f"Seconds of a step, {size}, dropout {dropout}, {torch.get_num_threads()} threads, {rounds} rounds"
-    page = f"<!doctype html><meta charset=utf-8><title>{title}</title><h1>{title}</h1><table>{bars}</table>"
-    out.with_suffix(".html").write_text(page, encoding="utf-8")
-    return out.with_suffix(".html")
+    return result

@@ -273,11 +273,14 @@ def flops(exp: str, gpu: str, utilisation: float) -> None:
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; with 1, CPU time is measured, not wall time.")
 def bench(size: str, dropout: float, rounds: int, threads: int | None) -> None:
     """Measure the training step on this CPU against HF GPT-2, a naive step and the limit of its matrix products."""
+    from oelm_lib.analysis import speed
     from oelm_lib.bench import bench as measure
     from oelm_lib.config import outputs_dir
+    from oelm_lib.reporting.html import report as make_page
 
-    out = outputs_dir() / f"bench_{size}_dropout{round(100 * dropout)}"
-    click.echo(measure(size, dropout, rounds, out, threads))
+    result = measure(size, dropout, rounds, outputs_dir() / f"bench_{size}_dropout{round(100 * dropout)}", threads)
+    click.echo(speed.summary([result]).to_string(index=False))
+    click.echo(make_page("bench"))
 
 
 @main.group()

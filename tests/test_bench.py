@@ -5,7 +5,7 @@ import pytest
 TINY = {
     "model.vocab_size": 64,
     "model.d_model": 16,
-    "model.num_layers": 1,
+    "model.num_layers": 2,
     "model.num_heads": 2,
     "model.d_ff": 32,
     "model.max_seq_len": 16,
@@ -14,18 +14,38 @@ TINY = {
 
 
 @pytest.mark.slow
-def test_the_bench_measures_all_and_writes_table_and_page(tmp_path, monkeypatch):
+def test_the_bench_measures_all_and_writes_its_result(tmp_path, monkeypatch):
     from oelm_lib import bench
 
     pytest.importorskip("transformers", reason="the extra `bench` is not installed")
     monkeypatch.setitem(bench.SIZES, "study", TINY)
     monkeypatch.setattr(bench, "BATCH_TOKENS", 64)
-    page = bench.bench("study", 0.1, 2, tmp_path / "bench")
-    result = json.loads((tmp_path / "bench.json").read_text())
-    assert set(result["speed_up_over"]) == {"oelm_freeze", "naive", "hf_gpt2"}
-    assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in result["seconds"].values())
+    result = bench.bench("study", 0.1, 3, tmp_path / "bench")
+    assert json.loads((tmp_path / "bench.json").read_text()) == result
+    assert set(result["speed_up_over"]) == {"naive", "hf_gpt2"}
+    for kind, count in (("close", 3), ("apart", 1)):
+        assert all(len(seconds) == count and min(seconds) > 0 for seconds in result["seconds"][kind].values())
     assert result["peak_bytes"]["baseline"] - result["peak_bytes"]["oelm_freeze"] >= 2 * 2 * 16 * 16 * 4
-    assert "GEMM limit" in page.read_text() and "http" not in page.read_text()
+    assert result["growth"] == []
+
+
+def test_growth_halves_and_doubles_each_size():
+    from oelm_lib import bench
+    from oelm_lib.config import load_config
+
+    rows = bench.growth(load_config("GPT-01", TINY | {"model.dropout": 0.0, "train.precision": "fp32"}), 1)
+    values = {}
+    for row in rows:
+        values.setdefault(row["what"], []).append(row["value"])
+        assert row["seconds"] > 0
+        assert 0.5 < row["predicted_bytes"] / row["peak_bytes"] < 2  # tiny tensors; sizes in use: test_cost
+    assert values == {
+        "d_model": [8, 16, 32],
+        "num_layers": [1, 2, 4],
+        "max_seq_len": [8, 16, 32],
+        "vocab_size": [32, 64, 128],
+        "batch_size": [1, 2, 4],
+    }
 
 
 def test_the_naive_reference_is_the_same_function(model_config):

@@ -14,6 +14,7 @@ PARAMETERS = {
     "compare": ["exps", "baseline", "outputs"],
     "explore": ["runs", "prompt"],
     "monitor": ["exps", "outputs"],
+    "bench": ["results"],
     "study": ["runs"],
 }
 MAX_CELLS = MAX_LINES = 12

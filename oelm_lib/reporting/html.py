@@ -71,9 +71,9 @@ def report(target: str | Path) -> Path:
     """Make the page of what a user names.
 
     Args:
-        target: An executed notebook, a run folder, `study`, `compare` (all that compare.ipynb's defaults ask for), or
-            experiment ids or globs to compare, each with its own compare_to. A study or comparison is executed first,
-            and lands in the outputs folder.
+        target: An executed notebook, a run folder, `study`, `bench`, `compare` (all that compare.ipynb's defaults ask
+            for), or experiment ids or globs to compare, each with its own compare_to. All but the first two are
+            executed first, and land in the outputs folder.
 
     Raises:
         UserError: Nothing of that name.
@@ -87,7 +87,7 @@ def report(target: str | Path) -> Path:
                 f"{path}: no train.ipynb, since this run was not made by `oelm run`; compare it: oelm report ID"
             )
         return export(path / "train.ipynb")
-    if target in ("compare", "study"):
+    if target in ("compare", "study", "bench"):
         return _execute(target, {}, target)
     patterns = str(target).replace(",", " ").split()
     if not any(fnmatch.fnmatch(exp, pattern) for exp in ids for pattern in patterns):
