@@ -11,6 +11,8 @@ LOG_QK_SCALE = 0.45254834
 """qk_scale of the log's N(0, 0.02) at d_model 512."""
 # Okabe-Ito hues, the darkest and lightest moved until each keeps a contrast of 3 on white and on near-black.
 COLOURS = {"baseline": "#7d7d7d", "OELM-Freeze": "#1b7fc4", "OELM-Random": "#d55e00", "frozen Gaussian": "#009e73"}
+STUDY = {"orthogonal": "OELM-Freeze", "Gaussian at the log's scale": "OELM-Random", "Gaussian": "frozen Gaussian"}
+"""What the study calls the same arms."""
 OTHERS = ("#c4679b", "#b58900", "#8b6fd0", "#3a9ad9", "#a0724a", "#6f9a2f")
 FROZEN = {
     ("orthogonal", 1.0): "OELM-Freeze",
@@ -44,8 +46,8 @@ def arm_name(experiment: dict[str, Any], overrides: dict[str, Any] | None = None
 
 def arm_colours(names: Iterable[str]) -> dict[str, str]:
     """Name -> hex colour: the log's four arms are fixed, another hashes to a slot and moves on where it is taken."""
-    colours = dict(COLOURS)
-    for name in sorted(set(names) - set(COLOURS)):
+    colours = COLOURS | {name: COLOURS[same] for name, same in STUDY.items()}
+    for name in sorted(set(names) - set(colours)):
         start = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
         slots = [OTHERS[(start + n) % len(OTHERS)] for n in range(len(OTHERS))]
         colours[name] = next((slot for slot in slots if slot not in colours.values()), slots[0])

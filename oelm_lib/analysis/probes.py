@@ -179,6 +179,16 @@ def summary(arms: Sequence[Trained]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def recorded(path: Path) -> dict[str, float]:
+    """What a run's record keeps of the probes of its last weights: the probe table's numbers, and losses by slice."""
+    arm = open_trained(path)
+    row = summary([arm]).drop(columns=["arm", "step"]).iloc[0].to_dict()
+    parts = slices([arm]).set_index("tokens_that")
+    for words, key in (("end an earlier bigram", "repeated_bigrams"), ("do not", "other_tokens")):
+        row |= {f"loss_on_{key}": parts["loss"][words], f"share_of_{key}": parts["token_share"][words]}
+    return {key: float(f"{value:.5g}") for key, value in row.items() if np.isfinite(value)}
+
+
 def recall_accuracy(arm: Trained) -> float:
     """Share of the queries of associative recall that are answered rightly, over validation examples."""
     length = arm.experiment.model.max_seq_len

@@ -1,4 +1,4 @@
-"""The study's tables and figures, from runs.jsonl alone. Losses in nats, gaps as perplexity ratios minus 1."""
+"""The study's tables, from runs.jsonl alone. Losses in nats, gaps as perplexity ratios minus 1."""
 
 import math
 from collections import Counter
@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 
 from oelm_lib import config
 from oelm_lib.analysis import cards, statistics
-from oelm_lib.analysis import figure as base
-from oelm_lib.analysis.arms import LOG_QK_SCALE, arm_colours
+from oelm_lib.analysis.arms import LOG_QK_SCALE
 from oelm_lib.analysis.cost import medium, qk_share
 from oelm_lib.analysis.statistics import CRITERION, gap
 from oelm_lib.config import ModelConfig
@@ -24,8 +22,17 @@ STRICT = 1 + statistics.MARGIN
 """The second criterion: perplexity within 1 % of the baseline's."""
 LIMITS = (0.01, 0.10)
 """Trained shares of the Q/K path within which the best arm is named."""
-NO_SHARE = 1e-4
-"""Where an arm that trains nothing is drawn on the logarithmic axis."""
+PROBES = {
+    "entropy": "attention_entropy",
+    "logit_std": "logit_spread",
+    "effective_rank": "effective_rank",
+    "best_previous_token": "best_previous_token",
+    "best_induction": "best_induction",
+    "copy_gain": "copy_gain",
+    "in_context": "late_minus_early_loss",
+}
+"""Numbers of a record's probes that the page shows, and what it calls them."""
+SLICES = ("repeated_bigrams", "other_tokens")
 START = {"qk_init", "qk_scale", "freeze_q", "freeze_k"}
 
 
@@ -47,6 +54,11 @@ def load(path: Path | str = "", lines: int | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=None if rows else columns)
 
 
+def of_stage(runs: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Runs of the plans whose name begins so."""
+    return runs[runs["stage"].astype(str).str.startswith(name)]
+
+
 def explored(runs: pd.DataFrame) -> pd.DataFrame:
     """Stage 1, one row an arm: its tuned rate, its gaps to the tuned baselines, and what of the Q/K path it trains.
 
@@ -54,7 +66,7 @@ def explored(runs: pd.DataFrame) -> pd.DataFrame:
     `edge` says where the best rate is the lowest or highest of those tried.
     """
     rows = []
-    for (corpus, arm), mine in _stage(runs, "stage1").groupby(["corpus", "arm"], sort=False):
+    for (corpus, arm), mine in of_stage(runs, "stage1").groupby(["corpus", "arm"], sort=False):
         losses = mine.groupby("learning_rate")["final_val_loss"].mean()
         best, at = losses.idxmin(), list(losses.index).index(losses.idxmin())
         edge = "only one rate" if len(losses) == 1 else {0: "lowest", len(losses) - 1: "highest"}.get(at, "")
@@ -76,13 +88,13 @@ def explored(runs: pd.DataFrame) -> pd.DataFrame:
 
 def rates(runs: pd.DataFrame) -> pd.DataFrame:
     """Stage 1: validation loss of every arm (row) at every learning rate (column); mean over seeds."""
-    first = _stage(runs, "stage1").assign(learning_rate=lambda frame: frame["learning_rate"].map("{:g}".format))
+    first = of_stage(runs, "stage1").assign(learning_rate=lambda frame: frame["learning_rate"].map("{:g}".format))
     return first.pivot_table("final_val_loss", ["corpus", "arm"], "learning_rate", sort=False).pipe(_sorted_rates)
 
 
 def grid(runs: pd.DataFrame) -> pd.DataFrame:
     """Scale x orthogonality: perplexity at the tuned rate of what differs in the start of W_q and W_k alone."""
-    first = _stage(runs, "stage1")
+    first = of_stage(runs, "stage1")
     rows = []
     for (corpus, _), mine in first.groupby(["corpus", "arm"], sort=False):
         model = mine.iloc[0]["model"]
@@ -98,7 +110,7 @@ def grid(runs: pd.DataFrame) -> pd.DataFrame:
 def pilot(runs: pd.DataFrame) -> pd.DataFrame:
     """Spread of paired differences to the baseline at tuned rates, and the half-width that five seeds will have."""
     table, rows = explored(runs), []
-    for corpus, arm in dict.fromkeys(_stage(runs, "pilot")[["corpus", "arm"]].itertuples(index=False, name=None)):
+    for corpus, arm in dict.fromkeys(of_stage(runs, "pilot")[["corpus", "arm"]].itertuples(index=False, name=None)):
         tuned = {row["arm"]: row["learning_rate"] for row in table.to_dict("records") if row["corpus"] == corpus}
         both = runs[(runs["corpus"] == corpus) & ~runs["stage"].str.startswith("stage2")]
         sides = [both[(both["arm"] == name) & (both["learning_rate"] == tuned.get(name))] for name in (arm, PLAIN)]
@@ -117,7 +129,7 @@ def confirmed(runs: pd.DataFrame) -> pd.DataFrame:
     Each arm is judged against the better, on validation, of the plain baseline and the baseline with its addition.
     """
     rows = []
-    for _, found in _stage(runs, "stage2").groupby("corpus", sort=False):
+    for _, found in of_stage(runs, "stage2").groupby("corpus", sort=False):
         bases = {PLAIN, *found["baseline"]}
         arms = [(arm, mine) for arm, mine in found.groupby("arm", sort=False) if arm not in bases]
         judged = [_judge(found, mine) for _, mine in arms]
@@ -154,7 +166,7 @@ def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
     `within_1_%` is yes only where the whole interval lies within it, and no only where all of it lies outside.
     """
     rows = []
-    for corpus, found in _stage(runs, "stage2").groupby("corpus", sort=False):
+    for corpus, found in of_stage(runs, "stage2").groupby("corpus", sort=False):
         starts = {}
         for arm, mine in found.groupby("arm", sort=False):
             model = mine.iloc[0]["model"]
@@ -188,6 +200,30 @@ def best(runs: pd.DataFrame) -> pd.DataFrame:
             for judged in second[second["arm"] == row["arm"]].to_dict("records") if len(second) else ():
                 keys = "corpus arm trained_at_medium gap low high n within_5_% within_1_%".split()
                 rows.append({"within": limit, "stage": "2, confirmed"} | {key: judged[key] for key in keys})
+    return pd.DataFrame(rows)
+
+
+def probed(runs: pd.DataFrame) -> pd.DataFrame:
+    """Stage 1: what the probes say of each arm at its tuned rate; means over heads, losses in nats.
+
+    `gap_on_repeats` is the part of the gap to the plain baseline that lies on tokens that end a bigram which stood
+    earlier in the window, where attention can copy; these are `repeats` of all tokens.
+    """
+    table = explored(runs)
+    if table.empty or "probes" not in runs:
+        return pd.DataFrame()
+    found = of_stage(runs, "stage1").dropna(subset="probes")
+    found = table[["corpus", "arm", "learning_rate"]].merge(found, on=["corpus", "arm", "learning_rate"])
+    plain = {run.corpus: run.probes for run in found.itertuples() if run.arm == PLAIN}
+    rows = []
+    for run in found.itertuples():
+        here, there = run.probes, plain.get(run.corpus)
+        row = {"corpus": run.corpus, "arm": run.arm} | {words: here[key] for key, words in PROBES.items()}
+        if there and run.arm != PLAIN:
+            excess = {kind: here[f"loss_on_{kind}"] - there[f"loss_on_{kind}"] for kind in SLICES}
+            parts = [here[f"share_of_{kind}"] * excess[kind] for kind in SLICES]
+            row |= {"gap_on_repeats": parts[0] / sum(parts), "repeats": here[f"share_of_{SLICES[0]}"]}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -238,80 +274,12 @@ def show(frame: pd.DataFrame) -> Any:
     return cards.table(frame.drop(columns="own", errors="ignore"))
 
 
-def pareto(runs: pd.DataFrame) -> base.Figure:
-    """Draw each arm's gap against the share of the Q/K path that it trains: grey stage 1, coloured stage 2."""
-    first, second = explored(runs), confirmed(runs)
-    first = first[~first["arm"].isin({PLAIN, *first["own"]})] if len(first) else first
-    panels = list(dict.fromkeys([*first.get("corpus", []), *second.get("corpus", [])]))
-    notes = ["gap in perplexity to the better tuned baseline; share at Medium-512, 0 at the left edge"]
-    notes += ["grey: stage 1, one seed, validation; in colour: stage 2, test, with its interval"]
-    figure = base.new_figure("What is trained, and what it wins back", notes, panels, height=430)
-    colours = arm_colours(second.get("arm", []))
-    for table, filled in ((first, False), (second, True)):
-        front = math.inf
-        for row in table.sort_values(["trained_at_medium", "gap"]).to_dict("records") if len(table) else ():
-            front, named = min(front, row["gap"]), row["gap"] < front and not filled
-            marker = {"size": 10, "color": colours.get(row["arm"], base.INK) if filled else base.INK}
-            marker["symbol"] = "circle" if filled else "circle-open"
-            y, bar = 100 * row["gap"], None
-            if filled and math.isfinite(row["low"]):
-                bar = {"array": [100 * row["high"] - y], "arrayminus": [y - 100 * row["low"]], "symmetric": False}
-            look = {"mode": "markers+text" if named else "markers", "text": [escape(row["arm"])], "showlegend": filled}
-            look |= {
-                "textposition": "top left" if row["trained_at_medium"] > 0.3 else "top right",
-                "textfont_size": 11,
-                "name": escape(row["arm"]),
-            }
-            x = [max(row["trained_at_medium"], NO_SHARE)]
-            hover = f"{escape(row['arm'])}<br>{row['trained_at_medium']:.2%} trained, gap {y:+.2f} %<extra></extra>"
-            trace = go.Scatter(x=x, y=[round(y, 3)], error_y=bar, marker=marker, hovertemplate=hover, **look)
-            base.add(figure, panels.index(row["corpus"]) + 1, trace)
-    for limit in (5, 1) if panels else ():
-        text = {"annotation_text": f"{limit} %", "annotation_position": "bottom right"}
-        figure.add_hline(y=limit, line={"dash": "dash", "width": 1.2, "color": base.INK}, **text)
-    ticks = {"tickvals": [NO_SHARE, 1e-3, 1e-2, 1e-1, 1], "ticktext": ["0", "0.1 %", "1 %", "10 %", "100 %"]}
-    figure.update_xaxes(type="log", range=[math.log10(NO_SHARE) - 0.15, 0.6], rangemode="normal", **ticks)
-    figure.update_yaxes(title_text="gap in perplexity (%)")
-    list(figure.select_xaxes())[-1].title.text = "trained share of the Q/K path"
-    return figure
-
-
-def rate_curves(runs: pd.DataFrame) -> base.Figure:
-    """Draw validation loss over the peak learning rate: an arm tried at three or more rates in colour, others thin."""
-    first = _stage(runs, "stage1")
-    panels = list(first["corpus"].unique())
-    notes = ["in colour: arms tried at three or more rates; grey: the others, named where the mouse is"]
-    figure = base.new_figure("Learning rates", notes, panels, height=400)
-    lines = {
-        key: mine.groupby("learning_rate")["final_val_loss"].mean()
-        for key, mine in first.groupby(["corpus", "arm"], sort=False)
-    }
-    colours = arm_colours(arm for (_, arm), losses in lines.items() if len(losses) > 2)
-    for (corpus, arm), losses in sorted(lines.items(), key=lambda item: len(item[1])):
-        many = len(losses) > 2
-        line = {"color": colours[arm] if many else base.INK, "width": 2.2 if many else 1}
-        look = {"mode": "lines+markers", "name": escape(arm), "showlegend": many, "opacity": 1 if many else 0.45}
-        points = {"x": list(losses.index), "y": losses.round(5).tolist(), "marker_size": 7 if many else 4}
-        hover = f"{escape(arm)}<br>%{{y:.4f}} at %{{x:.3g}}<extra></extra>"
-        trace = go.Scatter(**points, **look, line=line, hovertemplate=hover)
-        base.add(figure, panels.index(corpus) + 1, trace)
-    tried = sorted(set(first["learning_rate"]))
-    figure.update_xaxes(type="log", rangemode="normal", tickvals=tried, ticktext=[f"{rate:g}" for rate in tried])
-    figure.update_yaxes(title_text="val_loss (nats per token)")
-    list(figure.select_xaxes())[-1].title.text = "peak learning rate"
-    return figure
-
-
 def plan() -> Any:
     """reports/study/plan.md as it stands."""
     from IPython.display import Markdown
 
     path = config.ROOT / "reports" / "study" / "plan.md"
     return Markdown(path.read_text() if path.is_file() else "Not written yet.")
-
-
-def _stage(runs: pd.DataFrame, name: str) -> pd.DataFrame:
-    return runs[runs["stage"].astype(str).str.startswith(name)]
 
 
 def _shares(model: ModelConfig) -> dict[str, float]:

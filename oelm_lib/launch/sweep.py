@@ -147,16 +147,23 @@ def _write(folder: Path, number: int, arm: str, cfg: Experiment, base: Experimen
 
 
 def record_finished(plan: Plan, name: str, cells: list[Cell], records: Path) -> list[Cell]:
-    """Record every run that has ended since, whoever trained it; returns the runs that are still to be made."""
+    """Record every run that has ended since, whoever trained it; returns the runs that are still to be made.
+
+    A record without probes is made again where its run folder is still here.
+    """
     known = {(record["id"], record["seed"]): record for record in read_records(records)}
     left = []
     for cell in cells:
         record = known.get((cell.config.id, cell.job.seed))
-        if record and _same(record, cell.config) and not (plan.test and record["final_test_loss"] is None):
+        whole = record and _same(record, cell.config) and not (plan.test and record["final_test_loss"] is None)
+        if whole and ("probes" in record or not (cell.job.path / "latest.pt").is_file()):
             continue
         if cell.job.done:
+            from oelm_lib.analysis import probes
+
             labels = {"plan": name, "arm": cell.arm, "baseline": plan.arms[cell.arm].baseline}
-            append_record(labels | make_record(cell.job.path), records)
+            found = make_record(cell.job.path) | {"probes": probes.recorded(cell.job.path)}
+            append_record(labels | found, records)
         else:
             left.append(cell)
     return left

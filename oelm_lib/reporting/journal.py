@@ -2,12 +2,14 @@
 
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from oelm_lib.analysis import confounds, statistics, tables
+from oelm_lib.analysis import confounds, statistics, study, tables
+from oelm_lib.analysis.answer import answer
 from oelm_lib.analysis.frames import RECORDED, name, pairs, phase3
 from oelm_lib.config import ROOT, experiment_ids, load_config, read_yaml
 from oelm_lib.errors import UserError
@@ -39,11 +41,8 @@ def journal(outputs: Path | str | None = None, language: str = "en", path: Path 
     if language not in LANGUAGES:
         raise UserError(f"language = {language!r} is not a language of the journal; use {' or '.join(LANGUAGES)}")
     notes = _notes(Path(path)) if path else {}
-    words = read_yaml(TEMPLATES / "journal.yaml")
-    facts = _facts(outputs)
-
-    def say(key: str, **values: Any) -> str:
-        return words[key][language].format(**values) if key in words else key
+    say = _words(language)
+    facts = _facts(outputs) | {"study": study_sentences(language)}
 
     def percent(value: float, digits: int = 2, sign: str = "+") -> str:
         return f"{100 * value:{sign}.{digits}f}{' ' if language == 'en' else ''}%"
@@ -73,6 +72,55 @@ def journal(outputs: Path | str | None = None, language: str = "en", path: Path 
         except OSError as error:
             raise UserError(f"{path}: cannot be written: {error.strerror}; choose another --output") from None
     return text
+
+
+def study_sentences(language: str = "en", runs: pd.DataFrame | None = None) -> list[str]:
+    """The study's result in three sentences, the first naming the scale; none where it has none.
+
+    Args:
+        runs: Of study.load; default: those of reports/study/runs.jsonl.
+    """
+    found, say = answer(study.load() if runs is None else runs), _words(language)
+    if found is None:
+        return []
+
+    def gaps(rows: list[dict[str, Any]]) -> str:
+        return "; ".join(_gap(row, say) for row in rows)
+
+    best = [
+        say(
+            "study_arm",
+            limit=f"{arm['limit']:.0%}",
+            arm=arm["arm"],
+            share=f"{arm['share']:.1%}",
+            gaps=gaps(arm["rows"]),
+        )
+        for arm in found["best"]
+    ]
+    numbers = {key: f"{found[key]:.1f}" for key in ("parameters", "tokens")}
+    return [
+        say("study_cost", **numbers, stage=say(found["stage"]), gaps=gaps(found["cost"])),
+        say("study_start", gaps=gaps(found["start"])),
+        say("study_best", arms="; ".join(best)),
+    ]
+
+
+def _gap(row: dict[str, Any], say: Callable[..., str]) -> str:
+    """A corpus and its gap in perplexity with what else is known of it."""
+    text = f"{row['corpus']} {row['gap']:+.1%}"
+    if pd.notna(row["low"]):
+        text += f" [{row['low']:+.1%}, {row['high']:+.1%}]"
+    verdicts = [f"{row[key]} {say(key)}" for key in ("within_5", "within_1") if row[key]]
+    return text + (f" ({', '.join(verdicts)})" if verdicts else "")
+
+
+def _words(language: str) -> Callable[..., str]:
+    words = read_yaml(TEMPLATES / "journal.yaml")
+
+    def say(key: str, **values: Any) -> str:
+        return words[key][language].format(**values) if key in words else key
+
+    return say
 
 
 def _notes(path: Path) -> dict[str, str]:

@@ -1,10 +1,11 @@
 """Records of a study that was never run: losses from a formula over the arm, the rate and the seed."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 
-from oelm_lib import config
+from oelm_lib.analysis.study import PROBES
 from oelm_lib.launch import sweep
 from oelm_lib.runs.records import append_record
 
@@ -44,18 +45,22 @@ def make_records(path, plan, stage, folder, losses=loss_of):
         }
         record = {"plan": stage, "arm": cell.arm, "baseline": plan.arms[cell.arm].baseline, "id": cfg.id, "seed": seed}
         record |= {"science": cfg.science, "commit": "0123456789", "dirty": False, "steps": cfg.train.max_steps}
+        record |= {"tokens": 3_072_000, "parameters": {"total": 1_069_824}}
         record |= {"final_val_loss": loss, "final_test_loss": loss + 0.01 if plan.test else None, "wall_seconds": 300.0}
         record |= {"frozen": [{"from_step": 0, "to_step": 1500, "sha256_start": "a", "sha256_end": "a", "tensors": 8}]}
         facts = {"name": cfg.data.corpus, "tokenizer": cfg.data.tokenizer, "manifest_sha256": "ab" * 32, "sample": True}
         record["corpus"] = facts | {"splits": dict.fromkeys(("train", "val", "test"), split)}
+        parts = {"loss_on_repeated_bigrams": loss - 0.8, "loss_on_other_tokens": loss + 0.2}
+        record["probes"] = dict.fromkeys(PROBES, 0.5) | parts
+        record["probes"] |= {"share_of_repeated_bigrams": 0.2, "share_of_other_tokens": 0.8}
         if plan.test:
             record["test_documents"] = {"nats": (tokens * (loss + 0.01)).round(3).tolist(), "tokens": tokens.tolist()}
         append_record(record, path)
 
 
 def make_study(path, folder, second=True):
-    """Stage 1 as params/study/stage1.yaml declares it and, if asked for, a pilot and a stage 2 of some of its arms."""
-    first = sweep.read_plan(config.PARAMS / "study" / "stage1.yaml")
+    """Stage 1 as the plan beside this file declares it and, if asked for, a pilot and a stage 2 of some of its arms."""
+    first = sweep.read_plan(Path(__file__).with_name("stage1.yaml"))
     make_records(path, first, "stage1", folder)
     if second:
         more = {"arms": {arm: first.arms[arm] for arm in ("baseline", "orthogonal")}}

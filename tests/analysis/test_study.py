@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from oelm_lib import config
-from oelm_lib.analysis import study
+from oelm_lib.analysis import study, study_plots
+from oelm_lib.analysis.answer import answer
 from oelm_lib.errors import UserError
+from oelm_lib.reporting.journal import study_sentences
 from tests.analysis.study_factory import make_study
 
-TABLES = ("explored", "rates", "grid", "pilot", "confirmed", "contrasts", "best", "negative", "samples")
+TABLES = ("explored", "rates", "grid", "pilot", "confirmed", "contrasts", "best", "negative", "probed", "samples")
 FIGURES = ("pareto", "rate_curves")
 
 
@@ -89,6 +91,34 @@ def test_the_best_arm_within_each_share_is_named_with_its_verdicts(runs):
     assert list(alone["within"]) == [0.01, 0.1] and (alone["trained_at_medium"] <= alone["within"]).all()
 
 
+def test_probes_part_the_gap_by_slices(runs):
+    table = study.probed(runs).set_index("arm")
+    assert len(table) == len(study.explored(runs))
+    assert table.loc["orthogonal", "gap_on_repeats"] == pytest.approx(0.2)  # both kinds of tokens lose the same
+    assert np.isnan(table.loc["baseline", "gap_on_repeats"])
+    assert study.probed(runs.drop(columns="probes")).empty
+
+
+def test_the_answer_is_of_stage_2_where_there_is_one(runs):
+    assert answer(runs.head(4)) is None
+    early, late = answer(runs[runs["stage"] == "stage1"]), answer(runs)
+    assert (early["stage"], late["stage"]) == ("exploratory", "confirmed")
+    (row,) = early["start"]
+    first = study.explored(runs).set_index("arm")["val_loss"]
+    assert row["gap"] == pytest.approx(math.exp(first["orthogonal"] - first["Gaussian"]) - 1)
+    assert [row["corpus"] for row in late["cost"]] == ["tinystories-sample", "wikitext2"]
+    assert all(row["low"] < row["gap"] < row["high"] for row in late["cost"] + late["start"])
+    assert [arm["limit"] for arm in late["best"]] == [0.01, 0.1]
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_answer_is_three_sentences_that_name_the_scale_first(runs, language):
+    first, *others = study_sentences(language, runs)
+    assert len(others) == 2 and "1.1" in first and "3.1" in first
+    assert "wikitext2 +" in first and "[" in first
+    assert study_sentences(language, runs.head(0)) == []
+
+
 def test_what_did_not_help_is_listed(runs):
     arms = set(study.negative(runs)["arm"])
     assert "tied" in arms
@@ -106,20 +136,20 @@ def test_a_study_in_progress_shows_what_there_is(runs, part, tmp_path):
         else:
             shown._repr_html_()
     for name in FIGURES:
-        figure = getattr(study, name)(some)
+        figure = getattr(study_plots, name)(some)
         assert bool(figure.data) == (part != "nothing")
     assert f"Made from {len(some)} records" in study.made_from(some)
 
 
 def test_figures_draw_every_arm_once_a_stage(runs):
-    figure = study.pareto(runs)
+    figure = study_plots.pareto(runs)
     first = study.explored(runs)
     arms = set(first["arm"]) - {"baseline", *first["own"]}
     hollow = [trace.name for trace in figure.data if trace.marker.symbol == "circle-open"]
     assert sorted(hollow) == sorted(arm.replace("'", "&#x27;") for arm in arms)
     bars = [trace for trace in figure.data if trace.error_y.array is not None]
     assert len(bars) == 8
-    curve = next(trace for trace in study.rate_curves(runs).data if trace.name == "orthogonal")
+    curve = next(trace for trace in study_plots.rate_curves(runs).data if trace.name == "orthogonal")
     assert len(curve.x) == 4 and np.isfinite(curve.y).all()
 
 

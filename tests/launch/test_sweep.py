@@ -117,6 +117,12 @@ def test_finished_runs_are_recorded_once_and_count_when_their_folder_is_gone(tmp
     assert sum(documents["nats"]) / sum(documents["tokens"]) == pytest.approx(loss, rel=1e-4)
     assert record["evals"][-1][0] == 24 and record["frozen"][0]["sha256_start"] == record["frozen"][0]["sha256_end"]
     assert record["corpus"]["splits"]["test"]["sha256"] == run.corpus.manifest["splits"]["test"]["sha256"]
+    probes = record["probes"]
+    assert probes["share_of_repeated_bigrams"] + probes["share_of_other_tokens"] == pytest.approx(1, abs=1e-4)
+    assert 0 <= probes["entropy"] <= 1 and probes["q_orthogonality_error"] < 1e-5
+    append_record({key: value for key, value in record.items() if key != "probes"}, records)
+    assert sweep.record_finished(asked, "stage1", cells, records) == left  # and its probes are made again
+    assert read_records(records) == [record]
     assert str(tmp_path) not in records.read_text()
     assert read_config(cell.job.path)["code"]["commit"] == record["commit"]
 

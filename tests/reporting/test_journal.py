@@ -10,7 +10,7 @@ import yaml
 from oelm_lib.analysis.frames import phase3
 from oelm_lib.config import PARAMS, experiment_ids
 from oelm_lib.errors import UserError
-from oelm_lib.reporting.journal import LANGUAGES, TEMPLATES, journal
+from oelm_lib.reporting.journal import LANGUAGES, TEMPLATES, journal, study_sentences
 from tests.analysis import runs_factory
 from tests.analysis.runs_factory import make_run
 
@@ -112,6 +112,7 @@ def test_every_number_comes_from_a_file(recorded, language):
     interim = [100 * math.expm1(second - first) for first, second in losses]
     counts = [len(experiments), 0, 1, 3, 100 * (log["criterion"] - 1), 100 * (max(gaps) - min(gaps))]  # n and n wanted
     pool = files + derived(groups) + epochs + interim + counts
+    pool += [float(number) for number in re.findall(r"\d+\.?\d*", " ".join(study_sentences(language)))]
     numbers = set(NUMBER.findall(recorded[language]))
     strangers = [number for number in numbers if not near(number, pool)]
     assert strangers == []

@@ -1,0 +1,55 @@
+"""What the study has found so far, in the few numbers that README and journal state."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from oelm_lib.analysis import study
+
+ORTHOGONAL, GAUSSIAN = "orthogonal", "Gaussian"
+
+
+def answer(runs: pd.DataFrame) -> dict[str, Any] | None:
+    """Stage 2 where it has any arm to judge, else stage 1; None where nothing can be said.
+
+    Returns:
+        parameters and tokens in millions, stage (confirmed or exploratory); cost (orthogonal, frozen, against the tuned
+        baseline) and start (against the Gaussian of its scale): rows of corpus, gap, low, high; best: for each limit of
+        the trained share its arm, share and such rows with their verdicts.
+    """
+    first, second = study.explored(runs), study.confirmed(runs)
+    confirmed = len(second) > 0
+    table = second if confirmed else first
+    if table.empty or not {ORTHOGONAL, GAUSSIAN} <= set(table["arm"]):
+        return None
+    plain = runs[runs["arm"] == study.PLAIN].iloc[0]
+    starts = study.contrasts(runs) if confirmed else _explored_start(first)
+    named = study.best(runs)
+    best = []
+    for limit, rows in named.groupby("within") if len(named) else ():
+        shown = rows[rows["stage"].str.startswith("2")] if confirmed else rows
+        if len(shown):
+            arm, share = shown.iloc[0][["arm", "trained_at_medium"]]
+            best.append({"limit": limit, "arm": arm, "share": share, "rows": _rows(shown)})
+    return {
+        "parameters": plain["parameters"]["total"] / 1e6,
+        "tokens": plain["tokens"] / 1e6,
+        "stage": "confirmed" if confirmed else "exploratory",
+        "cost": _rows(table[table["arm"] == ORTHOGONAL]),
+        "start": _rows(starts[starts["arm"] == ORTHOGONAL]),
+        "best": best,
+    }
+
+
+def _explored_start(first: pd.DataFrame) -> pd.DataFrame:
+    """Orthogonal against Gaussian at their tuned rates, one seed."""
+    losses = first.pivot_table("val_loss", "corpus", "arm")
+    gaps = np.expm1(losses[ORTHOGONAL] - losses[GAUSSIAN]).rename("gap")
+    return gaps.reset_index().assign(arm=ORTHOGONAL)
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    keys = ("corpus", "gap", "low", "high", "within_1_%", "within_5_%")
+    rows = table.reindex(columns=keys).to_dict("records")
+    return [{key.removesuffix("_%"): value for key, value in row.items()} for row in rows]

@@ -1,0 +1,78 @@
+"""The study's figures, from runs.jsonl alone."""
+
+import math
+from html import escape
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from oelm_lib.analysis import figure as base
+from oelm_lib.analysis import study
+from oelm_lib.analysis.arms import arm_colours
+
+NO_SHARE = 1e-4
+"""Where an arm that trains nothing is drawn on the logarithmic axis."""
+
+
+def pareto(runs: pd.DataFrame) -> base.Figure:
+    """Draw each arm's gap against the share of the Q/K path that it trains: grey stage 1, coloured stage 2."""
+    first, second = study.explored(runs), study.confirmed(runs)
+    first = first[~first["arm"].isin({study.PLAIN, *first["own"]})] if len(first) else first
+    panels = list(dict.fromkeys([*first.get("corpus", []), *second.get("corpus", [])]))
+    notes = ["gap in perplexity to the better tuned baseline; share at Medium-512, 0 at the left edge"]
+    notes += ["grey: stage 1, one seed, validation; in colour: stage 2, test, with its interval"]
+    figure = base.new_figure("What is trained, and what it wins back", notes, panels, height=430)
+    colours = arm_colours(second.get("arm", []))
+    for table, filled in ((first, False), (second, True)):
+        front = math.inf
+        for row in table.sort_values(["trained_at_medium", "gap"]).to_dict("records") if len(table) else ():
+            front, named = min(front, row["gap"]), row["gap"] < front and not filled
+            marker = {"size": 10, "color": colours.get(row["arm"], base.INK) if filled else base.INK}
+            marker["symbol"] = "circle" if filled else "circle-open"
+            y, bar = 100 * row["gap"], None
+            if filled and math.isfinite(row["low"]):
+                bar = {"array": [100 * row["high"] - y], "arrayminus": [y - 100 * row["low"]], "symmetric": False}
+            look = {"mode": "markers+text" if named else "markers", "text": [escape(row["arm"])], "showlegend": filled}
+            look |= {
+                "textposition": "top left" if row["trained_at_medium"] > 0.3 else "top right",
+                "textfont_size": 11,
+                "name": escape(row["arm"]),
+            }
+            x = [max(row["trained_at_medium"], NO_SHARE)]
+            hover = f"{escape(row['arm'])}<br>{row['trained_at_medium']:.2%} trained, gap {y:+.2f} %<extra></extra>"
+            trace = go.Scatter(x=x, y=[round(y, 3)], error_y=bar, marker=marker, hovertemplate=hover, **look)
+            base.add(figure, panels.index(row["corpus"]) + 1, trace)
+    for limit in (5, 1) if panels else ():
+        text = {"annotation_text": f"{limit} %", "annotation_position": "bottom right"}
+        figure.add_hline(y=limit, line={"dash": "dash", "width": 1.2, "color": base.INK}, **text)
+    ticks = {"tickvals": [NO_SHARE, 1e-3, 1e-2, 1e-1, 1], "ticktext": ["0", "0.1 %", "1 %", "10 %", "100 %"]}
+    figure.update_xaxes(type="log", range=[math.log10(NO_SHARE) - 0.15, 0.6], rangemode="normal", **ticks)
+    figure.update_yaxes(title_text="gap in perplexity (%)")
+    list(figure.select_xaxes())[-1].title.text = "trained share of the Q/K path"
+    return figure
+
+
+def rate_curves(runs: pd.DataFrame) -> base.Figure:
+    """Draw validation loss over the peak learning rate: an arm tried at three or more rates in colour, others thin."""
+    first = study.of_stage(runs, "stage1")
+    panels = list(first["corpus"].unique())
+    notes = ["in colour: arms tried at three or more rates; grey: the others, named where the mouse is"]
+    figure = base.new_figure("Learning rates", notes, panels, height=400)
+    lines = {
+        key: mine.groupby("learning_rate")["final_val_loss"].mean()
+        for key, mine in first.groupby(["corpus", "arm"], sort=False)
+    }
+    colours = arm_colours(arm for (_, arm), losses in lines.items() if len(losses) > 2)
+    for (corpus, arm), losses in sorted(lines.items(), key=lambda item: len(item[1])):
+        many = len(losses) > 2
+        line = {"color": colours[arm] if many else base.INK, "width": 2.2 if many else 1}
+        look = {"mode": "lines+markers", "name": escape(arm), "showlegend": many, "opacity": 1 if many else 0.45}
+        points = {"x": list(losses.index), "y": losses.round(5).tolist(), "marker_size": 7 if many else 4}
+        hover = f"{escape(arm)}<br>%{{y:.4f}} at %{{x:.3g}}<extra></extra>"
+        trace = go.Scatter(**points, **look, line=line, hovertemplate=hover)
+        base.add(figure, panels.index(corpus) + 1, trace)
+    tried = sorted(set(first["learning_rate"]))
+    figure.update_xaxes(type="log", rangemode="normal", tickvals=tried, ticktext=[f"{rate:g}" for rate in tried])
+    figure.update_yaxes(title_text="val_loss (nats per token)")
+    list(figure.select_xaxes())[-1].title.text = "peak learning rate"
+    return figure
