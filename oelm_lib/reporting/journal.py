@@ -110,7 +110,10 @@ def _gap(row: dict[str, Any], say: Callable[..., str]) -> str:
     text = f"{row['corpus']} {row['gap']:+.1%}"
     if pd.notna(row["low"]):
         text += f" [{row['low']:+.1%}, {row['high']:+.1%}]"
-    verdicts = [f"{row[key]} {say(key)}" for key in ("within_5", "within_1") if row[key]]
+    limits = {"within_5": statistics.CRITERION, "within_1": study.STRICT}
+    verdicts = [
+        say("verdict", limit=f"{limits[key] - 1:.0%}", verdict=row[key]) for key in limits if pd.notna(row[key])
+    ]
     return text + (f" ({', '.join(verdicts)})" if verdicts else "")
 
 
