@@ -76,6 +76,7 @@ def test_oelm_run_leaves_notebook_and_page_and_the_second_time_only_shows(call, 
     assert first.returncode == 0, first.stderr
     (run,) = runs.find_runs(tmp_path / "outputs")
     assert {"train.ipynb", "train.html", "notebook.log"} <= {path.name for path in run.iterdir()}
+    assert runs.read_timing(run)["budget"]["page"] > 0
     before = (run / "train.ipynb").stat().st_mtime_ns
     second = call(*command)
     assert (second.returncode, "is done" in second.stdout) == (0, True)

@@ -46,8 +46,9 @@ def arm_name(experiment: dict[str, Any], overrides: dict[str, Any] | None = None
 
 def arm_colours(names: Iterable[str]) -> dict[str, str]:
     """Name -> hex colour: the log's four arms are fixed, another hashes to a slot and moves on where it is taken."""
-    colours = COLOURS | {name: COLOURS[same] for name, same in STUDY.items()}
-    for name in sorted(set(names) - set(colours)):
+    names = set(names)
+    colours = COLOURS | {name: COLOURS[same] for name, same in STUDY.items() if name in names}
+    for name in sorted(names - set(colours)):
         start = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
         slots = [OTHERS[(start + n) % len(OTHERS)] for n in range(len(OTHERS))]
         colours[name] = next((slot for slot in slots if slot not in colours.values()), slots[0])

@@ -19,7 +19,7 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 Y_TITLES = {"loss": "loss (nats per token)", "perplexity": "perplexity"}
 # No colour of an arm among them.
 BUDGET = {"step": "#5a6b7d", "evaluation": "#cfa640", "final_evaluation": "#e4cf93", "data": "#8a5a83"}
-BUDGET |= {"saving": "#79aea6", "setup": "#a9b0b7", "other": "#d3d7db"}
+BUDGET |= {"saving": "#79aea6", "setup": "#a9b0b7", "page": "#b98f6d", "other": "#d3d7db"}
 VAL = {"kind": "eval", "column": "loss", "smooth": False, "stat": "mean"}
 TRAIN = {"kind": "train", "column": "loss", "smooth": True, "stat": "mean"}
 

@@ -18,7 +18,7 @@ from oelm_lib.config import load_config
 from oelm_lib.errors import UserError
 from oelm_lib.runs.status import format_duration
 
-BUDGET = ("setup", "data", "step", "evaluation", "saving", "other", "final_evaluation")
+BUDGET = ("setup", "data", "step", "evaluation", "saving", "other", "final_evaluation", "page")
 METRIC = "final_val_loss"
 NO_DATA = "NOT COMPARED"
 
@@ -247,7 +247,7 @@ def parameters(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def time_budget(runs: pd.DataFrame) -> pd.DataFrame:
-    """Seconds of each done run by what they went to; `other` closes the sum to `wall_seconds`."""
+    """Seconds of each done run by what they went to; `other` closes the sum to `wall_seconds`, `page` comes after."""
     rows = []
     for run in runs[(runs["state"] == "done") & runs["wall_seconds"].notna()].itertuples():
         spent = run.timing.get("budget")

@@ -13,10 +13,10 @@ from typing import Any
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
-from oelm_lib.files import replacing
+from oelm_lib.files import replacing, write_json
 from oelm_lib.launch.distributed import train_in_processes
 from oelm_lib.runs.folder import Run, disk_error, open_run
-from oelm_lib.runs.reading import read_status, read_summary, state
+from oelm_lib.runs.reading import read_status, read_summary, read_timing, state
 from oelm_lib.runs.status import format_eta
 
 DONE, FAILED, USER_ERROR, STOPPED = 0, 1, 2, 75
@@ -195,8 +195,13 @@ def progress_line(path: Path) -> str | None:
 
 
 def _export(notebook: Path, page: Path) -> None:
-    """Make the page of an executed notebook where there is one."""
+    """Make the page of an executed notebook where there is one, and note in a finished run what that took."""
     if notebook.is_file():
         from oelm_lib.reporting.html import export
 
+        start = time.perf_counter()
         export(notebook, page)
+        timing = read_timing(page.parent)
+        if timing:
+            timing["budget"]["page"] = time.perf_counter() - start
+            write_json(page.parent / "timing_stats.json", timing)
