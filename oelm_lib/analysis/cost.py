@@ -31,14 +31,17 @@ class Gemm:
 def gemms(cfg: ModelConfig, batch_size: int) -> list[Gemm]:
     """All matrix products of a step on the plain path: explicit softmax attention, all logits at once.
 
+    W_q and W_k are taken as frozen where they are so at any step.
+
     kind: forward, input (gradient of what was read) or weight (gradient of the weight).
     """
     rows, layers, d = batch_size * cfg.max_seq_len, cfg.num_layers, cfg.d_model
-    frozen = frozen_layers(cfg)
+    frozen, sides = frozen_layers(cfg), 2 * layers
     products = []
     for part, count, trained, inner, outer in (
         ("query", layers, layers - cfg.freeze_q * frozen, d, d),
-        ("key", layers, layers - cfg.freeze_k * frozen, d, d),
+        ("key", layers, layers - (cfg.freeze_q if cfg.qk_tied else cfg.freeze_k) * frozen, d, d),
+        ("delta", sides * (cfg.delta_rank > 0), sides * (cfg.delta_rank > 0), d, cfg.num_heads * cfg.delta_rank),
         ("value", layers, layers, d, d),
         ("output", layers, layers, d, d),
         ("feed_forward", layers, layers, d, cfg.d_ff),
@@ -51,6 +54,15 @@ def gemms(cfg: ModelConfig, batch_size: int) -> list[Gemm]:
             Gemm(part, "weight", trained, 1, outer, rows, inner),
         ]
     heads, length, k = batch_size * cfg.num_heads, cfg.max_seq_len, cfg.d_head
+    for part, count, inner in (
+        ("delta", sides * (cfg.delta_rank > 0), cfg.delta_rank),
+        ("core", layers * cfg.qk_core, k),
+    ):
+        products += [
+            Gemm(part, "forward", count, heads, length, inner, k),
+            Gemm(part, "input", count, heads, length, k, inner),
+            Gemm(part, "weight", count, heads, inner, length, k),
+        ]
     for kind, count in (("forward", layers), ("input", 2 * layers)):
         products += [
             Gemm("attention", kind, count, heads, length, k, length),

@@ -53,6 +53,23 @@ def test_flops_are_those_that_torch_counts_on_the_plain_path(model_config, chang
     assert loss.item() == pytest.approx(reference_loss(weights, cfg, tokens, targets)[1].item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("added", [{"delta_rank": 2}, {"qk_core": True}, {"qk_tied": True}, {"key_conv": True}])
+def test_what_is_added_costs_what_torch_counts(model_config, added, frozen):
+    from oelm_lib.model.gpt import GPT
+
+    counted, predicted = [], []
+    for changes in ({}, added):
+        cfg = model_config(freeze_q=frozen, freeze_k=frozen, **changes)
+        model, (tokens, targets) = GPT(cfg), batch(cfg, BATCH)
+        with FlopCounterMode(display=False) as counter:
+            model(tokens, targets)[1].backward()
+        counted.append(counter.get_total_flops())
+        predicted.append(step_flops(cfg, BATCH)["plain"])
+    assert counted[1] - counted[0] == predicted[1] - predicted[0]
+    assert (counted[1] > counted[0]) == bool({"delta_rank", "qk_core"} & set(added))
+
+
 def test_freezing_saves_the_weight_gradients_of_query_and_key_only():
     base, frozen = load_config("GPT-01").model, load_config("GPT-02").model
     saved = {(g.part, g.kind) for g in set(gemms(base, 8)) - set(gemms(frozen, 8))}
