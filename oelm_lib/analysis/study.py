@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from oelm_lib import config
-from oelm_lib.analysis import cards, statistics
+from oelm_lib.analysis import cards, statistics, tables
 from oelm_lib.analysis.arms import LOG_QK_SCALE
-from oelm_lib.analysis.cost import medium, qk_share
+from oelm_lib.analysis.cost import medium, qk_share, step_flops
 from oelm_lib.analysis.statistics import CRITERION, gap
 from oelm_lib.config import ModelConfig
 from oelm_lib.runs.records import RECORDS, read_records
@@ -239,6 +239,27 @@ def negative(runs: pd.DataFrame) -> pd.DataFrame:
     others = ~plain & ~table["arm"].isin({PLAIN, *table["own"]})
     worse = table[others & (table["gap"] >= [gaps.get(key, math.nan) for key in keys])]
     return worse[["corpus", "arm", "gap_to_plain", "gap_to_own", "gap", "trained_at_medium", "n"]]
+
+
+def follow_ups() -> pd.DataFrame:
+    """The experiments at the log's size that follow, GPT-08 and on, with the hours of training that each would take on
+    one A5000 as busy as that of the log's GPT-01."""
+    log = config.load_config("GPT-01")
+    seconds = tables.recorded("GPT-01")["mean_step_seconds"].iloc[0]
+    speed = step_flops(log.model, log.train.batch_size)["plain"] / seconds
+    rows = []
+    for exp in config.experiment_ids():
+        if exp.startswith("GPT-") and exp > "GPT-07":
+            cfg = config.load_config(exp)
+            flops = step_flops(cfg.model, cfg.train.batch_size)["plain"]
+            row = {"id": exp, "title": cfg.title, "question": cfg.question, "compared_to": cfg.compare_to}
+            row |= {
+                "trained_at_medium": qk_share(cfg.model),
+                "steps": cfg.train.max_steps,
+                "GFLOP_per_step": flops / 1e9,
+            }
+            rows.append(row | {"hours_on_an_A5000": flops * cfg.train.max_steps / speed / 3600})
+    return pd.DataFrame(rows)
 
 
 def samples(runs: pd.DataFrame) -> pd.DataFrame:

@@ -119,6 +119,13 @@ def test_the_answer_is_three_sentences_that_name_the_scale_first(runs, language)
     assert study_sentences(language, runs.head(0)) == []
 
 
+def test_what_follows_is_priced_by_the_log_s_own_speed():
+    table = study.follow_ups().set_index("id")
+    assert table.loc["GPT-09", "hours_on_an_A5000"] == pytest.approx(100_000 * 0.083659 / 3600)  # GPT-01's own
+    assert table.loc["GPT-08", "hours_on_an_A5000"] < table.loc["GPT-09", "hours_on_an_A5000"]
+    assert table.loc["GPT-08", "trained_at_medium"] == 0
+
+
 def test_what_did_not_help_is_listed(runs):
     arms = set(study.negative(runs)["arm"])
     assert "tied" in arms
