@@ -196,7 +196,7 @@ def parts(cfg: Experiment, tokens: np.ndarray, rounds: int) -> dict[str, float]:
 
 
 def growth(cfg: Experiment, rounds: int) -> list[dict[str, Any]]:
-    """A step at half, one and two times each size (a vocabulary: 65,536 at most): measured seconds and peak bytes, and what the sizes predict.
+    """A step at half, one and two times each size (of a vocabulary up to 65,536): measured, and what the sizes predict.
 
     Returns:
         One row a size and value: `what`, `value`, and `seconds`, `peak_bytes` (of tensors), `fast_flops`,
