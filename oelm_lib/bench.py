@@ -1,12 +1,13 @@
 """Measure the training step: against other implementations, the arithmetic's limit, and by its parts."""
 
 import math
+import multiprocessing
 import os
 import time
 from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
-from statistics import median, stdev
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -119,21 +120,58 @@ def hf_step(cfg: Experiment, batch: tuple[Tensor, Tensor]) -> Callable[[], None]
     return plain_step(model.train(), lambda: model(input_ids=batch[0], labels=batch[0]).loss)
 
 
-def alternate(steps: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+OTHERS = {"naive": naive_step, "hf_gpt2": hf_step}
+
+
+def timed(step: Callable[[], Any]) -> Callable[[], float]:
+    """The step as a function that returns the seconds it took."""
+    return lambda: _seconds(step)
+
+
+def as_a_script(kind: str, cfg: Experiment, threads: int) -> Callable[[], float]:
+    """A step, timed, of a process of its own, whose allocator is as glibc sets it: what a user's script gets.
+
+    Args:
+        kind: naive or hf_gpt2.
+    """
+    context = multiprocessing.get_context("spawn")
+    mine, its = context.Pipe()
+    process = context.Process(target=_serve, args=(kind, cfg.id, cfg.overrides, threads, its), daemon=True)
+    process.start()
+
+    def step() -> float:
+        mine.send(True)
+        return mine.recv()
+
+    step.end = process.terminate
+    return step
+
+
+def _serve(kind: str, exp: str, overrides: dict[str, Any], threads: int, connection: Any) -> None:
+    """Make a step and time it as often as the other end asks."""
+    torch.set_num_threads(threads)
+    cfg = load_config(exp, overrides)
+    step = OTHERS[kind](cfg, _batch(cfg))
+    while connection.recv():
+        connection.send(_seconds(step))
+
+
+def alternate(steps: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each step, A/B/A/B after one round to warm up; every other round goes backwards."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds + 1):
         for name in list(steps)[:: -1 if number % 2 else 1]:
-            taken = _seconds(steps[name])
+            taken = steps[name]()
             if number:
                 seconds[name].append(taken)
     return seconds
 
 
 def speed_up(other: list[float], mine: list[float]) -> dict[str, float]:
-    """Median of other / mine over rounds, and the standard error of their mean."""
-    ratios = [a / b for a, b in zip(other, mine, strict=True)]
-    return {"ratio": median(ratios), "standard_error": stdev(ratios) / len(ratios) ** 0.5 if len(ratios) > 1 else 0.0}
+    """Median of other / mine over rounds, and its standard error by the bootstrap (a stalled round moves neither)."""
+    ratios = np.array(other) / np.array(mine)
+    drawn = np.random.default_rng(0).choice(ratios, (1000, len(ratios)))
+    return {"ratio": float(np.median(ratios)), "standard_error": float(np.median(drawn, axis=1).std())}
 
 
 def peak_bytes(step: Callable[[], Any]) -> int:
@@ -215,7 +253,7 @@ def growth(cfg: Experiment, rounds: int) -> list[dict[str, Any]]:
         section = "train" if what == "batch_size" else "model"
         configs = {str(v): load_config(cfg.id, cfg.overrides | {f"{section}.{what}": v} | more(v)) for v in values}
         steps = {name: our_step(made, _batch(made)) for name, made in configs.items()}
-        seconds = alternate(steps, rounds)
+        seconds = alternate({name: timed(step) for name, step in steps.items()}, rounds)
         for name, made in configs.items():
             size, batch_size = made.model, made.train.batch_size
             row = {"what": what, "value": int(name), "seconds": median(seconds[name])}
@@ -247,10 +285,14 @@ def bench(size: str, dropout: float, rounds: int, out: Path, threads: int | None
     base, frozen = (load_config(exp, changes) for exp in ("GPT-01", "GPT-02"))
     b, batch = base.train.batch_size, _batch(base)
     ours = {"baseline": our_step(base, batch), "oelm_freeze": our_step(frozen, batch)}
-    others = {"naive": naive_step(base, batch), "hf_gpt2": hf_step(base, batch)}
-    close = alternate(ours, rounds)
+    others = {kind: make(base, batch) for kind, make in OTHERS.items()}
+    close = alternate({name: timed(step) for name, step in ours.items()}, rounds)
     limit = gemm_limit(base)
-    apart = alternate({"baseline": ours["baseline"]} | others, max(rounds // 3, 1))
+    scripts = {f"{kind}_script": as_a_script(kind, base, torch.get_num_threads()) for kind in OTHERS}
+    against = {name: timed(step) for name, step in {"baseline": ours["baseline"], **others}.items()} | scripts
+    apart = alternate(against, max(rounds // 3, 1))
+    for step in scripts.values():
+        step.end()
     piece = parts(base, _ids(base), max(rounds // 3, 1))
     flops = step_flops(frozen.model, b)
     saved = speed_up(close["oelm_freeze"], close["baseline"])
@@ -264,7 +306,7 @@ def bench(size: str, dropout: float, rounds: int, out: Path, threads: int | None
         "seconds": {"close": close, "apart": apart},
         "gemm_limit_seconds": limit,
         "share_of_gemm_limit": limit / median(close["baseline"]),
-        "speed_up_over": {name: speed_up(apart[name], apart["baseline"]) for name in others},
+        "speed_up_over": {name: speed_up(apart[name], apart["baseline"]) for name in apart if name != "baseline"},
         "freezing_saves": {
             "measured": 1 - saved["ratio"],
             "standard_error": saved["standard_error"],

@@ -22,7 +22,7 @@ def test_the_bench_measures_all_and_writes_its_result(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "BATCH_TOKENS", 64)
     result = bench.bench("study", 0.1, 3, tmp_path / "bench")
     assert json.loads((tmp_path / "bench.json").read_text()) == result
-    assert set(result["speed_up_over"]) == {"naive", "hf_gpt2"}
+    assert set(result["speed_up_over"]) == {"naive", "hf_gpt2", "naive_script", "hf_gpt2_script"}
     for kind, count in (("close", 3), ("apart", 1)):
         assert all(len(seconds) == count and min(seconds) > 0 for seconds in result["seconds"][kind].values())
     assert result["peak_bytes"]["baseline"] - result["peak_bytes"]["oelm_freeze"] >= 2 * 2 * 16 * 16 * 4
@@ -78,6 +78,25 @@ def test_peak_counts_what_lives_at_once():
 
 
 def test_ratios_carry_their_standard_error():
+    import numpy as np
+
     from oelm_lib.bench import speed_up
 
-    assert speed_up([2.0, 3.0, 4.0], [1.0, 1.0, 1.0]) == {"ratio": 3.0, "standard_error": pytest.approx(1 / 3**0.5)}
+    assert speed_up([2.0, 2.0, 2.0], [1.0, 1.0, 1.0]) == {"ratio": 2.0, "standard_error": 0.0}
+    ratios = np.random.default_rng(1).normal(1.0, 0.1, 400)
+    found = speed_up(ratios, np.ones(400))
+    assert found["standard_error"] == pytest.approx(1.2533 * 0.1 / 20, rel=0.3)  # of the median of normal draws
+    ratios[0] = 100.0
+    assert speed_up(ratios, np.ones(400))["ratio"] == pytest.approx(found["ratio"], abs=1e-3)
+
+
+def test_a_step_runs_in_a_process_of_its_own():
+    from oelm_lib import bench
+    from oelm_lib.config import load_config
+
+    cfg = load_config("GPT-01", TINY | {"model.dropout": 0.0, "train.precision": "fp32"})
+    step = bench.as_a_script("naive", cfg, 1)
+    seconds = bench.alternate({"script": step, "here": bench.timed(bench.naive_step(cfg, bench._batch(cfg)))}, 2)
+    step.end()
+    assert {name: len(values) for name, values in seconds.items()} == {"script": 2, "here": 2}
+    assert all(value > 0 for values in seconds.values() for value in values)

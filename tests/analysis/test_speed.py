@@ -9,7 +9,10 @@ KEYS = ("baseline", "oelm_freeze", "naive", "hf_gpt2")
 
 def result(**more):
     """A result of `oelm bench` with round numbers."""
-    ours, others = {"baseline": [2.0, 2.0], "oelm_freeze": [1.9, 1.9]}, {"baseline": [2.0], "naive": [2.4]}
+    ours, others = (
+        {"baseline": [2.0, 2.0], "oelm_freeze": [1.9, 1.9]},
+        {"baseline": [2.0], "naive": [2.4], "naive_script": [2.6]},
+    )
     rows = [
         {"what": what, "value": value, "seconds": value / 4, "peak_bytes": 100 * value}
         | {"fast_flops": value, "predicted_bytes": 95 * value}
@@ -22,10 +25,13 @@ def result(**more):
         "threads": 2,
         "clock": "wall",
         "load_average": 0.5,
-        "seconds": {"close": ours, "apart": others | {"hf_gpt2": [3.0]}},
+        "seconds": {"close": ours, "apart": {"baseline": [2.0]} | others},
         "gemm_limit_seconds": 1.5,
         "share_of_gemm_limit": 0.75,
-        "speed_up_over": {key: {"ratio": 1.2, "standard_error": 0.01} for key in ("naive", "hf_gpt2")},
+        "speed_up_over": {
+            key: {"ratio": 1.2, "standard_error": 0.01}
+            for key in ("naive", "hf_gpt2", "naive_script", "hf_gpt2_script")
+        },
         "freezing_saves": {"measured": 0.05, "standard_error": 0.002, "of_flops": 0.022},
         "parts_seconds": dict.fromkeys(speed.PARTS, 0.5),
         "evaluation_over_training": 4.0,
@@ -38,7 +44,7 @@ def result(**more):
 def test_the_summary_states_ratios_with_their_error(tmp_path):
     (tmp_path / "bench_study_dropout0.json").write_text(json.dumps(result()))
     table = speed.summary(speed.load(tmp_path)).set_index("what")["study, dropout 0, threads: 2 (wall time)"]
-    assert table["faster than Hugging Face"] == "1.200 +- 0.010"
+    assert table["faster than Hugging Face GPT-2"] == "1.200 +- 0.010"
     assert (table["freezing saves"], table["of the FLOPs"]) == ("5.00% +- 0.20%", "2.20%")
     assert table["peak over Hugging Face"] == "50.0%"
     assert table["freezing lowers the peak MiB"] == "1.0"
@@ -62,4 +68,4 @@ def test_figures_draw_what_there_is(draw):
 
 def test_steps_draw_every_round():
     figure = speed.steps([result()])
-    assert [list(box.x) for box in figure.data] == [[2.0, 2.0], [1.9, 1.9], [2.4], [3.0]]
+    assert [list(box.x) for box in figure.data] == [[2.0, 2.0], [1.9, 1.9], [2.6], [2.4], [3.2], [3.0]]
