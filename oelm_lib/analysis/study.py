@@ -1,6 +1,7 @@
 """The study's tables, from runs.jsonl alone. Losses in nats, gaps as perplexity ratios minus 1."""
 
 import math
+import re
 from collections import Counter
 from html import escape
 from pathlib import Path
@@ -296,11 +297,12 @@ def show(frame: pd.DataFrame) -> Any:
 
 
 def plan() -> Any:
-    """reports/study/plan.md as it stands."""
+    """reports/study/plan.md as it stands, its headings below those of the page."""
     from IPython.display import Markdown
 
     path = config.ROOT / "reports" / "study" / "plan.md"
-    return Markdown(path.read_text() if path.is_file() else "Not written yet.")
+    text = path.read_text(encoding="utf-8") if path.is_file() else "Not written yet."
+    return Markdown(re.sub(r"^#", "###", text, flags=re.MULTILINE))
 
 
 def _shares(model: ModelConfig) -> dict[str, float]:

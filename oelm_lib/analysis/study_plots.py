@@ -1,5 +1,6 @@
 """The study's figures, from runs.jsonl alone."""
 
+import itertools
 import math
 from html import escape
 
@@ -24,7 +25,7 @@ def pareto(runs: pd.DataFrame) -> base.Figure:
     figure = base.new_figure("What is trained, and what it wins back", notes, panels, height=430)
     colours = arm_colours(second.get("arm", []))
     for table, filled in ((first, False), (second, True)):
-        front = math.inf
+        front, label = math.inf, itertools.cycle(("top", "bottom"))
         for row in table.sort_values(["trained_at_medium", "gap"]).to_dict("records") if len(table) else ():
             front, named = min(front, row["gap"]), row["gap"] < front and not filled
             marker = {"size": 10, "color": colours.get(row["arm"], base.INK) if filled else base.INK}
@@ -33,8 +34,9 @@ def pareto(runs: pd.DataFrame) -> base.Figure:
             if filled and math.isfinite(row["low"]):
                 bar = {"array": [100 * row["high"] - y], "arrayminus": [y - 100 * row["low"]], "symmetric": False}
             look = {"mode": "markers+text" if named else "markers", "text": [escape(row["arm"])], "showlegend": filled}
+            side = "left" if row["trained_at_medium"] > 0.3 else "right"
             look |= {
-                "textposition": "top left" if row["trained_at_medium"] > 0.3 else "top right",
+                "textposition": f"{next(label) if named else 'top'} {side}",
                 "textfont_size": 11,
                 "name": escape(row["arm"]),
             }

@@ -271,7 +271,7 @@ FORMATS = {
     percent: ("gap", "gap_back", "gap_to_plain", "gap_to_own", "low", "high"),
     format_duration: ("wall_seconds", "seconds", *BUDGET),
     "{:+.4f}".format: ("nats", "total_nats", "document_error"),
-    "{:.1%}".format: ("trainable_share", "confidence"),
+    "{:.1%}".format: ("trainable_share", "confidence", "gap_on_repeats", "repeats"),
     "{:.2%}".format: ("trained_at_medium", "trained_here", "within"),
     "{:,.0f}".format: ("steps", "max_steps", "step", "tokens", "documents", "seed", "n", "gap_n"),
     "{:,}".format: ("total", "trainable", "frozen"),
