@@ -82,6 +82,6 @@ def test_a_plan_gives_the_files_that_lie_beside_it(tmp_path):
 
     for file in sweep.FOLDER.glob("STUDY-*.yaml"):
         shutil.copy(file, tmp_path)
-    for path in sweep.FOLDER.glob("stage*.yaml"):
+    for path in sweep.FOLDER.glob("[ps]*.yaml"):
         sweep.make_cells(sweep.read_plan(path), tmp_path)
     assert sorted(file.stem for file in tmp_path.iterdir()) == STUDY
