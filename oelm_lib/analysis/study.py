@@ -63,7 +63,8 @@ def of_stage(runs: pd.DataFrame, name: str) -> pd.DataFrame:
 def explored(runs: pd.DataFrame) -> pd.DataFrame:
     """Stage 1, one row an arm: its tuned rate, its gaps to the tuned baselines, and what of the Q/K path it trains.
 
-    `gap` is that to the better baseline of `gap_to_plain` and `gap_to_own` (the baseline with the same addition).
+    `gap` is that to the better baseline of `gap_to_plain` and `gap_to_own` (the baseline with the same addition), unknown
+    until both have been run.
     `edge` says where the best rate is the lowest or highest of those tried.
     """
     rows = []
@@ -81,7 +82,7 @@ def explored(runs: pd.DataFrame) -> pd.DataFrame:
     for column, name in (("gap_to_plain", lambda row: PLAIN), ("gap_to_own", lambda row: row["own"])):
         bases = [tuned.get((row["corpus"], name(row)), math.nan) for row in rows]
         table[column] = np.expm1(table["val_loss"] - bases)
-    table["gap"] = table[["gap_to_plain", "gap_to_own"]].max(axis=1)
+    table["gap"] = table[["gap_to_plain", "gap_to_own"]].max(axis=1, skipna=False)
     order = "corpus arm learning_rate rates edge val_loss perplexity gap_to_plain gap_to_own gap trained_at_medium"
     table = table[[*order.split(), "trained_here", "n", "own"]]
     return table.sort_values(["corpus", "val_loss"], kind="stable", ignore_index=True)
@@ -188,9 +189,12 @@ def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
 def best(runs: pd.DataFrame) -> pd.DataFrame:
     """The arm with the least gap among those that train at most 1 % and at most 10 % of the Q/K path (at Medium-512).
 
-    Chosen by stage 1; its verdicts are those of stage 2 where it was confirmed.
+    Chosen by stage 1; its verdicts are those of stage 2 where it was confirmed. A wider FFN is a control, and no choice.
     """
     first, second = explored(runs), confirmed(runs)
+    if len(first):
+        widths = {run.arm: run.model.d_ff for run in runs.itertuples()}
+        first = first[first["arm"].map(widths) == widths.get(PLAIN)]
     rows = []
     for limit in LIMITS if len(first) else ():
         arms = [arm for arm in first["arm"] if len(second) and arm in set(second["arm"])]

@@ -126,6 +126,15 @@ def test_what_follows_is_priced_by_the_log_s_own_speed():
     assert table.loc["GPT-08", "trained_at_medium"] == 0
 
 
+def test_a_gap_waits_for_its_own_baseline_and_a_control_is_no_choice(runs):
+    early = runs[(runs["stage"] == "stage1") & (runs["arm"] != "baseline + RoPE")]
+    table = study.explored(early).set_index("arm")
+    assert np.isnan(table.loc["RoPE", "gap"]) and table.loc["RoPE", "gap_to_plain"] < 0
+    cheap = early[early["arm"].isin(["baseline", "orthogonal", "orthogonal, wider FFN"])]
+    cheap = cheap.assign(final_val_loss=cheap["final_val_loss"] - 0.1 * (cheap["arm"] == "orthogonal, wider FFN"))
+    assert set(study.best(cheap)["arm"]) == {"orthogonal"}
+
+
 def test_what_did_not_help_is_listed(runs):
     arms = set(study.negative(runs)["arm"])
     assert "tied" in arms
