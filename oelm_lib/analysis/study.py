@@ -63,8 +63,8 @@ def of_stage(runs: pd.DataFrame, name: str) -> pd.DataFrame:
 def explored(runs: pd.DataFrame) -> pd.DataFrame:
     """Stage 1, one row an arm: its tuned rate, its gaps to the tuned baselines, and what of the Q/K path it trains.
 
-    `gap` is that to the better baseline of `gap_to_plain` and `gap_to_own` (the baseline with the same addition), unknown
-    until both have been run.
+    `gap` is that to the better baseline of `gap_to_plain` and `gap_to_own` (the baseline with the same addition); it is
+    unknown until both have been run.
     `edge` says where the best rate is the lowest or highest of those tried.
     """
     rows = []
@@ -189,7 +189,7 @@ def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
 def best(runs: pd.DataFrame) -> pd.DataFrame:
     """The arm with the least gap among those that train at most 1 % and at most 10 % of the Q/K path (at Medium-512).
 
-    Chosen by stage 1; its verdicts are those of stage 2 where it was confirmed. A wider FFN is a control, and no choice.
+    Chosen by stage 1; its verdicts are those of stage 2 where it was confirmed. A wider FFN is a control.
     """
     first, second = explored(runs), confirmed(runs)
     if len(first):
