@@ -203,7 +203,10 @@ def disk_error(error: OSError, path: Path) -> UserError:
 
 
 def code_version() -> dict[str, Any]:
-    """Version of the package, and git commit and dirty flag of the checkout (null outside one)."""
+    """Version of the package, and git commit and dirty flag of the checkout (null outside one).
+
+    Changes below reports/ do not count: the study's own records grow there while it runs.
+    """
 
     def git(*args: str) -> str | None:
         try:
@@ -212,7 +215,7 @@ def code_version() -> dict[str, Any]:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    changed = git("status", "--porcelain", "--untracked-files=no")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)reports")
     return {
         "version": importlib.metadata.version("oelm-workbook"),
         "commit": git("rev-parse", "HEAD"),

@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from oelm_lib import runs
+from oelm_lib import config, runs
 from oelm_lib.errors import UserError
+from oelm_lib.runs.folder import code_version
 from oelm_lib.runs.reading import process_start, this_process, writer_alive
 
 
@@ -102,3 +103,17 @@ def test_a_folder_that_cannot_be_made_is_one_line(tiny_config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write here"):
         runs.open_run(tiny_config(), 1, tmp_path / "file")
+
+
+def test_records_that_grow_do_not_make_the_code_dirty(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b"]
+    for name in ("code.py", "reports/runs.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1\n")
+    for call in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *call], check=True)
+    (tmp_path / "reports" / "runs.jsonl").write_text("1\n2\n")
+    assert code_version()["dirty"] is False
+    (tmp_path / "code.py").write_text("2\n")
+    assert code_version()["dirty"] is True
