@@ -274,7 +274,7 @@ def flops(exp: str, gpu: str, utilisation: float) -> None:
 def bench(size: str, dropout: float, rounds: int, threads: int | None) -> None:
     """Measure the training step on this CPU against HF GPT-2, a naive step and the limit of its matrix products."""
     from oelm_lib.analysis import speed
-    from oelm_lib.bench import bench as measure
+    from oelm_lib.bench.measure import bench as measure
     from oelm_lib.config import outputs_dir
     from oelm_lib.reporting.html import report as make_page
 

@@ -15,12 +15,12 @@ TINY = {
 
 @pytest.mark.slow
 def test_the_bench_measures_all_and_writes_its_result(tmp_path, monkeypatch):
-    from oelm_lib import bench
+    from oelm_lib.bench import measure
 
     pytest.importorskip("transformers", reason="the extra `bench` is not installed")
-    monkeypatch.setitem(bench.SIZES, "study", TINY)
-    monkeypatch.setattr(bench, "BATCH_TOKENS", 64)
-    result = bench.bench("study", 0.1, 3, tmp_path / "bench")
+    monkeypatch.setitem(measure.SIZES, "study", TINY)
+    monkeypatch.setattr(measure, "BATCH_TOKENS", 64)
+    result = measure.bench("study", 0.1, 3, tmp_path / "bench")
     assert json.loads((tmp_path / "bench.json").read_text()) == result
     assert set(result["speed_up_over"]) == {"naive", "hf_gpt2", "naive_script", "hf_gpt2_script"}
     for kind, count in (("close", 3), ("apart", 1)):
@@ -30,10 +30,10 @@ def test_the_bench_measures_all_and_writes_its_result(tmp_path, monkeypatch):
 
 
 def test_growth_halves_and_doubles_each_size():
-    from oelm_lib import bench
+    from oelm_lib.bench import measure
     from oelm_lib.config import load_config
 
-    rows = bench.growth(load_config("GPT-01", TINY | {"model.dropout": 0.0, "train.precision": "fp32"}), 1)
+    rows = measure.growth(load_config("GPT-01", TINY | {"model.dropout": 0.0, "train.precision": "fp32"}), 1)
     values = {}
     for row in rows:
         values.setdefault(row["what"], []).append(row["value"])
@@ -51,7 +51,7 @@ def test_growth_halves_and_doubles_each_size():
 def test_the_naive_reference_is_the_same_function(model_config):
     import torch
 
-    from oelm_lib import bench
+    from oelm_lib.bench import contestants
     from oelm_lib.model.gpt import GPT
     from tests.model.test_gpt import batch
 
@@ -59,14 +59,14 @@ def test_the_naive_reference_is_the_same_function(model_config):
     model, (tokens, _) = GPT(cfg), batch(cfg)
     expected = model(tokens)[0]
     for block in model.blocks:
-        block.__class__, block.attention.__class__ = bench.NaiveBlock, bench.NaiveAttention
+        block.__class__, block.attention.__class__ = contestants.NaiveBlock, contestants.NaiveAttention
     assert torch.allclose(model(tokens)[0], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_peak_counts_what_lives_at_once():
     import torch
 
-    from oelm_lib.bench import peak_bytes
+    from oelm_lib.bench.measure import peak_bytes
 
     def step():
         a = torch.ones(1000)
@@ -80,7 +80,7 @@ def test_peak_counts_what_lives_at_once():
 def test_ratios_carry_their_standard_error():
     import numpy as np
 
-    from oelm_lib.bench import speed_up
+    from oelm_lib.bench.measure import speed_up
 
     assert speed_up([2.0, 2.0, 2.0], [1.0, 1.0, 1.0]) == {"ratio": 2.0, "standard_error": 0.0}
     ratios = np.random.default_rng(1).normal(1.0, 0.1, 400)
@@ -91,12 +91,13 @@ def test_ratios_carry_their_standard_error():
 
 
 def test_a_step_runs_in_a_process_of_its_own():
-    from oelm_lib import bench
+    from oelm_lib.bench.contestants import as_a_script, naive_step, random_batch, timed
+    from oelm_lib.bench.measure import alternate
     from oelm_lib.config import load_config
 
     cfg = load_config("GPT-01", TINY | {"model.dropout": 0.0, "train.precision": "fp32"})
-    step = bench.as_a_script("naive", cfg, 1)
-    seconds = bench.alternate({"script": step, "here": bench.timed(bench.naive_step(cfg, bench._batch(cfg)))}, 2)
+    step = as_a_script("naive", cfg, 1)
+    seconds = alternate({"script": step, "here": timed(naive_step(cfg, random_batch(cfg)))}, 2)
     step.end()
     assert {name: len(values) for name, values in seconds.items()} == {"script": 2, "here": 2}
     assert all(value > 0 for values in seconds.values() for value in values)

@@ -23,9 +23,8 @@ STEPS = {
 }
 """What a bench times; `memory kept`: with our setting of glibc, which keeps what is freed."""
 PARTS = ("data", "forward", "backward", "optimizer", "evaluation")
-GROWS = {"d_model": "d_model (d_ff, heads with it)", "num_layers": "num_layers", "max_seq_len": "max_seq_len"}
-GROWS |= {"vocab_size": "vocab_size", "batch_size": "batch_size"}
-PREDICTED = ("fast_flops", "predicted_bytes")
+GROWS = ("d_model", "num_layers", "max_seq_len", "vocab_size", "batch_size")
+"""Sizes that a bench halves and doubles; heads and d_ff go with d_model."""
 RATIOS = {"seconds": "time_measured", "fast_flops": "time_predicted"}
 RATIOS |= {"peak_bytes": "memory_measured", "predicted_bytes": "memory_predicted"}
 
@@ -42,7 +41,7 @@ def name(result: dict[str, Any]) -> str:
 
 
 def summary(results: list[dict[str, Any]]) -> pd.DataFrame:
-    """One column a result: ratios as median over rounds +- standard error of the mean, and how they were measured."""
+    """One column a result: ratios as median over rounds +- its standard error, and how they were measured."""
     columns = {}
     for result in results:
         faster, saves, peaks = result["speed_up_over"], result["freezing_saves"], result["peak_bytes"]
@@ -98,8 +97,9 @@ def parts(results: list[dict[str, Any]]) -> base.Figure:
 def growth(results: list[dict[str, Any]]) -> base.Figure:
     """Draw how time and memory of a step grow with each size: measured, and predicted from FLOPs and bytes."""
     grown = [result for result in results if result["growth"]]
-    notes = ["each over its value at the size of the bench; time is predicted by the FLOPs of the fast path"]
-    panels = [f"{what}: {name(result)}" for result in grown for what in GROWS.values()]
+    notes = ["each over its value at the size of the bench; time is predicted by the FLOPs of the fast path;"]
+    notes += ["heads and d_ff go with d_model"]
+    panels = [f"{what}: {name(result)}" for result in grown for what in GROWS]
     figure = base.new_figure("Growth, measured and predicted", notes, panels, height=210)
     kinds = (
         ("time", "seconds", "fast_flops", COLOURS["OELM-Freeze"]),
@@ -124,7 +124,7 @@ def predictions(results: list[dict[str, Any]]) -> pd.DataFrame:
     """The figure of growth as a table: each value's time and memory over those at the bench's size."""
     tables = []
     for result in results:
-        rows = pd.DataFrame(result["growth"], columns=["what", "value", "seconds", "peak_bytes", *PREDICTED])
+        rows = pd.DataFrame(result["growth"], columns=["what", "value", *RATIOS])
         middle = rows.groupby("what", sort=False).nth(1).set_index("what")
         shown = {new: (rows[old] / rows["what"].map(middle[old])).map("{:.3f}".format) for old, new in RATIOS.items()}
         error = (rows["predicted_bytes"] / rows["peak_bytes"] - 1).map("{:+.1%}".format)

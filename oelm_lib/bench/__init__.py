@@ -1,0 +1,1 @@
+"""Speed of the training step against other implementations and the machine's limit."""
