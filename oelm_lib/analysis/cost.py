@@ -36,12 +36,12 @@ def gemms(cfg: ModelConfig, batch_size: int) -> list[Gemm]:
     kind: forward, input (gradient of what was read) or weight (gradient of the weight).
     """
     rows, layers, d = batch_size * cfg.max_seq_len, cfg.num_layers, cfg.d_model
-    frozen, sides = frozen_layers(cfg), 2 * layers
+    frozen, deltas = frozen_layers(cfg), 2 * layers * (cfg.delta_rank > 0)
     products = []
     for part, count, trained, inner, outer in (
         ("query", layers, layers - cfg.freeze_q * frozen, d, d),
         ("key", layers, layers - (cfg.freeze_q if cfg.qk_tied else cfg.freeze_k) * frozen, d, d),
-        ("delta", sides * (cfg.delta_rank > 0), sides * (cfg.delta_rank > 0), d, cfg.num_heads * cfg.delta_rank),
+        ("delta", deltas, deltas, d, cfg.num_heads * cfg.delta_rank),
         ("value", layers, layers, d, d),
         ("output", layers, layers, d, d),
         ("feed_forward", layers, layers, d, cfg.d_ff),
@@ -54,10 +54,7 @@ def gemms(cfg: ModelConfig, batch_size: int) -> list[Gemm]:
             Gemm(part, "weight", trained, 1, outer, rows, inner),
         ]
     heads, length, k = batch_size * cfg.num_heads, cfg.max_seq_len, cfg.d_head
-    for part, count, inner in (
-        ("delta", sides * (cfg.delta_rank > 0), cfg.delta_rank),
-        ("core", layers * cfg.qk_core, k),
-    ):
+    for part, count, inner in (("delta", deltas, cfg.delta_rank), ("core", layers * cfg.qk_core, k)):
         products += [
             Gemm(part, "forward", count, heads, length, inner, k),
             Gemm(part, "input", count, heads, length, k, inner),
@@ -170,11 +167,16 @@ def _mean_keys(length: int, query_block: int) -> float:
     return sum((end - start) * end for start, end in zip([0, *ends], ends, strict=False)) / length
 
 
+def training_hours(cfg: Experiment, flops_per_second: float) -> float:
+    """Hours that the steps of a run take at a rate of FLOP/s on the plain path."""
+    return step_flops(cfg.model, cfg.train.batch_size)["plain"] * cfg.train.max_steps / flops_per_second / 3600
+
+
 def cost_table(cfg: Experiment, gpu: str, utilisation: float, chunk: int, query_block: int) -> list[tuple[str, str]]:
     """What a run of this experiment costs, as (name, value) rows; time on `gpu` at a share of its peak."""
     flops = step_flops(cfg.model, cfg.train.batch_size)
     memory = step_bytes(cfg.model, cfg.train.batch_size, chunk, query_block)
-    hours = flops["plain"] * cfg.train.max_steps / (GPU_FLOPS[gpu] * utilisation) / 3600
+    hours = training_hours(cfg, GPU_FLOPS[gpu] * utilisation)
     rows = [(f"{name} GFLOP per step", f"{value / 1e9:,.2f}") for name, value in flops.items()]
     rows += [("freezing saves", f"{flops['saved_by_freezing'] / (flops['plain'] + flops['saved_by_freezing']):.2%}")]
     rows += [(f"{name} MiB (fp32, CPU)", f"{value / 2**20:,.1f}") for name, value in memory.items()]

@@ -27,6 +27,8 @@ MEANS = "copying_in_text logit_std entropy concentration first_token local effec
 """Columns of head_table whose means over the heads stand in the probe table."""
 STRONG = 0.3
 """A head with a larger share of its attention in a role has that role."""
+KEPT = 32
+"""Arms whose numbers are kept: a page shows fewer, a sweep probes hundreds, and each holds its model."""
 SEED = 0
 """Of the random sequences that heads are scored on: the same for all arms."""
 
@@ -64,7 +66,7 @@ def attention_maps(model: GPT, tokens: Tensor) -> np.ndarray:
     return np.stack([scores.softmax(-1).numpy() for scores in model.attention_scores(tokens)])
 
 
-@functools.cache
+@functools.lru_cache(maxsize=KEPT)
 @torch.no_grad()
 def head_table(arm: Trained) -> pd.DataFrame:
     """One row a head: its roles on repeated random tokens, its attention on validation windows, its spectrum.
@@ -125,7 +127,7 @@ def spectrum(arm: Trained) -> np.ndarray:
     return np.stack([measures.qk_spectrum(query, key, gain) for query, key, gain in _qk_weights(arm)])
 
 
-@functools.cache
+@functools.lru_cache(maxsize=KEPT)
 def window_losses(arm: Trained) -> tuple[np.ndarray, np.ndarray]:
     """Tokens (N, T + 1) of validation windows, and the nats (N, T) of all but the first of each."""
     tokens, targets = _windows(arm, LOSS_TOKENS)

@@ -1,5 +1,6 @@
 """The study's tables, from runs.jsonl alone. Losses in nats, gaps as perplexity ratios minus 1."""
 
+import fnmatch
 import math
 import re
 from collections import Counter
@@ -13,7 +14,8 @@ import pandas as pd
 from oelm_lib import config
 from oelm_lib.analysis import cards, statistics, tables
 from oelm_lib.analysis.arms import LOG_QK_SCALE
-from oelm_lib.analysis.cost import medium, qk_share, step_flops
+from oelm_lib.analysis.cost import medium, qk_share, step_flops, training_hours
+from oelm_lib.analysis.frames import phase3
 from oelm_lib.analysis.statistics import CRITERION, gap
 from oelm_lib.config import ModelConfig
 from oelm_lib.runs.records import RECORDS, read_records
@@ -150,11 +152,8 @@ def confirmed(runs: pd.DataFrame) -> pd.DataFrame:
             row |= {"low": gap(interval.low), "high": gap(interval.high), "within_5_%": statistics.verdict(interval)}
             row |= {"within_1_%": statistics.verdict(strict, STRICT), "equivalent": _within(equal)}
             row |= {"n": interval.n, "judged_against": judged[n]["arm"].iloc[0] if len(judged[n]) else "none yet"}
-            row |= {
-                "confidence": interval.confidence,
-                "nats": interval.mean,
-                "document_error": _document_error(*pairs[n]),
-            }
+            row |= {"confidence": interval.confidence, "nats": interval.mean}
+            row["document_error"] = _document_error(*pairs[n])
             for column, name in (("gap_to_plain", PLAIN), ("gap_to_own", mine.iloc[0]["baseline"])):
                 arm_side, base_side = _paired(mine, found[found["arm"] == name])
                 row[column] = gap((arm_side["final_test_loss"] - base_side["final_test_loss"]).mean())
@@ -225,8 +224,7 @@ def probed(runs: pd.DataFrame) -> pd.DataFrame:
         here, there = run.probes, plain.get(run.corpus)
         row = {"corpus": run.corpus, "arm": run.arm} | {words: here[key] for key, words in PROBES.items()}
         if there and run.arm != PLAIN:
-            excess = {kind: here[f"loss_on_{kind}"] - there[f"loss_on_{kind}"] for kind in SLICES}
-            parts = [here[f"share_of_{kind}"] * excess[kind] for kind in SLICES]
+            parts = [here[f"share_of_{k}"] * (here[f"loss_on_{k}"] - there[f"loss_on_{k}"]) for k in SLICES]
             row |= {"gap_on_repeats": parts[0] / sum(parts), "repeats": here[f"share_of_{SLICES[0]}"]}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -247,23 +245,18 @@ def negative(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def follow_ups() -> pd.DataFrame:
-    """The experiments at the log's size that follow, GPT-08 and on, with the hours of training that each would take on
-    one A5000 as busy as that of the log's GPT-01."""
-    log = config.load_config("GPT-01")
-    seconds = tables.recorded("GPT-01")["mean_step_seconds"].iloc[0]
-    speed = step_flops(log.model, log.train.batch_size)["plain"] / seconds
+    """The experiments at the log's size that follow those of the log, with the hours of training that each would take
+    on one A5000 as busy as that of the log's GPT-01."""
+    first = config.load_config("GPT-01")
+    seconds = tables.recorded(first.id)["mean_step_seconds"].iloc[0]
+    speed = step_flops(first.model, first.train.batch_size)["plain"] / seconds
     rows = []
-    for exp in config.experiment_ids():
-        if exp.startswith("GPT-") and exp > "GPT-07":
-            cfg = config.load_config(exp)
-            flops = step_flops(cfg.model, cfg.train.batch_size)["plain"]
-            row = {"id": exp, "title": cfg.title, "question": cfg.question, "compared_to": cfg.compare_to}
-            row |= {
-                "trained_at_medium": qk_share(cfg.model),
-                "steps": cfg.train.max_steps,
-                "GFLOP_per_step": flops / 1e9,
-            }
-            rows.append(row | {"hours_on_an_A5000": flops * cfg.train.max_steps / speed / 3600})
+    for exp in sorted(set(fnmatch.filter(config.experiment_ids(), "GPT-*")) - set(phase3()["experiments"])):
+        cfg = config.load_config(exp)
+        row = {"id": exp, "title": cfg.title, "question": cfg.question, "compared_to": cfg.compare_to}
+        row |= {"trained_at_medium": qk_share(cfg.model), "steps": cfg.train.max_steps}
+        row["GFLOP_per_step"] = step_flops(cfg.model, cfg.train.batch_size)["plain"] / 1e9
+        rows.append(row | {"hours_on_an_A5000": training_hours(cfg, speed)})
     return pd.DataFrame(rows)
 
 

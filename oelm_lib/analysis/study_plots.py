@@ -35,11 +35,8 @@ def pareto(runs: pd.DataFrame) -> base.Figure:
                 bar = {"array": [100 * row["high"] - y], "arrayminus": [y - 100 * row["low"]], "symmetric": False}
             look = {"mode": "markers+text" if named else "markers", "text": [escape(row["arm"])], "showlegend": filled}
             side = "left" if row["trained_at_medium"] > 0.3 else "right"
-            look |= {
-                "textposition": f"{next(label) if named else 'top'} {side}",
-                "textfont_size": 11,
-                "name": escape(row["arm"]),
-            }
+            look |= {"textposition": f"{next(label) if named else 'top'} {side}", "textfont_size": 11}
+            look["name"] = escape(row["arm"])
             x = [max(row["trained_at_medium"], NO_SHARE)]
             hover = f"{escape(row['arm'])}<br>{row['trained_at_medium']:.2%} trained, gap {y:+.2f} %<extra></extra>"
             trace = go.Scatter(x=x, y=[round(y, 3)], error_y=bar, marker=marker, hovertemplate=hover, **look)

@@ -88,14 +88,8 @@ def study_sentences(language: str = "en", runs: pd.DataFrame | None = None) -> l
         return "; ".join(_gap(row, say) for row in rows)
 
     best = [
-        say(
-            "study_arm",
-            limit=f"{arm['limit']:.0%}",
-            arm=arm["arm"],
-            share=f"{arm['share']:.1%}",
-            gaps=gaps(arm["rows"]),
-        )
-        for arm in found["best"]
+        say("study_arm", limit=f"{a['limit']:.0%}", arm=a["arm"], share=f"{a['share']:.1%}", gaps=gaps(a["rows"]))
+        for a in found["best"]
     ]
     numbers = {key: f"{found[key]:.1f}" for key in ("parameters", "tokens")}
     return [

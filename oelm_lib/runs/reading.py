@@ -35,6 +35,8 @@ METRIC_COLUMNS = {
     "eval_seconds": "float64",
     "seconds": "float64",
 }
+CHECKPOINTS = ("latest", "best", "latest.prev")
+"""Last weights, by which arms are compared; those with the least loss on the subset; those saved before the last."""
 
 
 def find_runs(outputs: Path | str | None = None, exps: list[str] | str | None = None) -> list[Path]:

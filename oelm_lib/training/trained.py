@@ -14,12 +14,9 @@ from oelm_lib.errors import UserError
 from oelm_lib.model.generate import generate
 from oelm_lib.model.gpt import GPT
 from oelm_lib.runs.logs import find_run
-from oelm_lib.runs.reading import read_config
+from oelm_lib.runs.reading import CHECKPOINTS, read_config
 from oelm_lib.seeds import named_generator
 from oelm_lib.training import checkpoint
-
-CHECKPOINTS = ("latest", "best", "latest.prev")
-"""Last weights, by which arms are compared; those with the least loss on the subset; those saved before the last."""
 
 
 @dataclass(frozen=True, eq=False)  # one is itself alone, so that what is computed of it can be kept
