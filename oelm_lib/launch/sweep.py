@@ -162,8 +162,7 @@ def record_finished(plan: Plan, name: str, cells: list[Cell], records: Path) -> 
             from oelm_lib.analysis import probes
 
             labels = {"plan": name, "arm": cell.arm, "baseline": plan.arms[cell.arm].baseline}
-            found = make_record(cell.job.path) | {"probes": probes.recorded(cell.job.path)}
-            append_record(labels | found, records)
+            append_record(labels | make_record(cell.job.path) | {"probes": probes.recorded(cell.job.path)}, records)
         else:
             left.append(cell)
     return left
