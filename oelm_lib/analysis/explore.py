@@ -97,7 +97,7 @@ def head_scores(arms: Sequence[Any]) -> base.Figure:
     figure.add_hline(y=probes.STRONG, line={"dash": "dash", "width": 1.2, "color": base.INK})
     figure.update_yaxes(title_text="share", rangemode="tozero")
     figure.update_xaxes(tickvals=list(range(len(names))), ticktext=names, showgrid=False, rangemode="normal")
-    list(figure.select_xaxes())[-1].title.text = "layer.head"
+    base.title_x(figure, "layer.head")
     return figure
 
 
@@ -228,8 +228,7 @@ def _line(figure: base.Figure, row: int, arm: Any, colour: str, x: Any, y: Any, 
 
 
 def _finished(figure: base.Figure, title: str, rangemode: str = "tozero") -> base.Figure:
-    list(figure.select_xaxes())[-1].title.text = title
-    return figure.update_yaxes(rangemode=rangemode)
+    return base.title_x(figure, title).update_yaxes(rangemode=rangemode)
 
 
 def _label(arm: Any) -> str:

@@ -173,10 +173,15 @@ def finish(figure: Figure, rows: dict[str, Any], state: dict[str, Any], controls
     # As one string: notebook files give every number of a list a line of its own.
     packed = json.dumps(rows, separators=(",", ":"))
     figure.update_layout(meta={"state": state, "controls": controls if rows else [], "rows": packed})
-    # Only the last: a panel's x title would stand in the way of the next panel's heading.
-    list(figure.select_xaxes())[-1].title.text = X_TITLES[state["x"]]
+    title_x(figure, X_TITLES[state["x"]])
     if "log" in controls:
         figure.update_yaxes(type="log" if state["log"] else "linear")
+    return figure
+
+
+def title_x(figure: Figure, text: str) -> Figure:
+    """Title the last panel's x axis; another's would stand in the way of the next panel's heading."""
+    list(figure.select_xaxes())[-1].title.text = text
     return figure
 
 

@@ -129,7 +129,7 @@ def tokens_to_reach(runs: Any) -> Figure:
             base.add(figure, row, go.Scatter(**points, name=escape(name), line=line, mode="lines+markers"))
     figure.update_xaxes(autorange="reversed", rangemode="normal")
     figure.update_yaxes(title_text="tokens seen", rangemode="tozero")
-    list(figure.select_xaxes())[-1].title.text = Y_TITLES["loss"]
+    base.title_x(figure, Y_TITLES["loss"])
     return figure
 
 
@@ -148,7 +148,7 @@ def final_perplexity(runs: pd.DataFrame, metric: str = "final_val_loss") -> Figu
         names = [_perplexity(figure, row, group, metric) for _, group in rows.groupby("variant", sort=False)]
         figure.update_yaxes(range=[len(names) - 0.4, -0.6], showgrid=False, row=row, col=1)
     figure.update_xaxes(rangemode="normal").update_layout(showlegend=False)
-    list(figure.select_xaxes())[-1].title.text = "perplexity"
+    base.title_x(figure, "perplexity")
     return figure
 
 
@@ -179,7 +179,7 @@ def time_budget(runs: pd.DataFrame) -> Figure:
     longest = spent["wall_seconds"].max() if len(spent) else 0
     unit, seconds = next((u for u in (("hours", 3600), ("minutes", 60)) if longest > 2 * u[1]), ("seconds", 1))
     panels = ["all"] if len(spent) else []
-    figure = base.new_figure("Where the time went", ["wall time of each run"], panels, 40 + 24 * max(len(spent), 3))
+    figure = base.new_figure("Where the time went", ["wall time of each run"], panels, 40 + 24 * max(len(spent), 6))
     for part, colour in BUDGET.items() if panels else ():
         x = (spent[part].fillna(0) / seconds).round(5).tolist()
         base.add(

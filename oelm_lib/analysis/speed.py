@@ -71,11 +71,10 @@ def steps(results: list[dict[str, Any]]) -> base.Figure:
             look = {"boxpoints": "all", "jitter": 0.5, "pointpos": 0, "marker": {"size": 4, "color": colour}}
             look |= {"line": {"color": colour, "width": 1.2}, "fillcolor": "rgba(0,0,0,0)", "showlegend": False}
             base.add(figure, row, go.Box(x=[round(x, 4) for x in rounds[key]], name=label, orientation="h", **look))
-        text = {"annotation_text": "matrix products alone", "annotation_position": "top"}
+        text = {"annotation_text": "matrix products alone", "annotation_position": "bottom left"}
         line = {"dash": "dash", "width": 1.2, "color": base.INK}
         figure.add_vline(x=result["gemm_limit_seconds"], row=row, col=1, line=line, **text)
-    figure.update_yaxes(autorange="reversed").update_xaxes(title_text="seconds")
-    return figure
+    return base.title_x(figure, "seconds").update_yaxes(autorange="reversed")
 
 
 def parts(results: list[dict[str, Any]]) -> base.Figure:
@@ -90,8 +89,7 @@ def parts(results: list[dict[str, Any]]) -> base.Figure:
             row,
             bar.update(text=[f"{value:.3g} s" for value in seconds], textposition="outside", cliponaxis=False),
         )
-    figure.update_yaxes(autorange="reversed").update_xaxes(title_text="seconds")
-    return figure
+    return base.title_x(figure, "seconds").update_yaxes(autorange="reversed")
 
 
 def growth(results: list[dict[str, Any]]) -> base.Figure:

@@ -47,8 +47,7 @@ def pareto(runs: pd.DataFrame) -> base.Figure:
     ticks = {"tickvals": [NO_SHARE, 1e-3, 1e-2, 1e-1, 1], "ticktext": ["0", "0.1 %", "1 %", "10 %", "100 %"]}
     figure.update_xaxes(type="log", range=[math.log10(NO_SHARE) - 0.15, 0.6], rangemode="normal", **ticks)
     figure.update_yaxes(title_text="gap in perplexity (%)")
-    list(figure.select_xaxes())[-1].title.text = "trained share of the Q/K path"
-    return figure
+    return base.title_x(figure, "trained share of the Q/K path")
 
 
 def rate_curves(runs: pd.DataFrame) -> base.Figure:
@@ -73,5 +72,4 @@ def rate_curves(runs: pd.DataFrame) -> base.Figure:
     tried = sorted(set(first["learning_rate"]))
     figure.update_xaxes(type="log", rangemode="normal", tickvals=tried, ticktext=[f"{rate:g}" for rate in tried])
     figure.update_yaxes(title_text="val_loss (nats per token)")
-    list(figure.select_xaxes())[-1].title.text = "peak learning rate"
-    return figure
+    return base.title_x(figure, "peak learning rate")

@@ -133,7 +133,7 @@ def results(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
         row |= {"best_val_perplexity": math.exp(mean["best_val_loss"]), **mean.to_dict()}
         row |= {"source": group["source"].iloc[0]}
         rows.append(row | {"reason": "; ".join(dict.fromkeys(reason for reason in group["reason"] if reason))})
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=None if rows else ["corpus", "arm", "id", "n", "reason"])
     if rows:
         mixed = table.groupby("corpus")["tokenizer"].transform("nunique") > 1
         table.loc[mixed, [key for key in table if key.endswith(("_loss", "_perplexity"))]] = math.nan
@@ -274,6 +274,7 @@ FORMATS = {
     "{:.1%}".format: ("trainable_share", "confidence", "gap_on_repeats", "repeats"),
     "{:.2%}".format: ("trained_at_medium", "trained_here", "within"),
     "{:,.0f}".format: ("steps", "max_steps", "step", "tokens", "documents", "seed", "n", "gap_n"),
+    "{:,.1f}".format: ("GFLOP_per_step", "hours_on_an_A5000"),
     "{:,}".format: ("total", "trainable", "frozen"),
     "{:.3g}".format: ("p", "learning_rate", "mean_step_seconds", "epochs"),
 }

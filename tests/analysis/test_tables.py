@@ -344,3 +344,10 @@ def test_corpora_say_what_was_read_once_a_corpus(demo):
     seen = DEMO.train.max_steps * DEMO.train.batch_size * DEMO.model.max_seq_len
     assert train["epochs"] == pytest.approx(seen / train["tokens"])
     assert tables.corpora(tables.recorded()).empty
+
+
+def test_results_of_no_runs_can_be_shown(tmp_path):
+    from oelm_lib.analysis import cards
+
+    table = tables.results(tables.load_runs(outputs=tmp_path))
+    assert table.empty and "<table" in cards.table(table.drop(columns="reason"))._repr_html_()
