@@ -95,8 +95,7 @@ def parts(results: list[dict[str, Any]]) -> base.Figure:
 def growth(results: list[dict[str, Any]]) -> base.Figure:
     """Draw how time and memory of a step grow with each size: measured, and predicted from FLOPs and bytes."""
     grown = [result for result in results if result["growth"]]
-    notes = ["each over its value at the size of the bench; time is predicted by the FLOPs of the fast path;"]
-    notes += ["heads and d_ff go with d_model"]
+    notes = ["over the bench's size, d_ff and heads as d_model; time is predicted by the FLOPs of the fast path"]
     panels = [f"{what}: {name(result)}" for result in grown for what in GROWS]
     figure = base.new_figure("Growth, measured and predicted", notes, panels, height=210)
     kinds = (

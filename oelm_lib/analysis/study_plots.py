@@ -13,6 +13,8 @@ from oelm_lib.analysis.arms import arm_colours
 
 NO_SHARE = 1e-4
 """Where an arm that trains nothing is drawn on the logarithmic axis."""
+FAR = 30
+"""Percent: larger gaps are drawn there, so that one arm that went astray does not flatten the others."""
 
 
 def pareto(runs: pd.DataFrame) -> base.Figure:
@@ -22,6 +24,7 @@ def pareto(runs: pd.DataFrame) -> base.Figure:
     panels = list(dict.fromkeys([*first.get("corpus", []), *second.get("corpus", [])]))
     notes = ["gap in perplexity to the better tuned baseline; share at Medium-512, 0 at the left edge"]
     notes += ["grey: stage 1, one seed, validation; in colour: stage 2, test, with its interval"]
+    notes += [f"a triangle at {FAR} %: a larger gap, told where the mouse is"]
     figure = base.new_figure("What is trained, and what it wins back", notes, panels, height=430)
     colours = arm_colours(second.get("arm", []))
     for table, filled in ((first, False), (second, True)):
@@ -29,8 +32,8 @@ def pareto(runs: pd.DataFrame) -> base.Figure:
         for row in table.sort_values(["trained_at_medium", "gap"]).to_dict("records") if len(table) else ():
             front, named = min(front, row["gap"]), row["gap"] < front and not filled
             marker = {"size": 10, "color": colours.get(row["arm"], base.INK) if filled else base.INK}
-            marker["symbol"] = "circle" if filled else "circle-open"
             y, bar = 100 * row["gap"], None
+            marker["symbol"] = ("triangle-up" if y > FAR else "circle") + ("" if filled else "-open")
             if filled and math.isfinite(row["low"]):
                 bar = {"array": [100 * row["high"] - y], "arrayminus": [y - 100 * row["low"]], "symmetric": False}
             look = {"mode": "markers+text" if named else "markers", "text": [escape(row["arm"])], "showlegend": filled}
@@ -39,7 +42,7 @@ def pareto(runs: pd.DataFrame) -> base.Figure:
             look["name"] = escape(row["arm"])
             x = [max(row["trained_at_medium"], NO_SHARE)]
             hover = f"{escape(row['arm'])}<br>{row['trained_at_medium']:.2%} trained, gap {y:+.2f} %<extra></extra>"
-            trace = go.Scatter(x=x, y=[round(y, 3)], error_y=bar, marker=marker, hovertemplate=hover, **look)
+            trace = go.Scatter(x=x, y=[round(min(y, FAR), 3)], error_y=bar, marker=marker, hovertemplate=hover, **look)
             base.add(figure, panels.index(row["corpus"]) + 1, trace)
     for limit in (5, 1) if panels else ():
         text = {"annotation_text": f"{limit} %", "annotation_position": "bottom right"}

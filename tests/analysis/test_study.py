@@ -135,6 +135,14 @@ def test_a_gap_waits_for_its_own_baseline_and_a_control_is_no_choice(runs):
     assert set(study.best(cheap)["arm"]) == {"orthogonal"}
 
 
+def test_an_arm_far_off_does_not_flatten_the_others(runs):
+    astray = runs.assign(final_val_loss=runs["final_val_loss"] + 0.5 * (runs["arm"] == "core"))
+    far = [trace for trace in study_plots.pareto(astray).data if trace.marker.symbol == "triangle-up-open"]
+    assert [(trace.name, trace.y[0]) for trace in far] == [("core", study_plots.FAR)]
+    gap = study.explored(astray).set_index("arm").loc["core", "gap"]
+    assert f"gap {100 * gap:+.2f} %" in far[0].hovertemplate
+
+
 def test_what_did_not_help_is_listed(runs):
     arms = set(study.negative(runs)["arm"])
     assert "tied" in arms
