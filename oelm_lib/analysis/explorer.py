@@ -7,6 +7,7 @@ from typing import Any
 import ipywidgets
 
 from oelm_lib.analysis import cards, explore
+from oelm_lib.analysis.widgets import put
 from oelm_lib.errors import UserError
 from oelm_lib.runs.reading import CHECKPOINTS, find_runs
 
@@ -64,7 +65,7 @@ class Explorer(ipywidgets.VBox):
             self.problem.value = f"<p style='color:#c0392b'>{escape(str(error))}</p>"
             return
         self.problem.value = ""
-        self.map.outputs = ({"output_type": "display_data", "data": figure._repr_mimebundle_(), "metadata": {}},)
+        put(self.map, figure)
         self.words.value = "".join(cards.table(table).to_html() for table in after)
 
     def _arm(self, name: str) -> Any:

@@ -1,7 +1,5 @@
 """Where all runs stand, live in JupyterLab: what `oelm status` says, curves of runs in progress, their time."""
 
-import asyncio
-import contextlib
 from html import escape
 from typing import Any
 
@@ -9,6 +7,7 @@ import ipywidgets
 import pandas as pd
 
 from oelm_lib.analysis import frames, plots
+from oelm_lib.analysis.widgets import put, watch
 from oelm_lib.runs.overview import overview, table
 from oelm_lib.runs.reading import ACTIVE
 
@@ -22,13 +21,12 @@ class Monitor(ipywidgets.VBox):
     """
 
     def __init__(self, exps: str = "*", outputs: str = "", interval: float = 5.0):
-        self._exps, self._outputs, self._interval = exps, outputs, interval
+        self._exps, self._outputs = exps, outputs
         self._progress: list[Any] = []
         self.states, self.curves, self.budgets = ipywidgets.HTML(), ipywidgets.Output(), ipywidgets.Output()
         super().__init__([self.states, self.curves, self.budgets])
         self.refresh()
-        with contextlib.suppress(RuntimeError):  # no loop outside a kernel: nothing to follow with
-            self._task = asyncio.get_running_loop().create_task(self._watch())
+        self._task = watch(self._look, interval)
 
     def refresh(self) -> None:
         """Say where the runs stand; draw again where one has got on."""
@@ -40,16 +38,14 @@ class Monitor(ipywidgets.VBox):
         self._progress = progress
         runs = frames.load_runs(self._exps, self._outputs)
         active = runs[runs["state"].isin(ACTIVE)]
-        _show(self.curves, plots.loss_curves(active, group="seed"))
-        _show(self.budgets, plots.time_budget(_spent(active, {row["run"]: row.get("budget") for row in rows})))
+        put(self.curves, plots.loss_curves(active, group="seed"))
+        put(self.budgets, plots.time_budget(_spent(active, {row["run"]: row.get("budget") for row in rows})))
 
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(self._interval)
-            try:
-                self.refresh()
-            except Exception as error:  # a task would die in silence
-                self.states.value = f"<pre>{escape(repr(error))}</pre>"
+    def _look(self) -> None:
+        try:
+            self.refresh()
+        except Exception as error:  # a task would die in silence
+            self.states.value = f"<pre>{escape(repr(error))}</pre>"
 
 
 def _spent(runs: pd.DataFrame, budgets: dict[str, Any]) -> pd.DataFrame:
@@ -59,8 +55,3 @@ def _spent(runs: pd.DataFrame, budgets: dict[str, Any]) -> pd.DataFrame:
     return runs.assign(
         state="done", timing=[{"budget": parts} for parts in spent], wall_seconds=[sum(p.values()) for p in spent]
     )
-
-
-def _show(output: ipywidgets.Output, figure: Any) -> None:
-    """Put a figure into an output; this works from a task too, which update_display does not."""
-    output.outputs = ({"output_type": "display_data", "data": figure._repr_mimebundle_(), "metadata": {}},)

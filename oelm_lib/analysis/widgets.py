@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import ipywidgets
@@ -22,7 +23,7 @@ class Explorer(ipywidgets.VBox):
     """
 
     def __init__(self, exps: str = "*", baseline: str = "", outputs: str = "", interval: float = 5.0):
-        self._exps, self._outputs, self._interval = exps, outputs, interval
+        self._exps, self._outputs = exps, outputs
         self._frame = tables.load_runs(exps, outputs)
         ids = sorted(set(self._frame["id"]))
         self.runs = ipywidgets.SelectMultiple(description="runs", rows=8, layout={"width": "26em"})
@@ -45,8 +46,7 @@ class Explorer(ipywidgets.VBox):
         for widget in (self.runs, *choices[:-1]):
             widget.observe(lambda change: self.draw(), "value")
         self.draw()
-        with contextlib.suppress(RuntimeError):  # no loop outside a kernel: nothing to follow with
-            self._task = asyncio.get_running_loop().create_task(self._watch())
+        self._task = watch(lambda: self.follow.value and self.refresh(), interval)
 
     def draw(self) -> None:
         """Draw the figure that the choices ask for."""
@@ -62,8 +62,7 @@ class Explorer(ipywidgets.VBox):
             figure = plots.loss_curves(
                 chosen, x=x, y=self.y.value, smoothing=smoothing, log=self.log_scale.value, group=group
             )
-        # Setting outputs works from a task too; update_display does not.
-        self.output.outputs = ({"output_type": "display_data", "data": figure._repr_mimebundle_(), "metadata": {}},)
+        put(self.output, figure)
 
     def refresh(self) -> None:
         """Look for new rows and new runs, and draw again where there are any."""
@@ -80,11 +79,22 @@ class Explorer(ipywidgets.VBox):
             self.runs.options = options
             self.runs.value = [run for run in options if run in kept or run not in known]
 
-    async def _watch(self) -> None:
+
+def put(output: ipywidgets.Output, figure: Any) -> None:
+    """Put a figure into an output; this works from a task too, which update_display does not."""
+    output.outputs = ({"output_type": "display_data", "data": figure._repr_mimebundle_(), "metadata": {}},)
+
+
+def watch(look: Callable[[], object], interval: float) -> asyncio.Task | None:
+    """Look again every `interval` seconds; None outside a kernel, where no loop runs."""
+
+    async def look_again() -> None:
         while True:
-            await asyncio.sleep(self._interval)
-            if self.follow.value:
-                self.refresh()
+            await asyncio.sleep(interval)
+            look()
+
+    with contextlib.suppress(RuntimeError):
+        return asyncio.get_running_loop().create_task(look_again())
 
 
 def _progress(frame: pd.DataFrame) -> list[list[str]]:

@@ -135,10 +135,14 @@ def writer_alive(record: dict[str, Any]) -> bool:
 
 
 def process_start(pid: Any) -> float | None:
-    """Start time of a live process, or None; tells a process from a later one with its number."""
+    """Seconds from boot to the start of a live process, or None; tells a process from a later one with its number.
+
+    Not wall time: a clock set right while a run goes on must not make its lock look abandoned.
+    """
     try:
         process = psutil.Process(int(pid))
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+        zombie = process.status() == psutil.STATUS_ZOMBIE
+        return None if zombie else round(process.create_time() - psutil.boot_time(), 2)
     except (psutil.Error, TypeError, ValueError):
         return None
 

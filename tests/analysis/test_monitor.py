@@ -45,7 +45,8 @@ def test_the_monitor_starts_before_any_run_does(tmp_path):
 @pytest.mark.slow
 def test_a_running_experiments_curve_grows_in_jupyterlab(tmp_path, stories):
     outputs = tmp_path / "outputs"
-    overrides = TINY_RUN | {"train.max_steps": 10**6, "train.eval_interval": 10**6}
+    rare = ("max_steps", "eval_interval", "save_interval")  # a run of fast steps would else be seen while it saves
+    overrides = TINY_RUN | {f"train.{name}": 10**6 for name in rare}
     code = f"from oelm_lib import config, runs, training; c = config.load_config('DEMO-01', {overrides!r});"
     code += f"training.train(c, runs.open_run(c, 1, {str(outputs)!r}))"
     environment = {"OELM_DATA": str(stories), "OELM_OUTPUTS": str(outputs)}

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -117,3 +118,9 @@ def test_records_that_grow_do_not_make_the_code_dirty(tmp_path, monkeypatch):
     assert code_version()["dirty"] is False
     (tmp_path / "code.py").write_text("2\n")
     assert code_version()["dirty"] is True
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_is_known_by_its_start_since_boot():
+    ticks = float(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
+    assert process_start(os.getpid()) == pytest.approx(ticks / os.sysconf("SC_CLK_TCK"), abs=0.011)
