@@ -141,6 +141,18 @@ def test_only_a_record_of_the_same_experiment_counts(tmp_path, tiny_env, tiny_ru
     assert cells[0] in sweep.record_finished(plan(corpora={"stories": [3]}), "p", cells, records)
 
 
+def test_a_corpus_other_than_the_records_read_is_refused_before_anything_is_trained(tmp_path, tiny_env, monkeypatch):
+    monkeypatch.setattr(sweep, "RECORDS", tmp_path / "runs.jsonl")
+    monkeypatch.setattr(sweep, "FOLDER", tmp_path / "files")
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN))
+    corpus = {"name": "stories", "tokenizer": "bpe-300", "manifest_sha256": "0" * 64}
+    record = {"id": "STUDY-9999", "seed": 3, "corpus": corpus, "wall_seconds": 1.0, "steps": 1}
+    append_record(record, tmp_path / "runs.jsonl")
+    with pytest.raises(UserError, match="other content than STUDY-9999 in runs"):
+        sweep.sweep(tmp_path / "plan.yaml", dry_run=False, workers=1)
+    assert not config.outputs_dir().exists() or not any(config.outputs_dir().iterdir())
+
+
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_another_machine_takes_it_from_the_records(tmp_path, stories):
     """The checkout is copied, since a sweep writes experiment files and records into it."""
