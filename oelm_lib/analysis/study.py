@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from oelm_lib import config
 from oelm_lib.analysis import cards, statistics, tables
@@ -90,10 +91,25 @@ def explored(runs: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(["corpus", "val_loss"], kind="stable", ignore_index=True)
 
 
+def changes(runs: pd.DataFrame) -> pd.DataFrame:
+    """Stage 1: what each arm changes in the plain baseline, beside the learning rate of all its weights."""
+    firsts = of_stage(runs, "stage1").drop_duplicates("arm")
+    plain = firsts["science"].iloc[0] | {"optim.learning_rate": None} if len(firsts) else {}
+    rows = []
+    for arm, science in zip(firsts["arm"], firsts.get("science", []), strict=True):
+        arm_has = {key: science.get(key, value) for key, value in plain.items()}
+        differs = {key.partition(".")[2]: arm_has[key] for key, value in plain.items() if arm_has[key] != value}
+        differs.pop("learning_rate")
+        text = yaml.safe_dump(differs, default_flow_style=True, sort_keys=False, width=10**6)
+        rows.append({"arm": arm, "changes": text.strip("{}\n")})
+    return pd.DataFrame(rows)
+
+
 def rates(runs: pd.DataFrame) -> pd.DataFrame:
     """Stage 1: validation loss of every arm (row) at every learning rate (column); mean over seeds."""
     first = of_stage(runs, "stage1").assign(learning_rate=lambda frame: frame["learning_rate"].map("{:g}".format))
-    return first.pivot_table("final_val_loss", ["corpus", "arm"], "learning_rate", sort=False).pipe(_sorted_rates)
+    table = first.pivot_table("final_val_loss", ["corpus", "arm"], "learning_rate", sort=False)
+    return table[sorted(table.columns, key=float)].reset_index().rename_axis(columns=None)
 
 
 def grid(runs: pd.DataFrame) -> pd.DataFrame:
@@ -349,8 +365,3 @@ def _document_error(mine: pd.DataFrame, other: pd.DataFrame) -> float:
         return math.nan
     nats = np.mean(documents[0], axis=0) - np.mean(documents[1], axis=0)
     return statistics.bootstrap_documents(nats, np.array(mine["test_documents"].iloc[0]["tokens"]))
-
-
-def _sorted_rates(table: pd.DataFrame) -> pd.DataFrame:
-    columns = sorted(table.columns, key=float)
-    return table[columns].reset_index().rename_axis(columns=None)

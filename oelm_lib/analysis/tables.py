@@ -65,10 +65,8 @@ def verdicts(
             row |= {"baseline_perplexity": math.exp(base[metric].mean()), **_gap(interval), "confidence": level}
             row |= {"arms": sum(len(other) > 1 for other in differing), "seeds": list(arm.index)}
             row |= {"document_error": _document_error(arm, base, "test_" if metric == "final_test_loss" else "")}
-            row |= {
-                "criterion": criterion,
-                "verdict": statistics.verdict(interval, criterion) if len(nats) else NO_DATA,
-            }
+            judgement = statistics.verdict(interval, criterion) if len(nats) else NO_DATA
+            row |= {"criterion": criterion, "verdict": judgement}
             row |= {"equivalent": statistics.equivalence(statistics.paired_interval(nats, inside), margin)}
             row |= {"epochs": pair.arm["epochs"].mean(), "variant": pair.arm["variant"].iloc[0]}
             row |= {"reason": pair.reason or ("" if len(nats) else "no seed is done in both")}
@@ -156,16 +154,11 @@ def ablation(runs: pd.DataFrame, baseline: str | None = None, metric: str = METR
             interval = statistics.paired_interval((arm[metric] - first[metric]).to_numpy(float))
             last, row = before.iloc[0], pair.arm.iloc[0]
             keys = [key for key in differences(last, row)["key"] if key in row["experiment"].science]
+            ends = {"from": last["arm"], "to": row["arm"], "from_id": name(last), "to_id": name(row)}
+            total = (own[metric] - base[metric]).mean()
+            found = _gap(interval) | {"gap_back": gap(-interval.mean), "total_nats": total}
             rows.append(
-                {
-                    "corpus": row["corpus"],
-                    "from": last["arm"],
-                    "to": row["arm"],
-                    "from_id": name(last),
-                    "to_id": name(row),
-                }
-                | {**_gap(interval), "gap_back": gap(-interval.mean), "total_nats": (own[metric] - base[metric]).mean()}
-                | {"differs": ", ".join(keys), "source": row["source"]}
+                {"corpus": row["corpus"]} | ends | found | {"differs": ", ".join(keys), "source": row["source"]}
             )
             before = pair.arm
     return pd.DataFrame(rows)
@@ -252,10 +245,8 @@ def time_budget(runs: pd.DataFrame) -> pd.DataFrame:
     for run in runs[(runs["state"] == "done") & runs["wall_seconds"].notna()].itertuples():
         spent = run.timing.get("budget")
         if not spent:
-            known = {
-                "step": run.mean_step_seconds * run.steps,
-                "evaluation": run.timing.get("total_validation_time", math.nan),
-            }
+            evaluation = run.timing.get("total_validation_time", math.nan)
+            known = {"step": run.mean_step_seconds * run.steps, "evaluation": evaluation}
             spent = known | {"other": run.wall_seconds - sum(known.values())}
         row = {key: getattr(run, key) for key in ("arm", "corpus", "seed", "run", "source", "wall_seconds")}
         rows.append({"id": name(run)} | row | {key: spent.get(key, math.nan) for key in BUDGET})

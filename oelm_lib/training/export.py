@@ -95,13 +95,10 @@ def gpt2_config(trained: Trained) -> dict[str, Any]:
         "n_inner": cfg.d_ff,
         "activation_function": "gelu",
         "layer_norm_epsilon": trained.model.ln_out.eps,
-        "resid_pdrop": cfg.dropout,
-        "embd_pdrop": cfg.dropout,
-        "attn_pdrop": cfg.dropout,
         "tie_word_embeddings": True,
-        "bos_token_id": eot,
-        "eos_token_id": eot,
         "torch_dtype": "float32",
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), cfg.dropout),
+        **dict.fromkeys(("bos_token_id", "eos_token_id"), eot),
     }
 
 

@@ -41,6 +41,13 @@ def test_an_arm_is_judged_at_its_best_rate_against_the_better_baseline(runs):
     assert table.loc["delta r=4", "trained_at_medium"] == pytest.approx(8 * 4 * (512 + 64) * 2 / (2 * 512**2))
 
 
+def test_what_an_arm_changes_is_told_by_the_keys_of_its_file(runs):
+    table = study.changes(runs).set_index("arm")["changes"]
+    assert table["baseline"] == "" and table["Gaussian, trained"] == "qk_scale: 1.0"
+    assert table["K frozen"] == "qk_init: orthogonal, qk_scale: 1.0, freeze_k: true"
+    assert set(table.index) == set(study.explored(runs)["arm"])
+
+
 def test_the_grid_holds_what_differs_in_start_and_scale_alone(runs):
     table = study.grid(runs).set_index("Q and K")
     assert sorted(table.index) == ["frozen, normal", "frozen, orthogonal", "trained, normal", "trained, orthogonal"]
