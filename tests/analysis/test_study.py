@@ -10,11 +10,11 @@ import pytest
 from oelm_lib import config
 from oelm_lib.analysis import study, study_plots
 from oelm_lib.analysis.answer import answer
-from oelm_lib.errors import UserError
 from oelm_lib.reporting.journal import study_sentences
 from tests.analysis.study_factory import make_study
 
-TABLES = ("explored", "rates", "grid", "pilot", "confirmed", "contrasts", "best", "negative", "probed", "samples")
+TABLES = ("explored", "changes", "rates", "grid", "pilot", "confirmed", "contrasts", "best", "negative", "probed")
+TABLES += ("samples",)
 FIGURES = ("pareto", "rate_curves")
 
 
@@ -184,14 +184,18 @@ def test_figures_draw_every_arm_once_a_stage(runs):
     assert len(curve.x) == 4 and np.isfinite(curve.y).all()
 
 
-def test_the_kept_page_s_tables_are_those_of_the_records():
-    page = config.ROOT / "reports" / "study.html"
-    if not page.is_file():
-        pytest.skip("reports/study.html is not made yet")
-    text = page.read_text(encoding="utf-8")
+@pytest.fixture(scope="module")
+def kept():
+    """The kept page, and the records that it was made from."""
+    text = (config.ROOT / "reports" / "study.html").read_text(encoding="utf-8")
     lines = int(re.search(r"Made from (\d+) records", text).group(1))
     runs = study.load(lines=lines)
-    assert len(runs) == lines, UserError("runs.jsonl is append-only; make the page again")
+    assert len(runs) == lines, "runs.jsonl is append-only; make the page again"
+    return text, runs
+
+
+def test_the_kept_page_s_tables_are_those_of_the_records(kept):
+    text, runs = kept
 
     def cells(html):
         found = re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", html, re.DOTALL)
@@ -202,3 +206,9 @@ def test_the_kept_page_s_tables_are_those_of_the_records():
         table = getattr(study, name)(runs)
         if len(table):
             assert "\n".join(cells(study.show(table).to_html())) in shown, name
+
+
+def test_the_readme_says_what_the_kept_page_found(kept):
+    readme = " ".join((config.ROOT / "README.md").read_text(encoding="utf-8").split())
+    for sentence in study_sentences(runs=kept[1]):
+        assert sentence in readme
