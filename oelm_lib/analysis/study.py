@@ -94,12 +94,11 @@ def explored(runs: pd.DataFrame) -> pd.DataFrame:
 def changes(runs: pd.DataFrame) -> pd.DataFrame:
     """Stage 1: what each arm changes in the plain baseline, beside the learning rate of all its weights."""
     firsts = of_stage(runs, "stage1").drop_duplicates("arm")
-    plain = firsts["science"].iloc[0] | {"optim.learning_rate": None} if len(firsts) else {}
+    plain = firsts["science"].iloc[0] if len(firsts) else {}
+    told = [key for key in plain if key != "optim.learning_rate"]
     rows = []
     for arm, science in zip(firsts["arm"], firsts.get("science", []), strict=True):
-        arm_has = {key: science.get(key, value) for key, value in plain.items()}
-        differs = {key.partition(".")[2]: arm_has[key] for key, value in plain.items() if arm_has[key] != value}
-        differs.pop("learning_rate")
+        differs = {key.partition(".")[2]: science[key] for key in told if science.get(key, plain[key]) != plain[key]}
         text = yaml.safe_dump(differs, default_flow_style=True, sort_keys=False, width=10**6)
         rows.append({"arm": arm, "changes": text.strip("{}\n")})
     return pd.DataFrame(rows)

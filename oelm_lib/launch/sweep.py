@@ -87,11 +87,11 @@ def sweep(path: Path, dry_run: bool, workers: int, sbatch: dict[str, str] | None
     def record() -> list[Cell]:
         return record_finished(plan, path.stem, cells, RECORDS)
 
-    to_go = record()
-    print(cost_table(cells, to_go, workers, _seconds_per_step(cells, to_go, read_records(RECORDS))))
+    to_go, records = record(), read_records(RECORDS)
+    print(cost_table(cells, to_go, workers, _seconds_per_step(cells, to_go, records)))
     if dry_run or not to_go:
         return 0
-    _check_corpora(cells, read_records(RECORDS))
+    _check_corpora(cells, records)
     jobs = [cell.job for cell in to_go]
     if sbatch is not None:
         from oelm_lib.launch.slurm import submit
