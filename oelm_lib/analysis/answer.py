@@ -11,18 +11,20 @@ ORTHOGONAL, GAUSSIAN = "orthogonal", "Gaussian"
 
 
 def answer(runs: pd.DataFrame) -> dict[str, Any] | None:
-    """Stage 2 where it has any arm to judge, else stage 1; None where nothing can be said.
+    """Stage 2 where it has both starts to judge, else stage 1; None where nothing can be said.
 
     Returns:
         parameters and tokens in millions, stage (confirmed or exploratory); cost (orthogonal, frozen, against the tuned
         baseline) and start (against the Gaussian of its scale): rows of corpus, gap, low, high; best: for each limit of
         the trained share its arm, share and such rows with their verdicts.
     """
-    first, second = study.explored(runs), study.confirmed(runs)
-    confirmed = len(second) > 0
+    first, second, both = study.explored(runs), study.confirmed(runs), {ORTHOGONAL, GAUSSIAN}
+    confirmed = both <= set(second.get("arm", ()))
     table = second if confirmed else first
-    if table.empty or not {ORTHOGONAL, GAUSSIAN} <= set(table["arm"]):
+    if not both <= set(table.get("arm", ())):
         return None
+    if not confirmed:  # of a stage 2 that has just begun nothing is said
+        runs = runs[~runs["stage"].str.startswith("stage2")]
     plain = runs[runs["arm"] == study.PLAIN].iloc[0]
     starts = study.contrasts(runs) if confirmed else _explored_start(first)
     named = study.best(runs)

@@ -116,6 +116,9 @@ def test_the_answer_is_of_stage_2_where_there_is_one(runs):
     assert [row["corpus"] for row in late["cost"]] == ["tinystories-sample", "wikitext2"]
     assert all(row["low"] < row["gap"] < row["high"] for row in late["cost"] + late["start"])
     assert [arm["limit"] for arm in late["best"]] == [0.01, 0.1]
+    begun = runs[(runs["stage"] == "stage1") | runs["arm"].isin({"baseline", "orthogonal"})]
+    # A stage 2 that has just begun says nothing yet.
+    assert study_sentences(runs=begun) == study_sentences(runs=runs[runs["stage"] == "stage1"])
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
