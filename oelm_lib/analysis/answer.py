@@ -7,16 +7,17 @@ import pandas as pd
 
 from oelm_lib.analysis import study
 
-ORTHOGONAL, GAUSSIAN = "orthogonal", "Gaussian"
+ORTHOGONAL, GAUSSIAN, LOG_SCALE = "orthogonal", "Gaussian", "Gaussian at the log's scale"
 
 
 def answer(runs: pd.DataFrame) -> dict[str, Any] | None:
     """Stage 2 where it has both starts to judge, else stage 1; None where nothing can be said.
 
     Returns:
-        parameters and tokens in millions, stage (confirmed or exploratory); cost (orthogonal, frozen, against the tuned
-        baseline) and start (against the Gaussian of its scale): rows of corpus, gap, low, high; best: for each limit of
-        the trained share its arm, share and such rows with their verdicts.
+        parameters and tokens in millions, stage (confirmed or exploratory); rows of corpus, gap, low and high: cost
+        (orthogonal, frozen, against the tuned baseline), start (against the Gaussian of its scale), scale (the Gaussian
+        at the log's scale against that one); best: for each limit of the trained share its arm, share and such rows
+        with their verdicts.
     """
     first, second, both = study.explored(runs), study.confirmed(runs), {ORTHOGONAL, GAUSSIAN}
     confirmed = both <= set(second.get("arm", ()))
@@ -26,11 +27,11 @@ def answer(runs: pd.DataFrame) -> dict[str, Any] | None:
     if not confirmed:  # of a stage 2 that has just begun nothing is said
         runs = runs[~runs["stage"].str.startswith("stage2")]
     plain = runs[runs["arm"] == study.PLAIN].iloc[0]
-    starts = study.contrasts(runs) if confirmed else _explored_start(first)
+    starts = study.contrasts(runs) if confirmed else _explored_starts(first)
     named = study.best(runs)
     best = []
     for limit, rows in named.groupby("within") if len(named) else ():
-        shown = rows[rows["stage"].str.startswith("2")] if confirmed else rows
+        shown = rows[rows["stage"] == "confirmed"] if confirmed else rows
         if len(shown):
             arm, share = shown.iloc[0][["arm", "trained_at_medium"]]
             best.append({"limit": limit, "arm": arm, "share": share, "rows": _rows(shown)})
@@ -40,15 +41,15 @@ def answer(runs: pd.DataFrame) -> dict[str, Any] | None:
         "stage": "confirmed" if confirmed else "exploratory",
         "cost": _rows(table[table["arm"] == ORTHOGONAL]),
         "start": _rows(starts[starts["arm"] == ORTHOGONAL]),
+        "scale": _rows(starts[starts["arm"] == LOG_SCALE]),
         "best": best,
     }
 
 
-def _explored_start(first: pd.DataFrame) -> pd.DataFrame:
-    """Orthogonal against Gaussian at their tuned rates, one seed."""
+def _explored_starts(first: pd.DataFrame) -> pd.DataFrame:
+    """Every arm against the Gaussian at their tuned rates, one seed."""
     losses = first.pivot_table("val_loss", "corpus", "arm")
-    gaps = np.expm1(losses[ORTHOGONAL] - losses[GAUSSIAN]).rename("gap")
-    return gaps.reset_index().assign(arm=ORTHOGONAL)
+    return np.expm1(losses.sub(losses[GAUSSIAN], axis=0)).stack().rename("gap").reset_index()
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:

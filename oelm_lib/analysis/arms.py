@@ -13,7 +13,7 @@ LOG_QK_SCALE = 0.45254834
 COLOURS = {"baseline": "#7d7d7d", "OELM-Freeze": "#1b7fc4", "OELM-Random": "#d55e00", "frozen Gaussian": "#009e73"}
 STUDY = {"orthogonal": "OELM-Freeze", "Gaussian at the log's scale": "OELM-Random", "Gaussian": "frozen Gaussian"}
 """What the study calls the same arms."""
-OTHERS = ("#c4679b", "#b58900", "#8b6fd0", "#3a9ad9", "#a0724a", "#6f9a2f")
+OTHERS = ("#c4679b", "#b58900", "#8b6fd0", "#b23ccf", "#a0724a", "#6f9a2f")
 FROZEN = {
     ("orthogonal", 1.0): "OELM-Freeze",
     ("normal", LOG_QK_SCALE): "OELM-Random",

@@ -37,6 +37,7 @@ PROBES = {
 }
 """Numbers of a record's probes that the page shows, and what it calls them."""
 SLICES = ("repeated_bigrams", "other_tokens")
+SMALL_GAP = 0.05
 START = {"qk_init", "qk_scale", "freeze_q", "freeze_k"}
 
 
@@ -163,16 +164,16 @@ def confirmed(runs: pd.DataFrame) -> pd.DataFrame:
             interval = statistics.paired_interval(nats[n], levels[CRITERION][n])
             strict = statistics.paired_interval(nats[n], levels[STRICT][n])
             equal = statistics.paired_interval(nats[n], same[n])
-            row = {"corpus": mine.iloc[0]["corpus"], "arm": arm, "gap": gap(interval.mean)}
-            row |= {"low": gap(interval.low), "high": gap(interval.high), "within_5_%": statistics.verdict(interval)}
-            row |= {"within_1_%": statistics.verdict(strict, STRICT), "equivalent": _within(equal)}
-            row |= {"n": interval.n, "judged_against": judged[n]["arm"].iloc[0] if len(judged[n]) else "none yet"}
-            row |= {"confidence": interval.confidence, "nats": interval.mean}
+            row = {"corpus": mine.iloc[0]["corpus"], "arm": arm} | _shares(mine.iloc[0]["model"])
+            row |= {"gap": gap(interval.mean), "low": gap(interval.low), "high": gap(interval.high), "n": interval.n}
+            row |= {"within_5_%": statistics.verdict(interval), "within_1_%": statistics.verdict(strict, STRICT)}
+            row["judged_against"] = judged[n]["arm"].iloc[0] if len(judged[n]) else "none yet"
+            row |= {"equivalent": _within(equal), "confidence": interval.confidence, "nats": interval.mean}
             row["document_error"] = _document_error(*pairs[n])
             for column, name in (("gap_to_plain", PLAIN), ("gap_to_own", mine.iloc[0]["baseline"])):
                 arm_side, base_side = _paired(mine, found[found["arm"] == name])
                 row[column] = gap((arm_side["final_test_loss"] - base_side["final_test_loss"]).mean())
-            rows.append(row | _shares(mine.iloc[0]["model"]))
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -215,10 +216,10 @@ def best(runs: pd.DataFrame) -> pd.DataFrame:
         fits = first[(first["trained_at_medium"] <= limit) & (first["arm"].isin(arms) if arms else True)]
         for row in fits.nsmallest(1, "gap").to_dict("records"):
             kept = {key: row[key] for key in ("arm", "trained_at_medium", "gap", "n")}
-            rows.append({"within": limit, "stage": "1, exploratory", "corpus": row["corpus"]} | kept)
+            rows.append({"within": limit, "stage": "exploratory", "corpus": row["corpus"]} | kept)
             for judged in second[second["arm"] == row["arm"]].to_dict("records") if len(second) else ():
                 keys = "corpus arm trained_at_medium gap low high n within_5_% within_1_%".split()
-                rows.append({"within": limit, "stage": "2, confirmed"} | {key: judged[key] for key in keys})
+                rows.append({"within": limit, "stage": "confirmed"} | {key: judged[key] for key in keys})
     return pd.DataFrame(rows)
 
 
@@ -226,7 +227,8 @@ def probed(runs: pd.DataFrame) -> pd.DataFrame:
     """Stage 1: what the probes say of each arm at its tuned rate; means over heads, losses in nats.
 
     `gap_on_repeats` is the part of the gap to the plain baseline that lies on tokens that end a bigram which stood
-    earlier in the window, where attention can copy; these are `repeats` of all tokens.
+    earlier in the window, where attention can copy; these are `repeats` of all tokens. Of a gap of less than SMALL_GAP
+    nats no parts are told.
     """
     table = explored(runs)
     if table.empty or "probes" not in runs:
@@ -240,7 +242,8 @@ def probed(runs: pd.DataFrame) -> pd.DataFrame:
         row = {"corpus": run.corpus, "arm": run.arm} | {words: here[key] for key, words in PROBES.items()}
         if there and run.arm != PLAIN:
             parts = [here[f"share_of_{k}"] * (here[f"loss_on_{k}"] - there[f"loss_on_{k}"]) for k in SLICES]
-            row |= {"gap_on_repeats": parts[0] / sum(parts), "repeats": here[f"share_of_{SLICES[0]}"]}
+            part = parts[0] / sum(parts) if abs(sum(parts)) > SMALL_GAP else math.nan
+            row |= {"gap_on_repeats": part, "repeats": here[f"share_of_{SLICES[0]}"]}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -301,19 +304,21 @@ def made_from(runs: pd.DataFrame) -> cards.Html:
     return cards.Html(f"<p>{escape(text)} Frozen tensors unchanged in {sum(proofs)} of {len(proofs)} intervals.</p>")
 
 
-def show(frame: pd.DataFrame) -> Any:
-    """A table as the page shows it, or that there is nothing yet."""
-    if frame.empty:
+def show(found: pd.DataFrame | list[str]) -> Any:
+    """A table, or sentences, as the page shows them; or that there is nothing yet."""
+    if not len(found):
         return cards.Html("<p>Not run yet.</p>")
-    return cards.table(frame.drop(columns="own", errors="ignore"))
+    if isinstance(found, list):
+        return cards.Html("".join(f"<p>{escape(sentence)}</p>" for sentence in found))
+    return cards.table(found.drop(columns="own", errors="ignore"))
 
 
 def plan() -> Any:
-    """reports/study/plan.md as it stands, its headings below those of the page."""
+    """reports/study/plan.md as it stands below its title, its headings below those of the page."""
     from IPython.display import Markdown
 
     path = config.ROOT / "reports" / "study" / "plan.md"
-    text = path.read_text(encoding="utf-8") if path.is_file() else "Not written yet."
+    text = path.read_text(encoding="utf-8").partition("\n")[2] if path.is_file() else "Not written yet."
     return Markdown(re.sub(r"^#", "###", text, flags=re.MULTILINE))
 
 

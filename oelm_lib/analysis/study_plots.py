@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from html import escape
 
 import pandas as pd
@@ -28,19 +29,22 @@ def pareto(runs: pd.DataFrame) -> base.Figure:
     figure = base.new_figure("What is trained, and what it wins back", notes, panels, height=430)
     colours = arm_colours(second.get("arm", []))
     for table, filled in ((first, False), (second, True)):
-        front, label = math.inf, itertools.cycle(("top", "bottom"))
-        for row in table.sort_values(["trained_at_medium", "gap"]).to_dict("records") if len(table) else ():
+        front, label, beside = math.inf, itertools.cycle(("top", "bottom")), Counter()
+        order = ["trained_at_medium", "arm" if filled else "gap"]
+        for row in table.sort_values(order).to_dict("records") if len(table) else ():
             front, named = min(front, row["gap"]), row["gap"] < front and not filled
             marker = {"size": 10, "color": colours.get(row["arm"], base.INK) if filled else base.INK}
             y, bar = 100 * row["gap"], None
             marker["symbol"] = ("triangle-up" if y > FAR else "circle") + ("" if filled else "-open")
-            if filled and math.isfinite(row["low"]):
+            if filled and math.isfinite(row["low"]) and y <= FAR:
                 bar = {"array": [100 * row["high"] - y], "arrayminus": [y - 100 * row["low"]], "symmetric": False}
             look = {"mode": "markers+text" if named else "markers", "text": [escape(row["arm"])], "showlegend": filled}
             side = "left" if row["trained_at_medium"] > 0.3 else "right"
             look |= {"textposition": f"{next(label) if named else 'top'} {side}", "textfont_size": 11}
             look["name"] = escape(row["arm"])
-            x = [max(row["trained_at_medium"], NO_SHARE)]
+            share = max(row["trained_at_medium"], NO_SHARE)
+            x = [share * 1.15 ** beside[row["corpus"], share]]  # intervals of one share stand side by side
+            beside[row["corpus"], share] += filled
             hover = f"{escape(row['arm'])}<br>{row['trained_at_medium']:.2%} trained, gap {y:+.2f} %<extra></extra>"
             trace = go.Scatter(x=x, y=[round(min(y, FAR), 3)], error_y=bar, marker=marker, hovertemplate=hover, **look)
             base.add(figure, panels.index(row["corpus"]) + 1, trace)

@@ -88,13 +88,13 @@ def study_sentences(language: str = "en", runs: pd.DataFrame | None = None) -> l
         return "; ".join(_gap(row, say) for row in rows)
 
     best = [
-        say("study_arm", limit=f"{a['limit']:.0%}", arm=a["arm"], share=f"{a['share']:.1%}", gaps=gaps(a["rows"]))
+        say("study_arm", limit=f"{a['limit']:.0%}", arm=a["arm"], share=f"{a['share']:.2%}", gaps=gaps(a["rows"]))
         for a in found["best"]
     ]
     numbers = {key: f"{found[key]:.1f}" for key in ("parameters", "tokens")}
     return [
         say("study_cost", **numbers, stage=say(found["stage"]), gaps=gaps(found["cost"])),
-        say("study_start", gaps=gaps(found["start"])),
+        say("study_start", gaps=gaps(found["start"]), scale=gaps(found["scale"])),
         say("study_best", arms="; ".join(best)),
     ]
 
@@ -105,6 +105,8 @@ def _gap(row: dict[str, Any], say: Callable[..., str]) -> str:
     if pd.notna(row["low"]):
         text += f" [{row['low']:+.1%}, {row['high']:+.1%}]"
     limits = {"within_5": statistics.CRITERION, "within_1": study.STRICT}
+    if row["within_5"] == statistics.FAIL:
+        del limits["within_1"]  # it follows
     verdicts = [
         say("verdict", limit=f"{limits[key] - 1:.0%}", verdict=row[key]) for key in limits if pd.notna(row[key])
     ]

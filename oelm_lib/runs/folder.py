@@ -181,17 +181,21 @@ def _check_same(run: Run) -> None:
     """Raise UserError where the folder holds a run of another config or corpus."""
     recorded = read_config(run)
     before = config.restore_experiment(recorded["experiment"], recorded["overrides"], f"{run.path}/config.yaml")
-    differing = config.diff_configs(before, run.config)
-    shown = [f"{key} was {old}, is {new}" for key, (old, new) in differing.items()]
-    if recorded["seed"] != run.seed:
-        shown.append(f"seed was {recorded['seed']}, is {run.seed}")
-    if recorded["corpus"].get("splits") != run.corpus.manifest["splits"]:
-        shown.append(f"the corpus {run.corpus.name} was prepared anew since, with other content")
+    shown = other_than(run, before.science, recorded["seed"], recorded["corpus"].get("splits"))
     if shown:
         raise UserError(
-            f"{run.path}: made with another config ({'; '.join(shown)}); go back to it, use overrides, or start anew"
-            " with --fresh (keeps the old folder under another name)"
+            f"{run.path}: made with another config ({shown}); go back to it, use overrides, or start anew with --fresh"
+            " (keeps the old folder under another name)"
         )
+
+
+def other_than(run: Run, science: dict[str, Any], seed: int, splits: dict[str, Any] | None) -> str:
+    """What of a recorded config, seed and corpus is not that of the run, in words; "" where all is."""
+    shown = [f"{k} was {science.get(k)}, is {new}" for k, new in run.config.science.items() if science.get(k) != new]
+    shown += [] if seed == run.seed else [f"seed was {seed}, is {run.seed}"]
+    if splits != run.corpus.manifest["splits"]:
+        shown.append(f"the corpus {run.corpus.name} was prepared anew since, with other content")
+    return "; ".join(shown)
 
 
 def disk_error(error: OSError, path: Path) -> UserError:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from oelm_lib.errors import UserError
-from oelm_lib.runs.folder import Run
+from oelm_lib.runs.folder import other_than
 from oelm_lib.training.evaluation import frozen_digest
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def state_of(session: "Session") -> dict[str, Any]:
         },
         "offsets": session.recorder.offsets(),
         "time": {"spent": dict(session.budget.spent), "elapsed": session.budget.seconds},
-        "experiment": {key: _plain(value) for key, value in session.cfg.science.items()},
+        "experiment": session.cfg.science,
         "seed": session.run.seed,
         "splits": session.run.corpus.manifest["splits"],
         "machine": _machine(session),
@@ -39,7 +39,11 @@ def state_of(session: "Session") -> dict[str, Any]:
 def restore(session: "Session", state: dict[str, Any]) -> None:
     """Go on from a checkpoint's state. Raises UserError where it is not one of this run."""
     try:
-        _check_same(state, session.run)
+        if other := other_than(session.run, state["experiment"], state["seed"], state["splits"]):
+            raise UserError(
+                f"{session.run.path}/latest.pt: made with another config ({other}); go back to it or start anew with"
+                " --fresh"
+            )
         session.model.load_state_dict(state["model"])
         session.optimizer.load_state_dict(state["optimizer"])
         session.precision.scaler.load_state_dict(state["scaler"])
@@ -73,26 +77,3 @@ def restore(session: "Session", state: dict[str, Any]) -> None:
 def _machine(session: "Session") -> dict[str, Any]:
     """What bit-equal numbers need beside the experiment."""
     return session.resolved() | {"torch": str(torch.__version__)}
-
-
-def _check_same(state: dict[str, Any], run: Run) -> None:
-    """Raise UserError where a checkpoint was made with another config, seed or corpus."""
-    mine = {key: _plain(value) for key, value in run.config.science.items()}
-    differing = [
-        f"{key} was {state['experiment'].get(key)}, is {value}"
-        for key, value in mine.items()
-        if state["experiment"].get(key) != value
-    ]
-    if state["seed"] != run.seed:
-        differing.append(f"seed was {state['seed']}, is {run.seed}")
-    if state["splits"] != run.corpus.manifest["splits"]:
-        differing.append(f"the corpus {run.corpus.name} was prepared anew, with other content")
-    if differing:
-        raise UserError(
-            f"{run.path}/latest.pt: made with another config ({'; '.join(differing)}); go back to it or start anew with"
-            " --fresh"
-        )
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

@@ -1,7 +1,10 @@
+import itertools
+import math
+
 import pytest
 
 from oelm_lib import config
-from oelm_lib.analysis.arms import arm_name
+from oelm_lib.analysis.arms import COLOURS, OTHERS, arm_name
 
 
 @pytest.mark.parametrize(
@@ -17,3 +20,8 @@ def test_an_addition_makes_another_arm(change):
     cfg = config.load_config("DEMO-02", f"model.{change}")
     assert arm_name(cfg.to_dict(), cfg.overrides) not in ("baseline", "OELM-Freeze")
     assert change.partition("=")[0] in arm_name(cfg.to_dict(), cfg.overrides)
+
+
+def test_no_two_colours_are_nearly_the_same():
+    points = [[int(colour[n : n + 2], 16) for n in (1, 3, 5)] for colour in (*COLOURS.values(), *OTHERS)]
+    assert min(math.dist(one, two) for one, two in itertools.combinations(points, 2)) > 50

@@ -93,7 +93,7 @@ def test_scale_and_orthogonality_are_told_apart(runs):
 def test_the_best_arm_within_each_share_is_named_with_its_verdicts(runs):
     table = study.best(runs)
     assert list(table["within"]) == 3 * [0.01] + 3 * [0.1]
-    assert set(table["stage"]) == {"1, exploratory", "2, confirmed"}
+    assert set(table["stage"]) == {"exploratory", "confirmed"}
     alone = study.best(runs[runs["stage"] == "stage1"])
     assert list(alone["within"]) == [0.01, 0.1] and (alone["trained_at_medium"] <= alone["within"]).all()
 
@@ -104,6 +104,11 @@ def test_probes_part_the_gap_by_slices(runs):
     assert table.loc["orthogonal", "gap_on_repeats"] == pytest.approx(0.2)  # both kinds of tokens lose the same
     assert np.isnan(table.loc["baseline", "gap_on_repeats"])
     assert study.probed(runs.drop(columns="probes")).empty
+    rate = study.explored(runs).set_index("arm").loc["baseline", "learning_rate"]
+    plain = runs[(runs["arm"] == "baseline") & (runs["learning_rate"] == rate)]["probes"].iloc[0]
+    level = runs.assign(probes=runs["probes"].where(runs["arm"] != "orthogonal", None))
+    level["probes"] = [probes or plain for probes in level["probes"]]
+    assert np.isnan(study.probed(level).set_index("arm").loc["orthogonal", "gap_on_repeats"])  # no gap, no parts of it
 
 
 def test_the_answer_is_of_stage_2_where_there_is_one(runs):
@@ -126,6 +131,8 @@ def test_the_answer_is_three_sentences_that_name_the_scale_first(runs, language)
     first, *others = study_sentences(language, runs)
     assert len(others) == 2 and "1.1" in first and "3.1" in first
     assert "wikitext2 +" in first and "[" in first
+    scale = math.exp(study.contrasts(runs)["nats"].iloc[1]) - 1
+    assert f"tinystories-sample {scale:+.1%}" in others[0]
     assert study_sentences(language, runs.head(0)) == []
 
 
@@ -151,6 +158,10 @@ def test_an_arm_far_off_does_not_flatten_the_others(runs):
     assert [(trace.name, trace.y[0]) for trace in far] == [("core", study_plots.FAR)]
     gap = study.explored(astray).set_index("arm").loc["core", "gap"]
     assert f"gap {100 * gap:+.2f} %" in far[0].hovertemplate
+    confirmed = runs.assign(final_test_loss=runs["final_test_loss"] + 0.5 * (runs["arm"] == "orthogonal"))
+    far = [trace for trace in study_plots.pareto(confirmed).data if trace.marker.symbol == "triangle-up"]
+    assert {trace.name for trace in far} == {"orthogonal"}
+    assert all(trace.error_y.array is None for trace in far)  # it would stand where the interval is not
 
 
 def test_what_did_not_help_is_listed(runs):
@@ -166,7 +177,7 @@ def test_a_study_in_progress_shows_what_there_is(runs, part, tmp_path):
     for name in TABLES:
         shown = study.show(getattr(study, name)(some))
         if part == "nothing":
-            assert "Not run yet" in shown
+            assert "Not run yet" in shown and "Not run yet" in study.show(study_sentences(runs=some))
         else:
             shown._repr_html_()
     for name in FIGURES:
@@ -183,6 +194,7 @@ def test_figures_draw_every_arm_once_a_stage(runs):
     assert sorted(hollow) == sorted(arm.replace("'", "&#x27;") for arm in arms)
     bars = [trace for trace in figure.data if trace.error_y.array is not None]
     assert len(bars) == 8
+    assert len({trace.x[0] for trace in bars}) == 4  # arms of one share stand side by side
     curve = next(trace for trace in study_plots.rate_curves(runs).data if trace.name == "orthogonal")
     assert len(curve.x) == 4 and np.isfinite(curve.y).all()
 

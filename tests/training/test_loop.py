@@ -377,7 +377,7 @@ def test_a_checkpoint_of_something_else_is_refused_in_one_line(tiny_run, monkeyp
         ({"model": {}}, "lacks or breaks something"),
         ({"offsets": None, "time": None}, "lacks or breaks something"),
         ({"seed": 9}, "seed was 9, is 1"),
-        ({"splits": {}}, "was prepared anew, with other content"),
+        ({"splits": {}}, "was prepared anew since, with other content"),
         ({"experiment": good["experiment"] | {"optim.learning_rate": 9.0}}, "optim.learning_rate was 9.0, is 0.01"),
     ]:
         checkpoint.save(path, good | changes)
