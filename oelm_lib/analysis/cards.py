@@ -25,7 +25,7 @@ def verdict_cards(runs: pd.DataFrame, baseline: str | None = None, metric: str =
     """One card an arm: its gap, its interval and whether it meets the criterion; arguments as tables.verdicts."""
     judged = tables.verdicts(runs, baseline, metric)
     if judged.empty:
-        return Html("<p>No arm has a run to judge yet.</p>")
+        return Html("<p>No arm has a run to judge yet; train some: make demo, or oelm run ID.</p>")
     colours = arm_colours(judged["arm"])
     return Html("".join(_card(row, colours[row["arm"]]) for row in judged.to_dict("records")))
 
