@@ -12,7 +12,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.runs.reading import CHECKPOINTS, find_runs
 
 
-class Explorer(ipywidgets.VBox):
+class HeadExplorer(ipywidgets.VBox):
     """One head of two runs side by side, with their next tokens and texts, for a prompt that can be changed.
 
     Args:

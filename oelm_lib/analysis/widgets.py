@@ -13,7 +13,7 @@ from oelm_lib.analysis import plots, series, tables
 FIGURES = {"loss": "loss curves", "gap": "gap to the baseline", "rate": "learning rate, gradient norm"}
 
 
-class Explorer(ipywidgets.VBox):
+class CurveExplorer(ipywidgets.VBox):
     """A figure with choices of runs, axes, smoothing and baseline, which follows runs in progress.
 
     Args:

@@ -19,10 +19,11 @@ from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_json
 from oelm_lib.launch.devices import IdleWatch, choose_gpus, open_nvml
-from oelm_lib.launch.notebook import DONE, FAILED, STOP_SIGNALS, STOPPED, USER_ERROR, as_text
+from oelm_lib.launch.notebook import DONE, FAILED, STOPPED, USER_ERROR, as_text
 from oelm_lib.runs import reading
 from oelm_lib.runs.reading import ACTIVE, this_process
 from oelm_lib.runs.status import format_duration
+from oelm_lib.runs.stop import on_stop
 
 POLL_SECONDS = 0.5
 MOST_STARTS = 3
@@ -117,12 +118,8 @@ def run_queue(
         UserError: A run needs more GPUs than there are slots.
     """
     queue = _Queue(jobs, overrides, slots, on_end)
-    handlers = {number: signal.signal(number, queue.on_signal) for number in STOP_SIGNALS}
-    try:
+    with on_stop(queue.on_signal):
         return queue.execute()
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 class _Queue:

@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +17,13 @@ from oelm_lib.launch.distributed import train_in_processes
 from oelm_lib.runs.folder import Run, disk_error, open_run
 from oelm_lib.runs.reading import read_status, read_summary, read_timing, state
 from oelm_lib.runs.status import format_eta
+from oelm_lib.runs.stop import on_stop
 
 DONE, FAILED, USER_ERROR, STOPPED = 0, 1, 2, 75
 NOTEBOOK = config.ROOT / "notebooks" / "train.ipynb"
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-@contextlib.contextmanager
-def _on_stop(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """Let `handler` have the signals that ask for a stop."""
-    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
-
-
-@_on_stop(lambda number, frame: sys.exit(STOPPED))  # before the kernel starts and after it ended nothing is unsaved
+@on_stop(lambda number, frame: sys.exit(STOPPED))  # before the kernel starts and after it ended nothing is unsaved
 def run_experiment(exp: str, seed: int, overrides: dict[str, Any], fresh: bool = False, test: bool = False) -> int:
     """Execute notebooks/train.ipynb for a run into its folder and make its page; returns an exit code.
 
@@ -103,7 +91,7 @@ class _Execution:
     def wait(self) -> BaseException | None:
         """Show progress until the notebook ends; returns its error, a user's mistake as UserError."""
         shown = ""
-        with _on_stop(self._on_signal):
+        with on_stop(self._on_signal):
             self._thread.start()
             while self._thread.is_alive():
                 self._thread.join(0.5)

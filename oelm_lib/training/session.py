@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import threading
 import time
 from types import TracebackType
 from typing import Any
@@ -19,6 +18,7 @@ from oelm_lib.runs.forecast import UNMEASURED, Forecast
 from oelm_lib.runs.metrics import Recorder
 from oelm_lib.runs.reading import read_metrics
 from oelm_lib.runs.status import Budget, Status, format_duration
+from oelm_lib.runs.stop import on_stop
 from oelm_lib.seeds import named_seed
 from oelm_lib.training import checkpoint
 from oelm_lib.training.console import Console
@@ -30,7 +30,6 @@ from oelm_lib.training.precision import device_name, keep_freed_memory, resolve_
 from oelm_lib.training.sampling import Sampler
 from oelm_lib.training.state import restore
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 SLOW_SECONDS = 600.0
 """A run projected to take longer than this on a CPU is announced."""
 
@@ -53,10 +52,10 @@ class Session:
         self.recorder: Recorder | None = None
         self.saver: checkpoint.Saver | None = None
         self.stop_requested = False
-        self._handlers: dict[int, Any] = {}
+        self._handlers = contextlib.ExitStack()
 
     def __enter__(self) -> "Session":
-        self._listen()
+        self._handlers.enter_context(on_stop(self._on_signal))
         try:
             self._open()
         except BaseException as error:
@@ -153,8 +152,7 @@ class Session:
             self.status.close(state="done" if self.run.finished else "stopped", step=self.step)
         with contextlib.suppress(OSError):
             self.run.unlock()
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        self._handlers.close()
         if isinstance(told, UserError) and told is not error:
             raise told from None
 
@@ -257,11 +255,6 @@ class Session:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         return time.perf_counter() - start
-
-    def _listen(self) -> None:
-        """Let signals ask for a stop; only a main thread may set handlers."""
-        if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self.stop_requested and number == signal.SIGINT:

@@ -6,7 +6,7 @@ import pytest
 
 from oelm_lib import training
 from oelm_lib.analysis import explore
-from oelm_lib.analysis.explorer import Explorer
+from oelm_lib.analysis.explorer import HeadExplorer
 from oelm_lib.analysis.figure import MIMETYPE
 from oelm_lib.errors import UserError
 from tests.conftest import TINY_RUN
@@ -53,7 +53,7 @@ def shown(explorer):
 
 
 def test_every_choice_changes_the_map_and_a_mistake_is_one_line(outputs):
-    explorer = Explorer("DEMO-*/seed42", PROMPT)
+    explorer = HeadExplorer("DEMO-*/seed42", PROMPT)
     changes = [(explorer.layer, 1), (explorer.head, 1), (explorer.prompt, "A dog ran."), (explorer.checkpoint, "best")]
     changes += [(explorer.left, explorer.right.value), (explorer.seed, 3)]
     for widget, value in changes:
@@ -66,7 +66,7 @@ def test_every_choice_changes_the_map_and_a_mistake_is_one_line(outputs):
         explorer.prompt.value = prompt
         assert words in explorer.problem.value
     with pytest.raises(UserError, match="no run is called 'DEMO-99'"):
-        Explorer("DEMO-99", PROMPT)
+        HeadExplorer("DEMO-99", PROMPT)
 
 
 @pytest.mark.slow

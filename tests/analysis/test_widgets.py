@@ -1,7 +1,7 @@
 import json
 
 from oelm_lib.analysis.figure import MIMETYPE
-from oelm_lib.analysis.widgets import Explorer
+from oelm_lib.analysis.widgets import CurveExplorer
 from tests.analysis import runs_factory
 
 
@@ -15,7 +15,7 @@ def visible(figure):
 
 def test_every_choice_changes_the_figure(tmp_path):
     runs_factory.make_demo(tmp_path, seeds=(42, 43))
-    explorer = Explorer("DEMO-*", "DEMO-01", str(tmp_path))
+    explorer = CurveExplorer("DEMO-*", "DEMO-01", str(tmp_path))
     assert visible(shown(explorer))[0] == "baseline (mean of 2)"
     changes = [
         (explorer.runs, [run for run in explorer.runs.options if "DEMO-01" not in run]),
@@ -37,7 +37,7 @@ def test_every_choice_changes_the_figure(tmp_path):
 
 def test_refresh_follows_new_rows_and_new_runs(tmp_path):
     runs_factory.make_run(tmp_path, "DEMO-01", state="running", done=0.5)
-    explorer = Explorer("DEMO-*", "DEMO-01", str(tmp_path))
+    explorer = CurveExplorer("DEMO-*", "DEMO-01", str(tmp_path))
     before = shown(explorer)
     explorer.refresh()
     assert shown(explorer) == before
@@ -47,4 +47,4 @@ def test_refresh_follows_new_rows_and_new_runs(tmp_path):
 
 
 def test_opens_where_nothing_has_run(tmp_path):
-    assert "Nothing to draw yet." in json.dumps(shown(Explorer("DEMO-*", "DEMO-01", str(tmp_path))))
+    assert "Nothing to draw yet." in json.dumps(shown(CurveExplorer("DEMO-*", "DEMO-01", str(tmp_path))))
