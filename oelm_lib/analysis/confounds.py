@@ -64,7 +64,7 @@ def _pair_warnings(pair: Pair, metric: str) -> list[str]:
     tables = [differences(two, one) for (_, one), (_, two) in zip(first.iterrows(), second.iterrows(), strict=True)]
     table = pd.concat(tables or [differences(base, arm)]).drop_duplicates("key")
     for key, old, new, declared in table.itertuples(index=False):
-        values = f"{_short(old)} in {base['variant']}, {_short(new)} in {arm['variant']}"
+        values = f"{short(old)} in {base['variant']}, {short(new)} in {arm['variant']}"
         if not declared:
             found.append(f"{key} differs{', undeclared' if key in arm['experiment'].science else ''}: {values}.")
         elif not key.startswith("model."):
@@ -72,7 +72,7 @@ def _pair_warnings(pair: Pair, metric: str) -> list[str]:
     for row in (arm, base):
         overrides = row["experiment"].science_overrides
         if overrides:
-            given = ", ".join(f"{key}={_short(value)}" for key, value in overrides.items())
+            given = ", ".join(f"{key}={short(value)}" for key, value in overrides.items())
             found.append(f"{row['variant']} is a rehearsal, not {row['id']}: {given}.")
     done = [set(comparable(rows, metric)["seed"]) for rows in (pair.arm, pair.base)]
     for rows, own, other in ((arm, *done), (base, *reversed(done))):
@@ -101,6 +101,7 @@ def _words(key: str) -> str:
     return key.rpartition(".")[2].replace("_", " ")
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value as text; a hash, a long list, is cut."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 14 else f"{text[:8]}..."
+    return text if len(text) <= 32 else f"{text[:8]}..."

@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from oelm_lib.analysis import figure as base
+from oelm_lib.analysis import probes
 from oelm_lib.analysis.arms import arm_colours, arm_name
 
 SCALE = [[0, "rgba(27,127,196,0.04)"], [0.1, "rgba(27,127,196,0.35)"], [0.4, "rgba(27,127,196,0.8)"], [1, "#08406f"]]
@@ -24,8 +25,6 @@ ROLES |= {
 
 def summary(arms: Sequence[Any]) -> pd.DataFrame:
     """The probe table with an arm in each column."""
-    from oelm_lib.analysis import probes
-
     table = probes.summary(arms).set_index("arm").T
     table = table.apply(lambda row: row.map("{:,.0f}".format if row.name == "step" else "{:.4f}".format), axis=1)
     return table.rename_axis(columns=None, index="measure").reset_index().replace({"measure": {"_": " "}}, regex=True)
@@ -33,15 +32,13 @@ def summary(arms: Sequence[Any]) -> pd.DataFrame:
 
 def slices(arms: Sequence[Any]) -> pd.DataFrame:
     """Where the gap to the first arm lies: a row a slice, a column an arm."""
-    from oelm_lib.analysis import probes
-
     table = probes.slices(arms)
     table["words"] = [
         f"{row.loss:.3f}" + (f" ({row.gap_nats:+.3f}, {row.gap_share:.0%})" if row.gap_share == row.gap_share else "")
         for row in table.itertuples()
     ]
     wide = table.pivot_table("words", ["tokens_that", "token_share"], "arm", aggfunc="first", sort=False)
-    return wide[[_label(arm) for arm in arms]].rename_axis(columns=None).reset_index()
+    return wide[[probes.label(arm) for arm in arms]].rename_axis(columns=None).reset_index()
 
 
 def attention_grid(arms: Sequence[Any], prompt: str) -> base.Figure:
@@ -49,7 +46,7 @@ def attention_grid(arms: Sequence[Any], prompt: str) -> base.Figure:
     found = [_maps(arm, prompt) for arm in arms]
     tallest = max(len(maps) for _, maps in found)
     notes = ["one square a layer and head; down: queries, across: keys; the mouse names them"]
-    figure = base.new_figure("Attention", notes, [_label(arm) for arm in arms], height=60 + 150 * tallest)
+    figure = base.new_figure("Attention", notes, [probes.label(arm) for arm in arms], height=60 + 150 * tallest)
     for row, (words, maps) in enumerate(found, 1):
         names = [[f"layer {layer}, head {head}" for head in range(len(maps[0]))] for layer in range(len(maps))]
         _tiles(figure, row, words, maps, names)
@@ -64,7 +61,7 @@ def attention_grid(arms: Sequence[Any], prompt: str) -> base.Figure:
 def attention_pair(arms: Sequence[Any], prompt: str, layer: int, head: int) -> base.Figure:
     """Draw one head's map in two arms, side by side, with the tokens."""
     found = [_maps(arm, prompt) for arm in arms[:2]]
-    names = [_label(arm) for arm in arms[:2]]
+    names = [probes.label(arm) for arm in arms[:2]]
     size = len(found[0][0])
     if any(words != found[0][0] for words, _ in found):
         raise UserError("the two runs cut the prompt into other tokens; choose runs with one tokenizer")
@@ -80,8 +77,6 @@ def attention_pair(arms: Sequence[Any], prompt: str, layer: int, head: int) -> b
 
 def head_scores(arms: Sequence[Any]) -> base.Figure:
     """Draw what share each head gives in each role; definitions in analysis.measures."""
-    from oelm_lib.analysis import probes
-
     notes = [f"each mark is a head, layer by layer; a share above {probes.STRONG:g} (dashed) makes it one of that role"]
     figure = base.new_figure("Roles of heads", notes, list(ROLES.values()), height=170)
     colours = _colours(arms)
@@ -91,8 +86,11 @@ def head_scores(arms: Sequence[Any]) -> base.Figure:
         places = np.arange(len(names)) + 0.6 * ((nth + 0.5) / len(arms) - 0.5)
         for row, role in enumerate(ROLES, 1):
             look = {"mode": "markers", "marker": {"color": colour, "size": 9, "opacity": 0.85}, "showlegend": row == 1}
-            hover = {"text": names, "hovertemplate": f"{escape(_label(arm))}<br>%{{text}}: %{{y:.3f}}<extra></extra>"}
-            points = {"x": places.tolist(), "y": heads[role].round(4).tolist(), "name": _label(arm)} | hover
+            hover = {
+                "text": names,
+                "hovertemplate": f"{escape(probes.label(arm))}<br>%{{text}}: %{{y:.3f}}<extra></extra>",
+            }
+            points = {"x": places.tolist(), "y": heads[role].round(4).tolist(), "name": probes.label(arm)} | hover
             base.add(figure, row, go.Scatter(**points, **look))
     figure.add_hline(y=probes.STRONG, line={"dash": "dash", "width": 1.2, "color": base.INK})
     figure.update_yaxes(title_text="share", rangemode="tozero")
@@ -103,8 +101,6 @@ def head_scores(arms: Sequence[Any]) -> base.Figure:
 
 def depth(arms: Sequence[Any]) -> base.Figure:
     """Draw entropy and logits' spread over depth: lines are means over heads, dots heads."""
-    from oelm_lib.analysis import probes
-
     panels = {"entropy": "normalised entropy (1: uniform)", "logit_std": "standard deviation of the logits"}
     notes = ["validation windows; lines: means over heads; dots: heads"]
     figure = base.new_figure("Over depth", notes, list(panels.values()), height=260)
@@ -121,8 +117,6 @@ def depth(arms: Sequence[Any]) -> base.Figure:
 
 def spectra(arms: Sequence[Any]) -> base.Figure:
     """Draw the singular values of each head's Q/K form, a panel a layer."""
-    from oelm_lib.analysis import probes
-
     found = [probes.spectrum(arm) for arm in arms]
     panels = [f"layer {layer}" for layer in range(max(map(len, found)))]
     notes = ["diag(g) W_q^T W_k diag(g), g the LayerNorm's gain; lines: means over heads; thin: heads"]
@@ -139,9 +133,7 @@ def spectra(arms: Sequence[Any]) -> base.Figure:
 
 def loss_by_position(arms: Sequence[Any], bins: int = 16) -> base.Figure:
     """Draw the loss over the position in the window, and the gap to the first arm, in `bins` parts of the window."""
-    from oelm_lib.analysis import probes
-
-    notes = [f"validation windows in {bins} parts; the lower panel: nats above {_label(arms[0])}"]
+    notes = [f"validation windows in {bins} parts; the lower panel: nats above {probes.label(arms[0])}"]
     figure = base.new_figure("Loss by position", notes, ["loss", "gap to the first arm"], height=260)
     losses = [probes.window_losses(arm)[1].mean(0) for arm in arms]
     places = np.array_split(np.arange(len(losses[0])), min(bins, len(losses[0])))
@@ -155,8 +147,6 @@ def loss_by_position(arms: Sequence[Any], bins: int = 16) -> base.Figure:
 
 def logit_spread(arms: Sequence[Any]) -> base.Figure:
     """Draw the logits' spread over training, a panel a layer, of runs that recorded it at their evaluations."""
-    from oelm_lib.analysis import probes
-
     found = [probes.logit_spread(arm) for arm in arms]
     layers = sorted({layer for table in found for layer in table["layer"]})
     notes = ["one validation window at each evaluation; the mean of a layer's heads"]
@@ -171,17 +161,15 @@ def logit_spread(arms: Sequence[Any]) -> base.Figure:
 def texts(arms: Sequence[Any], prompt: str, count: int = 60, seed: int = 0) -> pd.DataFrame:
     """How each arm goes on from the prompt, drawn with the same seed."""
     return pd.DataFrame(
-        [{"arm": _label(arm), "text": prompt + arm.continued(prompt, count, seed=seed)[0]} for arm in arms]
+        [{"arm": probes.label(arm), "text": prompt + arm.continued(prompt, count, seed=seed)[0]} for arm in arms]
     )
 
 
 def next_tokens(arms: Sequence[Any], prompt: str, count: int = 8) -> pd.DataFrame:
     """The likeliest next tokens of each arm, side by side."""
-    from oelm_lib.analysis import probes
-
     rows = [probes.next_tokens(arm, prompt, count) for arm in arms]
     columns = {
-        _label(arm): [f"{word!r} {share:.1%}" for word, share in table.values]
+        probes.label(arm): [f"{word!r} {share:.1%}" for word, share in table.values]
         for arm, table in zip(arms, rows, strict=True)
     }
     return pd.DataFrame({"rank": range(1, len(rows[0]) + 1)} | columns)
@@ -189,8 +177,6 @@ def next_tokens(arms: Sequence[Any], prompt: str, count: int = 8) -> pd.DataFram
 
 def _maps(arm: Any, prompt: str) -> tuple[list[str], np.ndarray]:
     """The prompt's first tokens as words, and what each gives to each (L, H, T, T)."""
-    from oelm_lib.analysis import probes
-
     tokens = arm.encode(prompt)[:, :SHOWN_TOKENS]
     words = [arm.tokenizer.decode([number]) for number in tokens[0].tolist()]
     return words, probes.attention_maps(arm.model, tokens)[:, 0]
@@ -222,19 +208,18 @@ def _tiles(figure: base.Figure, row: int, words: list[str], maps: np.ndarray, na
 
 def _line(figure: base.Figure, row: int, arm: Any, colour: str, x: Any, y: Any, named: bool, **look: Any) -> None:
     """Add an arm's line to a panel; `named`: and to the legend."""
-    points = {"x": np.round(x, 1).tolist(), "y": np.round(y, 4).tolist(), "name": _label(arm), "showlegend": named}
+    points = {
+        "x": np.round(x, 1).tolist(),
+        "y": np.round(y, 4).tolist(),
+        "name": probes.label(arm),
+        "showlegend": named,
+    }
     look = {"mode": "lines", "line": {"color": colour, "width": 2.2}} | look
-    base.add(figure, row, go.Scatter(**points, **look, legendgroup=_label(arm)))
+    base.add(figure, row, go.Scatter(**points, **look, legendgroup=probes.label(arm)))
 
 
 def _finished(figure: base.Figure, title: str, rangemode: str = "tozero") -> base.Figure:
     return base.title_x(figure, title).update_yaxes(rangemode=rangemode)
-
-
-def _label(arm: Any) -> str:
-    from oelm_lib.analysis.probes import label
-
-    return label(arm)
 
 
 def _colours(arms: Sequence[Any]) -> list[str]:

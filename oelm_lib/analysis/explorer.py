@@ -6,7 +6,7 @@ from typing import Any
 
 import ipywidgets
 
-from oelm_lib.analysis import cards, explore
+from oelm_lib.analysis import cards, explore, probes
 from oelm_lib.analysis.widgets import put
 from oelm_lib.errors import UserError
 from oelm_lib.runs.reading import CHECKPOINTS, find_runs
@@ -21,9 +21,7 @@ class HeadExplorer(ipywidgets.VBox):
     """
 
     def __init__(self, runs: str, prompt: str, outputs: str = ""):
-        from oelm_lib.analysis import probes
-
-        self._open, self._outputs = probes.open_arms, outputs
+        self._outputs = outputs
         names = [arm.name for arm in probes.open_arms(runs, outputs=outputs)]
         others = [f"{path.parent.name}/{path.name}" for path in find_runs(outputs or None)]
         options = list(dict.fromkeys([*names, *others]))
@@ -71,7 +69,7 @@ class HeadExplorer(ipywidgets.VBox):
     def _arm(self, name: str) -> Any:
         key = name, self.checkpoint.value
         if key not in self._arms:
-            (self._arms[key],) = self._open(name, self.checkpoint.value, self._outputs)
+            (self._arms[key],) = probes.open_arms(name, self.checkpoint.value, self._outputs)
         return self._arms[key]
 
     def _offer(self, arms: Sequence[Any]) -> None:

@@ -45,6 +45,18 @@ def paired_interval(differences: Sequence[float], confidence: float = 1 - ALPHA)
     return Interval(mean, float(mean - half), float(mean + half), n, confidence)
 
 
+def seeds_for(differences: Sequence[float], half_width: float) -> float:
+    """Pairs that a 95 % interval of such differences needs to be no wider to each side; nan below two pairs."""
+    from scipy.special import stdtrit
+
+    n = 2
+    if len(differences) < n:
+        return math.nan
+    while stdtrit(n - 1, 1 - ALPHA / 2) * np.std(differences, ddof=1) / math.sqrt(n) > half_width:
+        n += 1
+    return n
+
+
 def p_value(differences: Sequence[float], mean: float = 0.0) -> float:
     """Two-sided p of the paired t-test against `mean`; nan with fewer than two pairs."""
     from scipy.special import stdtr

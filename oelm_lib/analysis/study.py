@@ -180,7 +180,8 @@ def confirmed(runs: pd.DataFrame) -> pd.DataFrame:
 def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
     """Stage 2: orthogonal against Gaussian at one scale, and the log's scale against 1, all frozen; 95 % intervals.
 
-    `within_1_%` is yes only where the whole interval lies within it, and no only where all of it lies outside.
+    `within_1_%` is yes only where the whole interval lies within it, and no only where all of it lies outside;
+    `seeds_for_1_%`: how many would make such an interval that narrow, were the difference 0.
     """
     rows = []
     for corpus, found in of_stage(runs, "stage2").groupby("corpus", sort=False):
@@ -197,7 +198,8 @@ def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
                 interval = statistics.paired_interval(nats)
                 row = {"corpus": corpus, "arm": starts[one], "against": matched, "gap": gap(interval.mean)}
                 row |= {"low": gap(interval.low), "high": gap(interval.high), "n": interval.n, "nats": interval.mean}
-                rows.append(row | {"within_1_%": _within(interval), "p": statistics.p_value(nats)})
+                row |= {"within_1_%": _within(interval), "p": statistics.p_value(nats)}
+                rows.append(row | {"seeds_for_1_%": statistics.seeds_for(nats, math.log1p(statistics.MARGIN))})
     return pd.DataFrame(rows)
 
 

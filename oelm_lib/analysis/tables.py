@@ -264,7 +264,7 @@ FORMATS = {
     "{:+.4f}".format: ("nats", "total_nats", "document_error"),
     "{:.1%}".format: ("trainable_share", "confidence", "gap_on_repeats", "repeats"),
     "{:.2%}".format: ("trained_at_medium", "trained_here", "within"),
-    "{:,.0f}".format: ("steps", "max_steps", "step", "tokens", "documents", "seed", "n", "gap_n"),
+    "{:,.0f}".format: ("steps", "max_steps", "step", "tokens", "documents", "seed", "n", "gap_n", "seeds_for_1_%"),
     "{:,.1f}".format: ("GFLOP_per_step", "hours_on_an_A5000"),
     "{:,}".format: ("total", "trainable", "frozen"),
     "{:.3g}".format: ("p", "learning_rate", "mean_step_seconds", "epochs"),

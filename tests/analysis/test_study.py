@@ -88,6 +88,7 @@ def test_scale_and_orthogonality_are_told_apart(runs):
     orthogonal, scale = table.iloc[0], table.iloc[1]
     assert orthogonal["low"] < 0 < orthogonal["high"] and orthogonal["within_1_%"] == "yes"
     assert scale["low"] > 0.05 and scale["within_1_%"] == "no"
+    assert orthogonal["seeds_for_1_%"] <= 5  # it lies within 1 % with five
 
 
 def test_the_best_arm_within_each_share_is_named_with_its_verdicts(runs):
