@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from oelm_lib.analysis import study
+from oelm_lib.analysis import confirmation, exploration, study
 
 ORTHOGONAL, GAUSSIAN, LOG_SCALE = "orthogonal", "Gaussian", "Gaussian at the log's scale"
 
 
 def answer(runs: pd.DataFrame) -> dict[str, Any] | None:
-    """Stage 2 where it has both starts to judge, else stage 1; None where nothing can be said.
+    """Stage 2 where all of its arms, both starts among them, have intervals; else stage 1; None where neither can say.
 
     Returns:
         parameters and tokens in millions, stage (confirmed or exploratory); rows of corpus, gap, low and high: cost
@@ -19,16 +19,16 @@ def answer(runs: pd.DataFrame) -> dict[str, Any] | None:
         at the log's scale against that one); best: for each limit of the trained share its arm, share and such rows
         with their verdicts.
     """
-    first, second, both = study.explored(runs), study.confirmed(runs), {ORTHOGONAL, GAUSSIAN}
-    confirmed = both <= set(second.get("arm", ()))
+    first, second, both = exploration.explored(runs), confirmation.confirmed(runs), {ORTHOGONAL, GAUSSIAN}
+    confirmed = both <= set(second.get("arm", ())) and second["low"].notna().all()
     table = second if confirmed else first
     if not both <= set(table.get("arm", ())):
         return None
     if not confirmed:  # of a stage 2 that has just begun nothing is said
         runs = runs[~runs["stage"].str.startswith("stage2")]
     plain = runs[runs["arm"] == study.PLAIN].iloc[0]
-    starts = study.contrasts(runs) if confirmed else _explored_starts(first)
-    named = study.best(runs)
+    starts = confirmation.contrasts(runs) if confirmed else _explored_starts(first)
+    named = confirmation.best(runs)
     best = []
     for limit, rows in named.groupby("within") if len(named) else ():
         shown = rows[rows["stage"] == "confirmed"] if confirmed else rows

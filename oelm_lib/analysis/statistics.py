@@ -1,5 +1,6 @@
 """Paired intervals, verdicts and their error rates. Losses in nats, gaps as perplexity ratios minus 1."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -49,12 +50,10 @@ def seeds_for(differences: Sequence[float], half_width: float) -> float:
     """Pairs that a 95 % interval of such differences needs to be no wider to each side; nan below two pairs."""
     from scipy.special import stdtrit
 
-    n = 2
-    if len(differences) < n:
+    if len(differences) < 2:
         return math.nan
-    while stdtrit(n - 1, 1 - ALPHA / 2) * np.std(differences, ddof=1) / math.sqrt(n) > half_width:
-        n += 1
-    return n
+    spread = np.std(differences, ddof=1)
+    return next(n for n in itertools.count(2) if stdtrit(n - 1, 1 - ALPHA / 2) * spread <= half_width * math.sqrt(n))
 
 
 def p_value(differences: Sequence[float], mean: float = 0.0) -> float:

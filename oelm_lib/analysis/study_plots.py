@@ -8,8 +8,8 @@ from html import escape
 import pandas as pd
 import plotly.graph_objects as go
 
+from oelm_lib.analysis import confirmation, exploration, study
 from oelm_lib.analysis import figure as base
-from oelm_lib.analysis import study
 from oelm_lib.analysis.arms import arm_colours
 
 NO_SHARE = 1e-4
@@ -20,7 +20,7 @@ FAR = 30
 
 def pareto(runs: pd.DataFrame) -> base.Figure:
     """Draw each arm's gap against the share of the Q/K path that it trains: grey stage 1, coloured stage 2."""
-    first, second = study.explored(runs), study.confirmed(runs)
+    first, second = exploration.explored(runs), confirmation.confirmed(runs)
     first = first[~first["arm"].isin({study.PLAIN, *first["own"]})] if len(first) else first
     panels = list(dict.fromkeys([*first.get("corpus", []), *second.get("corpus", [])]))
     notes = ["gap in perplexity to the better tuned baseline; share at Medium-512, 0 at the left edge"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from oelm_lib.analysis import confounds, statistics, study, tables
+from oelm_lib.analysis import confirmation, confounds, statistics, study, tables
 from oelm_lib.analysis.answer import answer
 from oelm_lib.analysis.frames import RECORDED, name, pairs, phase3
 from oelm_lib.config import ROOT, experiment_ids, load_config, read_yaml
@@ -104,7 +104,7 @@ def _gap(row: dict[str, Any], say: Callable[..., str]) -> str:
     text = f"{row['corpus']} {row['gap']:+.1%}"
     if pd.notna(row["low"]):
         text += f" [{row['low']:+.1%}, {row['high']:+.1%}]"
-    limits = {"within_5": statistics.CRITERION, "within_1": study.STRICT}
+    limits = {"within_5": statistics.CRITERION, "within_1": confirmation.STRICT}
     if row["within_5"] == statistics.FAIL:
         del limits["within_1"]  # it follows
     verdicts = [

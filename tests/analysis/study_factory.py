@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from oelm_lib.analysis.study import PROBES
+from oelm_lib.analysis.exploration import PROBES
 from oelm_lib.launch import sweep
 from oelm_lib.runs.records import append_record
 

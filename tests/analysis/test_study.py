@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from oelm_lib import config
-from oelm_lib.analysis import study, study_plots
+from oelm_lib.analysis import confirmation, exploration, study, study_plots
 from oelm_lib.analysis.answer import answer
 from oelm_lib.reporting.journal import study_sentences
 from tests.analysis.study_factory import make_study
 
-TABLES = ("explored", "changes", "rates", "grid", "pilot", "confirmed", "contrasts", "best", "negative", "probed")
-TABLES += ("samples",)
+TABLES = {exploration: "explored changes rates grid pilot negative probed", confirmation: "confirmed contrasts best"}
+TABLES = [getattr(module, name) for module, names in TABLES.items() for name in names.split()] + [study.samples]
 FIGURES = ("pareto", "rate_curves")
 
 
@@ -25,7 +25,7 @@ def runs(tmp_path_factory):
 
 
 def test_an_arm_is_judged_at_its_best_rate_against_the_better_baseline(runs):
-    table = study.explored(runs).set_index("arm")
+    table = exploration.explored(runs).set_index("arm")
     mine = runs[(runs["stage"] == "stage1") & (runs["arm"] == "RoPE")]
     loss = mine["final_val_loss"].min()
     plain, own = (table.loc[name, "val_loss"] for name in ("baseline", "baseline + RoPE"))
@@ -42,22 +42,22 @@ def test_an_arm_is_judged_at_its_best_rate_against_the_better_baseline(runs):
 
 
 def test_what_an_arm_changes_is_told_by_the_keys_of_its_file(runs):
-    table = study.changes(runs).set_index("arm")["changes"]
+    table = exploration.changes(runs).set_index("arm")["changes"]
     assert table["baseline"] == "" and table["Gaussian, trained"] == "qk_scale: 1.0"
     assert table["K frozen"] == "qk_init: orthogonal, qk_scale: 1.0, freeze_k: true"
-    assert set(table.index) == set(study.explored(runs)["arm"])
+    assert set(table.index) == set(exploration.explored(runs)["arm"])
 
 
 def test_the_grid_holds_what_differs_in_start_and_scale_alone(runs):
-    table = study.grid(runs).set_index("Q and K")
+    table = exploration.grid(runs).set_index("Q and K")
     assert sorted(table.index) == ["frozen, normal", "frozen, orthogonal", "trained, normal", "trained, orthogonal"]
     assert table.loc["frozen, orthogonal", [f"scale {scale}, perplexity" for scale in (0.453, 1, 1.7)]].notna().all()
-    first = study.explored(runs).set_index("arm")
+    first = exploration.explored(runs).set_index("arm")
     assert table.loc["frozen, normal", "scale 1, perplexity"] == pytest.approx(first.loc["Gaussian", "perplexity"])
 
 
 def test_verdicts_are_of_paired_test_losses_against_the_better_baseline_on_validation(runs):
-    table = study.confirmed(runs).set_index(["corpus", "arm"])
+    table = confirmation.confirmed(runs).set_index(["corpus", "arm"])
     assert len(table) == 8 and set(table["n"]) == {5}
     row = table.loc["wikitext2", "RoPE, delta r=4"]
     second = runs[(runs["stage"] == "stage2") & (runs["corpus"] == "wikitext2")].set_index("seed")
@@ -72,8 +72,8 @@ def test_verdicts_are_of_paired_test_losses_against_the_better_baseline_on_valid
 
 
 def test_the_pilot_tells_the_half_width_that_five_seeds_will_have(runs):
-    table = study.pilot(runs).set_index("arm")
-    first = study.explored(runs).set_index("arm")
+    table = exploration.pilot(runs).set_index("arm")
+    first = exploration.explored(runs).set_index("arm")
     early = runs[runs["stage"].isin(["stage1", "pilot"])].set_index(["arm", "seed", "learning_rate"])["final_val_loss"]
     rate = {arm: first.loc[arm, "learning_rate"] for arm in ("orthogonal", "baseline")}
     nats = [early["orthogonal", n, rate["orthogonal"]] - early["baseline", n, rate["baseline"]] for n in (1, 2, 3)]
@@ -83,7 +83,7 @@ def test_the_pilot_tells_the_half_width_that_five_seeds_will_have(runs):
 
 
 def test_scale_and_orthogonality_are_told_apart(runs):
-    table = study.contrasts(runs)
+    table = confirmation.contrasts(runs)
     assert list(table["arm"]) == 2 * ["orthogonal", "Gaussian at the log's scale"]
     orthogonal, scale = table.iloc[0], table.iloc[1]
     assert orthogonal["low"] < 0 < orthogonal["high"] and orthogonal["within_1_%"] == "yes"
@@ -92,24 +92,26 @@ def test_scale_and_orthogonality_are_told_apart(runs):
 
 
 def test_the_best_arm_within_each_share_is_named_with_its_verdicts(runs):
-    table = study.best(runs)
+    table = confirmation.best(runs)
     assert list(table["within"]) == 3 * [0.01] + 3 * [0.1]
     assert set(table["stage"]) == {"exploratory", "confirmed"}
-    alone = study.best(runs[runs["stage"] == "stage1"])
+    alone = confirmation.best(runs[runs["stage"] == "stage1"])
     assert list(alone["within"]) == [0.01, 0.1] and (alone["trained_at_medium"] <= alone["within"]).all()
 
 
 def test_probes_part_the_gap_by_slices(runs):
-    table = study.probed(runs).set_index("arm")
-    assert len(table) == len(study.explored(runs))
+    table = exploration.probed(runs).set_index("arm")
+    assert len(table) == len(exploration.explored(runs))
     assert table.loc["orthogonal", "gap_on_repeats"] == pytest.approx(0.2)  # both kinds of tokens lose the same
     assert np.isnan(table.loc["baseline", "gap_on_repeats"])
-    assert study.probed(runs.drop(columns="probes")).empty
-    rate = study.explored(runs).set_index("arm").loc["baseline", "learning_rate"]
+    assert exploration.probed(runs.drop(columns="probes")).empty
+    rate = exploration.explored(runs).set_index("arm").loc["baseline", "learning_rate"]
     plain = runs[(runs["arm"] == "baseline") & (runs["learning_rate"] == rate)]["probes"].iloc[0]
     level = runs.assign(probes=runs["probes"].where(runs["arm"] != "orthogonal", None))
     level["probes"] = [probes or plain for probes in level["probes"]]
-    assert np.isnan(study.probed(level).set_index("arm").loc["orthogonal", "gap_on_repeats"])  # no gap, no parts of it
+    assert np.isnan(
+        exploration.probed(level).set_index("arm").loc["orthogonal", "gap_on_repeats"]
+    )  # there is none to part
 
 
 def test_the_answer_is_of_stage_2_where_there_is_one(runs):
@@ -117,14 +119,17 @@ def test_the_answer_is_of_stage_2_where_there_is_one(runs):
     early, late = answer(runs[runs["stage"] == "stage1"]), answer(runs)
     assert (early["stage"], late["stage"]) == ("exploratory", "confirmed")
     (row,) = early["start"]
-    first = study.explored(runs).set_index("arm")["val_loss"]
+    first = exploration.explored(runs).set_index("arm")["val_loss"]
     assert row["gap"] == pytest.approx(math.exp(first["orthogonal"] - first["Gaussian"]) - 1)
     assert [row["corpus"] for row in late["cost"]] == ["tinystories-sample", "wikitext2"]
     assert all(row["low"] < row["gap"] < row["high"] for row in late["cost"] + late["start"])
     assert [arm["limit"] for arm in late["best"]] == [0.01, 0.1]
     begun = runs[(runs["stage"] == "stage1") | runs["arm"].isin({"baseline", "orthogonal"})]
+    one_seed = runs[(runs["stage"] == "stage1") | (runs["seed"] == 11)]
+    late = (runs["corpus"] == "wikitext2") & (runs["seed"] > 11)  # a second corpus that has one seed yet
     # A stage 2 that has just begun says nothing yet.
-    assert study_sentences(runs=begun) == study_sentences(runs=runs[runs["stage"] == "stage1"])
+    for some in (begun, one_seed, runs[~late]):
+        assert study_sentences(runs=some) == study_sentences(runs=runs[runs["stage"] == "stage1"])
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -132,7 +137,7 @@ def test_the_answer_is_three_sentences_that_name_the_scale_first(runs, language)
     first, *others = study_sentences(language, runs)
     assert len(others) == 2 and "1.1" in first and "3.1" in first
     assert "wikitext2 +" in first and "[" in first
-    scale = math.exp(study.contrasts(runs)["nats"].iloc[1]) - 1
+    scale = math.exp(confirmation.contrasts(runs)["nats"].iloc[1]) - 1
     assert f"tinystories-sample {scale:+.1%}" in others[0]
     assert study_sentences(language, runs.head(0)) == []
 
@@ -146,18 +151,18 @@ def test_what_follows_is_priced_by_the_log_s_own_speed():
 
 def test_a_gap_waits_for_its_own_baseline_and_a_control_is_no_choice(runs):
     early = runs[(runs["stage"] == "stage1") & (runs["arm"] != "baseline + RoPE")]
-    table = study.explored(early).set_index("arm")
+    table = exploration.explored(early).set_index("arm")
     assert np.isnan(table.loc["RoPE", "gap"]) and table.loc["RoPE", "gap_to_plain"] < 0
     cheap = early[early["arm"].isin(["baseline", "orthogonal", "orthogonal, wider FFN"])]
     cheap = cheap.assign(final_val_loss=cheap["final_val_loss"] - 0.1 * (cheap["arm"] == "orthogonal, wider FFN"))
-    assert set(study.best(cheap)["arm"]) == {"orthogonal"}
+    assert set(confirmation.best(cheap)["arm"]) == {"orthogonal"}
 
 
 def test_an_arm_far_off_does_not_flatten_the_others(runs):
     astray = runs.assign(final_val_loss=runs["final_val_loss"] + 0.5 * (runs["arm"] == "core"))
     far = [trace for trace in study_plots.pareto(astray).data if trace.marker.symbol == "triangle-up-open"]
     assert [(trace.name, trace.y[0]) for trace in far] == [("core", study_plots.FAR)]
-    gap = study.explored(astray).set_index("arm").loc["core", "gap"]
+    gap = exploration.explored(astray).set_index("arm").loc["core", "gap"]
     assert f"gap {100 * gap:+.2f} %" in far[0].hovertemplate
     confirmed = runs.assign(final_test_loss=runs["final_test_loss"] + 0.5 * (runs["arm"] == "orthogonal"))
     far = [trace for trace in study_plots.pareto(confirmed).data if trace.marker.symbol == "triangle-up"]
@@ -166,7 +171,7 @@ def test_an_arm_far_off_does_not_flatten_the_others(runs):
 
 
 def test_what_did_not_help_is_listed(runs):
-    arms = set(study.negative(runs)["arm"])
+    arms = set(exploration.negative(runs)["arm"])
     assert "tied" in arms
     assert not arms & {"core", "K frozen", "orthogonal", "baseline"}
 
@@ -175,8 +180,8 @@ def test_what_did_not_help_is_listed(runs):
 def test_a_study_in_progress_shows_what_there_is(runs, part, tmp_path):
     some = {"six": runs.head(6), "stage1": runs[runs["stage"] == "stage1"]}
     some = some[part] if part in some else study.load(tmp_path / "none.jsonl")
-    for name in TABLES:
-        shown = study.show(getattr(study, name)(some))
+    for table in TABLES:
+        shown = study.show(table(some))
         if part == "nothing":
             assert "Not run yet" in shown and "Not run yet" in study.show(study_sentences(runs=some))
         else:
@@ -189,7 +194,7 @@ def test_a_study_in_progress_shows_what_there_is(runs, part, tmp_path):
 
 def test_figures_draw_every_arm_once_a_stage(runs):
     figure = study_plots.pareto(runs)
-    first = study.explored(runs)
+    first = exploration.explored(runs)
     arms = set(first["arm"]) - {"baseline", *first["own"]}
     hollow = [trace.name for trace in figure.data if trace.marker.symbol == "circle-open"]
     assert sorted(hollow) == sorted(arm.replace("'", "&#x27;") for arm in arms)
@@ -218,10 +223,10 @@ def test_the_kept_page_s_tables_are_those_of_the_records(kept):
         return [unescape(re.sub(r"<[^>]*>|\s+", " ", cell)).strip() for cell in found]
 
     shown = "\n".join(cells(text))
-    for name in TABLES:
-        table = getattr(study, name)(runs)
-        if len(table):
-            assert "\n".join(cells(study.show(table).to_html())) in shown, name
+    for table in TABLES:
+        made = table(runs)
+        if len(made):
+            assert "\n".join(cells(study.show(made).to_html())) in shown, table.__name__
 
 
 def test_the_readme_says_what_the_kept_page_found(kept):

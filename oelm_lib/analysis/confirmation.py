@@ -1,0 +1,120 @@
+"""Stage 2 of the study in tables: fresh seeds, test text, intervals and verdicts; losses in nats."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from oelm_lib.analysis import exploration, statistics, study
+from oelm_lib.analysis.arms import LOG_QK_SCALE
+from oelm_lib.analysis.statistics import CRITERION, gap
+
+STRICT = 1 + statistics.MARGIN
+"""The second criterion: perplexity within 1 % of the baseline's."""
+LIMITS = (0.01, 0.10)
+"""Trained shares of the Q/K path within which the best arm is named."""
+
+
+def confirmed(runs: pd.DataFrame) -> pd.DataFrame:
+    """Stage 2, one row an arm and corpus: paired differences of test loss, intervals adjusted by Holm.
+
+    Each arm is judged against the better, on validation, of the plain baseline and the baseline with its addition.
+    """
+    rows = []
+    for _, found in study.of_stage(runs, "stage2").groupby("corpus", sort=False):
+        bases = {study.PLAIN, *found["baseline"]}
+        arms = [(arm, mine) for arm, mine in found.groupby("arm", sort=False) if arm not in bases]
+        judged = [_judge(found, mine) for _, mine in arms]
+        pairs = [study.paired(mine, judge) for (_, mine), judge in zip(arms, judged, strict=True)]
+        nats = [(arm["final_test_loss"] - other["final_test_loss"]).to_numpy(float) for arm, other in pairs]
+        levels = {
+            limit: statistics.holm([statistics.p_value(d, math.log(limit)) for d in nats])
+            for limit in (CRITERION, STRICT)
+        }
+        same = statistics.holm([statistics.equivalence_p(d) for d in nats])
+        for n, (arm, mine) in enumerate(arms):
+            interval = statistics.paired_interval(nats[n], levels[CRITERION][n])
+            strict = statistics.paired_interval(nats[n], levels[STRICT][n])
+            equal = statistics.paired_interval(nats[n], same[n])
+            row = {"corpus": mine.iloc[0]["corpus"], "arm": arm} | study.shares(mine.iloc[0]["model"])
+            row |= {"gap": gap(interval.mean), "low": gap(interval.low), "high": gap(interval.high), "n": interval.n}
+            row |= {"within_5_%": statistics.verdict(interval), "within_1_%": statistics.verdict(strict, STRICT)}
+            row["judged_against"] = judged[n]["arm"].iloc[0] if len(judged[n]) else "none yet"
+            row |= {"equivalent": _within(equal), "confidence": interval.confidence, "nats": interval.mean}
+            row["document_error"] = _document_error(*pairs[n])
+            for column, name in (("gap_to_plain", study.PLAIN), ("gap_to_own", mine.iloc[0]["baseline"])):
+                arm_side, base_side = study.paired(mine, found[found["arm"] == name])
+                row[column] = gap((arm_side["final_test_loss"] - base_side["final_test_loss"]).mean())
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
+    """Stage 2: orthogonal against Gaussian at one scale, and the log's scale against 1, all frozen; 95 % intervals.
+
+    `within_1_%` is yes only where the whole interval lies within it, and no only where all of it lies outside;
+    `seeds_for_1_%`: how many would make such an interval that narrow, were the difference 0.
+    """
+    rows = []
+    for corpus, found in study.of_stage(runs, "stage2").groupby("corpus", sort=False):
+        starts = {}
+        for arm, mine in found.groupby("arm", sort=False):
+            model = mine.iloc[0]["model"]
+            if model.freeze_q and model.freeze_k and not study.additions(mine.iloc[0], runs):
+                starts[model.qk_init, round(model.qk_scale, 3)] = arm
+        matched = starts.get(("normal", 1.0))
+        for one in (("orthogonal", 1.0), ("normal", round(LOG_QK_SCALE, 3))):
+            if one in starts and matched:
+                arm, other = study.paired(*(found[found["arm"] == name] for name in (starts[one], matched)))
+                nats = (arm["final_test_loss"] - other["final_test_loss"]).to_numpy(float)
+                interval = statistics.paired_interval(nats)
+                row = {"corpus": corpus, "arm": starts[one], "against": matched, "gap": gap(interval.mean)}
+                row |= {"low": gap(interval.low), "high": gap(interval.high), "n": interval.n, "nats": interval.mean}
+                row |= {"within_1_%": _within(interval), "p": statistics.p_value(nats)}
+                rows.append(row | {"seeds_for_1_%": statistics.seeds_for(nats, math.log1p(statistics.MARGIN))})
+    return pd.DataFrame(rows)
+
+
+def best(runs: pd.DataFrame) -> pd.DataFrame:
+    """The arm with the least gap among those that train at most 1 % and at most 10 % of the Q/K path (at Medium-512).
+
+    Chosen by stage 1; its verdicts are those of stage 2 where it was confirmed. A wider FFN is a control.
+    """
+    first, second = exploration.explored(runs), confirmed(runs)
+    if len(first):
+        widths = {run.arm: run.model.d_ff for run in runs.itertuples()}
+        first = first[first["arm"].map(widths) == widths.get(study.PLAIN)]
+    rows = []
+    for limit in LIMITS if len(first) else ():
+        arms = [arm for arm in first["arm"] if len(second) and arm in set(second["arm"])]
+        fits = first[(first["trained_at_medium"] <= limit) & (first["arm"].isin(arms) if arms else True)]
+        for row in fits.nsmallest(1, "gap").to_dict("records"):
+            kept = {key: row[key] for key in ("arm", "trained_at_medium", "gap", "n")}
+            rows.append({"within": limit, "stage": "exploratory", "corpus": row["corpus"]} | kept)
+            for judged in second[second["arm"] == row["arm"]].to_dict("records") if len(second) else ():
+                keys = "corpus arm trained_at_medium gap low high n within_5_% within_1_%".split()
+                rows.append({"within": limit, "stage": "confirmed"} | {key: judged[key] for key in keys})
+    return pd.DataFrame(rows)
+
+
+def _within(interval: statistics.Interval) -> str:
+    """Whether perplexity is the same within 1 %: yes, no, or not shown where the interval crosses a bound."""
+    if statistics.equivalence(interval):
+        return "yes"
+    outside = interval.low > math.log1p(statistics.MARGIN) or interval.high < math.log1p(-statistics.MARGIN)
+    return "no" if outside else "not shown"
+
+
+def _judge(found: pd.DataFrame, mine: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the better baseline on validation."""
+    bases = [found[found["arm"] == name] for name in dict.fromkeys((study.PLAIN, mine.iloc[0]["baseline"]))]
+    return min((runs for runs in bases if len(runs)), key=lambda runs: runs["final_val_loss"].mean(), default=mine[:0])
+
+
+def _document_error(mine: pd.DataFrame, other: pd.DataFrame) -> float:
+    """Bootstrap standard error of the difference over test documents, in nats per token."""
+    documents = [[run["nats"] for run in side.get("test_documents", [])] for side in (mine, other)]
+    if not documents[0]:
+        return math.nan
+    nats = np.mean(documents[0], axis=0) - np.mean(documents[1], axis=0)
+    return statistics.bootstrap_documents(nats, np.array(mine["test_documents"].iloc[0]["tokens"]))
