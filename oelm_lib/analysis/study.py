@@ -78,8 +78,8 @@ def made_from(runs: pd.DataFrame) -> cards.Html:
     counts = ", ".join(f"{name}: {count}" for name, count in Counter(runs["stage"]).items())
     commits = ", ".join(f"{commit[:7]} ({count})" for commit, count in Counter(runs["commit"].fillna("none")).items())
     dirty = int(runs["dirty"].fillna(True).astype(bool).sum())
-    text = f"Made from {len(runs)} records ({counts}), {runs['wall_seconds'].sum() / 3600:.1f} core-hours. Commits: {commits}"
-    text += f"; {dirty} with uncommitted changes." if dirty else "."
+    text = f"Made from {len(runs)} records ({counts}), {runs['wall_seconds'].sum() / 3600:.1f} core-hours. Commits: "
+    text += commits + (f"; {dirty} with uncommitted changes." if dirty else ".")
     proofs = [proof["sha256_start"] == proof["sha256_end"] for run in runs["frozen"] for proof in run]
     return cards.Html(f"<p>{escape(text)} Frozen tensors unchanged in {sum(proofs)} of {len(proofs)} intervals.</p>")
 
