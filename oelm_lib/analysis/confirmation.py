@@ -78,12 +78,15 @@ def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
 def best(runs: pd.DataFrame) -> pd.DataFrame:
     """The arm with the least gap among those that train at most 1 % and at most 10 % of the Q/K path (at Medium-512).
 
-    Chosen by stage 1; its verdicts are those of stage 2 where it was confirmed. A wider FFN is a control.
+    Chosen by stage 1 on its first corpus, where all arms were tried; its verdicts are those of stage 2 where it was
+    confirmed. A wider FFN is a control.
     """
     first, second = exploration.explored(runs), confirmed(runs)
     if len(first):
         widths = {run.arm: run.model.d_ff for run in runs.itertuples()}
-        first = first[first["arm"].map(widths) == widths.get(study.PLAIN)]
+        first = first[
+            (first["corpus"] == runs["corpus"].iloc[0]) & (first["arm"].map(widths) == widths.get(study.PLAIN))
+        ]
     rows = []
     for limit in LIMITS if len(first) else ():
         arms = [arm for arm in first["arm"] if len(second) and arm in set(second["arm"])]

@@ -5,6 +5,7 @@ import re
 from html import unescape
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from oelm_lib import config
@@ -95,6 +96,9 @@ def test_the_best_arm_within_each_share_is_named_with_its_verdicts(runs):
     table = confirmation.best(runs)
     assert list(table["within"]) == 3 * [0.01] + 3 * [0.1]
     assert set(table["stage"]) == {"exploratory", "confirmed"}
+    other = runs[(runs["stage"] == "stage1") & runs["arm"].isin(["baseline", "orthogonal"])]
+    other = other.assign(corpus="wikitext2", final_val_loss=[2.0 if a == "orthogonal" else 3.0 for a in other["arm"]])
+    assert confirmation.best(pd.concat([runs, other])).equals(table)  # arms are chosen where all of them were tried
     alone = confirmation.best(runs[runs["stage"] == "stage1"])
     assert list(alone["within"]) == [0.01, 0.1] and (alone["trained_at_medium"] <= alone["within"]).all()
 
