@@ -83,10 +83,8 @@ def best(runs: pd.DataFrame) -> pd.DataFrame:
     """
     first, second = exploration.explored(runs), confirmed(runs)
     if len(first):
-        widths = {run.arm: run.model.d_ff for run in runs.itertuples()}
-        first = first[
-            (first["corpus"] == runs["corpus"].iloc[0]) & (first["arm"].map(widths) == widths.get(study.PLAIN))
-        ]
+        begun, widths = runs.iloc[0], {run.arm: run.model.d_ff for run in runs.itertuples()}
+        first = first[(first["corpus"] == begun["corpus"]) & (first["arm"].map(widths) == begun["model"].d_ff)]
     rows = []
     for limit in LIMITS if len(first) else ():
         arms = [arm for arm in first["arm"] if len(second) and arm in set(second["arm"])]
