@@ -58,18 +58,18 @@ def pareto(runs: pd.DataFrame) -> base.Figure:
 
 
 def rate_curves(runs: pd.DataFrame) -> base.Figure:
-    """Draw validation loss over the peak learning rate: an arm tried at four or more rates in colour, others thin."""
+    """Draw validation loss over the peak learning rate; in colour the arms tried at four or more rates on a corpus."""
     first = study.of_stage(runs, "stage1")
     panels = list(first["corpus"].unique())
-    notes = ["in colour: arms tried at four or more rates; grey: the others, named where the mouse is"]
+    notes = ["in colour: arms tried at four or more rates on a corpus; grey: the others, named where the mouse is"]
     figure = base.new_figure("Learning rates", notes, panels, height=400)
     lines = {
         key: mine.groupby("learning_rate")["final_val_loss"].mean()
         for key, mine in first.groupby(["corpus", "arm"], sort=False)
     }
-    colours = arm_colours(arm for (_, arm), losses in lines.items() if len(losses) > 3)
-    for (corpus, arm), losses in sorted(lines.items(), key=lambda item: len(item[1])):
-        many = len(losses) > 3
+    colours = arm_colours(shown := {arm for (_, arm), losses in lines.items() if len(losses) > 3})
+    for (corpus, arm), losses in sorted(lines.items(), key=lambda item: item[0][1] in shown):
+        many = arm in shown
         line = {"color": colours[arm] if many else base.INK, "width": 2.2 if many else 1}
         look = {"mode": "lines+markers", "name": escape(arm), "showlegend": many, "opacity": 1 if many else 0.45}
         points = {"x": list(losses.index), "y": losses.round(5).tolist(), "marker_size": 7 if many else 4}
