@@ -209,7 +209,7 @@ def test_figures_draw_every_arm_once_a_stage(runs):
     assert len(curve.x) == 4 and np.isfinite(curve.y).all()
     few = runs[(runs["stage"] == "stage1") & (runs["learning_rate"] == 4e-3)].assign(corpus="wikitext2")
     drawn = study_plots.rate_curves(pd.concat([runs, few])).data
-    assert [trace.showlegend for trace in drawn if trace.name == "orthogonal"] == [True, True]  # one rate there, four here
+    assert [trace.showlegend for trace in drawn if trace.name == "orthogonal"] == [True, True]
 
 
 @pytest.fixture(scope="module")
