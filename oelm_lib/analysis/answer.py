@@ -49,7 +49,7 @@ def answer(runs: pd.DataFrame) -> dict[str, Any] | None:
 def _explored_starts(first: pd.DataFrame) -> pd.DataFrame:
     """Every arm against the Gaussian at their tuned rates, one seed."""
     losses = first.pivot_table("val_loss", "corpus", "arm")
-    return np.expm1(losses.sub(losses[GAUSSIAN], axis=0)).stack().rename("gap").reset_index()
+    return np.expm1(losses.sub(losses[GAUSSIAN], axis=0)).stack().dropna().rename("gap").reset_index()
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:

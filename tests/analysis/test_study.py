@@ -128,6 +128,8 @@ def test_the_answer_is_of_stage_2_where_there_is_one(runs):
     assert [row["corpus"] for row in late["cost"]] == ["tinystories-sample", "wikitext2"]
     assert all(row["low"] < row["gap"] < row["high"] for row in late["cost"] + late["start"])
     assert [arm["limit"] for arm in late["best"]] == [0.01, 0.1]
+    plain = runs[(runs["stage"] == "stage1") & (runs["arm"] == "baseline")].assign(corpus="wikitext2")
+    assert "nan" not in " ".join(study_sentences(runs=pd.concat([runs[runs["stage"] == "stage1"], plain])))
     begun = runs[(runs["stage"] == "stage1") | runs["arm"].isin({"baseline", "orthogonal"})]
     one_seed = runs[(runs["stage"] == "stage1") | (runs["seed"] == 11)]
     late = (runs["corpus"] == "wikitext2") & (runs["seed"] > 11)  # a second corpus that has one seed yet
