@@ -298,8 +298,12 @@ def flatten(experiment: Experiment) -> dict[str, Any]:
 
 def diff_configs(first: Experiment, second: Experiment) -> dict[str, tuple[Any, Any]]:
     """Dotted key -> (first value, second value) of every science key that differs."""
-    left, right = first.science, second.science
-    return {key: (left[key], right[key]) for key in left if left[key] != right[key]}
+    return diff_science(first.science, second.science)
+
+
+def diff_science(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """diff_configs of two `science`, the first of which may be an older record that lacks keys."""
+    return {key: (first.get(key), value) for key, value in second.items() if first.get(key) != value}
 
 
 def experiment_ids() -> list[str]:

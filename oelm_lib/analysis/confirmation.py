@@ -23,28 +23,21 @@ def confirmed(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for _, found in study.of_stage(runs, "stage2").groupby("corpus", sort=False):
         bases = {study.PLAIN, *found["baseline"]}
-        arms = [(arm, mine) for arm, mine in found.groupby("arm", sort=False) if arm not in bases]
-        judged = [_judge(found, mine) for _, mine in arms]
-        pairs = [study.paired(mine, judge) for (_, mine), judge in zip(arms, judged, strict=True)]
-        nats = [(arm["final_test_loss"] - other["final_test_loss"]).to_numpy(float) for arm, other in pairs]
-        levels = {
-            limit: statistics.holm([statistics.p_value(d, math.log(limit)) for d in nats])
-            for limit in (CRITERION, STRICT)
-        }
-        same = statistics.holm([statistics.equivalence_p(d) for d in nats])
-        for n, (arm, mine) in enumerate(arms):
-            interval = statistics.paired_interval(nats[n], levels[CRITERION][n])
-            strict = statistics.paired_interval(nats[n], levels[STRICT][n])
-            equal = statistics.paired_interval(nats[n], same[n])
-            row = {"corpus": mine.iloc[0]["corpus"], "arm": arm} | study.shares(mine.iloc[0]["model"])
+        pairs = [(mine, _judge(found, mine)) for arm, mine in found.groupby("arm", sort=False) if arm not in bases]
+        nats = [study.nats(*pair) for pair in pairs]
+        p_values = [[statistics.p_value(d, math.log(limit)) for d in nats] for limit in (CRITERION, STRICT)]
+        p_values.append([statistics.equivalence_p(d) for d in nats])
+        levels = [statistics.holm(values) for values in p_values]
+        for n, (mine, judge) in enumerate(pairs):
+            interval, strict, equal = (statistics.paired_interval(nats[n], level[n]) for level in levels)
+            row = dict(mine.iloc[0][["corpus", "arm"]]) | study.shares(mine.iloc[0]["model"])
             row |= {"gap": gap(interval.mean), "low": gap(interval.low), "high": gap(interval.high), "n": interval.n}
             row |= {"within_5_%": statistics.verdict(interval), "within_1_%": statistics.verdict(strict, STRICT)}
-            row["judged_against"] = judged[n]["arm"].iloc[0] if len(judged[n]) else "none yet"
+            row["judged_against"] = judge["arm"].iloc[0] if len(judge) else "none yet"
             row |= {"equivalent": _within(equal), "confidence": interval.confidence, "nats": interval.mean}
-            row["document_error"] = _document_error(*pairs[n])
+            row["document_error"] = _document_error(mine, judge)
             for column, name in (("gap_to_plain", study.PLAIN), ("gap_to_own", mine.iloc[0]["baseline"])):
-                arm_side, base_side = study.paired(mine, found[found["arm"] == name])
-                row[column] = gap((arm_side["final_test_loss"] - base_side["final_test_loss"]).mean())
+                row[column] = gap(study.nats(mine, found[found["arm"] == name]).mean())
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -65,8 +58,7 @@ def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
         matched = starts.get(("normal", 1.0))
         for one in (("orthogonal", 1.0), ("normal", round(LOG_QK_SCALE, 3))):
             if one in starts and matched:
-                arm, other = study.paired(*(found[found["arm"] == name] for name in (starts[one], matched)))
-                nats = (arm["final_test_loss"] - other["final_test_loss"]).to_numpy(float)
+                nats = study.nats(*(found[found["arm"] == name] for name in (starts[one], matched)))
                 interval = statistics.paired_interval(nats)
                 row = {"corpus": corpus, "arm": starts[one], "against": matched, "gap": gap(interval.mean)}
                 row |= {"low": gap(interval.low), "high": gap(interval.high), "n": interval.n, "nats": interval.mean}
@@ -114,8 +106,9 @@ def _judge(found: pd.DataFrame, mine: pd.DataFrame) -> pd.DataFrame:
 
 def _document_error(mine: pd.DataFrame, other: pd.DataFrame) -> float:
     """Bootstrap standard error of the difference over test documents, in nats per token."""
-    documents = [[run["nats"] for run in side.get("test_documents", [])] for side in (mine, other)]
+    sides = study.paired(mine, other)
+    documents = [[run["nats"] for run in side.get("test_documents", [])] for side in sides]
     if not documents[0]:
         return math.nan
     nats = np.mean(documents[0], axis=0) - np.mean(documents[1], axis=0)
-    return statistics.bootstrap_documents(nats, np.array(mine["test_documents"].iloc[0]["tokens"]))
+    return statistics.bootstrap_documents(nats, np.array(sides[0]["test_documents"].iloc[0]["tokens"]))

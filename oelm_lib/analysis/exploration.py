@@ -90,11 +90,10 @@ def pilot(runs: pd.DataFrame) -> pd.DataFrame:
     """Spread of paired differences to the baseline at tuned rates, and the half-width that five seeds will have."""
     table, rows = explored(runs), []
     for (corpus, arm), _ in study.of_stage(runs, "pilot").groupby(["corpus", "arm"], sort=False):
-        tuned = {row["arm"]: row["learning_rate"] for row in table.to_dict("records") if row["corpus"] == corpus}
+        rate = {row["arm"]: row["learning_rate"] for row in table.to_dict("records") if row["corpus"] == corpus}
         both = runs[(runs["corpus"] == corpus) & ~runs["stage"].str.startswith("stage2")]
-        tuned = both[both["learning_rate"] == both["arm"].map(tuned)]
-        one, two = study.paired(*(tuned[tuned["arm"] == name] for name in (arm, study.PLAIN)))
-        nats = (one["final_val_loss"] - two["final_val_loss"]).to_numpy(float)
+        tuned = both[both["learning_rate"] == both["arm"].map(rate)]
+        nats = study.nats(*(tuned[tuned["arm"] == name] for name in (arm, study.PLAIN)), "final_val_loss")
         if arm != study.PLAIN and len(nats) > 1:
             half = float(nats.std(ddof=1)) * 2.776 / math.sqrt(5)  # t of 4 degrees of freedom
             row = {"corpus": corpus, "arm": arm, "n": len(nats), "nats": nats.mean(), "spread": nats.std(ddof=1)}

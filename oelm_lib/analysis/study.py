@@ -119,3 +119,9 @@ def paired(mine: pd.DataFrame, other: pd.DataFrame) -> tuple[pd.DataFrame, pd.Da
     one, two = mine.set_index("seed"), other.set_index("seed")
     shared = one.index.intersection(two.index)
     return one.loc[shared], two.loc[shared]
+
+
+def nats(mine: pd.DataFrame, other: pd.DataFrame, loss: str = "final_test_loss") -> pd.Series:
+    """Differences of a loss by the seeds that both arms' runs share."""
+    one, two = paired(mine, other)
+    return (one[loss] - two[loss]).astype(float)

@@ -170,8 +170,7 @@ def record_finished(plan: Plan, name: str, cells: list[Cell], records: Path) -> 
 
 def _same(record: dict[str, Any], cfg: Experiment) -> bool:
     """Whether a record is of this experiment; keys that came into being after it say nothing."""
-    science = cfg.science
-    return all(science.get(key) == value for key, value in record["science"].items())
+    return not config.diff_science(cfg.science, record["science"])
 
 
 def _seconds_per_step(cells: list[Cell], to_go: list[Cell], records: list[dict[str, Any]]) -> dict[str, float]:

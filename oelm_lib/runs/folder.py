@@ -191,7 +191,8 @@ def _check_same(run: Run) -> None:
 
 def other_than(run: Run, science: dict[str, Any], seed: int, splits: dict[str, Any] | None) -> str:
     """What of a recorded config, seed and corpus is not that of the run, in words; "" where all is."""
-    shown = [f"{k} was {science.get(k)}, is {new}" for k, new in run.config.science.items() if science.get(k) != new]
+    differing = config.diff_science(science, run.config.science)
+    shown = [f"{key} was {old}, is {new}" for key, (old, new) in differing.items()]
     shown += [] if seed == run.seed else [f"seed was {seed}, is {run.seed}"]
     if splits != run.corpus.manifest["splits"]:
         shown.append(f"the corpus {run.corpus.name} was prepared anew since, with other content")
