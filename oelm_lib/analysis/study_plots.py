@@ -28,10 +28,12 @@ def pareto(runs: pd.DataFrame) -> base.Figure:
     notes += [f"a triangle at {FAR} %: a larger gap, told where the mouse is"]
     figure = base.new_figure("What is trained, and what it wins back", notes, panels, height=430)
     colours = arm_colours(second.get("arm", []))
-    for table, filled in ((first, False), (second, True)):
+    stages = ((first, False), (second, True))
+    for (panel, corpus), (table, filled) in itertools.product(enumerate(panels, 1), stages):
         front, label, beside = math.inf, itertools.cycle(("top", "bottom")), Counter()
+        mine = table[table["corpus"] == corpus] if len(table) else table
         order = ["trained_at_medium", "arm" if filled else "gap"]
-        for row in table.sort_values(order).to_dict("records") if len(table) else ():
+        for row in mine.sort_values(order).to_dict("records") if len(mine) else ():
             front, named = min(front, row["gap"]), row["gap"] < front and not filled
             marker = {"size": 10, "color": colours.get(row["arm"], base.INK) if filled else base.INK}
             y, bar = 100 * row["gap"], None
@@ -43,11 +45,11 @@ def pareto(runs: pd.DataFrame) -> base.Figure:
             look |= {"textposition": f"{next(label) if named else 'top'} {side}", "textfont_size": 11}
             look["name"] = escape(row["arm"])
             share = max(row["trained_at_medium"], NO_SHARE)
-            x = [share * 1.15 ** beside[row["corpus"], share]]  # intervals of one share stand side by side
-            beside[row["corpus"], share] += filled
+            x = [share * 1.15 ** beside[share]]  # intervals of one share stand side by side
+            beside[share] += filled
             hover = f"{escape(row['arm'])}<br>{row['trained_at_medium']:.2%} trained, gap {y:+.2f} %<extra></extra>"
             trace = go.Scatter(x=x, y=[round(min(y, FAR), 3)], error_y=bar, marker=marker, hovertemplate=hover, **look)
-            base.add(figure, panels.index(row["corpus"]) + 1, trace)
+            base.add(figure, panel, trace)
     for limit in (5, 1) if panels else ():
         text = {"annotation_text": f"{limit} %", "annotation_position": "bottom right"}
         figure.add_hline(y=limit, line={"dash": "dash", "width": 1.2, "color": base.INK}, **text)

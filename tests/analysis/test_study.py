@@ -210,6 +210,8 @@ def test_figures_draw_every_arm_once_a_stage(runs):
     curve = next(trace for trace in study_plots.rate_curves(runs).data if trace.name == "orthogonal")
     assert len(curve.x) == 4 and np.isfinite(curve.y).all()
     few = runs[(runs["stage"] == "stage1") & (runs["learning_rate"] == 4e-3)].assign(corpus="wikitext2")
+    twice = study_plots.pareto(pd.concat([runs[runs["stage"] == "stage1"], few])).data
+    assert len({trace.xaxis for trace in twice if trace.mode == "markers+text"}) == 2  # each panel names its own front
     drawn = study_plots.rate_curves(pd.concat([runs, few])).data
     assert [trace.showlegend for trace in drawn if trace.name == "orthogonal"] == [True, True]
 
