@@ -20,7 +20,7 @@ test: setup
 	$(BIN)/pytest
 
 check: setup
-	$(BIN)/pytest -m slow -n 3 --dist loadgroup
+	$(BIN)/pytest -m slow -n 3 --maxschedchunk 1
 
 bench: setup
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'

@@ -17,7 +17,7 @@ from oelm_lib.runs.reading import ACTIVE, read_metrics, read_status, read_summar
 from tests.conftest import TINY_RUN
 from tests.launch.conftest import tiny_env, wait_for  # noqa: F401
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]  # one cluster
+pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 DAEMONS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd")
 SBIN = "/usr/sbin:/sbin:" + os.environ["PATH"]
@@ -36,7 +36,7 @@ def cluster():
     folder = Path(tempfile.mkdtemp(prefix="oelm-slurm-"))  # pytest's folders are closed to munge
     folder.chmod(0o755)
     try:
-        port = 20000 + os.getpid() % 9000  # two sessions on one machine do not meet
+        port = 20000 + 3 * os.getpid() % 9000  # up.sh takes three; the workers of pytest-xdist do not meet
         subprocess.run([HERE / "up.sh", folder, str(port)], check=True, timeout=180)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))

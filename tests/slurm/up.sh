@@ -87,7 +87,7 @@ dd if=/dev/urandom of="$D/run/munge.key" bs=128 count=1 status=none)
 munged --socket="$D/run/munge.socket" --key-file="$D/run/munge.key" --pid-file="$D/run/munged.pid" \
   --log-file="$D/log/munged.log" --seed-file="$D/run/munge.seed" </dev/null >"$D/log/munged.out" 2>&1
 encode() { munge -S "$D/run/munge.socket" -n; }
-until_ok 10 encode
+until_ok 60 encode
 
 # The accounting's database: on a socket only, which slurmdbd finds through MYSQL_UNIX_PORT.
 export MYSQL_UNIX_PORT=$D/run/mysql.sock
@@ -104,8 +104,8 @@ sacctmgr -i add cluster oelm >/dev/null
 
 slurmctld </dev/null >"$D/log/slurmctld.out" 2>&1
 ping_ok() { scontrol ping | grep -q "is UP"; }
-until_ok 20 ping_ok
+until_ok 60 ping_ok
 slurmd -N "$HOST" </dev/null >"$D/log/slurmd.out" 2>&1
 idle() { [ "$(sinfo -h -p low -o %T)" = idle ]; }
-until_ok 30 idle
+until_ok 60 idle
 sinfo -o "%P %T %C %G"
