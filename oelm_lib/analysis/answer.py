@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 
 from oelm_lib.analysis import confirmation, exploration, study
-
-ORTHOGONAL, GAUSSIAN, LOG_SCALE = "orthogonal", "Gaussian", "Gaussian at the log's scale"
+from oelm_lib.analysis.confirmation import GAUSSIAN, LOG_SCALE, ORTHOGONAL
 
 
 def answer(runs: pd.DataFrame) -> dict[str, Any] | None:
@@ -16,8 +15,8 @@ def answer(runs: pd.DataFrame) -> dict[str, Any] | None:
     Returns:
         parameters and tokens in millions, stage (confirmed or exploratory); rows of corpus, gap, low and high: cost
         (orthogonal, frozen, against the tuned baseline), start (against the Gaussian of its scale), scale (the Gaussian
-        at the log's scale against that one); best: for each limit of the trained share its arm, share and such rows
-        with their verdicts.
+        at the log's scale against that one); best: for each limit of the trained share its arm, share (at Medium-512),
+        here (the share in these models) and such rows with their verdicts.
     """
     first, second, both = exploration.explored(runs), confirmation.confirmed(runs), {ORTHOGONAL, GAUSSIAN}
     confirmed = both <= set(second.get("arm", ())) and second["low"].notna().all()
@@ -33,8 +32,8 @@ def answer(runs: pd.DataFrame) -> dict[str, Any] | None:
     for limit, rows in named.groupby("within") if len(named) else ():
         shown = rows[rows["stage"] == "confirmed"] if confirmed else rows
         if len(shown):
-            arm, share = shown.iloc[0][["arm", "trained_at_medium"]]
-            best.append({"limit": limit, "arm": arm, "share": share, "rows": _rows(shown)})
+            arm, share, here = shown.iloc[0][["arm", "trained_at_medium", "trained_here"]]
+            best.append({"limit": limit, "arm": arm, "share": share, "here": here, "rows": _rows(shown)})
     return {
         "parameters": plain["parameters"]["total"] / 1e6,
         "tokens": plain["tokens"] / 1e6,
@@ -53,6 +52,6 @@ def _explored_starts(first: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    keys = ("corpus", "gap", "low", "high", "within_1_%", "within_5_%")
+    keys = ("corpus", "gap", "low", "high", "n", "within_1_%", "within_5_%")
     rows = table.reindex(columns=keys).to_dict("records")
     return [{key.removesuffix("_%"): value for key, value in row.items()} for row in rows]

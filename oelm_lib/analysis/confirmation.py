@@ -6,19 +6,22 @@ import numpy as np
 import pandas as pd
 
 from oelm_lib.analysis import exploration, statistics, study
-from oelm_lib.analysis.arms import LOG_QK_SCALE
 from oelm_lib.analysis.statistics import CRITERION, gap
 
 STRICT = 1 + statistics.MARGIN
 """The second criterion: perplexity within 1 % of the baseline's."""
 LIMITS = (0.01, 0.10)
 """Trained shares of the Q/K path within which the best arm is named."""
+ORTHOGONAL, GAUSSIAN, LOG_SCALE = "orthogonal", "Gaussian", "Gaussian at the log's scale"
+PAIRS = ((ORTHOGONAL, GAUSSIAN), (LOG_SCALE, GAUSSIAN), ("T5 bias", "T5 bias, scale 0.001"))
+"""Frozen arms that differ in one thing: the rows' orthogonality, their scale, the content beside a bias."""
 
 
 def confirmed(runs: pd.DataFrame) -> pd.DataFrame:
     """Stage 2, one row an arm and corpus: paired differences of test loss, intervals adjusted by Holm.
 
-    Each arm is judged against the better, on validation, of the plain baseline and the baseline with its addition.
+    Each arm is judged against the better, on validation, of the plain baseline and the baseline with its addition, by
+    one interval: the widest that Holm asks for over its verdicts (5 %, 1 %, equivalence).
     """
     rows = []
     for _, found in study.of_stage(runs, "stage2").groupby("corpus", sort=False):
@@ -27,14 +30,14 @@ def confirmed(runs: pd.DataFrame) -> pd.DataFrame:
         nats = [study.nats(*pair) for pair in pairs]
         p_values = [[statistics.p_value(d, math.log(limit)) for d in nats] for limit in (CRITERION, STRICT)]
         p_values.append([statistics.equivalence_p(d) for d in nats])
-        levels = [statistics.holm(values) for values in p_values]
-        for n, (mine, judge) in enumerate(pairs):
-            interval, strict, equal = (statistics.paired_interval(nats[n], level[n]) for level in levels)
+        levels = zip(*(statistics.holm(values) for values in p_values), strict=True)
+        for (mine, judge), differences, level in zip(pairs, nats, levels, strict=True):
+            interval = statistics.paired_interval(differences, max(level))
             row = dict(mine.iloc[0][["corpus", "arm"]]) | study.shares(mine.iloc[0]["model"])
             row |= {"gap": gap(interval.mean), "low": gap(interval.low), "high": gap(interval.high), "n": interval.n}
-            row |= {"within_5_%": statistics.verdict(interval), "within_1_%": statistics.verdict(strict, STRICT)}
+            row |= {"within_5_%": statistics.verdict(interval), "within_1_%": statistics.verdict(interval, STRICT)}
             row["judged_against"] = judge["arm"].iloc[0] if len(judge) else "none yet"
-            row |= {"equivalent": _within(equal), "confidence": interval.confidence, "nats": interval.mean}
+            row |= {"equivalent": _within(interval), "confidence": interval.confidence, "nats": interval.mean}
             row["document_error"] = _document_error(mine, judge)
             for column, name in (("gap_to_plain", study.PLAIN), ("gap_to_own", mine.iloc[0]["baseline"])):
                 row[column] = gap(study.nats(mine, found[found["arm"] == name]).mean())
@@ -43,27 +46,21 @@ def confirmed(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
-    """Stage 2: orthogonal against Gaussian at one scale, and the log's scale against 1, all frozen; 95 % intervals.
+    """Stage 2, one row for each of PAIRS and corpus; unadjusted 95 % intervals, exploratory.
 
     `within_1_%` is yes only where the whole interval lies within it, and no only where all of it lies outside;
-    `seeds_for_1_%`: how many would make such an interval that narrow, were the difference 0.
+    `seeds_for_1_%`: with how many the difference, were it 0, would lie within it 95 times in 100.
     """
     rows = []
     for corpus, found in study.of_stage(runs, "stage2").groupby("corpus", sort=False):
-        starts = {}
-        for arm, mine in found.groupby("arm", sort=False):
-            model = mine.iloc[0]["model"]
-            if model.freeze_q and model.freeze_k and not study.additions(mine.iloc[0], runs):
-                starts[model.qk_init, round(model.qk_scale, 3)] = arm
-        matched = starts.get(("normal", 1.0))
-        for one in (("orthogonal", 1.0), ("normal", round(LOG_QK_SCALE, 3))):
-            if one in starts and matched:
-                nats = study.nats(*(found[found["arm"] == name] for name in (starts[one], matched)))
+        for pair in PAIRS:
+            if set(pair) <= set(found["arm"]):
+                nats = study.nats(*(found[found["arm"] == name] for name in pair))
                 interval = statistics.paired_interval(nats)
-                row = {"corpus": corpus, "arm": starts[one], "against": matched, "gap": gap(interval.mean)}
+                row = {"corpus": corpus, "arm": pair[0], "against": pair[1], "gap": gap(interval.mean)}
                 row |= {"low": gap(interval.low), "high": gap(interval.high), "n": interval.n, "nats": interval.mean}
                 row |= {"within_1_%": _within(interval), "p": statistics.p_value(nats)}
-                rows.append(row | {"seeds_for_1_%": statistics.seeds_for(nats, math.log1p(statistics.MARGIN))})
+                rows.append(row | {"seeds_for_1_%": statistics.seeds_for(nats, math.log1p(statistics.MARGIN) / 2)})
     return pd.DataFrame(rows)
 
 
@@ -82,10 +79,10 @@ def best(runs: pd.DataFrame) -> pd.DataFrame:
         arms = [arm for arm in first["arm"] if len(second) and arm in set(second["arm"])]
         fits = first[(first["trained_at_medium"] <= limit) & (first["arm"].isin(arms) if arms else True)]
         for row in fits.nsmallest(1, "gap").to_dict("records"):
-            kept = {key: row[key] for key in ("arm", "trained_at_medium", "gap", "n")}
+            kept = {key: row[key] for key in ("arm", "trained_at_medium", "trained_here", "gap", "n")}
             rows.append({"within": limit, "stage": "exploratory", "corpus": row["corpus"]} | kept)
             for judged in second[second["arm"] == row["arm"]].to_dict("records") if len(second) else ():
-                keys = "corpus arm trained_at_medium gap low high n within_5_% within_1_%".split()
+                keys = "corpus arm trained_at_medium trained_here gap low high n within_5_% within_1_%".split()
                 rows.append({"within": limit, "stage": "confirmed"} | {key: judged[key] for key in keys})
     return pd.DataFrame(rows)
 

@@ -80,7 +80,9 @@ def made_from(runs: pd.DataFrame) -> cards.Html:
     dirty = int(runs["dirty"].fillna(True).astype(bool).sum())
     text = f"Made from {len(runs)} records ({counts}), {runs['wall_seconds'].sum() / 3600:.1f} core-hours. Commits: "
     text += commits + (f"; {dirty} with uncommitted changes." if dirty else ".")
-    proofs = [proof["sha256_start"] == proof["sha256_end"] for run in runs["frozen"] for proof in run]
+    proofs = [
+        proof["sha256_start"] == proof["sha256_end"] for run in runs["frozen"] for proof in run if proof["tensors"]
+    ]
     return cards.Html(f"<p>{escape(text)} Frozen tensors unchanged in {sum(proofs)} of {len(proofs)} intervals.</p>")
 
 

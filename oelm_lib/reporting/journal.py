@@ -87,10 +87,7 @@ def study_sentences(language: str = "en", runs: pd.DataFrame | None = None) -> l
     def gaps(rows: list[dict[str, Any]]) -> str:
         return "; ".join(_gap(row, say) for row in rows)
 
-    best = [
-        say("study_arm", limit=f"{a['limit']:.0%}", arm=a["arm"], share=f"{a['share']:.2%}", gaps=gaps(a["rows"]))
-        for a in found["best"]
-    ]
+    best = [say("study_arm", **arm, gaps=gaps(arm["rows"])) for arm in found["best"]]
     numbers = {key: f"{found[key]:.1f}" for key in ("parameters", "tokens")}
     return [
         say("study_cost", **numbers, stage=say(found["stage"]), gaps=gaps(found["cost"])),
@@ -101,9 +98,9 @@ def study_sentences(language: str = "en", runs: pd.DataFrame | None = None) -> l
 
 def _gap(row: dict[str, Any], say: Callable[..., str]) -> str:
     """A corpus and its gap in perplexity with what else is known of it."""
-    text = f"{row['corpus']} {row['gap']:+.1%}"
+    text = f"{row['corpus']} {row['gap']:+z.1%}"
     if pd.notna(row["low"]):
-        text += f" [{row['low']:+.1%}, {row['high']:+.1%}]"
+        text += f" [{row['low']:+z.1%}, {row['high']:+z.1%}; n={row['n']:.0f}]"
     limits = {"within_5": statistics.CRITERION, "within_1": confirmation.STRICT}
     if row["within_5"] == statistics.FAIL:
         del limits["within_1"]  # it follows
