@@ -87,7 +87,10 @@ def study_sentences(language: str = "en", runs: pd.DataFrame | None = None) -> l
     def gaps(rows: list[dict[str, Any]]) -> str:
         return "; ".join(_gap(row, say) for row in rows)
 
-    best = [say("study_arm", **arm, gaps=gaps(arm["rows"])) for arm in found["best"]]
+    best = []
+    for named in found["best"]:
+        shares = {"limit": f"{named['limit']:.0%}", "share": f"{named['share']:.2%}", "here": f"{named['here']:.2%}"}
+        best.append(say("study_arm", arm=named["arm"], **shares, gaps=gaps(named["rows"])))
     numbers = {key: f"{found[key]:.1f}" for key in ("parameters", "tokens")}
     return [
         say("study_cost", **numbers, stage=say(found["stage"]), gaps=gaps(found["cost"])),
