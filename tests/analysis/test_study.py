@@ -98,6 +98,13 @@ def test_scale_and_orthogonality_are_told_apart(runs):
     assert list(control["arm"]) == 2 * ["T5 bias"] and set(control["n"]) == {3} and set(control["gap"]) == {0}
 
 
+def test_runs_set_aside_count_for_nothing(runs):
+    aside = runs[runs["stage"] == "stage2"].assign(stage="transferred", final_val_loss=0.1, final_test_loss=0.1)
+    both = pd.concat([runs, aside])
+    for table in (confirmation.confirmed, confirmation.contrasts, confirmation.best, exploration.explored):
+        assert table(both).equals(table(runs))
+
+
 def test_the_best_arm_within_each_share_is_named_with_its_verdicts(runs):
     table = confirmation.best(runs)
     assert list(table["within"]) == 3 * [0.01] + 3 * [0.1]
