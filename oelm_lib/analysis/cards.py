@@ -58,8 +58,8 @@ def config_diff(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame
             arm = pair.arm.iloc[0]
             found = confounds.differences(pair.base.iloc[0], arm)
             for key, old, new, declared in found.itertuples(index=False):
-                value = short(new) + ("" if declared else " (undeclared)")
-                rows.append((arm["corpus"], key, short(old), f"{arm['arm']} ({name(arm)})", value))
+                value = confounds.short(new) + ("" if declared else " (undeclared)")
+                rows.append((arm["corpus"], key, confounds.short(old), f"{arm['arm']} ({name(arm)})", value))
     table = pd.DataFrame(rows, columns=["corpus", "key", "baseline", "arm", "value"])
     wide = table.pivot_table("value", ["corpus", "key", "baseline"], "arm", aggfunc="first", sort=False)
     wide = wide.rename_axis(columns=None).reset_index()
@@ -72,7 +72,7 @@ def table(frame: pd.DataFrame) -> Any:
     """Style a table: what is the same in all rows stands above it, what is empty is left out."""
     frame = frame.loc[:, frame.map(lambda value: value not in (None, "") and value == value).any()]
     same = [key for key in frame if len(frame) > 1 and key not in COUNTS and frame[key].map(str).nunique() == 1]
-    above = "; ".join(f"{_words(key)}: {short(frame[key].iloc[0])}" for key in same)
+    above = "; ".join(f"{_words(key)}: {confounds.short(frame[key].iloc[0])}" for key in same)
     shown = frame.drop(columns=same)
     numbers, longest = set(shown.select_dtypes("number")), {key: shown[key].map(str).str.len().max() for key in shown}
     looks = {key: "text-align:right" if key in numbers else "text-align:left" for key in shown}
