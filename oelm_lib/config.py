@@ -238,15 +238,12 @@ class Experiment(Section):
     optim: OptimConfig
     train: TrainConfig
     machine: MachineConfig = MachineConfig()
-    overrides: dict[str, Any] = Field(default={}, exclude=True)
-    """What the caller changed, by dotted key; filled by load_config."""
+    _overrides: dict[str, Any] = {}
 
-    @field_validator("overrides", mode="before")
-    @classmethod
-    def _only_load_config_sets_overrides(cls, value: Any, info):
-        if value and not (info.context or {}).get("overrides"):
-            raise ValueError("is filled by load_config, not by a file; delete it")
-        return value
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What the caller changed, by dotted key; no file may say so."""
+        return self._overrides
 
     @property
     def science(self) -> dict[str, Any]:
@@ -348,20 +345,23 @@ def load_config(exp: str, overrides: dict[str, Any] | str | None = None) -> Expe
         plain.setdefault(section, {})[name] = value
     if not changed:
         return experiment
-    resolved = flatten(parse_experiment(plain, f"overrides of {exp}"))
-    kept = {key: resolved[key] for key in changed if resolved[key] != known[key]}
-    return parse_experiment(plain | {"overrides": kept}, f"overrides of {exp}", context={"overrides": True})
+    made = parse_experiment(plain, f"overrides of {exp}")
+    resolved = flatten(made)
+    made._overrides = {key: resolved[key] for key in changed if resolved[key] != known[key]}
+    return made
 
 
-def restore_experiment(plain: dict[str, Any], overrides: dict[str, Any], where: str) -> Experiment:
-    """The experiment that a run folder's config.yaml recorded, whatever params/ says today."""
-    return parse_experiment(plain | {"overrides": overrides}, where, context={"overrides": True})
+def parse_experiment(plain: dict[str, Any], where: str, overrides: dict[str, Any] | None = None) -> Experiment:
+    """Validate a mapping that `overrides` have changed; `where` names its source in errors. Raises UserError."""
+    experiment = validated(Experiment, plain, where)
+    experiment._overrides = overrides or {}
+    return experiment
 
 
-def parse_experiment(plain: dict[str, Any], where: str, context: dict | None = None) -> Experiment:
-    """Validate a mapping; `where` names its source in errors. Raises UserError."""
+def validated(kind: type[Section], plain: dict[str, Any], where: str) -> Any:
+    """A mapping as a section of that kind. Raises UserError with every mistake on one line."""
     try:
-        return Experiment.model_validate(plain, context=context)
+        return kind.model_validate(plain)
     except ValidationError as error:
         raise UserError(f"{where}: " + "; ".join(reword(item) for item in error.errors())) from None
 

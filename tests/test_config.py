@@ -56,7 +56,7 @@ def test_only_science_overrides_make_a_rehearsal_in_a_folder_of_its_own():
 
 def test_a_recorded_experiment_is_restored_with_its_overrides():
     rehearsal = config.load_config("GPT-02", "train.max_steps=10")
-    again = config.restore_experiment(rehearsal.to_dict(), rehearsal.overrides, "test")
+    again = config.parse_experiment(rehearsal.to_dict(), "test", rehearsal.overrides)
     assert again == rehearsal
     assert config.diff_configs(again, config.load_config("GPT-02")) == {"train.max_steps": (10, 100000)}
 

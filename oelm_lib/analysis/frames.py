@@ -10,7 +10,7 @@ import pandas as pd
 
 from oelm_lib import runs as records
 from oelm_lib.analysis.arms import arm_name
-from oelm_lib.config import PARAMS, Experiment, experiment_ids, load_config, read_yaml, restore_experiment
+from oelm_lib.config import PARAMS, Experiment, experiment_ids, load_config, parse_experiment, read_yaml
 from oelm_lib.errors import UserError
 
 MEASURED = "measured by this code"
@@ -185,7 +185,7 @@ def _row(path: Path) -> dict[str, Any]:
     row |= {"run": f"{folder}/{path.name}", "seed": int(path.name.removeprefix("seed")), "config": plain}
     if plain:
         try:
-            row |= identity(restore_experiment(plain["experiment"], plain["overrides"], "config.yaml"))
+            row |= identity(parse_experiment(plain["experiment"], "config.yaml", plain["overrides"]))
         except (UserError, KeyError, TypeError) as error:
             reasons.append(str(error) if isinstance(error, UserError) else f"config.yaml: {error} is missing or wrong")
     row["state"] = "done" if summary else records.state(path) if not reasons else "unreadable"

@@ -3,9 +3,9 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from oelm_lib.config import PARAMS, TOKENIZER_PATTERN, Count, Real, Section, read_yaml
+from oelm_lib.config import PARAMS, TOKENIZER_PATTERN, Count, Real, Section, read_yaml, validated
 from oelm_lib.errors import UserError
 
 SAMPLE = "-sample"
@@ -126,11 +126,7 @@ def load_spec(name: str) -> CorpusSpec:
             " add one as params/corpora/<name>.yaml"
         )
     path = PARAMS / "corpora" / f"{stem}.yaml"
-    try:
-        spec = CorpusSpec.model_validate(read_yaml(path) | {"name": name})
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise UserError(f"params/corpora/{stem}.yaml: {wrong}; compare params/corpora/tinystories.yaml") from None
+    spec = validated(CorpusSpec, read_yaml(path) | {"name": name}, f"params/corpora/{stem}.yaml")
     return spec.model_copy(update={"rows": {}}) if spec.sample else spec
 
 

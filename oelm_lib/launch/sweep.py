@@ -8,7 +8,7 @@ from statistics import median
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from oelm_lib import config
 from oelm_lib.config import Experiment, Flag, Real, Section, Step
@@ -105,10 +105,7 @@ def sweep(path: Path, dry_run: bool, workers: int, sbatch: dict[str, str] | None
 
 def read_plan(path: Path) -> Plan:
     """Read a plan file. Raises UserError."""
-    try:
-        return Plan.model_validate(config.read_yaml(path))
-    except ValidationError as error:
-        raise UserError(f"{path}: " + "; ".join(config.reword(item) for item in error.errors())) from None
+    return config.validated(Plan, config.read_yaml(path), str(path))
 
 
 def make_cells(plan: Plan, folder: Path) -> list[Cell]:

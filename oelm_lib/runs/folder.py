@@ -180,7 +180,7 @@ def check_fit(cfg: Experiment, corpus: Corpus) -> None:
 def _check_same(run: Run) -> None:
     """Raise UserError where the folder holds a run of another config or corpus."""
     recorded = read_config(run)
-    before = config.restore_experiment(recorded["experiment"], recorded["overrides"], f"{run.path}/config.yaml")
+    before = config.parse_experiment(recorded["experiment"], f"{run.path}/config.yaml", recorded["overrides"])
     shown = other_than(run, before.science, recorded["seed"], recorded["corpus"].get("splits"))
     if shown:
         raise UserError(

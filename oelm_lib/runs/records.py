@@ -22,7 +22,7 @@ SPLIT_FACTS = ("documents", "tokens", "bytes", "sha256")
 def make_record(path: Path) -> dict[str, Any]:
     """What the record says of a finished run; losses in nats, rounded to 5 digits for each document."""
     plain, summary, metrics = read_config(path), read_summary(path), read_metrics(path)
-    cfg = config.restore_experiment(plain["experiment"], plain["overrides"], f"{path}/config.yaml")
+    cfg = config.parse_experiment(plain["experiment"], f"{path}/config.yaml", plain["overrides"])
     evals = metrics[metrics["event"] == "eval"]
     corpus = plain["corpus"]
     splits = {name: {key: split[key] for key in SPLIT_FACTS} for name, split in corpus["splits"].items()}

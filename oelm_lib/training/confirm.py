@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from oelm_lib.config import restore_experiment
+from oelm_lib.config import parse_experiment
 from oelm_lib.data.batches import EvalWindows
 from oelm_lib.data.corpus import open_test
 from oelm_lib.errors import UserError
@@ -26,7 +26,7 @@ def confirm(run) -> float:
     plain, summary = read_config(path), read_summary(path)
     if summary["final_test_loss"] is not None:
         return summary["final_test_loss"]
-    cfg = restore_experiment(plain["experiment"], plain["overrides"], f"{path}/config.yaml")
+    cfg = parse_experiment(plain["experiment"], f"{path}/config.yaml", plain["overrides"])
     corpus = open_its_corpus(path, cfg, plain["corpus"])
     state, _ = checkpoint.load_latest(path)
     if state is None or state["step"] != summary["steps"]:

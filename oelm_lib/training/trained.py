@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oelm_lib.config import Experiment, restore_experiment
+from oelm_lib.config import Experiment, parse_experiment
 from oelm_lib.data.corpus import Corpus, open_corpus
 from oelm_lib.data.tokenizer import Ids, Tokenizer, load_tokenizer
 from oelm_lib.errors import UserError
@@ -76,7 +76,7 @@ def open_trained(name: str | Path, which: str = CHECKPOINTS[0], outputs: str | P
         raise UserError(f"checkpoint {which!r} is unknown; allowed: {', '.join(CHECKPOINTS)}")
     path = find_run(str(name), outputs)
     plain = read_config(path)
-    cfg = restore_experiment(plain["experiment"], plain["overrides"], f"{path}/config.yaml")
+    cfg = parse_experiment(plain["experiment"], f"{path}/config.yaml", plain["overrides"])
     others = [
         f"use --checkpoint {other}" for other in CHECKPOINTS if other != which and (path / f"{other}.pt").is_file()
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from oelm_lib.config import restore_experiment
+from oelm_lib.config import parse_experiment
 from oelm_lib.data.corpus import open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.runs.folder import Run
@@ -68,7 +68,7 @@ def replay(path: Path) -> str:
     except (OSError, ValueError, TypeError, KeyError):
         raise UserError(f"{path}: no readable bad_step.json, so no step to replay; see oelm status") from None
     plain = read_config(path)
-    cfg = restore_experiment(plain["experiment"], plain["overrides"], f"{path}/config.yaml")
+    cfg = parse_experiment(plain["experiment"], f"{path}/config.yaml", plain["overrides"])
     session = Session(Run(cfg, plain["seed"], open_corpus(cfg.data.corpus, cfg.data.tokenizer), path))
     session.build()
     state, _ = checkpoint.load_latest(path)
