@@ -224,5 +224,5 @@ def _finished(figure: base.Figure, title: str, rangemode: str = "tozero") -> bas
 
 def _colours(arms: Sequence[Any]) -> list[str]:
     """A colour for each arm; seeds of one arm share it."""
-    names = [arm_name(arm.experiment.to_dict(), arm.experiment.science_overrides) for arm in arms]
+    names = [arm_name(arm.config.to_dict(), arm.config.science_overrides) for arm in arms]
     return [arm_colours(names)[name] for name in names]

@@ -76,7 +76,7 @@ class HeadExplorer(ipywidgets.VBox):
         """Offer the layers and heads that both have; what was chosen stays where it can."""
         self._offering = True
         for box, count in ((self.layer, "num_layers"), (self.head, "num_heads")):
-            options, chosen = range(min(getattr(arm.experiment.model, count) for arm in arms)), box.value
+            options, chosen = range(min(getattr(arm.config.model, count) for arm in arms)), box.value
             if len(box.options) != len(options):
                 box.options = options
                 box.value = chosen if chosen in options else 0

@@ -56,8 +56,8 @@ def open_arms(runs: str, which: str = "latest", outputs: str | Path = "") -> lis
 
 def label(arm: Trained) -> str:
     """Arm and run, for headings."""
-    name = arm_name(arm.experiment.to_dict(), arm.experiment.science_overrides)
-    return f"{name} ({arm.experiment.id}, seed {arm.seed})"
+    name = arm_name(arm.config.to_dict(), arm.config.science_overrides)
+    return f"{name} ({arm.config.id}, seed {arm.seed})"
 
 
 @torch.no_grad()
@@ -75,7 +75,7 @@ def head_table(arm: Trained) -> pd.DataFrame:
 
     Random tokens are drawn from those of the validation split, so that no token is one the model never saw.
     """
-    model, cfg = arm.model, arm.experiment.model
+    model, cfg = arm.model, arm.config.model
     repeated, period = _repeated(arm)
     copies = attention_maps(model, repeated).mean(1)  # (L, H, T, T)
     spectra, weights = spectrum(arm), _qk_weights(arm)
@@ -193,7 +193,7 @@ def recorded(path: Path) -> dict[str, float]:
 
 def recall_accuracy(arm: Trained) -> float:
     """Share of the queries of associative recall that are answered rightly, over validation examples."""
-    length = arm.experiment.model.max_seq_len
+    length = arm.config.model.max_seq_len
     windows = EvalWindows(arm.corpus.tokens("val"), length, torch.device("cpu"), arm.corpus.recall)
     tokens, targets = windows.batch(windows.subset(LOSS_TOKENS))
     with torch.no_grad():
@@ -203,7 +203,7 @@ def recall_accuracy(arm: Trained) -> float:
 
 def drifts(arm: Trained) -> pd.DataFrame:
     """How far each weight went from its start, relative to it; the start is made again from the seed."""
-    start = dict(GPT(arm.experiment.model, arm.seed).named_parameters())
+    start = dict(GPT(arm.config.model, arm.seed).named_parameters())
     moved = {name: (now.detach().numpy(), start[name].detach().numpy()) for name, now in arm.model.named_parameters()}
     return pd.DataFrame([{"weight": name, "drift": measures.drift(*pair)} for name, pair in moved.items()])
 
@@ -227,7 +227,7 @@ def next_tokens(arm: Trained, prompt: str, count: int = 10) -> pd.DataFrame:
 
 def _windows(arm: Trained, tokens: int) -> tuple[Tensor, Tensor]:
     """Whole windows of the validation split, evenly spread: tokens and targets (N, T)."""
-    windows = EvalWindows(arm.corpus.tokens("val"), arm.experiment.model.max_seq_len, torch.device("cpu"))
+    windows = EvalWindows(arm.corpus.tokens("val"), arm.config.model.max_seq_len, torch.device("cpu"))
     found, targets = windows.batch(windows.subset(tokens))
     whole = (targets != IGNORED).all(1)
     return found[whole], targets[whole]
@@ -235,7 +235,7 @@ def _windows(arm: Trained, tokens: int) -> tuple[Tensor, Tensor]:
 
 def _repeated(arm: Trained, count: int = 32) -> tuple[Tensor, int]:
     """measures.repeated_tokens for this arm, and their period."""
-    period = (arm.experiment.model.max_seq_len - 1) // 2
+    period = (arm.config.model.max_seq_len - 1) // 2
     seen, eot = np.unique(arm.corpus.tokens("val")), arm.corpus.eot
     first, ids = (seen[0], seen[1:]) if eot is None else (eot, seen[seen != eot])
     tokens = measures.repeated_tokens(np.random.default_rng(SEED), ids.astype(np.int64), int(first), period, count)

@@ -30,7 +30,7 @@ from oelm_lib.runs.reading import (
 PACKAGES = ("torch", "numpy", "datasets", "tiktoken", "tokenizers", "papermill", "plotly")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One execution of an experiment with one seed."""
 
@@ -151,6 +151,16 @@ def open_run(cfg: Experiment, seed: int = 42, outputs: Path | str | None = None,
             f"{path}: cannot write here: {error.strerror}; free the disk, mend the rights or set OELM_OUTPUTS"
         ) from None
     return run
+
+
+def reopen(path: Path) -> Run:
+    """The run that a folder's config.yaml tells of, to be read. Raises UserError where its corpus is another now."""
+    plain = read_config(path)
+    cfg = config.parse_experiment(plain["experiment"], f"{path}/config.yaml", plain["overrides"])
+    corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
+    if corpus.manifest["splits"] != plain["corpus"].get("splits"):
+        raise UserError(f"{path}: the corpus {corpus.name} was prepared anew since, with other content; bring it back")
+    return Run(cfg, plain["seed"], corpus, path)
 
 
 def check_fit(cfg: Experiment, corpus: Corpus) -> None:

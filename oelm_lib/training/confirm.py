@@ -3,17 +3,14 @@
 import numpy as np
 import torch
 
-from oelm_lib.config import parse_experiment
 from oelm_lib.data.batches import EvalWindows
 from oelm_lib.data.corpus import open_test
 from oelm_lib.errors import UserError
 from oelm_lib.files import replacing, write_json
-from oelm_lib.model.gpt import GPT
-from oelm_lib.runs.reading import folder, read_config, read_summary
-from oelm_lib.training import checkpoint
+from oelm_lib.runs.reading import folder, read_summary
 from oelm_lib.training.evaluation import document_losses, mean_loss, token_losses
 from oelm_lib.training.precision import resolve_device
-from oelm_lib.training.trained import open_its_corpus
+from oelm_lib.training.trained import open_trained
 
 
 def confirm(run) -> float:
@@ -22,23 +19,19 @@ def confirm(run) -> float:
     Raises:
         UserError: The corpus is another one than the run's, or the last weights are gone.
     """
-    path = folder(run)
-    plain, summary = read_config(path), read_summary(path)
+    path, summary = folder(run), read_summary(run)
     if summary["final_test_loss"] is not None:
         return summary["final_test_loss"]
-    cfg = parse_experiment(plain["experiment"], f"{path}/config.yaml", plain["overrides"])
-    corpus = open_its_corpus(path, cfg, plain["corpus"])
-    state, _ = checkpoint.load_latest(path)
-    if state is None or state["step"] != summary["steps"]:
-        raise UserError(f"{path}: no whole checkpoint of the last step, {summary['steps']:,}; train it again (--fresh)")
+    trained = open_trained(path)
+    cfg, corpus = trained.config, trained.corpus
+    if trained.step != summary["steps"]:
+        raise UserError(f"{path}: no checkpoint of the last step, {summary['steps']:,}; train it again (--fresh)")
     device = resolve_device(cfg.machine.device)
     if cfg.machine.threads:
         torch.set_num_threads(cfg.machine.threads)
-    model = GPT(cfg.model, plain["seed"])
-    model.load_state_dict(state["model"])
     tokens = open_test(corpus)
     windows = EvalWindows(tokens, cfg.model.max_seq_len, device, corpus.recall)
-    losses = token_losses(model.to(device), windows, np.arange(windows.windows))
+    losses = token_losses(trained.model.to(device), windows, np.arange(windows.windows))
     scored = document_losses(losses, tokens, corpus.eot, cfg.model.max_seq_len)
     with np.load(path / "documents.npz") as documents:
         documents = dict(documents) | {f"test_{key}": value for key, value in scored.items()}

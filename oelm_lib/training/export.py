@@ -32,7 +32,7 @@ def export(trained: Trained, form: str, folder: Path) -> Path:
         weights, config = gpt2_weights(trained), gpt2_config(trained)
     else:
         weights = {name: tensor.clone() for name, tensor in trained.model.state_dict().items()}
-        config = {"experiment": trained.experiment.to_dict()}
+        config = {"experiment": trained.config.to_dict()}
     if folder.exists():
         raise UserError(f"{folder}: is there already; delete it or name another with --output")
     folder.mkdir(parents=True)
@@ -42,7 +42,7 @@ def export(trained: Trained, form: str, folder: Path) -> Path:
     write_json(folder / "config.json", config | {"oelm": origin})
     if form == "huggingface":
         source = trained.corpus.path / TOKENIZER_FILE
-        write_tokenizer(source if source.is_file() else None, trained.experiment.model.max_seq_len, folder)
+        write_tokenizer(source if source.is_file() else None, trained.config.model.max_seq_len, folder)
     elif (trained.corpus.path / TOKENIZER_FILE).is_file():
         shutil.copy(trained.corpus.path / TOKENIZER_FILE, folder)
     return folder
@@ -56,7 +56,7 @@ def gpt2_weights(trained: Trained) -> dict[str, Tensor]:
     Raises:
         UserError: GPT-2 has no such arithmetic.
     """
-    cfg, model = trained.experiment.model, trained.model
+    cfg, model = trained.config.model, trained.model
     if reasons := _beyond_gpt2(cfg):
         raise UserError(f"{trained.name}: GPT-2 cannot express {'; '.join(reasons)}; use --format safetensors")
     weights = {
@@ -83,7 +83,7 @@ def gpt2_weights(trained: Trained) -> dict[str, Tensor]:
 
 def gpt2_config(trained: Trained) -> dict[str, Any]:
     """config.json of `transformers`."""
-    cfg, eot = trained.experiment.model, trained.corpus.eot
+    cfg, eot = trained.config.model, trained.corpus.eot
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",

@@ -2,48 +2,37 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from oelm_lib.config import Experiment, parse_experiment
-from oelm_lib.data.corpus import Corpus, open_corpus
 from oelm_lib.data.tokenizer import Ids, Tokenizer, load_tokenizer
 from oelm_lib.errors import UserError
 from oelm_lib.model.generate import generate
 from oelm_lib.model.gpt import GPT
+from oelm_lib.runs.folder import Run, reopen
 from oelm_lib.runs.logs import find_run
-from oelm_lib.runs.reading import CHECKPOINTS, read_config
+from oelm_lib.runs.reading import CHECKPOINTS
 from oelm_lib.seeds import named_generator
 from oelm_lib.training import checkpoint
 
 
 @dataclass(frozen=True, eq=False)  # one is itself alone, so that what is computed of it can be kept
-class Trained:
-    """The model of one checkpoint, on the CPU and in evaluation mode, with what it read.
+class Trained(Run):
+    """A run with the model of one checkpoint, on the CPU and in evaluation mode.
 
     Attributes:
         step: Updates it has had.
     """
 
-    path: Path
-    experiment: Experiment
-    seed: int
     step: int
     model: GPT
-    corpus: Corpus
     tokenizer: Tokenizer | Ids
-
-    @property
-    def name(self) -> str:
-        """<ID>_<slug>[+hash]/seed<k>."""
-        return f"{self.path.parent.name}/{self.path.name}"
 
     def encode(self, prompt: str) -> Tensor:
         """Ids (1, T) of a prompt. Raises UserError where it is empty or longer than the context."""
         ids = self.tokenizer.encode_documents([prompt])[0]
-        most = self.experiment.model.max_seq_len
+        most = self.config.model.max_seq_len
         if len(ids) and max(ids) >= self.corpus.vocab_size:
             raise UserError(
                 f"the prompt has the id {max(ids)}; ids of {self.corpus.name} are 0 .. {self.corpus.vocab_size - 1}"
@@ -74,20 +63,18 @@ def open_trained(name: str | Path, which: str = CHECKPOINTS[0], outputs: str | P
     """
     if which not in CHECKPOINTS:
         raise UserError(f"checkpoint {which!r} is unknown; allowed: {', '.join(CHECKPOINTS)}")
-    path = find_run(str(name), outputs)
-    plain = read_config(path)
-    cfg = parse_experiment(plain["experiment"], f"{path}/config.yaml", plain["overrides"])
+    run = reopen(path := find_run(str(name), outputs))
     others = [
         f"use --checkpoint {other}" for other in CHECKPOINTS if other != which and (path / f"{other}.pt").is_file()
     ]
-    remedy = " or ".join([*others, f"oelm run {cfg.id} --seed {plain['seed']}"])
+    remedy = " or ".join([*others, f"oelm run {run.config.id} --seed {run.seed}"])
     try:
         state = checkpoint.load(path / f"{which}.pt")
     except FileNotFoundError:
         raise UserError(f"{path}: has no {which}.pt; {remedy}") from None
     except checkpoint.DamagedError as error:
         raise UserError(f"{error}; {remedy}") from None
-    model = GPT(cfg.model, plain["seed"]).eval()
+    model = GPT(run.config.model, run.seed).eval()
     try:
         model.load_state_dict(state["model"])
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
@@ -95,13 +82,4 @@ def open_trained(name: str | Path, which: str = CHECKPOINTS[0], outputs: str | P
         raise UserError(
             f"{path}/{which}.pt: holds another architecture than config.yaml ({found[:150]}); {remedy}"
         ) from None
-    corpus = open_its_corpus(path, cfg, plain["corpus"])
-    return Trained(path, cfg, plain["seed"], state["step"], model, corpus, load_tokenizer(corpus))
-
-
-def open_its_corpus(path: Path, cfg: Experiment, read: dict[str, Any]) -> Corpus:
-    """Open what the run at `path` read, as its config.yaml says (`read`). Raises UserError where it is another now."""
-    corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
-    if corpus.manifest["splits"] != read.get("splits"):
-        raise UserError(f"{path}: the corpus {corpus.name} was prepared anew since, with other content; bring it back")
-    return corpus
+    return Trained(**vars(run), step=state["step"], model=model, tokenizer=load_tokenizer(run.corpus))

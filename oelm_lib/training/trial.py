@@ -8,11 +8,8 @@ from typing import Any
 
 import torch
 
-from oelm_lib.config import parse_experiment
-from oelm_lib.data.corpus import open_corpus
 from oelm_lib.errors import UserError
-from oelm_lib.runs.folder import Run
-from oelm_lib.runs.reading import read_config
+from oelm_lib.runs.folder import Run, reopen
 from oelm_lib.training import checkpoint
 from oelm_lib.training.evaluation import token_losses
 from oelm_lib.training.optim import gradients, learning_rates, update
@@ -67,9 +64,7 @@ def replay(path: Path) -> str:
         bad = int(record["step"])
     except (OSError, ValueError, TypeError, KeyError):
         raise UserError(f"{path}: no readable bad_step.json, so no step to replay; see oelm status") from None
-    plain = read_config(path)
-    cfg = parse_experiment(plain["experiment"], f"{path}/config.yaml", plain["overrides"])
-    session = Session(Run(cfg, plain["seed"], open_corpus(cfg.data.corpus, cfg.data.tokenizer), path))
+    session = Session(reopen(path))
     session.build()
     state, _ = checkpoint.load_latest(path)
     if state:

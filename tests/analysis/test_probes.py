@@ -70,7 +70,7 @@ def arms(tiny_run, monkeypatch):
 def test_the_probe_tables_of_arms(arms):
     from oelm_lib.analysis import probes
 
-    cfg = arms[0].experiment.model
+    cfg = arms[0].config.model
     heads = probes.head_table(arms[1])
     assert len(heads) == cfg.num_layers * cfg.num_heads
     assert heads["q_orthogonality_error"].max() < 1e-5 < probes.head_table(arms[2])["q_orthogonality_error"].min()

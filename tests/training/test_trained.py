@@ -91,7 +91,7 @@ def test_safetensors_hold_the_state_dict_and_the_experiment(trained):
     loaded = safetensors.load_file(folder / "model.safetensors")
     assert {name: value.tolist() for name, value in loaded.items()} == {n: v.tolist() for n, v in state.items()}
     config = json.loads((folder / "config.json").read_text())
-    assert config["experiment"] == model.experiment.to_dict()
+    assert config["experiment"] == model.config.to_dict()
     assert config["oelm"]["step"] == 6
     assert "is there already" in oelm("export", model.name).output
 
@@ -117,7 +117,7 @@ def test_transformers_gives_the_same_logits_and_greedy_text(trained, tmp_path, c
     assert torch.equal(tokens, torch.tensor(model.tokenizer.encode_documents([text])[0].tolist())[None])
     assert tokenizer.decode(tokens[0]) == text
     assert tokenizer.eos_token_id == model.corpus.eot
-    tokens = tokens[:, : model.experiment.model.max_seq_len]
+    tokens = tokens[:, : model.config.model.max_seq_len]
     with torch.no_grad():
         torch.testing.assert_close(other(tokens).logits, model.model(tokens)[0], rtol=SAME, atol=SAME)
     found = other.generate(tokens[:, :4], max_new_tokens=8, do_sample=False, eos_token_id=None)[0, 4:]
