@@ -7,11 +7,12 @@ reads it like any other.
 
 import hashlib
 import os
-import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from oelm_lib.errors import UserError
 from oelm_lib.files import replacing
@@ -122,42 +123,20 @@ class Saver:
     """Writes checkpoints: at once on a CPU; on a GPU through a host copy and one thread, one save in flight."""
 
     def __init__(self, in_background: bool):
-        self._in_background = in_background
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._pool = ThreadPoolExecutor(1) if in_background else None
+        self._saving: Future | None = None
 
     def save(self, path: Path, state: dict[str, Any], keep_previous: bool = False) -> None:
         """Save `state`, which later training may change in place."""
         self.wait()
-        if not self._in_background:
+        if self._pool:
+            copied = tree_map_only(torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), state)
+            self._saving = self._pool.submit(save, path, copied, keep_previous)
+        else:
             save(path, state, keep_previous)
-            return
-        copied = _to_host(state)
-        self._thread = threading.Thread(target=self._run, args=(path, copied, keep_previous), name="checkpoint")
-        self._thread.start()
 
     def wait(self) -> None:
         """Wait for the save in flight; raises what went wrong in it."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-
-    def _run(self, *args: Any) -> None:
-        try:
-            save(*args)
-        except BaseException as error:
-            self._error = error
-
-
-def _to_host(value: Any) -> Any:
-    """The same nested value with every tensor copied to host memory."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {key: _to_host(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_to_host(item) for item in value)
-    return value
+        saving, self._saving = self._saving, None
+        if saving:
+            saving.result()

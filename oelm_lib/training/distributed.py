@@ -72,24 +72,15 @@ def agree(flag: bool, device: torch.device) -> bool:
 def follow(cfg: Experiment, seed: int) -> None:
     """Take part in the steps of rank 0's train, from the same start to the same end; writes nothing."""
     from oelm_lib.training import checkpoint
-    from oelm_lib.training.optim import gradients, learning_rates, update
     from oelm_lib.training.session import Session
-    from oelm_lib.training.state import restore
 
     path = config.outputs_dir() / cfg.folder / f"seed{seed}"
     session = Session(Run(cfg, seed, open_corpus(cfg.data.corpus, cfg.data.tokenizer), path))
-    restored, _ = checkpoint.load_latest(path)
-    session.build()
-    if restored:
-        restore(session, restored)
-    optimizer, precision = session.optimizer, session.precision
+    session.build(checkpoint.load_latest(path)[0])
     while session.step < cfg.train.max_steps and not agree(False, session.device):
         # From the step alone, so that a resumed run draws the same without a saved state.
         torch.manual_seed(named_seed(seed, f"dropout of rank {distributed.get_rank()} at step {session.step}"))
-        session.freeze()
-        gradients(session.training_model, optimizer, precision, session.batches(session.step), cfg.optim.grad_clip)
-        update(optimizer, precision, learning_rates(session.step, cfg.optim, cfg.train.max_steps))
-        session.step += 1
+        session.advance()
 
 
 def main(exp: str, seed: int, overrides: str) -> None:

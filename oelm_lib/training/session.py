@@ -25,7 +25,7 @@ from oelm_lib.training.console import Console
 from oelm_lib.training.distributed import SharedBatches, parallel
 from oelm_lib.training.evaluation import frozen_digest
 from oelm_lib.training.guard import Guard
-from oelm_lib.training.optim import make_optimizer
+from oelm_lib.training.optim import gradients, learning_rates, make_optimizer, update
 from oelm_lib.training.precision import device_name, keep_freed_memory, resolve_device, resolve_precision
 from oelm_lib.training.sampling import Sampler
 from oelm_lib.training.state import restore
@@ -66,8 +66,8 @@ class Session:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._end(error)
 
-    def build(self) -> None:
-        """Make model, optimizer and batches as at step 0; touches no file of the run."""
+    def build(self, restored: dict[str, Any] | None = None) -> None:
+        """Make model, optimizer and batches as at step 0, or as a checkpoint has them; touches no file of the run."""
         run, cfg = self.run, self.cfg
         self.device = resolve_device(cfg.machine.device)
         self.precision, warning = resolve_precision(cfg.train.precision, self.device)
@@ -97,6 +97,8 @@ class Session:
         self.interval = {"loss": torch.zeros((), dtype=torch.float64, device=self.device), "steps": 0}
         self.frozen: list[dict[str, Any]] = []
         self._open_proof()
+        if restored:
+            restore(self, restored)
 
     def _open(self) -> None:
         """Build or restore the run, and open its files; what fails from the first status on is told in it."""
@@ -107,10 +109,8 @@ class Session:
         restored, lost = checkpoint.load_latest(run.path)
         self.status = Status(run.path, step=restored["step"] if restored else 0, max_steps=cfg.train.max_steps)
         with self.budget("setup"):
-            self.build()
-            if restored:
-                restore(self, restored)
-            else:
+            self.build(restored)
+            if not restored:
                 run.write_config(self.resolved(), self.parameters)
             self.guard = Guard(run, self.batches, self.precision, self.step)
             self.saver = checkpoint.Saver(in_background=self.device.type == "cuda")
@@ -163,6 +163,14 @@ class Session:
             self.frozen = self.prove_freeze()
             self.freeze_as_at(step)
             self._open_proof()
+
+    def advance(self) -> None:
+        """Take one step of the loop, without its record."""
+        self.freeze()
+        batch, clip = self.batches(self.step), self.cfg.optim.grad_clip
+        gradients(self.training_model, self.optimizer, self.precision, batch, clip)
+        update(self.optimizer, self.precision, learning_rates(self.step, self.cfg.optim, self.cfg.train.max_steps))
+        self.step += 1
 
     def freeze_as_at(self, step: int) -> None:
         """Freeze or train Q and K as the config asks for this step."""

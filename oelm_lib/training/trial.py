@@ -12,10 +12,8 @@ from oelm_lib.errors import UserError
 from oelm_lib.runs.folder import Run, reopen
 from oelm_lib.training import checkpoint
 from oelm_lib.training.evaluation import token_losses
-from oelm_lib.training.optim import gradients, learning_rates, update
 from oelm_lib.training.precision import device_name
 from oelm_lib.training.session import Session
-from oelm_lib.training.state import restore
 
 WARM_STEPS = 3
 """First steps of a trial, which are slower and are not timed."""
@@ -32,7 +30,9 @@ def trial(run: Run, outputs: Path, steps: int = 20) -> dict[str, Any]:
     session.start_clocks()
     for number in range(WARM_STEPS + steps):
         start = time.perf_counter()
-        _step(session)
+        session.advance()
+        if session.device.type == "cuda":
+            torch.cuda.synchronize()
         if number >= WARM_STEPS:
             session.forecast.step(time.perf_counter() - start)
     windows = session.subset[: max(len(session.subset) // 8, 1)]
@@ -65,15 +65,12 @@ def replay(path: Path) -> str:
     except (OSError, ValueError, TypeError, KeyError):
         raise UserError(f"{path}: no readable bad_step.json, so no step to replay; see oelm status") from None
     session = Session(reopen(path))
-    session.build()
-    state, _ = checkpoint.load_latest(path)
-    if state:
-        restore(session, state)
+    session.build(checkpoint.load_latest(path)[0])
     if session.step >= bad:
         raise UserError(f"{path}: the newest checkpoint, of step {session.step}, is past step {bad}; nothing to replay")
     start = session.step
     while session.step < bad - 1:
-        _step(session)
+        session.advance()
     with session.precision.autocast():
         _, loss = session.model(*session.batches(session.step))
     session.precision.scaler.scale(loss).backward()
@@ -81,14 +78,3 @@ def replay(path: Path) -> str:
     norms = {name: p.grad.norm().item() for name, p in session.model.named_parameters() if p.grad is not None}
     lines = [f"step {bad:,} again from step {start:,}: loss {loss.item():.6g}, then it was {record.get('loss')}"]
     return "\n".join([*lines, "gradient norm by tensor:", *(f"{norm:12.4g}  {name}" for name, norm in norms.items())])
-
-
-def _step(session: Session) -> None:
-    """One step of the loop, without its record."""
-    cfg, batch = session.cfg, session.batches(session.step)
-    session.freeze()
-    gradients(session.training_model, session.optimizer, session.precision, batch, cfg.optim.grad_clip)
-    update(session.optimizer, session.precision, learning_rates(session.step, cfg.optim, cfg.train.max_steps))
-    session.step += 1
-    if session.device.type == "cuda":
-        torch.cuda.synchronize()
