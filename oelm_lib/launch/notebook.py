@@ -1,7 +1,6 @@
 """One run as an executed notebook: validated before, watched while, a page after."""
 
 import contextlib
-import logging
 import os
 import signal
 import sys
@@ -14,13 +13,13 @@ from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.files import replacing, write_json
 from oelm_lib.launch.distributed import train_in_processes
+from oelm_lib.reporting import html
 from oelm_lib.runs.folder import Run, disk_error, open_run
 from oelm_lib.runs.reading import read_status, read_summary, read_timing, state
 from oelm_lib.runs.status import format_eta
 from oelm_lib.runs.stop import on_stop
 
 DONE, FAILED, USER_ERROR, STOPPED = 0, 1, 2, 75
-NOTEBOOK = config.ROOT / "notebooks" / "train.ipynb"
 
 
 @on_stop(lambda number, frame: sys.exit(STOPPED))  # before the kernel starts and after it ended nothing is unsaved
@@ -45,7 +44,7 @@ def run_experiment(exp: str, seed: int, overrides: dict[str, Any], fresh: bool =
     with contextlib.suppress(OSError):
         (run.path / "STOP").unlink(missing_ok=True)
     try:
-        _export(run.path / "train.ipynb", page)
+        _export(run.path / "train.ipynb")
     except (OSError, UserError) as problem:  # the run's own end is the news
         print(f"no page of {run.name}: {problem}; make it later: oelm report {run.path}", file=sys.stderr)
     if read_summary(run):
@@ -105,10 +104,8 @@ class _Execution:
         return self._error
 
     def _execute(self, parameters: dict[str, Any]) -> None:
-        import papermill
         from papermill.exceptions import PapermillExecutionError
 
-        logging.getLogger("papermill").setLevel(logging.ERROR)
         target = self._run.path / "train.ipynb"
         growing = target.with_name(".train.part.ipynb")  # papermill writes in place
         try:
@@ -118,20 +115,7 @@ class _Execution:
                     return
             try:
                 with open(self._run.path / "notebook.log", "a") as log:
-                    papermill.execute_notebook(
-                        NOTEBOOK,
-                        growing,
-                        parameters=parameters,
-                        progress_bar=False,
-                        autosave_cell_every=30,
-                        store_widget_state=False,
-                        coalesce_streams=True,
-                        stdout_file=log,
-                        stderr_file=log,
-                        cwd=config.ROOT,
-                        # ipykernel warns at every start that its sockets are TCP on loopback.
-                        extra_arguments=["--IPKernelApp.log_level=40"],
-                    )
+                    html.execute("train", growing, parameters, stdout_file=log, stderr_file=log)
             except PapermillExecutionError as error:
                 self._error = _plain_error(error)
             with replacing(target) as temporary:
@@ -182,14 +166,11 @@ def progress_line(path: Path) -> str | None:
     return f"{path.parent.name}/{path.name} {status['state']}  {step}{loss}{speed}{left}{silent}"
 
 
-def _export(notebook: Path, page: Path) -> None:
+def _export(notebook: Path) -> None:
     """Make the page of an executed notebook where there is one, and note in a finished run what that took."""
     if notebook.is_file():
-        from oelm_lib.reporting.html import export
-
         start = time.perf_counter()
-        export(notebook, page)
-        timing = read_timing(page.parent)
-        if timing:
+        html.export(notebook)
+        if timing := read_timing(notebook.parent):
             timing["budget"]["page"] = time.perf_counter() - start
-            write_json(page.parent / "timing_stats.json", timing)
+            write_json(notebook.parent / "timing_stats.json", timing)

@@ -26,39 +26,42 @@ PACKAGES = ("torch", "numpy", "pandas", "plotly", "papermill", "nbconvert")
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
-def export(notebook_path: Path | str, html_path: Path | str | None = None) -> Path:
-    """Write the page of an executed notebook, failed ones included.
+def export(notebook_path: Path | str) -> Path:
+    """Write the page of an executed notebook, failed ones included, beside it.
 
     Args:
         notebook_path: Any executed .ipynb, papermill's own copies too.
-        html_path: Default: beside the notebook, ending in .html.
 
     Raises:
         UserError: No such file, not a notebook, or never executed.
     """
     source = Path(notebook_path)
     notebook = _read(source)
-    target = Path(html_path) if html_path else source.with_suffix(".html")
+    target = source.with_suffix(".html")
     error = _error(notebook)
     figures, rows = _prepare(notebook)
     body, contents = _number_headings(_body(notebook, source))
     heading = re.search(r"<h1>(.*?)</h1>", body, re.DOTALL)
     start = body.find("<h2 ") if contents else len(body)
     shown = [figure | {"data": [_without_values(trace) for trace in figure["data"]]} for figure in figures]
-    page = _template("page.html.j2").render(
-        title=_text(heading.group(1)) if heading else source.stem,
-        error=error,
-        intro=body[:start],
-        body=body[start:],
-        contents=contents,
-        figures=_script_json(shown),
-        rows=_script_json({key: series | {"origin": None} for key, series in rows.items()}),
-        plotly=_plotly_js() if figures else None,
-        css=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
-        js=(TEMPLATES / "page.js").read_text(encoding="utf-8"),
-        nonce=hashlib.sha256(source.read_bytes()).hexdigest()[:32],
-        provenance=_provenance(source, notebook),
-        runs={key: series["origin"] for key, series in rows.items() if "origin" in series},
+    page = (
+        templates(autoescape=True)
+        .get_template("page.html.j2")
+        .render(
+            title=_text(heading.group(1)) if heading else source.stem,
+            error=error,
+            intro=body[:start],
+            body=body[start:],
+            contents=contents,
+            figures=_script_json(shown),
+            rows=_script_json({key: series | {"origin": None} for key, series in rows.items()}),
+            plotly=_plotly_js() if figures else None,
+            css=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
+            js=(TEMPLATES / "page.js").read_text(encoding="utf-8"),
+            nonce=hashlib.sha256(source.read_bytes()).hexdigest()[:32],
+            provenance=_provenance(source, notebook),
+            runs={key: series["origin"] for key, series in rows.items() if "origin" in series},
+        )
     )
     try:
         write_text(target, page)
@@ -102,25 +105,33 @@ def report(target: str | Path) -> Path:
     )
 
 
-def _execute(notebook: str, parameters: dict[str, str], name: str) -> Path:
-    """Execute a notebook of notebooks/ and make its page."""
+def execute(notebook: str, target: Path, parameters: dict[str, Any], **options: Any) -> None:
+    """Execute a notebook of notebooks/ into `target`. Raises papermill's PapermillExecutionError."""
     import papermill
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    papermill.execute_notebook(
+        config.ROOT / "notebooks" / f"{notebook}.ipynb",
+        target,
+        parameters=parameters,
+        progress_bar=False,
+        store_widget_state=False,
+        coalesce_streams=True,
+        cwd=config.ROOT,
+        extra_arguments=["--IPKernelApp.log_level=40"],  # else the kernel warns of TCP at every start
+        **options,
+    )
+
+
+def _execute(notebook: str, parameters: dict[str, str], name: str) -> Path:
+    """Execute a notebook into the outputs folder and make its page."""
+    from papermill.exceptions import PapermillExecutionError
 
     target = config.outputs_dir() / f"{name}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
-    logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
-        papermill.execute_notebook(
-            config.ROOT / "notebooks" / f"{notebook}.ipynb",
-            target,
-            parameters=parameters,
-            progress_bar=False,
-            store_widget_state=False,
-            coalesce_streams=True,
-            cwd=config.ROOT,
-            extra_arguments=["--log-level=ERROR"],  # else the kernel warns of TCP at every start
-        )
-    except papermill.PapermillExecutionError as error:
+        execute(notebook, target, parameters)
+    except PapermillExecutionError as error:
         page = export(target)
         raise UserError(f"{page}: the {notebook} failed: {error.ename}: {error.evalue}; the page shows where") from None
     return export(target)
@@ -225,11 +236,12 @@ def _plotly_js() -> str:
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
 
 
-def _template(name: str) -> Any:
+def templates(**options: Any) -> Any:
+    """The environment of templates/."""
     import jinja2
 
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(name)
+    options |= {"trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
+    return jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), **options)
 
 
 def _provenance(source: Path, notebook: Any) -> list[tuple[str, str]]:

@@ -14,9 +14,9 @@ from oelm_lib.analysis.frames import RECORDED, name, pairs, phase3
 from oelm_lib.config import ROOT, experiment_ids, load_config, read_yaml
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_text
+from oelm_lib.reporting.html import TEMPLATES, templates
 from oelm_lib.runs.status import format_duration
 
-TEMPLATES = Path(__file__).parent / "templates"
 LANGUAGES = ("en", "zh")
 MARK = "<!-- oelm journal: regenerated; only text between notes markers is kept -->"
 NOTES = re.compile(r"<!-- notes: (\w+) -->\n(.*?)<!-- /notes -->", re.DOTALL)
@@ -36,8 +36,6 @@ def journal(outputs: Path | str | None = None, language: str = "en", path: Path 
     Raises:
         UserError: Unknown language; `path` holds something else or a damaged marker, or cannot be written.
     """
-    import jinja2
-
     if language not in LANGUAGES:
         raise UserError(f"language = {language!r} is not a language of the journal; use {' or '.join(LANGUAGES)}")
     notes = _notes(Path(path)) if path else {}
@@ -47,14 +45,7 @@ def journal(outputs: Path | str | None = None, language: str = "en", path: Path 
     def percent(value: float, digits: int = 2, sign: str = "+") -> str:
         return f"{100 * value:{sign}.{digits}f}{' ' if language == 'en' else ''}%"
 
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    environment = jinja2.Environment(
-        loader=loader,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = templates(keep_trailing_newline=True)
     environment.filters |= {
         "percent": percent,
         "arm": say,
