@@ -1,5 +1,6 @@
 """Rows of Parquet, JSON-lines and plain-text files, and documents made of rows, in bounded memory."""
 
+import codecs
 import gzip
 import json
 import re
@@ -61,47 +62,41 @@ def _read_lines(path: Path, spec: CorpusSpec) -> Iterator[tuple[float, str, bool
     try:
         with open(path, "rb") as raw:
             file = gzip.open(raw) if path.suffix == ".gz" else raw
-            if not is_text(path.name):
-                rows = _json_rows(path, file, spec)
-            elif spec.document == "row":
+            if is_text(path.name) and spec.document == "row":
                 rows = _split_rows(_decoded(path, file), spec.text_separator)
             else:
-                rows = ((line, True) for line in _lines(_decoded(path, file)))
+                rows = _lines(path, file, None if is_text(path.name) else spec.text_field)
             for text, ends in rows:
                 yield raw.tell() / size, text, ends
     except (EOFError, zlib.error, OSError) as error:
         raise _not_whole(path, error) from None
 
 
-def _json_rows(path: Path, file: Any, spec: CorpusSpec) -> Iterator[Piece]:
+def _lines(path: Path, file: Any, field: str | None) -> Iterator[Piece]:
+    """Lines with their ends, or what JSON lines hold in `field`."""
     offset = 0
     for number, line in enumerate(file, start=1):
         try:
-            text = json.loads(line)[spec.text_field]
+            text = json.loads(line)[field] if field else line.decode()
             text.encode()
         except UnicodeDecodeError as error:
             raise _not_utf8(f"{path}: byte {offset + error.start}") from None
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise UserError(
-                f"{path}: line {number} is not a JSON object with text in {spec.text_field!r}; mend the line"
-            ) from None
+            raise UserError(f"{path}: line {number} is not a JSON object with text in {field!r}; mend it") from None
         offset += len(line)
         yield text, True
 
 
 def _decoded(path: Path, file: Any) -> Iterator[str]:
     """Text in blocks; a character that a block cuts goes to the next."""
-    offset, rest = 0, b""
+    decoder, offset = codecs.getincrementaldecoder("utf-8")(), 0
     for block in chain(iter(lambda: file.read(PIECE), b""), [b""]):
-        data = rest + block
+        begun = offset - len(decoder.getstate()[0])
         try:
-            text, rest = data.decode(), b""
+            yield decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
-            if error.reason != "unexpected end of data" or not block:
-                raise _not_utf8(f"{path}: byte {offset + error.start}") from None
-            text, rest = data[: error.start].decode(), data[error.start :]
-        offset += len(data) - len(rest)
-        yield text
+            raise _not_utf8(f"{path}: byte {begun + error.start}") from None
+        offset += len(block)
 
 
 def _not_whole(path: Path, error: Exception) -> UserError:
@@ -110,16 +105,6 @@ def _not_whole(path: Path, error: Exception) -> UserError:
 
 def _not_utf8(where: str) -> UserError:
     return UserError(f"{where} is not valid UTF-8; convert the text, or remove that document")
-
-
-def _lines(blocks: Iterator[str]) -> Iterator[str]:
-    """Lines with their ends."""
-    rest = ""
-    for block in blocks:
-        *lines, rest = (rest + block).split("\n")
-        yield from (line + "\n" for line in lines)
-    if rest:
-        yield rest
 
 
 def _split_rows(blocks: Iterator[str], separator: str | None) -> Iterator[Piece]:

@@ -159,7 +159,7 @@ class _Queue:
                     break
         finally:
             for job in queued:
-                if _state(job) == "queued":
+                if reading.state(job.path) == "queued":
                     (job.path / "status.json").unlink(missing_ok=True)
         if self._stopping:
             return STOPPED
@@ -183,7 +183,7 @@ class _Queue:
 
     def _start_what_fits(self) -> None:
         self._waiting = [job for job in self._waiting if not job.done]
-        elsewhere = [job for job in self._waiting if _state(job) in ACTIVE]
+        elsewhere = [job for job in self._waiting if reading.state(job.path) in ACTIVE]
         ready = [job for job in self._waiting if job not in elsewhere]
         free, reasons = self._free(elsewhere)
         for job in ready:
@@ -260,7 +260,7 @@ def run_command(job: Job, overrides: dict[str, Any]) -> list[str]:
 
 def mark_queued(job: Job, /, **fields: Any) -> bool:
     """Show a run that never started as queued; returns whether it was marked."""
-    if _state(job) not in ("empty", "queued"):
+    if reading.state(job.path) not in ("empty", "queued"):
         return False
     job.path.mkdir(parents=True, exist_ok=True)
     record = {"state": "queued", "step": 0, "max_steps": job.max_steps, "heartbeat": time.time(), "started": None}
@@ -281,14 +281,6 @@ def _ended(job: Job, code: int, seconds: float) -> str:
         return f"{job.name}: stopped after {took}; the same command goes on"
     lines = (job.path / "notebook.log").read_text(errors="replace").strip().splitlines()
     return f"{job.name}: failed after {took}: {lines[-1] if lines else f'exit code {code}'} ({job.path}/notebook.log)"
-
-
-def _state(job: Job) -> str:
-    """State of a run; what cannot be read is left to the run itself to complain of."""
-    try:
-        return reading.state(job.path)
-    except UserError:
-        return "unreadable"
 
 
 def _summary(job: Job) -> dict[str, Any] | None:

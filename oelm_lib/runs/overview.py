@@ -8,7 +8,7 @@ from typing import Any
 
 from oelm_lib.errors import UserError
 from oelm_lib.runs.metrics import perplexity
-from oelm_lib.runs.reading import ACTIVE, STALE_SECONDS, find_runs, read_config, read_status, read_summary, writer_alive
+from oelm_lib.runs.reading import ACTIVE, find_runs, read_config, read_status, read_summary, true_state, writer_alive
 from oelm_lib.runs.status import format_duration, format_eta
 
 COPIED = "step max_steps train_loss steps_per_s tokens_per_s eta_seconds device gpus memory_bytes budget job".split()
@@ -75,15 +75,13 @@ def _key(path: Path) -> tuple[str, str, str]:
 
 def _status(path: Path, known: dict[Path, dict[str, Any]]) -> dict[str, Any]:
     if path not in known:
-        known[path] = read_status(path) or {}
+        known[path] = read_status(path) or {"state": "empty"}
     return known[path]
 
 
 def _row(path: Path, status: dict[str, Any], summary: dict[str, Any] | None) -> dict[str, Any]:
-    state = "done" if summary else status.get("state", "empty")
+    state = "done" if summary else true_state(status).replace("dead", "dead?")
     age = time.time() - (status.get("heartbeat") or 0)
-    if state in ACTIVE and (age > STALE_SECONDS or not writer_alive(status)):
-        state = "dead?"
     # A queued run is only as alive as the queue that holds it; Slurm's queue outlives every process here.
     if state == "queued" and not status.get("job") and not writer_alive(status):
         state = "stopped"

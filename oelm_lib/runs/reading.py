@@ -117,13 +117,17 @@ def read_metrics(run: Any):
 
 
 def state(run: Any) -> str:
-    """Truthful state of a run: that of status.json, or `dead` where its writer is gone, or `empty`."""
-    status = read_status(run)
-    if status is None:
-        return "empty"
-    if status.get("state") in ACTIVE and not (writer_alive(status) and _fresh(status)):
-        return "dead"
-    return str(status.get("state"))
+    """Truthful state of a run: that of status.json, or `dead` where its writer is gone, or `empty`, or `unreadable`."""
+    try:
+        return true_state(read_status(run) or {"state": "empty"})
+    except UserError:
+        return "unreadable"
+
+
+def true_state(status: dict[str, Any]) -> str:
+    """The state that status.json tells, or `dead` where its writer is gone."""
+    gone = status.get("state") in ACTIVE and not (writer_alive(status) and _fresh(status))
+    return "dead" if gone else str(status.get("state"))
 
 
 def writer_alive(record: dict[str, Any]) -> bool:
