@@ -242,10 +242,9 @@ def export(name: str, form: str, output: Path | None, checkpoint: str) -> None:
 def doctor(exp: str | None) -> None:
     """Check this machine before a long run; with an experiment also its data, disk and, by 20 steps, its time."""
     from oelm_lib.launch.doctor import doctor as examine
-    from oelm_lib.training.trial import trial
 
     fine = True
-    for good, text in examine(exp, trial):
+    for good, text in examine(exp):
         fine &= good
         click.echo(f"{'ok  ' if good else 'FAIL'}  {text}")
     sys.exit(0 if fine else 1)

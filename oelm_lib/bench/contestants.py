@@ -18,7 +18,7 @@ from oelm_lib.model.attention import CausalSelfAttention
 from oelm_lib.model.gpt import GPT, Block
 from oelm_lib.training.evaluation import BATCH_TOKENS
 from oelm_lib.training.optim import gradients, make_optimizer, update
-from oelm_lib.training.precision import make_precision
+from oelm_lib.training.precision import Precision
 
 CPU = torch.device("cpu")
 RATE = 1e-4
@@ -47,7 +47,7 @@ class NaiveBlock(Block):
 def our_step(cfg: Experiment, batch: tuple[Tensor, Tensor]) -> Callable[[], None]:
     """One optimizer step as the training loop takes it."""
     model = GPT(cfg.model)
-    optimizer, precision = make_optimizer(model, cfg.optim), make_precision("fp32", CPU)
+    optimizer, precision = make_optimizer(model, cfg.optim), Precision("fp32", CPU)
 
     def step() -> None:
         gradients(model, optimizer, precision, batch, cfg.optim.grad_clip)

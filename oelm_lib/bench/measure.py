@@ -30,7 +30,7 @@ from oelm_lib.model.dropout import QUERY_BLOCK
 from oelm_lib.model.gpt import CHUNK, GPT
 from oelm_lib.training.evaluation import BATCH_TOKENS, token_losses
 from oelm_lib.training.optim import make_optimizer, update
-from oelm_lib.training.precision import keep_freed_memory, make_precision
+from oelm_lib.training.precision import Precision, keep_freed_memory
 
 SIZES = {
     "medium": {},
@@ -156,7 +156,7 @@ def gemm_limit(cfg: Experiment, repeats: int = 3) -> float:
 
 def parts(cfg: Experiment, tokens: np.ndarray, rounds: int) -> dict[str, float]:
     """Median seconds of a step's parts, and of evaluating as many tokens as a step trains on."""
-    model, precision = GPT(cfg.model), make_precision("fp32", CPU)
+    model, precision = GPT(cfg.model), Precision("fp32", CPU)
     optimizer = make_optimizer(model, cfg.optim)
     batches = Batches(tokens, cfg.model.max_seq_len, cfg.train.batch_size, 0, CPU)
     windows = EvalWindows(tokens, cfg.model.max_seq_len, CPU)

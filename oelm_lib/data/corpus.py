@@ -23,14 +23,18 @@ class Corpus:
     Attributes:
         path: Folder of the token files.
         manifest: Content of manifest.json (docs/design.md).
-        manifest_sha256: SHA-256 of what the manifest says of the content; the same when made anew from the same text.
     """
 
     name: str
     tokenizer: str
     path: Path
     manifest: dict[str, Any]
-    manifest_sha256: str
+
+    @property
+    def manifest_sha256(self) -> str:
+        """SHA-256 of what the manifest says of the content; the same when made anew from the same text."""
+        told = ("corpus", "tokenizer", "vocab_size", "eot", "splits", "tokenizer_sha256")
+        return sha256_json({key: self.manifest[key] for key in told})
 
     @property
     def vocab_size(self) -> int:
@@ -96,7 +100,7 @@ def read_corpus(name: str, tokenizer: str, hashed: bool = True) -> Corpus:
         if intact and (manifest["corpus"], manifest["tokenizer"]) == (name, tokenizer):
             for split in ("train", "val"):
                 _check_file(path, manifest, split, hashed)
-            return Corpus(name, tokenizer, path, manifest, _content_hash(manifest))
+            return Corpus(name, tokenizer, path, manifest)
     except UserError:
         raise
     except (ValueError, KeyError, TypeError):
@@ -105,11 +109,6 @@ def read_corpus(name: str, tokenizer: str, hashed: bool = True) -> Corpus:
         f"{path / MANIFEST}: is not what preparing {name} with {tokenizer} wrote (edited, moved or of another"
         f" format); {_remedy(path)}"
     )
-
-
-def _content_hash(manifest: dict[str, Any]) -> str:
-    kept = {key: manifest[key] for key in ("corpus", "tokenizer", "vocab_size", "eot", "splits", "tokenizer_sha256")}
-    return sha256_json(kept)
 
 
 def checksum(manifest: dict[str, Any]) -> str:

@@ -1,14 +1,12 @@
 """What can go wrong before a run of many hours does: asked beforehand, and a short trial."""
 
-import functools
 import importlib.metadata
 import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from oelm_lib import config
 from oelm_lib.data.corpus import open_corpus
@@ -23,14 +21,9 @@ CHECKPOINTS = 4
 """Files of a checkpoint's size that a run needs room for: best, latest, the one before, and one being written."""
 
 
-def doctor(exp: str | None, trial: Callable[[Run, Path], dict[str, Any]]) -> Iterator[tuple[bool, str]]:
-    """Check this machine, and with an experiment also its data, disk and time; yields (fine, what was found).
-
-    Args:
-        trial: training.trial.trial, which needs torch.
-    """
-    checks = [_versions, _variables, _gpus, _outputs]
-    for check in [*checks, functools.partial(_trial, exp, trial)] if exp else checks:
+def doctor(exp: str | None) -> Iterator[tuple[bool, str]]:
+    """Check this machine, and with an experiment also its data, disk and time; yields (fine, what was found)."""
+    for check in [_versions, _variables, _gpus, _outputs] + [lambda: _trial(exp)] * bool(exp):
         try:
             yield True, check()
         except (UserError, OSError) as error:
@@ -74,7 +67,9 @@ def _outputs() -> str:
     return f"{outputs}: writable, links and renames in one step"
 
 
-def _trial(exp: str, trial: Callable[[Run, Path], dict[str, Any]]) -> str:
+def _trial(exp: str) -> str:
+    from oelm_lib.training.trial import trial
+
     cfg, outputs = config.load_config(exp), config.outputs_dir()
     corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
     check_fit(cfg, corpus)

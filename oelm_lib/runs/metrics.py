@@ -25,9 +25,8 @@ class AppendFile:
         self._file.truncate(kept)
         self._file.seek(0, os.SEEK_END)
 
-    @property
-    def length(self) -> int:
-        """Bytes written so far, on disk."""
+    def sync(self) -> int:
+        """Bring all that was written to the disk; returns its length in bytes."""
         self._file.flush()
         os.fsync(self._file.fileno())
         return self._file.tell()
@@ -84,7 +83,7 @@ class Recorder:
 
     def offsets(self) -> dict[str, int]:
         """Lengths in bytes by file name."""
-        return {name: file.length for name, file in self._files.items()}
+        return {name: file.sync() for name, file in self._files.items()}
 
     def lost(self) -> str | None:
         """A warning where a file holds less than at the checkpoint."""

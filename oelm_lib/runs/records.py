@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.files import sha256_json
+from oelm_lib.runs.metrics import AppendFile
 from oelm_lib.runs.reading import read_config, read_metrics, read_summary
 
 RECORDS = config.ROOT / "reports" / "study" / "runs.jsonl"
@@ -42,12 +43,10 @@ def make_record(path: Path) -> dict[str, Any]:
 def append_record(record: dict[str, Any], path: Path = RECORDS) -> None:
     """Add a line durably; what a crash left of a torn one goes first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+b") as file:
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    file = AppendFile(path, sys.maxsize)
+    file.write(json.dumps(record, separators=(",", ":"), allow_nan=False))
+    file.sync()
+    file.close()
 
 
 def read_records(path: Path = RECORDS) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """Device and number format of a run."""
 
 import ctypes
-from dataclasses import dataclass
 
 import torch
 
@@ -11,16 +10,15 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Names of glibc's malloc.h."""
 
 
-@dataclass(frozen=True)
 class Precision:
     """Autocast type of the forward pass and the gradient scaler that belongs to it.
 
-    name: fp32, bf16 or fp16 as it really runs; scaler: disabled but for fp16.
+    name: fp32, bf16 or fp16 to the letter, fp16 on a CPU included (slow there, for tests).
     """
 
-    name: str
-    device: torch.device
-    scaler: torch.amp.GradScaler
+    def __init__(self, name: str, device: torch.device):
+        self.name, self.device = name, device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 
     def autocast(self) -> torch.autocast:
         """Context of the training forward pass; evaluation stays outside and is fp32."""
@@ -28,20 +26,13 @@ class Precision:
         return torch.autocast(self.device.type, dtype, enabled=self.name != "fp32")
 
 
-def make_precision(name: str, device: torch.device) -> Precision:
-    """Precision `name` to the letter, fp16 on a CPU included (slow there, for tests)."""
-    return Precision(name, device, torch.amp.GradScaler(device.type, enabled=name == "fp16"))
-
-
 def resolve_precision(name: str, device: torch.device) -> tuple[Precision, str | None]:
     """What an experiment's precision means on this device, and a warning where that is something else."""
-    if name == "auto":
-        return make_precision(
-            "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32", device
-        ), None
     if name == "fp16" and device.type == "cpu":
-        return make_precision("fp32", device), "train.precision is fp16, but on a CPU that means fp32"
-    return make_precision(name, device), None
+        return Precision("fp32", device), "train.precision is fp16, but on a CPU that means fp32"
+    if name == "auto":
+        name = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    return Precision(name, device), None
 
 
 def keep_freed_memory() -> None:

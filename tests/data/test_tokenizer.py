@@ -100,7 +100,7 @@ def test_changed_tokenizer_file_is_refused(stories, tmp_path):
     path = tmp_path / "copy"
     path.mkdir()
     (path / "tokenizer.json").write_text((stories.path / "tokenizer.json").read_text() + " ")
-    changed = type(stories)(stories.name, stories.tokenizer, path, stories.manifest, stories.manifest_sha256)
+    changed = type(stories)(stories.name, stories.tokenizer, path, stories.manifest)
     with pytest.raises(UserError, match=r"tokenizer.json: is missing or not what the manifest says; delete"):
         load_tokenizer(changed)
     assert load_tokenizer(stories).vocab_size == 1024

@@ -11,7 +11,7 @@ import torch
 from oelm_lib import runs, training
 from oelm_lib.errors import UserError
 from oelm_lib.training import checkpoint, loop, session
-from oelm_lib.training.precision import make_precision
+from oelm_lib.training.precision import Precision
 from oelm_lib.training.session import Session
 from oelm_lib.training.trial import replay
 
@@ -280,7 +280,7 @@ def test_bf16_trains_on_a_cpu(tiny_run):
 
 @pytest.mark.parametrize("name", ["fp16", "bf16"])
 def test_half_precision_continues_bit_equal_with_its_loss_scale(tiny_run, monkeypatch, name):
-    monkeypatch.setattr(session, "resolve_precision", lambda name, device: (make_precision(name, device), None))
+    monkeypatch.setattr(session, "resolve_precision", lambda name, device: (Precision(name, device), None))
     undisturbed = tiny_run(folder="a", train__precision=name)
     train(undisturbed)
     stop_at(monkeypatch, 7, 13)
@@ -295,7 +295,7 @@ def test_half_precision_continues_bit_equal_with_its_loss_scale(tiny_run, monkey
 
 
 def test_gradients_that_are_never_numbers_stop_an_fp16_run(tiny_run, monkeypatch):
-    monkeypatch.setattr(session, "resolve_precision", lambda name, device: (make_precision(name, device), None))
+    monkeypatch.setattr(session, "resolve_precision", lambda name, device: (Precision(name, device), None))
     enter = Session.__enter__
 
     def spoil(entered):
@@ -386,7 +386,8 @@ def test_a_checkpoint_of_something_else_is_refused_in_one_line(tiny_run, monkeyp
         assert message in runs.read_status(run)["error"]
         assert not (run.path / "lock.json").exists()
     checkpoint.save(path, good)
-    moved = dataclasses.replace(run, corpus=dataclasses.replace(run.corpus, manifest_sha256="prepared again"))
+    again = dataclasses.replace(run.corpus, manifest=run.corpus.manifest | {"created": "again"})
+    moved = dataclasses.replace(run, corpus=again)
     assert train(moved).values["steps"] == 24
 
 

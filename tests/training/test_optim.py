@@ -5,7 +5,7 @@ from oelm_lib.config import OptimConfig
 from oelm_lib.errors import UserError
 from oelm_lib.training.evaluation import frozen_digest
 from oelm_lib.training.optim import gradients, learning_rate, learning_rates, make_optimizer, update
-from oelm_lib.training.precision import make_precision
+from oelm_lib.training.precision import Precision
 
 CPU = torch.device("cpu")
 
@@ -51,7 +51,7 @@ def test_frozen_bytes_are_unchanged_after_steps_with_weight_decay(model_config, 
     from oelm_lib.model.gpt import GPT
 
     cfg = model_config(freeze_q=True, freeze_k=True, qk_init="orthogonal", qk_scale=1.0)
-    model, precision = GPT(cfg), make_precision(name, CPU)
+    model, precision = GPT(cfg), Precision(name, CPU)
     optimizer = make_optimizer(model, optim(weight_decay=0.5))
     before, tensors = frozen_digest(model)
     losses = []
@@ -74,7 +74,7 @@ def test_decay_reaches_every_trainable_tensor(model_config):
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    update(optimizer, make_precision("fp32", CPU), [0.1])
+    update(optimizer, Precision("fp32", CPU), [0.1])
     for name, parameter in model.named_parameters():
         assert torch.allclose(parameter, before[name] * 0.95), name
 
@@ -83,7 +83,7 @@ def test_an_fp16_overflow_is_skipped_and_halves_the_scale(model_config):
     from oelm_lib.model.gpt import GPT
 
     cfg = model_config()
-    model, precision = GPT(cfg), make_precision("fp16", CPU)
+    model, precision = GPT(cfg), Precision("fp16", CPU)
     optimizer = make_optimizer(model, optim())
     scale = precision.scaler.get_scale()
     gradients(model, optimizer, precision, batch_for(cfg), 1.0)
@@ -103,7 +103,7 @@ def test_updates_are_skipped_on_the_device_where_numbers_went_bad(model_config):
     from oelm_lib.model.gpt import GPT
 
     cfg = model_config()
-    model, precision = GPT(cfg), make_precision("fp32", CPU)
+    model, precision = GPT(cfg), Precision("fp32", CPU)
     optimizer = make_optimizer(model, optim())
     before = model.token_embedding.weight.detach().clone()
     gradients(model, optimizer, precision, batch_for(cfg), 1.0)
@@ -128,7 +128,7 @@ def test_groups_have_schedules_of_their_own(model_config):
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    update(optimizer, make_precision("fp32", CPU), rates)
+    update(optimizer, Precision("fp32", CPU), rates)
     for name, parameter in model.named_parameters():
         rate = 0.5 if "q_proj" in name else 0.1 if "ln1" in name else 1e-4
         assert torch.allclose(parameter, before[name] * (1 - rate * 0.5)), name
