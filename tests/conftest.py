@@ -1,6 +1,10 @@
 """Fixtures that every part uses. oelm_lib.model must be imported inside functions: jaxtyping's hook comes first."""
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("untimed", deadline=None)  # a busy machine fails no test
+settings.load_profile("untimed")
 
 TINY_MODEL = {
     "vocab_size": 61,
