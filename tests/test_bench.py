@@ -18,7 +18,7 @@ def test_the_bench_measures_all_and_writes_its_result(tmp_path, monkeypatch):
     from oelm_lib.bench import measure
 
     pytest.importorskip("transformers", reason="the extra `bench` is not installed")
-    monkeypatch.setitem(measure.SIZES, "study", TINY)
+    monkeypatch.setitem(measure.SIZES, "study", ("GPT-01", "GPT-02", TINY))
     monkeypatch.setattr(measure, "BATCH_TOKENS", 64)
     result = measure.bench("study", 0.1, 3, tmp_path / "bench")
     assert json.loads((tmp_path / "bench.json").read_text()) == result

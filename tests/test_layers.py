@@ -31,7 +31,7 @@ LOAD_MODELS = {"analysis/explore.py", "analysis/explorer.py"}
 """Through probes."""
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # The goal is 5,000; the arms, the probes and the study's harness went past it.
-MAX_LINES = 7450
+MAX_LINES = 7320
 
 
 def layer(path: Path) -> str:

@@ -1,9 +1,7 @@
 """What all figures share: the runs they draw, their look, and what the page controller needs."""
 
 import json
-from collections.abc import Iterable
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -59,8 +57,7 @@ def select(runs: Any) -> tuple[pd.DataFrame, list[str]]:
         `colour`; and a line for each run that is not drawn, or not whole.
     """
     if not isinstance(runs, pd.DataFrame):
-        one = isinstance(runs, str) or not isinstance(runs, Iterable)
-        runs = pd.concat([_row(reading.folder(run)) for run in ([runs] if one else runs)])
+        runs = frames.load_folders([reading.folder(run) for run in (runs if isinstance(runs, list) else [runs])])
     runs = runs[runs["source"] == frames.MEASURED]
     read = [_series(row) for _, row in runs.iterrows()]
     notes = [f"{run}: {problem}" for run, (_, problem) in zip(runs["run"], read, strict=True) if problem]
@@ -71,11 +68,6 @@ def select(runs: Any) -> tuple[pd.DataFrame, list[str]]:
     names = [f"{row.arm} · {frames.name(row)}" if two else row.arm for row, two in zip(rows, twice, strict=True)]
     panels = [f"{row.corpus}, {row.tokenizer}" for row in rows]
     return runs.assign(panel=panels, name=names, colour=[colours[row.arm] for row in rows]), notes
-
-
-def _row(path: Path) -> pd.DataFrame:
-    found = frames.load_runs(path.parent.name.split("_")[0], path.parents[1])
-    return found[found["path"] == path]
 
 
 def _series(run: pd.Series) -> tuple[dict[str, Any] | None, str]:

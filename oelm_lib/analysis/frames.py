@@ -38,6 +38,11 @@ def load_runs(exps: list[str] | str | None = None, outputs: Path | str | None = 
     for pattern in _patterns(exps):
         if not fnmatch.filter(ids, pattern):
             raise UserError(f"exps: {pattern!r} matches no experiment; allowed: {', '.join(experiment_ids())}")
+    return load_folders(paths)
+
+
+def load_folders(paths: list[Path]) -> pd.DataFrame:
+    """The rows of load_runs for these run folders."""
     return _frame([_row(path) for path in paths])
 
 

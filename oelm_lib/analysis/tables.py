@@ -10,6 +10,7 @@ import pandas as pd
 from oelm_lib.analysis import statistics
 from oelm_lib.analysis.confounds import differences, freeze_proven
 from oelm_lib.analysis.frames import MEASURED, Pair, comparable, families, identity, name, pairs, select
+from oelm_lib.analysis.frames import load_folders as load_folders
 from oelm_lib.analysis.frames import load_metrics as load_metrics
 from oelm_lib.analysis.frames import load_runs as load_runs
 from oelm_lib.analysis.frames import recorded as recorded
@@ -35,13 +36,7 @@ def matrix(runs: pd.DataFrame, exps: list[str] | str | None = None) -> pd.DataFr
     return pd.DataFrame([*live.to_dict("records"), *new], columns=live.columns)
 
 
-def verdicts(
-    runs: pd.DataFrame,
-    baseline: str | None = None,
-    metric: str = METRIC,
-    criterion: float = CRITERION,
-    margin: float = MARGIN,
-) -> pd.DataFrame:
+def verdicts(runs: pd.DataFrame, baseline: str | None = None, metric: str = METRIC) -> pd.DataFrame:
     """Judge every arm against its baseline, one row an arm with its sentence.
 
     `low` and `high` bound the gap at `confidence`, Holm-adjusted over the arms that share the baseline;
@@ -50,27 +45,25 @@ def verdicts(
     Args:
         baseline: Experiment id or run folder; default each experiment's compare_to.
         metric: final_val_loss, or final_test_loss for studies.
-        criterion: Largest perplexity ratio that passes.
-        margin: Gap within which an arm counts as equivalent; declare it before looking.
     """
     rows = []
     for members in families(runs, baseline):
         shared = [pair.shared(metric) for pair in members]
         differing = [(arm[metric] - base[metric]).to_numpy(float) for arm, base in shared]
-        judged = statistics.holm([statistics.p_value(nats, math.log(criterion)) for nats in differing])
-        equal = statistics.holm([statistics.equivalence_p(nats, margin) for nats in differing])
+        judged = statistics.holm([statistics.p_value(nats, math.log(CRITERION)) for nats in differing])
+        equal = statistics.holm([statistics.equivalence_p(nats) for nats in differing])
         for pair, (arm, base), nats, level, inside in zip(members, shared, differing, judged, equal, strict=True):
             interval = statistics.paired_interval(nats, level)
             row = _who(pair) | {"perplexity": math.exp(arm[metric].mean())}
             row |= {"baseline_perplexity": math.exp(base[metric].mean()), **_gap(interval), "confidence": level}
             row |= {"arms": sum(len(other) > 1 for other in differing), "seeds": list(arm.index)}
             row |= {"document_error": _document_error(arm, base, "test_" if metric == "final_test_loss" else "")}
-            judgement = statistics.verdict(interval, criterion) if len(nats) else NO_DATA
-            row |= {"criterion": criterion, "verdict": judgement}
-            row |= {"equivalent": statistics.equivalence(statistics.paired_interval(nats, inside), margin)}
+            judgement = statistics.verdict(interval) if len(nats) else NO_DATA
+            equivalent = statistics.equivalence(statistics.paired_interval(nats, inside))
+            row |= {"verdict": judgement, "equivalent": equivalent}
             row |= {"epochs": pair.arm["epochs"].mean(), "variant": pair.arm["variant"].iloc[0]}
             row |= {"reason": pair.reason or ("" if len(nats) else "no seed is done in both")}
-            rows.append(row | {"sentence": _sentence(row, margin)})
+            rows.append(row | {"sentence": _sentence(row)})
     return pd.DataFrame(rows)
 
 
@@ -85,7 +78,7 @@ def _gap(interval: statistics.Interval) -> dict[str, float]:
     return row | {"low": gap(interval.low), "high": gap(interval.high)}
 
 
-def _sentence(row: dict[str, Any], margin: float) -> str:
+def _sentence(row: dict[str, Any]) -> str:
     """The verdict card's line."""
     head = f"{row['arm']} ({row['id']}) on {row['corpus']}: "
     if not row["n"]:
@@ -93,10 +86,10 @@ def _sentence(row: dict[str, Any], margin: float) -> str:
     holm = f" (Holm over {row['arms']} arms)" if row["arms"] > 1 else ""
     interval = "no interval" if row["n"] < 2 else f"95 % CI {percent(row['low'])} to {percent(row['high'])}{holm}"
     documents = f", SE over documents {row['document_error']:.4f} nats" if math.isfinite(row["document_error"]) else ""
-    equivalent = f"; equivalent within {100 * margin:g} %" if row["equivalent"] else ""
+    equivalent = f"; equivalent within {100 * MARGIN:g} %" if row["equivalent"] else ""
     return (
         f"{head}{percent(row['gap'])} perplexity vs {row['baseline']} ({row['nats']:+.4f} nats), {interval}{documents},"
-        f" n = {row['n']}, criterion <= {100 * (row['criterion'] - 1):+g} %: {row['verdict']}{equivalent}"
+        f" n = {row['n']}, criterion <= {100 * (CRITERION - 1):+g} %: {row['verdict']}{equivalent}"
     )
 
 

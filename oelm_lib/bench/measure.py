@@ -32,19 +32,8 @@ from oelm_lib.training.evaluation import BATCH_TOKENS, token_losses
 from oelm_lib.training.optim import make_optimizer, update
 from oelm_lib.training.precision import Precision, keep_freed_memory
 
-SIZES = {
-    "medium": {},
-    "study": {
-        "model.vocab_size": 2048,
-        "model.d_model": 128,
-        "model.num_layers": 4,
-        "model.num_heads": 4,
-        "model.d_ff": 512,
-        "model.max_seq_len": 128,
-        "train.batch_size": 16,
-    },
-}
-"""Changes to GPT-01 and GPT-02: none is Medium-512; the other is the size that studies on a CPU have."""
+SIZES = {"medium": ("GPT-01", "GPT-02", {}), "study": ("CPU-01", "CPU-02", {"train.batch_size": 16})}
+"""Baseline, OELM-Freeze and changes to both: Medium-512, and the size that studies on a CPU have."""
 
 
 def bench(size: str, dropout: float, rounds: int, out: Path, threads: int | None = None) -> dict[str, Any]:
@@ -56,8 +45,8 @@ def bench(size: str, dropout: float, rounds: int, out: Path, threads: int | None
     keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
-    changes = SIZES[size] | {"model.dropout": dropout, "train.precision": "fp32"}
-    base, frozen = (load_config(exp, changes) for exp in ("GPT-01", "GPT-02"))
+    *pair, changes = SIZES[size]
+    base, frozen = (load_config(exp, changes | {"model.dropout": dropout, "train.precision": "fp32"}) for exp in pair)
     result = {
         "size": size,
         "dropout": dropout,

@@ -23,7 +23,8 @@ CHECKPOINTS = 4
 
 def doctor(exp: str | None) -> Iterator[tuple[bool, str]]:
     """Check this machine, and with an experiment also its data, disk and time; yields (fine, what was found)."""
-    for check in [_versions, _variables, _gpus, _outputs] + [lambda: _trial(exp)] * bool(exp):
+    checks = [_versions, _variables, _gpus, _outputs]
+    for check in [*checks, lambda: _trial(exp)] if exp else checks:
         try:
             yield True, check()
         except (UserError, OSError) as error:

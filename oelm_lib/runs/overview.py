@@ -1,5 +1,6 @@
 """Where all runs stand, from their status.json and summary.json alone: fast on a slow shared file system."""
 
+import functools
 import math
 import time
 from collections import Counter
@@ -32,19 +33,19 @@ def overview(exps: list[str] | str | None = None, outputs: Path | str | None = N
         run with the same seed and overrides has an evaluation at the same step, `gap gap_nats gap_base gap_step`.
     """
     everything = {_key(path): path for path in find_runs(outputs)}
-    statuses: dict[Path, dict[str, Any]] = {}
+    read = functools.cache(lambda path: read_status(path) or {"state": "empty"})
     baselines: dict[str, str | None] = {}
     rows = []
     for path in find_runs(outputs, exps):
         try:
-            status = _status(path, statuses)
+            status = read(path)
             row = _row(path, status, read_summary(path))
             exp, overrides, seed = _key(path)
             if status.get("evals"):
                 if exp not in baselines:  # config.yaml is slow to read, so once for each experiment
                     baselines[exp] = read_config(path)["experiment"].get("compare_to")
                 base = everything.get((baselines[exp], overrides, seed))
-                row |= _gap(baselines[exp], status, _status(base, statuses)) if base else {}
+                row |= _gap(baselines[exp], status, read(base)) if base else {}
         except UserError as error:
             row = {"run": f"{path.parent.name}/{path.name}", "path": str(path), "state": "unreadable"}
             row["reason"] = str(error).removeprefix(f"{path}/").removeprefix(f"{path}: ")
@@ -71,12 +72,6 @@ def _key(path: Path) -> tuple[str, str, str]:
     """(experiment id, hash of the overrides or "", seed folder) of a run folder."""
     variant, _, overrides = path.parent.name.partition("+")
     return variant.split("_")[0], overrides, path.name
-
-
-def _status(path: Path, known: dict[Path, dict[str, Any]]) -> dict[str, Any]:
-    if path not in known:
-        known[path] = read_status(path) or {"state": "empty"}
-    return known[path]
 
 
 def _row(path: Path, status: dict[str, Any], summary: dict[str, Any] | None) -> dict[str, Any]:

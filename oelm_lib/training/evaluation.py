@@ -1,6 +1,7 @@
 """Losses on fixed windows; draws no random number and leaves the model as it was."""
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -14,14 +15,18 @@ BATCH_TOKENS = 8192
 
 
 @torch.no_grad()
-def token_losses(model: GPT, windows: EvalWindows, numbers: np.ndarray) -> np.ndarray:
-    """Nats of every scored token of these windows, in order, in fp32."""
+def token_losses(
+    model: GPT, windows: EvalWindows, numbers: np.ndarray, stopping: Callable[[], bool] = lambda: False
+) -> np.ndarray:
+    """Nats of every scored token of these windows, in order, in fp32; cut short where `stopping` says so."""
     was_training = model.training
     model.eval()
     losses = []
     for part in np.split(numbers, range(0, len(numbers), max(BATCH_TOKENS // windows.length, 1))[1:]):
         tokens, targets = windows.batch(part)
         losses.append(model.token_losses(tokens, targets)[targets != IGNORED])
+        if stopping():
+            break
     model.train(was_training)
     return torch.cat(losses).cpu().numpy()
 

@@ -16,7 +16,7 @@ from oelm_lib.runs.summary import Summary
 from oelm_lib.runs.timing import timing_stats
 from oelm_lib.training import checkpoint
 from oelm_lib.training.distributed import agree
-from oelm_lib.training.evaluation import BATCH_TOKENS, document_losses, logit_std, mean_loss, token_losses
+from oelm_lib.training.evaluation import document_losses, logit_std, mean_loss, token_losses
 from oelm_lib.training.optim import gradients, learning_rates, update
 from oelm_lib.training.session import Session
 from oelm_lib.training.state import state_of
@@ -205,13 +205,7 @@ def _finish(session: Session) -> bool:
 
 def _whole_split(session: Session) -> np.ndarray:
     """Nats of every token of the validation split; cut short where a stop is asked for."""
-    everything, size = np.arange(session.windows.windows), max(BATCH_TOKENS // session.windows.length, 1)
-    losses = []
-    for start in everything[::size]:
-        losses.append(token_losses(session.model, session.windows, everything[start : start + size]))
-        if session.stopping():
-            break
-    return np.concatenate(losses)
+    return token_losses(session.model, session.windows, np.arange(session.windows.windows), session.stopping)
 
 
 def _best_loss(session: Session) -> float | None:
