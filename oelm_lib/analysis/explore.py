@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from oelm_lib.analysis import figure as base
 from oelm_lib.analysis import probes
 from oelm_lib.analysis.arms import arm_colours, arm_name
+from oelm_lib.errors import UserError
 
 SCALE = [[0, "rgba(27,127,196,0.04)"], [0.1, "rgba(27,127,196,0.35)"], [0.4, "rgba(27,127,196,0.8)"], [1, "#08406f"]]
 """Steep at first: what is spread over thirty keys is still seen."""

@@ -1,5 +1,6 @@
 """The explore notebook's figures and live choices, on arms of tiny runs and in a real JupyterLab."""
 
+import dataclasses
 import json
 
 import pytest
@@ -8,6 +9,7 @@ from oelm_lib import training
 from oelm_lib.analysis import explore
 from oelm_lib.analysis.explorer import HeadExplorer
 from oelm_lib.analysis.figure import MIMETYPE
+from oelm_lib.data.tokenizer import Ids
 from oelm_lib.errors import UserError
 from tests.conftest import TINY_RUN
 from tests.lab import open_lab, run_all
@@ -46,6 +48,9 @@ def test_every_figure_holds_every_arm(outputs):
     assert list(explore.summary(arms)) == ["measure", *map(probes.label, arms)]
     assert explore.texts(arms, PROMPT)["text"].str.startswith(PROMPT).all()
     assert len(explore.next_tokens(arms, PROMPT, 5)) == 5
+    other = dataclasses.replace(arms[1], tokenizer=Ids())
+    with pytest.raises(UserError, match="other tokens"):
+        explore.attention_pair([arms[0], other], "3 7", 0, 0)
 
 
 def shown(explorer):

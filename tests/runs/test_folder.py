@@ -124,3 +124,11 @@ def test_records_that_grow_do_not_make_the_code_dirty(tmp_path, monkeypatch):
 def test_a_process_is_known_by_its_start_since_boot():
     ticks = float(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
     assert process_start(os.getpid()) == pytest.approx(ticks / os.sysconf("SC_CLK_TCK"), abs=0.011)
+
+
+def test_what_a_run_reads_is_told_in_a_few_rows(tiny_run):
+    run = tiny_run(train__max_steps=12)
+    ((heading, rows),) = runs.CorpusFacts(run).tables().items()
+    assert heading.startswith(f"Corpus {run.corpus.name}") and len(rows) == 2 + len(run.corpus.manifest["splits"])
+    seen = 12 * run.config.train.batch_size * run.config.model.max_seq_len
+    assert rows[-1][1].startswith(f"{seen:,} tokens, ")
