@@ -72,7 +72,7 @@ def table(frame: pd.DataFrame) -> Any:
     """Style a table: what is the same in all rows stands above it, what is empty is left out."""
     frame = frame.loc[:, frame.map(lambda value: value not in (None, "") and value == value).any()]
     same = [key for key in frame if len(frame) > 1 and key not in COUNTS and frame[key].map(str).nunique() == 1]
-    above = "; ".join(f"{_words(key)}: {confounds.short(frame[key].iloc[0])}" for key in same)
+    above = "; ".join(f"{_words(key)}: {tables.as_shown(key, frame[key].iloc[0])}" for key in same)
     shown = frame.drop(columns=same)
     numbers, longest = set(shown.select_dtypes("number")), {key: shown[key].map(str).str.len().max() for key in shown}
     looks = {key: "text-align:right" if key in numbers else "text-align:left" for key in shown}

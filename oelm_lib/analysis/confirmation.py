@@ -15,6 +15,7 @@ LIMITS = (0.01, 0.10)
 ORTHOGONAL, GAUSSIAN, LOG_SCALE = "orthogonal", "Gaussian", "Gaussian at the log's scale"
 PAIRS = ((ORTHOGONAL, GAUSSIAN), (LOG_SCALE, GAUSSIAN), ("T5 bias", "T5 bias, scale 0.001"))
 """Frozen arms that differ in one thing: the rows' orthogonality, their scale, the content beside a bias."""
+NOT_SHOWN = "not shown"
 
 
 def confirmed(runs: pd.DataFrame) -> pd.DataFrame:
@@ -55,11 +56,13 @@ def contrasts(runs: pd.DataFrame) -> pd.DataFrame:
     for corpus, found in study.of_stage(runs, "stage2").groupby("corpus", sort=False):
         for pair in PAIRS:
             if set(pair) <= set(found["arm"]):
-                nats = study.nats(*(found[found["arm"] == name] for name in pair))
+                sides = [found[found["arm"] == name] for name in pair]
+                nats = study.nats(*sides)
                 interval = statistics.paired_interval(nats)
                 row = {"corpus": corpus, "arm": pair[0], "against": pair[1], "gap": gap(interval.mean)}
                 row |= {"low": gap(interval.low), "high": gap(interval.high), "n": interval.n, "nats": interval.mean}
-                row |= {"within_1_%": _within(interval), "p": statistics.p_value(nats)}
+                row |= {"within_1_%": _within(interval), "document_error": _document_error(*sides)}
+                row |= {"p": statistics.p_value(nats)}
                 rows.append(row | {"seeds_for_1_%": statistics.seeds_for(nats, math.log1p(statistics.MARGIN) / 2)})
     return pd.DataFrame(rows)
 
@@ -87,18 +90,74 @@ def best(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def hypotheses(runs: pd.DataFrame) -> pd.DataFrame:
+    """What became of the plan's hypotheses, one row for each part, arm and corpus, with the gap that speaks to it.
+
+    The first is told by `contrasts`, the second by `best`, at the levels there. What stage 1 alone has tried is for or
+    against it, by one seed.
+    """
+    starts, named, first = contrasts(runs), best(runs), exploration.explored(runs)
+    models, told = {run.arm: run.model for run in runs.itertuples()}, []
+    for row in starts.to_dict("records") if len(starts) else ():
+        if row["arm"] == ORTHOGONAL:
+            told.append(("1, orthogonality", row, {"yes": "holds", "no": "does not hold"}.get(row["within_1_%"])))
+        elif row["arm"] == LOG_SCALE:
+            told.append(("1, scale", row, {"no": "holds", "yes": "does not hold"}.get(row["within_1_%"])))
+    for row in named.to_dict("records") if len(named) else ():
+        if (row["within"], row["stage"]) == (LIMITS[1], "confirmed"):
+            words = {statistics.PASS: "holds", statistics.FAIL: "not by this arm"}
+            told.append(("2, at most 10 %", row, words.get(row["within_5_%"])))
+    for row in first.to_dict("records") if len(first) else ():
+        model = models[row["arm"]]
+        if model.position == "rope" and row["trained_at_medium"] <= LIMITS[0]:
+            told.append(("2, at most 1 %, rotary", row, _one_seed(row["gap"], CRITERION)))
+        elif model.freeze_q and not model.freeze_k:
+            told.append(("3, K trained", row, _one_seed(row["gap"], STRICT)))
+    rows = [
+        {"against": "its baseline"} | row | {"hypothesis": name, "verdict": verdict or NOT_SHOWN}
+        for name, row, verdict in sorted(told, key=lambda item: item[0])
+    ]
+    columns = "hypothesis corpus arm against trained_at_medium trained_here gap low high n verdict".split()
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _one_seed(found: float, criterion: float) -> str:
+    if math.isnan(found):
+        return "not known yet"
+    return f"{'for' if found <= criterion - 1 else 'against'} it, one seed"
+
+
+def losses(runs: pd.DataFrame) -> pd.DataFrame:
+    """Stage 2, one row an arm and corpus, baselines too: rate, perplexity on test text and how steady the seeds are.
+
+    `spread` is the standard deviation of test loss over seeds, `largest_logit_std` the largest of any seed's last
+    weights (mean over heads): one far above the others' tells of a run near the edge of stability.
+    """
+    rows = []
+    for (corpus, arm), mine in study.of_stage(runs, "stage2").groupby(["corpus", "arm"], sort=False):
+        loss, probes = mine["final_test_loss"].astype(float), mine.get("probes", pd.Series(dtype=object)).dropna()
+        row = {"corpus": corpus, "arm": arm, "learning_rate": mine["learning_rate"].iloc[0], "n": len(mine)}
+        row |= {"perplexity": math.exp(loss.mean()), "spread": loss.std(ddof=1)}
+        row |= {"largest_logit_std": max((found["logit_std"] for found in probes), default=math.nan)}
+        rows.append(row | {"trainable_parameters": mine["parameters"].iloc[0].get("trainable")})
+    return pd.DataFrame(rows)
+
+
 def _within(interval: statistics.Interval) -> str:
     """Whether perplexity is the same within 1 %: yes, no, or not shown where the interval crosses a bound."""
     if statistics.equivalence(interval):
         return "yes"
     outside = interval.low > math.log1p(statistics.MARGIN) or interval.high < math.log1p(-statistics.MARGIN)
-    return "no" if outside else "not shown"
+    return "no" if outside else NOT_SHOWN
 
 
 def _judge(found: pd.DataFrame, mine: pd.DataFrame) -> pd.DataFrame:
-    """The runs of the better baseline on validation."""
-    bases = [found[found["arm"] == name] for name in dict.fromkeys((study.PLAIN, mine.iloc[0]["baseline"]))]
-    return min((runs for runs in bases if len(runs)), key=lambda runs: runs["final_val_loss"].mean(), default=mine[:0])
+    """The runs of the better baseline on validation, by the arm's seeds; none until both have been run."""
+    shared = found[found["seed"].isin(mine["seed"])]
+    bases = [shared[shared["arm"] == name] for name in dict.fromkeys((study.PLAIN, mine.iloc[0]["baseline"]))]
+    if not all(map(len, bases)):
+        return mine[:0]
+    return min(bases, key=lambda runs: runs["final_val_loss"].mean())
 
 
 def _document_error(mine: pd.DataFrame, other: pd.DataFrame) -> float:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from oelm_lib import config
 from oelm_lib.analysis import study
 from oelm_lib.analysis.statistics import CRITERION
 
@@ -20,7 +21,7 @@ PROBES = {
 }
 """Numbers of a record's probes that the page shows, and what it calls them."""
 SLICES = ("repeated_bigrams", "other_tokens")
-SMALL_GAP = 0.05
+SMALL_DIFFERENCE = 0.05
 
 
 def explored(runs: pd.DataFrame) -> pd.DataFrame:
@@ -64,6 +65,15 @@ def changes(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def not_run(runs: pd.DataFrame) -> list[str]:
+    """A sentence on the arms of params/study/stage1.yaml that have no record."""
+    declared = config.read_yaml(config.PARAMS / "study" / "stage1.yaml")["arms"]
+    missing = [arm for arm in declared if arm not in set(runs["arm"])]
+    return [
+        f"Declared but not run ({len(missing)} arms): {'; '.join(missing)}." if missing else "All declared arms ran."
+    ]
+
+
 def rates(runs: pd.DataFrame) -> pd.DataFrame:
     """Stage 1: validation loss of every arm (row) at every learning rate (column); mean over seeds."""
     first = study.of_stage(runs, "stage1").assign(learning_rate=lambda frame: frame["learning_rate"].map("{:g}".format))
@@ -91,7 +101,7 @@ def pilot(runs: pd.DataFrame) -> pd.DataFrame:
     table, rows = explored(runs), []
     for (corpus, arm), _ in study.of_stage(runs, "pilot").groupby(["corpus", "arm"], sort=False):
         rate = {row["arm"]: row["learning_rate"] for row in table.to_dict("records") if row["corpus"] == corpus}
-        both = runs[(runs["corpus"] == corpus) & ~runs["stage"].str.startswith("stage2")]
+        both = runs[(runs["corpus"] == corpus) & runs["stage"].str.startswith(("stage1", "pilot"))]
         tuned = both[both["learning_rate"] == both["arm"].map(rate)]
         nats = study.nats(*(tuned[tuned["arm"] == name] for name in (arm, study.PLAIN)), "final_val_loss")
         if arm != study.PLAIN and len(nats) > 1:
@@ -104,9 +114,9 @@ def pilot(runs: pd.DataFrame) -> pd.DataFrame:
 def probed(runs: pd.DataFrame) -> pd.DataFrame:
     """Stage 1: what the probes say of each arm at its tuned rate; means over heads, losses in nats.
 
-    `gap_on_repeats` is the part of the gap to the plain baseline that lies on tokens that end a bigram which stood
-    earlier in the window, where attention can copy; these are `repeats` of all tokens. Of a gap of less than SMALL_GAP
-    nats no parts are told.
+    `difference_on_repeats` is the part of the difference to the plain baseline, a loss or a gain, that lies on tokens
+    that end a bigram which stood earlier in the window, where attention can copy; these are `repeats` of all tokens.
+    Of a difference of less than SMALL_DIFFERENCE nats no parts are told.
     """
     table = explored(runs)
     if table.empty or "probes" not in runs:
@@ -120,8 +130,8 @@ def probed(runs: pd.DataFrame) -> pd.DataFrame:
         row = {"corpus": run.corpus, "arm": run.arm} | {words: here[key] for key, words in PROBES.items()}
         if there and run.arm != study.PLAIN:
             parts = [here[f"share_of_{k}"] * (here[f"loss_on_{k}"] - there[f"loss_on_{k}"]) for k in SLICES]
-            part = parts[0] / sum(parts) if abs(sum(parts)) > SMALL_GAP else math.nan
-            row |= {"gap_on_repeats": part, "repeats": here[f"share_of_{SLICES[0]}"]}
+            part = parts[0] / sum(parts) if abs(sum(parts)) > SMALL_DIFFERENCE else math.nan
+            row |= {"difference_on_repeats": part, "repeats": here[f"share_of_{SLICES[0]}"]}
         rows.append(row)
     return pd.DataFrame(rows)
 

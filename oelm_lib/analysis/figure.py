@@ -49,7 +49,7 @@ def select(runs: Any) -> tuple[pd.DataFrame, list[str]]:
     """Read what there is to draw.
 
     Args:
-        runs: A run (anything with `.path`, or a path), a list of runs, or a frame of tables.load_runs.
+        runs: A run (anything with `.path`, or a path), a list of runs, or a frame of frames.load_runs.
 
     Returns:
         The frame's rows that can be drawn, with `series` (run_series), `panel` (corpus and tokenizer: losses over

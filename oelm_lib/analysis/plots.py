@@ -32,7 +32,7 @@ def loss_curves(
     The log's own points stand beside runs on the same complete corpus.
 
     Args:
-        runs: As figure.select takes them: a run, a list of runs, or a frame of tables.load_runs.
+        runs: As figure.select takes them: a run, a list of runs, or a frame of frames.load_runs.
         x, y, smoothing, log, group: The reader's choices, as in series.STATE; group defaults to seed where no
             experiment has two runs.
     """
@@ -63,7 +63,7 @@ def gap_curves(runs: pd.DataFrame, baseline: str | None = None, *, x: str = "ste
     """Draw each arm's validation perplexity relative to its baseline, at equal x and seed, with the 5 % line.
 
     Args:
-        runs: Frame of tables.load_runs.
+        runs: Frame of frames.load_runs.
         baseline: As frames.pairs takes it.
         x, group: The reader's choices.
     """
@@ -137,7 +137,7 @@ def final_perplexity(runs: pd.DataFrame, metric: str = "final_val_loss") -> Figu
     """Draw each arm's perplexity: its seeds, their mean with a 95 % interval, and 1.05 x the baseline's.
 
     Args:
-        runs: Frame of tables.load_runs, of tables.recorded, or both.
+        runs: Frame of frames.load_runs, of tables.recorded, or both.
         metric: A column of losses.
     """
     panels = dict(list(frames.comparable(runs, metric).groupby(["corpus", "tokenizer"], sort=False)))
@@ -174,7 +174,7 @@ def _perplexity(figure: Figure, row: int, group: pd.DataFrame, metric: str) -> s
 
 
 def time_budget(runs: pd.DataFrame) -> Figure:
-    """Draw where the wall time of each done run went; `runs` is a frame of tables.load_runs."""
+    """Draw where the wall time of each done run went; `runs` is a frame of frames.load_runs."""
     spent = tables.time_budget(runs)
     longest = spent["wall_seconds"].max() if len(spent) else 0
     unit, seconds = next((u for u in (("hours", 3600), ("minutes", 60)) if longest > 2 * u[1]), ("seconds", 1))

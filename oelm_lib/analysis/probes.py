@@ -17,6 +17,7 @@ from oelm_lib.analysis.arms import arm_name
 from oelm_lib.data.batches import IGNORED, EvalWindows
 from oelm_lib.errors import UserError
 from oelm_lib.model.gpt import GPT
+from oelm_lib.runs.logs import find_run
 from oelm_lib.runs.reading import find_runs
 from oelm_lib.training.trained import Trained, open_trained
 
@@ -44,11 +45,11 @@ def open_arms(runs: str, which: str = "latest", outputs: str | Path = "") -> lis
     """
     paths = {f"{path.parent.name}/{path.name}": path for path in find_runs(outputs or None)}
     short = {name.split("_")[0] + "/" + path.name: path for name, path in paths.items() if "+" not in name}
-    found: list[Path | str] = []
+    found: list[Path] = []
     for name in runs.split():
         matched = [path for key, path in (short | paths).items() if fnmatch.fnmatch(key, name)]
-        found += matched if any(sign in name for sign in "*?[") else [name]
-    arms = [open_trained(name, which, outputs) for name in dict.fromkeys(found)]
+        found += matched if any(sign in name for sign in "*?[") else [find_run(name, outputs or None)]
+    arms = [open_trained(path, which, outputs) for path in dict.fromkeys(found)]
     if not arms:
         raise UserError(f"runs = {runs!r}: no run is called so; train some (make demo), see oelm status")
     return arms
@@ -57,7 +58,8 @@ def open_arms(runs: str, which: str = "latest", outputs: str | Path = "") -> lis
 def label(arm: Trained) -> str:
     """Arm and run, for headings."""
     name = arm_name(arm.config.to_dict(), arm.config.science_overrides)
-    return f"{name} ({arm.config.id}, seed {arm.seed})"
+    folder = arm.path.parent.name
+    return f"{name} ({folder if '+' in folder else arm.config.id}, seed {arm.seed})"
 
 
 @torch.no_grad()

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from oelm_lib.runs.metrics import perplexity
+
 ALPHA = 0.05
 CRITERION = 1.05
 MARGIN = 0.01
@@ -30,7 +32,7 @@ class Interval(NamedTuple):
 
 def gap(nats: float) -> float:
     """Perplexity ratio minus 1 of a difference in nats."""
-    return math.exp(nats) - 1
+    return perplexity(nats) - 1
 
 
 def paired_interval(differences: Sequence[float], confidence: float = 1 - ALPHA) -> Interval:

@@ -25,17 +25,19 @@ def load(path: Path | str = "", lines: int | None = None) -> pd.DataFrame:
 
     Args:
         path: Default: reports/study/runs.jsonl.
-        lines: Only so many records, the oldest.
+        lines: Only so many of the file's lines, the oldest.
     """
-    rows = []
-    for record in read_records(Path(path) if path else RECORDS)[:lines]:
+    rows, path = [], Path(path) if path else RECORDS
+    for record in read_records(path, lines):
         science = record["science"]
         model = {key.removeprefix("model."): value for key, value in science.items() if key.startswith("model.")}
         row = record | {"model": ModelConfig.model_validate(model), "learning_rate": science["optim.learning_rate"]}
         row |= {"corpus": record["corpus"]["name"], "read": record["corpus"], "stage": record["plan"]}
         rows.append(row)
     columns = "stage corpus arm baseline learning_rate seed final_val_loss final_test_loss model read".split()
-    return pd.DataFrame(rows, columns=None if rows else columns)
+    runs = pd.DataFrame(rows, columns=None if rows else columns)
+    runs.attrs["lines"] = lines or (path.read_bytes().count(b"\n") if rows else 0)
+    return runs
 
 
 def of_stage(runs: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -78,7 +80,8 @@ def made_from(runs: pd.DataFrame) -> cards.Html:
     counts = ", ".join(f"{name}: {count}" for name, count in Counter(runs["stage"]).items())
     commits = ", ".join(f"{commit[:7]} ({count})" for commit, count in Counter(runs["commit"].fillna("none")).items())
     dirty = int(runs["dirty"].fillna(True).astype(bool).sum())
-    text = f"Made from {len(runs)} records ({counts}), {runs['wall_seconds'].sum() / 3600:.1f} core-hours. Commits: "
+    text = f"Made from {len(runs)} records ({counts}), which are the first {runs.attrs['lines']} lines of runs.jsonl;"
+    text += f" {runs['wall_seconds'].sum() / 3600:.1f} core-hours. Commits: "
     text += commits + (f"; {dirty} with uncommitted changes." if dirty else ".")
     proofs = [
         proof["sha256_start"] == proof["sha256_end"] for run in runs["frozen"] for proof in run if proof["tensors"]

@@ -17,6 +17,7 @@ from oelm_lib.analysis.frames import recorded as recorded
 from oelm_lib.analysis.statistics import CRITERION, MARGIN, gap
 from oelm_lib.config import load_config
 from oelm_lib.errors import UserError
+from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.status import format_duration
 
 BUDGET = ("setup", "data", "step", "evaluation", "saving", "other", "final_evaluation", "page")
@@ -54,8 +55,8 @@ def verdicts(runs: pd.DataFrame, baseline: str | None = None, metric: str = METR
         equal = statistics.holm([statistics.equivalence_p(nats) for nats in differing])
         for pair, (arm, base), nats, level, inside in zip(members, shared, differing, judged, equal, strict=True):
             interval = statistics.paired_interval(nats, level)
-            row = _who(pair) | {"perplexity": math.exp(arm[metric].mean())}
-            row |= {"baseline_perplexity": math.exp(base[metric].mean()), **_gap(interval), "confidence": level}
+            row = _who(pair) | {"perplexity": perplexity(arm[metric].mean())}
+            row |= {"baseline_perplexity": perplexity(base[metric].mean()), **_gap(interval), "confidence": level}
             row |= {"arms": sum(len(other) > 1 for other in differing), "seeds": list(arm.index)}
             row |= {"document_error": _document_error(arm, base, "test_" if metric == "final_test_loss" else "")}
             judgement = statistics.verdict(interval) if len(nats) else NO_DATA
@@ -103,7 +104,7 @@ def _document_error(arm: pd.DataFrame, base: pd.DataFrame, prefix: str) -> float
                     return math.nan
                 tokens = one[f"{prefix}tokens"]
                 differing.append(one[f"{prefix}nats"] - two[f"{prefix}nats"])
-        except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile):
+        except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
             return math.nan
     return statistics.bootstrap_documents(np.mean(differing, axis=0), tokens) if differing else math.nan
 
@@ -118,10 +119,10 @@ def results(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
     for variant, group in runs.groupby("variant", sort=False):
         done, verdict = comparable(group), judged.get(variant, {})
         mean = done[["best_val_loss", METRIC, "final_bits_per_byte", "wall_seconds", "mean_step_seconds"]].mean()
-        row = {key: group[key].iloc[0] for key in ("corpus", "tokenizer", "arm")} | {"id": name(group.iloc[0])}
-        row |= {"n": len(done), "final_val_perplexity": math.exp(mean[METRIC]), "gap": verdict.get("gap", math.nan)}
+        row = group[["corpus", "tokenizer", "arm"]].bfill().iloc[0].to_dict() | {"id": name(group.iloc[0])}
+        row |= {"n": len(done), "final_val_perplexity": perplexity(mean[METRIC]), "gap": verdict.get("gap", math.nan)}
         row |= {"baseline": verdict.get("baseline"), "gap_n": verdict.get("n"), "verdict": verdict.get("verdict")}
-        row |= {"best_val_perplexity": math.exp(mean["best_val_loss"]), **mean.to_dict()}
+        row |= {"best_val_perplexity": perplexity(mean["best_val_loss"]), **mean.to_dict()}
         row |= {"source": group["source"].iloc[0]}
         rows.append(row | {"reason": "; ".join(dict.fromkeys(reason for reason in group["reason"] if reason))})
     table = pd.DataFrame(rows, columns=None if rows else ["corpus", "arm", "id", "n", "reason"])
@@ -195,7 +196,7 @@ def matched(
             losses = np.array([[_at(curve, point) for curve in couple] for couple in both]).reshape(-1, 2)
             losses = losses[~np.isnan(losses).any(axis=1)]
             arm, base = losses.mean(axis=0) if len(losses) else (math.nan, math.nan)
-            row = _who(pair) | {by: point, "perplexity": math.exp(arm), "baseline_perplexity": math.exp(base)}
+            row = _who(pair) | {by: point, "perplexity": perplexity(arm), "baseline_perplexity": perplexity(base)}
             rows.append(row | _gap(statistics.paired_interval(losses[:, 0] - losses[:, 1])))
     return pd.DataFrame(rows)
 
@@ -254,14 +255,20 @@ def percent(value: float) -> str:
 FORMATS = {
     percent: ("gap", "gap_back", "gap_to_plain", "gap_to_own", "low", "high"),
     format_duration: ("wall_seconds", "seconds", *BUDGET),
-    "{:+.4f}".format: ("nats", "total_nats", "document_error"),
-    "{:.1%}".format: ("trainable_share", "confidence", "gap_on_repeats", "repeats"),
+    "{:+.4f}".format: ("nats", "total_nats"),
+    "{:.1%}".format: ("trainable_share", "confidence", "difference_on_repeats", "repeats"),
     "{:.2%}".format: ("trained_at_medium", "trained_here", "within"),
     "{:,.0f}".format: ("steps", "max_steps", "step", "tokens", "documents", "seed", "n", "gap_n", "seeds_for_1_%"),
     "{:,.1f}".format: ("GFLOP_per_step", "hours_on_an_A5000"),
-    "{:,}".format: ("total", "trainable", "frozen"),
+    "{:,}".format: ("total", "trainable", "frozen", "trainable_parameters"),
     "{:.3g}".format: ("p", "learning_rate", "mean_step_seconds", "epochs"),
 }
+
+
+def as_shown(key: str, value: Any) -> str:
+    """One value of a column as `show` has it."""
+    form = next((form for form, keys in FORMATS.items() if key in keys), None)
+    return form(value) if form else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def show(table: pd.DataFrame) -> Any:

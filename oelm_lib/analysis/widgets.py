@@ -17,7 +17,7 @@ class CurveExplorer(ipywidgets.VBox):
     """A figure with choices of runs, axes, smoothing and baseline, which follows runs in progress.
 
     Args:
-        exps, outputs: As tables.load_runs takes them.
+        exps, outputs: As frames.load_runs takes them.
         baseline: Experiment the gap is first drawn to.
         interval: Seconds between looks at the run folders.
     """

@@ -49,13 +49,17 @@ def append_record(record: dict[str, Any], path: Path = RECORDS) -> None:
     file.close()
 
 
-def read_records(path: Path = RECORDS) -> list[dict[str, Any]]:
-    """The last record of each (id, seed); a torn last line is dropped. Raises UserError where another is broken."""
+def read_records(path: Path = RECORDS, lines: int | None = None) -> list[dict[str, Any]]:
+    """The last record of each (id, seed); a torn last line is dropped. Raises UserError where another is broken.
+
+    Args:
+        lines: Only so many lines, the oldest.
+    """
     data = b""
     with contextlib.suppress(FileNotFoundError):
         data = path.read_bytes()
     found = {}
-    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):
+    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines()[:lines], 1):
         try:
             record = json.loads(line)
             found[record["id"], record["seed"]] = record

@@ -1,3 +1,5 @@
+import pandas as pd
+
 from oelm_lib.analysis import cards, tables
 from oelm_lib.config import load_config
 from tests.analysis import runs_factory
@@ -29,6 +31,9 @@ def test_config_diff_has_a_row_a_key_and_a_column_an_arm(demo):
 def test_table_lifts_what_is_the_same_and_drops_what_is_empty(demo):
     shown = cards.table(tables.results(tables.load_runs("DEMO-*", demo))).to_html()
     assert "corpus: stories" in shown.split("</caption>")[0] and ">final val perplexity<" in shown
+    pair = pd.DataFrame({"arm": ["a", "b"], "gap": [0.1, 0.1], "reason": 2 * ["failed: " + "word " * 9]})
+    above = cards.table(pair).to_html().split("</caption>")[0]
+    assert "gap: +10.00 %" in above and "word word word" in above  # as in the table, and whole
     assert ">corpus<" not in shown and ">reason<" not in shown and ">n<" in shown
 
 

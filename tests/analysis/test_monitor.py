@@ -35,7 +35,7 @@ def test_the_monitor_shows_states_curves_and_time_of_runs_in_progress(tmp_path):
 
 def test_the_monitor_starts_before_any_run_does(tmp_path):
     monitor = Monitor("*", str(tmp_path))
-    assert "no runs yet" in monitor.states.value
+    assert "no such runs yet" in monitor.states.value
     (tmp_path / "DEMO-01_baseline" / "seed1").mkdir(parents=True)
     monitor.refresh()
     assert "1 runs: 1 empty" in monitor.states.value

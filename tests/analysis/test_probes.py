@@ -108,6 +108,18 @@ def test_frozen_weights_do_not_drift_and_trained_ones_do(arms):
     assert (drift[~frozen] > 0).all()
 
 
+def test_a_run_named_twice_is_opened_once_and_a_rehearsal_is_called_one(arms, tiny_run):
+    from oelm_lib.analysis import probes
+
+    named = probes.open_arms("DEMO-02/seed42 DEMO-*/seed42")
+    assert [arm.config.id for arm in named] == ["DEMO-02", "DEMO-01", "DEMO-04"]
+    run = tiny_run("DEMO-02", seed=42, train__max_steps=6)
+    training.train(run.config, run)
+    (rehearsal,) = probes.open_arms(str(run.path))
+    assert probes.label(rehearsal) == f"OELM-Freeze ({run.path.parent.name}, seed 42)"
+    assert probes.label(rehearsal) != probes.label(named[0])
+
+
 def test_next_tokens_are_the_likeliest(arms):
     from oelm_lib.analysis import probes
 

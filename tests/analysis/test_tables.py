@@ -299,6 +299,17 @@ def test_an_unfinished_run_appears_with_its_state(damaged, state):
     assert state in row["reason"]
 
 
+def test_a_first_seed_that_cannot_be_read_leaves_its_arm_a_name(tmp_path):
+    runs_factory.break_run(make_run(tmp_path, "DEMO-02", 41), "no_config")
+    empty = make_run(tmp_path, "DEMO-02", 42)
+    make_run(tmp_path, "DEMO-01", 42)
+    (empty / "documents.npz").write_bytes(b"")  # a copy that was cut
+    runs = tables.load_runs(outputs=tmp_path)
+    row = tables.results(runs).set_index("id").loc["DEMO-02"]
+    assert (row["corpus"], row["arm"], row["n"]) == ("stories", "OELM-Freeze", 1)
+    assert math.isnan(tables.verdicts(runs).set_index("id").loc["DEMO-02", "document_error"])
+
+
 def test_a_missing_baseline_is_a_reason(demo):
     shutil.rmtree(demo / "DEMO-01_baseline")
     runs = tables.load_runs(outputs=demo)
