@@ -117,7 +117,7 @@ def sweep(plan: Path, dry_run: bool, workers: int, slurm: str | None) -> None:
 @click.argument("target", default="compare")
 @click.option("--keep", is_flag=True, help="Publish it in reports/ with a picture, from a clean commit.")
 def report(target: str, keep: bool) -> None:
-    """Make an offline page: of an executed notebook, a run folder, `study`, experiments, or `compare` (default)."""
+    """Make an offline page: of an executed notebook, a run folder, `study`, `bench`, experiments, or `compare`."""
     from oelm_lib.reporting.html import report as make_report
     from oelm_lib.reporting.keep import keep as keep_report
 

@@ -122,10 +122,8 @@ class ModelConfig(Section):
             divisors = [str(n) for n in range(1, self.d_model + 1) if self.d_model % n == 0]
             shown = ", ".join(divisors[:8]) + (", ..." if len(divisors) > 8 else "")
             raise ValueError(f"num_heads = {self.num_heads} does not divide d_model = {self.d_model}; use {shown}")
-        if self.qk_init == "orthogonal" and self.d_head > self.d_model:
-            raise ValueError(f"d_head = {self.d_head} is above d_model = {self.d_model}")
-        if self.position == "rope" and self.d_head % 2:
-            raise ValueError(f"position = rope rotates pairs, but d_head = {self.d_head} is odd; change num_heads")
+        if (self.position == "rope" or self.key_shift) and self.d_head % 2:
+            raise ValueError(f"rope and key_shift part a head in halves, but d_head = {self.d_head}; change num_heads")
         if self.delta_rank > self.d_head:
             raise ValueError(f"delta_rank = {self.delta_rank} is above d_head = {self.d_head}; lower it")
         if self.qk_tied and self.freeze_q != self.freeze_k:
@@ -370,7 +368,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping. Raises UserError with the place of a mistake."""
     try:
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{_shown(path)}: not valid YAML: {error}; mend the file") from None
     except OSError as error:
         raise UserError(f"{_shown(path)}: cannot be read: {error.strerror}; check the name and its rights") from None
@@ -388,7 +386,7 @@ def parse_overrides(overrides: dict[str, Any] | str | None) -> dict[str, Any]:
     if not isinstance(overrides, str):
         raise UserError(f'overrides = {overrides!r} is not text such as "train.max_steps=50"; quote it')
     changed = {}
-    for item in re.findall(r"(?:[^\s\[{\"']|\[[^]]*]|\{[^}]*}|\"[^\"]*\"|'[^']*')+", overrides):
+    for item in re.split(r"\s+(?=[\w.]+=)", overrides.strip()) if overrides.strip() else ():
         key, equals, text = item.partition("=")
         if not equals or not key:
             raise UserError(f"overrides: {item!r} is not key=value, e.g. train.max_steps=50")
@@ -396,15 +394,24 @@ def parse_overrides(overrides: dict[str, Any] | str | None) -> dict[str, Any]:
             raise UserError(f"overrides: {key} is given twice; keep one")
         try:
             changed[key] = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):  # of dates and numbers that are none, PyYAML's own
             raise UserError(f"overrides: the value of {key} is not valid YAML: {text!r}") from None
     return changed
+
+
+def as_text(overrides: dict[str, Any]) -> str:
+    """Overrides as one line that parse_overrides reads back to the same values."""
+
+    def plain(value: Any) -> str:
+        return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n...\n").strip()
+
+    return " ".join(f"{key}={plain(value)}" for key, value in overrides.items())
 
 
 def reword(item: dict[str, Any]) -> str:
     """One pydantic error as: key, what was found, what is allowed."""
     # A union's error location ends in the branch pydantic tried; the key is what the reader knows.
-    key = ".".join(str(part) for part in item["loc"] if isinstance(part, int) or re.fullmatch(r"[a-z_]+", part))
+    key = ".".join(str(part) for part in item["loc"] if isinstance(part, int) or "[" not in part)
     message = item["msg"].removeprefix("Value error, ").replace("Input should", "should")
     if item["type"] == "extra_forbidden":
         return f"unknown key {key}{_nearest(key, _all_keys())}"

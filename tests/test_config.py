@@ -23,6 +23,13 @@ from oelm_lib.errors import UserError
         ("GPT-02", "train.max_steps", r"'train.max_steps' is not key=value"),
         ("GPT-02", "train.max_steps=1 train.max_steps=2", r"given twice"),
         ("GPT-02", 5, r"overrides = 5 is not text"),
+        ("GPT-02", "data.corpus=2001-99-99", r"the value of data.corpus is not valid YAML"),
+        ("GPT-02", 'model.dropout=0.1"', r"model.dropout"),
+        (
+            "GPT-02",
+            "model.key_shift=true model.num_heads=512",
+            r"rope and key_shift part a head in halves, but d_head = 1",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_that_names_key_found_and_allowed(exp, overrides, message):
@@ -76,8 +83,22 @@ def test_the_resolved_experiment_is_a_table_that_marks_overrides_and_escapes_tex
 
 def test_a_broken_file_is_one_line(tmp_path):
     broken = tmp_path / "X.yaml"
-    for content in (b"a: [", b"\xff\xfe\x00", b"- 1"):
+    for content in (b"a: [", b"\xff\xfe\x00", b"- 1", b"a: 2001-99-99", b"[" * 10_000):
         broken.write_bytes(content)
         with pytest.raises(UserError) as raised:
             config.read_yaml(broken)
         assert "\n" not in str(raised.value)
+
+
+def test_an_unknown_key_of_a_file_is_named_whatever_its_letters():
+    plain = config.load_config("GPT-02").to_dict()
+    plain["optim"] |= {"beta2": 0.9}
+    with pytest.raises(UserError, match=r"unknown key optim\.beta2"):
+        config.parse_experiment(plain, "test")
+
+
+def test_overrides_may_hold_brackets_spaces_and_equals_signs():
+    groups = [{"match": "[qk]_proj", "learning_rate": 1e-4, "warmup_steps": 1}]
+    text = config.as_text({"train.max_steps": 5, "optim.groups": groups})
+    assert config.parse_overrides(text) == {"train.max_steps": 5, "optim.groups": groups}
+    assert config.load_config("GPT-02", text).optim.groups[0].match == "[qk]_proj"

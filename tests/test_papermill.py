@@ -9,8 +9,7 @@ import nbformat
 import pytest
 
 from oelm_lib import runs
-from oelm_lib.config import ROOT
-from oelm_lib.launch.notebook import as_text
+from oelm_lib.config import ROOT, as_text
 from tests.conftest import TINY_RUN
 from tests.lab import open_lab, run_all
 

@@ -100,6 +100,8 @@ def read_corpus(name: str, tokenizer: str, hashed: bool = True) -> Corpus:
         if intact and (manifest["corpus"], manifest["tokenizer"]) == (name, tokenizer):
             for split in ("train", "val"):
                 _check_file(path, manifest, split, hashed)
+            if manifest["tokenizer_file"] and not (path / manifest["tokenizer_file"]).is_file():
+                raise UserError(f"{path / manifest['tokenizer_file']}: is missing; copy it too, or {_remedy(path)}")
             return Corpus(name, tokenizer, path, manifest)
     except UserError:
         raise

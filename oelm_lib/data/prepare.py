@@ -18,14 +18,7 @@ from oelm_lib.data.encode import Encoded, encode_split
 from oelm_lib.data.mqar import recall_examples
 from oelm_lib.data.sources import HubError, Source, open_source
 from oelm_lib.data.spec import SAMPLE, CorpusSpec, Recall, bpe_size, corpus_names, load_spec
-from oelm_lib.data.tokenizer import (
-    TOKENIZER_FILE,
-    Tokenizer,
-    bpe_tokenizer,
-    gpt2_tokenizer,
-    load_tokenizer,
-    train_bpe,
-)
+from oelm_lib.data.tokenizer import TOKENIZER_FILE, Tokenizer, bpe_tokenizer, gpt2_tokenizer, load_tokenizer, train_bpe
 from oelm_lib.errors import UserError
 from oelm_lib.files import sha256_file, write_json, write_text
 

@@ -127,7 +127,7 @@ def _open_hub(spec: CorpusSpec, echo: Callable[[str], None]) -> Source:
             raise HubError(f"{spec.hub}: {file} not downloaded ({_first_line(error)})") from None
 
     if spec.hub is None or constants.HF_HUB_OFFLINE:
-        answer.append("HF_HUB_OFFLINE is set" if spec.hub else "it has no data set there")
+        answer.append("HF_HUB_OFFLINE is set" if spec.hub else "its corpus file names no data set (hub: null)")
     else:
         # The clients try again for minutes where packets are dropped, so they get a thread and a deadline.
         thread = threading.Thread(target=ask, daemon=True)

@@ -27,7 +27,7 @@ def doctor(exp: str | None) -> Iterator[tuple[bool, str]]:
     for check in [*checks, lambda: _trial(exp)] if exp else checks:
         try:
             yield True, check()
-        except (UserError, OSError) as error:
+        except (UserError, OSError, ImportError) as error:
             yield False, str(error)
 
 

@@ -19,8 +19,9 @@ from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_json
 from oelm_lib.launch.devices import IdleWatch, choose_gpus, open_nvml
-from oelm_lib.launch.notebook import DONE, FAILED, STOPPED, USER_ERROR, as_text
+from oelm_lib.launch.notebook import DONE, FAILED, STOPPED, USER_ERROR
 from oelm_lib.runs import reading
+from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.reading import ACTIVE, this_process
 from oelm_lib.runs.status import format_duration
 from oelm_lib.runs.stop import on_stop
@@ -130,6 +131,7 @@ class _Queue:
         self._waiting = [job for job in jobs if not job.done]
         self._running: dict[subprocess.Popen, tuple[Job, tuple[str, ...], float]] = {}
         self._failed: list[str] = []
+        self._elsewhere: list[Job] = []
         self._starts: Counter[Job] = Counter()
         self._stopping = self._hard = False
         self._said, self._said_at = "", 0.0
@@ -139,7 +141,8 @@ class _Queue:
                 raise UserError(f"{job.name}: machine.devices = {job.devices}, but --gpus names {width}; name more")
         where = f"on GPU {', '.join(slots.gpus)}" if slots.gpus else f"{width} at a time"
         print(f"{len(jobs)} runs: {len(jobs) - len(self._waiting)} done before, {len(self._waiting)} to go, {where}")
-        threads = str(max((os.cpu_count() or 1) // width, 1))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = str(max(cores // width, 1))
         self._environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
 
     def execute(self) -> int:
@@ -152,7 +155,7 @@ class _Queue:
                     self._start_what_fits()
                 time.sleep(POLL_SECONDS)
                 self._collect()
-                last_going = time.monotonic() if self._running else last_going
+                last_going = time.monotonic() if self._running or self._elsewhere else last_going
                 if time.monotonic() - last_going > self._slots.max_wait:
                     print(f"gave up after {format_duration(self._slots.max_wait)} without a run: {self._said}")
                     self._failed += [job.name for job in self._waiting]
@@ -183,7 +186,7 @@ class _Queue:
 
     def _start_what_fits(self) -> None:
         self._waiting = [job for job in self._waiting if not job.done]
-        elsewhere = [job for job in self._waiting if reading.state(job.path) in ACTIVE]
+        self._elsewhere = elsewhere = [job for job in self._waiting if reading.state(job.path) in ACTIVE]
         ready = [job for job in self._waiting if job not in elsewhere]
         free, reasons = self._free(elsewhere)
         for job in ready:
@@ -244,7 +247,10 @@ class _Queue:
                 self._waiting.append(job)  # another process has become its writer meanwhile
                 continue
             print(_ended(job, code, time.monotonic() - started), flush=True)
-            self._on_end()
+            try:
+                self._on_end()
+            except UserError as error:  # the other runs go on
+                print(error, flush=True)
             if code != DONE:
                 self._failed.append(job.name)
 
@@ -254,7 +260,7 @@ def run_command(job: Job, overrides: dict[str, Any]) -> list[str]:
     command = [sys.executable, "-m", "oelm_lib.cli", "run", job.exp, "--seed", str(job.seed)]
     command += ["--test"] * job.test
     for key, value in overrides.items():
-        command += ["--set", as_text({key: value})]
+        command += ["--set", config.as_text({key: value})]
     return command
 
 
@@ -273,10 +279,8 @@ def _ended(job: Job, code: int, seconds: float) -> str:
     took = format_duration(seconds)
     summary = _summary(job)
     if code == DONE and summary:
-        return (
-            f"{job.name}: done in {took}, val_loss {summary['final_val_loss']:.4f},"
-            f" perplexity {summary['final_val_perplexity']:.3f}"
-        )
+        loss = summary["final_val_loss"]
+        return f"{job.name}: done in {took}, val_loss {loss:.4f}, perplexity {perplexity(loss):.3f}"
     if code == STOPPED:
         return f"{job.name}: stopped after {took}; the same command goes on"
     lines = (job.path / "notebook.log").read_text(errors="replace").strip().splitlines()

@@ -34,12 +34,15 @@ def run_experiment(exp: str, seed: int, overrides: dict[str, Any], fresh: bool =
     """
     cfg = config.load_config(exp, overrides)
     run = open_run(cfg, seed, fresh=fresh)
+    if test and "test" not in run.corpus.manifest["splits"]:
+        run.unlock()
+        raise UserError(f"{run.corpus.name}: has no test split, so --test can't score it; leave it out")
     page = run.path / "train.html"
     if run.finished and page.is_file():
         return _done(run, page, test)
     run.unlock()  # the kernel is the writer
     (run.path / "STOP").unlink(missing_ok=True)
-    execution = _Execution(run, {"exp": exp, "seed": seed, "overrides": as_text(overrides)})
+    execution = _Execution(run, {"exp": exp, "seed": seed, "overrides": config.as_text(overrides)})
     error = execution.wait()
     with contextlib.suppress(OSError):
         (run.path / "STOP").unlink(missing_ok=True)
@@ -67,16 +70,6 @@ def _done(run: Run, page: Path, test: bool) -> int:
 
         print(f"{run.name}: test_loss {confirm(run.path):.4f}")
     return DONE
-
-
-def as_text(overrides: dict[str, Any]) -> str:
-    """Overrides as one line that load_config reads back to the same values."""
-    import yaml
-
-    def plain(value: Any) -> str:
-        return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n...\n").strip()
-
-    return " ".join(f"{key}={plain(value)}" for key, value in overrides.items())
 
 
 class _Execution:

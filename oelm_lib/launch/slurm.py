@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -74,7 +75,8 @@ def submit(
     lines = [f"{len(jobs)} runs: {len(jobs) - len(going)} done before, {len(going)} in one array ({shown})"]
     target = " ".join(dict.fromkeys(job.exp for job in jobs))
     if dry_run or not going:
-        return lines + [" ".join(run_command(job, overrides)) for job in going] + [f"then: oelm report {target!r}"]
+        lines += [shlex.join(run_command(job, overrides)) for job in going]
+        return lines + [f"then: oelm report {target!r}"] * bool(report and going)
     array = _submit(sbatch, [run_command(job, overrides) for job in going], parallel)
     for job, number in zip(going, array, strict=True):
         mark_queued(job, job=number)

@@ -123,7 +123,8 @@ def make_cells(plan: Plan, folder: Path) -> list[Cell]:
                 if content not in known:
                     near = sorted(plain, key=lambda e: abs(math.log(e.optim.learning_rate / rate)))
                     base = None if name == BASELINE else near[0]
-                    known[content] = _write(folder, len(known) + 1, name, cfg, base, plan.question)
+                    number = 1 + max((int(made.id[6:]) for made in known.values()), default=0)
+                    known[content] = _write(folder, number, name, cfg, base, plan.question)
                 found = known[content]
                 plain += [found] if name == BASELINE else []
                 cells += [(n, Cell(name, found, make_job(found, seed, plan.test))) for n, seed in enumerate(seeds)]

@@ -1,6 +1,6 @@
 """Causal self-attention whose query and key projections may stay at their random start, with what may be added.
 
-The additions in the order in which they act, with their parameters for H heads of width K in a model of width D:
+The additions in the order in which they act (but qk_tied), with their parameters for H heads of width K, width D:
 
     delta_rank  W_h + B_h A_h for each head's rows of W_q and W_k    2 r (D + K) H  Hu et al. 2021, arXiv:2106.09685
     qk_bias     W x + b                                              2 D
@@ -13,7 +13,7 @@ The additions in the order in which they act, with their parameters for H heads 
     position    rope: q and k rotated by their positions             0              Su et al. 2021, arXiv:2104.09864
                 alibi: scores - slope_h * distance                   0              Press et al. 2021, arXiv:2108.12409
                 t5: scores + a learned bias by head and distance     32 H           Raffel et al. 2019, arXiv:1910.10683
-    qk_tied     W_k is W_q                                           -D^2           Kitaev et al. 2020, arXiv:2001.04451
+    qk_tied     W_k is W_q, and its bias too                         -D^2           Kitaev et al. 2020, arXiv:2001.04451
 
 Whatever is added starts without effect on the scores, except qk_norm, key_shift, qk_tied and position.
 """

@@ -17,6 +17,7 @@ from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_text
 from oelm_lib.runs.folder import code_version
+from oelm_lib.runs.reading import find_runs
 
 TEMPLATES = Path(__file__).parent / "templates"
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -82,6 +83,7 @@ def report(target: str | Path) -> Path:
         UserError: Nothing of that name.
     """
     path, ids = Path(target), config.experiment_ids()
+    known = {*ids, *(run.parent.name.split("_")[0] for run in find_runs())}
     if path.suffix == ".ipynb":
         return export(path)
     if (path / "config.yaml").is_file():
@@ -93,7 +95,7 @@ def report(target: str | Path) -> Path:
     if target in ("compare", "study", "bench"):
         return _execute(target, {}, target)
     patterns = str(target).replace(",", " ").split()
-    if not any(fnmatch.fnmatch(exp, pattern) for exp in ids for pattern in patterns):
+    if not any(fnmatch.fnmatch(exp, pattern) for exp in known for pattern in patterns):
         raise UserError(
             f"{target}: not an executed notebook, a run folder or an experiment; use X.ipynb,"
             f" outputs/<ID>_<slug>/seed42, compare, or a glob of {', '.join(ids)}"
@@ -133,7 +135,9 @@ def _execute(notebook: str, parameters: dict[str, str], name: str) -> Path:
         execute(notebook, target, parameters)
     except PapermillExecutionError as error:
         page = export(target)
-        raise UserError(f"{page}: the {notebook} failed: {error.ename}: {error.evalue}; the page shows where") from None
+        raise UserError(
+            f"{page}: the notebook {notebook} failed: {error.ename}: {error.evalue}; the page shows where"
+        ) from None
     return export(target)
 
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ import pandas as pd
 
 from oelm_lib.analysis import confirmation, confounds, statistics, study, tables
 from oelm_lib.analysis.answer import answer
-from oelm_lib.analysis.frames import RECORDED, name, pairs, phase3
-from oelm_lib.config import ROOT, experiment_ids, load_config, read_yaml
+from oelm_lib.analysis.frames import RECORDED, families, name, phase3
+from oelm_lib.config import ROOT, as_text, experiment_ids, load_config, read_yaml
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_text
 from oelm_lib.reporting.html import TEMPLATES, templates
+from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.status import format_duration
 
 LANGUAGES = ("en", "zh")
@@ -52,7 +54,7 @@ def journal(outputs: Path | str | None = None, language: str = "en", path: Path 
         "corpus": lambda name: facts["corpora"].get(name, name),
         "signed": "{:+.4f}".format,
         "num": lambda value, digits=0: "-" if pd.isna(value) else f"{value:,.{digits}f}",
-        "rate": lambda value: "-" if pd.isna(value) else f"{value:.0e}".replace("e-0", "e-"),
+        "rate": lambda value: "-" if pd.isna(value) else re.sub(r"\.?0*e-0?", "e-", f"{value:.2e}"),
         "duration": lambda value: "-" if pd.isna(value) else format_duration(math.floor(value)),
         "cell": lambda value: re.sub(r"\s+", " ", str(value)).replace("|", "\\|").replace("<", "&lt;"),
     }
@@ -185,7 +187,8 @@ def _section(runs: pd.DataFrame) -> dict[str, Any]:
     results = tables.results(runs)
     arms = {row["id"]: row for row in results[results["n"] > 0].to_dict("records")}
     verdicts = []
-    for pair, row in zip(pairs(runs), tables.verdicts(runs).to_dict("records"), strict=True):
+    judged = [pair for family in families(runs) for pair in family]  # in the order of the verdicts
+    for pair, row in zip(judged, tables.verdicts(runs).to_dict("records"), strict=True):
         if row["n"]:
             base = pair.base.iloc[0]
             differences = confounds.differences(base, pair.arm.iloc[0]).to_dict("records")
@@ -220,14 +223,13 @@ def _printed(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _launch(run: dict[str, Any]) -> dict[str, Any]:
     """The command that makes a run, its day, folder and perplexity."""
     overrides = run["experiment"].overrides if run["experiment"] else {}
-    command = [
-        f"oelm run {run['id']} --seed {run['seed']}",
-        *(f"--set {key}={value}" for key, value in overrides.items()),
-    ]
+    command = ["oelm", "run", run["id"], "--seed", str(run["seed"])]
+    for key, value in overrides.items():
+        command += ["--set", as_text({key: value})]
     loss = run["final_val_loss"]
     path = run["path"].relative_to(ROOT) if run["path"].is_relative_to(ROOT) else run["path"]
-    known = {"command": " ".join(command), "date": (run["started"] or "")[:10], "path": path}
-    return known | {"perplexity": loss and math.exp(loss)}
+    known = {"command": shlex.join(command), "date": (run["started"] or "")[:10], "path": path}
+    return known | {"perplexity": loss and perplexity(loss)}
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -18,14 +18,7 @@ from oelm_lib.config import Experiment
 from oelm_lib.data.corpus import Corpus, open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_json, write_text
-from oelm_lib.runs.reading import (
-    FORMAT,
-    read_config,
-    read_status,
-    read_summary,
-    this_process,
-    writer_alive,
-)
+from oelm_lib.runs.reading import FORMAT, read_config, read_status, read_summary, this_process, writer_alive
 
 PACKAGES = ("torch", "numpy", "datasets", "tiktoken", "tokenizers", "papermill", "plotly")
 
@@ -194,8 +187,8 @@ def _check_same(run: Run) -> None:
     shown = other_than(run, before.science, recorded["seed"], recorded["corpus"].get("splits"))
     if shown:
         raise UserError(
-            f"{run.path}: made with another config ({shown}); go back to it, use overrides, or start anew with --fresh"
-            " (keeps the old folder under another name)"
+            f"{run.path}: made with another config ({shown}); go back to it, use overrides, or start anew:"
+            " oelm run ID --fresh (keeps the old folder under another name)"
         )
 
 

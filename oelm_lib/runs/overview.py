@@ -1,7 +1,6 @@
 """Where all runs stand, from their status.json and summary.json alone: fast on a slow shared file system."""
 
 import functools
-import math
 import time
 from collections import Counter
 from pathlib import Path
@@ -56,7 +55,7 @@ def overview(exps: list[str] | str | None = None, outputs: Path | str | None = N
 def table(rows: list[dict[str, Any]], width: int | None = None) -> str:
     """The rows as text for a terminal of `width` characters, a count of the states first."""
     if not rows:
-        return "no runs yet; start one: oelm run DEMO-01"
+        return "no such runs yet; start one: oelm run DEMO-01"
     counts = Counter(row["state"] for row in rows)
     lines = [f"{len(rows)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items())]
     cells = [HEADINGS] + [[_text(key, row) for key in KEYS] for row in rows]
@@ -100,7 +99,7 @@ def _gap(base: str, mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, A
     if not shared:
         return {}
     nats = losses[shared[-1]] - others[shared[-1]]
-    return {"gap": math.expm1(nats), "gap_nats": nats, "gap_base": base, "gap_step": shared[-1]}
+    return {"gap": perplexity(nats) - 1, "gap_base": base, "gap_step": shared[-1]}
 
 
 def _text(key: str, row: dict[str, Any]) -> str:

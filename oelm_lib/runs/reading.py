@@ -22,19 +22,9 @@ CONFIG_KEYS = {"kind": str, "label": str, "seed": int} | dict.fromkeys(
     ("experiment", "overrides", "code", "versions", "resolved", "corpus", "parameters"), dict
 )
 """What config.yaml holds beside its format."""
-METRIC_COLUMNS = {
-    "event": "string",
-    "step": "int64",
-    "tokens": "int64",
-    "loss": "float64",
-    "perplexity": "float64",
-    "learning_rate": "float64",
-    "grad_norm": "float64",
-    "tokens_per_s": "float64",
-    "eval_tokens": "float64",
-    "eval_seconds": "float64",
-    "seconds": "float64",
-}
+METRIC_COLUMNS = {"event": "string", "step": "int64", "tokens": "int64"} | dict.fromkeys(
+    "loss perplexity learning_rate grad_norm tokens_per_s eval_tokens eval_seconds seconds".split(), "float64"
+)
 CHECKPOINTS = ("latest", "best", "latest.prev")
 """Last weights, by which arms are compared; those with the least loss on the subset; those saved before the last."""
 
@@ -92,28 +82,32 @@ def read_metrics(run: Any):
     Raises:
         UserError: A line before the last is not a metrics row.
     """
-    import pandas as pd
+    import pyarrow as pa
+    from pyarrow import json as arrow_json
 
     path = folder(run) / "metrics.jsonl"
     data = path.read_bytes() if path.is_file() else b""
     data = data[: data.rfind(b"\n") + 1]
-    if not data:
-        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in METRIC_COLUMNS.items()})
-    import pyarrow as pa
-    from pyarrow import json as arrow_json
-
-    kinds = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64()}
-    schema = pa.schema([(name, kinds[kind]) for name, kind in METRIC_COLUMNS.items()])
+    schema = pa.schema(list(METRIC_COLUMNS.items()))
     options = arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-    reading = arrow_json.ReadOptions(block_size=max(len(data), 1))
-    try:
-        table = arrow_json.read_json(pa.BufferReader(data), reading, options)
+
+    def rows(part: bytes):
+        if not part:
+            return schema.empty_table()
+        table = arrow_json.read_json(pa.BufferReader(part), arrow_json.ReadOptions(block_size=len(part)), options)
         if table["step"].null_count:
             raise pa.ArrowInvalid("a row without its step")
-        return table.to_pandas()
+        return table
+
+    try:
+        return rows(data).to_pandas()
     except pa.ArrowInvalid:
-        number = next((n for n, line in enumerate(data.splitlines(), 1) if not _is_row(line)), 0)
-        raise UserError(f"{path}: line {number} is not a metrics row; delete that line") from None
+        for number, line in enumerate(data.splitlines(keepends=True), 1):
+            try:
+                rows(line)
+            except pa.ArrowInvalid:
+                raise UserError(f"{path}: line {number} is not a metrics row; delete that line") from None
+        raise
 
 
 def state(run: Any) -> str:
@@ -166,7 +160,9 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, OSError):
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}; check its rights") from None
+    except ValueError:
         raise UserError(f"{path}: not readable as JSON; delete it, the run rewrites it when it goes on") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: holds {type(value).__name__}, not an object; delete it")
@@ -176,10 +172,3 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 def _fresh(record: dict[str, Any]) -> bool:
     heartbeat = record.get("heartbeat")
     return isinstance(heartbeat, int | float) and time.time() - heartbeat < STALE_SECONDS
-
-
-def _is_row(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line).get("step"), int)
-    except (ValueError, AttributeError):
-        return False

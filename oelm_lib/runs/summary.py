@@ -8,14 +8,7 @@ from oelm_lib.runs.reading import folder, read_config, read_status, read_summary
 from oelm_lib.runs.status import format_duration
 
 ARTEFACTS = (
-    "config.yaml",
-    "training.log",
-    "metrics.jsonl",
-    "best.pt",
-    "latest.pt",
-    "summary.json",
-    "timing_stats.json",
-    "documents.npz",
+    "config.yaml training.log metrics.jsonl best.pt latest.pt summary.json timing_stats.json documents.npz".split()
 )
 
 
@@ -50,13 +43,8 @@ class CorpusFacts(Tables):
         kinds = [kind for kind in ("sample", "synthetic") if corpus.manifest[kind]]
         rows = [("tokenizer", f"{corpus.tokenizer}, {corpus.vocab_size:,} tokens in the vocabulary")]
         for name, split in corpus.manifest["splits"].items():
-            rows.append(
-                (
-                    name,
-                    f"{split['documents']:,} documents, {split['tokens']:,} tokens,"
-                    f" {split['bytes'] / split['tokens']:.2f} bytes a token",
-                )
-            )
+            size = f"{split['documents']:,} documents, {split['tokens']:,} tokens"
+            rows.append((name, f"{size}, {split['bytes'] / split['tokens']:.2f} bytes a token"))
         tokens = cfg.train.max_steps * cfg.train.batch_size * cfg.model.max_seq_len
         epochs = tokens / corpus.manifest["splits"]["train"]["tokens"]
         rows.append(("the run will see", f"{tokens:,} tokens, {epochs:.2f} epochs"))
@@ -99,26 +87,16 @@ class Summary(Tables):
 
     def _parameters(self) -> list[tuple[str, str]]:
         counts = self.config["parameters"]
-        rows = [
-            (name, f"{counts[name]:,} ({counts[name] / counts['total']:.1%})")
-            for name in ("total", "trainable", "frozen")
-        ]
+        rows = [(name, f"{count:,} ({count / counts['total']:.1%})") for name, count in counts.items()]
         for proof in self.values.get("frozen", []):
-            equal = "equal" if proof["sha256_start"] == proof["sha256_end"] else "DIFFER"
-            rows.append(
-                (
-                    f"{proof['tensors']} frozen tensors, steps {proof['from_step']} to {proof['to_step']}",
-                    f"SHA-256 {proof['sha256_start'][:12]} at start, {proof['sha256_end'][:12]} at end: {equal}",
-                )
-            )
+            start, end = proof["sha256_start"], proof["sha256_end"]
+            told = f"SHA-256 {start[:12]} at start, {end[:12]} at end: {'equal' if start == end else 'DIFFER'}"
+            rows.append((f"{proof['tensors']} frozen tensors, steps {proof['from_step']} to {proof['to_step']}", told))
         return rows
 
     def _artefacts(self) -> list[tuple[str, str]]:
-        rows = [("folder", str(self.path))]
-        for name in ARTEFACTS:
-            if (self.path / name).is_file():
-                rows.append((name, _size((self.path / name).stat().st_size)))
-        return rows
+        files = [self.path / name for name in ARTEFACTS if (self.path / name).is_file()]
+        return [("folder", str(self.path)), *((file.name, _size(file.stat().st_size)) for file in files)]
 
 
 def _size(count: int) -> str:

@@ -1,11 +1,11 @@
 """timing_stats.json: the log's fields, and the whole time budget."""
 
-import math
 from typing import Any
 
 import numpy as np
 
 from oelm_lib.config import Experiment
+from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.status import format_duration
 
 WARMUP_STEPS = 100
@@ -32,37 +32,32 @@ def timing_stats(
     evals = metrics[metrics["event"] == "eval"]
     step_tokens = cfg.train.batch_size * cfg.model.max_seq_len
     skipped = WARMUP_STEPS if cfg.train.max_steps >= 2 * WARMUP_STEPS else 0
-    kept = train[train["step"] > skipped]
-    seconds = (step_tokens / kept["tokens_per_s"]).to_numpy(float)
-    steps = np.diff(train["step"].to_numpy(), prepend=0)[-len(kept) :] if len(kept) else np.zeros(0, int)
-    mean = float(np.average(seconds, weights=steps)) if len(kept) else math.nan
-    spread = math.sqrt(float(np.average((seconds - mean) ** 2, weights=steps))) if len(kept) else math.nan
-    p50, p95, p99 = np.percentile(seconds, [50, 95, 99]).tolist() if len(kept) else (math.nan,) * 3
+    kept, steps = train["step"] > skipped, np.diff(train["step"], prepend=0)
+    seconds = (step_tokens / train["tokens_per_s"])[kept].repeat(steps[kept]).describe(percentiles=[0.5, 0.95, 0.99])
     log_type = {"orthogonal": "oelm_v2", "normal": "oelm_random"}
     frozen = cfg.model.freeze_q and cfg.model.freeze_k
     ends = np.arange(0, cfg.train.max_steps + 1, epoch_steps)
     clock = np.interp(ends, np.r_[0, train["step"]], np.r_[0.0, train["seconds"]])
-    total_validation = float(evals["eval_seconds"].sum())
     return {
         "model_type": log_type[cfg.model.qk_init] if frozen else "baseline",
         "init_method": cfg.model.qk_init if frozen else "n/a",
         "dataset": cfg.data.corpus,
         "total_wall_time": wall_seconds,
         "total_formatted": format_duration(wall_seconds),
-        "num_steps_measured": int(steps.sum()),
+        "num_steps_measured": int(seconds["count"]),
         "warmup_steps": skipped,
-        "mean_step_time": mean,
-        "std_step_time": spread,
-        "median_step_time": p50,
-        "min_step_time": float(seconds.min()) if len(kept) else math.nan,
-        "max_step_time": float(seconds.max()) if len(kept) else math.nan,
-        "p95_step_time": p95,
-        "p99_step_time": p99,
-        "total_validation_time": total_validation,
-        "mean_validation_time": total_validation / len(evals) if len(evals) else math.nan,
+        "mean_step_time": seconds["mean"],
+        "std_step_time": seconds["std"],
+        "median_step_time": seconds["50%"],
+        "min_step_time": seconds["min"],
+        "max_step_time": seconds["max"],
+        "p95_step_time": seconds["95%"],
+        "p99_step_time": seconds["99%"],
+        "total_validation_time": float(evals["eval_seconds"].sum()),
+        "mean_validation_time": evals["eval_seconds"].mean(),
         "num_validations": len(evals),
         "epoch_times": np.diff(clock).tolist(),
-        "final_perplexity": math.exp(best_val_loss) if best_val_loss is not None else None,
+        "final_perplexity": None if best_val_loss is None else perplexity(best_val_loss),
         "best_val_loss": best_val_loss,
         "budget": budget,
     }

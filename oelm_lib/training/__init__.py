@@ -1,5 +1,3 @@
 """Training: the loop, optimizer, checkpoints, precision."""
 
 from oelm_lib.training.loop import train
-
-__all__ = ["train"]

@@ -17,7 +17,7 @@ def confirm(run) -> float:
     """Score a finished run on the test split; returns nats per token, written into its summary and documents.npz.
 
     Raises:
-        UserError: The corpus is another one than the run's, or the last weights are gone.
+        UserError: The corpus is another one than the run's or has no test split, or the last weights are gone.
     """
     path, summary = folder(run), read_summary(run)
     if summary["final_test_loss"] is not None:

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from typing import Any
 
 REFRESH_SECONDS = 2.0
 
@@ -11,7 +10,6 @@ class Console:
     """Prints lines; shows progress in one notebook output, one terminal line, or a line a minute in a log."""
 
     def __init__(self):
-        self._handle: Any = None
         self._shown = 0.0
         self._in_notebook = _kernel_is_running()
         self._on_terminal = sys.stdout.isatty()
@@ -27,15 +25,11 @@ class Console:
         quiet = REFRESH_SECONDS if self._in_notebook or self._on_terminal else 60.0
         if time.monotonic() - self._shown < quiet and not last:
             return
-        self._shown = time.monotonic()
+        again, self._shown = bool(self._shown), time.monotonic()
         if self._in_notebook:
             from IPython.display import display
 
-            shown = {"text/plain": text}
-            if self._handle is None:
-                self._handle = display(shown, raw=True, display_id=True)
-            else:
-                self._handle.update(shown, raw=True)
+            display({"text/plain": text}, raw=True, display_id=f"progress-{id(self)}", update=again)
         elif self._on_terminal:
             sys.stdout.write("\r\033[K" + text + ("\n" if last else ""))
             sys.stdout.flush()

@@ -38,16 +38,8 @@ class SharedBatches(Batches):
         return tokens.chunk(size())[rank], targets.chunk(size())[rank]
 
 
-def parallel(model: nn.Module, cfg: Experiment) -> nn.Module:
-    """The model with gradients averaged over the processes; frozen tensors are never sent.
-
-    Raises:
-        UserError: machine.devices asks for more processes than there are.
-    """
-    if cfg.machine.devices != size():
-        raise UserError(
-            f"machine.devices = {cfg.machine.devices}, but this is one process; use oelm run, or machine.devices=1"
-        )
+def parallel(model: nn.Module) -> nn.Module:
+    """The model with gradients averaged over the processes; frozen tensors are never sent."""
     # Every process makes or loads the same weights, so none need be sent at the start.
     return model if size() == 1 else nn.parallel.DistributedDataParallel(model, init_sync=False)
 

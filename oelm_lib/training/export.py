@@ -57,6 +57,10 @@ def gpt2_weights(trained: Trained) -> dict[str, Tensor]:
         UserError: GPT-2 has no such arithmetic.
     """
     cfg, model = trained.config.model, trained.model
+    if trained.corpus.recall:
+        raise UserError(
+            f"{trained.name}: its ids are no text, so GPT-2 has no tokenizer for them; use --format safetensors"
+        )
     if reasons := _beyond_gpt2(cfg):
         raise UserError(f"{trained.name}: GPT-2 cannot express {'; '.join(reasons)}; use --format safetensors")
     weights = {

@@ -31,7 +31,9 @@ def train(cfg: Experiment, run: Run) -> Summary:
         UserError: Numbers go bad, the disk is full, or the run cannot be continued.
     """
     if run.finished:
-        print(f"{run.name} is done: shown, not trained again (--fresh starts anew and keeps the old folder)")
+        print(
+            f"{run.name} is done: shown, not trained again (oelm run ID --fresh starts anew and keeps the old folder)"
+        )
         return Summary(run)
     with Session(run) as session:
         while session.step < cfg.train.max_steps and not agree(session.stopping(), session.device):

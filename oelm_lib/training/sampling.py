@@ -25,7 +25,8 @@ class Sampler:
 
     def __init__(self, session: "Session"):
         self._session, self._corpus = session, session.run.corpus
-        self._prompt = torch.from_numpy(self._corpus.tokens("val")[:PROMPT_TOKENS].astype("int64"))[None]
+        length = min(PROMPT_TOKENS, session.cfg.model.max_seq_len - 1)  # a token must fit behind it
+        self._prompt = torch.from_numpy(self._corpus.tokens("val")[:length].astype("int64"))[None]
         self._tokenizer: Tokenizer | None = None
         self._started, self._spent, self._token_seconds = time.perf_counter(), 0.0, 0.0
 

@@ -22,7 +22,7 @@ from oelm_lib.runs.stop import on_stop
 from oelm_lib.seeds import named_seed
 from oelm_lib.training import checkpoint
 from oelm_lib.training.console import Console
-from oelm_lib.training.distributed import SharedBatches, parallel
+from oelm_lib.training.distributed import SharedBatches, parallel, size
 from oelm_lib.training.evaluation import frozen_digest
 from oelm_lib.training.guard import Guard
 from oelm_lib.training.optim import gradients, learning_rates, make_optimizer, update
@@ -83,7 +83,7 @@ class Session:
         self.parameters = parameter_counts(self.model)
         self.model.freeze(0)
         self._compiled = torch.compile(self.model, fullgraph=True) if cfg.machine.compile else self.model
-        self.training_model = parallel(self._compiled, cfg)
+        self.training_model = parallel(self._compiled)
         self.batches = SharedBatches(
             run.corpus.tokens("train"),
             cfg.model.max_seq_len,
@@ -108,6 +108,10 @@ class Session:
                 leftover.unlink(missing_ok=True)
         restored, lost = checkpoint.load_latest(run.path)
         self.status = Status(run.path, step=restored["step"] if restored else 0, max_steps=cfg.train.max_steps)
+        if cfg.machine.devices != size():
+            raise UserError(
+                f"machine.devices = {cfg.machine.devices}, but this is one process; use oelm run, or machine.devices=1"
+            )
         with self.budget("setup"):
             self.build(restored)
             if not restored:
@@ -121,11 +125,7 @@ class Session:
             if not restored and self.device.type == "cpu":
                 self.warnings += self._slow_warning()
         self.status.update(
-            step=self.step,
-            device=device_name(self.device),
-            evals=self.evals,
-            best=self.best,
-            warnings=self.warnings,
+            step=self.step, device=device_name(self.device), evals=self.evals, best=self.best, warnings=self.warnings
         )
         for text in self.warnings:
             self.console.line(f"Warning: {text}")
@@ -175,7 +175,7 @@ class Session:
     def freeze_as_at(self, step: int) -> None:
         """Freeze or train Q and K as the config asks for this step."""
         if self.model.freeze(step):  # processes share the gradients of what was trained when they were wrapped
-            self.training_model = parallel(self._compiled, self.cfg)
+            self.training_model = parallel(self._compiled)
 
     def prove_freeze(self) -> list[dict[str, Any]]:
         """All intervals, the last closed at this step. Raises RuntimeError where a frozen tensor changed."""
@@ -192,8 +192,13 @@ class Session:
         self.frozen.append({"from_step": self.step, "sha256_start": digest, "tensors": tensors})
 
     def start_clocks(self) -> None:
-        """Begin to measure what steps cost."""
-        self.forecast = self._forecast()
+        """Begin to measure what steps cost, from what the run's earlier sessions measured."""
+        cfg, spent = self.cfg, self.budget.spent
+        eval_steps = UNMEASURED * len(self.subset) / cfg.train.batch_size
+        if self.evals and spent["step"]:
+            eval_steps = spent["evaluation"] / len(self.evals) * self.step / spent["step"]
+        whole = 2 * self.windows.windows / len(self.subset)
+        self.forecast = Forecast(cfg.train, cfg.machine.log_interval, eval_steps, whole)
         self._timed = self._clocks()
 
     def stopping(self) -> bool:
@@ -219,14 +224,6 @@ class Session:
         """(step, seconds within steps, seconds of everything but evaluations and saves)."""
         spent = self.budget.spent
         return self.step, spent["step"], self.budget.seconds - spent["evaluation"] - spent["saving"]
-
-    def _forecast(self) -> Forecast:
-        """A forecast that starts from what the run's earlier sessions measured."""
-        cfg, spent = self.cfg, self.budget.spent
-        eval_steps = UNMEASURED * len(self.subset) / cfg.train.batch_size
-        if self.evals and spent["step"]:
-            eval_steps = spent["evaluation"] / len(self.evals) * self.step / spent["step"]
-        return Forecast(cfg.train, cfg.machine.log_interval, eval_steps, 2 * self.windows.windows / len(self.subset))
 
     def resolved(self) -> dict[str, Any]:
         """What the machine knobs came to."""

@@ -41,12 +41,13 @@ def restore(session: "Session", state: dict[str, Any]) -> None:
     try:
         if other := other_than(session.run, state["experiment"], state["seed"], state["splits"]):
             raise UserError(
-                f"{session.run.path}/latest.pt: made with another config ({other}); go back to it or start anew with"
-                " --fresh"
+                f"{session.run.path}/latest.pt: made with another config ({other}); go back to it or start anew:"
+                " oelm run ID --fresh"
             )
         session.model.load_state_dict(state["model"])
         session.optimizer.load_state_dict(state["optimizer"])
-        session.precision.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where it began in another precision, as fp16 means fp32 on a CPU
+            session.precision.scaler.load_state_dict(state["scaler"])
         session.step, session.best, session.evals = state["step"], state["best"], state["evals"]
         session.frozen = state["frozen"]
         session.freeze_as_at(session.frozen[-1]["from_step"])

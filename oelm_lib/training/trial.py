@@ -23,7 +23,7 @@ def trial(run: Run, outputs: Path, steps: int = 20) -> dict[str, Any]:
     """Train some steps, score a batch and save once below `outputs`; nothing of it stays.
 
     Returns:
-        device, step_seconds, seconds: (low, high) of the whole run, checkpoint_bytes.
+        device, precision, seconds: (low, high) of the whole run, checkpoint_bytes.
     """
     session = Session(run)
     session.build()
@@ -32,7 +32,7 @@ def trial(run: Run, outputs: Path, steps: int = 20) -> dict[str, Any]:
         start = time.perf_counter()
         session.advance()
         if session.device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(session.device)
         if number >= WARM_STEPS:
             session.forecast.step(time.perf_counter() - start)
     windows = session.subset[: max(len(session.subset) // 8, 1)]
@@ -71,10 +71,12 @@ def replay(path: Path) -> str:
     start = session.step
     while session.step < bad - 1:
         session.advance()
+    session.freeze()
     with session.precision.autocast():
         _, loss = session.model(*session.batches(session.step))
     session.precision.scaler.scale(loss).backward()
     session.precision.scaler.unscale_(session.optimizer)
     norms = {name: p.grad.norm().item() for name, p in session.model.named_parameters() if p.grad is not None}
-    lines = [f"step {bad:,} again from step {start:,}: loss {loss.item():.6g}, then it was {record.get('loss')}"]
+    before = record.get("loss") or "no number"
+    lines = [f"step {bad:,} again from step {start:,}: loss {loss.item():.6g}, then it was {before}"]
     return "\n".join([*lines, "gradient norm by tensor:", *(f"{norm:12.4g}  {name}" for name, norm in norms.items())])

@@ -99,3 +99,10 @@ def test_a_manifest_that_only_looks_sealed_is_refused(corpus, splits):
     manifest.write_text(json.dumps(plain | {"checksum": checksum(plain)}))
     with pytest.raises(UserError, match=r"is not what preparing|the manifest says"):
         open_corpus("tinystories-sample", "gpt2")
+
+
+def test_a_copy_without_its_tokenizer_is_refused(source):
+    corpus = prepare("tinystories-sample", source(train=STORIES, validation=STORIES), "bpe-300", echo=lambda line: None)
+    (corpus.path / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"tokenizer.json: is missing; copy it too, or delete"):
+        open_corpus("tinystories-sample", "bpe-300")

@@ -9,7 +9,7 @@ from oelm_lib.training.trial import trial
 
 
 def test_a_trial_projects_the_time_and_leaves_nothing_behind(tiny_run, tmp_path):
-    run, outputs = tiny_run(), tmp_path / "outputs"
+    run, outputs = tiny_run(machine__devices=2), tmp_path / "outputs"  # tried in this one process
     before = sorted(outputs.rglob("*"))
     found = trial(run, outputs, steps=4)
     low, high = found["seconds"]

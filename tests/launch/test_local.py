@@ -1,9 +1,9 @@
 import pytest
 
 from oelm_lib import config
+from oelm_lib.config import as_text
 from oelm_lib.errors import UserError
 from oelm_lib.launch.local import make_jobs
-from oelm_lib.launch.notebook import as_text
 
 
 def test_jobs_are_every_experiment_and_seed_once():

@@ -66,6 +66,9 @@ def test_an_extended_plan_renumbers_nothing(tmp_path, tiny_env):
     assert {exp: after[exp] for exp in before} == before
     assert {name: (tmp_path / name).read_bytes() for name in texts} == texts
     assert set(after) - set(before) == {f"STUDY-{n:04d}" for n in range(7, 12)}
+    (tmp_path / "STUDY-0002.yaml").unlink()
+    sweep.make_cells(plan(), tmp_path)
+    assert not (tmp_path / "STUDY-0002.yaml").exists() and (tmp_path / "STUDY-0012.yaml").is_file()  # no id twice
 
 
 @pytest.mark.parametrize(

@@ -108,8 +108,7 @@ def test_contents_name_the_sections(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
-    [(None, "no such notebook"), ("{", "not a readable notebook"), ("fresh", "was never executed")],
+    ("text", "words"), [(None, "no such notebook"), ("{", "not a readable notebook"), ("fresh", "was never executed")]
 )
 def test_mistakes_are_one_line(tmp_path, text, words):
     path = tmp_path / "a.ipynb"
@@ -141,6 +140,15 @@ def test_a_figure_from_elsewhere_keeps_its_numbers(tmp_path):
 def test_report_of_nothing_is_one_line(demo, target, words):
     with pytest.raises(UserError, match=words):
         html.report(str(demo[0]) if target == "run" else target)
+
+
+@pytest.mark.slow
+def test_runs_of_the_study_are_compared_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
+    with pytest.raises(UserError, match="not an executed notebook"):
+        html.report("STUDY-0001")
+    runs_factory.make_run(tmp_path, "STUDY-0001", overrides="data.corpus=stories")
+    assert "STUDY-0001_baseline+" in html.report("STUDY-0001").read_text()
 
 
 def test_report_of_a_run_is_the_page_of_its_notebook(tmp_path):

@@ -216,3 +216,15 @@ def test_strings_from_files_cannot_break_the_table(tmp_path):
     text = journal(tmp_path)
     assert r"failed: a \| b &lt;script>" in text
     assert "<script>" not in text
+
+
+def test_a_chain_of_baselines_keeps_each_finding_with_its_own_base(tmp_path, monkeypatch):
+    """GPT-08 is compared to GPT-02, itself an arm, and GPT-09 to GPT-01: pairs and verdicts come in two orders."""
+    for exp in ("GPT-01", "GPT-02", "GPT-08", "GPT-09"):
+        make_run(tmp_path, exp, 42, overrides={"optim.learning_rate": 5.7e-3, "model.frozen_layers": [0, 1]})
+    for exp in ("GPT-01", "GPT-02", "GPT-08", "GPT-09"):
+        make_run(tmp_path, exp, 42)
+    text = journal(tmp_path)
+    changes = [line for line in text.splitlines() if "changes:" in line and "frozen Gaussian" in line]
+    assert changes and all("OELM-Freeze → frozen Gaussian changes: model.qk_init" in line for line in changes)
+    assert "--set optim.learning_rate=0.0057 --set 'model.frozen_layers=[0, 1]'" in text

@@ -76,15 +76,9 @@ def test_fresh_keeps_the_old_folder_under_another_name(tiny_run, tiny_config, tm
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"model__vocab_size": 400},
-            r"model.vocab_size = 400, but stories prepared with bpe-300 has 300 tokens; ",
-        ),
+        ({"model__vocab_size": 400}, r"model.vocab_size = 400, but stories prepared with bpe-300 has 300 tokens; "),
         ({"model__max_seq_len": 200_000}, r"has \d+ tokens.*; lower one of them|less than one window"),
-        (
-            {"train__batch_size": 10_000_000},
-            r"train.batch_size = 10000000 x model.max_seq_len = 16 needs 16",
-        ),
+        ({"train__batch_size": 10_000_000}, r"train.batch_size = 10000000 x model.max_seq_len = 16 needs 16"),
         ({"model__max_seq_len": 100_000}, r"the val split of stories has \d+ tokens, less than one window of 100001"),
     ],
 )

@@ -87,7 +87,7 @@ def test_done_failed_and_broken_runs_say_so(make_run, tmp_path):
     assert "status.json: not readable" in rows[2]["reason"]
     assert "unreadable" in table(rows)
     json.dumps(rows)
-    assert "no runs yet" in table([])
+    assert "no such runs yet" in table([])
 
 
 def test_a_run_is_found_by_what_people_call_it(make_run, tmp_path):

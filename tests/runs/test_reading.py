@@ -25,7 +25,9 @@ def test_no_metrics_is_an_empty_frame_with_the_same_columns(tmp_path):
     assert list(runs.read_metrics(tmp_path)) == list(runs.read_metrics(tmp_path / "full"))
 
 
-@pytest.mark.parametrize("bad", ["{", "[1]", '"text"', '{"event": "train"}', "\x00\x01"])
+@pytest.mark.parametrize(
+    "bad", ["{", "[1]", '"text"', '{"event": "train"}', "\x00\x01", '{"event": "train", "step": 1, "loss": "x"}']
+)
 def test_a_broken_line_in_the_middle_is_named(tmp_path, bad):
     (tmp_path / "metrics.jsonl").write_text(f"{json.dumps(ROW)}\n{bad}\n{json.dumps(ROW)}\n")
     with pytest.raises(UserError, match="line 2 is not a metrics row; delete that line"):

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from oelm_lib import config, runs, training
-from oelm_lib.config import ROOT
-from oelm_lib.launch.notebook import as_text
+from oelm_lib.config import ROOT, as_text
 from oelm_lib.runs.reading import ACTIVE, read_metrics, read_status, read_summary, state
 from tests.conftest import TINY_RUN
 from tests.launch.conftest import tiny_env, wait_for  # noqa: F401

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from oelm_lib import runs
+from oelm_lib.config import as_text
 from oelm_lib.errors import UserError
 from oelm_lib.launch.distributed import train_in_processes
-from oelm_lib.launch.notebook import as_text
 from oelm_lib.runs.reading import read_metrics, read_summary
 
 LOSS_TOLERANCE = 1e-5

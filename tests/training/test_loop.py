@@ -294,6 +294,21 @@ def test_half_precision_continues_bit_equal_with_its_loss_scale(tiny_run, monkey
     assert all(torch.equal(value, second["model"][key]) for key, value in first["model"].items())
 
 
+def test_a_run_begun_in_fp32_goes_on_in_fp16(tiny_run, monkeypatch):
+    stop_at(monkeypatch, 7)
+    train(tiny_run(train__precision="fp16"))  # on a CPU that means fp32
+    monkeypatch.setattr(session, "resolve_precision", lambda name, device: (Precision(name, device), None))
+    run = tiny_run(train__precision="fp16")
+    train(run)
+    assert runs.read_status(run)["state"] == "done"
+    assert any("precision was fp32, is fp16" in text for text in runs.read_status(run)["warnings"])
+
+
+def test_a_window_shorter_than_the_prompt_of_samples_trains(tiny_run):
+    run = tiny_run(model__max_seq_len=4)
+    assert train(run).values["steps"] == 24
+
+
 def test_gradients_that_are_never_numbers_stop_an_fp16_run(tiny_run, monkeypatch):
     monkeypatch.setattr(session, "resolve_precision", lambda name, device: (Precision(name, device), None))
     enter = Session.__enter__
@@ -359,10 +374,29 @@ def test_a_bad_step_is_replayed_from_the_checkpoint_and_nothing_is_written(tiny_
             train(run)
     before = {path.name: path.stat().st_mtime_ns for path in run.path.iterdir()}
     lines = replay(run.path).splitlines()
-    assert lines[0] == f"step 7 again from step 5: loss {losses[6]:.6g}, then it was None"
+    assert lines[0] == f"step 7 again from step 5: loss {losses[6]:.6g}, then it was no number"
     assert any(line.endswith("blocks.0.attention.v_proj.weight") for line in lines)
     assert not any(line.endswith("blocks.0.attention.q_proj.weight") for line in lines)  # frozen
     assert {path.name: path.stat().st_mtime_ns for path in run.path.iterdir()} == before
+
+
+def test_a_replayed_step_trains_what_the_run_did(tiny_run, monkeypatch):
+    """freeze_from = 6: the bad step 7 is the first whose Q and K are frozen."""
+    real, count = loop.gradients, []
+
+    def gradients(*args):
+        loss, norm = real(*args)
+        count.append(1)
+        return (loss * math.nan, norm) if len(count) == 7 else (loss, norm)
+
+    run = tiny_run(model__freeze_from=6)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "gradients", gradients)
+        with pytest.raises(UserError, match="look at the step"):
+            train(run)
+    lines = replay(run.path).splitlines()
+    assert any(line.endswith("v_proj.weight") for line in lines)
+    assert not any(line.endswith("q_proj.weight") for line in lines)
 
 
 def test_a_checkpoint_of_something_else_is_refused_in_one_line(tiny_run, monkeypatch):

@@ -86,8 +86,8 @@
   function csv(figure) {
     const cell = value => /[",\n]/.test(value ?? "") ? `"${value.replaceAll('"', '""')}"` : value ?? "";
     const lines = ["trace,kind,x,y,minus,plus"], shown = one => ![false, "legendonly"].includes(one.visible);
-    for (const {name, meta, type, x, y, error_x: bar} of figure.place.data.filter(shown))
-      (x ?? []).forEach((at, n) => lines.push([cell(name), meta?.kind ?? type, cell(at), cell(y[n]), bar?.arrayminus?.[n], bar?.array?.[n]].join(",")));
+    for (const {name, meta, type, x, y, error_x, error_y: bar = error_x} of figure.place.data.filter(shown))
+      (x ?? y ?? []).forEach((_, n) => lines.push([cell(name), meta?.kind ?? type, cell(x?.[n]), cell(y?.[n]), bar?.arrayminus?.[n], bar?.array?.[n]].join(",")));
     const href = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], {type: "text/csv"}));
     make("a", {href, download: figure.file + ".csv"}).click();
   }
