@@ -117,7 +117,7 @@ def hypotheses(runs: pd.DataFrame) -> pd.DataFrame:
         {"against": "its baseline"} | row | {"hypothesis": name, "verdict": verdict or NOT_SHOWN}
         for name, row, verdict in sorted(told, key=lambda item: item[0])
     ]
-    columns = "hypothesis corpus arm against trained_at_medium trained_here gap low high n verdict".split()
+    columns = "hypothesis verdict corpus arm against gap low high n trained_at_medium trained_here".split()
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -140,7 +140,7 @@ def losses(runs: pd.DataFrame) -> pd.DataFrame:
         row |= {"perplexity": math.exp(loss.mean()), "spread": loss.std(ddof=1)}
         row |= {"largest_logit_std": max((found["logit_std"] for found in probes), default=math.nan)}
         rows.append(row | {"trainable_parameters": mine["parameters"].iloc[0].get("trainable")})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).sort_values(["corpus", "perplexity"], ignore_index=True) if rows else pd.DataFrame()
 
 
 def _within(interval: statistics.Interval) -> str:

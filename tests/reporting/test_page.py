@@ -6,6 +6,7 @@ import shutil
 
 import nbformat
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -21,7 +22,7 @@ SHOWN = """n => {
           xaxis: plot.layout.xaxis, yaxis: plot.layout.yaxis, ink: plot.layout.font.color,
           width: plot._fullLayout.width};
 }"""
-LOSS, GAP, PERPLEXITY, RATE = range(4)
+LOSS, GAP, PERPLEXITY, RATE, INTERVALS = range(5)
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,10 @@ def page_path(tmp_path_factory):
     for make in makers:
         output = new_output("display_data", data=make(runs)._repr_mimebundle_())
         cells.append(new_code_cell("", execution_count=1, outputs=[output]))
+    bar = {"array": [0.5], "arrayminus": [0.25], "symmetric": False}
+    intervals = figure.Figure([go.Scatter(x=[1], y=[2], error_y=bar, name="arm"), go.Box(x=[3, 4], name="times")])
+    output = new_output("display_data", data=intervals._repr_mimebundle_())
+    cells.append(new_code_cell("", execution_count=1, outputs=[output]))
     nbformat.write(new_notebook(cells=cells), folder / "page.ipynb")
     return html.export(folder / "page.ipynb")
 
@@ -92,7 +97,7 @@ def assert_as_python(page, n, chosen, **state):
 
 def test_draws_everything_without_a_request(page, page_path):
     assert page.problems == [page_path.as_uri()]
-    assert page.locator(".js-plotly-plot").count() == 4
+    assert page.locator(".js-plotly-plot").count() == 5
     assert page.locator(".js-plotly-plot .main-svg").count() >= 8
     assert page.locator("[data-title*=Cloud], [data-title*=Share]").count() == 0
 
@@ -145,6 +150,14 @@ def test_a_hidden_line_stays_hidden_and_out_of_the_csv(page, tmp_path):
     trace = shown["OELM-Freeze · seed 43"]
     pairs = [(float(row["x"]), float(row["y"])) for row in rows if row["trace"] == trace["name"]]
     np.testing.assert_allclose(pairs, np.column_stack([trace["x"], trace["y"]]))
+
+
+def test_intervals_and_boxes_come_into_the_csv(page):
+    with page.expect_download() as download:
+        page.locator(".figure").nth(INTERVALS).get_by_role("button", name="CSV").click()
+    with open(download.value.path(), newline="") as file:
+        rows = [tuple(row.values()) for row in csv.DictReader(file)]
+    assert rows == [("arm", "scatter", "1", "2", "0.25", "0.5"), *(("times", "box", x, "", "", "") for x in "34")]
 
 
 @pytest.mark.parametrize(("button", "start"), [("PNG", b"\x89PNG"), ("SVG", b"<svg")])
