@@ -285,9 +285,9 @@ def test_figures_draw_every_arm_once_a_stage(runs):
 def kept():
     """The kept page, and the records that it was made from."""
     text = (config.ROOT / "reports" / "study.html").read_text(encoding="utf-8")
-    lines = int(re.search(r"Made from (\d+) records", text).group(1))
-    runs = study.load(lines=lines)
-    assert len(runs) == lines, "runs.jsonl is append-only; make the page again"
+    records, lines = re.search(r"Made from (\d+) records.*? first (\d+) lines", text).groups()
+    runs = study.load(lines=int(lines))
+    assert len(runs) == int(records), "runs.jsonl is append-only; make the page again"
     return text, runs
 
 
