@@ -82,10 +82,15 @@ def open_corpus(name: str, tokenizer: str, exp: Experiment | None = None) -> Cor
         raise UserError(f"{error}{_ways_on(exp)}") from None
 
 
-def open_test(corpus: Corpus) -> np.memmap:
-    """Token ids of the test split: for a confirmation run's end, never for selection."""
+def check_has_test(corpus: Corpus) -> None:
+    """Raise UserError where the corpus has no test split."""
     if "test" not in corpus.manifest["splits"]:
         raise UserError(f"{corpus.name}: has no test split (params/corpora/{corpus.name}.yaml: test: none); use val")
+
+
+def open_test(corpus: Corpus) -> np.memmap:
+    """Token ids of the test split: for a confirmation run's end, never for selection."""
+    check_has_test(corpus)
     _check_file(corpus.path, corpus.manifest, "test")
     return np.memmap(corpus.path / "test.bin", dtype="<u2", mode="r")
 

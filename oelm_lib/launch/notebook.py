@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib import config
+from oelm_lib.data.corpus import check_has_test
 from oelm_lib.errors import UserError
 from oelm_lib.files import replacing, write_json
 from oelm_lib.launch.distributed import train_in_processes
@@ -34,13 +35,12 @@ def run_experiment(exp: str, seed: int, overrides: dict[str, Any], fresh: bool =
     """
     cfg = config.load_config(exp, overrides)
     run = open_run(cfg, seed, fresh=fresh)
-    if test and "test" not in run.corpus.manifest["splits"]:
-        run.unlock()
-        raise UserError(f"{run.corpus.name}: has no test split, so --test can't score it; leave it out")
     page = run.path / "train.html"
     if run.finished and page.is_file():
         return _done(run, page, test)
     run.unlock()  # the kernel is the writer
+    if test:
+        check_has_test(run.corpus)  # now, not after all of the training
     (run.path / "STOP").unlink(missing_ok=True)
     execution = _Execution(run, {"exp": exp, "seed": seed, "overrides": config.as_text(overrides)})
     error = execution.wait()

@@ -83,7 +83,6 @@ def report(target: str | Path) -> Path:
         UserError: Nothing of that name.
     """
     path, ids = Path(target), config.experiment_ids()
-    known = {*ids, *(run.parent.name.split("_")[0] for run in find_runs())}
     if path.suffix == ".ipynb":
         return export(path)
     if (path / "config.yaml").is_file():
@@ -95,6 +94,7 @@ def report(target: str | Path) -> Path:
     if target in ("compare", "study", "bench"):
         return _execute(target, {}, target)
     patterns = str(target).replace(",", " ").split()
+    known = {*ids, *(run.parent.name.split("_")[0] for run in find_runs())}
     if not any(fnmatch.fnmatch(exp, pattern) for exp in known for pattern in patterns):
         raise UserError(
             f"{target}: not an executed notebook, a run folder or an experiment; use X.ipynb,"

@@ -132,3 +132,7 @@ def test_bootstrap_agrees_with_the_delta_method():
     assert error == pytest.approx(delta, rel=0.1)  # 1,000 resamples know an error to about 2 %
     assert error == s.bootstrap_documents(nats, tokens)
     assert math.isnan(s.bootstrap_documents(nats[:1], tokens[:1]))
+
+
+def test_a_gap_beyond_exp_is_infinite():
+    assert s.gap(1000.0) == math.inf and s.gap(-1000.0) == -1

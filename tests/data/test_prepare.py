@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from oelm_lib.config import PARAMS
-from oelm_lib.data.corpus import MANIFEST, checksum, open_corpus, open_test
+from oelm_lib.data.corpus import MANIFEST, check_has_test, checksum, open_corpus, open_test
 from oelm_lib.data.prepare import _held, list_corpora, prepare, show
 from oelm_lib.data.spec import corpus_names, load_spec
 from oelm_lib.data.tokenizer import gpt2_tokenizer, load_tokenizer
@@ -147,6 +147,9 @@ def test_wikitext_phase3_is_one_text_without_separators(source):
     assert corpus.eot is None
     assert corpus.tokens("train").tolist() == gpt2().encode_documents(["".join(rows)])[0].tolist()
     assert set(corpus.manifest["splits"]) == {"train", "val"}
+    for check in (check_has_test, open_test):
+        with pytest.raises(UserError, match="wikitext103-phase3-sample: has no test split"):
+            check(corpus)
 
 
 def test_bpe_is_trained_on_train_alone(source):

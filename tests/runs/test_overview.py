@@ -36,6 +36,12 @@ def make_run(tmp_path):
     return make
 
 
+def test_a_run_that_went_astray_is_told_like_any_other(make_run, tmp_path):
+    make_run(evals=[[100, 3.0]])
+    make_run("DEMO-02", evals=[[100, 1000.0]])
+    assert "+inf% DEMO-01 (100)" in table(overview(outputs=tmp_path))
+
+
 def test_a_row_says_where_a_run_stands(make_run, tmp_path):
     make_run(evals=[[100, 3.0], [300, 2.0]])
     make_run("DEMO-02", evals=[[100, 3.5], [300, 2.1], [400, 2.05]])

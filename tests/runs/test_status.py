@@ -1,3 +1,5 @@
+import math
+
 import pandas as pd
 import pytest
 
@@ -58,5 +60,6 @@ def test_timing_statistics_leave_out_the_warm_up_but_no_outlier():
     assert (stats["num_validations"], stats["total_validation_time"]) == (1, 30.0)
     assert stats["epoch_times"] == pytest.approx([30.0, 30.0])
     assert stats["final_perplexity"] == pytest.approx(4.4817, rel=1e-4)
+    assert timing_stats(cfg, frame, {}, 1.0, 1000.0, epoch_steps=150)["final_perplexity"] == math.inf
     short = timing_stats(cfg, frame[:1], {}, 1.0, None, epoch_steps=150)
     assert short["final_perplexity"] is None
