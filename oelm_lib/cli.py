@@ -23,7 +23,8 @@ class OelmGroup(click.Group):
             sys.exit(2)
         except OSError as error:
             click.echo(
-                f"oelm: {error.filename or 'system'}: {error.strerror or error}; see the path and its rights", err=True
+                f"oelm: {error.filename or 'system'}: {error.strerror or error}; see the path and its rights",
+                err=True,
             )
             sys.exit(1)
 
@@ -41,15 +42,42 @@ def main() -> None:
 @click.option("--all", "everything", is_flag=True, help="Every experiment in params/.")
 @click.option("--seed", type=int, help=f"Repeat of the experiment (default {DEFAULT_SEED}).")
 @click.option("--seeds", help="Several repeats, e.g. 42,43,44.")
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Override a key; makes it a rehearsal.")
-@click.option("--workers", type=click.IntRange(1), default=1, help="Runs at a time on the CPU (default 1).")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key; makes it a rehearsal.",
+)
+@click.option(
+    "--workers", type=click.IntRange(1), default=1, help="Runs at a time on the CPU (default 1)."
+)
 @click.option("--gpus", help="Run on these GPUs, one run on each: 2,3 or auto.")
-@click.option("--wait-idle", is_flag=True, help="Take a GPU only once others have left it for a minute.")
-@click.option("--max-wait", type=click.FloatRange(0), default=24, metavar="HOURS", help="Wait at most (default 24).")
-@click.option("--fresh", is_flag=True, help="Start anew; an existing run folder is renamed and kept.")
-@click.option("--test", is_flag=True, help="Score the test split at the end: for confirmation, never for selection.")
+@click.option(
+    "--wait-idle", is_flag=True, help="Take a GPU only once others have left it for a minute."
+)
+@click.option(
+    "--max-wait",
+    type=click.FloatRange(0),
+    default=24,
+    metavar="HOURS",
+    help="Wait at most (default 24).",
+)
+@click.option(
+    "--fresh", is_flag=True, help="Start anew; an existing run folder is renamed and kept."
+)
+@click.option(
+    "--test",
+    is_flag=True,
+    help="Score the test split at the end: for confirmation, never for selection.",
+)
 def run(
-    exps: tuple[str, ...], everything: bool, changes: tuple[str, ...], fresh: bool, test: bool, **options: Any
+    exps: tuple[str, ...],
+    everything: bool,
+    changes: tuple[str, ...],
+    fresh: bool,
+    test: bool,
+    **options: Any,
 ) -> None:
     """Train experiments as notebooks, each into its run folder with a page.
 
@@ -63,7 +91,9 @@ def run(
     seeds = _seeds(options.pop("seed"), options.pop("seeds"))
     jobs = make_jobs(config.experiment_ids() if everything else list(exps), seeds, overrides, test)
     if not jobs:
-        raise UserError(f"no experiment named; name one or use --all; allowed: {', '.join(config.experiment_ids())}")
+        raise UserError(
+            f"no experiment named; name one or use --all; allowed: {', '.join(config.experiment_ids())}"
+        )
     slots = make_slots(**options)
     if len(jobs) == 1 and not slots.gpus:
         sys.exit(run_experiment(jobs[0].exp, jobs[0].seed, overrides, fresh, test))
@@ -74,17 +104,45 @@ def run(
 
 @main.command()
 @click.argument("exps", nargs=-1, metavar="ID...", required=True)
-@click.option("--seeds", default=str(DEFAULT_SEED), help=f"Repeats, e.g. 42,43,44 (default {DEFAULT_SEED}).")
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Override a key; makes it a rehearsal.")
+@click.option(
+    "--seeds", default=str(DEFAULT_SEED), help=f"Repeats, e.g. 42,43,44 (default {DEFAULT_SEED})."
+)
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key; makes it a rehearsal.",
+)
 @click.option("--partition", help="Slurm partition (default: the cluster's).")
 @click.option("--gres", help="Devices of a job, e.g. gpu:1.")
-@click.option("--time", default="04:00:00", help="Time of a job (default 04:00:00); longer runs are queued again.")
+@click.option(
+    "--time",
+    default="04:00:00",
+    help="Time of a job (default 04:00:00); longer runs are queued again.",
+)
 @click.option("--cpus", "cpus_per_task", default=4, help="CPUs of a job (default 4).")
-@click.option("--sbatch", "other", multiple=True, metavar="KEY=VALUE", help="Further sbatch options: account=lab.")
-@click.option("--parallel", type=click.IntRange(1), default=256, help="Jobs at a time, at most (default 256).")
-@click.option("--report/--no-report", default=True, help="Whether a job after them compares the experiments.")
+@click.option(
+    "--sbatch",
+    "other",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Further sbatch options: account=lab.",
+)
+@click.option(
+    "--parallel", type=click.IntRange(1), default=256, help="Jobs at a time, at most (default 256)."
+)
+@click.option(
+    "--report/--no-report", default=True, help="Whether a job after them compares the experiments."
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be submitted.")
-def submit(exps: tuple[str, ...], seeds: str, changes: tuple[str, ...], other: tuple[str, ...], **options: Any) -> None:
+def submit(
+    exps: tuple[str, ...],
+    seeds: str,
+    changes: tuple[str, ...],
+    other: tuple[str, ...],
+    **options: Any,
+) -> None:
     """Submit experiments x seeds to Slurm as one array; what is done is left out, what was stopped goes on."""
     from oelm_lib import config
     from oelm_lib.launch import slurm
@@ -94,14 +152,22 @@ def submit(exps: tuple[str, ...], seeds: str, changes: tuple[str, ...], other: t
     jobs = make_jobs(list(exps), _seeds(None, seeds), overrides)
     how = [options.pop(key) for key in ("parallel", "report", "dry_run")]
     options |= dict(item.partition("=")[::2] for item in other)
-    click.echo("\n".join(slurm.submit(jobs, overrides, {k: v for k, v in options.items() if v}, *how)))
+    click.echo(
+        "\n".join(slurm.submit(jobs, overrides, {k: v for k, v in options.items() if v}, *how))
+    )
 
 
 @main.command()
 @click.argument("plan", type=Path)
-@click.option("--dry-run", is_flag=True, help="Write the experiment files and tell the cost; train nothing.")
-@click.option("--workers", type=click.IntRange(1), default=2, help="Runs at a time on the CPU (default 2).")
-@click.option("--slurm", metavar="'KEY=VALUE ...'", help="Submit as one array with these sbatch options.")
+@click.option(
+    "--dry-run", is_flag=True, help="Write the experiment files and tell the cost; train nothing."
+)
+@click.option(
+    "--workers", type=click.IntRange(1), default=2, help="Runs at a time on the CPU (default 2)."
+)
+@click.option(
+    "--slurm", metavar="'KEY=VALUE ...'", help="Submit as one array with these sbatch options."
+)
 def sweep(plan: Path, dry_run: bool, workers: int, slurm: str | None) -> None:
     """Train the grid of runs of a PLAN, e.g. params/study/stage1.yaml, and record each in reports/study/runs.jsonl.
 
@@ -115,7 +181,9 @@ def sweep(plan: Path, dry_run: bool, workers: int, slurm: str | None) -> None:
 
 @main.command()
 @click.argument("target", default="compare")
-@click.option("--keep", is_flag=True, help="Publish it in reports/ with a picture, from a clean commit.")
+@click.option(
+    "--keep", is_flag=True, help="Publish it in reports/ with a picture, from a clean commit."
+)
 def report(target: str, keep: bool) -> None:
     """Make an offline page: of an executed notebook, a run folder, `study`, `bench`, experiments, or `compare`."""
     from oelm_lib.reporting.html import report as make_report
@@ -125,8 +193,12 @@ def report(target: str, keep: bool) -> None:
 
 
 @main.command()
-@click.option("--lang", type=click.Choice(["en", "zh"]), default="en", help="Language (default en).")
-@click.option("--output", type=Path, help="Markdown file to write; notes between its markers are kept.")
+@click.option(
+    "--lang", type=click.Choice(["en", "zh"]), default="en", help="Language (default en)."
+)
+@click.option(
+    "--output", type=Path, help="Markdown file to write; notes between its markers are kept."
+)
 def journal(lang: str, output: Path | None) -> None:
     """Regenerate the experiment log from run folders and the recorded numbers."""
     from oelm_lib.reporting.journal import journal as write_journal
@@ -163,7 +235,9 @@ def status(exps: tuple[str, ...], watch: bool, as_json: bool) -> None:
 @main.command()
 @click.argument("name", metavar="RUN")
 @click.option("-f", "--follow", is_flag=True, help="Show new lines until the run ends.")
-@click.option("-n", "--lines", type=click.IntRange(0), default=20, help="Lines to begin with (default 20).")
+@click.option(
+    "-n", "--lines", type=click.IntRange(0), default=20, help="Lines to begin with (default 20)."
+)
 def logs(name: str, follow: bool, lines: int) -> None:
     """Show a run's log; RUN is an ID, ID/seed<k> or a run folder."""
     from oelm_lib.runs.logs import find_run, log_lines
@@ -192,7 +266,9 @@ def stop(name: str) -> None:
         if state(path) not in ACTIVE:
             click.echo(f"{path}: {state(path)}")
             return
-    click.echo(f"{path}: still {state(path)} after 30 s; it stops when the step, evaluation or save is done")
+    click.echo(
+        f"{path}: still {state(path)} after 30 s; it stops when the step, evaluation or save is done"
+    )
 
 
 @main.command()
@@ -207,15 +283,32 @@ def replay(name: str) -> None:
 
 @main.command()
 @click.argument("name", metavar="RUN")
-@click.option("--prompt", default="Once upon a time", help="Text to go on from (default 'Once upon a time').")
-@click.option("--tokens", default=200, type=click.IntRange(1), help="Most tokens to draw (default 200).")
-@click.option("--samples", default=1, type=click.IntRange(1), help="Texts, drawn together (default 1).")
-@click.option("--temperature", default=1.0, type=click.FloatRange(0), help="0 takes the likeliest token (default 1).")
+@click.option(
+    "--prompt", default="Once upon a time", help="Text to go on from (default 'Once upon a time')."
+)
+@click.option(
+    "--tokens", default=200, type=click.IntRange(1), help="Most tokens to draw (default 200)."
+)
+@click.option(
+    "--samples", default=1, type=click.IntRange(1), help="Texts, drawn together (default 1)."
+)
+@click.option(
+    "--temperature",
+    default=1.0,
+    type=click.FloatRange(0),
+    help="0 takes the likeliest token (default 1).",
+)
 @click.option("--top-k", type=click.IntRange(1), help="Draw from the k likeliest tokens.")
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw from the likeliest with this share.")
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Draw from the likeliest with this share.",
+)
 @click.option("--seed", default=0, help="Of the draw (default 0).")
 @click.option("--checkpoint", default="latest", help="latest (default), best or latest.prev.")
-def generate(name: str, prompt: str, tokens: int, samples: int, seed: int, checkpoint: str, **how: Any) -> None:
+def generate(
+    name: str, prompt: str, tokens: int, samples: int, seed: int, checkpoint: str, **how: Any
+) -> None:
     """Let the model of RUN go on from a prompt, until end-of-text or a full context; RUN is as for `oelm logs`."""
     from oelm_lib.training.trained import open_trained
 
@@ -225,7 +318,9 @@ def generate(name: str, prompt: str, tokens: int, samples: int, seed: int, check
 
 @main.command()
 @click.argument("name", metavar="RUN")
-@click.option("--format", "form", default="safetensors", type=click.Choice(["safetensors", "huggingface"]))
+@click.option(
+    "--format", "form", default="safetensors", type=click.Choice(["safetensors", "huggingface"])
+)
 @click.option("--output", type=Path, help="Folder to make (default: one in the run folder).")
 @click.option("--checkpoint", default="latest", help="latest (default), best or latest.prev.")
 def export(name: str, form: str, output: Path | None, checkpoint: str) -> None:
@@ -252,8 +347,15 @@ def doctor(exp: str | None) -> None:
 
 @main.command()
 @click.argument("exp", metavar="ID")
-@click.option("--gpu", type=click.Choice(["A5000", "A100", "H100"]), default="A5000", help="For the time.")
-@click.option("--utilisation", type=click.FloatRange(0, 1, min_open=True), default=0.3, help="Share of its peak.")
+@click.option(
+    "--gpu", type=click.Choice(["A5000", "A100", "H100"]), default="A5000", help="For the time."
+)
+@click.option(
+    "--utilisation",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.3,
+    help="Share of its peak.",
+)
 def flops(exp: str, gpu: str, utilisation: float) -> None:
     """Predict arithmetic, memory and time of the experiment ID."""
     from oelm_lib.analysis.cost import cost_table
@@ -266,10 +368,24 @@ def flops(exp: str, gpu: str, utilisation: float) -> None:
 
 
 @main.command()
-@click.option("--size", type=click.Choice(["medium", "study"]), default="medium", help="Medium-512 or CPU study.")
-@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.1, help="Dropout (default 0.1).")
+@click.option(
+    "--size",
+    type=click.Choice(["medium", "study"]),
+    default="medium",
+    help="Medium-512 or CPU study.",
+)
+@click.option(
+    "--dropout",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.1,
+    help="Dropout (default 0.1).",
+)
 @click.option("--rounds", type=click.IntRange(1), default=30, help="Alternations (default 30).")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; with 1, CPU time is measured, not wall time.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="CPU threads; with 1, CPU time is measured, not wall time.",
+)
 def bench(size: str, dropout: float, rounds: int, threads: int | None) -> None:
     """Measure the training step on this CPU against HF GPT-2, a naive step and the limit of its matrix products."""
     from oelm_lib.analysis import speed
@@ -277,7 +393,13 @@ def bench(size: str, dropout: float, rounds: int, threads: int | None) -> None:
     from oelm_lib.config import outputs_dir
     from oelm_lib.reporting.html import report as make_page
 
-    result = measure(size, dropout, rounds, outputs_dir() / f"bench_{size}_dropout{round(100 * dropout)}", threads)
+    result = measure(
+        size,
+        dropout,
+        rounds,
+        outputs_dir() / f"bench_{size}_dropout{round(100 * dropout)}",
+        threads,
+    )
     click.echo(speed.summary([result]).to_string(index=False))
     click.echo(make_page("bench"))
 
@@ -326,7 +448,9 @@ def _seeds(seed: int | None, seeds: str | None) -> list[int]:
         return [DEFAULT_SEED if seed is None else seed]
     parts = [part.strip() for part in seeds.split(",") if part.strip()]
     if not parts or not all(part.isdigit() for part in parts):
-        raise UserError(f"--seeds {seeds!r} should be whole numbers parted by commas, e.g. 42,43,44")
+        raise UserError(
+            f"--seeds {seeds!r} should be whole numbers parted by commas, e.g. 42,43,44"
+        )
     return list(dict.fromkeys(int(part) for part in parts))
 
 

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from oelm_lib.errors import UserError
 from oelm_lib.files import sha256_json
@@ -49,7 +57,9 @@ def data_dir() -> Path:
 class Section(BaseModel):
     """Frozen group of keys; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class ModelConfig(Section):
@@ -121,19 +131,31 @@ class ModelConfig(Section):
         if self.d_model % self.num_heads:
             divisors = [str(n) for n in range(1, self.d_model + 1) if self.d_model % n == 0]
             shown = ", ".join(divisors[:8]) + (", ..." if len(divisors) > 8 else "")
-            raise ValueError(f"num_heads = {self.num_heads} does not divide d_model = {self.d_model}; use {shown}")
+            raise ValueError(
+                f"num_heads = {self.num_heads} does not divide d_model = {self.d_model}; use {shown}"
+            )
         if (self.position == "rope" or self.key_shift) and self.d_head % 2:
-            raise ValueError(f"rope and key_shift part a head in halves, but d_head = {self.d_head}; change num_heads")
+            raise ValueError(
+                f"rope and key_shift part a head in halves, but d_head = {self.d_head}; change num_heads"
+            )
         if self.delta_rank > self.d_head:
-            raise ValueError(f"delta_rank = {self.delta_rank} is above d_head = {self.d_head}; lower it")
+            raise ValueError(
+                f"delta_rank = {self.delta_rank} is above d_head = {self.d_head}; lower it"
+            )
         if self.qk_tied and self.freeze_q != self.freeze_k:
-            raise ValueError("qk_tied makes W_k and W_q one matrix; set freeze_q and freeze_k alike")
+            raise ValueError(
+                "qk_tied makes W_k and W_q one matrix; set freeze_q and freeze_k alike"
+            )
         if self.freeze_until is not None and self.freeze_until <= self.freeze_from:
-            raise ValueError(f"freeze_until = {self.freeze_until} is not after freeze_from = {self.freeze_from}")
+            raise ValueError(
+                f"freeze_until = {self.freeze_until} is not after freeze_from = {self.freeze_from}"
+            )
         if self.frozen_layers != "all":
             wrong = [n for n in self.frozen_layers if n >= self.num_layers]
             if wrong:
-                raise ValueError(f"frozen_layers names layer {wrong[0]}; allowed are 0 .. {self.num_layers - 1} or all")
+                raise ValueError(
+                    f"frozen_layers names layer {wrong[0]}; allowed are 0 .. {self.num_layers - 1} or all"
+                )
         return self
 
 
@@ -246,12 +268,16 @@ class Experiment(Section):
     @property
     def science(self) -> dict[str, Any]:
         """Dotted key -> value of everything that decides the result (no machine knobs, no words)."""
-        return {key: value for key, value in flatten(self).items() if not key.startswith("machine.")}
+        return {
+            key: value for key, value in flatten(self).items() if not key.startswith("machine.")
+        }
 
     @property
     def science_overrides(self) -> dict[str, Any]:
         """The overrides that make this a rehearsal."""
-        return {key: value for key, value in self.overrides.items() if not key.startswith("machine.")}
+        return {
+            key: value for key, value in self.overrides.items() if not key.startswith("machine.")
+        }
 
     @property
     def kind(self) -> str:
@@ -268,7 +294,9 @@ class Experiment(Section):
     @property
     def label(self) -> str:
         """Heading of pages and tables."""
-        return self.title if self.kind == "experiment" else f"Rehearsal, not {self.id}: {self.title}"
+        return (
+            self.title if self.kind == "experiment" else f"Rehearsal, not {self.id}: {self.title}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts and lists, as in the YAML file."""
@@ -277,12 +305,18 @@ class Experiment(Section):
     def _repr_html_(self) -> str:
         """The resolved experiment as a table, overridden keys marked."""
         rows = []
-        for key, value in [("title", self.label), ("question", self.question), *flatten(self).items()]:
+        for key, value in [
+            ("title", self.label),
+            ("question", self.question),
+            *flatten(self).items(),
+        ]:
             if key in self.overrides:
                 value = f"{value} (overridden)"
             rows.append(f"<tr><td>{html.escape(key)}</td><td>{html.escape(str(value))}</td></tr>")
         head = f"<tr><th>{html.escape(self.id)}</th><th>{html.escape(self.kind)}</th></tr>"
-        return f"<table class='oelm-table'><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+        return (
+            f"<table class='oelm-table'><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+        )
 
 
 def flatten(experiment: Experiment) -> dict[str, Any]:
@@ -298,7 +332,9 @@ def diff_configs(first: Experiment, second: Experiment) -> dict[str, tuple[Any, 
 
 def diff_science(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """diff_configs of two `science`, the first of which may be an older record that lacks keys."""
-    return {key: (first.get(key), value) for key, value in second.items() if first.get(key) != value}
+    return {
+        key: (first.get(key), value) for key, value in second.items() if first.get(key) != value
+    }
 
 
 def experiment_ids() -> list[str]:
@@ -322,7 +358,9 @@ def load_config(exp: str, overrides: dict[str, Any] | str | None = None) -> Expe
         UserError: Unknown experiment or key, wrong type, value out of range.
     """
     if not isinstance(exp, str):
-        raise UserError(f"exp = {exp!r} is not an experiment id such as GPT-02; allowed: {', '.join(experiment_ids())}")
+        raise UserError(
+            f"exp = {exp!r} is not an experiment id such as GPT-02; allowed: {', '.join(experiment_ids())}"
+        )
     path = experiment_path(exp)
     if not re.fullmatch(ID_PATTERN, exp) or not path.is_file():
         raise UserError(
@@ -338,7 +376,9 @@ def load_config(exp: str, overrides: dict[str, Any] | str | None = None) -> Expe
     known = flatten(experiment)
     for key, value in changed.items():
         if key not in known:
-            raise UserError(f"overrides: unknown key {key}{_nearest(key, known)}; allowed: {', '.join(known)}")
+            raise UserError(
+                f"overrides: unknown key {key}{_nearest(key, known)}; allowed: {', '.join(known)}"
+            )
         section, _, name = key.partition(".")
         plain.setdefault(section, {})[name] = value
     if not changed:
@@ -349,7 +389,9 @@ def load_config(exp: str, overrides: dict[str, Any] | str | None = None) -> Expe
     return made
 
 
-def parse_experiment(plain: dict[str, Any], where: str, overrides: dict[str, Any] | None = None) -> Experiment:
+def parse_experiment(
+    plain: dict[str, Any], where: str, overrides: dict[str, Any] | None = None
+) -> Experiment:
     """Validate a mapping that `overrides` have changed; `where` names its source in errors. Raises UserError."""
     experiment = validated(Experiment, plain, where)
     experiment._overrides = overrides or {}
@@ -371,9 +413,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{_shown(path)}: not valid YAML: {error}; mend the file") from None
     except OSError as error:
-        raise UserError(f"{_shown(path)}: cannot be read: {error.strerror}; check the name and its rights") from None
+        raise UserError(
+            f"{_shown(path)}: cannot be read: {error.strerror}; check the name and its rights"
+        ) from None
     if not isinstance(plain, dict):
-        raise UserError(f"{_shown(path)}: holds {type(plain).__name__}, not a mapping of keys; see params/GPT-01.yaml")
+        raise UserError(
+            f"{_shown(path)}: holds {type(plain).__name__}, not a mapping of keys; see params/GPT-01.yaml"
+        )
     return plain
 
 
@@ -384,7 +430,9 @@ def parse_overrides(overrides: dict[str, Any] | str | None) -> dict[str, Any]:
     if isinstance(overrides, dict):
         return overrides
     if not isinstance(overrides, str):
-        raise UserError(f'overrides = {overrides!r} is not text such as "train.max_steps=50"; quote it')
+        raise UserError(
+            f'overrides = {overrides!r} is not text such as "train.max_steps=50"; quote it'
+        )
     changed = {}
     for item in re.split(r"\s+(?=[\w.]+=)", overrides.strip()) if overrides.strip() else ():
         key, equals, text = item.partition("=")
@@ -394,7 +442,11 @@ def parse_overrides(overrides: dict[str, Any] | str | None) -> dict[str, Any]:
             raise UserError(f"overrides: {key} is given twice; keep one")
         try:
             changed[key] = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError):  # of dates and numbers that are none, PyYAML's own
+        except (
+            yaml.YAMLError,
+            ValueError,
+            RecursionError,
+        ):  # of dates and numbers that are none, PyYAML's own
             raise UserError(f"overrides: the value of {key} is not valid YAML: {text!r}") from None
     return changed
 
@@ -403,7 +455,11 @@ def as_text(overrides: dict[str, Any]) -> str:
     """Overrides as one line that parse_overrides reads back to the same values."""
 
     def plain(value: Any) -> str:
-        return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n...\n").strip()
+        return (
+            yaml.safe_dump(value, default_flow_style=True, width=10**6)
+            .removesuffix("\n...\n")
+            .strip()
+        )
 
     return " ".join(f"{key}={plain(value)}" for key, value in overrides.items())
 
@@ -434,8 +490,15 @@ def _nearest(word: str, words: Any) -> str:
     words = list(words)
     tails: dict[str, str] = {name.rpartition(".")[2]: name for name in words}
     close = difflib.get_close_matches(word, words, 1, 0.6)
-    close = close or [tails[t] for t in difflib.get_close_matches(word.rpartition(".")[2], tails, 1, 0.6)]
-    aliases = {"lr": "learning_rate", "n_head": "num_heads", "n_layer": "num_layers", "n_embd": "d_model"}
+    close = close or [
+        tails[t] for t in difflib.get_close_matches(word.rpartition(".")[2], tails, 1, 0.6)
+    ]
+    aliases = {
+        "lr": "learning_rate",
+        "n_head": "num_heads",
+        "n_layer": "num_layers",
+        "n_embd": "d_model",
+    }
     alias = aliases.get(word.rpartition(".")[2])
     if alias in tails:
         close = [tails[alias]]

@@ -26,7 +26,9 @@ def open_browser(profile: Path, *, offline: bool = True, **options):
         profile: A fresh folder for the user's data.
         options: Of launch_persistent_context, e.g. color_scheme="dark", viewport={...}.
     """
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: dev)")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed (extra: dev)"
+    )
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("chromium is not installed")

@@ -32,16 +32,34 @@ def open_lab(folder: Path, notebook: str, **environment: str):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--allow-root"]
-    command += [f"--ServerApp.root_dir={copies}", "--IdentityProvider.token=lab-test", "--LabApp.news_url="]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--ip=127.0.0.1",
+        f"--port={port}",
+        "--allow-root",
+    ]
+    command += [
+        f"--ServerApp.root_dir={copies}",
+        "--IdentityProvider.token=lab-test",
+        "--LabApp.news_url=",
+    ]
     isolated = {f"JUPYTER_{name}_DIR": str(folder / name) for name in ("CONFIG", "DATA", "RUNTIME")}
     with open(folder / "lab.log", "wb") as log:
         server = subprocess.Popen(
-            command, stdout=log, stderr=log, env=os.environ | isolated | environment, start_new_session=True
+            command,
+            stdout=log,
+            stderr=log,
+            env=os.environ | isolated | environment,
+            start_new_session=True,
         )
     try:
         _wait(f"{address}/api?token=lab-test", server, folder / "lab.log")
-        with open_browser(folder / "profile", offline=False, viewport={"width": 1400, "height": 1000}) as context:
+        with open_browser(
+            folder / "profile", offline=False, viewport={"width": 1400, "height": 1000}
+        ) as context:
             page = context.new_page()
             page.goto(f"{address}/lab/tree/{notebook}.ipynb?token=lab-test")
             page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=1000 * START_SECONDS)

@@ -24,8 +24,14 @@ def test_the_bench_measures_all_and_writes_its_result(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "bench.json").read_text()) == result
     assert set(result["speed_up_over"]) == {"naive", "hf_gpt2", "naive_script", "hf_gpt2_script"}
     for kind, count in (("close", 3), ("apart", 1)):
-        assert all(len(seconds) == count and min(seconds) > 0 for seconds in result["seconds"][kind].values())
-    assert result["peak_bytes"]["baseline"] - result["peak_bytes"]["oelm_freeze"] >= 2 * 2 * 16 * 16 * 4
+        assert all(
+            len(seconds) == count and min(seconds) > 0
+            for seconds in result["seconds"][kind].values()
+        )
+    assert (
+        result["peak_bytes"]["baseline"] - result["peak_bytes"]["oelm_freeze"]
+        >= 2 * 2 * 16 * 16 * 4
+    )
     assert result["growth"] == []
 
 
@@ -33,12 +39,16 @@ def test_growth_halves_and_doubles_each_size():
     from oelm_lib.bench import measure
     from oelm_lib.config import load_config
 
-    rows = measure.growth(load_config("GPT-01", TINY | {"model.dropout": 0.0, "train.precision": "fp32"}), 1)
+    rows = measure.growth(
+        load_config("GPT-01", TINY | {"model.dropout": 0.0, "train.precision": "fp32"}), 1
+    )
     values = {}
     for row in rows:
         values.setdefault(row["what"], []).append(row["value"])
         assert row["seconds"] > 0
-        assert 0.5 < row["predicted_bytes"] / row["peak_bytes"] < 2  # tiny tensors; sizes in use: test_cost
+        assert (
+            0.5 < row["predicted_bytes"] / row["peak_bytes"] < 2
+        )  # tiny tensors; sizes in use: test_cost
     assert values == {
         "d_model": [8, 16, 32],
         "num_layers": [1, 2, 4],
@@ -59,7 +69,10 @@ def test_the_naive_reference_is_the_same_function(model_config):
     model, (tokens, _) = GPT(cfg), batch(cfg)
     expected = model(tokens)[0]
     for block in model.blocks:
-        block.__class__, block.attention.__class__ = contestants.NaiveBlock, contestants.NaiveAttention
+        block.__class__, block.attention.__class__ = (
+            contestants.NaiveBlock,
+            contestants.NaiveAttention,
+        )
     assert torch.allclose(model(tokens)[0], expected, rtol=1e-5, atol=1e-5)
 
 
@@ -85,7 +98,9 @@ def test_ratios_carry_their_standard_error():
     assert speed_up([2.0, 2.0, 2.0], [1.0, 1.0, 1.0]) == {"ratio": 2.0, "standard_error": 0.0}
     ratios = np.random.default_rng(1).normal(1.0, 0.1, 400)
     found = speed_up(ratios, np.ones(400))
-    assert found["standard_error"] == pytest.approx(1.2533 * 0.1 / 20, rel=0.3)  # of the median of normal draws
+    assert found["standard_error"] == pytest.approx(
+        1.2533 * 0.1 / 20, rel=0.3
+    )  # of the median of normal draws
     ratios[0] = 100.0
     assert speed_up(ratios, np.ones(400))["ratio"] == pytest.approx(found["ratio"], abs=1e-3)
 

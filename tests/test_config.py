@@ -10,15 +10,35 @@ from oelm_lib.errors import UserError
         (2, None, r"exp = 2 is not an experiment id such as GPT-02; allowed: CPU-01"),
         ("GPT-99", None, r"no experiment 'GPT-99'.*allowed: CPU-01.*add one as params/<ID>.yaml"),
         ("../GPT-01", None, r"no experiment"),
-        ("GPT-02", "train.batch_size=0", r"train.batch_size = 0: should be greater than or equal to 1"),
-        ("GPT-02", "model.num_heads=7", r"num_heads = 7 does not divide d_model = 512; use 1, 2, 4, 8"),
-        ("GPT-02", "optim.lr=1", r"unknown key optim.lr \(did you mean optim.learning_rate\?\); allowed: model"),
-        ("GPT-02", "train.max_stepz=1", r"unknown key train.max_stepz \(did you mean train.max_steps\?\)"),
+        (
+            "GPT-02",
+            "train.batch_size=0",
+            r"train.batch_size = 0: should be greater than or equal to 1",
+        ),
+        (
+            "GPT-02",
+            "model.num_heads=7",
+            r"num_heads = 7 does not divide d_model = 512; use 1, 2, 4, 8",
+        ),
+        (
+            "GPT-02",
+            "optim.lr=1",
+            r"unknown key optim.lr \(did you mean optim.learning_rate\?\); allowed: model",
+        ),
+        (
+            "GPT-02",
+            "train.max_stepz=1",
+            r"unknown key train.max_stepz \(did you mean train.max_steps\?\)",
+        ),
         ("GPT-02", "optim.learning_rate=true", r"optim.learning_rate: should be a number"),
         ("GPT-02", "train.max_steps=1.5", r"train.max_steps = 1.5: should be a valid integer"),
         ("GPT-02", "train.max_steps=true", r"train.max_steps = True: should be a valid integer"),
         ("GPT-02", "optim.learning_rate=.nan", r"optim.learning_rate = nan"),
-        ("GPT-02", "model.frozen_layers=[7]", r"frozen_layers names layer 7; allowed are 0 .. 5 or all"),
+        (
+            "GPT-02",
+            "model.frozen_layers=[7]",
+            r"frozen_layers names layer 7; allowed are 0 .. 5 or all",
+        ),
         ("GPT-02", "optim.min_learning_rate=1", r"min_learning_rate = 1.0 is above learning_rate"),
         ("GPT-02", "train.max_steps", r"'train.max_steps' is not key=value"),
         ("GPT-02", "train.max_steps=1 train.max_steps=2", r"given twice"),
@@ -39,9 +59,12 @@ def test_a_mistake_is_one_line_that_names_key_found_and_allowed(exp, overrides, 
 
 
 def test_overrides_as_text_and_dict_agree_and_yaml_number_traps_are_repaired():
-    as_text = config.load_config("GPT-02", "train.max_steps=50 optim.learning_rate=1e-3 model.frozen_layers=[0, 2]")
+    as_text = config.load_config(
+        "GPT-02", "train.max_steps=50 optim.learning_rate=1e-3 model.frozen_layers=[0, 2]"
+    )
     as_dict = config.load_config(
-        "GPT-02", {"train.max_steps": 50, "optim.learning_rate": "1e-3", "model.frozen_layers": [0, 2]}
+        "GPT-02",
+        {"train.max_steps": 50, "optim.learning_rate": "1e-3", "model.frozen_layers": [0, 2]},
     )
     assert as_text == as_dict
     assert as_text.optim.learning_rate == 1e-3
@@ -65,7 +88,9 @@ def test_a_recorded_experiment_is_restored_with_its_overrides():
     rehearsal = config.load_config("GPT-02", "train.max_steps=10")
     again = config.parse_experiment(rehearsal.to_dict(), "test", rehearsal.overrides)
     assert again == rehearsal
-    assert config.diff_configs(again, config.load_config("GPT-02")) == {"train.max_steps": (10, 100000)}
+    assert config.diff_configs(again, config.load_config("GPT-02")) == {
+        "train.max_steps": (10, 100000)
+    }
 
 
 def test_a_file_may_not_claim_overrides():
@@ -78,7 +103,10 @@ def test_the_resolved_experiment_is_a_table_that_marks_overrides_and_escapes_tex
     table = config.load_config("GPT-02", "train.max_steps=10")._repr_html_()
     assert "10 (overridden)" in table
     assert "rehearsal" in table
-    assert "<script" not in config.load_config("GPT-02").model_copy(update={"title": "<script>"})._repr_html_()
+    assert (
+        "<script"
+        not in config.load_config("GPT-02").model_copy(update={"title": "<script>"})._repr_html_()
+    )
 
 
 def test_a_broken_file_is_one_line(tmp_path):

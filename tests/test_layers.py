@@ -25,7 +25,12 @@ ORDER = [
     "bench",
     "cli",
 ]
-FORBIDDEN = {("model", "data"), ("model", "runs"), ("reporting", "training"), ("reporting", "model")}
+FORBIDDEN = {
+    ("model", "data"),
+    ("model", "runs"),
+    ("reporting", "training"),
+    ("reporting", "model"),
+}
 TORCH = {"data/batches.py", "analysis/probes.py"}
 LOAD_MODELS = {"analysis/explore.py", "analysis/explorer.py"}
 """Through probes."""
@@ -67,13 +72,16 @@ def test_imports_point_downward(path):
 
 def test_reading_comparing_and_launching_need_no_torch_and_print_nothing():
     names = [
-        "oelm_lib." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+        "oelm_lib."
+        + ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
         for path in MODULES
         if layer(path) in ("config", "data", "runs", "analysis", "reporting", "launch", "cli")
         and str(path.relative_to(PACKAGE)) not in TORCH | LOAD_MODELS
     ]
     code = f"import sys\n{chr(10).join(f'import {name}' for name in names)}\nassert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -85,9 +93,13 @@ def test_the_library_stays_small():
         prose = {
             line
             for node in ast.walk(ast.parse(text))
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+            if isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
             for line in range(node.lineno, node.end_lineno + 1)
         }
         numbered = enumerate(text.splitlines(), 1)
-        lines += sum(bool(line.strip()) and line.strip()[0] != "#" for n, line in numbered if n not in prose)
+        lines += sum(
+            bool(line.strip()) and line.strip()[0] != "#" for n, line in numbered if n not in prose
+        )
     assert lines < MAX_LINES

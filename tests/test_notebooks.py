@@ -55,7 +55,11 @@ def test_git_holds_no_outputs_counts_or_papermill_metadata(notebook):
 
 def test_exactly_one_parameters_cell_second_with_plain_literals(notebook):
     path, nb = notebook
-    tagged = [index for index, cell in enumerate(nb.cells) if "parameters" in cell.metadata.get("tags", [])]
+    tagged = [
+        index
+        for index, cell in enumerate(nb.cells)
+        if "parameters" in cell.metadata.get("tags", [])
+    ]
     assert tagged == [1]
     lines = nb.cells[1].source.splitlines()
     names = []

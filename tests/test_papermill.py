@@ -21,11 +21,19 @@ OVERRIDES = as_text(TINY_RUN)
 @pytest.fixture
 def call(stories, tmp_path):
     """A function that runs a command of the environment from the root of the checkout."""
-    environment = os.environ | {"OELM_DATA": str(stories), "OELM_OUTPUTS": str(tmp_path / "outputs")}
+    environment = os.environ | {
+        "OELM_DATA": str(stories),
+        "OELM_OUTPUTS": str(tmp_path / "outputs"),
+    }
 
     def run(*command):
         return subprocess.run(
-            [BIN / command[0], *command[1:]], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300
+            [BIN / command[0], *command[1:]],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+            timeout=300,
         )
 
     return run
@@ -57,8 +65,14 @@ def test_bare_papermill_trains_and_any_copy_becomes_a_page(call, tmp_path):
     [
         (["-p", "exp", "2"], "UserError: exp = 2 is not an experiment id such as GPT-02"),
         (["-p", "exp", "GPT-99"], "UserError: no experiment 'GPT-99'"),
-        (["-p", "overrides", "model.num_heads=7"], "num_heads = 7 does not divide d_model = 64; use 1, 2, 4, 8"),
-        (["-p", "overrides", "model.vocab_size=50"], "UserError: model.vocab_size = 50, but stories prepared with"),
+        (
+            ["-p", "overrides", "model.num_heads=7"],
+            "num_heads = 7 does not divide d_model = 64; use 1, 2, 4, 8",
+        ),
+        (
+            ["-p", "overrides", "model.vocab_size=50"],
+            "UserError: model.vocab_size = 50, but stories prepared with",
+        ),
     ],
 )
 def test_a_mistake_is_papermills_last_line_and_leaves_no_run(call, tmp_path, parameters, message):
@@ -70,7 +84,9 @@ def test_a_mistake_is_papermills_last_line_and_leaves_no_run(call, tmp_path, par
 
 def test_oelm_run_leaves_notebook_and_page_and_the_second_time_only_shows(call, tmp_path):
     command = ["oelm", "run", "DEMO-01", "--seed", "3"]
-    command += [part for key, value in TINY_RUN.items() for part in ("--set", as_text({key: value}))]
+    command += [
+        part for key, value in TINY_RUN.items() for part in ("--set", as_text({key: value}))
+    ]
     first = call(*command)
     assert first.returncode == 0, first.stderr
     (run,) = runs.find_runs(tmp_path / "outputs")
@@ -86,7 +102,10 @@ def test_oelm_run_leaves_notebook_and_page_and_the_second_time_only_shows(call, 
     ("arguments", "message"),
     [
         (["run", "GPT-99"], "no experiment 'GPT-99'"),
-        (["run", "DEMO-01", "--set", "optim.lr=1"], "unknown key optim.lr (did you mean optim.learning_rate?)"),
+        (
+            ["run", "DEMO-01", "--set", "optim.lr=1"],
+            "unknown key optim.lr (did you mean optim.learning_rate?)",
+        ),
         (["run", "DEMO-01", "--seeds", "1,x"], "--seeds '1,x' should be whole numbers"),
         (["run"], "no experiment named"),
         (["report", "missing.ipynb"], "missing.ipynb"),

@@ -25,7 +25,9 @@ LOG_MODEL = (
 @pytest.mark.parametrize("exp", IDS + STUDY)
 def test_changes_lists_exactly_what_differs_from_compare_to(exp):
     cfg = config.load_config(exp)
-    differing = config.diff_configs(cfg, config.load_config(cfg.compare_to)) if cfg.compare_to else {}
+    differing = (
+        config.diff_configs(cfg, config.load_config(cfg.compare_to)) if cfg.compare_to else {}
+    )
     assert set(cfg.changes) == set(differing)
     assert len(cfg.changes) == len(differing)
 
@@ -37,7 +39,9 @@ def test_every_scientific_value_is_written_in_the_file(exp):
         fields = config.Experiment.model_fields[section].annotation.model_fields
         assert set(written[section]) == set(fields)
     # Small models are fastest on one thread, and so such a run is bit-equal wherever it is started.
-    assert written.get("machine") == ({"threads": 1} if exp.startswith(("DEMO", "CPU", "MQAR", "STUDY")) else None)
+    assert written.get("machine") == (
+        {"threads": 1} if exp.startswith(("DEMO", "CPU", "MQAR", "STUDY")) else None
+    )
 
 
 @pytest.mark.parametrize("exp", LOG)
@@ -60,7 +64,12 @@ def test_the_seven_experiments_are_those_of_the_log(exp):
     for name, value in cfg.model:
         if name not in LOG_MODEL:
             assert value in (0, None, False, "learned"), f"{name} is no part of the log's recipe"
-    assert (cfg.train.batch_size, cfg.train.precision, cfg.train.eval_interval, cfg.train.save_interval) == (
+    assert (
+        cfg.train.batch_size,
+        cfg.train.precision,
+        cfg.train.eval_interval,
+        cfg.train.save_interval,
+    ) == (
         8,
         "fp16",
         1000,
@@ -72,7 +81,10 @@ def test_the_seven_experiments_are_those_of_the_log(exp):
 
 @pytest.mark.parametrize("family", ["DEMO", "CPU"])
 def test_the_arms_of_a_small_study_share_one_learning_rate(family):
-    assert len({config.load_config(exp).optim.learning_rate for exp in IDS if exp.startswith(family)}) == 1
+    assert (
+        len({config.load_config(exp).optim.learning_rate for exp in IDS if exp.startswith(family)})
+        == 1
+    )
 
 
 def test_a_plan_gives_the_files_that_lie_beside_it(tmp_path):

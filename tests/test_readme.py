@@ -11,7 +11,9 @@ README = (config.ROOT / "README.md").read_text()
 
 def test_recorded_numbers_are_those_of_the_recorded_file():
     rows = dict(re.findall(r"^\| (GPT-0\d) \|.*?\| ([^|]*) \| [^|]* \|$", README, re.MULTILINE))
-    recorded = yaml.safe_load((config.PARAMS / "recorded" / "phase3.yaml").read_text())["experiments"]
+    recorded = yaml.safe_load((config.PARAMS / "recorded" / "phase3.yaml").read_text())[
+        "experiments"
+    ]
     assert set(rows) == set(recorded)
     for exp, text in rows.items():
         perplexity = recorded[exp]["best_val_perplexity"]
@@ -34,7 +36,9 @@ def test_the_three_lists_of_requirements_agree():
 
     project = tomllib.loads((config.ROOT / "pyproject.toml").read_text())["project"]
     constraints = dict(
-        line.split("==") for line in (config.ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+        line.split("==")
+        for line in (config.ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
     )
     assert "torch==2.13.0" in project["dependencies"]
     assert constraints["torch"] == "2.13.0"
@@ -49,4 +53,6 @@ def test_the_three_lists_of_requirements_agree():
     environment = yaml.safe_load((config.ROOT / "environment.yml").read_text())
     assert environment["dependencies"][-1] == {"pip": ["-c constraints.txt", "-e .[dev]"]}
     python = next(item for item in environment["dependencies"] if str(item).startswith("python="))
-    assert Requirement(f"python{project['requires-python']}").specifier.contains(python.removeprefix("python="))
+    assert Requirement(f"python{project['requires-python']}").specifier.contains(
+        python.removeprefix("python=")
+    )

@@ -18,7 +18,11 @@ def answer(runs: pd.DataFrame) -> dict[str, Any] | None:
         at the log's scale against that one); best: for each limit of the trained share its arm, share (at Medium-512),
         here (the share in these models) and such rows with their verdicts.
     """
-    first, second, both = exploration.explored(runs), confirmation.confirmed(runs), {ORTHOGONAL, GAUSSIAN}
+    first, second, both = (
+        exploration.explored(runs),
+        confirmation.confirmed(runs),
+        {ORTHOGONAL, GAUSSIAN},
+    )
     confirmed = both <= set(second.get("arm", ())) and second["low"].notna().all()
     table = second if confirmed else first
     if not both <= set(table.get("arm", ())):
@@ -33,7 +37,9 @@ def answer(runs: pd.DataFrame) -> dict[str, Any] | None:
         shown = rows[rows["stage"] == "confirmed"] if confirmed else rows
         if len(shown):
             arm, share, here = shown.iloc[0][["arm", "trained_at_medium", "trained_here"]]
-            best.append({"limit": limit, "arm": arm, "share": share, "here": here, "rows": _rows(shown)})
+            best.append(
+                {"limit": limit, "arm": arm, "share": share, "here": here, "rows": _rows(shown)}
+            )
     return {
         "parameters": plain["parameters"]["total"] / 1e6,
         "tokens": plain["tokens"] / 1e6,
@@ -48,7 +54,9 @@ def answer(runs: pd.DataFrame) -> dict[str, Any] | None:
 def _explored_starts(first: pd.DataFrame) -> pd.DataFrame:
     """Every arm against the Gaussian at their tuned rates, one seed."""
     losses = first.pivot_table("val_loss", "corpus", "arm")
-    return np.expm1(losses.sub(losses[GAUSSIAN], axis=0)).stack().dropna().rename("gap").reset_index()
+    return (
+        np.expm1(losses.sub(losses[GAUSSIAN], axis=0)).stack().dropna().rename("gap").reset_index()
+    )
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -10,8 +10,17 @@ from oelm_lib.config import SIZES
 LOG_QK_SCALE = 0.45254834
 """qk_scale of the log's N(0, 0.02) at d_model 512."""
 # Okabe-Ito hues, the darkest and lightest moved until each keeps a contrast of 3 on white and on near-black.
-COLOURS = {"baseline": "#7d7d7d", "OELM-Freeze": "#1b7fc4", "OELM-Random": "#d55e00", "frozen Gaussian": "#009e73"}
-STUDY = {"orthogonal": "OELM-Freeze", "Gaussian at the log's scale": "OELM-Random", "Gaussian": "frozen Gaussian"}
+COLOURS = {
+    "baseline": "#7d7d7d",
+    "OELM-Freeze": "#1b7fc4",
+    "OELM-Random": "#d55e00",
+    "frozen Gaussian": "#009e73",
+}
+STUDY = {
+    "orthogonal": "OELM-Freeze",
+    "Gaussian at the log's scale": "OELM-Random",
+    "Gaussian": "frozen Gaussian",
+}
 """What the study calls the same arms."""
 OTHERS = ("#c4679b", "#b58900", "#8b6fd0", "#b23ccf", "#a0724a", "#6f9a2f")
 FROZEN = {
@@ -34,13 +43,20 @@ def arm_name(experiment: dict[str, Any], overrides: dict[str, Any] | None = None
     model = experiment["model"]
     if all(value in OFF for key, value in model.items() if key not in KNOWN_KEYS):
         frozen = (model["freeze_q"], model["freeze_k"])
-        scale = next((s for s in (LOG_QK_SCALE, 1.0) if math.isclose(model["qk_scale"], s, rel_tol=1e-4)), None)
+        scale = next(
+            (s for s in (LOG_QK_SCALE, 1.0) if math.isclose(model["qk_scale"], s, rel_tol=1e-4)),
+            None,
+        )
         init = (model["qk_init"], scale)
         if frozen == (False, False) and init == ("normal", LOG_QK_SCALE):
             return "baseline"
         if frozen == (True, True) and model["frozen_layers"] == "all" and init in FROZEN:
             return FROZEN[init]
-    changed = [f"{key.removeprefix('model.')}={value}" for key, value in (overrides or {}).items() if "model." in key]
+    changed = [
+        f"{key.removeprefix('model.')}={value}"
+        for key, value in (overrides or {}).items()
+        if "model." in key
+    ]
     return ", ".join([experiment["title"].split(", ", 1)[-1], *changed])
 
 

@@ -21,7 +21,9 @@ class Html(str):
         return str(self)
 
 
-def verdict_cards(runs: pd.DataFrame, baseline: str | None = None, metric: str = tables.METRIC) -> Html:
+def verdict_cards(
+    runs: pd.DataFrame, baseline: str | None = None, metric: str = tables.METRIC
+) -> Html:
     """One card an arm: its gap, its interval and whether it meets the criterion; arguments as tables.verdicts."""
     judged = tables.verdicts(runs, baseline, metric)
     if judged.empty:
@@ -34,7 +36,9 @@ def _card(row: dict[str, Any], colour: str) -> str:
     subject, _, words = row["sentence"].partition(": ")
     verdict = escape(row["verdict"])
     style = f"border-left:5px solid {colour};padding:.35em .9em;margin:.6em 0;max-width:58em"
-    badge = f"float:right;margin-left:1em;font-weight:650;color:{TONES.get(row['verdict'], 'inherit')}"
+    badge = (
+        f"float:right;margin-left:1em;font-weight:650;color:{TONES.get(row['verdict'], 'inherit')}"
+    )
     return (
         f"<div class='oelm-card' style='{style}'><span style='{badge}'>{verdict}</span>"
         f"<b>{escape(subject)}</b><br>{escape(words.removesuffix(': ' + row['verdict']))}</div>"
@@ -46,7 +50,9 @@ def warnings(runs: pd.DataFrame, baseline: str | None = None, metric: str = tabl
     found = confounds.warnings(runs, baseline, metric)
     items = "".join(f"<li>{escape(text)}</li>" for text in found)
     return Html(
-        f"<ul class='oelm-warnings'>{items}</ul>" if found else "<p>Nothing found that weakens the comparison.</p>"
+        f"<ul class='oelm-warnings'>{items}</ul>"
+        if found
+        else "<p>Nothing found that weakens the comparison.</p>"
     )
 
 
@@ -59,9 +65,13 @@ def config_diff(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame
             found = confounds.differences(pair.base.iloc[0], arm)
             for key, old, new, declared in found.itertuples(index=False):
                 value = confounds.short(new) + ("" if declared else " (undeclared)")
-                rows.append((arm["corpus"], key, confounds.short(old), f"{arm['arm']} ({name(arm)})", value))
+                rows.append(
+                    (arm["corpus"], key, confounds.short(old), f"{arm['arm']} ({name(arm)})", value)
+                )
     table = pd.DataFrame(rows, columns=["corpus", "key", "baseline", "arm", "value"])
-    wide = table.pivot_table("value", ["corpus", "key", "baseline"], "arm", aggfunc="first", sort=False)
+    wide = table.pivot_table(
+        "value", ["corpus", "key", "baseline"], "arm", aggfunc="first", sort=False
+    )
     wide = wide.rename_axis(columns=None).reset_index()
     for arm, corpus in table.groupby("arm")["corpus"].first().items():
         wide.loc[(wide["corpus"] == corpus) & wide[arm].isna(), arm] = "same"
@@ -71,15 +81,33 @@ def config_diff(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame
 def table(frame: pd.DataFrame) -> Any:
     """Style a table: what is the same in all rows stands above it, what is empty is left out."""
     frame = frame.loc[:, frame.map(lambda value: value not in (None, "") and value == value).any()]
-    same = [key for key in frame if len(frame) > 1 and key not in COUNTS and frame[key].map(str).nunique() == 1]
+    same = [
+        key
+        for key in frame
+        if len(frame) > 1 and key not in COUNTS and frame[key].map(str).nunique() == 1
+    ]
     above = "; ".join(f"{_words(key)}: {tables.as_shown(key, frame[key].iloc[0])}" for key in same)
     shown = frame.drop(columns=same)
-    numbers, longest = set(shown.select_dtypes("number")), {key: shown[key].map(str).str.len().max() for key in shown}
+    numbers, longest = (
+        set(shown.select_dtypes("number")),
+        {key: shown[key].map(str).str.len().max() for key in shown},
+    )
     looks = {key: "text-align:right" if key in numbers else "text-align:left" for key in shown}
-    looks |= {key: "text-align:left;white-space:normal;min-width:18em" for key in shown if longest[key] > 40}
+    looks |= {
+        key: "text-align:left;white-space:normal;min-width:18em"
+        for key in shown
+        if longest[key] > 40
+    }
     styles = {key: [{"selector": "", "props": look}] for key, look in looks.items()}
-    general = [{"selector": "td", "props": "white-space:nowrap"}, {"selector": "caption", "props": "text-align:left"}]
-    styled = tables.show(shown).format_index(lambda key: escape(_words(key)), axis="columns").set_table_styles(general)
+    general = [
+        {"selector": "td", "props": "white-space:nowrap"},
+        {"selector": "caption", "props": "text-align:left"},
+    ]
+    styled = (
+        tables.show(shown)
+        .format_index(lambda key: escape(_words(key)), axis="columns")
+        .set_table_styles(general)
+    )
     return styled.set_table_styles(styles, overwrite=False).set_caption(escape(above))
 
 

@@ -25,30 +25,44 @@ def differences(first: pd.Series, second: pd.Series) -> pd.DataFrame:
     for group, names in (("resolved", MACHINE), ("corpus", CORPUS), ("code", ("commit", "dirty"))):
         one, two = (row["config"].get(group) or {} for row in (first, second))
         rows += [
-            (f"{group}.{name}", one.get(name), two.get(name), False) for name in names if one.get(name) != two.get(name)
+            (f"{group}.{name}", one.get(name), two.get(name), False)
+            for name in names
+            if one.get(name) != two.get(name)
         ]
     if first["state"] == second["state"] == "done" and first["steps"] != second["steps"]:
         rows.append(("steps", first["steps"], second["steps"], "train.max_steps" in declared))
     return pd.DataFrame(rows, columns=["key", "first", "second", "declared"])
 
 
-def warnings(runs: pd.DataFrame, baseline: str | None = None, metric: str = "final_val_loss") -> list[str]:
+def warnings(
+    runs: pd.DataFrame, baseline: str | None = None, metric: str = "final_val_loss"
+) -> list[str]:
     """Say in short sentences what weakens the comparison of `runs`; to be shown above the tables it affects."""
     found = [text for pair in pairs(runs, baseline) for text in _pair_warnings(pair, metric)]
     used = set(comparable(runs, metric)["run"])
     for row in runs[runs["reason"] != ""].itertuples():
         found.append(f"{row.run}: {row.reason}{'.' if row.run in used else '; not compared.'}")
     found += [
-        f"{row['run']}: the frozen parameters changed." for _, row in runs.iterrows() if freeze_proven(row) is False
+        f"{row['run']}: the frozen parameters changed."
+        for _, row in runs.iterrows()
+        if freeze_proven(row) is False
     ]
     measured = runs[runs["experiment"].notna()]
-    samples = {corpus for corpus, config in zip(measured["corpus"], measured["config"], strict=True) if _sample(config)}
+    samples = {
+        corpus
+        for corpus, config in zip(measured["corpus"], measured["config"], strict=True)
+        if _sample(config)
+    }
     complete = set(measured["corpus"]) - samples
     if samples and complete:
-        found.append(f"Samples ({_names(samples)}) stand beside complete corpora ({_names(complete)}).")
+        found.append(
+            f"Samples ({_names(samples)}) stand beside complete corpora ({_names(complete)})."
+        )
     recorded = measured.loc[measured["source"] == RECORDED, "id"]
     if len(recorded):
-        found.append(f"{_names(recorded)}: recorded by other code; the best of many evaluations, not the last weights.")
+        found.append(
+            f"{_names(recorded)}: recorded by other code; the best of many evaluations, not the last weights."
+        )
     return list(dict.fromkeys(found))
 
 
@@ -61,14 +75,21 @@ def _pair_warnings(pair: Pair, metric: str) -> list[str]:
     found = []
     first, second = pair.shared(metric)
     # Repeats of one arm can differ too (a run on another machine), so every shared seed is looked at.
-    tables = [differences(two, one) for (_, one), (_, two) in zip(first.iterrows(), second.iterrows(), strict=True)]
+    tables = [
+        differences(two, one)
+        for (_, one), (_, two) in zip(first.iterrows(), second.iterrows(), strict=True)
+    ]
     table = pd.concat(tables or [differences(base, arm)]).drop_duplicates("key")
     for key, old, new, declared in table.itertuples(index=False):
         values = f"{short(old)} in {base['variant']}, {short(new)} in {arm['variant']}"
         if not declared:
-            found.append(f"{key} differs{', undeclared' if key in arm['experiment'].science else ''}: {values}.")
+            found.append(
+                f"{key} differs{', undeclared' if key in arm['experiment'].science else ''}: {values}."
+            )
         elif not key.startswith("model."):
-            found.append(f"{_words(key)} differs between the arms ({values}): the gap mixes it with the arm.")
+            found.append(
+                f"{_words(key)} differs between the arms ({values}): the gap mixes it with the arm."
+            )
     for row in (arm, base):
         overrides = row["experiment"].science_overrides
         if overrides:
@@ -77,7 +98,9 @@ def _pair_warnings(pair: Pair, metric: str) -> list[str]:
     done = [set(comparable(rows, metric)["seed"]) for rows in (pair.arm, pair.base)]
     for rows, own, other in ((arm, *done), (base, *reversed(done))):
         if other - own:
-            found.append(f"{rows['variant']} lacks seed {_names(sorted(other - own))}; only shared seeds are compared.")
+            found.append(
+                f"{rows['variant']} lacks seed {_names(sorted(other - own))}; only shared seeds are compared."
+            )
     if len(first) == 1:
         found.append(f"{names} share one seed: the interval is unknown.")
     return found

@@ -54,7 +54,10 @@ def gemms(cfg: ModelConfig, batch_size: int) -> list[Gemm]:
             Gemm(part, "weight", trained, 1, outer, rows, inner),
         ]
     heads, length, k = batch_size * cfg.num_heads, cfg.max_seq_len, cfg.d_head
-    for part, count, inner in (("delta", deltas, cfg.delta_rank), ("core", layers * cfg.qk_core, k)):
+    for part, count, inner in (
+        ("delta", deltas, cfg.delta_rank),
+        ("core", layers * cfg.qk_core, k),
+    ):
         products += [
             Gemm(part, "forward", count, heads, length, inner, k),
             Gemm(part, "input", count, heads, length, k, inner),
@@ -94,7 +97,14 @@ def step_flops(cfg: ModelConfig, batch_size: int) -> dict[str, float]:
     }
 
 
-MEDIUM = {"vocab_size": 50257, "d_model": 512, "num_layers": 6, "num_heads": 8, "d_ff": 2048, "max_seq_len": 512}
+MEDIUM = {
+    "vocab_size": 50257,
+    "d_model": 512,
+    "num_layers": 6,
+    "num_heads": 8,
+    "d_ff": 2048,
+    "max_seq_len": 512,
+}
 
 
 def parameter_numbers(cfg: ModelConfig) -> dict[str, int]:
@@ -116,9 +126,20 @@ def qk_share(cfg: ModelConfig) -> float:
 def _qk_numbers(cfg: ModelConfig) -> tuple[int, int]:
     """Scalars on the path of queries and keys, and those never updated; counts are those of model/attention."""
     d, h, k, sides = cfg.d_model, cfg.num_heads, cfg.d_head, 1 if cfg.qk_tied else 2
-    layer = sides * d * (d + cfg.qk_bias) + 2 * cfg.delta_rank * (d + k) * h + h * k * k * cfg.qk_core
-    layer += 3 * d * cfg.key_conv + 2 * d * cfg.qk_gain + h * cfg.head_temperature + 32 * h * (cfg.position == "t5")
-    frozen = 0 if cfg.ever_trains_qk else sum((cfg.freeze_q, cfg.freeze_k)[:sides]) * frozen_layers(cfg) * d * d
+    layer = (
+        sides * d * (d + cfg.qk_bias) + 2 * cfg.delta_rank * (d + k) * h + h * k * k * cfg.qk_core
+    )
+    layer += (
+        3 * d * cfg.key_conv
+        + 2 * d * cfg.qk_gain
+        + h * cfg.head_temperature
+        + 32 * h * (cfg.position == "t5")
+    )
+    frozen = (
+        0
+        if cfg.ever_trains_qk
+        else sum((cfg.freeze_q, cfg.freeze_k)[:sides]) * frozen_layers(cfg) * d * d
+    )
     return cfg.num_layers * layer, frozen
 
 
@@ -126,7 +147,12 @@ def medium(cfg: ModelConfig) -> ModelConfig:
     """The same arm at the log's size; where it names layers, the first six with the same share of frozen ones."""
     layers = cfg.frozen_layers
     if layers != "all":
-        layers = tuple(range(round(MEDIUM["num_layers"] * (1 - len(layers) / cfg.num_layers)), MEDIUM["num_layers"]))
+        layers = tuple(
+            range(
+                round(MEDIUM["num_layers"] * (1 - len(layers) / cfg.num_layers)),
+                MEDIUM["num_layers"],
+            )
+        )
     return cfg.model_copy(update=MEDIUM | {"frozen_layers": layers})
 
 
@@ -147,7 +173,11 @@ def step_bytes(cfg: ModelConfig, batch_size: int, chunk: int, query_block: int) 
     outside = FLOAT * 2 * d  # the last norm's input, and the gradient of what the head reads
     if cfg.dropout:
         # A mask byte an element, and each attention probability that can be other than 0 with its mask.
-        block += 2 * d + cfg.d_ff + (FLOAT + 1) * cfg.num_heads * _mean_keys(cfg.max_seq_len, query_block)
+        block += (
+            2 * d
+            + cfg.d_ff
+            + (FLOAT + 1) * cfg.num_heads * _mean_keys(cfg.max_seq_len, query_block)
+        )
         outside += d
     else:
         block += FLOAT * cfg.num_heads  # log of the softmax's denominator
@@ -169,15 +199,27 @@ def _mean_keys(length: int, query_block: int) -> float:
 
 def training_hours(cfg: Experiment, flops_per_second: float) -> float:
     """Hours that the steps of a run take at a rate of FLOP/s on the plain path."""
-    return step_flops(cfg.model, cfg.train.batch_size)["plain"] * cfg.train.max_steps / flops_per_second / 3600
+    return (
+        step_flops(cfg.model, cfg.train.batch_size)["plain"]
+        * cfg.train.max_steps
+        / flops_per_second
+        / 3600
+    )
 
 
-def cost_table(cfg: Experiment, gpu: str, utilisation: float, chunk: int, query_block: int) -> list[tuple[str, str]]:
+def cost_table(
+    cfg: Experiment, gpu: str, utilisation: float, chunk: int, query_block: int
+) -> list[tuple[str, str]]:
     """What a run of this experiment costs, as (name, value) rows; time on `gpu` at a share of its peak."""
     flops = step_flops(cfg.model, cfg.train.batch_size)
     memory = step_bytes(cfg.model, cfg.train.batch_size, chunk, query_block)
     hours = training_hours(cfg, GPU_FLOPS[gpu] * utilisation)
     rows = [(f"{name} GFLOP per step", f"{value / 1e9:,.2f}") for name, value in flops.items()]
-    rows += [("freezing saves", f"{flops['saved_by_freezing'] / (flops['plain'] + flops['saved_by_freezing']):.2%}")]
+    rows += [
+        (
+            "freezing saves",
+            f"{flops['saved_by_freezing'] / (flops['plain'] + flops['saved_by_freezing']):.2%}",
+        )
+    ]
     rows += [(f"{name} MiB (fp32, CPU)", f"{value / 2**20:,.1f}") for name, value in memory.items()]
     return [*rows, (f"hours on {gpu} at {utilisation:.0%} of its peak", f"{hours:.2f}")]

@@ -37,8 +37,20 @@ class HeadExplorer(ipywidgets.VBox):
         self.prompt = ipywidgets.Textarea(
             prompt, description="prompt", continuous_update=False, layout={"width": "60em"}
         )
-        self.problem, self.map, self.words = ipywidgets.HTML(), ipywidgets.Output(), ipywidgets.HTML()
-        choices = (self.left, self.right, self.checkpoint, self.layer, self.head, self.seed, self.prompt)
+        self.problem, self.map, self.words = (
+            ipywidgets.HTML(),
+            ipywidgets.Output(),
+            ipywidgets.HTML(),
+        )
+        choices = (
+            self.left,
+            self.right,
+            self.checkpoint,
+            self.layer,
+            self.head,
+            self.seed,
+            self.prompt,
+        )
         columns = ipywidgets.HBox([ipywidgets.VBox(choices[:3]), ipywidgets.VBox(choices[3:6])])
         super().__init__([columns, self.prompt, self.problem, self.map, self.words])
         self._arms: dict[tuple[str, str], Any] = {}
@@ -54,7 +66,9 @@ class HeadExplorer(ipywidgets.VBox):
         try:
             arms = [self._arm(box.value) for box in (self.left, self.right)]
             self._offer(arms)
-            figure = explore.attention_pair(arms, self.prompt.value, self.layer.value, self.head.value)
+            figure = explore.attention_pair(
+                arms, self.prompt.value, self.layer.value, self.head.value
+            )
             after = (
                 explore.next_tokens(arms, self.prompt.value),
                 explore.texts(arms, self.prompt.value, seed=self.seed.value),
@@ -76,7 +90,10 @@ class HeadExplorer(ipywidgets.VBox):
         """Offer the layers and heads that both have; what was chosen stays where it can."""
         self._offering = True
         for box, count in ((self.layer, "num_layers"), (self.head, "num_heads")):
-            options, chosen = range(min(getattr(arm.config.model, count) for arm in arms)), box.value
+            options, chosen = (
+                range(min(getattr(arm.config.model, count) for arm in arms)),
+                box.value,
+            )
             if len(box.options) != len(options):
                 box.options = options
                 box.value = chosen if chosen in options else 0

@@ -25,7 +25,12 @@ CONFIG = {
 INK, GRID = "#7a7a7a", "rgba(128,128,128,0.22)"
 """Readable on white and on near-black; the page replaces them by the theme's own."""
 FONT = "system-ui, 'Segoe UI', 'Helvetica Neue', 'Liberation Sans', sans-serif"
-X_TITLES = {"step": "step", "tokens": "tokens seen", "hours": "hours since start", "epochs": "epochs"}
+X_TITLES = {
+    "step": "step",
+    "tokens": "tokens seen",
+    "hours": "hours since start",
+    "epochs": "epochs",
+}
 
 
 class Figure(go.Figure):
@@ -34,10 +39,12 @@ class Figure(go.Figure):
     def _repr_mimebundle_(self, include=None, exclude=None, **kwargs) -> dict[str, Any]:
         plain = json.loads(self.to_json())
         title = escape(self.layout.title.text or "figure")
-        note = (
-            f"<p><em>Interactive figure: {title}. For a page that shows it: <code>oelm report X.ipynb</code></em></p>"
-        )
-        return {MIMETYPE: plain | {"config": CONFIG}, "text/html": note, "text/plain": f"Figure: {title}"}
+        note = f"<p><em>Interactive figure: {title}. For a page that shows it: <code>oelm report X.ipynb</code></em></p>"
+        return {
+            MIMETYPE: plain | {"config": CONFIG},
+            "text/html": note,
+            "text/plain": f"Figure: {title}",
+        }
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
@@ -57,15 +64,22 @@ def select(runs: Any) -> tuple[pd.DataFrame, list[str]]:
         `colour`; and a line for each run that is not drawn, or not whole.
     """
     if not isinstance(runs, pd.DataFrame):
-        runs = frames.load_folders([reading.folder(run) for run in (runs if isinstance(runs, list) else [runs])])
+        runs = frames.load_folders(
+            [reading.folder(run) for run in (runs if isinstance(runs, list) else [runs])]
+        )
     runs = runs[runs["source"] == frames.MEASURED]
     read = [_series(row) for _, row in runs.iterrows()]
-    notes = [f"{run}: {problem}" for run, (_, problem) in zip(runs["run"], read, strict=True) if problem]
+    notes = [
+        f"{run}: {problem}" for run, (_, problem) in zip(runs["run"], read, strict=True) if problem
+    ]
     runs = runs.assign(series=[series for series, _ in read])
     runs = runs[runs["series"].notna()]
     twice = runs.groupby(["corpus", "tokenizer", "arm"])["variant"].transform("nunique") > 1
     colours, rows = arm_colours(runs["arm"]), [row for _, row in runs.iterrows()]
-    names = [f"{row.arm} · {frames.name(row)}" if two else row.arm for row, two in zip(rows, twice, strict=True)]
+    names = [
+        f"{row.arm} · {frames.name(row)}" if two else row.arm
+        for row, two in zip(rows, twice, strict=True)
+    ]
     panels = [f"{row.corpus}, {row.tokenizer}" for row in rows]
     return runs.assign(panel=panels, name=names, colour=[colours[row.arm] for row in rows]), notes
 
@@ -82,7 +96,12 @@ def _series(run: pd.Series) -> tuple[dict[str, Any] | None, str]:
     lost = [step for step, loss in zip(steps, losses, strict=True) if loss is None]
     if not steps and not series["eval"]["step"]:
         return None, "no rows yet"
-    return series, f"loss is not a number at step {lost[0]:,} and {len(lost) - 1} later points" if lost else ""
+    return (
+        series,
+        f"loss is not a number at step {lost[0]:,} and {len(lost) - 1} later points"
+        if lost
+        else "",
+    )
 
 
 def new_figure(title: str, notes: list[str], panels: list[str], height: int = 320) -> Figure:
@@ -92,7 +111,9 @@ def new_figure(title: str, notes: list[str], panels: list[str], height: int = 32
     rows = max(len(panels), 1)
     headings = panels if rows > 1 else None
     top, total = 66 + 19 * len(lines) + 14 * (rows > 1), height * rows if panels else 80
-    figure = make_subplots(rows, 1, subplot_titles=headings, vertical_spacing=60 / total, figure=Figure())
+    figure = make_subplots(
+        rows, 1, subplot_titles=headings, vertical_spacing=60 / total, figure=Figure()
+    )
     figure.update_annotations(x=0, xanchor="left", font_size=14)
     figure.update_layout(
         template="none",
@@ -117,13 +138,23 @@ def new_figure(title: str, notes: list[str], panels: list[str], height: int = 32
     )
     for row, y_axis in enumerate(figure.select_yaxes(), 1):
         place = {"y": y_axis.domain[1], "yanchor": "top", "tracegroupgap": 1, "font_size": 12.5}
-        figure.update_layout({_legend(row): place | {"groupclick": "togglegroup", "bgcolor": "rgba(0,0,0,0)"}})
-    axis = {"gridcolor": GRID, "linecolor": GRID, "zeroline": False, "showline": True, "automargin": True}
+        figure.update_layout(
+            {_legend(row): place | {"groupclick": "togglegroup", "bgcolor": "rgba(0,0,0,0)"}}
+        )
+    axis = {
+        "gridcolor": GRID,
+        "linecolor": GRID,
+        "zeroline": False,
+        "showline": True,
+        "automargin": True,
+    }
     axis |= {"title_font_size": 13, "title_standoff": 8}
     figure.update_xaxes(**axis, ticks="outside", tickcolor=GRID, rangemode="tozero")
     figure.update_yaxes(**axis, hoverformat=".5~g")
     if not panels:
-        figure.add_annotation(text="Nothing to draw yet.", showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5)
+        figure.add_annotation(
+            text="Nothing to draw yet.", showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5
+        )
         figure.update_xaxes(visible=False).update_yaxes(visible=False)
     return figure
 
@@ -134,7 +165,9 @@ def add(figure: Figure, row: int, trace: Any) -> None:
     figure.add_trace(trace, row=row, col=1)
 
 
-def add_line(figure: Figure, row: int, spec: dict[str, Any], name: str, line: dict[str, Any], **more: Any) -> None:
+def add_line(
+    figure: Figure, row: int, spec: dict[str, Any], name: str, line: dict[str, Any], **more: Any
+) -> None:
     """Add a line that the page computes.
 
     Args:
@@ -145,26 +178,39 @@ def add_line(figure: Figure, row: int, spec: dict[str, Any], name: str, line: di
     add(
         figure,
         row,
-        go.Scatter(**{"name": escape(name), "meta": spec, "line": line, "legendgroup": group, "mode": mode} | more),
+        go.Scatter(
+            **{"name": escape(name), "meta": spec, "line": line, "legendgroup": group, "mode": mode}
+            | more
+        ),
     )
 
 
 def add_band(figure: Figure, row: int, spec: dict[str, Any], name: str, colour: str) -> None:
     """Fill from the least to the largest over a group's seeds."""
     red, green, blue = (int(colour[n : n + 2], 16) for n in (1, 3, 5))
-    fill = {"showlegend": False, "hoverinfo": "skip", "fillcolor": f"rgba({red},{green},{blue},0.16)"}
+    fill = {
+        "showlegend": False,
+        "hoverinfo": "skip",
+        "fillcolor": f"rgba({red},{green},{blue},0.16)",
+    }
     for stat, to in (("min", None), ("max", "tonexty")):
-        add_line(figure, row, spec | {"stat": stat}, name, {"width": 0, "color": colour}, fill=to, **fill)
+        add_line(
+            figure, row, spec | {"stat": stat}, name, {"width": 0, "color": colour}, fill=to, **fill
+        )
 
 
-def finish(figure: Figure, rows: dict[str, Any], state: dict[str, Any], controls: list[str]) -> Figure:
+def finish(
+    figure: Figure, rows: dict[str, Any], state: dict[str, Any], controls: list[str]
+) -> Figure:
     """Compute the lines for `state`; hand rows (run -> series) and choices to the page controller."""
     for trace in figure.data:
         trace.x, trace.y = trace_values(trace.meta, rows, state)
         trace.visible = trace.meta["group"] in (state["group"], None)
     # As one string: notebook files give every number of a list a line of its own.
     packed = json.dumps(rows, separators=(",", ":"))
-    figure.update_layout(meta={"state": state, "controls": controls if rows else [], "rows": packed})
+    figure.update_layout(
+        meta={"state": state, "controls": controls if rows else [], "rows": packed}
+    )
     title_x(figure, X_TITLES[state["x"]])
     if "log" in controls:
         figure.update_yaxes(type="log" if state["log"] else "linear")

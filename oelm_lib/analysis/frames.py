@@ -10,20 +10,37 @@ import pandas as pd
 
 from oelm_lib import runs as records
 from oelm_lib.analysis.arms import arm_name
-from oelm_lib.config import PARAMS, Experiment, experiment_ids, load_config, parse_experiment, read_yaml
+from oelm_lib.config import (
+    PARAMS,
+    Experiment,
+    experiment_ids,
+    load_config,
+    parse_experiment,
+    read_yaml,
+)
 from oelm_lib.errors import UserError
 
 MEASURED = "measured by this code"
 RECORDED = "recorded in the log (other code)"
 IDENTITY = ["source", "variant", "run", "id", "arm", "corpus", "tokenizer", "seed"]
-LOSSES = ["best_val_loss", "final_val_loss", "final_test_loss", "final_bits_per_byte", "subset_error"]
+LOSSES = [
+    "best_val_loss",
+    "final_val_loss",
+    "final_test_loss",
+    "final_bits_per_byte",
+    "subset_error",
+]
 NUMBERS = [*LOSSES, "wall_seconds", "mean_step_seconds", "steps", "tokens", "epochs"]
-OTHERS = "path state reason experiment config max_steps train_loss eta_seconds started finished".split()
+OTHERS = (
+    "path state reason experiment config max_steps train_loss eta_seconds started finished".split()
+)
 COLUMNS = [*IDENTITY, *OTHERS, *NUMBERS, "parameters", "frozen", "timing"]
 """`variant` is the run folder's parent: one arm's repeats. `experiment` is an Experiment, `config` the config.yaml."""
 
 
-def load_runs(exps: list[str] | str | None = None, outputs: Path | str | None = None) -> pd.DataFrame:
+def load_runs(
+    exps: list[str] | str | None = None, outputs: Path | str | None = None
+) -> pd.DataFrame:
     """Read one row a run; a run that cannot be read or compared says why in `reason`.
 
     Args:
@@ -37,7 +54,9 @@ def load_runs(exps: list[str] | str | None = None, outputs: Path | str | None = 
     ids = [*experiment_ids(), *(path.parent.name.split("_")[0] for path in paths)]
     for pattern in _patterns(exps):
         if not fnmatch.filter(ids, pattern):
-            raise UserError(f"exps: {pattern!r} matches no experiment; allowed: {', '.join(experiment_ids())}")
+            raise UserError(
+                f"exps: {pattern!r} matches no experiment; allowed: {', '.join(experiment_ids())}"
+            )
     return load_folders(paths)
 
 
@@ -60,14 +79,30 @@ def recorded(exps: list[str] | str | None = None) -> pd.DataFrame:
         steps = experiment.train.max_steps
         tokens = steps * experiment.train.batch_size * experiment.model.max_seq_len
         loss = math.log(entry["best_val_perplexity"])
-        machine = {"device_name": log["machine"]["device_name"], "precision": experiment.train.precision}
+        machine = {
+            "device_name": log["machine"]["device_name"],
+            "precision": experiment.train.precision,
+        }
         shown = f"{exp} (recorded)"
         rows.append(
             identity(experiment)
-            | {key: entry[key] for key in ("wall_seconds", "mean_step_seconds", "started", "finished")}
-            | {"source": RECORDED, "variant": shown, "run": shown, "seed": log["seed"], "state": "done", "reason": ""}
+            | {
+                key: entry[key]
+                for key in ("wall_seconds", "mean_step_seconds", "started", "finished")
+            }
+            | {
+                "source": RECORDED,
+                "variant": shown,
+                "run": shown,
+                "seed": log["seed"],
+                "state": "done",
+                "reason": "",
+            }
             | {"best_val_loss": loss, "final_val_loss": loss, "steps": steps, "tokens": tokens}
-            | {"epochs": tokens / log["train_tokens"][experiment.data.corpus], "config": {"resolved": machine}}
+            | {
+                "epochs": tokens / log["train_tokens"][experiment.data.corpus],
+                "config": {"resolved": machine},
+            }
             | {"parameters": log["parameters"][entry["model_type"]], "timing": entry}
         )
     return _frame(rows)
@@ -80,7 +115,9 @@ def load_metrics(runs: pd.DataFrame) -> pd.DataFrame:
     for row in runs[runs["experiment"].notna()].itertuples():
         if row.source == RECORDED:
             frame = pd.DataFrame(log[row.id]["evaluations"], columns=["step", "loss", "perplexity"])
-            frame = frame.assign(event="eval", tokens=frame["step"] * (row.tokens / row.steps), seconds=math.nan)
+            frame = frame.assign(
+                event="eval", tokens=frame["step"] * (row.tokens / row.steps), seconds=math.nan
+            )
         else:
             try:
                 frame = records.read_metrics(row.path)
@@ -94,7 +131,11 @@ def load_metrics(runs: pd.DataFrame) -> pd.DataFrame:
 
 def select(exps: list[str] | str | None) -> list[str]:
     """Known experiment ids that match ids or globs; default all."""
-    return [exp for exp in experiment_ids() if any(fnmatch.fnmatch(exp, pattern) for pattern in _patterns(exps))]
+    return [
+        exp
+        for exp in experiment_ids()
+        if any(fnmatch.fnmatch(exp, pattern) for pattern in _patterns(exps))
+    ]
 
 
 def _patterns(exps: list[str] | str | None) -> list[str]:
@@ -112,7 +153,9 @@ class Pair(NamedTuple):
         """The arm's and the baseline's comparable runs of the seeds both have, in one order, by seed."""
         if self.base is None:
             return self.arm.iloc[:0], self.arm.iloc[:0]
-        first, second = (comparable(rows, metric).set_index("seed") for rows in (self.arm, self.base))
+        first, second = (
+            comparable(rows, metric).set_index("seed") for rows in (self.arm, self.base)
+        )
         seeds = first.index.intersection(second.index).sort_values()
         return first.loc[seeds], second.loc[seeds]
 
@@ -148,7 +191,9 @@ def pairs(runs: pd.DataFrame, baseline: str | None = None) -> list[Pair]:
         if base is not None and base is not arm:
             found.append(Pair(arm, base))
         elif base is None and own:
-            found.append(Pair(arm, None, f"no run of its baseline {own} on this corpus and tokenizer"))
+            found.append(
+                Pair(arm, None, f"no run of its baseline {own} on this corpus and tokenizer")
+            )
     return found
 
 
@@ -156,11 +201,15 @@ def families(runs: pd.DataFrame, baseline: str | None = None) -> list[list[Pair]
     """The pairs that share a baseline, which are judged together."""
     found: dict[str | None, list[Pair]] = {}
     for pair in pairs(runs, baseline):
-        found.setdefault(None if pair.base is None else pair.base.iloc[0]["variant"], []).append(pair)
+        found.setdefault(None if pair.base is None else pair.base.iloc[0]["variant"], []).append(
+            pair
+        )
     return list(found.values())
 
 
-def _find(variants: list[tuple[pd.Series, pd.DataFrame]], row: pd.Series, wanted: str) -> pd.DataFrame | None:
+def _find(
+    variants: list[tuple[pd.Series, pd.DataFrame]], row: pd.Series, wanted: str
+) -> pd.DataFrame | None:
     """The runs of the wanted baseline that fit `row` best, or None."""
     same = ["source", "corpus", "tokenizer"]
     fits = [(first, rows) for first, rows in variants if wanted in (first["id"], first["variant"])]
@@ -168,7 +217,9 @@ def _find(variants: list[tuple[pd.Series, pd.DataFrame]], row: pd.Series, wanted
 
     def distance(fit: tuple[pd.Series, pd.DataFrame]) -> tuple[bool, bool]:
         experiment = fit[0]["experiment"]
-        return experiment.science_overrides != row["experiment"].science_overrides, experiment.kind != "experiment"
+        return experiment.science_overrides != row[
+            "experiment"
+        ].science_overrides, experiment.kind != "experiment"
 
     return min(fits, key=distance, default=(None, None))[1]
 
@@ -184,31 +235,57 @@ def _row(path: Path) -> dict[str, Any]:
             reasons.append(str(error).replace(f"{path}/", "").removeprefix(f"{path}: "))
             return {}
 
-    plain, status, summary = read(records.read_config), read(records.read_status), read(records.read_summary)
+    plain, status, summary = (
+        read(records.read_config),
+        read(records.read_status),
+        read(records.read_summary),
+    )
     folder = path.parent.name
     row = {"id": folder.split("_")[0], "source": MEASURED, "variant": folder, "path": path}
-    row |= {"run": f"{folder}/{path.name}", "seed": int(path.name.removeprefix("seed")), "config": plain}
+    row |= {
+        "run": f"{folder}/{path.name}",
+        "seed": int(path.name.removeprefix("seed")),
+        "config": plain,
+    }
     if plain:
         try:
-            row |= identity(parse_experiment(plain["experiment"], "config.yaml", plain["overrides"]))
+            row |= identity(
+                parse_experiment(plain["experiment"], "config.yaml", plain["overrides"])
+            )
         except (UserError, KeyError, TypeError) as error:
-            reasons.append(str(error) if isinstance(error, UserError) else f"config.yaml: {error} is missing or wrong")
+            reasons.append(
+                str(error)
+                if isinstance(error, UserError)
+                else f"config.yaml: {error} is missing or wrong"
+            )
     row["state"] = "done" if summary else records.state(path) if not reasons else "unreadable"
-    row |= {key: _number(summary.get(key)) for key in NUMBERS} | {"train_loss": _number(status.get("train_loss"))}
+    row |= {key: _number(summary.get(key)) for key in NUMBERS} | {
+        "train_loss": _number(status.get("train_loss"))
+    }
     if not summary:
         row |= {"steps": _number(status.get("step")), "eta_seconds": status.get("eta_seconds")}
     row |= {"started": plain.get("created"), "finished": summary.get("finished")}
-    row |= {"parameters": plain.get("parameters"), "frozen": summary.get("frozen"), "timing": read(records.read_timing)}
+    row |= {
+        "parameters": plain.get("parameters"),
+        "frozen": summary.get("frozen"),
+        "timing": read(records.read_timing),
+    }
     return row | {"reason": "; ".join(reasons) or _reason(row, status)}
 
 
 def _reason(row: dict[str, Any], status: dict[str, Any]) -> str:
     """Why a readable run is not compared, or ""."""
     where = (
-        f" at step {row['steps']:,.0f} of {row['max_steps']:,}" if row.get("max_steps") and row["steps"] >= 0 else ""
+        f" at step {row['steps']:,.0f} of {row['max_steps']:,}"
+        if row.get("max_steps") and row["steps"] >= 0
+        else ""
     )
     if row["state"] == "done":
-        return "" if math.isfinite(row["final_val_loss"]) else "final_val_loss is missing or not a number"
+        return (
+            ""
+            if math.isfinite(row["final_val_loss"])
+            else "final_val_loss is missing or not a number"
+        )
     if row["state"] == "failed":
         return f"failed: {status.get('error')}"
     if row["state"] in ("dead", "stopped"):

@@ -38,13 +38,17 @@ def previous_token_score(maps: Float[np.ndarray, "*n T T"]) -> Float[np.ndarray,
     return np.diagonal(maps, -1, -2, -1).mean(-1)
 
 
-def repeated_tokens(rng: np.random.Generator, ids: Int[np.ndarray, " V"], first: int, period: int, count: int):
+def repeated_tokens(
+    rng: np.random.Generator, ids: Int[np.ndarray, " V"], first: int, period: int, count: int
+):
     """`count` sequences (count, 1 + 2 * period) of the token `first` and a block of random `ids` twice."""
     block = rng.choice(ids, (count, period))
     return np.concatenate([np.full((count, 1), first), block, block], 1)
 
 
-def duplicate_token_score(maps: Float[np.ndarray, "*n T T"], period: int) -> Float[np.ndarray, "*n"]:
+def duplicate_token_score(
+    maps: Float[np.ndarray, "*n T T"], period: int
+) -> Float[np.ndarray, "*n"]:
     """Mean share from the second copy of repeated_tokens to the same token of the first (TransformerLens)."""
     return np.diagonal(maps, -period, -2, -1)[..., 1:].mean(-1)
 
@@ -54,9 +58,13 @@ def induction_score(maps: Float[np.ndarray, "*n T T"], period: int) -> Float[np.
     return np.diagonal(maps, 1 - period, -2, -1)[..., 2:].mean(-1)
 
 
-def copying_mass(maps: Float[np.ndarray, "N *n T T"], tokens: Int[np.ndarray, "N L"]) -> Float[np.ndarray, "*n"]:
+def copying_mass(
+    maps: Float[np.ndarray, "N *n T T"], tokens: Int[np.ndarray, "N L"]
+) -> Float[np.ndarray, "*n"]:
     """Share given to keys that hold the next token, mean over queries i < L - 1 whose next token stood earlier."""
-    holds = np.tril(tokens[:, 1:, None] == tokens[:, None, :-1])  # (N, T, T): key j holds what follows query i
+    holds = np.tril(
+        tokens[:, 1:, None] == tokens[:, None, :-1]
+    )  # (N, T, T): key j holds what follows query i
     found = np.einsum("n...ij,nij->...ni", maps, holds)
     return found[..., holds.any(-1)].mean(-1)
 
@@ -91,13 +99,17 @@ def effective_rank(singular_values: Float[np.ndarray, "*n K"]) -> Float[np.ndarr
 
 
 def qk_spectrum(
-    query: Float[np.ndarray, "H K D"], key: Float[np.ndarray, "H K D"], gain: Float[np.ndarray, " D"]
+    query: Float[np.ndarray, "H K D"],
+    key: Float[np.ndarray, "H K D"],
+    gain: Float[np.ndarray, " D"],
 ) -> Float[np.ndarray, "H K"]:
     """Singular values of each head's form diag(g) W_q^T W_k diag(g), g the gain of the LayerNorm before it.
 
     The form is (D, D) of rank K: with QR of both factors its singular values are those of R_q R_k^T.
     """
-    r_query, r_key = (np.linalg.qr((weight * gain).swapaxes(1, 2), mode="r") for weight in (query, key))
+    r_query, r_key = (
+        np.linalg.qr((weight * gain).swapaxes(1, 2), mode="r") for weight in (query, key)
+    )
     return np.linalg.svd(r_query @ r_key.swapaxes(1, 2), compute_uv=False)
 
 

@@ -23,7 +23,11 @@ class Monitor(ipywidgets.VBox):
     def __init__(self, exps: str = "*", outputs: str = "", interval: float = 5.0):
         self._exps, self._outputs = exps, outputs
         self._progress: list[Any] = []
-        self.states, self.curves, self.budgets = ipywidgets.HTML(), ipywidgets.Output(), ipywidgets.Output()
+        self.states, self.curves, self.budgets = (
+            ipywidgets.HTML(),
+            ipywidgets.Output(),
+            ipywidgets.Output(),
+        )
         super().__init__([self.states, self.curves, self.budgets])
         self.refresh()
         self._task = watch(self._look, interval)
@@ -39,7 +43,10 @@ class Monitor(ipywidgets.VBox):
         runs = frames.load_runs(self._exps, self._outputs)
         active = runs[runs["state"].isin(ACTIVE)]
         put(self.curves, plots.loss_curves(active, group="seed"))
-        put(self.budgets, plots.time_budget(_spent(active, {row["run"]: row.get("budget") for row in rows})))
+        put(
+            self.budgets,
+            plots.time_budget(_spent(active, {row["run"]: row.get("budget") for row in rows})),
+        )
 
     def _look(self) -> None:
         try:
@@ -53,5 +60,7 @@ def _spent(runs: pd.DataFrame, budgets: dict[str, Any]) -> pd.DataFrame:
     runs = runs[runs["run"].isin([run for run, parts in budgets.items() if parts])]
     spent = [budgets[run] for run in runs["run"]]
     return runs.assign(
-        state="done", timing=[{"budget": parts} for parts in spent], wall_seconds=[sum(p.values()) for p in spent]
+        state="done",
+        timing=[{"budget": parts} for parts in spent],
+        wall_seconds=[sum(p.values()) for p in spent],
     )

@@ -23,7 +23,11 @@ from oelm_lib.training.trained import Trained, open_trained
 
 MAP_TOKENS, LOSS_TOKENS = 2048, 32768
 """Tokens of the validation split (evenly spread windows) over which attention and losses are averaged."""
-ROLES = {"previous_token": "previous token", "duplicate_token": "duplicate token", "induction": "induction"}
+ROLES = {
+    "previous_token": "previous token",
+    "duplicate_token": "duplicate token",
+    "induction": "induction",
+}
 MEANS = "copying_in_text logit_std entropy concentration first_token local effective_rank q_orthogonality_error".split()
 """Columns of head_table whose means over the heads stand in the probe table."""
 STRONG = 0.3
@@ -44,14 +48,22 @@ def open_arms(runs: str, which: str = "latest", outputs: str | Path = "") -> lis
         UserError: Nothing is called so, or it has no such checkpoint.
     """
     paths = {f"{path.parent.name}/{path.name}": path for path in find_runs(outputs or None)}
-    short = {name.split("_")[0] + "/" + path.name: path for name, path in paths.items() if "+" not in name}
+    short = {
+        name.split("_")[0] + "/" + path.name: path
+        for name, path in paths.items()
+        if "+" not in name
+    }
     found: list[Path] = []
     for name in runs.split():
         matched = [path for key, path in (short | paths).items() if fnmatch.fnmatch(key, name)]
-        found += matched if any(sign in name for sign in "*?[") else [find_run(name, outputs or None)]
+        found += (
+            matched if any(sign in name for sign in "*?[") else [find_run(name, outputs or None)]
+        )
     arms = [open_trained(path, which, outputs) for path in dict.fromkeys(found)]
     if not arms:
-        raise UserError(f"runs = {runs!r}: no run is called so; train some (make demo), see oelm status")
+        raise UserError(
+            f"runs = {runs!r}: no run is called so; train some (make demo), see oelm status"
+        )
     return arms
 
 
@@ -106,7 +118,10 @@ def head_table(arm: Trained) -> pd.DataFrame:
                 "effective_rank": measures.effective_rank(spectra[layer, head]),
             }
             errors = [measures.orthogonality_error(weight)[head] for weight in weights[layer][:2]]
-            rows.append(row | dict(zip(("q_orthogonality_error", "k_orthogonality_error"), errors, strict=True)))
+            rows.append(
+                row
+                | dict(zip(("q_orthogonality_error", "k_orthogonality_error"), errors, strict=True))
+            )
     return pd.DataFrame(rows)
 
 
@@ -126,7 +141,9 @@ def roles(arms: Sequence[Trained]) -> pd.DataFrame:
 
 def spectrum(arm: Trained) -> np.ndarray:
     """Singular values (L, H, K) of each head's Q/K form with the LayerNorm gain, largest first."""
-    return np.stack([measures.qk_spectrum(query, key, gain) for query, key, gain in _qk_weights(arm)])
+    return np.stack(
+        [measures.qk_spectrum(query, key, gain) for query, key, gain in _qk_weights(arm)]
+    )
 
 
 @functools.lru_cache(maxsize=KEPT)
@@ -160,7 +177,12 @@ def slices(arms: Sequence[Trained]) -> pd.DataFrame:
             )
         excess = losses - base[1]
         for words, mask in chosen.items():
-            row = {"arm": label(arm), "tokens_that": words, "token_share": mask.mean(), "loss": losses[mask].mean()}
+            row = {
+                "arm": label(arm),
+                "tokens_that": words,
+                "token_share": mask.mean(),
+                "loss": losses[mask].mean(),
+            }
             share = excess[mask].sum() / excess.sum() if arm is not arms[0] else np.nan
             rows.append(row | {"gap_nats": excess[mask].mean(), "gap_share": share})
     return pd.DataFrame(rows)
@@ -189,7 +211,10 @@ def recorded(path: Path) -> dict[str, float]:
     row = summary([arm]).drop(columns=["arm", "step"]).iloc[0].to_dict()
     parts = slices([arm]).set_index("tokens_that")
     for words, key in (("end an earlier bigram", "repeated_bigrams"), ("do not", "other_tokens")):
-        row |= {f"loss_on_{key}": parts["loss"][words], f"share_of_{key}": parts["token_share"][words]}
+        row |= {
+            f"loss_on_{key}": parts["loss"][words],
+            f"share_of_{key}": parts["token_share"][words],
+        }
     return {key: float(f"{value:.5g}") for key, value in row.items() if np.isfinite(value)}
 
 
@@ -206,15 +231,22 @@ def recall_accuracy(arm: Trained) -> float:
 def drifts(arm: Trained) -> pd.DataFrame:
     """How far each weight went from its start, relative to it; the start is made again from the seed."""
     start = dict(GPT(arm.config.model, arm.seed).named_parameters())
-    moved = {name: (now.detach().numpy(), start[name].detach().numpy()) for name, now in arm.model.named_parameters()}
-    return pd.DataFrame([{"weight": name, "drift": measures.drift(*pair)} for name, pair in moved.items()])
+    moved = {
+        name: (now.detach().numpy(), start[name].detach().numpy())
+        for name, now in arm.model.named_parameters()
+    }
+    return pd.DataFrame(
+        [{"weight": name, "drift": measures.drift(*pair)} for name, pair in moved.items()]
+    )
 
 
 def logit_spread(arm: Trained) -> pd.DataFrame:
     """The logits' standard deviation over training: step, layer, logit_std; from the evaluations' rows."""
     lines = (arm.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if row.get("logit_std")]
-    points = [(row["step"], layer, std) for row in rows for layer, std in enumerate(row["logit_std"])]
+    points = [
+        (row["step"], layer, std) for row in rows for layer, std in enumerate(row["logit_std"])
+    ]
     return pd.DataFrame(points, columns=["step", "layer", "logit_std"])
 
 
@@ -229,7 +261,9 @@ def next_tokens(arm: Trained, prompt: str, count: int = 10) -> pd.DataFrame:
 
 def _windows(arm: Trained, tokens: int) -> tuple[Tensor, Tensor]:
     """Whole windows of the validation split, evenly spread: tokens and targets (N, T)."""
-    windows = EvalWindows(arm.corpus.tokens("val"), arm.config.model.max_seq_len, torch.device("cpu"))
+    windows = EvalWindows(
+        arm.corpus.tokens("val"), arm.config.model.max_seq_len, torch.device("cpu")
+    )
     found, targets = windows.batch(windows.subset(tokens))
     whole = (targets != IGNORED).all(1)
     return found[whole], targets[whole]
@@ -240,7 +274,9 @@ def _repeated(arm: Trained, count: int = 32) -> tuple[Tensor, int]:
     period = (arm.config.model.max_seq_len - 1) // 2
     seen, eot = np.unique(arm.corpus.tokens("val")), arm.corpus.eot
     first, ids = (seen[0], seen[1:]) if eot is None else (eot, seen[seen != eot])
-    tokens = measures.repeated_tokens(np.random.default_rng(SEED), ids.astype(np.int64), int(first), period, count)
+    tokens = measures.repeated_tokens(
+        np.random.default_rng(SEED), ids.astype(np.int64), int(first), period, count
+    )
     return torch.from_numpy(tokens), period
 
 
@@ -250,7 +286,8 @@ def _qk_weights(arm: Trained) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]
     with torch.no_grad():
         for block in arm.model.blocks:
             heads = [
-                (weight.unflatten(0, (block.attention.num_heads, -1))) for weight, _ in block.attention.as_linear()
+                (weight.unflatten(0, (block.attention.num_heads, -1)))
+                for weight, _ in block.attention.as_linear()
             ]
             found.append((*(weight.numpy() for weight in heads), block.ln1.weight.numpy()))
     return found

@@ -28,14 +28,20 @@ def run_series(path: Path) -> dict[str, Any]:
     spike is lost. Numbers that are not finite are None. Raises UserError where the run cannot be read.
     """
     files = [path / name for name in ("config.yaml", "metrics.jsonl")]
-    return _read(path, tuple((file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()))
+    return _read(
+        path,
+        tuple((file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()),
+    )
 
 
 @lru_cache(maxsize=64)
 def _read(path: Path, stamp: tuple) -> dict[str, Any]:
     """A comparison draws the same rows many times; `stamp` changes when the files do."""
     plain, metrics = reading.read_config(path), reading.read_metrics(path)
-    thinned = {event: _thin(metrics[metrics["event"] == event], columns) for event, columns in COLUMNS.items()}
+    thinned = {
+        event: _thin(metrics[metrics["event"] == event], columns)
+        for event, columns in COLUMNS.items()
+    }
     experiment, train = plain["experiment"], plain["corpus"]["splits"]["train"]
     step_tokens = experiment["train"]["batch_size"] * experiment["model"]["max_seq_len"]
     origin = {"commit": plain["code"]["commit"], "config_sha256": sha256_file(path / "config.yaml")}
@@ -45,16 +51,25 @@ def _read(path: Path, stamp: tuple) -> dict[str, Any]:
 def _thin(frame: Any, columns: tuple[str, ...]) -> dict[str, list]:
     size = -(-len(frame) // BUCKETS) or 1
     groups = frame.groupby(np.arange(len(frame)) // size)
-    thinned = {"step": groups["step"].last().tolist(), "seconds": _short(groups["seconds"].last(), 7)}
+    thinned = {
+        "step": groups["step"].last().tolist(),
+        "seconds": _short(groups["seconds"].last(), 7),
+    }
     for name in columns:
         thinned[name] = _short(groups[name].mean())
         if name in SPIKY and size > 1:
-            thinned |= {f"{name}_low": _short(groups[name].min()), f"{name}_high": _short(groups[name].max())}
+            thinned |= {
+                f"{name}_low": _short(groups[name].min()),
+                f"{name}_high": _short(groups[name].max()),
+            }
     return thinned
 
 
 def _short(values: Any, digits: int = 5) -> list[float | None]:
-    return [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in values.astype(float)]
+    return [
+        float(f"{value:.{digits}g}") if np.isfinite(value) else None
+        for value in values.astype(float)
+    ]
 
 
 def ema(step: np.ndarray, values: np.ndarray, smoothing: float) -> np.ndarray:
@@ -74,7 +89,9 @@ def ema(step: np.ndarray, values: np.ndarray, smoothing: float) -> np.ndarray:
     return out
 
 
-def trace_values(spec: dict[str, Any], rows: dict[str, Any], state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def trace_values(
+    spec: dict[str, Any], rows: dict[str, Any], state: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
     """Compute the x and y of a trace.
 
     Args:
@@ -86,7 +103,9 @@ def trace_values(spec: dict[str, Any], rows: dict[str, Any], state: dict[str, An
     curves = [_curve(spec, rows[key], state) for key in spec["runs"]]
     if "base" in spec:
         bases = [_curve(spec, rows[key], state) for key in spec["base"]]
-        curves = [(x, y - _interpolate(x, *base)) for (x, y), base in zip(curves, bases, strict=True)]
+        curves = [
+            (x, y - _interpolate(x, *base)) for (x, y), base in zip(curves, bases, strict=True)
+        ]
     x, y = curves[0]
     if len(curves) > 1:
         reduce = {"mean": np.mean, "min": np.min, "max": np.max}[spec["stat"]]
@@ -100,7 +119,11 @@ def trace_values(spec: dict[str, Any], rows: dict[str, Any], state: dict[str, An
 
 def _curve(spec: dict, series: dict, state: dict) -> tuple[np.ndarray, np.ndarray]:
     part = {name: np.array(values, dtype=float) for name, values in series[spec["kind"]].items()}
-    scale = {"step": 1, "tokens": series["step_tokens"], "epochs": series["step_tokens"] / series["epoch_tokens"]}
+    scale = {
+        "step": 1,
+        "tokens": series["step_tokens"],
+        "epochs": series["step_tokens"] / series["epoch_tokens"],
+    }
     x = part["seconds"] / 3600 if state["x"] == "hours" else part["step"] * scale[state["x"]]
     y = part[spec["column"]]
     if spec["stat"] == "envelope" and f"{spec['column']}_low" in part:

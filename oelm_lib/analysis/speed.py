@@ -44,11 +44,17 @@ def summary(results: list[dict[str, Any]]) -> pd.DataFrame:
     """One column a result: ratios as median over rounds +- its standard error, and how they were measured."""
     columns = {}
     for result in results:
-        faster, saves, peaks = result["speed_up_over"], result["freezing_saves"], result["peak_bytes"]
+        faster, saves, peaks = (
+            result["speed_up_over"],
+            result["freezing_saves"],
+            result["peak_bytes"],
+        )
         close, apart = (result["seconds"][key] for key in ("close", "apart"))
         row = {"step seconds": f"{median(close['baseline']):.3f}"}
         for key in ("hf_gpt2_script", "hf_gpt2", "naive_script", "naive"):
-            row[f"faster than {STEPS[key][0]}"] = f"{faster[key]['ratio']:.3f} +- {faster[key]['standard_error']:.3f}"
+            row[f"faster than {STEPS[key][0]}"] = (
+                f"{faster[key]['ratio']:.3f} +- {faster[key]['standard_error']:.3f}"
+            )
         row["share of the GEMM limit"] = f"{result['share_of_gemm_limit']:.1%}"
         row["freezing saves"] = f"{saves['measured']:.2%} +- {saves['standard_error']:.2%}"
         row["of the FLOPs"] = f"{saves['of_flops']:.2%}"
@@ -56,7 +62,9 @@ def summary(results: list[dict[str, Any]]) -> pd.DataFrame:
         row["peak MiB"] = f"{peaks['baseline'] / 2**20:,.1f}"
         row["predicted MiB"] = f"{result['predicted_bytes']['peak'] / 2**20:,.1f}"
         row["peak over Hugging Face"] = f"{peaks['baseline'] / peaks['hf_gpt2']:.1%}"
-        row["freezing lowers the peak MiB"] = f"{(peaks['baseline'] - peaks['oelm_freeze']) / 2**20:,.1f}"
+        row["freezing lowers the peak MiB"] = (
+            f"{(peaks['baseline'] - peaks['oelm_freeze']) / 2**20:,.1f}"
+        )
         row["rounds"] = f"{len(close['baseline'])}, others {len(apart['baseline'])}"
         columns[name(result)] = row | {"load average": f"{result['load_average']:.1f}"}
     return pd.DataFrame(columns).rename_axis("what").reset_index()
@@ -64,13 +72,28 @@ def summary(results: list[dict[str, Any]]) -> pd.DataFrame:
 
 def steps(results: list[dict[str, Any]]) -> base.Figure:
     """Draw the seconds of every round of every step, and the time of its matrix products alone."""
-    figure = base.new_figure("Seconds of a step", ["a point a round"], [name(r) for r in results], height=300)
+    figure = base.new_figure(
+        "Seconds of a step", ["a point a round"], [name(r) for r in results], height=300
+    )
     for row, result in enumerate(results, 1):
         rounds = result["seconds"]["apart"] | result["seconds"]["close"]
         for key, (label, colour) in STEPS.items():
-            look = {"boxpoints": "all", "jitter": 0.5, "pointpos": 0, "marker": {"size": 4, "color": colour}}
-            look |= {"line": {"color": colour, "width": 1.2}, "fillcolor": "rgba(0,0,0,0)", "showlegend": False}
-            base.add(figure, row, go.Box(x=[round(x, 4) for x in rounds[key]], name=label, orientation="h", **look))
+            look = {
+                "boxpoints": "all",
+                "jitter": 0.5,
+                "pointpos": 0,
+                "marker": {"size": 4, "color": colour},
+            }
+            look |= {
+                "line": {"color": colour, "width": 1.2},
+                "fillcolor": "rgba(0,0,0,0)",
+                "showlegend": False,
+            }
+            base.add(
+                figure,
+                row,
+                go.Box(x=[round(x, 4) for x in rounds[key]], name=label, orientation="h", **look),
+            )
         text = {"annotation_text": "matrix products alone", "annotation_position": "bottom left"}
         line = {"dash": "dash", "width": 1.2, "color": base.INK}
         figure.add_vline(x=result["gemm_limit_seconds"], row=row, col=1, line=line, **text)
@@ -83,11 +106,21 @@ def parts(results: list[dict[str, Any]]) -> base.Figure:
     figure = base.new_figure("Parts of a step", notes, [name(r) for r in results], height=220)
     for row, result in enumerate(results, 1):
         seconds = [result["parts_seconds"][part] for part in PARTS]
-        bar = go.Bar(x=seconds, y=list(PARTS), orientation="h", marker_color=COLOURS["baseline"], showlegend=False)
+        bar = go.Bar(
+            x=seconds,
+            y=list(PARTS),
+            orientation="h",
+            marker_color=COLOURS["baseline"],
+            showlegend=False,
+        )
         base.add(
             figure,
             row,
-            bar.update(text=[f"{value:.3g} s" for value in seconds], textposition="outside", cliponaxis=False),
+            bar.update(
+                text=[f"{value:.3g} s" for value in seconds],
+                textposition="outside",
+                cliponaxis=False,
+            ),
         )
     return base.title_x(figure, "seconds").update_yaxes(autorange="reversed")
 
@@ -95,7 +128,9 @@ def parts(results: list[dict[str, Any]]) -> base.Figure:
 def growth(results: list[dict[str, Any]]) -> base.Figure:
     """Draw how time and memory of a step grow with each size: measured, and predicted from FLOPs and bytes."""
     grown = [result for result in results if result["growth"]]
-    notes = ["over the bench's size, d_ff and heads as d_model; time is predicted by the FLOPs of the fast path"]
+    notes = [
+        "over the bench's size, d_ff and heads as d_model; time is predicted by the FLOPs of the fast path"
+    ]
     panels = [f"{what}: {name(result)}" for result in grown for what in GROWS]
     figure = base.new_figure("Growth, measured and predicted", notes, panels, height=210)
     kinds = (
@@ -107,12 +142,29 @@ def growth(results: list[dict[str, Any]]) -> base.Figure:
         mine = rows[rows["what"] == what]
         for label, measured, predicted, colour in kinds:
             for column, text, look in (
-                (measured, f"{label}, measured", {"mode": "markers", "marker": {"size": 9, "color": colour}}),
-                (predicted, f"{label}, predicted", {"mode": "lines", "line": {"color": colour, "dash": "dash"}}),
+                (
+                    measured,
+                    f"{label}, measured",
+                    {"mode": "markers", "marker": {"size": 9, "color": colour}},
+                ),
+                (
+                    predicted,
+                    f"{label}, predicted",
+                    {"mode": "lines", "line": {"color": colour, "dash": "dash"}},
+                ),
             ):
                 y = (mine[column] / mine[column].iloc[1]).round(4).tolist()
-                base.add(figure, row, go.Scatter(x=mine["value"].tolist(), y=y, name=text, showlegend=row == 1, **look))
-        ticks = {"tickvals": mine["value"].tolist(), "ticktext": [f"{value:,}" for value in mine["value"]]}
+                base.add(
+                    figure,
+                    row,
+                    go.Scatter(
+                        x=mine["value"].tolist(), y=y, name=text, showlegend=row == 1, **look
+                    ),
+                )
+        ticks = {
+            "tickvals": mine["value"].tolist(),
+            "ticktext": [f"{value:,}" for value in mine["value"]],
+        }
         figure.update_xaxes(row=row, col=1, type="log", rangemode="normal", **ticks)
     return figure.update_yaxes(type="log", tickvals=[0.25, 0.5, 1, 2, 4], title_text="times")
 
@@ -123,7 +175,12 @@ def predictions(results: list[dict[str, Any]]) -> pd.DataFrame:
     for result in results:
         rows = pd.DataFrame(result["growth"], columns=["what", "value", *RATIOS])
         middle = rows.groupby("what", sort=False).nth(1).set_index("what")
-        shown = {new: (rows[old] / rows["what"].map(middle[old])).map("{:.3f}".format) for old, new in RATIOS.items()}
+        shown = {
+            new: (rows[old] / rows["what"].map(middle[old])).map("{:.3f}".format)
+            for old, new in RATIOS.items()
+        }
         error = (rows["predicted_bytes"] / rows["peak_bytes"] - 1).map("{:+.1%}".format)
-        tables.append(rows[["what", "value"]].assign(bench=name(result), **shown, predicted_bytes_off=error))
+        tables.append(
+            rows[["what", "value"]].assign(bench=name(result), **shown, predicted_bytes_off=error)
+        )
     return pd.concat(tables) if tables else pd.DataFrame()

@@ -55,7 +55,11 @@ def seeds_for(differences: Sequence[float], half_width: float) -> float:
     if len(differences) < 2:
         return math.nan
     spread = np.std(differences, ddof=1)
-    return next(n for n in itertools.count(2) if stdtrit(n - 1, 1 - ALPHA / 2) * spread <= half_width * math.sqrt(n))
+    return next(
+        n
+        for n in itertools.count(2)
+        if stdtrit(n - 1, 1 - ALPHA / 2) * spread <= half_width * math.sqrt(n)
+    )
 
 
 def p_value(differences: Sequence[float], mean: float = 0.0) -> float:
@@ -87,7 +91,9 @@ def holm(p_values: Sequence[float], alpha: float = ALPHA) -> list[float]:
     value exactly where Holm rejects it. A nan (one seed) claims nothing, so it takes no share and keeps 1 - alpha.
     """
     confidences = [1 - alpha] * len(p_values)
-    order = sorted((i for i, p in enumerate(p_values) if not math.isnan(p)), key=lambda i: p_values[i])
+    order = sorted(
+        (i for i, p in enumerate(p_values) if not math.isnan(p)), key=lambda i: p_values[i]
+    )
     level, rejecting = alpha, True
     for rank, i in enumerate(order):
         if rejecting:
@@ -107,10 +113,16 @@ def verdict(interval: Interval, criterion: float = CRITERION) -> str:
 
 def equivalence(interval: Interval, margin: float = MARGIN) -> bool:
     """Whether the whole interval lies within +-margin of the baseline's perplexity."""
-    return interval.known and math.log1p(-margin) <= interval.low and interval.high <= math.log1p(margin)
+    return (
+        interval.known
+        and math.log1p(-margin) <= interval.low
+        and interval.high <= math.log1p(margin)
+    )
 
 
-def bootstrap_documents(nats: np.ndarray, tokens: np.ndarray, resamples: int = 1000, seed: int = 0) -> float:
+def bootstrap_documents(
+    nats: np.ndarray, tokens: np.ndarray, resamples: int = 1000, seed: int = 0
+) -> float:
     """Standard error, in nats per token, of a loss difference over a resampled set of documents.
 
     Args:

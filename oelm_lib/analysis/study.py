@@ -30,9 +30,20 @@ def load(path: Path | str = "", lines: int | None = None) -> pd.DataFrame:
     rows, path = [], Path(path) if path else RECORDS
     for record in read_records(path, lines):
         science = record["science"]
-        model = {key.removeprefix("model."): value for key, value in science.items() if key.startswith("model.")}
-        row = record | {"model": ModelConfig.model_validate(model), "learning_rate": science["optim.learning_rate"]}
-        row |= {"corpus": record["corpus"]["name"], "read": record["corpus"], "stage": record["plan"]}
+        model = {
+            key.removeprefix("model."): value
+            for key, value in science.items()
+            if key.startswith("model.")
+        }
+        row = record | {
+            "model": ModelConfig.model_validate(model),
+            "learning_rate": science["optim.learning_rate"],
+        }
+        row |= {
+            "corpus": record["corpus"]["name"],
+            "read": record["corpus"],
+            "stage": record["plan"],
+        }
         rows.append(row)
     columns = "stage corpus arm baseline learning_rate seed final_val_loss final_test_loss model read".split()
     runs = pd.DataFrame(rows, columns=None if rows else columns)
@@ -52,9 +63,16 @@ def follow_ups() -> pd.DataFrame:
     seconds = tables.recorded(first.id)["mean_step_seconds"].iloc[0]
     speed = step_flops(first.model, first.train.batch_size)["plain"] / seconds
     rows = []
-    for exp in sorted(set(fnmatch.filter(config.experiment_ids(), "GPT-*")) - set(phase3()["experiments"])):
+    for exp in sorted(
+        set(fnmatch.filter(config.experiment_ids(), "GPT-*")) - set(phase3()["experiments"])
+    ):
         cfg = config.load_config(exp)
-        row = {"id": exp, "title": cfg.title, "question": cfg.question, "compared_to": cfg.compare_to}
+        row = {
+            "id": exp,
+            "title": cfg.title,
+            "question": cfg.question,
+            "compared_to": cfg.compare_to,
+        }
         row |= {"trained_at_medium": qk_share(cfg.model), "steps": cfg.train.max_steps}
         row["GFLOP_per_step"] = step_flops(cfg.model, cfg.train.batch_size)["plain"] / 1e9
         rows.append(row | {"hours_on_an_A5000": training_hours(cfg, speed)})
@@ -78,15 +96,23 @@ def made_from(runs: pd.DataFrame) -> cards.Html:
     if runs.empty:
         return cards.Html("<p>Made from 0 records: nothing has been run yet.</p>")
     counts = ", ".join(f"{name}: {count}" for name, count in Counter(runs["stage"]).items())
-    commits = ", ".join(f"{commit[:7]} ({count})" for commit, count in Counter(runs["commit"].fillna("none")).items())
+    commits = ", ".join(
+        f"{commit[:7]} ({count})"
+        for commit, count in Counter(runs["commit"].fillna("none")).items()
+    )
     dirty = int(runs["dirty"].fillna(True).astype(bool).sum())
     text = f"Made from {len(runs)} records ({counts}), which are the first {runs.attrs['lines']} lines of runs.jsonl;"
     text += f" {runs['wall_seconds'].sum() / 3600:.1f} core-hours. Commits: "
     text += commits + (f"; {dirty} with uncommitted changes." if dirty else ".")
     proofs = [
-        proof["sha256_start"] == proof["sha256_end"] for run in runs["frozen"] for proof in run if proof["tensors"]
+        proof["sha256_start"] == proof["sha256_end"]
+        for run in runs["frozen"]
+        for proof in run
+        if proof["tensors"]
     ]
-    return cards.Html(f"<p>{escape(text)} Frozen tensors unchanged in {sum(proofs)} of {len(proofs)} intervals.</p>")
+    return cards.Html(
+        f"<p>{escape(text)} Frozen tensors unchanged in {sum(proofs)} of {len(proofs)} intervals.</p>"
+    )
 
 
 def show(found: pd.DataFrame | list[str]) -> Any:

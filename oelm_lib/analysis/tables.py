@@ -9,7 +9,16 @@ import pandas as pd
 
 from oelm_lib.analysis import statistics
 from oelm_lib.analysis.confounds import differences, freeze_proven
-from oelm_lib.analysis.frames import MEASURED, Pair, comparable, families, identity, name, pairs, select
+from oelm_lib.analysis.frames import (
+    MEASURED,
+    Pair,
+    comparable,
+    families,
+    identity,
+    name,
+    pairs,
+    select,
+)
 from oelm_lib.analysis.frames import load_folders as load_folders
 from oelm_lib.analysis.frames import load_metrics as load_metrics
 from oelm_lib.analysis.frames import load_runs as load_runs
@@ -28,12 +37,28 @@ NO_DATA = "NOT COMPARED"
 def matrix(runs: pd.DataFrame, exps: list[str] | str | None = None) -> pd.DataFrame:
     """Every run with its live state, and the experiments of `exps` (ids or globs) that were never run."""
     experiments = [None if isinstance(e, float) else e for e in runs["experiment"]]
-    live = runs[["id", "corpus", "arm", "seed", "max_steps", "state", "steps", "train_loss", METRIC, "eta_seconds"]]
+    live = runs[
+        [
+            "id",
+            "corpus",
+            "arm",
+            "seed",
+            "max_steps",
+            "state",
+            "steps",
+            "train_loss",
+            METRIC,
+            "eta_seconds",
+        ]
+    ]
     live = live.assign(id=[name(run) for run in runs.itertuples()])
     live = live.assign(learning_rate=[e and e.optim.learning_rate for e in experiments])
     live = live.join(runs[["started", "finished", "source", "reason"]])
     absent = [load_config(exp) for exp in select(exps) if exps and exp not in set(live["id"])]
-    new = [identity(e) | {"learning_rate": e.optim.learning_rate, "state": "not run", "reason": ""} for e in absent]
+    new = [
+        identity(e) | {"learning_rate": e.optim.learning_rate, "state": "not run", "reason": ""}
+        for e in absent
+    ]
     return pd.DataFrame([*live.to_dict("records"), *new], columns=live.columns)
 
 
@@ -51,14 +76,26 @@ def verdicts(runs: pd.DataFrame, baseline: str | None = None, metric: str = METR
     for members in families(runs, baseline):
         shared = [pair.shared(metric) for pair in members]
         differing = [(arm[metric] - base[metric]).to_numpy(float) for arm, base in shared]
-        judged = statistics.holm([statistics.p_value(nats, math.log(CRITERION)) for nats in differing])
+        judged = statistics.holm(
+            [statistics.p_value(nats, math.log(CRITERION)) for nats in differing]
+        )
         equal = statistics.holm([statistics.equivalence_p(nats) for nats in differing])
-        for pair, (arm, base), nats, level, inside in zip(members, shared, differing, judged, equal, strict=True):
+        for pair, (arm, base), nats, level, inside in zip(
+            members, shared, differing, judged, equal, strict=True
+        ):
             interval = statistics.paired_interval(nats, level)
             row = _who(pair) | {"perplexity": perplexity(arm[metric].mean())}
-            row |= {"baseline_perplexity": perplexity(base[metric].mean()), **_gap(interval), "confidence": level}
+            row |= {
+                "baseline_perplexity": perplexity(base[metric].mean()),
+                **_gap(interval),
+                "confidence": level,
+            }
             row |= {"arms": sum(len(other) > 1 for other in differing), "seeds": list(arm.index)}
-            row |= {"document_error": _document_error(arm, base, "test_" if metric == "final_test_loss" else "")}
+            row |= {
+                "document_error": _document_error(
+                    arm, base, "test_" if metric == "final_test_loss" else ""
+                )
+            }
             judgement = statistics.verdict(interval) if len(nats) else NO_DATA
             equivalent = statistics.equivalence(statistics.paired_interval(nats, inside))
             row |= {"verdict": judgement, "equivalent": equivalent}
@@ -70,7 +107,12 @@ def verdicts(runs: pd.DataFrame, baseline: str | None = None, metric: str = METR
 
 def _who(pair: Pair) -> dict[str, Any]:
     first = pair.arm.iloc[0]
-    row = {"corpus": first["corpus"], "arm": first["arm"], "id": name(first), "source": first["source"]}
+    row = {
+        "corpus": first["corpus"],
+        "arm": first["arm"],
+        "id": name(first),
+        "source": first["source"],
+    }
     return row | {"baseline": None if pair.base is None else name(pair.base.iloc[0])}
 
 
@@ -85,8 +127,16 @@ def _sentence(row: dict[str, Any]) -> str:
     if not row["n"]:
         return f"{head}not compared, {row['reason']}"
     holm = f" (Holm over {row['arms']} arms)" if row["arms"] > 1 else ""
-    interval = "no interval" if row["n"] < 2 else f"95 % CI {percent(row['low'])} to {percent(row['high'])}{holm}"
-    documents = f", SE over documents {row['document_error']:.4f} nats" if math.isfinite(row["document_error"]) else ""
+    interval = (
+        "no interval"
+        if row["n"] < 2
+        else f"95 % CI {percent(row['low'])} to {percent(row['high'])}{holm}"
+    )
+    documents = (
+        f", SE over documents {row['document_error']:.4f} nats"
+        if math.isfinite(row["document_error"])
+        else ""
+    )
     equivalent = f"; equivalent within {100 * MARGIN:g} %" if row["equivalent"] else ""
     return (
         f"{head}{percent(row['gap'])} perplexity vs {row['baseline']} ({row['nats']:+.4f} nats), {interval}{documents},"
@@ -106,7 +156,11 @@ def _document_error(arm: pd.DataFrame, base: pd.DataFrame, prefix: str) -> float
                 differing.append(one[f"{prefix}nats"] - two[f"{prefix}nats"])
         except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
             return math.nan
-    return statistics.bootstrap_documents(np.mean(differing, axis=0), tokens) if differing else math.nan
+    return (
+        statistics.bootstrap_documents(np.mean(differing, axis=0), tokens)
+        if differing
+        else math.nan
+    )
 
 
 def results(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
@@ -118,17 +172,34 @@ def results(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
     rows = []
     for variant, group in runs.groupby("variant", sort=False):
         done, verdict = comparable(group), judged.get(variant, {})
-        mean = done[["best_val_loss", METRIC, "final_bits_per_byte", "wall_seconds", "mean_step_seconds"]].mean()
-        row = group[["corpus", "tokenizer", "arm"]].bfill().iloc[0].to_dict() | {"id": name(group.iloc[0])}
-        row |= {"n": len(done), "final_val_perplexity": perplexity(mean[METRIC]), "gap": verdict.get("gap", math.nan)}
-        row |= {"baseline": verdict.get("baseline"), "gap_n": verdict.get("n"), "verdict": verdict.get("verdict")}
+        mean = done[
+            ["best_val_loss", METRIC, "final_bits_per_byte", "wall_seconds", "mean_step_seconds"]
+        ].mean()
+        row = group[["corpus", "tokenizer", "arm"]].bfill().iloc[0].to_dict() | {
+            "id": name(group.iloc[0])
+        }
+        row |= {
+            "n": len(done),
+            "final_val_perplexity": perplexity(mean[METRIC]),
+            "gap": verdict.get("gap", math.nan),
+        }
+        row |= {
+            "baseline": verdict.get("baseline"),
+            "gap_n": verdict.get("n"),
+            "verdict": verdict.get("verdict"),
+        }
         row |= {"best_val_perplexity": perplexity(mean["best_val_loss"]), **mean.to_dict()}
         row |= {"source": group["source"].iloc[0]}
-        rows.append(row | {"reason": "; ".join(dict.fromkeys(reason for reason in group["reason"] if reason))})
+        rows.append(
+            row
+            | {"reason": "; ".join(dict.fromkeys(reason for reason in group["reason"] if reason))}
+        )
     table = pd.DataFrame(rows, columns=None if rows else ["corpus", "arm", "id", "n", "reason"])
     if rows:
         mixed = table.groupby("corpus")["tokenizer"].transform("nunique") > 1
-        table.loc[mixed, [key for key in table if key.endswith(("_loss", "_perplexity"))]] = math.nan
+        table.loc[mixed, [key for key in table if key.endswith(("_loss", "_perplexity"))]] = (
+            math.nan
+        )
         table = table.sort_values(["source", "corpus"], kind="stable", ignore_index=True)
     return table
 
@@ -147,12 +218,22 @@ def ablation(runs: pd.DataFrame, baseline: str | None = None, metric: str = METR
             (arm, first), (own, base) = Pair(pair.arm, before).shared(metric), pair.shared(metric)
             interval = statistics.paired_interval((arm[metric] - first[metric]).to_numpy(float))
             last, row = before.iloc[0], pair.arm.iloc[0]
-            keys = [key for key in differences(last, row)["key"] if key in row["experiment"].science]
-            ends = {"from": last["arm"], "to": row["arm"], "from_id": name(last), "to_id": name(row)}
+            keys = [
+                key for key in differences(last, row)["key"] if key in row["experiment"].science
+            ]
+            ends = {
+                "from": last["arm"],
+                "to": row["arm"],
+                "from_id": name(last),
+                "to_id": name(row),
+            }
             total = (own[metric] - base[metric]).mean()
             found = _gap(interval) | {"gap_back": gap(-interval.mean), "total_nats": total}
             rows.append(
-                {"corpus": row["corpus"]} | ends | found | {"differs": ", ".join(keys), "source": row["source"]}
+                {"corpus": row["corpus"]}
+                | ends
+                | found
+                | {"differs": ", ".join(keys), "source": row["source"]}
             )
             before = pair.arm
     return pd.DataFrame(rows)
@@ -185,18 +266,33 @@ def matched(
     if by not in ("step", "tokens", "seconds"):
         raise UserError(f"by = {by!r} is not an axis; use step, tokens or seconds")
     evals = metrics[(metrics["event"] == "eval") & metrics["loss"].notna() & metrics[by].gt(0)]
-    curves = {run: rows.sort_values(by)[[by, "loss"]].to_numpy(float) for run, rows in evals.groupby("run")}
+    curves = {
+        run: rows.sort_values(by)[[by, "loss"]].to_numpy(float)
+        for run, rows in evals.groupby("run")
+    }
     rows = []
     for pair in pairs(runs, baseline):
-        bases = {} if pair.base is None else dict(zip(pair.base["seed"], pair.base["run"], strict=True))
-        both = [(curves.get(row.run), curves.get(bases.get(row.seed))) for row in pair.arm.itertuples()]
+        bases = (
+            {} if pair.base is None else dict(zip(pair.base["seed"], pair.base["run"], strict=True))
+        )
+        both = [
+            (curves.get(row.run), curves.get(bases.get(row.seed))) for row in pair.arm.itertuples()
+        ]
         both = [couple for couple in both if couple[0] is not None and couple[1] is not None]
         reach = min((curve[-1, 0] for couple in both for curve in couple), default=math.nan)
-        for point in at or ([reach * quarter / 4 for quarter in (1, 2, 3, 4)] if both else [math.nan]):
-            losses = np.array([[_at(curve, point) for curve in couple] for couple in both]).reshape(-1, 2)
+        for point in at or (
+            [reach * quarter / 4 for quarter in (1, 2, 3, 4)] if both else [math.nan]
+        ):
+            losses = np.array([[_at(curve, point) for curve in couple] for couple in both]).reshape(
+                -1, 2
+            )
             losses = losses[~np.isnan(losses).any(axis=1)]
             arm, base = losses.mean(axis=0) if len(losses) else (math.nan, math.nan)
-            row = _who(pair) | {by: point, "perplexity": perplexity(arm), "baseline_perplexity": perplexity(base)}
+            row = _who(pair) | {
+                by: point,
+                "perplexity": perplexity(arm),
+                "baseline_perplexity": perplexity(base),
+            }
             rows.append(row | _gap(statistics.paired_interval(losses[:, 0] - losses[:, 1])))
     return pd.DataFrame(rows)
 
@@ -211,10 +307,15 @@ def corpora(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for _, run in runs[runs["experiment"].notna() & (runs["source"] == MEASURED)].iterrows():
         corpus, experiment = run["config"].get("corpus") or {}, run["experiment"]
-        seen = experiment.train.max_steps * experiment.train.batch_size * experiment.model.max_seq_len
+        seen = (
+            experiment.train.max_steps * experiment.train.batch_size * experiment.model.max_seq_len
+        )
         for split, facts in (corpus.get("splits") or {}).items():
             row = {"corpus": run["corpus"], "tokenizer": run["tokenizer"]}
-            row["kind"] = ", ".join(kind for kind in ("sample", "synthetic") if corpus.get(kind)) or "complete"
+            row["kind"] = (
+                ", ".join(kind for kind in ("sample", "synthetic") if corpus.get(kind))
+                or "complete"
+            )
             row |= {"split": split, "documents": facts["documents"], "tokens": facts["tokens"]}
             row["bytes_per_token"] = facts["bytes"] / facts["tokens"]
             rows.append(row | {"epochs": seen / facts["tokens"] if split == "train" else None})
@@ -224,11 +325,16 @@ def corpora(runs: pd.DataFrame) -> pd.DataFrame:
 def parameters(runs: pd.DataFrame) -> pd.DataFrame:
     """Total, trainable and frozen parameters by arm; `freeze_proven` where every run's digests agree."""
     rows = []
-    for _, group in runs[runs["parameters"].map(bool) & runs["parameters"].notna()].groupby("variant", sort=False):
+    for _, group in runs[runs["parameters"].map(bool) & runs["parameters"].notna()].groupby(
+        "variant", sort=False
+    ):
         proofs = [proof for _, run in group.iterrows() if (proof := freeze_proven(run)) is not None]
         row = {key: group.iloc[0][key] for key in ("corpus", "arm")} | {"id": name(group.iloc[0])}
         row |= group.iloc[0]["parameters"]
-        row |= {"trainable_share": row["trainable"] / row["total"], "freeze_proven": all(proofs) if proofs else None}
+        row |= {
+            "trainable_share": row["trainable"] / row["total"],
+            "freeze_proven": all(proofs) if proofs else None,
+        }
         rows.append(row | {"source": group.iloc[0]["source"]})
     return pd.DataFrame(rows)
 
@@ -242,7 +348,10 @@ def time_budget(runs: pd.DataFrame) -> pd.DataFrame:
             evaluation = run.timing.get("total_validation_time", math.nan)
             known = {"step": run.mean_step_seconds * run.steps, "evaluation": evaluation}
             spent = known | {"other": run.wall_seconds - sum(known.values())}
-        row = {key: getattr(run, key) for key in ("arm", "corpus", "seed", "run", "source", "wall_seconds")}
+        row = {
+            key: getattr(run, key)
+            for key in ("arm", "corpus", "seed", "run", "source", "wall_seconds")
+        }
         rows.append({"id": name(run)} | row | {key: spent.get(key, math.nan) for key in BUDGET})
     return pd.DataFrame(rows)
 
@@ -258,7 +367,17 @@ FORMATS = {
     "{:+.4f}".format: ("nats", "total_nats"),
     "{:.1%}".format: ("trainable_share", "confidence", "difference_on_repeats", "repeats"),
     "{:.2%}".format: ("trained_at_medium", "trained_here", "within"),
-    "{:,.0f}".format: ("steps", "max_steps", "step", "tokens", "documents", "seed", "n", "gap_n", "seeds_for_1_%"),
+    "{:,.0f}".format: (
+        "steps",
+        "max_steps",
+        "step",
+        "tokens",
+        "documents",
+        "seed",
+        "n",
+        "gap_n",
+        "seeds_for_1_%",
+    ),
     "{:,.1f}".format: ("GFLOP_per_step", "hours_on_an_A5000"),
     "{:,}".format: ("total", "trainable", "frozen", "trainable_parameters"),
     "{:.3g}".format: ("p", "learning_rate", "mean_step_seconds", "epochs"),

@@ -10,7 +10,11 @@ import pandas as pd
 
 from oelm_lib.analysis import plots, series, tables
 
-FIGURES = {"loss": "loss curves", "gap": "gap to the baseline", "rate": "learning rate, gradient norm"}
+FIGURES = {
+    "loss": "loss curves",
+    "gap": "gap to the baseline",
+    "rate": "learning rate, gradient norm",
+}
 
 
 class CurveExplorer(ipywidgets.VBox):
@@ -22,7 +26,9 @@ class CurveExplorer(ipywidgets.VBox):
         interval: Seconds between looks at the run folders.
     """
 
-    def __init__(self, exps: str = "*", baseline: str = "", outputs: str = "", interval: float = 5.0):
+    def __init__(
+        self, exps: str = "*", baseline: str = "", outputs: str = "", interval: float = 5.0
+    ):
         self._exps, self._outputs = exps, outputs
         self._frame = tables.load_runs(exps, outputs)
         ids = sorted(set(self._frame["id"]))
@@ -33,15 +39,34 @@ class CurveExplorer(ipywidgets.VBox):
         self.group = _choice("lines", {"one per arm": "arm", "one per seed": "seed"})
         self.baseline = _choice("baseline", ids, baseline if baseline in ids else None)
         self.smoothing = ipywidgets.FloatSlider(
-            series.STATE["smoothing"], min=0, max=0.995, step=0.005, readout_format=".3f", description="smoothing"
+            series.STATE["smoothing"],
+            min=0,
+            max=0.995,
+            step=0.005,
+            readout_format=".3f",
+            description="smoothing",
         )
         self.log_scale = ipywidgets.Checkbox(description="log scale")
         self.follow = ipywidgets.Checkbox(True, description="follow runs in progress")
         self.output = ipywidgets.Output()
         self._offer_runs()
-        choices = [self.figure, self.x, self.y, self.group, self.baseline, self.smoothing, self.log_scale, self.follow]
+        choices = [
+            self.figure,
+            self.x,
+            self.y,
+            self.group,
+            self.baseline,
+            self.smoothing,
+            self.log_scale,
+            self.follow,
+        ]
         super().__init__(
-            [ipywidgets.HBox([self.runs, ipywidgets.VBox(choices[:5]), ipywidgets.VBox(choices[5:])]), self.output]
+            [
+                ipywidgets.HBox(
+                    [self.runs, ipywidgets.VBox(choices[:5]), ipywidgets.VBox(choices[5:])]
+                ),
+                self.output,
+            ]
         )
         for widget in (self.runs, *choices[:-1]):
             widget.observe(lambda change: self.draw(), "value")
@@ -55,12 +80,19 @@ class CurveExplorer(ipywidgets.VBox):
         x, group, smoothing = self.x.value, self.group.value, self.smoothing.value
         if self.figure.value == "gap":
             base = self.baseline.value
-            figure = plots.gap_curves(self._frame[picked | (self._frame["id"] == base)], base, x=x, group=group)
+            figure = plots.gap_curves(
+                self._frame[picked | (self._frame["id"] == base)], base, x=x, group=group
+            )
         elif self.figure.value == "rate":
             figure = plots.rate_and_gradient(chosen, x=x, smoothing=smoothing, group=group)
         else:
             figure = plots.loss_curves(
-                chosen, x=x, y=self.y.value, smoothing=smoothing, log=self.log_scale.value, group=group
+                chosen,
+                x=x,
+                y=self.y.value,
+                smoothing=smoothing,
+                log=self.log_scale.value,
+                group=group,
             )
         put(self.output, figure)
 
@@ -82,7 +114,9 @@ class CurveExplorer(ipywidgets.VBox):
 
 def put(output: ipywidgets.Output, figure: Any) -> None:
     """Put a figure into an output; this works from a task too, which update_display does not."""
-    output.outputs = ({"output_type": "display_data", "data": figure._repr_mimebundle_(), "metadata": {}},)
+    output.outputs = (
+        {"output_type": "display_data", "data": figure._repr_mimebundle_(), "metadata": {}},
+    )
 
 
 def watch(look: Callable[[], object], interval: float) -> asyncio.Task | None:
@@ -103,4 +137,6 @@ def _progress(frame: pd.DataFrame) -> list[list[str]]:
 
 
 def _choice(name: str, options: Any, value: Any = None) -> ipywidgets.Dropdown:
-    return ipywidgets.Dropdown(description=name, options=options, **({"value": value} if value else {}))
+    return ipywidgets.Dropdown(
+        description=name, options=options, **({"value": value} if value else {})
+    )

@@ -31,8 +31,12 @@ class NaiveAttention(CausalSelfAttention):
         q, k, v = (self._heads(proj(x)) for proj in (self.q_proj, self.k_proj, self.v_proj))
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
         mask = torch.triu(torch.ones(x.shape[1], x.shape[1]), 1).bool()
-        weights = F.dropout(scores.masked_fill(mask, -math.inf).softmax(-1), self.dropout, self.training)
-        return F.dropout(self.o_proj((weights @ v).transpose(1, 2).flatten(2)), self.dropout, self.training)
+        weights = F.dropout(
+            scores.masked_fill(mask, -math.inf).softmax(-1), self.dropout, self.training
+        )
+        return F.dropout(
+            self.o_proj((weights @ v).transpose(1, 2).flatten(2)), self.dropout, self.training
+        )
 
 
 class NaiveBlock(Block):
@@ -82,7 +86,9 @@ def naive_step(cfg: Experiment, batch: tuple[Tensor, Tensor]) -> Callable[[], No
     model = GPT(cfg.model)
     for block in model.blocks:
         block.__class__, block.attention.__class__ = NaiveBlock, NaiveAttention
-    return plain_step(model, lambda: F.cross_entropy(model(batch[0])[0].flatten(0, 1), batch[1].flatten()))
+    return plain_step(
+        model, lambda: F.cross_entropy(model(batch[0])[0].flatten(0, 1), batch[1].flatten())
+    )
 
 
 def hf_step(cfg: Experiment, batch: tuple[Tensor, Tensor]) -> Callable[[], None]:
@@ -93,9 +99,16 @@ def hf_step(cfg: Experiment, batch: tuple[Tensor, Tensor]) -> Callable[[], None]
         raise UserError("transformers is not installed; run: pip install -e '.[bench]'") from None
     logging.set_verbosity_error()  # it warns of its defaults' token ids in a smaller vocabulary
     m = cfg.model
-    sizes = {"vocab_size": m.vocab_size, "n_positions": m.max_seq_len, "n_embd": m.d_model, "n_inner": m.d_ff}
+    sizes = {
+        "vocab_size": m.vocab_size,
+        "n_positions": m.max_seq_len,
+        "n_embd": m.d_model,
+        "n_inner": m.d_ff,
+    }
     drops = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), m.dropout)
-    model = GPT2LMHeadModel(GPT2Config(n_layer=m.num_layers, n_head=m.num_heads, use_cache=False, **sizes, **drops))
+    model = GPT2LMHeadModel(
+        GPT2Config(n_layer=m.num_layers, n_head=m.num_heads, use_cache=False, **sizes, **drops)
+    )
     return plain_step(model.train(), lambda: model(input_ids=batch[0], labels=batch[0]).loss)
 
 
@@ -105,7 +118,11 @@ OTHERS = {"naive": naive_step, "hf_gpt2": hf_step}
 def random_ids(cfg: Experiment) -> np.ndarray:
     """Token ids for at least two evaluation batches or training batches."""
     tokens = max(BATCH_TOKENS, cfg.train.batch_size * cfg.model.max_seq_len)
-    return np.random.default_rng(0).integers(cfg.model.vocab_size, size=2 * tokens + 1).astype(np.uint16)
+    return (
+        np.random.default_rng(0)
+        .integers(cfg.model.vocab_size, size=2 * tokens + 1)
+        .astype(np.uint16)
+    )
 
 
 def random_batch(cfg: Experiment) -> tuple[Tensor, Tensor]:
@@ -134,7 +151,9 @@ def as_a_script(kind: str, cfg: Experiment, threads: int) -> Callable[[], float]
     """
     context = multiprocessing.get_context("spawn")
     mine, its = context.Pipe()
-    process = context.Process(target=_serve, args=(kind, cfg.id, cfg.overrides, threads, its), daemon=True)
+    process = context.Process(
+        target=_serve, args=(kind, cfg.id, cfg.overrides, threads, its), daemon=True
+    )
     process.start()
 
     def step() -> float:

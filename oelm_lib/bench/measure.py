@@ -32,11 +32,16 @@ from oelm_lib.training.evaluation import BATCH_TOKENS, token_losses
 from oelm_lib.training.optim import make_optimizer, update
 from oelm_lib.training.precision import Precision, keep_freed_memory
 
-SIZES = {"medium": ("GPT-01", "GPT-02", {}), "study": ("CPU-01", "CPU-02", {"train.batch_size": 16})}
+SIZES = {
+    "medium": ("GPT-01", "GPT-02", {}),
+    "study": ("CPU-01", "CPU-02", {"train.batch_size": 16}),
+}
 """Baseline, OELM-Freeze and changes to both: Medium-512, and the size that studies on a CPU have."""
 
 
-def bench(size: str, dropout: float, rounds: int, out: Path, threads: int | None = None) -> dict[str, Any]:
+def bench(
+    size: str, dropout: float, rounds: int, out: Path, threads: int | None = None
+) -> dict[str, Any]:
     """Measure one size at one dropout and write <out>.json.
 
     Baseline and OELM-Freeze, which are close, alternate `rounds` times; the baseline and other implementations a third
@@ -46,7 +51,10 @@ def bench(size: str, dropout: float, rounds: int, out: Path, threads: int | None
     if threads:
         torch.set_num_threads(threads)
     *pair, changes = SIZES[size]
-    base, frozen = (load_config(exp, changes | {"model.dropout": dropout, "train.precision": "fp32"}) for exp in pair)
+    base, frozen = (
+        load_config(exp, changes | {"model.dropout": dropout, "train.precision": "fp32"})
+        for exp in pair
+    )
     result = {
         "size": size,
         "dropout": dropout,
@@ -71,7 +79,9 @@ def compare(base: Experiment, frozen: Experiment, rounds: int) -> dict[str, Any]
     others = {kind: make(base, batch) for kind, make in OTHERS.items()}
     close = alternate({name: timed(step) for name, step in ours.items()}, rounds)
     limit = gemm_limit(base)
-    scripts = {f"{kind}_script": as_a_script(kind, base, torch.get_num_threads()) for kind in OTHERS}
+    scripts = {
+        f"{kind}_script": as_a_script(kind, base, torch.get_num_threads()) for kind in OTHERS
+    }
     here = {name: timed(step) for name, step in {"baseline": ours["baseline"], **others}.items()}
     apart = alternate(here | scripts, max(rounds // 3, 1))
     for step in scripts.values():
@@ -83,7 +93,9 @@ def compare(base: Experiment, frozen: Experiment, rounds: int) -> dict[str, Any]
         "seconds": {"close": close, "apart": apart},
         "gemm_limit_seconds": limit,
         "share_of_gemm_limit": limit / median(close["baseline"]),
-        "speed_up_over": {name: speed_up(apart[name], apart["baseline"]) for name in apart if name != "baseline"},
+        "speed_up_over": {
+            name: speed_up(apart[name], apart["baseline"]) for name in apart if name != "baseline"
+        },
         "freezing_saves": {
             "measured": 1 - saved["ratio"],
             "standard_error": saved["standard_error"],
@@ -91,7 +103,9 @@ def compare(base: Experiment, frozen: Experiment, rounds: int) -> dict[str, Any]
         },
         "parts_seconds": piece,
         "evaluation_over_training": median(close["baseline"]) / piece["evaluation"],
-        "peak_bytes": {name: step.held() + peak_bytes(step) for name, step in (ours | others).items()},
+        "peak_bytes": {
+            name: step.held() + peak_bytes(step) for name, step in (ours | others).items()
+        },
         "predicted_bytes": step_bytes(base.model, b, CHUNK, QUERY_BLOCK),
         "flops": flops,
     }
@@ -112,20 +126,30 @@ def speed_up(other: list[float], mine: list[float]) -> dict[str, float]:
     """Median of other / mine over rounds, and its standard error by the bootstrap (a stalled round moves neither)."""
     ratios = np.array(other) / np.array(mine)
     drawn = np.random.default_rng(0).choice(ratios, (1000, len(ratios)))
-    return {"ratio": float(np.median(ratios)), "standard_error": float(np.median(drawn, axis=1).std())}
+    return {
+        "ratio": float(np.median(ratios)),
+        "standard_error": float(np.median(drawn, axis=1).std()),
+    }
 
 
 def peak_bytes(step: Callable[[], Any]) -> int:
     """Most bytes of tensors that a step allocates beyond those that live before it."""
     with profile(profile_memory=True) as trace:
         step()
-    events = [event for event in trace.profiler.kineto_results.events() if event.name() == "[memory]"]
-    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
+    events = [
+        event for event in trace.profiler.kineto_results.events() if event.name() == "[memory]"
+    ]
+    return max(
+        accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    )
 
 
 def gemm_limit(cfg: Experiment, repeats: int = 3) -> float:
     """Seconds of a step's matrix products, each at the best time of its shape alone; attention as the fast path."""
-    flops, products = step_flops(cfg.model, cfg.train.batch_size), gemms(cfg.model, cfg.train.batch_size)
+    flops, products = (
+        step_flops(cfg.model, cfg.train.batch_size),
+        gemms(cfg.model, cfg.train.batch_size),
+    )
     attention = sum(p.flops for p in products if p.part == "attention")
     causal = 1 - (flops["plain"] - flops["fast"]) / attention
     total = 0.0
@@ -136,7 +160,11 @@ def gemm_limit(cfg: Experiment, repeats: int = 3) -> float:
         if p.part == "head":
             parts = max(rows / CHUNK, 1)
             m, k = (m, int(k / parts)) if p.kind == "weight" else (int(m / parts), k)
-        left, right, out = torch.randn(p.batch, m, k), torch.randn(p.batch, p.n, k).mT, torch.empty(p.batch, m, p.n)
+        left, right, out = (
+            torch.randn(p.batch, m, k),
+            torch.randn(p.batch, p.n, k).mT,
+            torch.empty(p.batch, m, p.n),
+        )
         multiply = torch.bmm if p.batch > 1 else lambda a, b, out: torch.mm(a[0], b[0], out=out[0])
         best = min(seconds_of(multiply, left, right, out=out) for _ in range(repeats))
         total += best * p.count * parts * (causal if p.part == "attention" else 1)
@@ -175,7 +203,10 @@ def growth(cfg: Experiment, rounds: int) -> list[dict[str, Any]]:
     """
     m, rows = cfg.model, []
     sizes: dict[str, tuple[int, Callable[[int], dict[str, Any]]]] = {
-        "d_model": (m.d_model, lambda v: {"model.num_heads": v // m.d_head, "model.d_ff": v * m.d_ff // m.d_model}),
+        "d_model": (
+            m.d_model,
+            lambda v: {"model.num_heads": v // m.d_head, "model.d_ff": v * m.d_ff // m.d_model},
+        ),
         "num_layers": (m.num_layers, lambda v: {}),
         "max_seq_len": (m.max_seq_len, lambda v: {}),
         "vocab_size": (m.vocab_size, lambda v: {}),
@@ -184,7 +215,10 @@ def growth(cfg: Experiment, rounds: int) -> list[dict[str, Any]]:
     for what, (base, more) in sizes.items():
         values = (base // 2, base, min(2 * base, 2**16) if what == "vocab_size" else 2 * base)
         section = "train" if what == "batch_size" else "model"
-        configs = {str(v): load_config(cfg.id, cfg.overrides | {f"{section}.{what}": v} | more(v)) for v in values}
+        configs = {
+            str(v): load_config(cfg.id, cfg.overrides | {f"{section}.{what}": v} | more(v))
+            for v in values
+        }
         steps = {name: our_step(made, random_batch(made)) for name, made in configs.items()}
         seconds = alternate({name: timed(step) for name, step in steps.items()}, rounds)
         for name, made in configs.items():
@@ -192,5 +226,7 @@ def growth(cfg: Experiment, rounds: int) -> list[dict[str, Any]]:
             row = {"what": what, "value": int(name), "seconds": median(seconds[name])}
             row |= {"peak_bytes": steps[name].held() + peak_bytes(steps[name])}
             row |= {"fast_flops": step_flops(size, batch_size)["fast"]}
-            rows.append(row | {"predicted_bytes": step_bytes(size, batch_size, CHUNK, QUERY_BLOCK)["peak"]})
+            rows.append(
+                row | {"predicted_bytes": step_bytes(size, batch_size, CHUNK, QUERY_BLOCK)["peak"]}
+            )
     return rows

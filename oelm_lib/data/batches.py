@@ -37,7 +37,13 @@ class Batches:
         recall: tuple[int, int] | None = None,
     ):
         self.recall = recall
-        self.tokens, self.length, self.batch_size, self.seed, self.device = tokens, length, batch_size, seed, device
+        self.tokens, self.length, self.batch_size, self.seed, self.device = (
+            tokens,
+            length,
+            batch_size,
+            seed,
+            device,
+        )
         self.windows = (len(tokens) - 1) // length
         self.epoch_steps = self.windows // batch_size
         self._order: tuple[int, np.ndarray] | None = None
@@ -48,7 +54,9 @@ class Batches:
         starts = self.window_numbers(step) * self.length
         index = starts[:, None] + np.arange(self.length + 1)  # (B, T+1)
         if self._resident is not None:
-            windows = self._resident[torch.from_numpy(index).to(self.device, non_blocking=True)].long()
+            windows = self._resident[
+                torch.from_numpy(index).to(self.device, non_blocking=True)
+            ].long()
         else:
             windows = to_device(self.tokens[index], self.device)
         return windows[:, :-1], scored(windows, self.recall)
@@ -78,7 +86,13 @@ class EvalWindows:
         recall: Corpus.recall; then only the tokens behind queries are scored.
     """
 
-    def __init__(self, tokens: np.ndarray, length: int, device: torch.device, recall: tuple[int, int] | None = None):
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        length: int,
+        device: torch.device,
+        recall: tuple[int, int] | None = None,
+    ):
         self.recall = recall
         self.tokens, self.length, self.device = tokens, length, device
         self.windows = -(-(len(tokens) - 1) // length)
@@ -94,7 +108,9 @@ class EvalWindows:
         inside = index < len(self.tokens)
         windows = to_device(self.tokens[np.where(inside, index, 0)], self.device)
         targets = scored(windows, self.recall)
-        return windows[:, :-1], targets.masked_fill(~torch.from_numpy(inside[:, 1:]).to(self.device), IGNORED)
+        return windows[:, :-1], targets.masked_fill(
+            ~torch.from_numpy(inside[:, 1:]).to(self.device), IGNORED
+        )
 
 
 def scored(windows: Tensor, recall: tuple[int, int] | None) -> Tensor:

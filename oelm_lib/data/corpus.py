@@ -55,7 +55,9 @@ class Corpus:
     def tokens(self, split: str) -> np.memmap:
         """Token ids of "train" or "val"; the test split is opened by open_test alone."""
         if split not in ("train", "val"):
-            raise ValueError(f"split = {split!r}: training reads train and val only; open_test reads test")
+            raise ValueError(
+                f"split = {split!r}: training reads train and val only; open_test reads test"
+            )
         return np.memmap(self.path / f"{split}.bin", dtype="<u2", mode="r")
 
 
@@ -85,7 +87,9 @@ def open_corpus(name: str, tokenizer: str, exp: Experiment | None = None) -> Cor
 def check_has_test(corpus: Corpus) -> None:
     """Raise UserError where the corpus has no test split."""
     if "test" not in corpus.manifest["splits"]:
-        raise UserError(f"{corpus.name}: has no test split (params/corpora/{corpus.name}.yaml: test: none); use val")
+        raise UserError(
+            f"{corpus.name}: has no test split (params/corpora/{corpus.name}.yaml: test: none); use val"
+        )
 
 
 def open_test(corpus: Corpus) -> np.memmap:
@@ -106,7 +110,9 @@ def read_corpus(name: str, tokenizer: str, hashed: bool = True) -> Corpus:
             for split in ("train", "val"):
                 _check_file(path, manifest, split, hashed)
             if manifest["tokenizer_file"] and not (path / manifest["tokenizer_file"]).is_file():
-                raise UserError(f"{path / manifest['tokenizer_file']}: is missing; copy it too, or {_remedy(path)}")
+                raise UserError(
+                    f"{path / manifest['tokenizer_file']}: is missing; copy it too, or {_remedy(path)}"
+                )
             return Corpus(name, tokenizer, path, manifest)
     except UserError:
         raise
@@ -128,7 +134,9 @@ def _check_file(path: Path, manifest: dict[str, Any], split: str, hashed: bool =
     file, facts = path / f"{split}.bin", manifest["splits"][split]
     size = file.stat().st_size if file.is_file() else None
     if size != 2 * facts["tokens"]:
-        raise UserError(f"{file}: has {size} bytes, the manifest says {2 * facts['tokens']}; {_remedy(path)}")
+        raise UserError(
+            f"{file}: has {size} bytes, the manifest says {2 * facts['tokens']}; {_remedy(path)}"
+        )
     if hashed and sha256_file(file) != facts["sha256"]:
         raise UserError(f"{file}: its SHA-256 is not the manifest's; {_remedy(path)}")
 

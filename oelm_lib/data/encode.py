@@ -33,7 +33,12 @@ class Encoded:
 
     def __init__(self, path: Path):
         self.path = path
-        self.tokens, self.bytes, self.literal_eot, self.odd = array("Q"), array("Q"), array("Q"), array("B")
+        self.tokens, self.bytes, self.literal_eot, self.odd = (
+            array("Q"),
+            array("Q"),
+            array("Q"),
+            array("B"),
+        )
 
     def write(self, chosen: np.ndarray, target: Path) -> dict[str, Any]:
         """Write the chosen documents in their order; return the split's entry in the manifest."""
@@ -43,7 +48,10 @@ class Encoded:
             for some in np.array_split(chosen, len(chosen) // BATCH + 1):
                 for start, size in zip(starts[some].tolist(), sizes[some].tolist(), strict=True):
                     out.write(os.pread(source.fileno(), 2 * size, 2 * start))
-        sums = {key: int(np.array(getattr(self, key))[chosen].sum()) for key in ("tokens", "bytes", "literal_eot")}
+        sums = {
+            key: int(np.array(getattr(self, key))[chosen].sum())
+            for key in ("tokens", "bytes", "literal_eot")
+        }
         return {"documents": len(chosen), **sums, "sha256": sha256_file(target)}
 
     def cut(self, token: int, encoder: Tokenizer, eot: int) -> int:
@@ -56,12 +64,19 @@ class Encoded:
         texts = [encoder.decode_bytes(part[part != eot]) for part in parts]
         self.tokens[number : number + 1] = array("Q", map(len, parts))
         self.bytes[number : number + 1] = array("Q", map(len, texts))
-        self.literal_eot[number : number + 1] = array("Q", [text.count(END_OF_TEXT.encode()) for text in texts])
+        self.literal_eot[number : number + 1] = array(
+            "Q", [text.count(END_OF_TEXT.encode()) for text in texts]
+        )
         return number + len(parts) - 1
 
 
 def encode_split(
-    source: Source, split: str, encoder: Tokenizer, eot: int | None, path: Path, echo: Callable[[str], None]
+    source: Source,
+    split: str,
+    encoder: Tokenizer,
+    eot: int | None,
+    path: Path,
+    echo: Callable[[str], None],
 ) -> Encoded:
     """Encode one split of the source to `path` with all processors that this process may use.
 
@@ -70,7 +85,9 @@ def encode_split(
     """
     spec, documents = source.spec, Encoded(path)
     end = np.array([] if eot is None else [eot], dtype="<u2").tobytes()
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     began = said = time.monotonic()
     size = total = 0
     with ThreadPoolExecutor(threads) as pool, open(path, "wb", buffering=1 << 20) as out:
@@ -89,7 +106,9 @@ def encode_split(
             if now - said > ECHO_SECONDS and source.fraction:
                 said, rate = now, sum(documents.bytes) / 1e6 / (now - began)
                 left = (now - began) * (1 - source.fraction) / source.fraction
-                echo(f"{spec.name} {split}: {total:,} tokens, {rate:.1f} MB/s, about {left:.0f} s left")
+                echo(
+                    f"{spec.name} {split}: {total:,} tokens, {rate:.1f} MB/s, about {left:.0f} s left"
+                )
     for column in (documents.bytes, documents.literal_eot, documents.odd):
         del column[len(documents.tokens) :]
     echo(f"{spec.name} {split}: {len(documents.tokens):,} documents, {total:,} tokens")
@@ -127,7 +146,9 @@ def _in_order(
     for batch in chain(batches, [None] * ahead):
         if batch is not None:
             ends = [piece_ends for _, piece_ends in batch]
-            waiting.append((pool.submit(encoder.encode_documents, [text for text, _ in batch]), ends))
+            waiting.append(
+                (pool.submit(encoder.encode_documents, [text for text, _ in batch]), ends)
+            )
         if waiting and (batch is None or len(waiting) > ahead):
             future, ends = waiting.popleft()
             yield from zip(future.result(), ends, strict=True)

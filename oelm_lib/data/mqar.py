@@ -21,7 +21,9 @@ def recall_examples(recall: Recall, split: str, vocab_size: int) -> UInt16[np.nd
     for row in tokens:
         keys = 1 + rng.choice(half - 1, recall.pairs, replace=False)
         values = half + rng.choice(vocab_size - half, recall.pairs, replace=False)
-        slots = context + 2 * rng.choice(len(places), recall.pairs, replace=False, p=share / share.sum())
+        slots = context + 2 * rng.choice(
+            len(places), recall.pairs, replace=False, p=share / share.sum()
+        )
         row[0:context:2], row[1:context:2] = keys, values
         row[slots], row[slots + 1] = keys, values
     return tokens

@@ -18,7 +18,14 @@ from oelm_lib.data.encode import Encoded, encode_split
 from oelm_lib.data.mqar import recall_examples
 from oelm_lib.data.sources import HubError, Source, open_source
 from oelm_lib.data.spec import SAMPLE, CorpusSpec, Recall, bpe_size, corpus_names, load_spec
-from oelm_lib.data.tokenizer import TOKENIZER_FILE, Tokenizer, bpe_tokenizer, gpt2_tokenizer, load_tokenizer, train_bpe
+from oelm_lib.data.tokenizer import (
+    TOKENIZER_FILE,
+    Tokenizer,
+    bpe_tokenizer,
+    gpt2_tokenizer,
+    load_tokenizer,
+    train_bpe,
+)
 from oelm_lib.errors import UserError
 from oelm_lib.files import sha256_file, write_json, write_text
 
@@ -53,7 +60,9 @@ def prepare(
         raise UserError(f"tokenizer = {tokenizer}: {name} is made with {allowed}")
     if limit is not None:
         if not spec.sample or limit < 1:
-            raise UserError(f"limit = {limit}: makes a sample of {name}; name it {name.removesuffix(SAMPLE)}{SAMPLE}")
+            raise UserError(
+                f"limit = {limit}: makes a sample of {name}; name it {name.removesuffix(SAMPLE)}{SAMPLE}"
+            )
         spec = spec.model_copy(update={"limit": limit})
     folder = data_dir() / name / tokenizer
     part = folder.with_name(f".{tokenizer}.part")
@@ -97,7 +106,9 @@ def list_corpora() -> "pandas.DataFrame":
             row |= {f"{split}_{key}": f"{facts[key]:,}" for key in ("documents", "tokens")}
         rows.append(row)
     absent = sorted(set(corpus_names()) - {row["corpus"] for row in rows})
-    return pandas.DataFrame([*rows, *({"corpus": name, "state": "not prepared"} for name in absent)]).fillna("")
+    return pandas.DataFrame(
+        [*rows, *({"corpus": name, "state": "not prepared"} for name in absent)]
+    ).fillna("")
 
 
 def show(name: str, tokenizer: str = "gpt2", documents: int = 3) -> str:
@@ -113,7 +124,11 @@ def show(name: str, tokenizer: str = "gpt2", documents: int = 3) -> str:
             f" {facts['bytes'] / facts['tokens']:.3f} bytes a token, {facts['literal_eot']:,} literal end-of-text"
         )
     val, reader = corpus.tokens("val"), load_tokenizer(corpus)
-    ends = np.flatnonzero(val == corpus.eot) if corpus.eot is not None else np.array([min(len(val), 500)])
+    ends = (
+        np.flatnonzero(val == corpus.eot)
+        if corpus.eot is not None
+        else np.array([min(len(val), 500)])
+    )
     for start, end in zip([0, *(ends + 1).tolist()], ends[:documents].tolist(), strict=False):
         lines += ["", f"--- validation tokens {start:,} to {end:,}", reader.decode(val[start:end])]
     return "\n".join(lines)
@@ -134,12 +149,16 @@ def _held(folder: Path, wait: bool, echo: Callable[[str], None]) -> Iterator[Non
             echo(f"{line}; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}")
+        lock.write(
+            f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}"
+        )
         lock.flush()
         yield
 
 
-def _make(spec: CorpusSpec, source: Source, tokenizer: str, part: Path, echo: Callable[[str], None]) -> None:
+def _make(
+    spec: CorpusSpec, source: Source, tokenizer: str, part: Path, echo: Callable[[str], None]
+) -> None:
     """Write token files, tokenizer and manifest into `part`."""
     if spec.recall:
         size = bpe_size(tokenizer)
@@ -160,7 +179,9 @@ def _make(spec: CorpusSpec, source: Source, tokenizer: str, part: Path, echo: Ca
     for split, (documents, chosen) in _plan(spec, encoded, encoder, eot).items():
         splits[split] = documents.write(chosen, part / f"{split}.bin")
         if not splits[split]["bytes"]:
-            raise UserError(f"{spec.name}: the {split} split would be empty; the source needs more documents")
+            raise UserError(
+                f"{spec.name}: the {split} split would be empty; the source needs more documents"
+            )
     for documents in encoded.values():
         documents.path.unlink()
     _seal(spec, source, part, tokenizer, encoder.vocab_size, eot, splits)
@@ -169,18 +190,31 @@ def _make(spec: CorpusSpec, source: Source, tokenizer: str, part: Path, echo: Ca
 def _recall(recall: Recall, vocab_size: int, part: Path) -> dict[str, dict]:
     """Write the token files of associative recall; returns what the manifest says of them."""
     if min(vocab_size // 2 - 1, vocab_size - vocab_size // 2) < recall.pairs:
-        raise UserError(f"tokenizer = ids-{vocab_size}: has no {recall.pairs} keys and values; use a larger N")
+        raise UserError(
+            f"tokenizer = ids-{vocab_size}: has no {recall.pairs} keys and values; use a larger N"
+        )
     splits = {}
     for split, name in (("train", "train"), ("val", "validation"), ("test", "test")):
         examples = recall_examples(recall, name, vocab_size)
         examples.astype("<u2").tofile(part / f"{split}.bin")
-        facts = {"documents": len(examples), "tokens": examples.size, "bytes": examples.nbytes, "literal_eot": 0}
+        facts = {
+            "documents": len(examples),
+            "tokens": examples.size,
+            "bytes": examples.nbytes,
+            "literal_eot": 0,
+        }
         splits[split] = facts | {"sha256": sha256_file(part / f"{split}.bin")}
     return splits
 
 
 def _seal(
-    spec: CorpusSpec, source: Source, part: Path, tokenizer: str, vocab_size: int, eot: int | None, splits: dict
+    spec: CorpusSpec,
+    source: Source,
+    part: Path,
+    tokenizer: str,
+    vocab_size: int,
+    eot: int | None,
+    splits: dict,
 ) -> None:
     """Write the manifest of what lies in `part`."""
     trained = part / TOKENIZER_FILE
@@ -218,16 +252,22 @@ def _check_complete(spec: CorpusSpec, rows: int, split: str, documents: Encoded)
     else:
         return
     sample = spec.name.removesuffix(SAMPLE) + SAMPLE
-    raise UserError(f"{spec.name}: the {split} split of the source has {found}; complete it, or name a part {sample}")
+    raise UserError(
+        f"{spec.name}: the {split} split of the source has {found}; complete it, or name a part {sample}"
+    )
 
 
 def _train(spec: CorpusSpec, source: Source, tokenizer: str) -> str:
     """The tokenizer.json of `bpe-<N>`, trained on the documents that become the train split."""
     if spec.validation == "tail":
-        raise UserError(f"{spec.name}: is cut by GPT-2 tokens and made with gpt2 only; use another corpus or tokenizer")
+        raise UserError(
+            f"{spec.name}: is cut by GPT-2 tokens and made with gpt2 only; use another corpus or tokenizer"
+        )
     held_out: set[int] = set()
     if spec.validation == "permutation":
-        held_out = set(_permutation(spec, sum(ends for _, ends in source.pieces("train")))[1].tolist())
+        held_out = set(
+            _permutation(spec, sum(ends for _, ends in source.pieces("train")))[1].tolist()
+        )
 
     def texts() -> Iterator[str]:
         document = 0
@@ -239,7 +279,9 @@ def _train(spec: CorpusSpec, source: Source, tokenizer: str) -> str:
     return train_bpe(tokenizer, texts())
 
 
-def _plan(spec: CorpusSpec, encoded: dict[str, Encoded], encoder: Tokenizer, eot: int | None) -> dict[str, tuple]:
+def _plan(
+    spec: CorpusSpec, encoded: dict[str, Encoded], encoder: Tokenizer, eot: int | None
+) -> dict[str, tuple]:
     """Split -> (Encoded, numbers of the documents chosen), by the corpus file's rules."""
     train, test = encoded["train"], encoded.get("test")
     val, count = encoded.get("validation", train), len(train.tokens)

@@ -48,7 +48,9 @@ def _read_parquet(path: Path, spec: CorpusSpec) -> Iterator[tuple[float, str, bo
                 for value in batch.column(0):
                     text = value.as_py()
                     if not isinstance(text, str):
-                        raise UserError(f"{path}: row {row} of {spec.text_field!r} holds {text!r}, not text; remove it")
+                        raise UserError(
+                            f"{path}: row {row} of {spec.text_field!r} holds {text!r}, not text; remove it"
+                        )
                     row += 1
                     yield row / file.metadata.num_rows, text, True
     except UnicodeDecodeError as error:
@@ -82,7 +84,9 @@ def _lines(path: Path, file: Any, field: str | None) -> Iterator[Piece]:
         except UnicodeDecodeError as error:
             raise _not_utf8(f"{path}: byte {offset + error.start}") from None
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise UserError(f"{path}: line {number} is not a JSON object with text in {field!r}; mend it") from None
+            raise UserError(
+                f"{path}: line {number} is not a JSON object with text in {field!r}; mend it"
+            ) from None
         offset += len(line)
         yield text, True
 
@@ -129,7 +133,13 @@ def join_rows(rows: Iterator[Piece], articles: bool) -> Iterator[Piece]:
     text = next(texts, None)
     while text is not None:
         after = next(texts, None)
-        if articles and begun and not before.strip() and not (after or "").strip() and _TITLE.fullmatch(text):
+        if (
+            articles
+            and begun
+            and not before.strip()
+            and not (after or "").strip()
+            and _TITLE.fullmatch(text)
+        ):
             yield "", True
         yield text, False
         before, text, begun = text, after, begun or bool(text.strip())

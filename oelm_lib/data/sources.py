@@ -37,14 +37,21 @@ class Source:
     """
 
     def __init__(
-        self, spec: CorpusSpec, files: dict[str, list[str]], fetch: Callable[[str], Path] = Path, **facts: Any
+        self,
+        spec: CorpusSpec,
+        files: dict[str, list[str]],
+        fetch: Callable[[str], Path] = Path,
+        **facts: Any,
     ):
         self.spec, self.files, self.fetch, self.facts = spec, files, fetch, facts
         self.rows: Counter[str] = Counter()
         self.fraction = 0.0
         missing = [split for split in spec.source_splits if not files.get(split)]
         if missing:
-            found = ", ".join(sorted(Path(file).name for names in files.values() for file in names)) or "none"
+            found = (
+                ", ".join(sorted(Path(file).name for names in files.values() for file in names))
+                or "none"
+            )
             raise UserError(
                 f"{facts.get('path') or facts.get('id')}: no {' and no '.join(missing)} file for {spec.name} (found:"
                 f" {found}); name a folder with {', '.join(f'{split}.parquet' for split in spec.source_splits)}"
@@ -54,7 +61,10 @@ class Source:
     def pieces(self, split: str) -> Iterator[Piece]:
         """Yield the documents of a split, in order, long ones in pieces."""
         self.rows[split] = documents = 0
-        rows, strip = self._rows(split), bool(self.spec.text_separator) and is_text(self.files[split][0])
+        rows, strip = (
+            self._rows(split),
+            bool(self.spec.text_separator) and is_text(self.files[split][0]),
+        )
         if self.spec.document != "row":
             rows = join_rows(rows, articles=self.spec.document == "article")
         for text, ends in cut_documents(rows, strip):
@@ -80,8 +90,14 @@ def open_source(spec: CorpusSpec, source: str | Path | None, echo: Callable[[str
     """Find the files of every split. Raises UserError where they are not there."""
     if spec.generator or spec.recall:
         if source is not None:
-            raise UserError(f"{spec.name}: is generated, not read from {source}; leave --source out")
-        files = generate_stories(spec.generator) if spec.generator else {key: ["drawn"] for key in spec.source_splits}
+            raise UserError(
+                f"{spec.name}: is generated, not read from {source}; leave --source out"
+            )
+        files = (
+            generate_stories(spec.generator)
+            if spec.generator
+            else {key: ["drawn"] for key in spec.source_splits}
+        )
         return Source(spec, files, kind="generated")
     if source is None:
         return _open_hub(spec, echo)
@@ -90,11 +106,17 @@ def open_source(spec: CorpusSpec, source: str | Path | None, echo: Callable[[str
         return Source(spec, {"train": [str(path)]}, kind="file", path=str(path))
     if not path.is_dir():
         state = "is not text that can be read" if path.exists() else "no such file or folder"
-        raise UserError(f"{path}: {state}; name a folder, or a file that ends in {', '.join(KINDS)}")
+        raise UserError(
+            f"{path}: {state}; name a folder, or a file that ends in {', '.join(KINDS)}"
+        )
     folder = path / (spec.hub_config or "")
     found = sorted((folder if folder.is_dir() else path).rglob("*"))
     files = {
-        split: [str(file) for file in found if file.name.endswith(KINDS) and file.is_file() and _holds(file, names)]
+        split: [
+            str(file)
+            for file in found
+            if file.name.endswith(KINDS) and file.is_file() and _holds(file, names)
+        ]
         for split, names in _SPLITS.items()
     }
     return Source(spec, files, kind="folder", path=str(path))
@@ -103,7 +125,8 @@ def open_source(spec: CorpusSpec, source: str | Path | None, echo: Callable[[str
 def _holds(file: Path, names: str) -> bool:
     """Whether the file is called SPLIT.* or SPLIT-<number>*, or lies in a folder called SPLIT."""
     return bool(
-        re.fullmatch(rf"({names})(-[0-9].*)?", file.name.partition(".")[0]) or re.fullmatch(names, file.parent.name)
+        re.fullmatch(rf"({names})(-[0-9].*)?", file.name.partition(".")[0])
+        or re.fullmatch(names, file.parent.name)
     )
 
 
@@ -127,16 +150,22 @@ def _open_hub(spec: CorpusSpec, echo: Callable[[str], None]) -> Source:
             raise HubError(f"{spec.hub}: {file} not downloaded ({_first_line(error)})") from None
 
     if spec.hub is None or constants.HF_HUB_OFFLINE:
-        answer.append("HF_HUB_OFFLINE is set" if spec.hub else "its corpus file names no data set (hub: null)")
+        answer.append(
+            "HF_HUB_OFFLINE is set" if spec.hub else "its corpus file names no data set (hub: null)"
+        )
     else:
         # The clients try again for minutes where packets are dropped, so they get a thread and a deadline.
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()
         thread.join(HUB_SECONDS)
     if not isinstance(answer[-1], tuple):
-        raise HubError(f"{spec.hub or spec.name}: not read from the hub ({_first_line(answer[-1])})")
+        raise HubError(
+            f"{spec.hub or spec.name}: not read from the hub ({_first_line(answer[-1])})"
+        )
     files, revision = answer[-1]
-    return Source(spec, files, fetch, kind="hub", id=spec.hub, config=spec.hub_config, revision=revision)
+    return Source(
+        spec, files, fetch, kind="hub", id=spec.hub, config=spec.hub_config, revision=revision
+    )
 
 
 def _list_hub(spec: CorpusSpec) -> tuple[dict[str, list[str]], str]:
@@ -144,7 +173,9 @@ def _list_hub(spec: CorpusSpec) -> tuple[dict[str, list[str]], str]:
     from datasets import load_dataset_builder
     from huggingface_hub import HfFileSystem, constants, get_session
 
-    get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)  # the one call that is not tried again
+    get_session().head(
+        constants.ENDPOINT, timeout=HUB_SECONDS
+    )  # the one call that is not tried again
     try:
         builder = load_dataset_builder(spec.hub, spec.hub_config, revision=spec.revision)
     except RuntimeError:  # a data set that is a script
@@ -155,7 +186,9 @@ def _list_hub(spec: CorpusSpec) -> tuple[dict[str, list[str]], str]:
         for split, names in builder.config.data_files.items()
     }
     revision = next(iter(files.values()))[0].revision
-    return {split: [file.path_in_repo for file in places] for split, places in files.items()}, revision
+    return {
+        split: [file.path_in_repo for file in places] for split, places in files.items()
+    }, revision
 
 
 def _first_line(error: Any) -> str:

@@ -45,7 +45,9 @@ class Recall(Section):
     @model_validator(mode="after")
     def _fits(self):
         if self.length % 2 or 4 * self.pairs > self.length:
-            raise ValueError(f"length = {self.length} should be even and at least 4 x pairs = {4 * self.pairs}")
+            raise ValueError(
+                f"length = {self.length} should be even and at least 4 x pairs = {4 * self.pairs}"
+            )
         return self
 
 
@@ -104,7 +106,9 @@ class CorpusSpec(Section):
     @property
     def split_rules(self) -> dict[str, Any]:
         """What the manifest keeps of this: every rule, no words."""
-        return self.model_dump(mode="json", exclude={"name", "title", "about", "generator", "hub", "revision"})
+        return self.model_dump(
+            mode="json", exclude={"name", "title", "about", "generator", "hub", "revision"}
+        )
 
 
 def corpus_names() -> list[str]:
@@ -142,5 +146,7 @@ def bpe_size(tokenizer: str) -> int | None:
             return size
         raise UserError(f"tokenizer = {tokenizer}: N must be 8 .. 65536")
     if not 257 <= size <= 65536:
-        raise UserError(f"tokenizer = {tokenizer}: N must be 257 .. 65536 (256 bytes, end-of-text; uint16 ids)")
+        raise UserError(
+            f"tokenizer = {tokenizer}: N must be 257 .. 65536 (256 bytes, end-of-text; uint16 ids)"
+        )
     return size

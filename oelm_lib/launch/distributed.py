@@ -17,12 +17,24 @@ def train_in_processes(run: Run, overrides: str) -> None:
     cfg = run.config
     devices, batch_size = cfg.machine.devices, cfg.train.batch_size
     if batch_size % devices:
-        raise UserError(f"machine.devices = {devices} does not divide train.batch_size = {batch_size}; use a divisor")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
+        raise UserError(
+            f"machine.devices = {devices} does not divide train.batch_size = {batch_size}; use a divisor"
+        )
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={devices}",
+    ]
     command += ["-m", "oelm_lib.training.distributed", cfg.id, str(run.seed), overrides]
     with open(run.path / "notebook.log", "a") as log:
         # Its own session: a Ctrl-C is told to the run by its STOP file, not to every process at once.
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
     if done.returncode and not read_summary(run) and state(run) != "stopped":
         reason = (read_status(run) or {}).get("error") or f"exit code {done.returncode}"
-        raise UserError(f"{run.name}: its {devices} processes ended: {reason}; see notebook.log in {run.path}")
+        raise UserError(
+            f"{run.name}: its {devices} processes ended: {reason}; see notebook.log in {run.path}"
+        )

@@ -36,15 +36,23 @@ def _versions() -> str:
 
     wanted = [Requirement(text) for text in importlib.metadata.requires("oelm-workbook") or []]
     found = {item.name: importlib.metadata.version(item.name) for item in wanted if not item.marker}
-    wrong = [name for name in found if any(i.name == name and found[name] not in i.specifier for i in wanted)]
+    wrong = [
+        name
+        for name in found
+        if any(i.name == name and found[name] not in i.specifier for i in wanted)
+    ]
     shown = ", ".join(f"{name} {found[name]}" for name in wrong or ("torch", "numpy", "papermill"))
     if wrong:
-        raise UserError(f"versions: {shown} not as pyproject.toml asks; pip install -c constraints.txt -e .")
+        raise UserError(
+            f"versions: {shown} not as pyproject.toml asks; pip install -c constraints.txt -e ."
+        )
     return f"versions: python {platform.python_version()}, {shown}"
 
 
 def _variables() -> str:
-    return "variables: " + (", ".join(f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ) or "-")
+    return "variables: " + (
+        ", ".join(f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ) or "-"
+    )
 
 
 def _gpus() -> str:
@@ -52,9 +60,15 @@ def _gpus() -> str:
         nvml = open_nvml()
     except UserError as error:
         return f"GPU: none that can be asked ({str(error).partition(';')[0]})"
-    handles = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
-    free = [f"{nvml.nvmlDeviceGetMemoryInfo(handle).free / 2**30:.1f} GiB free" for handle in handles]
-    return "GPU: " + ", ".join(f"{nvml.nvmlDeviceGetName(h)} {text}" for h, text in zip(handles, free, strict=True))
+    handles = [
+        nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())
+    ]
+    free = [
+        f"{nvml.nvmlDeviceGetMemoryInfo(handle).free / 2**30:.1f} GiB free" for handle in handles
+    ]
+    return "GPU: " + ", ".join(
+        f"{nvml.nvmlDeviceGetName(h)} {text}" for h, text in zip(handles, free, strict=True)
+    )
 
 
 def _outputs() -> str:
@@ -76,7 +90,10 @@ def _trial(exp: str) -> str:
     check_fit(cfg, corpus)
     load_tokenizer(corpus)
     found = trial(Run(cfg, 0, corpus, outputs / cfg.folder / "trial"), outputs)
-    needed, free = CHECKPOINTS * found["checkpoint_bytes"] / 2**30, shutil.disk_usage(outputs).free / 2**30
+    needed, free = (
+        CHECKPOINTS * found["checkpoint_bytes"] / 2**30,
+        shutil.disk_usage(outputs).free / 2**30,
+    )
     low, high = (format_duration(seconds) for seconds in found["seconds"])
     text = f"{exp}: corpus and tokenizer whole; checkpoints need {needed:.2f} GiB, {free:.1f} GiB are free; takes"
     if free < needed:

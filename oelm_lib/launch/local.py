@@ -78,7 +78,9 @@ def make_slots(workers: int, gpus: str | None, wait_idle: bool, max_wait: float)
     return Slots(workers, chosen, IdleWatch(nvml) if wait_idle else None, 3600 * max_wait)
 
 
-def make_jobs(exps: list[str], seeds: list[int], overrides: dict[str, Any], test: bool = False) -> list[Job]:
+def make_jobs(
+    exps: list[str], seeds: list[int], overrides: dict[str, Any], test: bool = False
+) -> list[Job]:
     """Every experiment x seed, seeds outermost so that a complete set of arms comes early.
 
     Args:
@@ -90,9 +92,15 @@ def make_jobs(exps: list[str], seeds: list[int], overrides: dict[str, Any], test
     """
     ids: list[str] = []
     for pattern in exps:
-        found = fnmatch.filter(config.experiment_ids(), pattern) if any(c in pattern for c in "*?[") else [pattern]
+        found = (
+            fnmatch.filter(config.experiment_ids(), pattern)
+            if any(c in pattern for c in "*?[")
+            else [pattern]
+        )
         if not found:
-            raise UserError(f"{pattern!r} matches no experiment; allowed: {', '.join(config.experiment_ids())}")
+            raise UserError(
+                f"{pattern!r} matches no experiment; allowed: {', '.join(config.experiment_ids())}"
+            )
         ids += [exp for exp in found if exp not in ids]
     configs = {exp: config.load_config(exp, overrides) for exp in ids}
     return [make_job(cfg, seed, test) for seed in seeds for cfg in configs.values()]
@@ -105,7 +113,10 @@ def make_job(cfg: config.Experiment, seed: int, test: bool) -> Job:
 
 
 def run_queue(
-    jobs: list[Job], overrides: dict[str, Any], slots: Slots, on_end: Callable[[], None] = lambda: None
+    jobs: list[Job],
+    overrides: dict[str, Any],
+    slots: Slots,
+    on_end: Callable[[], None] = lambda: None,
 ) -> int:
     """Execute the jobs, each as `oelm run` in its own process group; returns an exit code.
 
@@ -126,7 +137,9 @@ def run_queue(
 class _Queue:
     """The state of a queue while it is executed."""
 
-    def __init__(self, jobs: list[Job], overrides: dict[str, Any], slots: Slots, on_end: Callable[[], None]):
+    def __init__(
+        self, jobs: list[Job], overrides: dict[str, Any], slots: Slots, on_end: Callable[[], None]
+    ):
         self._overrides, self._slots, self._on_end = overrides, slots, on_end
         self._waiting = [job for job in jobs if not job.done]
         self._running: dict[subprocess.Popen, tuple[Job, tuple[str, ...], float]] = {}
@@ -138,10 +151,18 @@ class _Queue:
         width = len(slots.gpus) or slots.workers
         for job in self._waiting:
             if slots.gpus and job.devices > width:
-                raise UserError(f"{job.name}: machine.devices = {job.devices}, but --gpus names {width}; name more")
+                raise UserError(
+                    f"{job.name}: machine.devices = {job.devices}, but --gpus names {width}; name more"
+                )
         where = f"on GPU {', '.join(slots.gpus)}" if slots.gpus else f"{width} at a time"
-        print(f"{len(jobs)} runs: {len(jobs) - len(self._waiting)} done before, {len(self._waiting)} to go, {where}")
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        print(
+            f"{len(jobs)} runs: {len(jobs) - len(self._waiting)} done before, {len(self._waiting)} to go, {where}"
+        )
+        cores = (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        )
         threads = str(max(cores // width, 1))
         self._environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
 
@@ -157,7 +178,9 @@ class _Queue:
                 self._collect()
                 last_going = time.monotonic() if self._running or self._elsewhere else last_going
                 if time.monotonic() - last_going > self._slots.max_wait:
-                    print(f"gave up after {format_duration(self._slots.max_wait)} without a run: {self._said}")
+                    print(
+                        f"gave up after {format_duration(self._slots.max_wait)} without a run: {self._said}"
+                    )
                     self._failed += [job.name for job in self._waiting]
                     break
         finally:
@@ -167,7 +190,9 @@ class _Queue:
         if self._stopping:
             return STOPPED
         if self._failed:
-            print(f"{len(self._failed)} runs did not end: {', '.join(self._failed)}; the same command tries them again")
+            print(
+                f"{len(self._failed)} runs did not end: {', '.join(self._failed)}; the same command tries them again"
+            )
         return FAILED if self._failed else DONE
 
     def on_signal(self, number: int, frame: Any) -> None:
@@ -182,11 +207,18 @@ class _Queue:
                     process.kill()
                 else:
                     os.killpg(process.pid, signal.SIGINT)
-        print("stopped hard" if self._hard else "stopping: each run saves first (Ctrl-C again stops hard)", flush=True)
+        print(
+            "stopped hard"
+            if self._hard
+            else "stopping: each run saves first (Ctrl-C again stops hard)",
+            flush=True,
+        )
 
     def _start_what_fits(self) -> None:
         self._waiting = [job for job in self._waiting if not job.done]
-        self._elsewhere = elsewhere = [job for job in self._waiting if reading.state(job.path) in ACTIVE]
+        self._elsewhere = elsewhere = [
+            job for job in self._waiting if reading.state(job.path) in ACTIVE
+        ]
         ready = [job for job in self._waiting if job not in elsewhere]
         free, reasons = self._free(elsewhere)
         for job in ready:
@@ -200,7 +232,11 @@ class _Queue:
             status = reading.read_status(job.path)
             reasons.append(f"{job.name} goes on as process {status['pid']} on {status['host']}")
         said = "; ".join(reasons)
-        if said and self._waiting and (said != self._said or time.monotonic() - self._said_at > REMIND_SECONDS):
+        if (
+            said
+            and self._waiting
+            and (said != self._said or time.monotonic() - self._said_at > REMIND_SECONDS)
+        ):
             print(f"waiting: {said}", flush=True)
             self._said, self._said_at = said, time.monotonic()
 
@@ -216,14 +252,19 @@ class _Queue:
         if self._slots.watch is None:
             return free, []
         reasons = {gpu: self._slots.watch.reason(gpu) for gpu in free}
-        return [gpu for gpu in free if not reasons[gpu]], [reason for reason in reasons.values() if reason]
+        return [gpu for gpu in free if not reasons[gpu]], [
+            reason for reason in reasons.values() if reason
+        ]
 
     def _start(self, job: Job, gpus: tuple[str, ...]) -> None:
         environment, overrides = self._environment, dict(self._overrides)
         self._starts[job] += 1
         if self._slots.gpus:
             # The driver's numbers are CUDA's only in this order.
-            environment = environment | {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+            environment = environment | {
+                "CUDA_VISIBLE_DEVICES": ",".join(gpus),
+                "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            }
             overrides = {"machine.device": "cuda"} | overrides
             for gpu in gpus if self._slots.watch else ():
                 self._slots.watch.taken(gpu)
@@ -231,7 +272,12 @@ class _Queue:
         job.path.mkdir(parents=True, exist_ok=True)
         with open(job.path / "notebook.log", "ab") as log:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
             )
         self._running[process] = job, gpus, time.monotonic()
         if self._stopping:  # asked while the process was made, so it was not told
@@ -243,7 +289,11 @@ class _Queue:
         for process in [process for process in self._running if process.poll() is not None]:
             job, _, started = self._running.pop(process)
             code = process.returncode
-            if code == USER_ERROR and (job.path / "lock.json").exists() and self._starts[job] < MOST_STARTS:
+            if (
+                code == USER_ERROR
+                and (job.path / "lock.json").exists()
+                and self._starts[job] < MOST_STARTS
+            ):
                 self._waiting.append(job)  # another process has become its writer meanwhile
                 continue
             print(_ended(job, code, time.monotonic() - started), flush=True)
@@ -269,7 +319,13 @@ def mark_queued(job: Job, /, **fields: Any) -> bool:
     if reading.state(job.path) not in ("empty", "queued"):
         return False
     job.path.mkdir(parents=True, exist_ok=True)
-    record = {"state": "queued", "step": 0, "max_steps": job.max_steps, "heartbeat": time.time(), "started": None}
+    record = {
+        "state": "queued",
+        "step": 0,
+        "max_steps": job.max_steps,
+        "heartbeat": time.time(),
+        "started": None,
+    }
     write_json(job.path / "status.json", record | this_process() | fields)
     return True
 

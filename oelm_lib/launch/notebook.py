@@ -23,8 +23,12 @@ from oelm_lib.runs.stop import on_stop
 DONE, FAILED, USER_ERROR, STOPPED = 0, 1, 2, 75
 
 
-@on_stop(lambda number, frame: sys.exit(STOPPED))  # before the kernel starts and after it ended nothing is unsaved
-def run_experiment(exp: str, seed: int, overrides: dict[str, Any], fresh: bool = False, test: bool = False) -> int:
+@on_stop(
+    lambda number, frame: sys.exit(STOPPED)
+)  # before the kernel starts and after it ended nothing is unsaved
+def run_experiment(
+    exp: str, seed: int, overrides: dict[str, Any], fresh: bool = False, test: bool = False
+) -> int:
     """Execute notebooks/train.ipynb for a run into its folder and make its page; returns an exit code.
 
     SIGINT, SIGTERM and SIGUSR1 ask the trainer to save and stop; a second SIGINT stops hard. With `test` the finished
@@ -49,17 +53,25 @@ def run_experiment(exp: str, seed: int, overrides: dict[str, Any], fresh: bool =
     try:
         _export(run.path / "train.ipynb")
     except (OSError, UserError) as problem:  # the run's own end is the news
-        print(f"no page of {run.name}: {problem}; make it later: oelm report {run.path}", file=sys.stderr)
+        print(
+            f"no page of {run.name}: {problem}; make it later: oelm report {run.path}",
+            file=sys.stderr,
+        )
     if read_summary(run):
         return _done(run, page, test)
     ended = state(run)
     if ended == "stopped" or (execution.asked_to_stop and ended in ("dead", "empty", "queued")):
         print(f"{run.name} is stopped; the same command goes on from its checkpoint")
         return STOPPED
-    error = error or RuntimeError("the notebook ended without a result; see notebook.log in the run folder")
+    error = error or RuntimeError(
+        "the notebook ended without a result; see notebook.log in the run folder"
+    )
     if isinstance(error, UserError):
         raise error
-    print(f"{run.name} failed: {error}; the same command goes on from the last checkpoint"[-2000:], file=sys.stderr)
+    print(
+        f"{run.name} failed: {error}; the same command goes on from the last checkpoint"[-2000:],
+        file=sys.stderr,
+    )
     return FAILED
 
 
@@ -125,7 +137,8 @@ class _Execution:
         with contextlib.suppress(OSError):  # the trainer meets the same full or read-only disk
             (self._run.path / "STOP").touch()
         print(
-            "\nstopping: waiting for the checkpoint and the notebook's last cells (Ctrl-C again stops hard)", flush=True
+            "\nstopping: waiting for the checkpoint and the notebook's last cells (Ctrl-C again stops hard)",
+            flush=True,
         )
 
     def _kill(self) -> None:
@@ -141,7 +154,9 @@ def _plain_error(error: Any) -> BaseException:
     """What went wrong in a cell, on one line."""
     if error.ename == "UserError":
         return UserError(error.evalue)
-    return RuntimeError(f"{error.ename}: {error.evalue}".splitlines()[0] + " (traceback in train.ipynb)")
+    return RuntimeError(
+        f"{error.ename}: {error.evalue}".splitlines()[0] + " (traceback in train.ipynb)"
+    )
 
 
 def progress_line(path: Path) -> str | None:

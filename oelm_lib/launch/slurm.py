@@ -53,7 +53,12 @@ class Command:
 
 
 def submit(
-    jobs: list[Job], overrides: dict[str, Any], sbatch: dict[str, Any], parallel: int, report: bool, dry_run: bool
+    jobs: list[Job],
+    overrides: dict[str, Any],
+    sbatch: dict[str, Any],
+    parallel: int,
+    report: bool,
+    dry_run: bool,
 ) -> list[str]:
     """Submit the runs that are not done as one array; returns what was, or would be, submitted.
 
@@ -72,7 +77,9 @@ def submit(
         cfg = config.load_config(exp, overrides)
         check_fit(cfg, open_corpus(cfg.data.corpus, cfg.data.tokenizer))
     shown = ", ".join(f"{key}={value}" for key, value in sbatch.items())
-    lines = [f"{len(jobs)} runs: {len(jobs) - len(going)} done before, {len(going)} in one array ({shown})"]
+    lines = [
+        f"{len(jobs)} runs: {len(jobs) - len(going)} done before, {len(going)} in one array ({shown})"
+    ]
     target = " ".join(dict.fromkeys(job.exp for job in jobs))
     if dry_run or not going:
         lines += [shlex.join(run_command(job, overrides)) for job in going]
@@ -96,18 +103,29 @@ def _folder() -> Path:
 def _submit(sbatch: dict[str, Any], commands: list[list[str]], parallel: int = 1) -> list[str]:
     """Submit an array; returns the job of each command."""
     if shutil.which("sbatch") is None:
-        raise UserError("no Slurm here: sbatch isn't found; submit from a login node, or use oelm run")
-    os.environ["SUBMITIT_PREEMPT_SIGNAL"] = STOP_SIGNAL  # read when submitit is imported, here and in the job
+        raise UserError(
+            "no Slurm here: sbatch isn't found; submit from a login node, or use oelm run"
+        )
+    os.environ["SUBMITIT_PREEMPT_SIGNAL"] = (
+        STOP_SIGNAL  # read when submitit is imported, here and in the job
+    )
     try:
         import submitit
     except ImportError:
         raise UserError("oelm submit needs submitit; pip install -e '.[slurm]'") from None
     executor = submitit.SlurmExecutor(_folder(), max_num_timeout=MOST_RESTARTS)
-    executor.update_parameters(job_name="oelm", array_parallelism=parallel, additional_parameters=sbatch)
+    executor.update_parameters(
+        job_name="oelm", array_parallelism=parallel, additional_parameters=sbatch
+    )
     executor.update_parameters(signal_delay_s=NOTICE_SECONDS, stderr_to_stdout=True)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it then raises
-            return [job.job_id for job in executor.submit_array([Command(command) for command in commands])]
+            return [
+                job.job_id
+                for job in executor.submit_array([Command(command) for command in commands])
+            ]
     except submitit.core.utils.FailedJobError as error:
         reason = str(error).strip().splitlines()[-1].removeprefix("sbatch: error: ")
-        raise UserError(f"Slurm refuses: {reason}; see sinfo for partitions and their limits") from None
+        raise UserError(
+            f"Slurm refuses: {reason}; see sinfo for partitions and their limits"
+        ) from None

@@ -57,7 +57,9 @@ class Plan(Section):
             raise ValueError(f"arms begins with `{BASELINE}: {{}}`, which changes nothing")
         unknown = {arm.baseline for arm in self.arms.values()} - set(self.arms)
         if unknown:
-            raise ValueError(f"baseline = {unknown.pop()!r} is no arm of the plan; name one of arms")
+            raise ValueError(
+                f"baseline = {unknown.pop()!r} is no arm of the plan; name one of arms"
+            )
         return self
 
 
@@ -110,7 +112,10 @@ def read_plan(path: Path) -> Plan:
 
 def make_cells(plan: Plan, folder: Path) -> list[Cell]:
     """All runs of a plan, first seeds first; experiments that have no file yet get the next free id."""
-    files = [config.parse_experiment(config.read_yaml(file), str(file)) for file in sorted(folder.glob("STUDY-*.yaml"))]
+    files = [
+        config.parse_experiment(config.read_yaml(file), str(file))
+        for file in sorted(folder.glob("STUDY-*.yaml"))
+    ]
     known = {sha256_json(made.science): made for made in files}
     cells = []
     for corpus, seeds in plan.corpora.items():
@@ -127,19 +132,35 @@ def make_cells(plan: Plan, folder: Path) -> list[Cell]:
                     known[content] = _write(folder, number, name, cfg, base, plan.question)
                 found = known[content]
                 plain += [found] if name == BASELINE else []
-                cells += [(n, Cell(name, found, make_job(found, seed, plan.test))) for n, seed in enumerate(seeds)]
+                cells += [
+                    (n, Cell(name, found, make_job(found, seed, plan.test)))
+                    for n, seed in enumerate(seeds)
+                ]
     return [cell for _, cell in sorted(cells, key=lambda item: item[0])]
 
 
-def _write(folder: Path, number: int, arm: str, cfg: Experiment, base: Experiment | None, question: str) -> Experiment:
+def _write(
+    folder: Path, number: int, arm: str, cfg: Experiment, base: Experiment | None, question: str
+) -> Experiment:
     """Write params/study/STUDY-<number>.yaml; `base` is the plain baseline at the nearest rate, None for itself."""
-    plain = cfg.to_dict() | {"id": f"STUDY-{number:04d}", "slug": re.sub(r"[^a-z0-9]+", "_", arm.lower())}
-    plain |= {"title": f"{cfg.data.corpus}, {arm}, rate {cfg.optim.learning_rate:g}", "question": question}
-    plain |= {"compare_to": base and base.id, "changes": list(config.diff_configs(base, cfg)) if base else []}
+    plain = cfg.to_dict() | {
+        "id": f"STUDY-{number:04d}",
+        "slug": re.sub(r"[^a-z0-9]+", "_", arm.lower()),
+    }
+    plain |= {
+        "title": f"{cfg.data.corpus}, {arm}, rate {cfg.optim.learning_rate:g}",
+        "question": question,
+    }
+    plain |= {
+        "compare_to": base and base.id,
+        "changes": list(config.diff_configs(base, cfg)) if base else [],
+    }
     plain["machine"] = cfg.machine.model_dump(exclude_defaults=True)
     made = config.parse_experiment(plain, plain["id"])
     folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+    text = yaml.safe_dump(
+        plain, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True
+    )
     write_text(folder / f"{made.id}.yaml", text)
     return made
 
@@ -153,14 +174,21 @@ def record_finished(plan: Plan, name: str, cells: list[Cell], records: Path) -> 
     left = []
     for cell in cells:
         record = known.get((cell.config.id, cell.job.seed))
-        whole = record and _same(record, cell.config) and not (plan.test and record["final_test_loss"] is None)
+        whole = (
+            record
+            and _same(record, cell.config)
+            and not (plan.test and record["final_test_loss"] is None)
+        )
         if whole and ("probes" in record or not (cell.job.path / "latest.pt").is_file()):
             continue
         if cell.job.done:
             from oelm_lib.analysis import probes
 
             labels = {"plan": name, "arm": cell.arm, "baseline": plan.arms[cell.arm].baseline}
-            append_record(labels | make_record(cell.job.path) | {"probes": probes.recorded(cell.job.path)}, records)
+            append_record(
+                labels | make_record(cell.job.path) | {"probes": probes.recorded(cell.job.path)},
+                records,
+            )
         else:
             left.append(cell)
     return left
@@ -171,7 +199,9 @@ def _same(record: dict[str, Any], cfg: Experiment) -> bool:
     return not config.diff_science(cfg.science, record["science"])
 
 
-def _seconds_per_step(cells: list[Cell], to_go: list[Cell], records: list[dict[str, Any]]) -> dict[str, float]:
+def _seconds_per_step(
+    cells: list[Cell], to_go: list[Cell], records: list[dict[str, Any]]
+) -> dict[str, float]:
     """Arm -> wall seconds of a run over its steps: as recorded, else of any arm, else by a trial of the first run."""
     ids = {cell.config.id: cell.arm for cell in cells}
     took = [(ids[r["id"]], r["wall_seconds"] / r["steps"]) for r in records if r["id"] in ids]
@@ -186,21 +216,35 @@ def _seconds_per_step(cells: list[Cell], to_go: list[Cell], records: list[dict[s
     return {arm: median(own or [seconds for _, seconds in took]) for arm, own in mine.items()}
 
 
-def cost_table(cells: list[Cell], to_go: list[Cell], workers: int, seconds: dict[str, float]) -> str:
+def cost_table(
+    cells: list[Cell], to_go: list[Cell], workers: int, seconds: dict[str, float]
+) -> str:
     """Runs, steps and hours of each arm as text; `seconds` per step by arm."""
-    lines = [f"{'arm':<34}{'rates':>22}{'runs':>6}{'done':>6}{'steps':>9}{'s/step':>8}{'core-hours':>12}"]
+    lines = [
+        f"{'arm':<34}{'rates':>22}{'runs':>6}{'done':>6}{'steps':>9}{'s/step':>8}{'core-hours':>12}"
+    ]
     hours = 0.0
     for arm in dict.fromkeys(cell.arm for cell in cells):
         mine = [cell for cell in cells if cell.arm == arm]
         left = [cell for cell in to_go if cell.arm == arm]
-        rates = ", ".join(f"{rate:g}" for rate in dict.fromkeys(cell.config.optim.learning_rate for cell in mine))
+        rates = ", ".join(
+            f"{rate:g}" for rate in dict.fromkeys(cell.config.optim.learning_rate for cell in mine)
+        )
         steps = sum(cell.config.train.max_steps for cell in left)
-        cost = sum(c.config.train.max_steps * max(c.config.machine.threads, 1) for c in left) * seconds[arm] / 3600
+        cost = (
+            sum(c.config.train.max_steps * max(c.config.machine.threads, 1) for c in left)
+            * seconds[arm]
+            / 3600
+        )
         hours += cost
         done = len(mine) - len(left)
-        lines.append(f"{arm:<34}{rates:>22}{len(mine):>6}{done:>6}{steps:>9,}{seconds[arm]:>8.3f}{cost:>12.2f}")
+        lines.append(
+            f"{arm:<34}{rates:>22}{len(mine):>6}{done:>6}{steps:>9,}{seconds[arm]:>8.3f}{cost:>12.2f}"
+        )
     done = len(cells) - len(to_go)
-    lines.append(f"{len(cells)} runs: {done} recorded before, {len(to_go)} to go, {hours:.1f} core-hours,")
+    lines.append(
+        f"{len(cells)} runs: {done} recorded before, {len(to_go)} to go, {hours:.1f} core-hours,"
+    )
     return "\n".join(lines) + f" about {hours / workers:.1f} h at {workers} workers"
 
 

@@ -78,7 +78,9 @@ class CausalSelfAttention(nn.Module):
             weight.requires_grad = trained
         return changed
 
-    def forward(self, x: Float[Tensor, "B T D"], past: list[Tensor] | None = None) -> Float[Tensor, "B T D"]:
+    def forward(
+        self, x: Float[Tensor, "B T D"], past: list[Tensor] | None = None
+    ) -> Float[Tensor, "B T D"]:
         """Attend to this and earlier positions; `past` is as in `heads`."""
         q, k, v, bias = self.heads(x, past)
         p = self.dropout if self.training else 0.0
@@ -87,14 +89,19 @@ class CausalSelfAttention(nn.Module):
         else:
             # A single query after the past may look at all keys.
             causal = bias is None and q.shape[2] == k.shape[2]
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal, dropout_p=p)
+            y = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=bias, is_causal=causal, dropout_p=p
+            )
         y = y.transpose(1, 2).flatten(2)  # (B, T, D)
         return dropout(self.o_proj(y), self.dropout, self.training)
 
     def heads(
         self, x: Float[Tensor, "B T D"], past: list[Tensor] | None = None
     ) -> tuple[
-        Float[Tensor, "B H T K"], Float[Tensor, "B H S K"], Float[Tensor, "B H S K"], Float[Tensor, "H T S"] | None
+        Float[Tensor, "B H T K"],
+        Float[Tensor, "B H S K"],
+        Float[Tensor, "B H S K"],
+        Float[Tensor, "H T S"] | None,
     ]:
         """What attention is computed from: queries, keys, values, and a bias of the scores that holds the causal mask.
 
@@ -108,7 +115,9 @@ class CausalSelfAttention(nn.Module):
         q, k, v = self._project(x, "q"), self._project(x, "k"), self._heads(self.v_proj(x))
         if past is not None:
             if past:
-                k, v = (torch.cat([before, now], 2) for before, now in zip(past, (k, v), strict=True))
+                k, v = (
+                    torch.cat([before, now], 2) for before, now in zip(past, (k, v), strict=True)
+                )
             past[:] = k, v
         first = k.shape[2] - q.shape[2]  # position of the first query
         if cfg.qk_core:
@@ -140,7 +149,10 @@ class CausalSelfAttention(nn.Module):
 
     def _scaled(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         if self.cfg.qk_gain:
-            q, k = (x * gain.view(self.num_heads, 1, -1) for x, gain in ((q, self.q_gain), (k, self.k_gain)))
+            q, k = (
+                x * gain.view(self.num_heads, 1, -1)
+                for x, gain in ((q, self.q_gain), (k, self.k_gain))
+            )
         if self.cfg.head_temperature:
             q = q * self.head_temperature.view(-1, 1, 1)
         return q, k
@@ -182,7 +194,11 @@ def attention_scores(
 def t5_bucket(distance: Tensor) -> Tensor:
     """Number of the bucket of each distance to an earlier position; later ones fall into bucket 0."""
     distance = distance.clamp(min=0)
-    far = torch.log(distance.clamp(min=1) / T5_EXACT) / math.log(T5_FAR / T5_EXACT) * (T5_BUCKETS - T5_EXACT)
+    far = (
+        torch.log(distance.clamp(min=1) / T5_EXACT)
+        / math.log(T5_FAR / T5_EXACT)
+        * (T5_BUCKETS - T5_EXACT)
+    )
     far = (T5_EXACT + far.long()).clamp(max=T5_BUCKETS - 1)
     return torch.where(distance < T5_EXACT, distance, far)
 
@@ -196,8 +212,12 @@ def _earlier(x: Float[Tensor, "B H T n"], steps: int) -> Float[Tensor, "B H T n"
     return F.pad(x, (0, 0, steps, 0))[:, :, : x.shape[2]]
 
 
-def _causal_conv(k: Float[Tensor, "B H T K"], weight: Float[Tensor, "D 3"]) -> Float[Tensor, "B H T K"]:
-    taps = weight.view(k.shape[1], 1, k.shape[3], CONV_WIDTH).unbind(-1)  # each (H, 1, K), the last for the present
+def _causal_conv(
+    k: Float[Tensor, "B H T K"], weight: Float[Tensor, "D 3"]
+) -> Float[Tensor, "B H T K"]:
+    taps = weight.view(k.shape[1], 1, k.shape[3], CONV_WIDTH).unbind(
+        -1
+    )  # each (H, 1, K), the last for the present
     return sum(_earlier(k, CONV_WIDTH - 1 - n) * tap for n, tap in enumerate(taps))
 
 

@@ -55,7 +55,9 @@ class DroppedAttention(torch.autograd.Function):
         y, saved = torch.empty_like(q), []
         for b, start, end in _blocks(q):
             future = torch.full((end - start, end), -math.inf).triu_(start + 1)
-            scores = torch.baddbmm(future, q[b, :, start:end], k[b, :, :end].mT, alpha=ctx.scale)  # (H, Q, end)
+            scores = torch.baddbmm(
+                future, q[b, :, start:end], k[b, :, :end].mT, alpha=ctx.scale
+            )  # (H, Q, end)
             weights, keep = scores.softmax(-1), keep_mask(scores.shape, p)
             y[b, :, start:end] = torch.where(keep, weights, 0.0) @ v[b, :, :end]
             saved += [weights, keep]
@@ -71,7 +73,9 @@ class DroppedAttention(torch.autograd.Function):
             dy = grad[b, :, start:end]  # (H, Q, K)
             dv[b, :, :end] += torch.where(keep, weights, 0.0).mT @ dy
             d_weights = torch.where(keep, dy @ v[b, :, :end].mT, 0.0)
-            d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype).mul_(ctx.scale)
+            d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype).mul_(
+                ctx.scale
+            )
             dq[b, :, start:end] = d_scores @ k[b, :, :end]
             dk[b, :, :end] += d_scores.mT @ q[b, :, start:end]
         return dq, dk, dv, None

@@ -33,7 +33,9 @@ def generate(
         if temperature == 0:
             chosen = logits.argmax(-1, keepdim=True)
         else:
-            chosen = torch.multinomial(probabilities(logits / temperature, top_k, top_p), 1, generator=generator)
+            chosen = torch.multinomial(
+                probabilities(logits / temperature, top_k, top_p), 1, generator=generator
+            )
         drawn.append(chosen.to(tokens.device))  # (B, 1)
     model.train(was_training)
     return torch.cat(drawn, 1)

@@ -32,7 +32,9 @@ class Block(nn.Module):
         self.fc_out = nn.Linear(cfg.d_ff, cfg.d_model)
         self.dropout = cfg.dropout
 
-    def forward(self, x: Float[Tensor, "B T D"], past: list[Tensor] | None = None) -> Float[Tensor, "B T D"]:
+    def forward(
+        self, x: Float[Tensor, "B T D"], past: list[Tensor] | None = None
+    ) -> Float[Tensor, "B T D"]:
         """Add attention and feed-forward to the residual stream."""
         x = x + self.attention(self.ln1(x), past)
         hidden = dropout(F.gelu(self.fc_in(self.ln2(x))), self.dropout, self.training)
@@ -82,12 +84,17 @@ class GPT(nn.Module):
         options = nn.LinearCrossEntropyOptions(torch.compiler.is_compiling(), CHUNK, None)
         return None, F.linear_cross_entropy(x, head, targets, ignore_index=IGNORED, options=options)
 
-    def token_losses(self, tokens: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    def token_losses(
+        self, tokens: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]
+    ) -> Float[Tensor, "B T"]:
         """Cross entropy of each target in nats, 0 where it is -100; logits are held for a chunk at a time."""
         x = self.hidden(tokens).flatten(0, 1)
         chunks = [
             F.cross_entropy(
-                F.linear(part, self.token_embedding.weight).float(), goal, ignore_index=IGNORED, reduction="none"
+                F.linear(part, self.token_embedding.weight).float(),
+                goal,
+                ignore_index=IGNORED,
+                reduction="none",
             )
             for part, goal in zip(x.split(CHUNK), targets.flatten().split(CHUNK), strict=True)
         ]
@@ -100,11 +107,15 @@ class GPT(nn.Module):
         """
         return any([block.attention.freeze(step) for block in self.blocks])
 
-    def next_logits(self, tokens: Int[Tensor, "B T"], past: list[list[Tensor]]) -> Float[Tensor, "B V"]:
+    def next_logits(
+        self, tokens: Int[Tensor, "B T"], past: list[list[Tensor]]
+    ) -> Float[Tensor, "B V"]:
         """Logits of the token after these, which follow those in `past`: [] for each block before the first call."""
         return F.linear(self.hidden(tokens, past)[:, -1], self.token_embedding.weight)
 
-    def hidden(self, tokens: Int[Tensor, "B T"], past: list[list[Tensor]] | None = None) -> Float[Tensor, "B T D"]:
+    def hidden(
+        self, tokens: Int[Tensor, "B T"], past: list[list[Tensor]] | None = None
+    ) -> Float[Tensor, "B T D"]:
         """The normalised residual stream that the head reads; `past` is as in next_logits."""
         x = self._embedded(tokens, past[0][0].shape[2] if past and past[0] else 0)
         for layer, block in enumerate(self.blocks):
@@ -123,7 +134,9 @@ class GPT(nn.Module):
         """The residual stream before the blocks, of tokens at the positions from `first` on."""
         end = first + tokens.shape[1]
         if end > self.cfg.max_seq_len:
-            raise ValueError(f"{end} tokens exceed max_seq_len = {self.cfg.max_seq_len}; cut the input")
+            raise ValueError(
+                f"{end} tokens exceed max_seq_len = {self.cfg.max_seq_len}; cut the input"
+            )
         x = self.token_embedding(tokens)
         if self.cfg.position == "learned":
             x = x + self.position_embedding.weight[first:end]

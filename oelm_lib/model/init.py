@@ -24,7 +24,9 @@ def init_weights_(model: nn.Module, cfg: "ModelConfig", seed: int) -> None:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() == 1:
-                weight.fill_(1.0 if name.endswith((".weight", "_gain", "head_temperature")) else 0.0)
+                weight.fill_(
+                    1.0 if name.endswith((".weight", "_gain", "head_temperature")) else 0.0
+                )
                 continue
             if name.endswith(("delta_b", "relative_bias", "key_conv")):
                 weight.zero_()
@@ -66,8 +68,12 @@ def head_orthogonal(gaussian: Float[Tensor, "E D"], num_heads: int) -> Float[Ten
     """
     rows, d_model = gaussian.shape
     if rows % num_heads or rows // num_heads > d_model:
-        raise ValueError(f"{rows} rows do not part into {num_heads} heads of at most {d_model} rows")
+        raise ValueError(
+            f"{rows} rows do not part into {num_heads} heads of at most {d_model} rows"
+        )
     heads = gaussian.double().reshape(num_heads, rows // num_heads, d_model)  # (H, K, D)
     q, r = torch.linalg.qr(heads.mT)  # (H, D, K), (H, K, K)
-    signs = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)  # (H, K); never 0, which would blank a row
+    signs = torch.where(
+        r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0
+    )  # (H, K); never 0, which would blank a row
     return (q * signs.unsqueeze(-2)).mT.reshape(rows, d_model).to(gaussian.dtype)

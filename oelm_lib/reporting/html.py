@@ -22,7 +22,13 @@ from oelm_lib.runs.reading import find_runs
 TEMPLATES = Path(__file__).parent / "templates"
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
-HIDDEN_TAGS = {"no-report", "parameters", "injected-parameters", "live-only", "papermill-error-cell-tag"}
+HIDDEN_TAGS = {
+    "no-report",
+    "parameters",
+    "injected-parameters",
+    "live-only",
+    "papermill-error-cell-tag",
+}
 PACKAGES = ("torch", "numpy", "pandas", "plotly", "papermill", "nbconvert")
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -44,7 +50,10 @@ def export(notebook_path: Path | str) -> Path:
     body, contents = _number_headings(_body(notebook, source))
     heading = re.search(r"<h1>(.*?)</h1>", body, re.DOTALL)
     start = body.find("<h2 ") if contents else len(body)
-    shown = [figure | {"data": [_without_values(trace) for trace in figure["data"]]} for figure in figures]
+    shown = [
+        figure | {"data": [_without_values(trace) for trace in figure["data"]]}
+        for figure in figures
+    ]
     page = (
         templates(autoescape=True)
         .get_template("page.html.j2")
@@ -67,7 +76,9 @@ def export(notebook_path: Path | str) -> Path:
     try:
         write_text(target, page)
     except OSError as problem:
-        raise UserError(f"{target}: cannot be written: {problem.strerror}; give another path") from None
+        raise UserError(
+            f"{target}: cannot be written: {problem.strerror}; give another path"
+        ) from None
     return target
 
 
@@ -120,7 +131,9 @@ def execute(notebook: str, target: Path, parameters: dict[str, Any], **options: 
         store_widget_state=False,
         coalesce_streams=True,
         cwd=config.ROOT,
-        extra_arguments=["--IPKernelApp.log_level=40"],  # else the kernel warns of TCP at every start
+        extra_arguments=[
+            "--IPKernelApp.log_level=40"
+        ],  # else the kernel warns of TCP at every start
         **options,
     )
 
@@ -147,10 +160,14 @@ def _read(path: Path) -> Any:
     try:
         notebook = nbformat.read(path, as_version=4)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such notebook; run it first: papermill notebooks/train.ipynb {path}") from None
+        raise UserError(
+            f"{path}: no such notebook; run it first: papermill notebooks/train.ipynb {path}"
+        ) from None
     except Exception as problem:  # nbformat raises its own, jsonschema's and json's errors
         reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        raise UserError(f"{path}: not a readable notebook ({reason}); give an executed .ipynb") from None
+        raise UserError(
+            f"{path}: not a readable notebook ({reason}); give an executed .ipynb"
+        ) from None
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     if code and not any(cell.outputs or cell.execution_count for cell in code):
         raise UserError(f"{path}: was never executed; run it first: papermill {path} out.ipynb")
@@ -171,7 +188,9 @@ def _prepare(notebook: Any) -> tuple[list[dict], dict[str, dict]]:
     figures: list[dict] = []
     rows: dict[str, dict] = {}
     notebook.metadata.pop("widgets", None)
-    notebook.cells = [cell for cell in notebook.cells if not HIDDEN_TAGS & set(cell.metadata.get("tags", []))]
+    notebook.cells = [
+        cell for cell in notebook.cells if not HIDDEN_TAGS & set(cell.metadata.get("tags", []))
+    ]
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
@@ -182,10 +201,14 @@ def _prepare(notebook: Any) -> tuple[list[dict], dict[str, dict]]:
                 figure = data[PLOTLY]
                 meta = figure.get("layout", {}).get("meta")
                 rows |= json.loads(meta.pop("rows", "{}")) if isinstance(meta, dict) else {}
-                output.data = {"text/html": f'<div class="figure" data-figure="{len(figures)}"></div>'}
+                output.data = {
+                    "text/html": f'<div class="figure" data-figure="{len(figures)}"></div>'
+                }
                 figures.append(figure)
             elif WIDGET in data:
-                output.data = {"text/html": '<p class="note">Live controls: open the notebook in JupyterLab.</p>'}
+                output.data = {
+                    "text/html": '<p class="note">Live controls: open the notebook in JupyterLab.</p>'
+                }
     return figures, rows
 
 
@@ -200,7 +223,9 @@ def _body(notebook: Any, source: Path) -> str:
         exclude_anchor_links=True,
         embed_images=True,
     )
-    return exporter.from_notebook_node(notebook, resources={"metadata": {"path": str(source.parent)}})[0]
+    return exporter.from_notebook_node(
+        notebook, resources={"metadata": {"path": str(source.parent)}}
+    )[0]
 
 
 def _number_headings(body: str) -> tuple[str, list[tuple[int, str, str]]]:
@@ -253,7 +278,9 @@ def _provenance(source: Path, notebook: Any) -> list[tuple[str, str]]:
     rows = []
     if record:
         name = Path(record.get("input_path") or source).name
-        options = "".join(f' -p {key} "{value}"' for key, value in record.get("parameters", {}).items())
+        options = "".join(
+            f' -p {key} "{value}"' for key, value in record.get("parameters", {}).items()
+        )
         rows.append(("command", f"papermill notebooks/{name} {source.name}{options}"))
         start = str(record.get("start_time", ""))[:16].replace("T", " ")
         rows.append(("executed", f"{start} UTC, {record.get('duration') or 0:.0f} s"))
@@ -262,6 +289,11 @@ def _provenance(source: Path, notebook: Any) -> list[tuple[str, str]]:
     rows.append(("code", f"{code['version']}, commit {code['commit']}{changed}"))
     python = notebook.metadata.get("language_info", {}).get("version", "unknown")
     rows.append(
-        ("versions", ", ".join([f"Python {python}", *(f"{name} {metadata.version(name)}" for name in PACKAGES)]))
+        (
+            "versions",
+            ", ".join(
+                [f"Python {python}", *(f"{name} {metadata.version(name)}" for name in PACKAGES)]
+            ),
+        )
     )
     return [*rows, ("page made", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))]

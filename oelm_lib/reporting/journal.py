@@ -22,12 +22,21 @@ from oelm_lib.runs.status import format_duration
 LANGUAGES = ("en", "zh")
 MARK = "<!-- oelm journal: regenerated; only text between notes markers is kept -->"
 NOTES = re.compile(r"<!-- notes: (\w+) -->\n(.*?)<!-- /notes -->", re.DOTALL)
-SHAPE = ("model.d_model", "model.num_layers", "model.num_heads", "model.d_ff", "model.max_seq_len", "model.vocab_size")
+SHAPE = (
+    "model.d_model",
+    "model.num_layers",
+    "model.num_heads",
+    "model.d_ff",
+    "model.max_seq_len",
+    "model.vocab_size",
+)
 SHAPE += ("train.batch_size",)
 ENOUGH_SEEDS = 3
 
 
-def journal(outputs: Path | str | None = None, language: str = "en", path: Path | str | None = None) -> str:
+def journal(
+    outputs: Path | str | None = None, language: str = "en", path: Path | str | None = None
+) -> str:
     """Regenerate the experiment log as Markdown; every number in it comes from a file.
 
     Args:
@@ -39,7 +48,9 @@ def journal(outputs: Path | str | None = None, language: str = "en", path: Path 
         UserError: Unknown language; `path` holds something else or a damaged marker, or cannot be written.
     """
     if language not in LANGUAGES:
-        raise UserError(f"language = {language!r} is not a language of the journal; use {' or '.join(LANGUAGES)}")
+        raise UserError(
+            f"language = {language!r} is not a language of the journal; use {' or '.join(LANGUAGES)}"
+        )
     notes = _notes(Path(path)) if path else {}
     say = _words(language)
     facts = _facts(outputs) | {"study": study_sentences(language)}
@@ -56,14 +67,20 @@ def journal(outputs: Path | str | None = None, language: str = "en", path: Path 
         "num": lambda value, digits=0: "-" if pd.isna(value) else f"{value:,.{digits}f}",
         "rate": lambda value: "-" if pd.isna(value) else re.sub(r"\.?0*e-0?", "e-", f"{value:.2e}"),
         "duration": lambda value: "-" if pd.isna(value) else format_duration(math.floor(value)),
-        "cell": lambda value: re.sub(r"\s+", " ", str(value)).replace("|", "\\|").replace("<", "&lt;"),
+        "cell": lambda value: (
+            re.sub(r"\s+", " ", str(value)).replace("|", "\\|").replace("<", "&lt;")
+        ),
     }
-    text = environment.get_template("journal.md.j2").render(facts, mark=MARK, notes=notes, t=say, language=language)
+    text = environment.get_template("journal.md.j2").render(
+        facts, mark=MARK, notes=notes, t=say, language=language
+    )
     if path:
         try:
             write_text(Path(path), text)
         except OSError as error:
-            raise UserError(f"{path}: cannot be written: {error.strerror}; choose another --output") from None
+            raise UserError(
+                f"{path}: cannot be written: {error.strerror}; choose another --output"
+            ) from None
     return text
 
 
@@ -82,7 +99,11 @@ def study_sentences(language: str = "en", runs: pd.DataFrame | None = None) -> l
 
     best = []
     for named in found["best"]:
-        shares = {"limit": f"{named['limit']:.0%}", "share": f"{named['share']:.2%}", "here": f"{named['here']:.2%}"}
+        shares = {
+            "limit": f"{named['limit']:.0%}",
+            "share": f"{named['share']:.2%}",
+            "here": f"{named['here']:.2%}",
+        }
         best.append(say("study_arm", arm=named["arm"], **shares, gaps=gaps(named["rows"])))
     numbers = {key: f"{found[key]:.1f}" for key in ("parameters", "tokens")}
     return [
@@ -101,7 +122,9 @@ def _gap(row: dict[str, Any], say: Callable[..., str]) -> str:
     if row["within_5"] == statistics.FAIL:
         del limits["within_1"]  # it follows
     verdicts = [
-        say("verdict", limit=f"{limits[key] - 1:.0%}", verdict=row[key]) for key in limits if pd.notna(row[key])
+        say("verdict", limit=f"{limits[key] - 1:.0%}", verdict=row[key])
+        for key in limits
+        if pd.notna(row[key])
     ]
     return text + (f" ({', '.join(verdicts)})" if verdicts else "")
 
@@ -123,9 +146,13 @@ def _notes(path: Path) -> dict[str, str]:
         raise UserError(f"{path}: cannot be read: {error}; choose another --output") from None
     notes = dict(NOTES.findall(text))
     if MARK not in text:
-        raise UserError(f"{path}: not written by oelm journal, so it is left alone; choose another --output or move it")
+        raise UserError(
+            f"{path}: not written by oelm journal, so it is left alone; choose another --output or move it"
+        )
     if not text.count("<!-- notes: ") == text.count("<!-- /notes -->") == len(notes):
-        raise UserError(f"{path}: a notes marker is missing or doubled, and notes would be lost; mend it by hand")
+        raise UserError(
+            f"{path}: a notes marker is missing or doubled, and notes would be lost; mend it by hand"
+        )
     return {section: note for section, note in notes.items() if note.strip()}
 
 
@@ -137,24 +164,39 @@ def _facts(outputs: Path | str | None) -> dict[str, Any]:
     shapes: dict[tuple, list[str]] = {}
     for experiment in known:
         shapes.setdefault(tuple(experiment.science[key] for key in SHAPE), []).append(experiment.id)
-    whole = runs[[getattr(experiment, "kind", None) == "experiment" for experiment in runs["experiment"]]]
+    whole = runs[
+        [getattr(experiment, "kind", None) == "experiment" for experiment in runs["experiment"]]
+    ]
     sections = [_section(rows) for _, rows in whole.groupby(["source", "corpus"], sort=False)]
     cross = tables.cross_corpus(whole)
-    groups = [rows.to_dict("records") for _, rows in cross[cross["n"] > 0].groupby(["source", "arm"], sort=False)]
+    groups = [
+        rows.to_dict("records")
+        for _, rows in cross[cross["n"] > 0].groupby(["source", "arm"], sort=False)
+    ]
     judged = [row for section in sections for row in section["verdicts"]]
     started = [row | _launch(row) for row in _records(measured)]
     folders = [(row["run"], row["path"]) for row in started]
-    folders += [(exp, entry["output_dir"]) for exp, entry in log["experiments"].items() if "output_dir" in entry]
-    chains = [row for section in sections for row in section["ablation"] if row["from"] != section["base"]]
+    folders += [
+        (exp, entry["output_dir"])
+        for exp, entry in log["experiments"].items()
+        if "output_dir" in entry
+    ]
+    chains = [
+        row for section in sections for row in section["ablation"] if row["from"] != section["base"]
+    ]
     return {
         "log": log,
         "confidence": 1 - statistics.ALPHA,
         "criterion": statistics.CRITERION,
         "enough_seeds": ENOUGH_SEEDS,
-        "corpora": {experiment.data.corpus: experiment.title.split(", ")[0] for experiment in known},
+        "corpora": {
+            experiment.data.corpus: experiment.title.split(", ")[0] for experiment in known
+        },
         "names": {experiment.id: experiment.title for experiment in known},
         "known": len(known),
-        "done": whole.loc[(whole["source"] != RECORDED) & (whole["state"] == "done"), "id"].nunique(),
+        "done": whole.loc[
+            (whole["source"] != RECORDED) & (whole["state"] == "done"), "id"
+        ].nunique(),
         "recorded": list(dict.fromkeys(runs.loc[runs["source"] == RECORDED, "corpus"])),
         "recorded_source": RECORDED,
         "updated": max([log["updated"], *measured["finished"].dropna()])[:10],
@@ -172,11 +214,19 @@ def _facts(outputs: Path | str | None) -> dict[str, Any]:
                 for experiment in known
                 if experiment.id not in {name(run) for run in measured.itertuples()}
             ],
-            "resume": measured.loc[measured["state"].isin(["stopped", "dead", "failed"]), "run"].tolist(),
+            "resume": measured.loc[
+                measured["state"].isin(["stopped", "dead", "failed"]), "run"
+            ].tolist(),
             "seeds": [row["id"] for row in judged if row["n"] < ENOUGH_SEEDS],
-            "inconclusive": [row["id"] for row in judged if row["verdict"] == statistics.INCONCLUSIVE],
+            "inconclusive": [
+                row["id"] for row in judged if row["verdict"] == statistics.INCONCLUSIVE
+            ],
             "rate": [row["id"] for row in judged if "optim.learning_rate" in row["keys"]],
-            "mixed": [f"{row['from_id']} / {row['to_id']}" for row in chains if row["differs"].count("qk_") == 2],
+            "mixed": [
+                f"{row['from_id']} / {row['to_id']}"
+                for row in chains
+                if row["differs"].count("qk_") == 2
+            ],
             "fail": [row["id"] for row in judged if row["verdict"] == statistics.FAIL],
         },
     }
@@ -192,8 +242,15 @@ def _section(runs: pd.DataFrame) -> dict[str, Any]:
         if row["n"]:
             base = pair.base.iloc[0]
             differences = confounds.differences(base, pair.arm.iloc[0]).to_dict("records")
-            row |= {"base_arm": base["arm"], "differences": differences, "keys": [item["key"] for item in differences]}
-            row["step_time"] = arms[row["id"]]["mean_step_seconds"] / arms[row["baseline"]]["mean_step_seconds"] - 1
+            row |= {
+                "base_arm": base["arm"],
+                "differences": differences,
+                "keys": [item["key"] for item in differences],
+            }
+            row["step_time"] = (
+                arms[row["id"]]["mean_step_seconds"] / arms[row["baseline"]]["mean_step_seconds"]
+                - 1
+            )
             verdicts.append(row)
     return {
         "corpus": runs["corpus"].iloc[0],
@@ -214,7 +271,9 @@ def _printed(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
         first, second = claim["first"], claim["second"]
         row = {"gap": statistics.gap(losses[second] - losses[first]), "step": None}
         if "steps" in claim:
-            table = tables.matched(runs[runs["id"].isin([first, second])], metrics, at=claim["steps"])
+            table = tables.matched(
+                runs[runs["id"].isin([first, second])], metrics, at=claim["steps"]
+            )
             row = table[table["n"] > 0].iloc[0][["gap", "step"]].to_dict()
         found.append(claim | row)
     return found

@@ -14,7 +14,14 @@ from oelm_lib.reporting.html import report
 from oelm_lib.runs.folder import code_version
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--hide-scrollbars",
+]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
@@ -25,7 +32,9 @@ def keep(target: str, folder: Path = config.ROOT / "reports") -> Path:
         UserError: The checkout has uncommitted changes, so no commit could say what made the page; or no browser.
     """
     if code_version()["dirty"]:
-        raise UserError("reports/ is made from a clean commit; commit your changes first (git status lists them)")
+        raise UserError(
+            "reports/ is made from a clean commit; commit your changes first (git status lists them)"
+        )
     return publish(report(target), folder)
 
 
@@ -37,7 +46,10 @@ def publish(page: Path, folder: Path) -> Path:
         shutil.copyfile(page, temporary)
     screenshot(kept, kept.with_suffix(".png"))
     entries = "\n".join(_entry(path) for path in sorted(folder.glob("*.html")))
-    write_text(folder / "index.md", f"# Reports\n\nMade by `make reports`; each page opens offline.\n\n{entries}")
+    write_text(
+        folder / "index.md",
+        f"# Reports\n\nMade by `make reports`; each page opens offline.\n\n{entries}",
+    )
     return kept
 
 
@@ -50,7 +62,9 @@ def screenshot(page: Path, picture: Path, size: tuple[int, int] = (1200, 2000)) 
     with tempfile.TemporaryDirectory() as profile, replacing(picture) as temporary:
         shot = Path(profile) / "page.png"  # the browser goes by the suffix
         places = [f"--user-data-dir={profile}", f"--screenshot={shot}", page.resolve().as_uri()]
-        subprocess.run([browser, *FLAGS, *window, *places], capture_output=True, timeout=120, check=True)
+        subprocess.run(
+            [browser, *FLAGS, *window, *places], capture_output=True, timeout=120, check=True
+        )
         shutil.copyfile(shot, temporary)
 
 
@@ -60,5 +74,11 @@ def _entry(page: Path) -> str:
     title = unescape(re.search(r"<title>(.*?)</title>", text).group(1))
     facts = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text)
     runs = re.findall(r"<tr><td>([^<]*)</td><td><code>", text)
-    lines = [f"- {name}: {unescape(value)}" for name, value in [*facts, ("runs", ", ".join(runs))] if value]
-    return "\n".join([f"## [{title}]({page.name})", "", f"![{title}]({page.stem}.png)", "", *lines, ""])
+    lines = [
+        f"- {name}: {unescape(value)}"
+        for name, value in [*facts, ("runs", ", ".join(runs))]
+        if value
+    ]
+    return "\n".join(
+        [f"## [{title}]({page.name})", "", f"![{title}]({page.stem}.png)", "", *lines, ""]
+    )

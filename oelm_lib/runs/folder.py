@@ -18,7 +18,14 @@ from oelm_lib.config import Experiment
 from oelm_lib.data.corpus import Corpus, open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_json, write_text
-from oelm_lib.runs.reading import FORMAT, read_config, read_status, read_summary, this_process, writer_alive
+from oelm_lib.runs.reading import (
+    FORMAT,
+    read_config,
+    read_status,
+    read_summary,
+    this_process,
+    writer_alive,
+)
 
 PACKAGES = ("torch", "numpy", "datasets", "tiktoken", "tokenizers", "papermill", "plotly")
 
@@ -50,7 +57,9 @@ class Run:
         try:
             while True:
                 try:
-                    os.link(mine, file)  # fails where the lock exists, and never shows it half-written
+                    os.link(
+                        mine, file
+                    )  # fails where the lock exists, and never shows it half-written
                     return
                 except FileExistsError:
                     holder = self._holder()
@@ -81,7 +90,9 @@ class Run:
             holder["since"]
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None
-        with contextlib.suppress(UserError, KeyError, TypeError, ValueError):  # a broken status says nothing
+        with contextlib.suppress(
+            UserError, KeyError, TypeError, ValueError
+        ):  # a broken status says nothing
             beat = float((read_status(self) or {})["heartbeat"])
         return holder if writer_alive(holder | {"heartbeat": max(beat, written)}) else None
 
@@ -106,10 +117,14 @@ class Run:
             "created": now(),
         }
         plain = json.loads(json.dumps(record))
-        write_text(self.path / "config.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+        write_text(
+            self.path / "config.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+        )
 
 
-def open_run(cfg: Experiment, seed: int = 42, outputs: Path | str | None = None, fresh: bool = False) -> Run:
+def open_run(
+    cfg: Experiment, seed: int = 42, outputs: Path | str | None = None, fresh: bool = False
+) -> Run:
     """Open the run of an experiment with a seed: new, to be continued, or finished.
 
     Prepares the corpus where that is possible, checks that model and data fit each other, and takes the folder's
@@ -152,7 +167,9 @@ def reopen(path: Path) -> Run:
     cfg = config.parse_experiment(plain["experiment"], f"{path}/config.yaml", plain["overrides"])
     corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
     if corpus.manifest["splits"] != plain["corpus"].get("splits"):
-        raise UserError(f"{path}: the corpus {corpus.name} was prepared anew since, with other content; bring it back")
+        raise UserError(
+            f"{path}: the corpus {corpus.name} was prepared anew since, with other content; bring it back"
+        )
     return Run(cfg, plain["seed"], corpus, path)
 
 
@@ -165,7 +182,9 @@ def check_fit(cfg: Experiment, corpus: Corpus) -> None:
         )
     length, batch = cfg.model.max_seq_len, cfg.train.batch_size
     if corpus.recall and length != (needed := corpus.manifest["split_rules"]["recall"]["length"]):
-        raise UserError(f"model.max_seq_len = {length}: examples of {corpus.name} have {needed} tokens; set it to that")
+        raise UserError(
+            f"model.max_seq_len = {length}: examples of {corpus.name} have {needed} tokens; set it to that"
+        )
     sizes = {name: split["tokens"] for name, split in corpus.manifest["splits"].items()}
     windows = (sizes["train"] - 1) // length
     if windows < batch:
@@ -183,7 +202,9 @@ def check_fit(cfg: Experiment, corpus: Corpus) -> None:
 def _check_same(run: Run) -> None:
     """Raise UserError where the folder holds a run of another config or corpus."""
     recorded = read_config(run)
-    before = config.parse_experiment(recorded["experiment"], f"{run.path}/config.yaml", recorded["overrides"])
+    before = config.parse_experiment(
+        recorded["experiment"], f"{run.path}/config.yaml", recorded["overrides"]
+    )
     shown = other_than(run, before.science, recorded["seed"], recorded["corpus"].get("splits"))
     if shown:
         raise UserError(
@@ -218,7 +239,9 @@ def code_version() -> dict[str, Any]:
 
     def git(*args: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", config.ROOT, *args], capture_output=True, text=True, timeout=30)
+            done = subprocess.run(
+                ["git", "-C", config.ROOT, *args], capture_output=True, text=True, timeout=30
+            )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None

@@ -24,7 +24,9 @@ class Forecast:
         final_evals: Evaluations that take as long as scoring the whole split at the end.
     """
 
-    def __init__(self, train: TrainConfig, log_interval: int, eval_steps: float, final_evals: float):
+    def __init__(
+        self, train: TrainConfig, log_interval: int, eval_steps: float, final_evals: float
+    ):
         self._train, self._eval_steps, self._final_evals = train, eval_steps, final_evals
         window = min(max(train.max_steps // log_interval // 40, 5), 50)
         self._steps: deque[float] = deque(maxlen=window)
@@ -48,11 +50,17 @@ class Forecast:
         """Seconds left (low, high) once `step` is logged, its evaluation and save still to come; None: unknown."""
         if not self._steps:
             return None
-        spread = quantiles(self._steps, n=4, method="inclusive") if len(self._steps) > 1 else [*self._steps] * 3
+        spread = (
+            quantiles(self._steps, n=4, method="inclusive")
+            if len(self._steps) > 1
+            else [*self._steps] * 3
+        )
         total = self._train.max_steps
         evals = _still_to_come(step, total, self._train.eval_interval) + self._final_evals
         evaluation = median(self._evals or [self._eval_steps]) * spread[1]
-        saves = _still_to_come(step, total, self._train.save_interval) * median(self._saves or [0.0])
+        saves = _still_to_come(step, total, self._train.save_interval) * median(
+            self._saves or [0.0]
+        )
         low, high = (1 - SLACK) * spread[0], (1 + SLACK) * spread[2]
         costs = evals * evaluation + saves
         return (total - step) * low + costs, (total - step) * high + costs

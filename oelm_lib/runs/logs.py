@@ -27,7 +27,11 @@ def find_run(name: str, outputs: Path | str | None = None) -> Path:
     exact = {shown: path for shown, path in found.items() if "+" not in shown}
     found = exact if len(exact) == 1 else found
     if len(found) != 1:
-        what = f"{len(found)} runs are called {name!r}: {', '.join(found)}" if found else f"no run is called {name!r}"
+        what = (
+            f"{len(found)} runs are called {name!r}: {', '.join(found)}"
+            if found
+            else f"no run is called {name!r}"
+        )
         raise UserError(f"{what}; name one as FOLDER/seed<k>, see oelm status")
     return next(iter(found.values()))
 

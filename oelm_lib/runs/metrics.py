@@ -74,7 +74,9 @@ class Recorder:
 
     def sample(self, step: int, prompt: str, text: str) -> None:
         """Append a row to samples.jsonl and a line."""
-        self._files["samples.jsonl"].write(json.dumps({"step": step, "prompt": prompt, "text": text}))
+        self._files["samples.jsonl"].write(
+            json.dumps({"step": step, "prompt": prompt, "text": text})
+        )
         self.note(f"[Step {step}] Sample - {json.dumps(prompt + text, ensure_ascii=False)}")
 
     def note(self, text: str) -> None:
@@ -88,7 +90,11 @@ class Recorder:
     def lost(self) -> str | None:
         """A warning where a file holds less than at the checkpoint."""
         short = [name for name, file in self._files.items() if file.is_short]
-        return f"{' and '.join(short)}: shorter than at the checkpoint, the lines are lost" if short else None
+        return (
+            f"{' and '.join(short)}: shorter than at the checkpoint, the lines are lost"
+            if short
+            else None
+        )
 
     def close(self) -> None:
         """Close the files."""

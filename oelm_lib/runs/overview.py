@@ -8,19 +8,47 @@ from typing import Any
 
 from oelm_lib.errors import UserError
 from oelm_lib.runs.metrics import perplexity
-from oelm_lib.runs.reading import ACTIVE, find_runs, read_config, read_status, read_summary, true_state, writer_alive
+from oelm_lib.runs.reading import (
+    ACTIVE,
+    find_runs,
+    read_config,
+    read_status,
+    read_summary,
+    true_state,
+    writer_alive,
+)
 from oelm_lib.runs.status import format_duration, format_eta
 
 COPIED = "step max_steps train_loss steps_per_s tokens_per_s eta_seconds device gpus memory_bytes budget job".split()
 KEYS = "run state step share train_loss best_val_perplexity gap steps_per_s tokens_per_s eta_seconds device".split()
 KEYS += ["memory_bytes", "heartbeat_age", "reason"]
-HEADINGS = ["run", "state", "step", "%", "loss", "best ppl", "gap (at step)", "it/s", "tokens/s", "ETA", "device"]
+HEADINGS = [
+    "run",
+    "state",
+    "step",
+    "%",
+    "loss",
+    "best ppl",
+    "gap (at step)",
+    "it/s",
+    "tokens/s",
+    "ETA",
+    "device",
+]
 HEADINGS += ["GiB", "beat", ""]
-FORMATS = {"step": ",", "share": ".0%", "train_loss": ".4f", "best_val_perplexity": ",.2f", "steps_per_s": ",.2f"}
+FORMATS = {
+    "step": ",",
+    "share": ".0%",
+    "train_loss": ".4f",
+    "best_val_perplexity": ",.2f",
+    "steps_per_s": ",.2f",
+}
 FORMATS |= {"tokens_per_s": ",.0f"}
 
 
-def overview(exps: list[str] | str | None = None, outputs: Path | str | None = None) -> list[dict[str, Any]]:
+def overview(
+    exps: list[str] | str | None = None, outputs: Path | str | None = None
+) -> list[dict[str, Any]]:
     """One row a run; a folder that cannot be read says so in `reason`.
 
     Args:
@@ -46,7 +74,11 @@ def overview(exps: list[str] | str | None = None, outputs: Path | str | None = N
                 base = everything.get((baselines[exp], overrides, seed))
                 row |= _gap(baselines[exp], status, read(base)) if base else {}
         except UserError as error:
-            row = {"run": f"{path.parent.name}/{path.name}", "path": str(path), "state": "unreadable"}
+            row = {
+                "run": f"{path.parent.name}/{path.name}",
+                "path": str(path),
+                "state": "unreadable",
+            }
             row["reason"] = str(error).removeprefix(f"{path}/").removeprefix(f"{path}: ")
         rows.append(row)
     return rows
@@ -57,12 +89,17 @@ def table(rows: list[dict[str, Any]], width: int | None = None) -> str:
     if not rows:
         return "no such runs yet; start one: oelm run DEMO-01"
     counts = Counter(row["state"] for row in rows)
-    lines = [f"{len(rows)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items())]
+    lines = [
+        f"{len(rows)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items())
+    ]
     cells = [HEADINGS] + [[_text(key, row) for key in KEYS] for row in rows]
     used = [n for n in range(len(KEYS)) if any(line[n] for line in cells[1:])]
     widths = {n: max(len(line[n]) for line in cells) for n in used}
     for line in cells:
-        shown = [line[n].ljust(widths[n]) if n < 2 or n == len(KEYS) - 1 else line[n].rjust(widths[n]) for n in used]
+        shown = [
+            line[n].ljust(widths[n]) if n < 2 or n == len(KEYS) - 1 else line[n].rjust(widths[n])
+            for n in used
+        ]
         lines.append("  ".join(shown).rstrip()[:width])
     return "\n".join(lines)
 
@@ -85,11 +122,15 @@ def _row(path: Path, status: dict[str, Any], summary: dict[str, Any] | None) -> 
     if summary:
         best, row["step"] = summary["best_val_loss"], summary["steps"]
     row["best_val_perplexity"] = None if best is None else perplexity(best)
-    row["share"] = row["step"] / row["max_steps"] if row["max_steps"] and row["step"] is not None else None
+    row["share"] = (
+        row["step"] / row["max_steps"] if row["max_steps"] and row["step"] is not None else None
+    )
     if state not in ACTIVE:
         row |= dict.fromkeys(("eta_seconds", "steps_per_s", "tokens_per_s", "memory_bytes"))
     row["heartbeat_age"] = max(age, 0.0) if state in (*ACTIVE, "dead?") else None
-    return row | {"reason": status.get("error") or (f"Slurm job {status['job']}" if status.get("job") else "")}
+    return row | {
+        "reason": status.get("error") or (f"Slurm job {status['job']}" if status.get("job") else "")
+    }
 
 
 def _gap(base: str, mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,8 @@ CONFIG_KEYS = {"kind": str, "label": str, "seed": int} | dict.fromkeys(
 )
 """What config.yaml holds beside its format."""
 METRIC_COLUMNS = {"event": "string", "step": "int64", "tokens": "int64"} | dict.fromkeys(
-    "loss perplexity learning_rate grad_norm tokens_per_s eval_tokens eval_seconds seconds".split(), "float64"
+    "loss perplexity learning_rate grad_norm tokens_per_s eval_tokens eval_seconds seconds".split(),
+    "float64",
 )
 CHECKPOINTS = ("latest", "best", "latest.prev")
 """Last weights, by which arms are compared; those with the least loss on the subset; those saved before the last."""
@@ -38,8 +39,16 @@ def find_runs(outputs: Path | str | None = None, exps: list[str] | str | None = 
     """
     root = Path(outputs) if outputs else config.outputs_dir()
     patterns = exps.replace(",", " ").split() if isinstance(exps, str) else exps or ["*"]
-    found = (path for path in root.glob("*/seed*") if path.is_dir() and path.name.removeprefix("seed").isdigit())
-    named = [path for path in found if any(fnmatch.fnmatch(path.parent.name.split("_")[0], p) for p in patterns)]
+    found = (
+        path
+        for path in root.glob("*/seed*")
+        if path.is_dir() and path.name.removeprefix("seed").isdigit()
+    )
+    named = [
+        path
+        for path in found
+        if any(fnmatch.fnmatch(path.parent.name.split("_")[0], p) for p in patterns)
+    ]
     return sorted(named, key=lambda path: (path.parent.name, int(path.name.removeprefix("seed"))))
 
 
@@ -47,17 +56,27 @@ def read_config(run: Any) -> dict[str, Any]:
     """config.yaml of a run (a Run or a folder). Raises UserError where missing, broken or newer."""
     path = folder(run) / "config.yaml"
     if not path.is_file():
-        raise UserError(f"{folder(run)}: no config.yaml, so not a run that started; delete the folder or start the run")
+        raise UserError(
+            f"{folder(run)}: no config.yaml, so not a run that started; delete the folder or start the run"
+        )
     try:
-        plain = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        plain = yaml.load(
+            path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        )
     except (yaml.YAMLError, ValueError, OSError):
-        raise UserError(f"{path}: not readable as YAML; restore it or start the run afresh (--fresh)") from None
+        raise UserError(
+            f"{path}: not readable as YAML; restore it or start the run afresh (--fresh)"
+        ) from None
     found = plain.get("format") if isinstance(plain, dict) else None
     if found != FORMAT:
-        raise UserError(f"{path}: format {found!r}; this version reads {FORMAT}; update the workbook")
+        raise UserError(
+            f"{path}: format {found!r}; this version reads {FORMAT}; update the workbook"
+        )
     wrong = [key for key, kind in CONFIG_KEYS.items() if not isinstance(plain.get(key), kind)]
     if wrong:
-        raise UserError(f"{path}: {wrong[0]} is missing or broken; restore the file or start afresh (--fresh)")
+        raise UserError(
+            f"{path}: {wrong[0]} is missing or broken; restore the file or start afresh (--fresh)"
+        )
     return plain
 
 
@@ -94,7 +113,9 @@ def read_metrics(run: Any):
     def rows(part: bytes):
         if not part:
             return schema.empty_table()
-        table = arrow_json.read_json(pa.BufferReader(part), arrow_json.ReadOptions(block_size=len(part)), options)
+        table = arrow_json.read_json(
+            pa.BufferReader(part), arrow_json.ReadOptions(block_size=len(part)), options
+        )
         if table["step"].null_count:
             raise pa.ArrowInvalid("a row without its step")
         return table
@@ -106,7 +127,9 @@ def read_metrics(run: Any):
             try:
                 rows(line)
             except pa.ArrowInvalid:
-                raise UserError(f"{path}: line {number} is not a metrics row; delete that line") from None
+                raise UserError(
+                    f"{path}: line {number} is not a metrics row; delete that line"
+                ) from None
         raise
 
 
@@ -152,7 +175,11 @@ def folder(run: Any) -> Path:
 
 def this_process() -> dict[str, Any]:
     """What identifies this process in status and lock records."""
-    return {"pid": os.getpid(), "host": socket.gethostname(), "process_start": process_start(os.getpid())}
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "process_start": process_start(os.getpid()),
+    }
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -163,7 +190,9 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}; check its rights") from None
     except ValueError:
-        raise UserError(f"{path}: not readable as JSON; delete it, the run rewrites it when it goes on") from None
+        raise UserError(
+            f"{path}: not readable as JSON; delete it, the run rewrites it when it goes on"
+        ) from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: holds {type(value).__name__}, not an object; delete it")
     return value

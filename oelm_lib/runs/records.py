@@ -26,13 +26,27 @@ def make_record(path: Path) -> dict[str, Any]:
     cfg = config.parse_experiment(plain["experiment"], f"{path}/config.yaml", plain["overrides"])
     evals = metrics[metrics["event"] == "eval"]
     corpus = plain["corpus"]
-    splits = {name: {key: split[key] for key in SPLIT_FACTS} for name, split in corpus["splits"].items()}
+    splits = {
+        name: {key: split[key] for key in SPLIT_FACTS} for name, split in corpus["splits"].items()
+    }
     record = {key: summary[key] for key in COPIED}
-    record |= {"science": cfg.science, "config_sha256": sha256_json(cfg.science), "commit": plain["code"]["commit"]}
-    record |= {"dirty": plain["code"]["dirty"], "versions": plain["versions"], "resolved": plain["resolved"]}
-    record["corpus"] = {key: corpus[key] for key in ("name", "tokenizer", "manifest_sha256", "sample")}
+    record |= {
+        "science": cfg.science,
+        "config_sha256": sha256_json(cfg.science),
+        "commit": plain["code"]["commit"],
+    }
+    record |= {
+        "dirty": plain["code"]["dirty"],
+        "versions": plain["versions"],
+        "resolved": plain["resolved"],
+    }
+    record["corpus"] = {
+        key: corpus[key] for key in ("name", "tokenizer", "manifest_sha256", "sample")
+    }
     record["corpus"]["splits"] = splits
-    record["evals"] = [[int(step), round(loss, 5)] for step, loss in zip(evals["step"], evals["loss"], strict=True)]
+    record["evals"] = [
+        [int(step), round(loss, 5)] for step, loss in zip(evals["step"], evals["loss"], strict=True)
+    ]
     with np.load(path / "documents.npz") as documents:
         if "test_nats" in documents:
             nats = [float(f"{value:.5g}") for value in documents["test_nats"]]
@@ -64,5 +78,7 @@ def read_records(path: Path = RECORDS, lines: int | None = None) -> list[dict[st
             record = json.loads(line)
             found[record["id"], record["seed"]] = record
         except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path}: line {number} is not a record; restore it from git or delete it") from None
+            raise UserError(
+                f"{path}: line {number} is not a record; restore it from git or delete it"
+            ) from None
     return list(found.values())

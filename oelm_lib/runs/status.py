@@ -21,8 +21,17 @@ class Status:
 
     def __init__(self, path: Path, **fields: Any):
         self._path = path / "status.json"
-        self._fields = {"error": None, "eta_seconds": None, "evals": [], "best": None, "warnings": []} | fields
-        self._fields |= this_process() | {"started": time.time(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}
+        self._fields = {
+            "error": None,
+            "eta_seconds": None,
+            "evals": [],
+            "best": None,
+            "warnings": [],
+        } | fields
+        self._fields |= this_process() | {
+            "started": time.time(),
+            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        }
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="heartbeat")
@@ -99,6 +108,8 @@ def format_eta(eta_seconds: list[float] | tuple[float, float] | None) -> str:
     if not eta_seconds:
         return "ETA unknown"
     low, high = eta_seconds
-    clock = time.strftime("%H:%M" if high < 72000 else "%a %H:%M", time.localtime(time.time() + high))
+    clock = time.strftime(
+        "%H:%M" if high < 72000 else "%a %H:%M", time.localtime(time.time() + high)
+    )
     short, long = format_duration(low), format_duration(high)
     return f"ETA {long} ({clock})" if short == long else f"ETA {short} - {long} ({clock})"

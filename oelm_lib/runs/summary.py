@@ -7,9 +7,7 @@ from typing import Any
 from oelm_lib.runs.reading import folder, read_config, read_status, read_summary
 from oelm_lib.runs.status import format_duration
 
-ARTEFACTS = (
-    "config.yaml training.log metrics.jsonl best.pt latest.pt summary.json timing_stats.json documents.npz".split()
-)
+ARTEFACTS = "config.yaml training.log metrics.jsonl best.pt latest.pt summary.json timing_stats.json documents.npz".split()
 
 
 class Tables:
@@ -20,12 +18,16 @@ class Tables:
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        return "\n".join(f"{name}: {text}" for rows in self.tables().values() for name, text in rows)
+        return "\n".join(
+            f"{name}: {text}" for rows in self.tables().values() for name, text in rows
+        )
 
     def _repr_html_(self) -> str:
         parts = []
         for heading, rows in self.tables().items():
-            cells = "".join(f"<tr><td>{html.escape(n)}</td><td>{html.escape(t)}</td></tr>" for n, t in rows)
+            cells = "".join(
+                f"<tr><td>{html.escape(n)}</td><td>{html.escape(t)}</td></tr>" for n, t in rows
+            )
             head = f"<thead><tr><th colspan=2>{html.escape(heading)}</th></tr></thead>"
             parts.append(f"<table class='oelm-table'>{head}<tbody>{cells}</tbody></table>")
         return "".join(parts)
@@ -41,7 +43,9 @@ class CorpusFacts(Tables):
         """One table."""
         corpus, cfg = self.run.corpus, self.run.config
         kinds = [kind for kind in ("sample", "synthetic") if corpus.manifest[kind]]
-        rows = [("tokenizer", f"{corpus.tokenizer}, {corpus.vocab_size:,} tokens in the vocabulary")]
+        rows = [
+            ("tokenizer", f"{corpus.tokenizer}, {corpus.vocab_size:,} tokens in the vocabulary")
+        ]
         for name, split in corpus.manifest["splits"].items():
             size = f"{split['documents']:,} documents, {split['tokens']:,} tokens"
             rows.append((name, f"{size}, {split['bytes'] / split['tokens']:.2f} bytes a token"))
@@ -62,41 +66,68 @@ class Summary(Tables):
 
     def tables(self) -> dict[str, list[tuple[str, str]]]:
         """Heading -> rows of name and text."""
-        return {"Result": self._result(), "Parameters": self._parameters(), "Artefacts": self._artefacts()}
+        return {
+            "Result": self._result(),
+            "Parameters": self._parameters(),
+            "Artefacts": self._artefacts(),
+        }
 
     def _result(self) -> list[tuple[str, str]]:
         values = self.values
         rows = [("run", f"{self.config['label']}, seed {self.config['seed']}")]
         if not values:
-            return [*rows, ("state", f"{self.status.get('state')} at step {self.status.get('step')}")]
+            return [
+                *rows,
+                ("state", f"{self.status.get('state')} at step {self.status.get('step')}"),
+            ]
         if values["best_val_loss"] is not None:
-            rows.append(("best checkpoint", self._loss(values["best_val_loss"], f"step {values['best_step']:,}")))
+            rows.append(
+                (
+                    "best checkpoint",
+                    self._loss(values["best_val_loss"], f"step {values['best_step']:,}"),
+                )
+            )
         return [
             *rows,
             ("last weights", self._loss(values["final_val_loss"], f"step {values['steps']:,}")),
             ("bits per byte", f"{values['final_bits_per_byte']:.4f}"),
             ("tokens seen", f"{values['tokens']:,} ({values['epochs']:.2f} epochs)"),
-            ("time", f"{format_duration(values['wall_seconds'])}, {values['mean_step_seconds']:.4f} s a step"),
+            (
+                "time",
+                f"{format_duration(values['wall_seconds'])}, {values['mean_step_seconds']:.4f} s a step",
+            ),
         ]
 
     @staticmethod
     def _loss(loss: float, at: str) -> str:
         from oelm_lib.runs.metrics import perplexity
 
-        return f"val_loss {loss:.4f}, perplexity {perplexity(loss):.3f} ({at}, whole validation split)"
+        return (
+            f"val_loss {loss:.4f}, perplexity {perplexity(loss):.3f} ({at}, whole validation split)"
+        )
 
     def _parameters(self) -> list[tuple[str, str]]:
         counts = self.config["parameters"]
-        rows = [(name, f"{count:,} ({count / counts['total']:.1%})") for name, count in counts.items()]
+        rows = [
+            (name, f"{count:,} ({count / counts['total']:.1%})") for name, count in counts.items()
+        ]
         for proof in self.values.get("frozen", []):
             start, end = proof["sha256_start"], proof["sha256_end"]
             told = f"SHA-256 {start[:12]} at start, {end[:12]} at end: {'equal' if start == end else 'DIFFER'}"
-            rows.append((f"{proof['tensors']} frozen tensors, steps {proof['from_step']} to {proof['to_step']}", told))
+            rows.append(
+                (
+                    f"{proof['tensors']} frozen tensors, steps {proof['from_step']} to {proof['to_step']}",
+                    told,
+                )
+            )
         return rows
 
     def _artefacts(self) -> list[tuple[str, str]]:
         files = [self.path / name for name in ARTEFACTS if (self.path / name).is_file()]
-        return [("folder", str(self.path)), *((file.name, _size(file.stat().st_size)) for file in files)]
+        return [
+            ("folder", str(self.path)),
+            *((file.name, _size(file.stat().st_size)) for file in files),
+        ]
 
 
 def _size(count: int) -> str:

@@ -33,7 +33,11 @@ def timing_stats(
     step_tokens = cfg.train.batch_size * cfg.model.max_seq_len
     skipped = WARMUP_STEPS if cfg.train.max_steps >= 2 * WARMUP_STEPS else 0
     kept, steps = train["step"] > skipped, np.diff(train["step"], prepend=0)
-    seconds = (step_tokens / train["tokens_per_s"])[kept].repeat(steps[kept]).describe(percentiles=[0.5, 0.95, 0.99])
+    seconds = (
+        (step_tokens / train["tokens_per_s"])[kept]
+        .repeat(steps[kept])
+        .describe(percentiles=[0.5, 0.95, 0.99])
+    )
     log_type = {"orthogonal": "oelm_v2", "normal": "oelm_random"}
     frozen = cfg.model.freeze_q and cfg.model.freeze_k
     ends = np.arange(0, cfg.train.max_steps + 1, epoch_steps)

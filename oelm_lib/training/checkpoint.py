@@ -69,10 +69,14 @@ def load(path: Path) -> dict[str, Any]:
             f" ({type(error).__name__}); use a checkpoint made by this workbook"
         ) from None
     if not isinstance(state, dict) or not isinstance(state.get("step"), int):
-        raise UserError(f"{path}: holds no step, so it is not a run's checkpoint; use one made by this workbook")
+        raise UserError(
+            f"{path}: holds no step, so it is not a run's checkpoint; use one made by this workbook"
+        )
     if state.get("format") != FORMAT:
         found = state.get("format")
-        raise UserError(f"{path}: checkpoint format {found!r}; this version reads {FORMAT}; update the workbook")
+        raise UserError(
+            f"{path}: checkpoint format {found!r}; this version reads {FORMAT}; update the workbook"
+        )
     return state
 
 
@@ -92,7 +96,9 @@ def load_latest(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
         except DamagedError as error:
             found.append(str(error))
             continue
-        return state, _lost(found, f"going on from {name} at step {state['step']}") if found else None
+        return state, _lost(
+            found, f"going on from {name} at step {state['step']}"
+        ) if found else None
     return None, _lost(found, "starting at step 0") if found else None
 
 
@@ -130,7 +136,9 @@ class Saver:
         """Save `state`, which later training may change in place."""
         self.wait()
         if self._pool:
-            copied = tree_map_only(torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), state)
+            copied = tree_map_only(
+                torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), state
+            )
             self._saving = self._pool.submit(save, path, copied, keep_previous)
         else:
             save(path, state, keep_previous)

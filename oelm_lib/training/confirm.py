@@ -25,7 +25,9 @@ def confirm(run) -> float:
     trained = open_trained(path)
     cfg, corpus = trained.config, trained.corpus
     if trained.step != summary["steps"]:
-        raise UserError(f"{path}: no checkpoint of the last step, {summary['steps']:,}; train it again (--fresh)")
+        raise UserError(
+            f"{path}: no checkpoint of the last step, {summary['steps']:,}; train it again (--fresh)"
+        )
     device = resolve_device(cfg.machine.device)
     if cfg.machine.threads:
         torch.set_num_threads(cfg.machine.threads)

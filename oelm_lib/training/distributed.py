@@ -71,7 +71,9 @@ def follow(cfg: Experiment, seed: int) -> None:
     session.build(checkpoint.load_latest(path)[0])
     while session.step < cfg.train.max_steps and not agree(False, session.device):
         # From the step alone, so that a resumed run draws the same without a saved state.
-        torch.manual_seed(named_seed(seed, f"dropout of rank {distributed.get_rank()} at step {session.step}"))
+        torch.manual_seed(
+            named_seed(seed, f"dropout of rank {distributed.get_rank()} at step {session.step}")
+        )
         session.advance()
 
 
@@ -83,9 +85,13 @@ def main(exp: str, seed: int, overrides: str) -> None:
     if on_gpu:
         if torch.cuda.device_count() < cfg.machine.devices:
             found = torch.cuda.device_count()
-            raise UserError(f"machine.devices = {cfg.machine.devices}: found {found} GPUs; ask for fewer")
+            raise UserError(
+                f"machine.devices = {cfg.machine.devices}: found {found} GPUs; ask for fewer"
+            )
         torch.cuda.set_device(local)
-        cfg = config.load_config(exp, config.parse_overrides(overrides) | {"machine.device": f"cuda:{local}"})
+        cfg = config.load_config(
+            exp, config.parse_overrides(overrides) | {"machine.device": f"cuda:{local}"}
+        )
     distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=TIMEOUT)
     if rank == 0:
         from oelm_lib.training.loop import train

@@ -16,13 +16,18 @@ BATCH_TOKENS = 8192
 
 @torch.no_grad()
 def token_losses(
-    model: GPT, windows: EvalWindows, numbers: np.ndarray, stopping: Callable[[], bool] = lambda: False
+    model: GPT,
+    windows: EvalWindows,
+    numbers: np.ndarray,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
     """Nats of every scored token of these windows, in order, in fp32; cut short where `stopping` says so."""
     was_training = model.training
     model.eval()
     losses = []
-    for part in np.split(numbers, range(0, len(numbers), max(BATCH_TOKENS // windows.length, 1))[1:]):
+    for part in np.split(
+        numbers, range(0, len(numbers), max(BATCH_TOKENS // windows.length, 1))[1:]
+    ):
         tokens, targets = windows.batch(part)
         losses.append(model.token_losses(tokens, targets)[targets != IGNORED])
         if stopping():
@@ -49,7 +54,9 @@ def mean_loss(losses: np.ndarray) -> float:
     return float(losses.mean(dtype=np.float64))
 
 
-def document_losses(losses: np.ndarray, tokens: np.ndarray, eot: int | None, block: int) -> dict[str, np.ndarray]:
+def document_losses(
+    losses: np.ndarray, tokens: np.ndarray, eot: int | None, block: int
+) -> dict[str, np.ndarray]:
     """Sum the losses of a whole split by document.
 
     Args:

@@ -27,7 +27,9 @@ def export(trained: Trained, form: str, folder: Path) -> Path:
     try:
         from safetensors.torch import save_file
     except ImportError:
-        raise UserError("export needs safetensors; install it: pip install -c constraints.txt -e '.[bench]'") from None
+        raise UserError(
+            "export needs safetensors; install it: pip install -c constraints.txt -e '.[bench]'"
+        ) from None
     if form == "huggingface":
         weights, config = gpt2_weights(trained), gpt2_config(trained)
     else:
@@ -36,13 +38,20 @@ def export(trained: Trained, form: str, folder: Path) -> Path:
     if folder.exists():
         raise UserError(f"{folder}: is there already; delete it or name another with --output")
     folder.mkdir(parents=True)
-    origin = {"run": trained.name, "seed": trained.seed, "step": trained.step, "corpus": trained.corpus.name}
+    origin = {
+        "run": trained.name,
+        "seed": trained.seed,
+        "step": trained.step,
+        "corpus": trained.corpus.name,
+    }
     whole = {name: tensor.contiguous() for name, tensor in weights.items()}
     save_file(whole, folder / "model.safetensors", {"format": "pt"})
     write_json(folder / "config.json", config | {"oelm": origin})
     if form == "huggingface":
         source = trained.corpus.path / TOKENIZER_FILE
-        write_tokenizer(source if source.is_file() else None, trained.config.model.max_seq_len, folder)
+        write_tokenizer(
+            source if source.is_file() else None, trained.config.model.max_seq_len, folder
+        )
     elif (trained.corpus.path / TOKENIZER_FILE).is_file():
         shutil.copy(trained.corpus.path / TOKENIZER_FILE, folder)
     return folder
@@ -62,7 +71,9 @@ def gpt2_weights(trained: Trained) -> dict[str, Tensor]:
             f"{trained.name}: its ids are no text, so GPT-2 has no tokenizer for them; use --format safetensors"
         )
     if reasons := _beyond_gpt2(cfg):
-        raise UserError(f"{trained.name}: GPT-2 cannot express {'; '.join(reasons)}; use --format safetensors")
+        raise UserError(
+            f"{trained.name}: GPT-2 cannot express {'; '.join(reasons)}; use --format safetensors"
+        )
     weights = {
         "transformer.wte.weight": model.token_embedding.weight,
         "transformer.wpe.weight": model.position_embedding.weight,
@@ -73,15 +84,24 @@ def gpt2_weights(trained: Trained) -> dict[str, Tensor]:
         attention, zero = block.attention, torch.zeros(cfg.d_model)
         (query, query_bias), (key, key_bias) = attention.as_linear()
         layers = {
-            "attn.c_attn": (torch.cat([query, key, attention.v_proj.weight]), torch.cat([query_bias, key_bias, zero])),
+            "attn.c_attn": (
+                torch.cat([query, key, attention.v_proj.weight]),
+                torch.cat([query_bias, key_bias, zero]),
+            ),
             "attn.c_proj": (attention.o_proj.weight, zero),
             "mlp.c_fc": (block.fc_in.weight, block.fc_in.bias),
             "mlp.c_proj": (block.fc_out.weight, block.fc_out.bias),
         }
         for name, (weight, bias) in layers.items():  # GPT-2's Conv1D holds (inputs, outputs)
-            weights |= {f"transformer.h.{number}.{name}.weight": weight.T, f"transformer.h.{number}.{name}.bias": bias}
+            weights |= {
+                f"transformer.h.{number}.{name}.weight": weight.T,
+                f"transformer.h.{number}.{name}.bias": bias,
+            }
         for name, norm in (("ln_1", block.ln1), ("ln_2", block.ln2)):
-            weights |= {f"transformer.h.{number}.{name}.{key}": value for key, value in norm.named_parameters()}
+            weights |= {
+                f"transformer.h.{number}.{name}.{key}": value
+                for key, value in norm.named_parameters()
+            }
     return {name: tensor.detach() for name, tensor in weights.items()}
 
 
@@ -123,7 +143,9 @@ def write_tokenizer(source: Path | None, length: int, folder: Path) -> None:
     if source:
         library = Tokenizer.from_file(str(source))
     else:
-        merges = [tuple(line.split()) for line in read_gpt2_file("vocab.bpe").decode().splitlines()[1:]]
+        merges = [
+            tuple(line.split()) for line in read_gpt2_file("vocab.bpe").decode().splitlines()[1:]
+        ]
         library = Tokenizer(models.BPE(json.loads(read_gpt2_file("encoder.json")), merges))
         library.decoder = decoders.ByteLevel()
     # The workbook's own encoder splits words as GPT-2 does; a trained tokenizer.json says the same.

@@ -30,7 +30,9 @@ class Guard:
         self._good = torch.tensor(step, device=precision.device)
         self._numbers = torch.zeros(2, device=precision.device)
 
-    def watch(self, optimizer: torch.optim.Optimizer, step: int, loss: Tensor, norm: Tensor) -> None:
+    def watch(
+        self, optimizer: torch.optim.Optimizer, step: int, loss: Tensor, norm: Tensor
+    ) -> None:
         """Look at the numbers of step 0, 1, ... before its update. Raises UserError on a CPU, as check does."""
         scaled, first = self._precision.scaler.is_enabled(), self._good == step
         self._numbers = torch.where(first, torch.stack([loss.float(), norm.float()]), self._numbers)
@@ -55,7 +57,13 @@ class Guard:
             last = f"last finite loss {rows['loss'].iloc[-1]:.4f} at step {rows['step'].iloc[-1]:,}"
         loss, norm = self._numbers.tolist()
         windows = self._batches.window_numbers(step).tolist()
-        record = {"step": step + 1, "windows": windows, "last_finite": last, "loss": loss, "grad_norm": norm}
+        record = {
+            "step": step + 1,
+            "windows": windows,
+            "last_finite": last,
+            "loss": loss,
+            "grad_norm": norm,
+        }
         write_json(self._run.path / "bad_step.json", record)
         raise UserError(
             f"step {step + 1:,}: loss is {loss:.4g}, gradient norm {norm:.4g}{where}; {last}; the run is kept in"

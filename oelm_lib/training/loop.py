@@ -46,7 +46,11 @@ def train(cfg: Experiment, run: Run) -> Summary:
                 session.freeze()
                 rates = learning_rates(session.step, cfg.optim, cfg.train.max_steps)
                 loss, norm = gradients(
-                    session.training_model, session.optimizer, session.precision, batch, cfg.optim.grad_clip
+                    session.training_model,
+                    session.optimizer,
+                    session.precision,
+                    batch,
+                    cfg.optim.grad_clip,
                 )
                 session.guard.watch(session.optimizer, session.step, loss, norm)
                 update(session.optimizer, session.precision, rates)
@@ -66,7 +70,9 @@ def train(cfg: Experiment, run: Run) -> Summary:
         if session.step < cfg.train.max_steps or not _finish(session):
             _save(session)
             session.saver.wait()
-            session.console.line(f"stopped at step {session.step:,}, saved; the same command goes on from here")
+            session.console.line(
+                f"stopped at step {session.step:,}, saved; the same command goes on from here"
+            )
     return Summary(run)
 
 
@@ -147,7 +153,9 @@ def _save(session: Session, name: str = "latest.pt") -> None:
     session.status.update(state="saving", step=session.step)
     before = session.budget.spent["saving"]
     with session.budget("saving"):
-        session.saver.save(session.run.path / name, state_of(session), keep_previous=name == "latest.pt")
+        session.saver.save(
+            session.run.path / name, state_of(session), keep_previous=name == "latest.pt"
+        )
     if name == "latest.pt":
         session.forecast.save(session.budget.spent["saving"] - before)
     session.status.update(state="running")
@@ -165,7 +173,9 @@ def _finish(session: Session) -> bool:
         best_loss = final_loss if session.best["step"] == session.step else _best_loss(session)
     if session.stopping():
         return False
-    documents = document_losses(losses, run.corpus.tokens("val"), run.corpus.eot, cfg.model.max_seq_len)
+    documents = document_losses(
+        losses, run.corpus.tokens("val"), run.corpus.eot, cfg.model.max_seq_len
+    )
     with replacing(run.path / "documents.npz") as temporary, open(temporary, "wb") as file:
         np.savez(file, **documents)
     proof = session.prove_freeze()
@@ -207,7 +217,9 @@ def _finish(session: Session) -> bool:
 
 def _whole_split(session: Session) -> np.ndarray:
     """Nats of every token of the validation split; cut short where a stop is asked for."""
-    return token_losses(session.model, session.windows, np.arange(session.windows.windows), session.stopping)
+    return token_losses(
+        session.model, session.windows, np.arange(session.windows.windows), session.stopping
+    )
 
 
 def _best_loss(session: Session) -> float | None:
@@ -218,7 +230,9 @@ def _best_loss(session: Session) -> float | None:
         if best["step"] != step:
             raise UserError(f"{path}: holds step {best['step']}, the best was step {step}")
     except (checkpoint.DamagedError, UserError, FileNotFoundError) as error:
-        session.console.line(f"Warning: {error}; best_val_loss is unknown, final_val_loss is not concerned")
+        session.console.line(
+            f"Warning: {error}; best_val_loss is unknown, final_val_loss is not concerned"
+        )
         return None
     last = {name: value.clone() for name, value in session.model.state_dict().items()}
     session.model.load_state_dict(best["model"])

@@ -42,13 +42,17 @@ def make_optimizer(model: nn.Module, cfg: OptimConfig) -> AdamW:
             )
         groups.append({"params": [common.pop(name) for name in names]})
     groups.insert(0, {"params": list(common.values())})
-    return AdamW(groups, lr=cfg.learning_rate, betas=cfg.betas, weight_decay=cfg.weight_decay, fused=True)
+    return AdamW(
+        groups, lr=cfg.learning_rate, betas=cfg.betas, weight_decay=cfg.weight_decay, fused=True
+    )
 
 
 def learning_rates(step: int, cfg: OptimConfig, max_steps: int) -> list[float]:
     """The rate of each of the optimizer's groups at step 0, 1, ..."""
     own = [
-        cfg.model_copy(update={"learning_rate": group.learning_rate, "warmup_steps": group.warmup_steps})
+        cfg.model_copy(
+            update={"learning_rate": group.learning_rate, "warmup_steps": group.warmup_steps}
+        )
         for group in cfg.groups
     ]
     return [learning_rate(step, each, max_steps) for each in (cfg, *own)]
@@ -64,14 +68,20 @@ def learning_rate(step: int, cfg: OptimConfig, max_steps: int) -> float:
 
 
 def gradients(
-    model: nn.Module, optimizer: torch.optim.Optimizer, precision: Precision, batch: tuple[Tensor, Tensor], clip: float
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    precision: Precision,
+    batch: tuple[Tensor, Tensor],
+    clip: float,
 ) -> tuple[Tensor, Tensor]:
     """Forward and backward of one batch; returns (loss, gradient norm before clipping), both on the device."""
     with precision.autocast():
         _, loss = model(*batch)
     precision.scaler.scale(loss).backward()
     precision.scaler.unscale_(optimizer)
-    norm = nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
+    norm = nn.utils.clip_grad_norm_(
+        [p for group in optimizer.param_groups for p in group["params"]], clip
+    )
     return mean(loss.detach()), norm
 
 

@@ -55,7 +55,9 @@ def resolve_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= count:
         found = ", ".join(f"cuda:{i}" for i in range(count)) or "no GPU that torch can use"
-        raise UserError(f"machine.device = {name}: found {found}; allowed here: cpu, auto; check nvidia-smi")
+        raise UserError(
+            f"machine.device = {name}: found {found}; allowed here: cpu, auto; check nvidia-smi"
+        )
     return device
 
 

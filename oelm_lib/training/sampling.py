@@ -41,6 +41,8 @@ class Sampler:
         self._token_seconds = (time.perf_counter() - start) / drawn.shape[1]
         if count == SAMPLE_TOKENS:
             self._tokenizer = self._tokenizer or load_tokenizer(self._corpus)
-            sample = tuple(self._tokenizer.decode(tokens[0].tolist()) for tokens in (self._prompt, drawn))
+            sample = tuple(
+                self._tokenizer.decode(tokens[0].tolist()) for tokens in (self._prompt, drawn)
+            )
         self._spent += time.perf_counter() - start
         return sample

@@ -26,7 +26,12 @@ from oelm_lib.training.distributed import SharedBatches, parallel, size
 from oelm_lib.training.evaluation import frozen_digest
 from oelm_lib.training.guard import Guard
 from oelm_lib.training.optim import gradients, learning_rates, make_optimizer, update
-from oelm_lib.training.precision import device_name, keep_freed_memory, resolve_device, resolve_precision
+from oelm_lib.training.precision import (
+    device_name,
+    keep_freed_memory,
+    resolve_device,
+    resolve_precision,
+)
 from oelm_lib.training.sampling import Sampler
 from oelm_lib.training.state import restore
 
@@ -63,7 +68,9 @@ class Session:
             raise
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._end(error)
 
     def build(self, restored: dict[str, Any] | None = None) -> None:
@@ -82,7 +89,9 @@ class Session:
         self.optimizer = make_optimizer(self.model, cfg.optim)
         self.parameters = parameter_counts(self.model)
         self.model.freeze(0)
-        self._compiled = torch.compile(self.model, fullgraph=True) if cfg.machine.compile else self.model
+        self._compiled = (
+            torch.compile(self.model, fullgraph=True) if cfg.machine.compile else self.model
+        )
         self.training_model = parallel(self._compiled)
         self.batches = SharedBatches(
             run.corpus.tokens("train"),
@@ -92,9 +101,14 @@ class Session:
             self.device,
             run.corpus.recall,
         )
-        self.windows = EvalWindows(run.corpus.tokens("val"), cfg.model.max_seq_len, self.device, run.corpus.recall)
+        self.windows = EvalWindows(
+            run.corpus.tokens("val"), cfg.model.max_seq_len, self.device, run.corpus.recall
+        )
         self.subset = self.windows.subset(cfg.train.eval_tokens)
-        self.interval = {"loss": torch.zeros((), dtype=torch.float64, device=self.device), "steps": 0}
+        self.interval = {
+            "loss": torch.zeros((), dtype=torch.float64, device=self.device),
+            "steps": 0,
+        }
         self.frozen: list[dict[str, Any]] = []
         self._open_proof()
         if restored:
@@ -103,11 +117,15 @@ class Session:
     def _open(self) -> None:
         """Build or restore the run, and open its files; what fails from the first status on is told in it."""
         run, cfg = self.run, self.cfg
-        for leftover in run.path.glob(".*.tmp"):  # of a process that was killed; a starter's lock file is its own
+        for leftover in run.path.glob(
+            ".*.tmp"
+        ):  # of a process that was killed; a starter's lock file is its own
             if not leftover.name.startswith(".lock."):
                 leftover.unlink(missing_ok=True)
         restored, lost = checkpoint.load_latest(run.path)
-        self.status = Status(run.path, step=restored["step"] if restored else 0, max_steps=cfg.train.max_steps)
+        self.status = Status(
+            run.path, step=restored["step"] if restored else 0, max_steps=cfg.train.max_steps
+        )
         if cfg.machine.devices != size():
             raise UserError(
                 f"machine.devices = {cfg.machine.devices}, but this is one process; use oelm run, or machine.devices=1"
@@ -125,12 +143,18 @@ class Session:
             if not restored and self.device.type == "cpu":
                 self.warnings += self._slow_warning()
         self.status.update(
-            step=self.step, device=device_name(self.device), evals=self.evals, best=self.best, warnings=self.warnings
+            step=self.step,
+            device=device_name(self.device),
+            evals=self.evals,
+            best=self.best,
+            warnings=self.warnings,
         )
         for text in self.warnings:
             self.console.line(f"Warning: {text}")
         verb = "goes on from step" if restored else "starts at step"
-        self.console.line(f"{run.name} {verb} {self.step:,} of {cfg.train.max_steps:,} on {device_name(self.device)}")
+        self.console.line(
+            f"{run.name} {verb} {self.step:,} of {cfg.train.max_steps:,} on {device_name(self.device)}"
+        )
         self.start_clocks()
 
     def _end(self, error: BaseException | None) -> None:
@@ -169,12 +193,18 @@ class Session:
         self.freeze()
         batch, clip = self.batches(self.step), self.cfg.optim.grad_clip
         gradients(self.training_model, self.optimizer, self.precision, batch, clip)
-        update(self.optimizer, self.precision, learning_rates(self.step, self.cfg.optim, self.cfg.train.max_steps))
+        update(
+            self.optimizer,
+            self.precision,
+            learning_rates(self.step, self.cfg.optim, self.cfg.train.max_steps),
+        )
         self.step += 1
 
     def freeze_as_at(self, step: int) -> None:
         """Freeze or train Q and K as the config asks for this step."""
-        if self.model.freeze(step):  # processes share the gradients of what was trained when they were wrapped
+        if self.model.freeze(
+            step
+        ):  # processes share the gradients of what was trained when they were wrapped
             self.training_model = parallel(self._compiled)
 
     def prove_freeze(self) -> list[dict[str, Any]]:
@@ -271,7 +301,11 @@ def _told(error: BaseException | None, run: Run) -> BaseException | str | None:
     """The error as the user is told it: a UserError, or its name and text."""
     if isinstance(error, OSError):
         return disk_error(error, run.path)
-    return error if error is None or isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return (
+        error
+        if error is None or isinstance(error, UserError)
+        else f"{type(error).__name__}: {error}"
+    )
 
 
 def _warmup_warning(cfg: Experiment) -> str | None:

@@ -25,7 +25,9 @@ def state_of(session: "Session") -> dict[str, Any]:
         "interval": session.interval,
         "random": {
             "cpu": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state(session.device) if session.device.type == "cuda" else None,
+            "cuda": torch.cuda.get_rng_state(session.device)
+            if session.device.type == "cuda"
+            else None,
         },
         "offsets": session.recorder.offsets(),
         "time": {"spent": dict(session.budget.spent), "elapsed": session.budget.seconds},
@@ -46,12 +48,17 @@ def restore(session: "Session", state: dict[str, Any]) -> None:
             )
         session.model.load_state_dict(state["model"])
         session.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"]:  # empty where it began in another precision, as fp16 means fp32 on a CPU
+        if state[
+            "scaler"
+        ]:  # empty where it began in another precision, as fp16 means fp32 on a CPU
             session.precision.scaler.load_state_dict(state["scaler"])
         session.step, session.best, session.evals = state["step"], state["best"], state["evals"]
         session.frozen = state["frozen"]
         session.freeze_as_at(session.frozen[-1]["from_step"])
-        session.interval = {"loss": state["interval"]["loss"].to(session.device), "steps": state["interval"]["steps"]}
+        session.interval = {
+            "loss": state["interval"]["loss"].to(session.device),
+            "steps": state["interval"]["steps"],
+        }
         torch.set_rng_state(state["random"]["cpu"])
         if session.device.type == "cuda" and state["random"]["cuda"] is not None:
             torch.cuda.set_rng_state(state["random"]["cuda"], session.device)
@@ -70,9 +77,15 @@ def restore(session: "Session", state: dict[str, Any]) -> None:
             f"{session.run.path}/latest.pt: its frozen tensors are not those the run started with; start anew with"
             " --fresh"
         )
-    changed = [f"{key} was {before.get(key)}, is {value}" for key, value in now.items() if before.get(key) != value]
+    changed = [
+        f"{key} was {before.get(key)}, is {value}"
+        for key, value in now.items()
+        if before.get(key) != value
+    ]
     if changed:
-        session.warnings.append(f"goes on elsewhere than before ({'; '.join(changed)}): equal, but not bit for bit")
+        session.warnings.append(
+            f"goes on elsewhere than before ({'; '.join(changed)}): equal, but not bit for bit"
+        )
 
 
 def _machine(session: "Session") -> dict[str, Any]:

@@ -40,22 +40,32 @@ class Trained(Run):
         if not len(ids):
             raise UserError("the prompt is empty; give at least one word, e.g. 'Once upon a time'")
         if len(ids) > most:
-            raise UserError(f"the prompt has {len(ids)} tokens, the context {most}; leave out {len(ids) - most}")
+            raise UserError(
+                f"the prompt has {len(ids)} tokens, the context {most}; leave out {len(ids) - most}"
+            )
         return torch.from_numpy(ids.astype("int64"))[None]
 
-    def continued(self, prompt: str, count: int = 200, samples: int = 1, seed: int = 0, **how) -> list[str]:
+    def continued(
+        self, prompt: str, count: int = 200, samples: int = 1, seed: int = 0, **how
+    ) -> list[str]:
         """Texts that go on from the prompt, each until end-of-text, `count` tokens or a full context.
 
         Args:
             how: temperature, top_k and top_p, as model.generate takes them.
         """
         tokens = self.encode(prompt).expand(samples, -1)
-        drawn = generate(self.model, tokens, count, named_generator(seed, "sampling"), **how).tolist()
+        drawn = generate(
+            self.model, tokens, count, named_generator(seed, "sampling"), **how
+        ).tolist()
         eot = self.corpus.eot
-        return [self.tokenizer.decode(row[: row.index(eot)] if eot in row else row) for row in drawn]
+        return [
+            self.tokenizer.decode(row[: row.index(eot)] if eot in row else row) for row in drawn
+        ]
 
 
-def open_trained(name: str | Path, which: str = CHECKPOINTS[0], outputs: str | Path = "") -> Trained:
+def open_trained(
+    name: str | Path, which: str = CHECKPOINTS[0], outputs: str | Path = ""
+) -> Trained:
     """Load a run's checkpoint; `name` and `outputs` are as for runs.logs.find_run.
 
     Raises:
@@ -65,7 +75,9 @@ def open_trained(name: str | Path, which: str = CHECKPOINTS[0], outputs: str | P
         raise UserError(f"checkpoint {which!r} is unknown; allowed: {', '.join(CHECKPOINTS)}")
     run = reopen(path := find_run(str(name), outputs))
     others = [
-        f"use --checkpoint {other}" for other in CHECKPOINTS if other != which and (path / f"{other}.pt").is_file()
+        f"use --checkpoint {other}"
+        for other in CHECKPOINTS
+        if other != which and (path / f"{other}.pt").is_file()
     ]
     remedy = " or ".join([*others, f"oelm run {run.config.id} --seed {run.seed}"])
     try:
@@ -82,4 +94,6 @@ def open_trained(name: str | Path, which: str = CHECKPOINTS[0], outputs: str | P
         raise UserError(
             f"{path}/{which}.pt: holds another architecture than config.yaml ({found[:150]}); {remedy}"
         ) from None
-    return Trained(**vars(run), step=state["step"], model=model, tokenizer=load_tokenizer(run.corpus))
+    return Trained(
+        **vars(run), step=state["step"], model=model, tokenizer=load_tokenizer(run.corpus)
+    )

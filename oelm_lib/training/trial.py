@@ -42,7 +42,9 @@ def trial(run: Run, outputs: Path, steps: int = 20) -> dict[str, Any]:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=outputs) as folder:
         path = Path(folder) / "trial.pt"
-        checkpoint.save(path, {"model": session.model.state_dict(), "optimizer": session.optimizer.state_dict()})
+        checkpoint.save(
+            path, {"model": session.model.state_dict(), "optimizer": session.optimizer.state_dict()}
+        )
         size = path.stat().st_size
     session.forecast.save(time.perf_counter() - start)
     return {
@@ -63,11 +65,15 @@ def replay(path: Path) -> str:
         record = json.loads((path / "bad_step.json").read_text())
         bad = int(record["step"])
     except (OSError, ValueError, TypeError, KeyError):
-        raise UserError(f"{path}: no readable bad_step.json, so no step to replay; see oelm status") from None
+        raise UserError(
+            f"{path}: no readable bad_step.json, so no step to replay; see oelm status"
+        ) from None
     session = Session(reopen(path))
     session.build(checkpoint.load_latest(path)[0])
     if session.step >= bad:
-        raise UserError(f"{path}: the newest checkpoint, of step {session.step}, is past step {bad}; nothing to replay")
+        raise UserError(
+            f"{path}: the newest checkpoint, of step {session.step}, is past step {bad}; nothing to replay"
+        )
     start = session.step
     while session.step < bad - 1:
         session.advance()
@@ -76,7 +82,19 @@ def replay(path: Path) -> str:
         _, loss = session.model(*session.batches(session.step))
     session.precision.scaler.scale(loss).backward()
     session.precision.scaler.unscale_(session.optimizer)
-    norms = {name: p.grad.norm().item() for name, p in session.model.named_parameters() if p.grad is not None}
+    norms = {
+        name: p.grad.norm().item()
+        for name, p in session.model.named_parameters()
+        if p.grad is not None
+    }
     before = record.get("loss") or "no number"
-    lines = [f"step {bad:,} again from step {start:,}: loss {loss.item():.6g}, then it was {before}"]
-    return "\n".join([*lines, "gradient norm by tensor:", *(f"{norm:12.4g}  {name}" for name, norm in norms.items())])
+    lines = [
+        f"step {bad:,} again from step {start:,}: loss {loss.item():.6g}, then it was {before}"
+    ]
+    return "\n".join(
+        [
+            *lines,
+            "gradient norm by tensor:",
+            *(f"{norm:12.4g}  {name}" for name, norm in norms.items()),
+        ]
+    )

@@ -19,11 +19,24 @@ START = datetime(2026, 2, 9, 16, 8, tzinfo=UTC)
 FINAL_LOSS = {"baseline": 1.30, "oelm_freeze": 1.45, "oelm_random": 1.60, "frozen_gaussian": 1.50}
 CORPORA = {  # train, val, test: documents, tokens, bytes
     "stories": ((9000, 2_000_000, 8_000_000), (500, 110_000, 440_000), (500, 110_000, 440_000)),
-    "tinystories-phase3": ((2_098_521, 470_000_000, 1_900_000_000), (21_198, 4_700_000, 19_000_000), (0, 0, 0)),
+    "tinystories-phase3": (
+        (2_098_521, 470_000_000, 1_900_000_000),
+        (21_198, 4_700_000, 19_000_000),
+        (0, 0, 0),
+    ),
     "openwebtext-phase3": ((88_000, 99_000_000, 435_600_000), (1, 1_000_000, 4_400_000), (0, 0, 0)),
     "wikitext103-phase3": ((28_475, 118_000_000, 519_200_000), (60, 250_000, 1_100_000), (0, 0, 0)),
 }
-BROKEN = ("empty", "half_written", "newer", "nan", "torn", "no_status", "no_config", "unreadable_summary")
+BROKEN = (
+    "empty",
+    "half_written",
+    "newer",
+    "nan",
+    "torn",
+    "no_status",
+    "no_config",
+    "unreadable_summary",
+)
 
 
 def make_run(
@@ -58,7 +71,9 @@ def make_run(
     cfg = load_config(exp, overrides)
     path = outputs / cfg.folder / f"seed{seed}"
     path.mkdir(parents=True)
-    draw = np.random.default_rng(int(hashlib.sha256(f"{cfg.id}{seed}".encode()).hexdigest()[:8], 16))
+    draw = np.random.default_rng(
+        int(hashlib.sha256(f"{cfg.id}{seed}".encode()).hexdigest()[:8], 16)
+    )
     if final_loss is None:
         base = FINAL_LOSS[cfg.slug] if cfg.slug in FINAL_LOSS else 1.4
         shared = 0.02 * np.random.default_rng(seed).standard_normal()
@@ -91,7 +106,10 @@ def make_run(
     warm = max(cfg.optim.warmup_steps, 1)
     rows = []
     for step, loss, noise in zip(
-        train_steps.tolist(), train_loss.tolist(), draw.random(len(train_steps)).tolist(), strict=True
+        train_steps.tolist(),
+        train_loss.tolist(),
+        draw.random(len(train_steps)).tolist(),
+        strict=True,
     ):
         share = min(step / warm, 0.5 + 0.5 * math.cos(math.pi * step / cfg.train.max_steps))
         lr = cfg.optim.learning_rate * share
@@ -147,7 +165,20 @@ def make_run(
     }
     _json(path / "status.json", status)
     if state == "done":
-        _finish(path, cfg, plain, final_loss, best, evals[-1][1], steps, wall, step_seconds, eval_seconds, test, draw)
+        _finish(
+            path,
+            cfg,
+            plain,
+            final_loss,
+            best,
+            evals[-1][1],
+            steps,
+            wall,
+            step_seconds,
+            eval_seconds,
+            test,
+            draw,
+        )
         if documents:
             _documents(path, cfg, final_loss, seed, documents, test, draw)
     return path
@@ -163,7 +194,14 @@ def make_large(outputs: Path, steps: int = 200_000, train_every: int = 10) -> li
     ids = ["DEMO-01", "DEMO-01", "DEMO-02", "DEMO-02", "DEMO-03", "DEMO-03", "DEMO-04"]
     overrides = {"train.max_steps": steps, "train.eval_interval": max(steps // 200, 1)}
     return [
-        make_run(outputs, exp, 42 + n % 2, overrides=overrides, train_every=train_every, spike=(steps // 2, 25.0))
+        make_run(
+            outputs,
+            exp,
+            42 + n % 2,
+            overrides=overrides,
+            train_every=train_every,
+            spike=(steps // 2, 25.0),
+        )
         for n, exp in enumerate(ids)
     ]
 
@@ -183,8 +221,13 @@ def break_run(path: Path, how: str) -> Path:
         _dump(path / "config.yaml", plain | {"format": 99})
     elif how == "nan":
         lines = (path / "metrics.jsonl").read_text().splitlines()
-        rows = [json.loads(line) | {"loss": None, "perplexity": None} for line in lines[len(lines) // 2 :]]
-        (path / "metrics.jsonl").write_text("\n".join(lines[: len(lines) // 2] + [json.dumps(r) for r in rows]) + "\n")
+        rows = [
+            json.loads(line) | {"loss": None, "perplexity": None}
+            for line in lines[len(lines) // 2 :]
+        ]
+        (path / "metrics.jsonl").write_text(
+            "\n".join(lines[: len(lines) // 2] + [json.dumps(r) for r in rows]) + "\n"
+        )
         summary = json.loads((path / "summary.json").read_text())
         gone = dict.fromkeys(("final_val_loss", "final_val_perplexity", "final_bits_per_byte"))
         _json(path / "summary.json", summary | gone)
@@ -219,7 +262,8 @@ def _config(cfg: Experiment, seed: int, corpus: dict, resolved: dict, experiment
         (plain[section] if section else plain)[name] = value
     names = ("documents", "tokens", "bytes")
     splits = {
-        split: dict(zip(names, sizes, strict=True)) | {"literal_eot": 0, "sha256": _sha(cfg.data.corpus + split)}
+        split: dict(zip(names, sizes, strict=True))
+        | {"literal_eot": 0, "sha256": _sha(cfg.data.corpus + split)}
         for split, sizes in zip(("train", "val", "test"), CORPORA[cfg.data.corpus], strict=True)
     }
     return {
@@ -229,9 +273,19 @@ def _config(cfg: Experiment, seed: int, corpus: dict, resolved: dict, experiment
         "seed": seed,
         "experiment": plain,
         "overrides": dict(cfg.overrides),
-        "code": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False, "version": "0.1.0"},
+        "code": {
+            "commit": "0123456789abcdef0123456789abcdef01234567",
+            "dirty": False,
+            "version": "0.1.0",
+        },
         "versions": {"python": "3.11.7", "torch": "2.13.0", "numpy": "2.4.0"},
-        "resolved": {"device": "cpu", "device_name": "CPU", "precision": "fp32", "threads": 1, "compile": False}
+        "resolved": {
+            "device": "cpu",
+            "device_name": "CPU",
+            "precision": "fp32",
+            "threads": 1,
+            "compile": False,
+        }
         | resolved,
         "corpus": {
             "name": cfg.data.corpus,
@@ -247,7 +301,20 @@ def _config(cfg: Experiment, seed: int, corpus: dict, resolved: dict, experiment
     }
 
 
-def _finish(path, cfg, plain, final_loss, best, last_subset, steps, wall, step_seconds, eval_seconds, test, draw):
+def _finish(
+    path,
+    cfg,
+    plain,
+    final_loss,
+    best,
+    last_subset,
+    steps,
+    wall,
+    step_seconds,
+    eval_seconds,
+    test,
+    draw,
+):
     val = plain["corpus"]["splits"]["val"]
     tokens = steps * cfg.train.batch_size * cfg.model.max_seq_len
     evals = max(steps // cfg.train.eval_interval, 1)
@@ -257,11 +324,21 @@ def _finish(path, cfg, plain, final_loss, best, last_subset, steps, wall, step_s
     digest = _sha(f"{cfg.id}{plain['seed']}")
     names = [
         f"blocks.{layer}.attention.{name}.weight"
-        for layer in (range(cfg.model.num_layers) if cfg.model.frozen_layers == "all" else cfg.model.frozen_layers)
+        for layer in (
+            range(cfg.model.num_layers)
+            if cfg.model.frozen_layers == "all"
+            else cfg.model.frozen_layers
+        )
         for name, off in (("query", cfg.model.freeze_q), ("key", cfg.model.freeze_k))
         if off
     ]
-    proof = {"from_step": 0, "to_step": steps, "sha256_start": digest, "sha256_end": digest, "tensors": names}
+    proof = {
+        "from_step": 0,
+        "to_step": steps,
+        "sha256_start": digest,
+        "sha256_end": digest,
+        "tensors": names,
+    }
     _json(
         path / "summary.json",
         {
@@ -287,7 +364,9 @@ def _finish(path, cfg, plain, final_loss, best, last_subset, steps, wall, step_s
             "frozen": [proof] if frozen else [],
             "wall_seconds": wall,
             "mean_step_seconds": step_seconds,
-            "finished": (START + timedelta(seconds=wall)).isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "finished": (START + timedelta(seconds=wall))
+            .isoformat(timespec="seconds")
+            .replace("+00:00", "Z"),
         },
     )
     budget = {

@@ -18,8 +18,12 @@ def test_compare_runs_in_jupyterlab_and_a_widget_changes_its_figure(tmp_path):
         assert page.locator(".js-plotly-plot").count() == 7
         assert page.get_by_text("oelm report X.ipynb").count() == 0
         assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
-        page.locator(".widget-dropdown select:has(option[value='perplexity'])").select_option("perplexity")
+        page.locator(".widget-dropdown select:has(option[value='perplexity'])").select_option(
+            "perplexity"
+        )
         page.wait_for_function(f"{TITLES}[0] === 'perplexity'", timeout=30_000)
         runs_factory.make_run(tmp_path / "outputs", "DEMO-01", 44)
-        page.locator(".jupyter-widgets .legendtext", has_text="baseline (mean of 3)").wait_for(timeout=60_000)
+        page.locator(".jupyter-widgets .legendtext", has_text="baseline (mean of 3)").wait_for(
+            timeout=60_000
+        )
         page.screenshot(path=tmp_path / "lab.png")

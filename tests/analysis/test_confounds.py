@@ -22,16 +22,31 @@ def test_a_fair_comparison_has_no_warning(tmp_path):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"experiment": {"optim.weight_decay": 0.1}}, "optim.weight_decay differs, undeclared: 0.01 in"),
-        ({"resolved": {"precision": "bf16"}}, "resolved.precision differs: fp32 in DEMO-01_baseline, bf16 in"),
-        ({"resolved": {"threads": 8}}, "resolved.threads differs: 1 in DEMO-01_baseline, 8 in DEMO-02_oelm_freeze."),
+        (
+            {"experiment": {"optim.weight_decay": 0.1}},
+            "optim.weight_decay differs, undeclared: 0.01 in",
+        ),
+        (
+            {"resolved": {"precision": "bf16"}},
+            "resolved.precision differs: fp32 in DEMO-01_baseline, bf16 in",
+        ),
+        (
+            {"resolved": {"threads": 8}},
+            "resolved.threads differs: 1 in DEMO-01_baseline, 8 in DEMO-02_oelm_freeze.",
+        ),
         ({"resolved": {"device_name": "H100"}}, "resolved.device_name differs"),
         ({"resolved": {"compile": True}}, "resolved.compile differs"),
         ({"corpus": {"manifest_sha256": "f" * 64}}, "corpus.manifest_sha256 differs: "),
         ({"corpus": {"sample": True}}, "corpus.sample differs: False in DEMO-01_baseline, True in"),
-        ({"overrides": "optim.learning_rate=0.02"}, "optim.learning_rate differs, undeclared: 0.01 in"),
+        (
+            {"overrides": "optim.learning_rate=0.02"},
+            "optim.learning_rate differs, undeclared: 0.01 in",
+        ),
         ({"overrides": "train.max_steps=130"}, "is a rehearsal, not DEMO-02: train.max_steps=130."),
-        ({"overrides": "train.max_steps=130"}, f"steps differs: {STEPS:g} in DEMO-01_baseline, 130 in"),
+        (
+            {"overrides": "train.max_steps=130"},
+            f"steps differs: {STEPS:g} in DEMO-01_baseline, 130 in",
+        ),
     ],
 )
 def test_each_difference_is_a_warning(tmp_path, change, expected):
@@ -41,9 +56,17 @@ def test_each_difference_is_a_warning(tmp_path, change, expected):
 
 
 def test_a_declared_recipe_change_still_warns_that_it_mixes(tmp_path):
-    change = {"experiment": {"optim.learning_rate": 0.02, "changes": ["optim.learning_rate", "model.freeze_q"]}}
+    change = {
+        "experiment": {
+            "optim.learning_rate": 0.02,
+            "changes": ["optim.learning_rate", "model.freeze_q"],
+        }
+    }
     found = compared(tmp_path, arm=change)
-    assert any("learning rate differs between the arms (0.01 in DEMO-01_baseline, 0.02 in" in text for text in found)
+    assert any(
+        "learning rate differs between the arms (0.01 in DEMO-01_baseline, 0.02 in" in text
+        for text in found
+    )
     assert any("model.freeze_k differs, undeclared" in text for text in found)
 
 
@@ -99,7 +122,13 @@ def test_differences_list_every_key_and_whether_it_was_declared(tmp_path):
     table = confounds.differences(runs.iloc[0], runs.iloc[1]).set_index("key")
     assert table["declared"].all()
     assert set(table.index) == {
-        *("model.qk_init", "model.qk_scale", "model.freeze_q", "model.freeze_k", "optim.learning_rate")
+        *(
+            "model.qk_init",
+            "model.qk_scale",
+            "model.freeze_q",
+            "model.freeze_k",
+            "optim.learning_rate",
+        )
     }
     assert tuple(table.loc["optim.learning_rate", ["first", "second"]]) == (3e-4, 1e-3)
     between = confounds.differences(runs.iloc[1], runs.iloc[2])  # both are compared to GPT-01
@@ -110,7 +139,9 @@ def test_differences_list_every_key_and_whether_it_was_declared(tmp_path):
 
 
 def test_recorded_results_say_that_other_code_made_them():
-    (text,) = [text for text in confounds.warnings(tables.recorded("GPT-0[12]")) if "other code" in text]
+    (text,) = [
+        text for text in confounds.warnings(tables.recorded("GPT-0[12]")) if "other code" in text
+    ]
     assert text.startswith("GPT-01, GPT-02: recorded by other code")
 
 

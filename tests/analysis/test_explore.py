@@ -33,7 +33,13 @@ def test_every_figure_holds_every_arm(outputs):
 
     arms = probes.open_arms("DEMO-*/seed42")
     shape = [TINY_RUN["model.num_layers"], TINY_RUN["model.num_heads"]]
-    for draw in (explore.head_scores, explore.depth, explore.spectra, explore.loss_by_position, explore.logit_spread):
+    for draw in (
+        explore.head_scores,
+        explore.depth,
+        explore.spectra,
+        explore.loss_by_position,
+        explore.logit_spread,
+    ):
         figure = draw(arms)
         named = [trace.name for trace in figure.data if trace.showlegend is not False]
         assert sorted(named) == sorted(map(probes.label, arms)), draw
@@ -59,12 +65,19 @@ def shown(explorer):
 
 def test_every_choice_changes_the_map_and_a_mistake_is_one_line(outputs):
     explorer = HeadExplorer("DEMO-*/seed42", PROMPT)
-    changes = [(explorer.layer, 1), (explorer.head, 1), (explorer.prompt, "A dog ran."), (explorer.checkpoint, "best")]
+    changes = [
+        (explorer.layer, 1),
+        (explorer.head, 1),
+        (explorer.prompt, "A dog ran."),
+        (explorer.checkpoint, "best"),
+    ]
     changes += [(explorer.left, explorer.right.value), (explorer.seed, 3)]
     for widget, value in changes:
         before = json.dumps(shown(explorer)) + explorer.words.value + explorer.checkpoint.value
         widget.value = value
-        assert json.dumps(shown(explorer)) + explorer.words.value + explorer.checkpoint.value != before, widget
+        assert (
+            json.dumps(shown(explorer)) + explorer.words.value + explorer.checkpoint.value != before
+        ), widget
         assert explorer.problem.value == ""
     assert (explorer.layer.value, explorer.head.value) == (1, 1)
     for prompt, words in (("", "the prompt is empty"), ("owl " * 60, "leave out")):
@@ -81,9 +94,17 @@ def test_the_exported_page_holds_every_figure_and_no_live_control(outputs, tmp_p
     from oelm_lib.reporting.html import export
 
     done = tmp_path / "explore.ipynb"
-    papermill.execute_notebook(ROOT / "notebooks" / "explore.ipynb", done, progress_bar=False, cwd=ROOT)
+    papermill.execute_notebook(
+        ROOT / "notebooks" / "explore.ipynb", done, progress_bar=False, cwd=ROOT
+    )
     page = export(done).read_text()
-    for title in ("Attention", "Roles of heads", "Over depth", "Spectra of the Q/K forms", "Loss by position"):
+    for title in (
+        "Attention",
+        "Roles of heads",
+        "Over depth",
+        "Spectra of the Q/K forms",
+        "Loss by position",
+    ):
         assert f"<b>{title}</b>" in page.replace("\\u003c", "<").replace("\\u003e", ">"), title
     assert page.count('class="figure"') == 6
     assert "Live controls" not in page
@@ -94,7 +115,9 @@ MAP = "JSON.stringify([...document.querySelectorAll('.jupyter-widgets .js-plotly
 
 
 @pytest.mark.slow
-def test_explore_runs_in_jupyterlab_and_layer_head_and_prompt_change_the_map(outputs, stories, tmp_path):
+def test_explore_runs_in_jupyterlab_and_layer_head_and_prompt_change_the_map(
+    outputs, stories, tmp_path
+):
     folder = tmp_path / "lab"
     folder.mkdir()
     with open_lab(folder, "explore", OELM_OUTPUTS=str(outputs), OELM_DATA=str(stories)) as page:

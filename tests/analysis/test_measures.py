@@ -22,7 +22,9 @@ def looking_back(distance: int, length: int = 1 + 2 * PERIOD) -> np.ndarray:
 
 
 def test_uniform_attention_has_entropy_one_and_one_key_none():
-    assert measures.normalised_entropy(np.stack([UNIFORM, SELF, PREVIOUS])) == pytest.approx([1.0, 0.0, 0.0])
+    assert measures.normalised_entropy(np.stack([UNIFORM, SELF, PREVIOUS])) == pytest.approx(
+        [1.0, 0.0, 0.0]
+    )
 
 
 def test_concentration_is_one_for_one_key_and_less_the_more_keys_there_are():
@@ -36,7 +38,9 @@ def test_shares_of_first_local_and_previous_tokens():
     maps = np.stack([sink, UNIFORM, SELF, PREVIOUS])
     harmonic = (1 / np.arange(2, T + 1)).mean()
     assert measures.first_token_mass(maps) == pytest.approx([1.0, harmonic, 0.0, 1 / (T - 1)])
-    assert measures.local_mass(maps) == pytest.approx([0.0, (4 / np.arange(5, T + 1)).mean(), 1.0, 1.0])
+    assert measures.local_mass(maps) == pytest.approx(
+        [0.0, (4 / np.arange(5, T + 1)).mean(), 1.0, 1.0]
+    )
     assert measures.previous_token_score(maps) == pytest.approx([1 / (T - 1), harmonic, 0.0, 1.0])
 
 
@@ -72,7 +76,10 @@ def test_repeats_finds_ngrams_that_stood_earlier_in_the_window(n):
     tokens = RNG.integers(0, 4, (6, 20))
     expected = [
         [
-            i + 1 >= n and any((row[j - n + 1 : j + 1] == row[i - n + 1 : i + 1]).all() for j in range(n - 1, i))
+            i + 1 >= n
+            and any(
+                (row[j - n + 1 : j + 1] == row[i - n + 1 : i + 1]).all() for j in range(n - 1, i)
+            )
             for i in range(1, 20)
         ]
         for row in tokens
@@ -81,7 +88,9 @@ def test_repeats_finds_ngrams_that_stood_earlier_in_the_window(n):
 
 
 def test_effective_rank_counts_equal_singular_values():
-    assert measures.effective_rank(np.array([[2.0, 2, 2, 2], [1, 0, 0, 0]])) == pytest.approx([4.0, 1.0])
+    assert measures.effective_rank(np.array([[2.0, 2, 2, 2], [1, 0, 0, 0]])) == pytest.approx(
+        [4.0, 1.0]
+    )
 
 
 def test_orthonormal_queries_and_keys_have_effective_rank_d_head_and_no_orthogonality_error():
@@ -89,7 +98,9 @@ def test_orthonormal_queries_and_keys_have_effective_rank_d_head_and_no_orthogon
     rotated = np.linalg.qr(RNG.normal(size=(8, 8)))[0] @ query
     assert measures.orthogonality_error(3 * query) == pytest.approx([0, 0], abs=1e-12)
     assert measures.orthogonality_error(RNG.normal(size=(2, 8, 64))).min() > 0.1
-    assert measures.effective_rank(measures.qk_spectrum(query, rotated, np.ones(64))) == pytest.approx([8.0, 8.0])
+    assert measures.effective_rank(
+        measures.qk_spectrum(query, rotated, np.ones(64))
+    ) == pytest.approx([8.0, 8.0])
     full = np.einsum("d,hkd,hke,e->hde", np.arange(64.0), query, key, np.arange(64.0))
     values = measures.qk_spectrum(query, key, np.arange(64.0))
     assert values == pytest.approx(np.linalg.svd(full, compute_uv=False)[:, :8])

@@ -45,13 +45,19 @@ def test_the_monitor_starts_before_any_run_does(tmp_path):
 @pytest.mark.slow
 def test_a_running_experiments_curve_grows_in_jupyterlab(tmp_path, stories):
     outputs = tmp_path / "outputs"
-    rare = ("max_steps", "eval_interval", "save_interval")  # a run of fast steps would else be seen while it saves
+    rare = (
+        "max_steps",
+        "eval_interval",
+        "save_interval",
+    )  # a run of fast steps would else be seen while it saves
     overrides = TINY_RUN | {f"train.{name}": 10**6 for name in rare}
     code = f"from oelm_lib import config, runs, training; c = config.load_config('DEMO-01', {overrides!r});"
     code += f"training.train(c, runs.open_run(c, 1, {str(outputs)!r}))"
     environment = {"OELM_DATA": str(stories), "OELM_OUTPUTS": str(outputs)}
     with open_lab(tmp_path, "monitor", **environment) as page:
-        trainer = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=os.environ | environment)
+        trainer = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=ROOT, env=os.environ | environment
+        )
         try:
             page.get_by_text("| Idle").wait_for(timeout=60_000)
             run_all(page)
@@ -59,7 +65,9 @@ def test_a_running_experiments_curve_grows_in_jupyterlab(tmp_path, stories):
             seen = page.evaluate(POINTS)
             page.wait_for_function(f"{POINTS} > {seen}", timeout=60_000)
             page.locator(".jupyter-widgets pre", has_text="1 running").wait_for(timeout=10_000)
-            assert page.locator(".jupyter-widgets .js-plotly-plot").count() == 2  # curves and time budget
+            assert (
+                page.locator(".jupyter-widgets .js-plotly-plot").count() == 2
+            )  # curves and time budget
             page.screenshot(path=tmp_path / "monitor.png")
         finally:
             trainer.terminate()

@@ -18,7 +18,9 @@ def test_recomputed_weights_give_the_output_of_sdpa(name, model_config):
     from oelm_lib.model.attention import attention_scores
 
     attention = (
-        stirred(model_config(**FROZEN | {"baseline": {}, "all": ALL}.get(name, ADDITIONS.get(name))))
+        stirred(
+            model_config(**FROZEN | {"baseline": {}, "all": ALL}.get(name, ADDITIONS.get(name)))
+        )
         .blocks[0]
         .attention
     )
@@ -40,7 +42,9 @@ def test_a_hand_built_induction_head_scores_one(model_config):
     from oelm_lib.model.gpt import GPT
 
     vocab, period = 8, 5
-    cfg = model_config(vocab_size=vocab, d_model=16, num_layers=1, num_heads=1, qk_tied=True, key_shift=True)
+    cfg = model_config(
+        vocab_size=vocab, d_model=16, num_layers=1, num_heads=1, qk_tied=True, key_shift=True
+    )
     model = GPT(cfg)
     for weight in model.parameters():
         weight.zero_()
@@ -73,7 +77,11 @@ def test_the_probe_tables_of_arms(arms):
     cfg = arms[0].config.model
     heads = probes.head_table(arms[1])
     assert len(heads) == cfg.num_layers * cfg.num_heads
-    assert heads["q_orthogonality_error"].max() < 1e-5 < probes.head_table(arms[2])["q_orthogonality_error"].min()
+    assert (
+        heads["q_orthogonality_error"].max()
+        < 1e-5
+        < probes.head_table(arms[2])["q_orthogonality_error"].min()
+    )
     assert heads["entropy"].between(0, 1).all()
     assert heads["effective_rank"].between(1, cfg.d_head).all()
     table = probes.summary(arms)
@@ -91,10 +99,15 @@ def test_slices_part_all_tokens_and_their_shares_of_the_gap_sum_to_one(arms):
 
     table = probes.slices(arms).set_index(["arm", "tokens_that"])
     for arm in map(probes.label, arms):
-        for yes, no in (("end an earlier bigram", "do not"), ("stood earlier", "are new in the window")):
+        for yes, no in (
+            ("end an earlier bigram", "do not"),
+            ("stood earlier", "are new in the window"),
+        ):
             parts, whole = table.loc[arm].loc[[yes, no]], table.loc[arm].loc["all"]
             assert parts["token_share"].sum() == pytest.approx(1)
-            assert (parts["token_share"] * parts["loss"]).sum() == pytest.approx(whole["loss"], abs=1e-5)
+            assert (parts["token_share"] * parts["loss"]).sum() == pytest.approx(
+                whole["loss"], abs=1e-5
+            )
             if arm != probes.label(arms[0]):
                 assert parts["gap_share"].sum() == pytest.approx(1, abs=1e-4)
 

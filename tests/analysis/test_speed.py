@@ -38,7 +38,9 @@ def result(**more):
 
 def test_the_summary_states_ratios_with_their_error(tmp_path):
     (tmp_path / "bench_study_dropout0.json").write_text(json.dumps(result()))
-    table = speed.summary(speed.load(tmp_path)).set_index("what")["study, dropout 0, threads: 2 (wall time)"]
+    table = speed.summary(speed.load(tmp_path)).set_index("what")[
+        "study, dropout 0, threads: 2 (wall time)"
+    ]
     assert table["faster than Hugging Face GPT-2"] == "1.200 +- 0.010"
     assert (table["freezing saves"], table["of the FLOPs"]) == ("5.00% +- 0.20%", "2.20%")
     assert table["peak over Hugging Face"] == "50.0%"
@@ -63,4 +65,11 @@ def test_figures_draw_what_there_is(draw):
 
 def test_steps_draw_every_round():
     figure = speed.steps([result()])
-    assert [list(box.x) for box in figure.data] == [[2.0, 2.0], [1.9, 1.9], [2.6], [2.4], [3.2], [3.0]]
+    assert [list(box.x) for box in figure.data] == [
+        [2.0, 2.0],
+        [1.9, 1.9],
+        [2.6],
+        [2.4],
+        [3.2],
+        [3.0],
+    ]

@@ -42,7 +42,8 @@ def test_holm_keeps_the_level_where_unadjusted_intervals_do_not():
         confidences = s.holm([s.p_value(arm, bound) for arm in arms])
         decided = (s.PASS, s.FAIL)
         wrong["holm"] += any(
-            s.verdict(s.paired_interval(arm, c)) in decided for arm, c in zip(arms[:2], confidences, strict=False)
+            s.verdict(s.paired_interval(arm, c)) in decided
+            for arm, c in zip(arms[:2], confidences, strict=False)
         )
         wrong["unadjusted"] += any(s.verdict(s.paired_interval(arm)) in decided for arm in arms[:2])
     three_errors = 3 * math.sqrt(s.ALPHA * (1 - s.ALPHA) / EXPERIMENTS)
@@ -78,9 +79,14 @@ def test_interval_at_holms_confidence_excludes_exactly_what_holm_rejects(arms):
 
 @given(differences, st.floats(-0.5, 0.5))
 def test_interval_moves_with_a_shift_and_contains_its_mean(values, shift):
-    interval, moved = s.paired_interval(values), s.paired_interval([value + shift for value in values])
+    interval, moved = (
+        s.paired_interval(values),
+        s.paired_interval([value + shift for value in values]),
+    )
     assert interval.low - 1e-12 <= interval.mean <= interval.high + 1e-12
-    assert (moved.low, moved.high) == pytest.approx((interval.low + shift, interval.high + shift), abs=1e-9)
+    assert (moved.low, moved.high) == pytest.approx(
+        (interval.low + shift, interval.high + shift), abs=1e-9
+    )
 
 
 def test_verdict_follows_the_whole_interval():
@@ -112,7 +118,9 @@ def test_equivalence_needs_the_whole_interval_inside_the_margin():
     assert not s.equivalence(s.paired_interval([0.0]))
 
 
-@pytest.mark.parametrize("values", [[0.001, -0.001, 0.0005], [0.009, -0.009, 0.005], [0.02, 0.0201, 0.0199]])
+@pytest.mark.parametrize(
+    "values", [[0.001, -0.001, 0.0005], [0.009, -0.009, 0.005], [0.02, 0.0201, 0.0199]]
+)
 def test_equivalence_p_is_where_the_interval_first_fits(values):
     p = s.equivalence_p(values)
     if p < 1:

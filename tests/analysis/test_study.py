@@ -18,7 +18,9 @@ TABLES = {
     exploration: "explored changes rates grid pilot negative probed",
     confirmation: "confirmed losses contrasts best hypotheses",
 }
-TABLES = [getattr(module, name) for module, names in TABLES.items() for name in names.split()] + [study.samples]
+TABLES = [getattr(module, name) for module, names in TABLES.items() for name in names.split()] + [
+    study.samples
+]
 FIGURES = ("pareto", "rate_curves")
 
 
@@ -38,11 +40,17 @@ def test_an_arm_is_judged_at_its_best_rate_against_the_better_baseline(runs):
     assert row["gap_to_plain"] == pytest.approx(math.exp(loss - plain) - 1)
     assert row["gap"] == row["gap_to_own"] == pytest.approx(math.exp(loss - own) - 1)
     tied = table.loc["tied"]
-    assert tied["gap"] == tied["gap_to_plain"] > tied["gap_to_own"]  # its own baseline is the worse one
+    assert (
+        tied["gap"] == tied["gap_to_plain"] > tied["gap_to_own"]
+    )  # its own baseline is the worse one
     assert table.loc["baseline", ["edge", "rates"]].tolist() == ["", 4]
     assert row["edge"] == "highest" and row["n"] == 1
-    assert table.loc["baseline", "trained_here"] == 1 and table.loc["orthogonal", "trained_here"] == 0
-    assert table.loc["delta r=4", "trained_at_medium"] == pytest.approx(8 * 4 * (512 + 64) * 2 / (2 * 512**2))
+    assert (
+        table.loc["baseline", "trained_here"] == 1 and table.loc["orthogonal", "trained_here"] == 0
+    )
+    assert table.loc["delta r=4", "trained_at_medium"] == pytest.approx(
+        8 * 4 * (512 + 64) * 2 / (2 * 512**2)
+    )
 
 
 def test_what_an_arm_changes_is_told_by_the_keys_of_its_file(runs):
@@ -54,10 +62,21 @@ def test_what_an_arm_changes_is_told_by_the_keys_of_its_file(runs):
 
 def test_the_grid_holds_what_differs_in_start_and_scale_alone(runs):
     table = exploration.grid(runs).set_index("Q and K")
-    assert sorted(table.index) == ["frozen, normal", "frozen, orthogonal", "trained, normal", "trained, orthogonal"]
-    assert table.loc["frozen, orthogonal", [f"scale {scale}, perplexity" for scale in (0.453, 1, 1.7)]].notna().all()
+    assert sorted(table.index) == [
+        "frozen, normal",
+        "frozen, orthogonal",
+        "trained, normal",
+        "trained, orthogonal",
+    ]
+    assert (
+        table.loc["frozen, orthogonal", [f"scale {scale}, perplexity" for scale in (0.453, 1, 1.7)]]
+        .notna()
+        .all()
+    )
     first = exploration.explored(runs).set_index("arm")
-    assert table.loc["frozen, normal", "scale 1, perplexity"] == pytest.approx(first.loc["Gaussian", "perplexity"])
+    assert table.loc["frozen, normal", "scale 1, perplexity"] == pytest.approx(
+        first.loc["Gaussian", "perplexity"]
+    )
 
 
 def test_verdicts_are_of_paired_test_losses_against_the_better_baseline_on_validation(runs):
@@ -65,7 +84,10 @@ def test_verdicts_are_of_paired_test_losses_against_the_better_baseline_on_valid
     assert len(table) == 8 and set(table["n"]) == {5}
     row = table.loc["wikitext2", "RoPE, delta r=4"]
     second = runs[(runs["stage"] == "stage2") & (runs["corpus"] == "wikitext2")].set_index("seed")
-    pair = [second[second["arm"] == arm]["final_test_loss"] for arm in ("RoPE, delta r=4", "baseline + RoPE")]
+    pair = [
+        second[second["arm"] == arm]["final_test_loss"]
+        for arm in ("RoPE, delta r=4", "baseline + RoPE")
+    ]
     assert row["judged_against"] == "baseline + RoPE"
     assert row["nats"] == pytest.approx((pair[0] - pair[1]).mean())
     assert row["gap"] == pytest.approx(row["gap_to_own"]) and row["gap_to_plain"] < 0
@@ -78,12 +100,19 @@ def test_verdicts_are_of_paired_test_losses_against_the_better_baseline_on_valid
 def test_the_pilot_tells_the_half_width_that_five_seeds_will_have(runs):
     table = exploration.pilot(runs).set_index("arm")
     first = exploration.explored(runs).set_index("arm")
-    early = runs[runs["stage"].isin(["stage1", "pilot"])].set_index(["arm", "seed", "learning_rate"])["final_val_loss"]
+    early = runs[runs["stage"].isin(["stage1", "pilot"])].set_index(
+        ["arm", "seed", "learning_rate"]
+    )["final_val_loss"]
     rate = {arm: first.loc[arm, "learning_rate"] for arm in ("orthogonal", "baseline")}
-    nats = [early["orthogonal", n, rate["orthogonal"]] - early["baseline", n, rate["baseline"]] for n in (1, 2, 3)]
+    nats = [
+        early["orthogonal", n, rate["orthogonal"]] - early["baseline", n, rate["baseline"]]
+        for n in (1, 2, 3)
+    ]
     assert list(table.index) == ["orthogonal"]
     assert table.loc["orthogonal", "spread"] == pytest.approx(np.std(nats, ddof=1))
-    assert table.loc["orthogonal", "half_width_at_5_seeds"] == pytest.approx(2.776 * np.std(nats, ddof=1) / 5**0.5)
+    assert table.loc["orthogonal", "half_width_at_5_seeds"] == pytest.approx(
+        2.776 * np.std(nats, ddof=1) / 5**0.5
+    )
 
 
 def test_scale_and_orthogonality_are_told_apart(runs):
@@ -95,16 +124,30 @@ def test_scale_and_orthogonality_are_told_apart(runs):
     assert 5 < orthogonal["seeds_for_1_%"] < 20  # five show it here, but would not 95 times in 100
     bias = runs[(runs["arm"] == "Gaussian") & (runs["stage"] == "stage2")]
     both = pd.concat(
-        [bias.assign(arm="T5 bias"), bias[bias["seed"] < 14].assign(arm="T5 bias, scale 0.001", stage="stage2_control")]
+        [
+            bias.assign(arm="T5 bias"),
+            bias[bias["seed"] < 14].assign(arm="T5 bias, scale 0.001", stage="stage2_control"),
+        ]
     )
     control = confirmation.contrasts(both)
-    assert list(control["arm"]) == 2 * ["T5 bias"] and set(control["n"]) == {3} and set(control["gap"]) == {0}
+    assert (
+        list(control["arm"]) == 2 * ["T5 bias"]
+        and set(control["n"]) == {3}
+        and set(control["gap"]) == {0}
+    )
 
 
 def test_runs_set_aside_count_for_nothing(runs):
-    aside = runs[runs["stage"] == "stage2"].assign(stage="transferred", final_val_loss=0.1, final_test_loss=0.1)
+    aside = runs[runs["stage"] == "stage2"].assign(
+        stage="transferred", final_val_loss=0.1, final_test_loss=0.1
+    )
     both = pd.concat([runs, aside])
-    for table in (confirmation.confirmed, confirmation.contrasts, confirmation.best, exploration.explored):
+    for table in (
+        confirmation.confirmed,
+        confirmation.contrasts,
+        confirmation.best,
+        exploration.explored,
+    ):
         assert table(both).equals(table(runs))
 
 
@@ -113,29 +156,56 @@ def test_the_best_arm_within_each_share_is_named_with_its_verdicts(runs):
     assert list(table["within"]) == 3 * [0.01] + 3 * [0.1]
     assert set(table["stage"]) == {"exploratory", "confirmed"}
     other = runs[(runs["stage"] == "stage1") & runs["arm"].isin(["baseline", "orthogonal"])]
-    other = other.assign(corpus="wikitext2", final_val_loss=[2.0 if a == "orthogonal" else 3.0 for a in other["arm"]])
-    assert confirmation.best(pd.concat([runs, other])).equals(table)  # arms are chosen where all of them were tried
+    other = other.assign(
+        corpus="wikitext2", final_val_loss=[2.0 if a == "orthogonal" else 3.0 for a in other["arm"]]
+    )
+    assert confirmation.best(pd.concat([runs, other])).equals(
+        table
+    )  # arms are chosen where all of them were tried
     alone = confirmation.best(runs[runs["stage"] == "stage1"])
-    assert list(alone["within"]) == [0.01, 0.1] and (alone["trained_at_medium"] <= alone["within"]).all()
+    assert (
+        list(alone["within"]) == [0.01, 0.1]
+        and (alone["trained_at_medium"] <= alone["within"]).all()
+    )
 
 
 def test_what_became_of_the_hypotheses_is_told_for_each_corpus(runs):
     told = confirmation.hypotheses(runs)
     verdicts = told.groupby("hypothesis")["verdict"].agg(list)
     # As the tables say: 1 % is missed by a hair on one corpus, 5 % on the other.
-    assert verdicts["1, orthogonality"] == ["holds", "not shown"] and verdicts["1, scale"] == ["holds", "holds"]
+    assert verdicts["1, orthogonality"] == ["holds", "not shown"] and verdicts["1, scale"] == [
+        "holds",
+        "holds",
+    ]
     assert verdicts["2, at most 10 %"] == ["not shown", "holds"]
-    assert set(verdicts["2, at most 1 %, rotary"]) == set(verdicts["3, K trained"]) == {"against it, one seed"}
+    assert (
+        set(verdicts["2, at most 1 %, rotary"])
+        == set(verdicts["3, K trained"])
+        == {"against it, one seed"}
+    )
     table = told[~told["hypothesis"].str.startswith("3")].set_index(["hypothesis", "corpus"])
     starts = confirmation.contrasts(runs).set_index(["arm", "corpus"])
-    assert table.loc[("1, orthogonality", "wikitext2"), "gap"] == starts.loc[("orthogonal", "wikitext2"), "gap"]
+    assert (
+        table.loc[("1, orthogonality", "wikitext2"), "gap"]
+        == starts.loc[("orthogonal", "wikitext2"), "gap"]
+    )
     named = confirmation.best(runs).set_index(["within", "stage", "corpus"])
-    assert table.loc[("2, at most 10 %", "wikitext2"), "high"] == named.loc[(0.1, "confirmed", "wikitext2"), "high"]
-    assert set(told[told["hypothesis"].str.startswith("3")]["arm"]) == {"RoPE, Q frozen", "Q frozen"}
-    worse = runs.assign(final_test_loss=runs["final_test_loss"] + 0.2 * (runs["arm"] == "orthogonal"))
+    assert (
+        table.loc[("2, at most 10 %", "wikitext2"), "high"]
+        == named.loc[(0.1, "confirmed", "wikitext2"), "high"]
+    )
+    assert set(told[told["hypothesis"].str.startswith("3")]["arm"]) == {
+        "RoPE, Q frozen",
+        "Q frozen",
+    }
+    worse = runs.assign(
+        final_test_loss=runs["final_test_loss"] + 0.2 * (runs["arm"] == "orthogonal")
+    )
     worse["final_test_loss"] += 0.2 * (worse["arm"] == "RoPE, delta r=4")
     worst = confirmation.hypotheses(worse).groupby("hypothesis")["verdict"].agg(list)
-    assert worst["1, orthogonality"] == 2 * ["does not hold"] and worst["2, at most 10 %"] == 2 * ["not by this arm"]
+    assert worst["1, orthogonality"] == 2 * ["does not hold"] and worst["2, at most 10 %"] == 2 * [
+        "not by this arm"
+    ]
     alone = runs[(runs["stage"] == "stage1") & (runs["arm"] != "baseline + RoPE")]
     assert "not known yet" in set(confirmation.hypotheses(alone)["verdict"])
     early = confirmation.hypotheses(runs[runs["stage"] == "stage1"])
@@ -145,7 +215,9 @@ def test_what_became_of_the_hypotheses_is_told_for_each_corpus(runs):
 def test_probes_part_the_gap_by_slices(runs):
     table = exploration.probed(runs).set_index("arm")
     assert len(table) == len(exploration.explored(runs))
-    assert table.loc["orthogonal", "difference_on_repeats"] == pytest.approx(0.2)  # both kinds of tokens lose the same
+    assert table.loc["orthogonal", "difference_on_repeats"] == pytest.approx(
+        0.2
+    )  # both kinds of tokens lose the same
     assert np.isnan(table.loc["baseline", "difference_on_repeats"])
     assert exploration.probed(runs.drop(columns="probes")).empty
     rate = exploration.explored(runs).set_index("arm").loc["baseline", "learning_rate"]
@@ -167,11 +239,17 @@ def test_the_answer_is_of_stage_2_where_there_is_one(runs):
     assert [row["corpus"] for row in late["cost"]] == ["tinystories-sample", "wikitext2"]
     assert all(row["low"] < row["gap"] < row["high"] for row in late["cost"] + late["start"])
     assert [arm["limit"] for arm in late["best"]] == [0.01, 0.1]
-    plain = runs[(runs["stage"] == "stage1") & (runs["arm"] == "baseline")].assign(corpus="wikitext2")
-    assert "nan" not in " ".join(study_sentences(runs=pd.concat([runs[runs["stage"] == "stage1"], plain])))
+    plain = runs[(runs["stage"] == "stage1") & (runs["arm"] == "baseline")].assign(
+        corpus="wikitext2"
+    )
+    assert "nan" not in " ".join(
+        study_sentences(runs=pd.concat([runs[runs["stage"] == "stage1"], plain]))
+    )
     begun = runs[(runs["stage"] == "stage1") | runs["arm"].isin({"baseline", "orthogonal"})]
     one_seed = runs[(runs["stage"] == "stage1") | (runs["seed"] == 11)]
-    late = (runs["corpus"] == "wikitext2") & (runs["seed"] > 11)  # a second corpus that has one seed yet
+    late = (runs["corpus"] == "wikitext2") & (
+        runs["seed"] > 11
+    )  # a second corpus that has one seed yet
     # A stage 2 that has just begun says nothing yet.
     for some in (begun, one_seed, runs[~late]):
         assert study_sentences(runs=some) == study_sentences(runs=runs[runs["stage"] == "stage1"])
@@ -189,7 +267,9 @@ def test_the_answer_is_three_sentences_that_name_the_scale_first(runs, language)
 
 def test_what_follows_is_priced_by_the_log_s_own_speed():
     table = study.follow_ups().set_index("id")
-    assert table.loc["GPT-09", "hours_on_an_A5000"] == pytest.approx(100_000 * 0.083659 / 3600)  # GPT-01's own
+    assert table.loc["GPT-09", "hours_on_an_A5000"] == pytest.approx(
+        100_000 * 0.083659 / 3600
+    )  # GPT-01's own
     assert table.loc["GPT-08", "hours_on_an_A5000"] < table.loc["GPT-09", "hours_on_an_A5000"]
     assert table.loc["GPT-08", "trained_at_medium"] == 0
 
@@ -199,39 +279,73 @@ def test_a_gap_waits_for_its_own_baseline_and_a_control_is_no_choice(runs):
     table = exploration.explored(early).set_index("arm")
     assert np.isnan(table.loc["RoPE", "gap"]) and table.loc["RoPE", "gap_to_plain"] < 0
     cheap = early[early["arm"].isin(["baseline", "orthogonal", "orthogonal, wider FFN"])]
-    cheap = cheap.assign(final_val_loss=cheap["final_val_loss"] - 0.1 * (cheap["arm"] == "orthogonal, wider FFN"))
+    cheap = cheap.assign(
+        final_val_loss=cheap["final_val_loss"] - 0.1 * (cheap["arm"] == "orthogonal, wider FFN")
+    )
     assert set(confirmation.best(cheap)["arm"]) == {"orthogonal"}
 
 
 def test_an_arm_far_off_does_not_flatten_the_others(runs):
     astray = runs.assign(final_val_loss=runs["final_val_loss"] + 0.5 * (runs["arm"] == "core"))
-    far = [trace for trace in study_plots.pareto(astray).data if trace.marker.symbol == "triangle-up-open"]
+    far = [
+        trace
+        for trace in study_plots.pareto(astray).data
+        if trace.marker.symbol == "triangle-up-open"
+    ]
     assert [(trace.name, trace.y[0]) for trace in far] == [("core", study_plots.FAR)]
     gap = exploration.explored(astray).set_index("arm").loc["core", "gap"]
     assert f"gap {100 * gap:+.2f} %" in far[0].hovertemplate
-    confirmed = runs.assign(final_test_loss=runs["final_test_loss"] + 0.5 * (runs["arm"] == "orthogonal"))
-    far = [trace for trace in study_plots.pareto(confirmed).data if trace.marker.symbol == "triangle-up"]
+    confirmed = runs.assign(
+        final_test_loss=runs["final_test_loss"] + 0.5 * (runs["arm"] == "orthogonal")
+    )
+    far = [
+        trace
+        for trace in study_plots.pareto(confirmed).data
+        if trace.marker.symbol == "triangle-up"
+    ]
     assert {trace.name for trace in far} == {"orthogonal"}
-    assert all(trace.error_y.array is None for trace in far)  # it would stand where the interval is not
+    assert all(
+        trace.error_y.array is None for trace in far
+    )  # it would stand where the interval is not
 
 
 def test_an_arm_is_judged_only_where_both_of_its_baselines_have_been_run(runs):
     early = runs[(runs["stage"] != "stage2") | (runs["arm"] != "baseline + RoPE")]
-    row = confirmation.confirmed(early).set_index(["corpus", "arm"]).loc["wikitext2", "RoPE, delta r=4"]
-    assert row["judged_against"] == "none yet" and np.isnan(row["gap"]) and row["within_5_%"] == "UNKNOWN INTERVAL"
-    late = runs[(runs["stage"] != "stage2") | (runs["arm"] != "baseline + RoPE") | (runs["seed"] > 12)]
-    row = confirmation.confirmed(late).set_index(["corpus", "arm"]).loc["wikitext2", "RoPE, delta r=4"]
+    row = (
+        confirmation.confirmed(early)
+        .set_index(["corpus", "arm"])
+        .loc["wikitext2", "RoPE, delta r=4"]
+    )
+    assert (
+        row["judged_against"] == "none yet"
+        and np.isnan(row["gap"])
+        and row["within_5_%"] == "UNKNOWN INTERVAL"
+    )
+    late = runs[
+        (runs["stage"] != "stage2") | (runs["arm"] != "baseline + RoPE") | (runs["seed"] > 12)
+    ]
+    row = (
+        confirmation.confirmed(late)
+        .set_index(["corpus", "arm"])
+        .loc["wikitext2", "RoPE, delta r=4"]
+    )
     assert (row["judged_against"], row["n"]) == ("baseline + RoPE", 3)
 
 
 def test_stage_2_tells_each_arm_s_perplexity_and_how_steady_its_seeds_are(runs):
     table = confirmation.losses(runs).set_index(["corpus", "arm"])
-    second = runs[(runs["stage"] == "stage2") & (runs["corpus"] == "wikitext2") & (runs["arm"] == "baseline + RoPE")]
+    second = runs[
+        (runs["stage"] == "stage2")
+        & (runs["corpus"] == "wikitext2")
+        & (runs["arm"] == "baseline + RoPE")
+    ]
     row = table.loc["wikitext2", "baseline + RoPE"]
     assert row["perplexity"] == pytest.approx(math.exp(second["final_test_loss"].mean()))
     assert row["spread"] == pytest.approx(second["final_test_loss"].std()) and row["n"] == 5
     astray = second.iloc[0]["probes"] | {"logit_std": 40.0}
-    odd = runs.assign(probes=[astray if i == second.index[0] else p for i, p in runs["probes"].items()])
+    odd = runs.assign(
+        probes=[astray if i == second.index[0] else p for i, p in runs["probes"].items()]
+    )
     spreads = confirmation.losses(odd).set_index(["corpus", "arm"])["largest_logit_std"]
     assert spreads["wikitext2", "baseline + RoPE"] == 40 and spreads["wikitext2", "baseline"] == 0.5
 
@@ -254,7 +368,9 @@ def test_a_study_in_progress_shows_what_there_is(runs, part, tmp_path):
     for table in TABLES:
         shown = study.show(table(some))
         if part == "nothing":
-            assert "Not run yet" in shown and "Not run yet" in study.show(study_sentences(runs=some))
+            assert "Not run yet" in shown and "Not run yet" in study.show(
+                study_sentences(runs=some)
+            )
         else:
             shown._repr_html_()
     for name in FIGURES:
@@ -272,11 +388,17 @@ def test_figures_draw_every_arm_once_a_stage(runs):
     bars = [trace for trace in figure.data if trace.error_y.array is not None]
     assert len(bars) == 8
     assert len({trace.x[0] for trace in bars}) == 4  # arms of one share stand side by side
-    curve = next(trace for trace in study_plots.rate_curves(runs).data if trace.name == "orthogonal")
+    curve = next(
+        trace for trace in study_plots.rate_curves(runs).data if trace.name == "orthogonal"
+    )
     assert len(curve.x) == 4 and np.isfinite(curve.y).all()
-    few = runs[(runs["stage"] == "stage1") & (runs["learning_rate"] == 4e-3)].assign(corpus="wikitext2")
+    few = runs[(runs["stage"] == "stage1") & (runs["learning_rate"] == 4e-3)].assign(
+        corpus="wikitext2"
+    )
     twice = study_plots.pareto(pd.concat([runs[runs["stage"] == "stage1"], few])).data
-    assert len({trace.xaxis for trace in twice if trace.mode == "markers+text"}) == 2  # each panel names its own front
+    assert (
+        len({trace.xaxis for trace in twice if trace.mode == "markers+text"}) == 2
+    )  # each panel names its own front
     drawn = study_plots.rate_curves(pd.concat([runs, few])).data
     assert [trace.showlegend for trace in drawn if trace.name == "orthogonal"] == [True, True]
 
@@ -314,7 +436,9 @@ def test_the_readme_says_what_the_kept_page_found(kept):
 def test_the_verdicts_on_wikitext2_do_not_hang_on_the_seed_that_was_seen_before(kept):
     """As the page's limits say."""
     whole, without = (
-        confirmation.confirmed(runs[runs["corpus"] == "wikitext2"]).set_index("arm")[["within_5_%", "within_1_%"]]
+        confirmation.confirmed(runs[runs["corpus"] == "wikitext2"]).set_index("arm")[
+            ["within_5_%", "within_1_%"]
+        ]
         for runs in (kept[1], kept[1][kept[1]["seed"] != 11])
     )
     tested = whole.index.difference(["T5 bias, scale 0.001"])  # the control has few seeds

@@ -51,7 +51,10 @@ def test_recorded_gaps_are_the_logs_recomputed():
     assert set(table["verdict"]) == {statistics.UNKNOWN}
     assert set(table["n"]) == {1}
     assert table["low"].isna().all()
-    assert "+9.75 % perplexity vs GPT-01 (+0.0931 nats), no interval, n = 1" in table.loc["GPT-02", "sentence"]
+    assert (
+        "+9.75 % perplexity vs GPT-01 (+0.0931 nats), no interval, n = 1"
+        in table.loc["GPT-02", "sentence"]
+    )
     assert set(table["source"]) == {"recorded in the log (other code)"}
 
 
@@ -65,7 +68,11 @@ def test_recorded_ablation_says_how_much_better_freeze_is_than_random():
 
 
 def test_recorded_arms_differ_in_learning_rate():
-    found = [text for text in confounds.warnings(tables.recorded()) if text.startswith("learning rate differs")]
+    found = [
+        text
+        for text in confounds.warnings(tables.recorded())
+        if text.startswith("learning rate differs")
+    ]
     assert len(found) == 4
     assert "0.0003 in GPT-01 (recorded), 0.001 in GPT-02 (recorded)" in found[0]
 
@@ -77,7 +84,11 @@ def test_recorded_times_parameters_and_evaluations():
     assert budget.loc["GPT-01", list(tables.BUDGET)].sum() == pytest.approx(16287.72)
     assert math.isnan(budget.loc["GPT-04", "evaluation"])
     counts = tables.parameters(runs).set_index("id")
-    assert counts.loc["GPT-02", ["total", "trainable", "frozen"]].tolist() == [44_896_768, 41_751_040, 3_145_728]
+    assert counts.loc["GPT-02", ["total", "trainable", "frozen"]].tolist() == [
+        44_896_768,
+        41_751_040,
+        3_145_728,
+    ]
     metrics = tables.load_metrics(runs)
     assert metrics[["id", "step", "loss"]].values.tolist()[0] == ["GPT-01", 20000, 1.7315]
     assert len(metrics) == 4
@@ -108,7 +119,9 @@ def test_gaps_are_paired_by_seed(demo):
         assert table.loc[exp, "high"] == pytest.approx(math.exp(interval.high) - 1)
         assert table.loc[exp, "seeds"] == [42, 43, 44]
     assert sorted(table["confidence"]) == pytest.approx([0.95, 0.975, 1 - 0.05 / 3])
-    tail = r"\(Holm over 3 arms\), SE over documents 0\.\d{4} nats, n = 3, criterion <= \+5 %: FAIL$"
+    tail = (
+        r"\(Holm over 3 arms\), SE over documents 0\.\d{4} nats, n = 3, criterion <= \+5 %: FAIL$"
+    )
     assert re.search(tail, table.loc["DEMO-02", "sentence"])
     assert confounds.warnings(runs, "DEMO-01") == []
 
@@ -158,7 +171,9 @@ def test_results_give_means_and_their_base(demo):
     mean = seed_losses(runs, "DEMO-02").mean()
     assert table.loc["DEMO-02", "final_val_perplexity"] == pytest.approx(math.exp(mean))
     assert table.loc["DEMO-02", "baseline"] == "DEMO-01"
-    assert table.loc["DEMO-02", "final_bits_per_byte"] == pytest.approx(mean / math.log(2) * 110_000 / 440_000)
+    assert table.loc["DEMO-02", "final_bits_per_byte"] == pytest.approx(
+        mean / math.log(2) * 110_000 / 440_000
+    )
     assert math.isnan(table.loc["DEMO-01", "gap"])
 
 
@@ -211,7 +226,9 @@ def test_recorded_and_measured_runs_never_mix(tmp_path):
 
 def test_time_budget_closes_to_the_wall_time(demo):
     table = tables.time_budget(tables.load_runs(outputs=demo))
-    assert table[list(tables.BUDGET)].sum(axis=1).tolist() == pytest.approx(table["wall_seconds"].tolist())
+    assert table[list(tables.BUDGET)].sum(axis=1).tolist() == pytest.approx(
+        table["wall_seconds"].tolist()
+    )
 
 
 def test_matched_interpolates_between_evaluations(demo):
@@ -219,9 +236,15 @@ def test_matched_interpolates_between_evaluations(demo):
     metrics = tables.load_metrics(runs)
     step = 2 * DEMO.train.eval_interval
     at_eval = tables.matched(runs, metrics, at=[step])
-    evals = metrics[(metrics["event"] == "eval") & (metrics["step"] == step)].groupby("id")["loss"].mean()
+    evals = (
+        metrics[(metrics["event"] == "eval") & (metrics["step"] == step)]
+        .groupby("id")["loss"]
+        .mean()
+    )
     assert at_eval["nats"].iloc[0] == pytest.approx(evals["DEMO-02"] - evals["DEMO-01"])
-    tokens = tables.matched(runs, metrics, "tokens", at=[runs["tokens"].iloc[0] / runs["steps"].iloc[0] * step])
+    tokens = tables.matched(
+        runs, metrics, "tokens", at=[runs["tokens"].iloc[0] / runs["steps"].iloc[0] * step]
+    )
     assert tokens["nats"].iloc[0] == pytest.approx(at_eval["nats"].iloc[0])
     seconds = tables.matched(runs, metrics, "seconds")
     assert seconds["n"].tolist()[1:] == [3, 3, 3]

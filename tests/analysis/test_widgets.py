@@ -10,7 +10,11 @@ def shown(explorer):
 
 
 def visible(figure):
-    return [trace["name"] for trace in figure["data"] if trace["visible"] and trace.get("showlegend") is not False]
+    return [
+        trace["name"]
+        for trace in figure["data"]
+        if trace["visible"] and trace.get("showlegend") is not False
+    ]
 
 
 def test_every_choice_changes_the_figure(tmp_path):
@@ -32,7 +36,10 @@ def test_every_choice_changes_the_figure(tmp_path):
         before = json.dumps(shown(explorer))
         widget.value = value
         assert json.dumps(shown(explorer)) != before, widget.description
-    assert {name.split(" · ")[0] for name in visible(shown(explorer))} == {"OELM-Freeze", "frozen Gaussian"}
+    assert {name.split(" · ")[0] for name in visible(shown(explorer))} == {
+        "OELM-Freeze",
+        "frozen Gaussian",
+    }
 
 
 def test_refresh_follows_new_rows_and_new_runs(tmp_path):
@@ -47,4 +54,6 @@ def test_refresh_follows_new_rows_and_new_runs(tmp_path):
 
 
 def test_opens_where_nothing_has_run(tmp_path):
-    assert "Nothing to draw yet." in json.dumps(shown(CurveExplorer("DEMO-*", "DEMO-01", str(tmp_path))))
+    assert "Nothing to draw yet." in json.dumps(
+        shown(CurveExplorer("DEMO-*", "DEMO-01", str(tmp_path)))
+    )

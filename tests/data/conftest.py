@@ -9,7 +9,9 @@ from oelm_lib.config import ROOT
 from oelm_lib.data.prepare import prepare
 
 SAMPLES = Path(os.environ.get("OELM_SAMPLES") or ROOT.parent / "shared" / "data")
-STORIES = [f"Once there was a fox, number {number}, who liked ducks.\n\nThe end." for number in range(40)]
+STORIES = [
+    f"Once there was a fox, number {number}, who liked ducks.\n\nThe end." for number in range(40)
+]
 
 
 @pytest.fixture(autouse=True)

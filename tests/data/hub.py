@@ -67,7 +67,9 @@ class _Handler(BaseHTTPRequestHandler):
             name, kind, *rest = "/".join(parts[2:4]), *(parts[4:] or ["revision"])
             found = self.server.files(name, rest[0] if rest else "main")
             if not found:
-                return self._missing("RepoNotFound" if name not in self.server.data_sets else "RevisionNotFound")
+                return self._missing(
+                    "RepoNotFound" if name not in self.server.data_sets else "RevisionNotFound"
+                )
             return self._api(name, kind, rest[1:], *found, body)
         if parts[0] == "datasets" and parts[3:4] == ["resolve"]:
             found = self.server.files("/".join(parts[1:3]), parts[4])
@@ -82,10 +84,22 @@ class _Handler(BaseHTTPRequestHandler):
     def _api(self, name, kind, folder, sha, files, body):
         def entry(path):
             claimed = len(files[path]) + (self.server.faults.get(path) == "size")
-            return {"type": "file", "path": path, "size": claimed, "oid": hashlib.sha1(files[path]).hexdigest()}
+            return {
+                "type": "file",
+                "path": path,
+                "size": claimed,
+                "oid": hashlib.sha1(files[path]).hexdigest(),
+            }
 
         if kind == "revision":
-            value = {"id": name, "sha": sha, "private": False, "gated": False, "tags": [], "downloads": 0}
+            value = {
+                "id": name,
+                "sha": sha,
+                "private": False,
+                "gated": False,
+                "tags": [],
+                "downloads": 0,
+            }
             value["siblings"] = [{"rfilename": path} for path in files]
         elif kind == "tree":
             prefix = "".join(part + "/" for part in folder)
@@ -93,8 +107,15 @@ class _Handler(BaseHTTPRequestHandler):
             if not below:
                 return self._missing("EntryNotFound")
             deep = "recursive=true" in self.path.lower()
-            folders = {prefix + path[len(prefix) :].split("/")[0] for path in below if "/" in path[len(prefix) :]}
-            value = [{"type": "directory", "path": path, "size": 0, "oid": "0" * 40} for path in sorted(folders)]
+            folders = {
+                prefix + path[len(prefix) :].split("/")[0]
+                for path in below
+                if "/" in path[len(prefix) :]
+            }
+            value = [
+                {"type": "directory", "path": path, "size": 0, "oid": "0" * 40}
+                for path in sorted(folders)
+            ]
             value += [entry(path) for path in below if deep or "/" not in path[len(prefix) :]]
         else:  # paths-info
             asked = json.loads(body)["paths"]
@@ -103,7 +124,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, path, content, sha):
         fault = self.server.faults.get(path)
-        headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": sha, "Accept-Ranges": "bytes"}
+        headers = {
+            "ETag": f'"{hashlib.sha1(content).hexdigest()}"',
+            "X-Repo-Commit": sha,
+            "Accept-Ranges": "bytes",
+        }
         if fault == "size" and self.command == "HEAD":
             return self._send(200, content + b"?", headers)
         start = int((self.headers.get("Range") or "bytes=0-")[6:].split("-")[0])

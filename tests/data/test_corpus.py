@@ -13,7 +13,9 @@ from .conftest import STORIES
 
 @pytest.fixture
 def corpus(source):
-    return prepare("tinystories-sample", source(train=STORIES, validation=STORIES), echo=lambda line: None)
+    return prepare(
+        "tinystories-sample", source(train=STORIES, validation=STORIES), echo=lambda line: None
+    )
 
 
 def test_open_reads_what_prepare_wrote(corpus):
@@ -40,14 +42,17 @@ def test_training_cannot_open_test(corpus):
         lambda manifest: manifest | {"checksum": "0"},
         lambda manifest: {key: value for key, value in manifest.items() if key != "splits"},
         lambda manifest: [],
-        lambda manifest: (edited := manifest | {"corpus": "tinystories"}) | {"checksum": checksum(edited)},
+        lambda manifest: (
+            (edited := manifest | {"corpus": "tinystories"}) | {"checksum": checksum(edited)}
+        ),
     ],
 )
 def test_edited_manifest(corpus, edit):
     path = corpus.path / "manifest.json"
     path.write_text(json.dumps(edit(json.loads(path.read_text()))))
     with pytest.raises(
-        UserError, match=r"manifest.json: is not what .* wrote .*; delete .* and run `oelm data prepare"
+        UserError,
+        match=r"manifest.json: is not what .* wrote .*; delete .* and run `oelm data prepare",
     ):
         open_corpus("tinystories-sample", "gpt2")
 
@@ -71,7 +76,9 @@ def test_changed_tokens(corpus, split):
         open_corpus("tinystories-sample", "gpt2")
 
 
-@pytest.mark.parametrize(("exp", "demo"), [("GPT-01", "DEMO-01"), ("GPT-05", "DEMO-02"), ("GPT-03", "DEMO-03")])
+@pytest.mark.parametrize(
+    ("exp", "demo"), [("GPT-01", "DEMO-01"), ("GPT-05", "DEMO-02"), ("GPT-03", "DEMO-03")]
+)
 def test_without_hub_the_ways_on_are_named(monkeypatch, exp, demo):
     from huggingface_hub import constants
 
@@ -102,7 +109,12 @@ def test_a_manifest_that_only_looks_sealed_is_refused(corpus, splits):
 
 
 def test_a_copy_without_its_tokenizer_is_refused(source):
-    corpus = prepare("tinystories-sample", source(train=STORIES, validation=STORIES), "bpe-300", echo=lambda line: None)
+    corpus = prepare(
+        "tinystories-sample",
+        source(train=STORIES, validation=STORIES),
+        "bpe-300",
+        echo=lambda line: None,
+    )
     (corpus.path / "tokenizer.json").unlink()
     with pytest.raises(UserError, match=r"tokenizer.json: is missing; copy it too, or delete"):
         open_corpus("tinystories-sample", "bpe-300")

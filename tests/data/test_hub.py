@@ -48,7 +48,8 @@ def hub(source):
         (folder / f"{name}.parquet").read_bytes() for name in ("train", "validation", "rows")
     )
     wikitext = {
-        f"wikitext-103-raw-v1/{split}-00000-of-00001.parquet": articles for split in ("train", "validation", "test")
+        f"wikitext-103-raw-v1/{split}-00000-of-00001.parquet": articles
+        for split in ("train", "validation", "test")
     }
     with running(
         Hub(
@@ -62,7 +63,11 @@ def hub(source):
                     }
                 },
                 "Salesforce/wikitext": {
-                    "main": {"README.md": CARD.encode(), "wikitext-2-v1/train-00000-of-00001.parquet": b"", **wikitext}
+                    "main": {
+                        "README.md": CARD.encode(),
+                        "wikitext-2-v1/train-00000-of-00001.parquet": b"",
+                        **wikitext,
+                    }
                 },
                 "Skylion007/openwebtext": {
                     "main": {"README.md": b"a script", "openwebtext.py": b"import datasets"},
@@ -82,9 +87,13 @@ def prepared(tmp_path):
     """A function that prepares in a fresh process (the clients read HF_ENDPOINT when imported): manifest or message."""
 
     def run(name, endpoint, limit=0, **environment):
-        environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf")} | environment
+        environment = (
+            os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf")} | environment
+        )
         command = [sys.executable, "-c", PROGRAM, name, str(limit)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=120, check=True
+        )
         return json.loads(done.stdout)
 
     return run
@@ -101,16 +110,21 @@ def test_official_splits_and_revision(hub, prepared):
 
 def test_configuration_is_found(hub, prepared):
     manifest = prepared("wikitext103-sample", hub.url)
-    assert {split: facts["documents"] for split, facts in manifest["splits"].items()} == dict.fromkeys(
-        ("train", "val", "test"), 9
-    )
+    assert {
+        split: facts["documents"] for split, facts in manifest["splits"].items()
+    } == dict.fromkeys(("train", "val", "test"), 9)
 
 
 def test_script_falls_back_to_the_parquet_copy_and_reads_no_more_than_it_needs(hub, prepared):
     manifest = prepared("openwebtext-phase3-sample", hub.url, limit=100)
     assert manifest["revision"] == commit("refs/convert/parquet")
-    assert manifest["splits"]["train"]["documents"] + manifest["splits"]["val"]["documents"] in (100, 101)
-    fetched = [line for line in hub.requests if line.startswith("GET") and line.endswith(".parquet")]
+    assert manifest["splits"]["train"]["documents"] + manifest["splits"]["val"]["documents"] in (
+        100,
+        101,
+    )
+    fetched = [
+        line for line in hub.requests if line.startswith("GET") and line.endswith(".parquet")
+    ]
     assert len(fetched) == 1 and fetched[0].endswith("plain_text/train/0000.parquet")
 
 
@@ -130,21 +144,29 @@ def test_file_that_cannot_be_had(hub, prepared, data_folder, fault):
     hub.faults[TRAIN] = fault
     message = prepared("tinystories-sample", hub.url)
     assert message.startswith(f"roneneldan/TinyStories: {TRAIN} not downloaded (")
-    assert message.endswith("`oelm data prepare tinystories-sample --tokenizer gpt2 --source FOLDER`")
+    assert message.endswith(
+        "`oelm data prepare tinystories-sample --tokenizer gpt2 --source FOLDER`"
+    )
     assert not list(data_folder.rglob("*.bin"))
 
 
 def test_data_set_that_is_not_there(hub, prepared):
     del hub.data_sets["roneneldan/TinyStories"]
-    assert prepared("tinystories-sample", hub.url).startswith("roneneldan/TinyStories: not read from the hub (")
+    assert prepared("tinystories-sample", hub.url).startswith(
+        "roneneldan/TinyStories: not read from the hub ("
+    )
 
 
 def test_no_hub_is_said_within_a_minute(prepared):
     began = time.monotonic()
-    assert "(HF_HUB_OFFLINE is set)" in prepared("tinystories", "http://127.0.0.1:9", HF_HUB_OFFLINE="1")
+    assert "(HF_HUB_OFFLINE is set)" in prepared(
+        "tinystories", "http://127.0.0.1:9", HF_HUB_OFFLINE="1"
+    )
     assert "not read from the hub" in prepared("tinystories", "http://127.0.0.1:9")
     assert time.monotonic() - began < 60
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
-        assert "(no answer in 45 s)" in prepared("tinystories", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert "(no answer in 45 s)" in prepared(
+            "tinystories", f"http://127.0.0.1:{silent.getsockname()[1]}"
+        )
         assert time.monotonic() - began < 60

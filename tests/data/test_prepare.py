@@ -40,7 +40,9 @@ def _is_odd(text):
 
 
 def _nothing_left(folder):
-    return not any(path.is_dir() for path in folder.glob("*/*")) and not list(folder.rglob(MANIFEST))
+    return not any(path.is_dir() for path in folder.glob("*/*")) and not list(
+        folder.rglob(MANIFEST)
+    )
 
 
 def test_every_corpus_file_loads():
@@ -49,8 +51,15 @@ def test_every_corpus_file_loads():
         spec = load_spec(name)
         assert (spec.validation == "source") == (spec.validation_fraction is None)
         assert spec.sample or spec.rows or spec.token_limit or spec.generator or spec.recall
-    complete = {name: load_spec(name).rows["train"] for name in ("tinystories", "tinystories-phase3", "openwebtext")}
-    assert complete == {"tinystories": 2_119_719, "tinystories-phase3": 2_119_719, "openwebtext": 8_013_769}
+    complete = {
+        name: load_spec(name).rows["train"]
+        for name in ("tinystories", "tinystories-phase3", "openwebtext")
+    }
+    assert complete == {
+        "tinystories": 2_119_719,
+        "tinystories-phase3": 2_119_719,
+        "openwebtext": 8_013_769,
+    }
 
 
 def test_sample_has_the_rules_of_its_corpus_but_not_the_counts():
@@ -61,7 +70,10 @@ def test_sample_has_the_rules_of_its_corpus_but_not_the_counts():
 
 @pytest.mark.parametrize("name", ["nope", "stories/../x", 7, "-sample"])
 def test_unknown_corpus(name):
-    with pytest.raises(UserError, match=r"no corpus .*; allowed: .*tinystories.*add one as params/corpora/<name>.yaml"):
+    with pytest.raises(
+        UserError,
+        match=r"no corpus .*; allowed: .*tinystories.*add one as params/corpora/<name>.yaml",
+    ):
         load_spec(name)
 
 
@@ -109,7 +121,9 @@ def test_permutation_sizes_are_those_of_datasets(count):
         numbers = datasets.Dataset.from_dict({"n": list(range(count))})
         if count == 1:
             continue
-        split = numbers.train_test_split(test_size=spec.validation_fraction, seed=spec.validation_seed)
+        split = numbers.train_test_split(
+            test_size=spec.validation_fraction, seed=spec.validation_seed
+        )
         kept, held_out = _permutation(spec, count)
         assert (kept.tolist(), held_out.tolist()) == (split["train"]["n"], split["test"]["n"])
 
@@ -123,9 +137,13 @@ def test_phase3_tail_cuts_the_stream_of_tokens(source):
     assert corpus.tokens("train").tolist() == stream[:cut]
     assert corpus.tokens("val").tolist() == stream[cut:]
     facts = corpus.manifest["splits"]
-    assert sum(split["bytes"] for split in facts.values()) == sum(len(text.encode()) for text in texts)
+    assert sum(split["bytes"] for split in facts.values()) == sum(
+        len(text.encode()) for text in texts
+    )
     tail = gpt2().decode_bytes([rank for rank in stream[cut:] if rank != EOT])
-    assert facts["val"]["bytes"] == len(tail) and facts["val"]["literal_eot"] == tail.count(b"<|endoftext|>")
+    assert facts["val"]["bytes"] == len(tail) and facts["val"]["literal_eot"] == tail.count(
+        b"<|endoftext|>"
+    )
     assert facts["val"]["documents"] == stream[cut:].count(EOT)
 
 
@@ -142,8 +160,21 @@ def test_phase3_tail_stops_after_the_document_that_reaches_the_limit(source, mon
 
 
 def test_wikitext_phase3_is_one_text_without_separators(source):
-    rows = ["", " = Fox = \n", "", " Text of the fox . \n", "", " = Duck = \n", "", " Quack . \n"] * 40
-    corpus = prepare("wikitext103-phase3-sample", source(train=rows, validation=rows[:8], test=rows[:4]), echo=quiet)
+    rows = [
+        "",
+        " = Fox = \n",
+        "",
+        " Text of the fox . \n",
+        "",
+        " = Duck = \n",
+        "",
+        " Quack . \n",
+    ] * 40
+    corpus = prepare(
+        "wikitext103-phase3-sample",
+        source(train=rows, validation=rows[:8], test=rows[:4]),
+        echo=quiet,
+    )
     assert corpus.eot is None
     assert corpus.tokens("train").tolist() == gpt2().encode_documents(["".join(rows)])[0].tolist()
     assert set(corpus.manifest["splits"]) == {"train", "val"}
@@ -158,7 +189,9 @@ def test_bpe_is_trained_on_train_alone(source):
     corpus = prepare("tinystories-sample", folder, tokenizer="bpe-270", echo=quiet)
     tokenizer = load_tokenizer(corpus)
     assert (corpus.vocab_size, corpus.eot) == (270, 269)
-    assert tokenizer.decode(corpus.tokens("train")) == "".join(f"{text}<|endoftext|>" for text in train)
+    assert tokenizer.decode(corpus.tokens("train")) == "".join(
+        f"{text}<|endoftext|>" for text in train
+    )
     assert len(tokenizer.encode_documents(["zzzzzzzz"])[0]) == 8
     permuted = prepare("tinystories-phase3-sample", folder, tokenizer="bpe-270", echo=quiet)
     assert permuted.manifest["splits"]["val"]["documents"] == 1
@@ -189,45 +222,61 @@ def test_same_tokens_from_every_kind_of_file(source, tmp_path):
 
 def test_limit_makes_a_sample(source):
     folder = source(train=STORIES, validation=STORIES)
-    with pytest.raises(UserError, match="limit = 5: makes a sample of tinystories; name it tinystories-sample"):
+    with pytest.raises(
+        UserError, match="limit = 5: makes a sample of tinystories; name it tinystories-sample"
+    ):
         prepare("tinystories", folder, limit=5, echo=quiet)
     corpus = prepare("tinystories-sample", folder, limit=5, echo=quiet)
     assert corpus.tokens("train").tolist() == _ids(STORIES[:5])
     assert corpus.manifest["split_rules"]["limit"] == 5
 
 
-@pytest.mark.parametrize("name", ["tinystories", "openwebtext", "wikitext103", "openwebtext-phase3"])
+@pytest.mark.parametrize(
+    "name", ["tinystories", "openwebtext", "wikitext103", "openwebtext-phase3"]
+)
 def test_part_never_passes_for_the_corpus(source, data_folder, name):
     rows = [" = Fox = \n", "", " Text . \n"] * 9
     folder = source(train=rows, validation=rows, test=rows)
-    with pytest.raises(UserError, match=rf"{name}: the train split of the source has .* {name}-sample"):
+    with pytest.raises(
+        UserError, match=rf"{name}: the train split of the source has .* {name}-sample"
+    ):
         prepare(name, folder, echo=quiet)
     assert _nothing_left(data_folder)
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["", ""]])
-@pytest.mark.parametrize("name", ["tinystories-sample", "openwebtext-phase3-sample", "wikitext103-phase3-sample"])
+@pytest.mark.parametrize(
+    "name", ["tinystories-sample", "openwebtext-phase3-sample", "wikitext103-phase3-sample"]
+)
 def test_empty_corpus(source, data_folder, name, texts):
-    with pytest.raises(UserError, match=rf"{name}: the train split of the source has no text; complete it"):
+    with pytest.raises(
+        UserError, match=rf"{name}: the train split of the source has no text; complete it"
+    ):
         prepare(name, source(train=texts, validation=["a", "b"]), echo=quiet)
     assert _nothing_left(data_folder)
 
 
 def test_split_that_would_be_empty(source, data_folder):
-    with pytest.raises(UserError, match="the train split would be empty; the source needs more documents"):
+    with pytest.raises(
+        UserError, match="the train split would be empty; the source needs more documents"
+    ):
         prepare("tinystories-phase3-sample", source(train=["one duck"]), echo=quiet)
     assert _nothing_left(data_folder)
 
 
 def test_missing_files_are_named(source, tmp_path):
-    with pytest.raises(UserError, match=r"no validation file for tinystories-sample \(found: train.parquet\)"):
+    with pytest.raises(
+        UserError, match=r"no validation file for tinystories-sample \(found: train.parquet\)"
+    ):
         prepare("tinystories-sample", source(train=STORIES), echo=quiet)
     with pytest.raises(UserError, match="nowhere: no such file or folder"):
         prepare("tinystories-sample", tmp_path / "nowhere", echo=quiet)
     (tmp_path / "a.doc").write_text("x")
     with pytest.raises(UserError, match=r"a.doc: is not text that can be read; name .* \.jsonl"):
         prepare("tinystories-sample", tmp_path / "a.doc", echo=quiet)
-    with pytest.raises(UserError, match=r"stories: is generated, not read from .*; leave --source out"):
+    with pytest.raises(
+        UserError, match=r"stories: is generated, not read from .*; leave --source out"
+    ):
         prepare("stories", tmp_path, echo=quiet)
     with pytest.raises(UserError, match="tokenizer = 'gpt3' is unknown; use gpt2 or bpe-<N>"):
         prepare("tinystories-sample", tmp_path, tokenizer="gpt3", echo=quiet)
@@ -250,7 +299,8 @@ def test_full_disk(source, data_folder):
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
         with pytest.raises(
-            UserError, match=r"cannot be written .*nothing is left of it; make room there, or set OELM_DATA"
+            UserError,
+            match=r"cannot be written .*nothing is left of it; make room there, or set OELM_DATA",
         ):
             prepare("tinystories-sample", folder, echo=quiet)
     finally:
@@ -262,7 +312,9 @@ def test_second_preparation_says_who_holds_it(source, data_folder):
     folder = source(train=STORIES, validation=STORIES)
     with _held(data_folder / "tinystories-sample" / "gpt2", wait=False, echo=quiet):
         holder = f"process {os.getpid()} on {socket.gethostname()} since 20"
-        with pytest.raises(UserError, match=f"is being prepared by {holder}.*; wait for it to end, or stop it"):
+        with pytest.raises(
+            UserError, match=f"is being prepared by {holder}.*; wait for it to end, or stop it"
+        ):
             prepare("tinystories-sample", folder, echo=quiet)
     assert prepare("tinystories-sample", folder, echo=quiet)
 
@@ -279,14 +331,21 @@ def test_killed_preparation_leaves_nothing_that_looks_whole(source, data_folder)
     assert not (data_folder / "tinystories-sample" / "gpt2").exists()
     corpus = prepare("tinystories-sample", folder, echo=quiet)
     assert sorted(path.name for path in corpus.path.parent.iterdir()) == [".gpt2.lock", "gpt2"]
-    assert sorted(path.name for path in corpus.path.iterdir()) == ["manifest.json", "test.bin", "train.bin", "val.bin"]
+    assert sorted(path.name for path in corpus.path.iterdir()) == [
+        "manifest.json",
+        "test.bin",
+        "train.bin",
+        "val.bin",
+    ]
 
 
 def test_prepared_corpus_stays(source):
     folder = source(train=STORIES, validation=STORIES)
     first = prepare("tinystories-sample", folder, echo=quiet)
     lines = []
-    again = prepare("tinystories-sample", source(train=STORIES[:9], validation=STORIES), echo=lines.append)
+    again = prepare(
+        "tinystories-sample", source(train=STORIES[:9], validation=STORIES), echo=lines.append
+    )
     assert again == first
     assert lines == [f"{first.path} is there already; delete it to make it anew"]
 
@@ -301,7 +360,9 @@ def test_list_and_show(source, data_folder):
     text = show("tinystories-sample", "gpt2", documents=2)
     assert "train: 40 documents, " in text and text.count("--- validation tokens") == 2
     (data_folder / "tinystories-sample" / "gpt2" / "val.bin").write_bytes(b"")
-    assert list_corpora().set_index("corpus").loc["tinystories-sample", "state"].startswith("broken: ")
+    assert (
+        list_corpora().set_index("corpus").loc["tinystories-sample", "state"].startswith("broken: ")
+    )
 
 
 @pytest.mark.slow

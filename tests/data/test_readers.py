@@ -22,7 +22,9 @@ def small_pieces(monkeypatch):
 
 def _documents(path, spec, strip=False):
     documents = [""]
-    for text, ends in cut_documents(((text, ends) for _, text, ends in read_rows(path, spec)), strip):
+    for text, ends in cut_documents(
+        ((text, ends) for _, text, ends in read_rows(path, spec)), strip
+    ):
         documents[-1] += text
         documents += [""] if ends else []
     assert documents.pop() == ""
@@ -57,7 +59,12 @@ def test_long_documents_are_cut(small_pieces):
 
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.jsonl", "a.jsonl.gz"])
 def test_documents_of_line_files(tmp_path, small_pieces, name):
-    texts = ["One fox.\n\nTwo ducks, three geese and a very long goodbye.", "Äpfel und 字", "<|end", " spaces "]
+    texts = [
+        "One fox.\n\nTwo ducks, three geese and a very long goodbye.",
+        "Äpfel und 字",
+        "<|end",
+        " spaces ",
+    ]
     if "jsonl" in name:
         content = "".join(json.dumps({"text": text}) + "\n" for text in texts)
     else:
@@ -76,14 +83,26 @@ def test_text_without_separator_is_one_untouched_document(tmp_path, small_pieces
 
 
 def test_articles_begin_at_titles_between_blank_rows():
-    lines = ["", " = Fox = \n", "", " Text . \n", " = = Life = = \n", " Goals = \n", " = Not a title = \n", " x \n", ""]
+    lines = [
+        "",
+        " = Fox = \n",
+        "",
+        " Text . \n",
+        " = = Life = = \n",
+        " Goals = \n",
+        " = Not a title = \n",
+        " x \n",
+        "",
+    ]
     lines += [" = Duck = Bird = \n", "", " More . \n"]
     articles = [""]
     for text, ends in join_rows(((line, True) for line in lines), articles=True):
         articles[-1] += text
         articles += [""] if ends else []
     assert articles == ["".join(lines[:9]), "".join(lines[9:]), ""]
-    assert "".join(text for text, _ in join_rows(((line, True) for line in lines), articles=False)) == "".join(lines)
+    assert "".join(
+        text for text, _ in join_rows(((line, True) for line in lines), articles=False)
+    ) == "".join(lines)
 
 
 @pytest.mark.parametrize(
@@ -92,14 +111,26 @@ def test_articles_begin_at_titles_between_blank_rows():
         ("a.txt", b"ducks \xff", r"a.txt: byte 6 is not valid UTF-8"),
         ("a.txt", "é".encode()[:1], r"a.txt: byte 0 is not valid UTF-8"),
         ("a.txt", b"x" * 31 + "é".encode() + b"\xc3\x28", r"a.txt: byte 33 is not valid UTF-8"),
-        ("a.txt.gz", gzip.compress(b"ducks " * 9 + b"\xfe", mtime=0), r"a.txt.gz: byte 54 is not valid UTF-8"),
+        (
+            "a.txt.gz",
+            gzip.compress(b"ducks " * 9 + b"\xfe", mtime=0),
+            r"a.txt.gz: byte 54 is not valid UTF-8",
+        ),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', r"a.jsonl: byte 24 is not valid UTF-8"),
-        ("a.jsonl", b'{"text": "\\ud800"}\n', r"a.jsonl: line 1 is not a JSON object with text in 'text'"),
+        (
+            "a.jsonl",
+            b'{"text": "\\ud800"}\n',
+            r"a.jsonl: line 1 is not a JSON object with text in 'text'",
+        ),
         ("a.jsonl", b'{"text": "a"}\n\n', r"a.jsonl: line 2 is not a JSON object"),
         ("a.jsonl", b'{"story": "a"}\n', r"a.jsonl: line 1 is not a JSON object"),
         ("a.jsonl", b'["text"]\n', r"a.jsonl: line 1 is not a JSON object"),
         ("a.jsonl", b'{"text": 3}\n', r"a.jsonl: line 1 is not a JSON object"),
-        ("a.txt.gz", gzip.compress(b"ducks" * 999, mtime=0)[:-9], r"a.txt.gz: cannot be read as a whole"),
+        (
+            "a.txt.gz",
+            gzip.compress(b"ducks" * 999, mtime=0)[:-9],
+            r"a.txt.gz: cannot be read as a whole",
+        ),
         ("a.jsonl.gz", b"not gzip", r"a.jsonl.gz: cannot be read as a whole"),
         ("a.parquet", b"PAR1 and then nothing", r"a.parquet: cannot be read as a whole"),
     ],
@@ -114,7 +145,9 @@ def test_bad_files_say_where(tmp_path, small_pieces, name, content, message):
 def test_truncated_parquet(source):
     path = source(train=["ducks"] * 99) / "train.parquet"
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(UserError, match=r"train.parquet: cannot be read as a whole .*copy or download it again"):
+    with pytest.raises(
+        UserError, match=r"train.parquet: cannot be read as a whole .*copy or download it again"
+    ):
         list(read_rows(path, ROWS))
 
 

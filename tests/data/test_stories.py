@@ -21,7 +21,9 @@ def test_same_text_in_every_process(made):
         "made = generate_stories(load_spec('stories').generator)\n"
         "print(hashlib.sha256('\\0'.join(made['validation']).encode()).hexdigest())"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert run.stdout.strip() == digest
 
 

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oelm_lib.data import tokenizer as module
-from oelm_lib.data.tokenizer import bpe_tokenizer, gpt2_tokenizer, load_tokenizer, read_gpt2_file, train_bpe
+from oelm_lib.data.tokenizer import (
+    bpe_tokenizer,
+    gpt2_tokenizer,
+    load_tokenizer,
+    read_gpt2_file,
+    train_bpe,
+)
 from oelm_lib.errors import UserError
 
 TEXTS = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -60,7 +66,10 @@ def test_literal_end_of_text_is_ordinary_and_the_id_is_the_last(gpt2, bpe):
         (ids,) = tokenizer.encode_documents(["a<|endoftext|>b"])
         assert tokenizer.eot == tokenizer.vocab_size - 1
         assert tokenizer.eot not in ids
-        assert tokenizer.decode([*ids, tokenizer.eot, *ids]) == "a<|endoftext|>b<|endoftext|>a<|endoftext|>b"
+        assert (
+            tokenizer.decode([*ids, tokenizer.eot, *ids])
+            == "a<|endoftext|>b<|endoftext|>a<|endoftext|>b"
+        )
 
 
 def test_bpe_encodes_as_the_library_does(stories):
@@ -78,13 +87,19 @@ def test_bpe_encodes_as_the_library_does(stories):
 
 
 def test_bpe_training_is_the_same_in_every_process():
-    program = f"from oelm_lib.data.tokenizer import train_bpe\nprint(train_bpe('bpe-280', iter({WORDS})))"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    program = (
+        f"from oelm_lib.data.tokenizer import train_bpe\nprint(train_bpe('bpe-280', iter({WORDS})))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert run.stdout.strip() == train_bpe("bpe-280", iter(WORDS))
 
 
 def test_text_too_small_for_n_names_the_largest_n():
-    with pytest.raises(UserError, match=r"bpe-5000: the train split yields \d+ tokens; use at most bpe-\d+"):
+    with pytest.raises(
+        UserError, match=r"bpe-5000: the train split yields \d+ tokens; use at most bpe-\d+"
+    ):
         train_bpe("bpe-5000", iter(WORDS))
 
 
@@ -101,6 +116,8 @@ def test_changed_tokenizer_file_is_refused(stories, tmp_path):
     path.mkdir()
     (path / "tokenizer.json").write_text((stories.path / "tokenizer.json").read_text() + " ")
     changed = type(stories)(stories.name, stories.tokenizer, path, stories.manifest)
-    with pytest.raises(UserError, match=r"tokenizer.json: is missing or not what the manifest says; delete"):
+    with pytest.raises(
+        UserError, match=r"tokenizer.json: is missing or not what the manifest says; delete"
+    ):
         load_tokenizer(changed)
     assert load_tokenizer(stories).vocab_size == 1024

@@ -31,7 +31,19 @@ def record(path):
         "rows": science(rows),
         "summary": science([summary]),
         "states": [
-            {key: state[key] for key in ("model", "optimizer", "scaler", "step", "best", "evals", "frozen", "random")}
+            {
+                key: state[key]
+                for key in (
+                    "model",
+                    "optimizer",
+                    "scaler",
+                    "step",
+                    "best",
+                    "evals",
+                    "frozen",
+                    "random",
+                )
+            }
             for state in states
         ],
     }
@@ -52,7 +64,9 @@ def equal(left, right):
 
 def leftovers(path):
     """Temporary and hidden files of a run folder."""
-    return sorted(file.name for file in path.iterdir() if file.name.startswith(".") or file.suffix == ".tmp")
+    return sorted(
+        file.name for file in path.iterdir() if file.name.startswith(".") or file.suffix == ".tmp"
+    )
 
 
 @pytest.fixture

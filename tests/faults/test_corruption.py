@@ -40,7 +40,9 @@ def stopped(tiny_run, monkeypatch, tmp_path, tmp_path_factory):
             training.train(run.config, run)
     shutil.copytree(made / "stopped", tmp_path / "outputs")
     run = tiny_run()
-    (run.path / "lock.json").write_text('{"pid": 1, "host": "gone", "process_start": 1.0, "since": "then"}')
+    (run.path / "lock.json").write_text(
+        '{"pid": 1, "host": "gone", "process_start": 1.0, "since": "then"}'
+    )
     (run.path / "STOP").write_text("asked")
     return run, twin
 
@@ -56,7 +58,9 @@ def go_on(tiny_run):
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", CHECKPOINTS)
-def test_a_damaged_checkpoint_is_passed_over_and_the_end_is_bit_equal(tiny_run, stopped, capsys, name, damage):
+def test_a_damaged_checkpoint_is_passed_over_and_the_end_is_bit_equal(
+    tiny_run, stopped, capsys, name, damage
+):
     run, twin = stopped
     for other in ("lock.json", "STOP"):
         (run.path / other).unlink()
@@ -97,7 +101,9 @@ def test_both_checkpoints_damaged_starts_anew_and_ends_bit_equal(tiny_run, stopp
     assert equal(record(run.path), record(twin.path))
 
 
-def test_a_best_checkpoint_lost_at_the_end_leaves_the_comparison_whole(tiny_run, stopped, monkeypatch, capsys):
+def test_a_best_checkpoint_lost_at_the_end_leaves_the_comparison_whole(
+    tiny_run, stopped, monkeypatch, capsys
+):
     run, twin = stopped
     from oelm_lib.training import loop
 

@@ -24,7 +24,9 @@ def small_disk(tmp_path):
     """A disk of 8 MiB for the runs."""
     path = tmp_path / "disk"
     path.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", path], capture_output=True, text=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "none", path], capture_output=True, text=True
+    )
     if mounted.returncode:
         pytest.skip(f"mounting a small disk needs root: {mounted.stderr.strip()}")
     yield path
@@ -55,13 +57,19 @@ def at_step(monkeypatch, step, action):
 
 
 # At step 10 a row is appended, at step 15 a checkpoint is written; the status is rewritten in between.
-@pytest.mark.parametrize(("step", "left"), [(10, 0), (12, 20_000), (15, 20_000)], ids=["row", "evaluation", "save"])
-def test_a_full_disk_ends_in_one_line_and_the_run_goes_on(tiny_run, small_disk, monkeypatch, tmp_path, step, left):
+@pytest.mark.parametrize(
+    ("step", "left"), [(10, 0), (12, 20_000), (15, 20_000)], ids=["row", "evaluation", "save"]
+)
+def test_a_full_disk_ends_in_one_line_and_the_run_goes_on(
+    tiny_run, small_disk, monkeypatch, tmp_path, step, left
+):
     undisturbed = tiny_run(folder="undisturbed")
     training.train(undisturbed.config, undisturbed)
     run = tiny_run(folder=small_disk)
     at_step(monkeypatch, step, lambda: fill(small_disk, left))
-    with pytest.raises(UserError, match=r"No space left on device; free the disk.*goes on from the last checkpoint"):
+    with pytest.raises(
+        UserError, match=r"No space left on device; free the disk.*goes on from the last checkpoint"
+    ):
         training.train(run.config, run)
     monkeypatch.undo()
     monkeypatch.setenv("OELM_DATA", str(run.corpus.path.parents[1]))
@@ -75,7 +83,9 @@ def test_a_full_disk_ends_in_one_line_and_the_run_goes_on(tiny_run, small_disk, 
     assert leftovers(again.path) == []
 
 
-def test_a_folder_that_turns_read_only_ends_in_one_line_and_the_run_goes_on(tiny_config, stories, monkeypatch):
+def test_a_folder_that_turns_read_only_ends_in_one_line_and_the_run_goes_on(
+    tiny_config, stories, monkeypatch
+):
     if os.geteuid():
         pytest.skip("becoming another user needs root, and root itself may write anywhere")
     cfg = tiny_config()
@@ -92,18 +102,25 @@ def test_a_folder_that_turns_read_only_ends_in_one_line_and_the_run_goes_on(tiny
             run = runs.open_run(cfg, 1, outputs)
             with monkeypatch.context() as patch:
                 at_step(patch, 12, lambda: os.chmod(run.path, 0o555))
-                with pytest.raises(UserError, match=r"Permission denied; free the disk or mend the rights"):
+                with pytest.raises(
+                    UserError, match=r"Permission denied; free the disk or mend the rights"
+                ):
                     training.train(cfg, run)
             # Nothing could be written, so the last word stands until it is stale or its process gone.
             assert runs.state(run) in ("running", "evaluating", "saving")
             os.chmod(run.path, 0o755)
-            assert training.train(cfg, runs.open_run(cfg, 1, outputs)).values["steps"] == cfg.train.max_steps
+            assert (
+                training.train(cfg, runs.open_run(cfg, 1, outputs)).values["steps"]
+                == cfg.train.max_steps
+            )
             assert runs.state(run) == "done"
         finally:
             os.seteuid(0)
 
 
-def test_a_file_system_that_turns_read_only_ends_in_one_line_and_the_run_goes_on(tiny_run, monkeypatch):
+def test_a_file_system_that_turns_read_only_ends_in_one_line_and_the_run_goes_on(
+    tiny_run, monkeypatch
+):
     undisturbed = tiny_run(folder="undisturbed")
     training.train(undisturbed.config, undisturbed)
     run, mounted = tiny_run(), []
@@ -119,7 +136,9 @@ def test_a_file_system_that_turns_read_only_ends_in_one_line_and_the_run_goes_on
     try:
         with monkeypatch.context() as patch:
             at_step(patch, 12, remount)
-            with pytest.raises(UserError, match=r"Read-only file system; free the disk or mend the rights"):
+            with pytest.raises(
+                UserError, match=r"Read-only file system; free the disk or mend the rights"
+            ):
                 training.train(run.config, run)
         assert checkpoint.load(run.path / "latest.pt")["step"] == 10
     finally:
@@ -156,7 +175,10 @@ def wait_for_step(process, outputs, step):
     while process.poll() is None:
         for path in runs.find_runs(outputs):
             status = runs.read_status(path) or {}
-            if runs.state(path) in ("running", "evaluating", "saving") and status.get("step", 0) >= step:
+            if (
+                runs.state(path) in ("running", "evaluating", "saving")
+                and status.get("step", 0) >= step
+            ):
                 return path
         time.sleep(0.02)
     raise AssertionError(process.communicate())

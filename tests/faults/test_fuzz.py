@@ -30,7 +30,9 @@ SCALARS = (
     | st.text(max_size=12)
     | st.sampled_from(["all", "gpt2", ""])
 )
-VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner))
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner)
+)
 KEYS = list(config.flatten(config.load_config("GPT-02")))
 GOOD = (config.PARAMS / "GPT-02.yaml").read_text()
 PLAIN = yaml.safe_load(GOOD)
@@ -67,7 +69,11 @@ def test_experiment_files(data, tmp_path):
     plain = copy.deepcopy(PLAIN)
     for _ in range(data.draw(st.integers(0, 3))):
         section = data.draw(st.sampled_from(list(plain)))
-        where = plain[section] if isinstance(plain[section], dict) and data.draw(st.booleans()) else plain
+        where = (
+            plain[section]
+            if isinstance(plain[section], dict) and data.draw(st.booleans())
+            else plain
+        )
         where[data.draw(st.sampled_from([*where, "unknown"]))] = data.draw(VALUES)
     text = yaml.safe_dump(plain, allow_unicode=True).encode() if data.draw(st.booleans()) else None
     path.write_bytes(text or data.draw(damaged(GOOD.encode())))
@@ -93,7 +99,8 @@ def test_override_dicts(changed):
 @fuzzed
 @given(
     text=st.lists(
-        st.builds("{}={}".format, st.sampled_from(KEYS), st.text(string.printable, max_size=12)) | st.text(max_size=20)
+        st.builds("{}={}".format, st.sampled_from(KEYS), st.text(string.printable, max_size=12))
+        | st.text(max_size=20)
     ).map(" ".join)
 )
 def test_override_texts(text):
@@ -147,8 +154,12 @@ def test_the_json_and_yaml_files_of_a_run(data, tmp_path):
         "config.yaml": (runs.read_config,),
     }
     name = data.draw(st.sampled_from(list(readers)))
-    good = json.dumps({"format": 1, "state": "running", "pid": 1, "host": "a", "heartbeat": 1.0, "seed": 1}).encode()
-    value = data.draw(st.dictionaries(st.sampled_from(["format", "state", "pid", "host", "heartbeat"]), VALUES))
+    good = json.dumps(
+        {"format": 1, "state": "running", "pid": 1, "host": "a", "heartbeat": 1.0, "seed": 1}
+    ).encode()
+    value = data.draw(
+        st.dictionaries(st.sampled_from(["format", "state", "pid", "host", "heartbeat"]), VALUES)
+    )
     (tmp_path / name).write_bytes(data.draw(damaged(good) | st.just(json.dumps(value).encode())))
     for reader in readers[name]:
         refused_or(reader, tmp_path)

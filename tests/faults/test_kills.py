@@ -40,7 +40,9 @@ def kill_at(child, path, from_start, delay, in_a_save):
         in_a_save: Wait for the next save after that.
     """
     end = time.monotonic() + delay if from_start else None
-    while end is None or time.monotonic() < end or (in_a_save and not any(path.glob(".*.pt.*.tmp"))):
+    while (
+        end is None or time.monotonic() < end or (in_a_save and not any(path.glob(".*.pt.*.tmp")))
+    ):
         if os.waitpid(child, os.WNOHANG)[0]:
             return None
         if end is None and (runs.read_status(path) or {}).get("pid") == child:
@@ -65,7 +67,11 @@ def torn_files(path):
                 checkpoint.load(path / name)
             except (checkpoint.DamagedError, UserError):
                 torn.append(name)
-    for name, read in {"status": runs.read_status, "summary": runs.read_summary, "timing": runs.read_timing}.items():
+    for name, read in {
+        "status": runs.read_status,
+        "summary": runs.read_summary,
+        "timing": runs.read_timing,
+    }.items():
         try:
             read(path)
         except UserError:
@@ -97,9 +103,13 @@ def test_a_run_killed_at_random_moments_ends_bit_equal(stories, monkeypatch, tmp
                 resumes += (path / "latest.pt").is_file()
                 assert runs.state(path) in ("dead", "empty", "done")
                 assert torn_files(path) == []
-        os.waitpid(forked_train(cfg, seed, tmp_path / "killed"), 0)  # a killed run may have been done already
+        os.waitpid(
+            forked_train(cfg, seed, tmp_path / "killed"), 0
+        )  # a killed run may have been done already
         assert equal(record(path), record(tmp_path / "undisturbed" / cfg.folder / f"seed{seed}"))
         assert leftovers(path) == []
     with capsys.disabled():
         where = ", ".join(f"{count} {name}" for name, count in hits.most_common())
-        print(f"\n{hits.total()} kills ({where}), {resumes} resumes, {seed} runs, all bit-equal; no torn file")
+        print(
+            f"\n{hits.total()} kills ({where}), {resumes} resumes, {seed} runs, all bit-equal; no torn file"
+        )

@@ -17,16 +17,25 @@ pytestmark = pytest.mark.slow
 LONG = settings(train__max_steps=100000, train__save_interval=100000)
 
 
-def test_sigterm_to_everything_in_the_middle_of_a_slow_save_leaves_a_whole_checkpoint_and_75(oelm, tmp_path):
+def test_sigterm_to_everything_in_the_middle_of_a_slow_save_leaves_a_whole_checkpoint_and_75(
+    oelm, tmp_path
+):
     slow = str(Path(__file__).parent / "slow_disk")
     outputs = tmp_path / "outputs"
-    process = oelm("run", "DEMO-02", *settings(train__max_steps=100000, train__save_interval=50), PYTHONPATH=slow)
+    process = oelm(
+        "run",
+        "DEMO-02",
+        *settings(train__max_steps=100000, train__save_interval=50),
+        PYTHONPATH=slow,
+    )
     path = wait_for_step(process, outputs, 10)
     while not list(path.glob(".latest.pt.*.tmp")):
         time.sleep(0.01)
     kernel = runs.read_status(path)["pid"]
     os.killpg(process.pid, signal.SIGTERM)
-    os.kill(kernel, signal.SIGTERM)  # a session of its own, so a scheduler would reach it separately
+    os.kill(
+        kernel, signal.SIGTERM
+    )  # a session of its own, so a scheduler would reach it separately
     out, err = process.communicate(timeout=120)
     assert process.returncode == 75, out + err
     assert "goes on from its checkpoint" in out
@@ -50,7 +59,9 @@ def test_a_signal_while_the_kernel_starts_stops_before_the_first_step(oelm, tmp_
     assert (runs.state(path), runs.read_status(path)["step"]) == ("stopped", 0)
 
 
-def test_a_killed_kernel_is_told_and_the_same_command_ends_bit_equal(oelm, stories, monkeypatch, tmp_path):
+def test_a_killed_kernel_is_told_and_the_same_command_ends_bit_equal(
+    oelm, stories, monkeypatch, tmp_path
+):
     process = oelm("run", "DEMO-02", *settings())
     path = wait_for_step(process, tmp_path / "outputs", 20)
     os.kill(runs.read_status(path)["pid"], signal.SIGKILL)

@@ -22,7 +22,9 @@ def tiny_env(stories, tmp_path, monkeypatch):
 @pytest.fixture
 def tiny():
     """A function from changes to the overrides of a run that trains in a second."""
-    return lambda **changes: TINY_RUN | {key.replace("__", "."): value for key, value in changes.items()}
+    return lambda **changes: (
+        TINY_RUN | {key.replace("__", "."): value for key, value in changes.items()}
+    )
 
 
 @pytest.fixture
@@ -31,7 +33,9 @@ def start_oelm(tmp_path):
     started = []
 
     def start(*args, overrides=(), log="oelm.log"):
-        sets = [part for key, value in dict(overrides).items() for part in ("--set", f"{key}={value}")]
+        sets = [
+            part for key, value in dict(overrides).items() for part in ("--set", f"{key}={value}")
+        ]
         with open(tmp_path / log, "w") as file:
             command = [sys.executable, "-u", "-m", "oelm_lib.cli", *args, *sets]
             process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)

@@ -41,7 +41,8 @@ def test_gpus_are_chosen_by_number_or_all_that_are_allowed(nvml, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "found"), [("7", "GPU '7' isn't there"), ("a", "GPU 'a' isn't there"), (",", "no GPU named")]
+    ("text", "found"),
+    [("7", "GPU '7' isn't there"), ("a", "GPU 'a' isn't there"), (",", "no GPU named")],
 )
 def test_a_gpu_that_is_not_there_is_refused_with_those_that_are(nvml, text, found):
     with pytest.raises(UserError, match=f"{found}; allowed here: 0, 1, 2, 3 or auto"):

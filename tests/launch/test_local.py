@@ -8,7 +8,9 @@ from oelm_lib.launch.local import make_jobs
 
 def test_jobs_are_every_experiment_and_seed_once():
     jobs = make_jobs(["DEMO-*", "DEMO-01"], [1, 2], {})
-    assert [(job.exp, job.seed) for job in jobs] == [(f"DEMO-0{n}", seed) for seed in (1, 2) for n in (1, 2, 3, 4)]
+    assert [(job.exp, job.seed) for job in jobs] == [
+        (f"DEMO-0{n}", seed) for seed in (1, 2) for n in (1, 2, 3, 4)
+    ]
     assert jobs[0].path == config.outputs_dir() / "DEMO-01_baseline" / "seed1"
 
 

@@ -45,11 +45,15 @@ def test_the_queue_gives_up_when_no_gpu_becomes_free(tiny_env, tiny, capsys):
     nvml.used[0] = 20.0
     jobs = make_jobs(["DEMO-01"], [1], tiny())
     assert run_queue(jobs, tiny(), Slots(gpus=("0",), watch=IdleWatch(nvml), max_wait=1.0)) == 1
-    assert "gave up after 1s without a run: GPU 0: 20.0 of 24.0 GiB in use" in capsys.readouterr().out
+    assert (
+        "gave up after 1s without a run: GPU 0: 20.0 of 24.0 GiB in use" in capsys.readouterr().out
+    )
     assert not (jobs[0].path / "status.json").exists()  # no longer queued
 
 
-def test_a_killed_queue_is_started_again_and_loses_and_repeats_nothing(tiny_env, tiny, start_oelm, tmp_path):
+def test_a_killed_queue_is_started_again_and_loses_and_repeats_nothing(
+    tiny_env, tiny, start_oelm, tmp_path
+):
     overrides = tiny(train__max_steps=1200, train__eval_interval=600, train__save_interval=300)
     command = ["run", "DEMO-01", "DEMO-02", "--seeds", "1,2", "--workers", "2"]
     queue = start_oelm(*command, overrides=overrides)
@@ -72,17 +76,23 @@ def test_a_killed_queue_is_started_again_and_loses_and_repeats_nothing(tiny_env,
 
 
 @pytest.mark.parametrize("presses", [1, 2])
-def test_ctrl_c_leaves_no_process_behind(tiny_env, tiny, start_oelm, tmp_path, monkeypatch, presses):
+def test_ctrl_c_leaves_no_process_behind(
+    tiny_env, tiny, start_oelm, tmp_path, monkeypatch, presses
+):
     if presses == 2:  # the runs are still saving when it comes
         monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests/faults/slow_disk"))
-    queue = start_oelm("run", "DEMO-01", "DEMO-02", "--workers", "2", overrides=tiny(train__max_steps=200000))
+    queue = start_oelm(
+        "run", "DEMO-01", "DEMO-02", "--workers", "2", overrides=tiny(train__max_steps=200000)
+    )
     going = {"running", "evaluating", "saving"}
     wait_for(lambda: sum(state(run) in going for run in find_runs()) == 2, "both runs go")
     started = descendants(queue.pid)
     assert len(started) >= 4  # two `oelm run`, two kernels
     queue.send_signal(signal.SIGINT)
     if presses == 2:
-        wait_for(lambda: "stopping: " in (tmp_path / "oelm.log").read_text(), "the queue passes it on")
+        wait_for(
+            lambda: "stopping: " in (tmp_path / "oelm.log").read_text(), "the queue passes it on"
+        )
         queue.send_signal(signal.SIGINT)
     assert queue.wait(60) == 75
     psutil.wait_procs(started, timeout=10)

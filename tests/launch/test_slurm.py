@@ -24,14 +24,20 @@ def test_a_dry_run_prints_the_matrix_without_what_is_done(tiny_env, tiny):
     assert "--set machine.device=cpu" in lines[1]  # the caller's word goes before the GPU asked for
     assert lines[4:] == ["then: oelm report 'DEMO-01 DEMO-02'"]
     assert "then:" not in submit(jobs, overrides, {}, 2, report=False, dry_run=True)[-1]
-    assert "--set 'model.frozen_layers=[0, 1]'" in submit(jobs, {"model.frozen_layers": [0, 1]}, {}, 2, True, True)[1]
+    assert (
+        "--set 'model.frozen_layers=[0, 1]'"
+        in submit(jobs, {"model.frozen_layers": [0, 1]}, {}, 2, True, True)[1]
+    )
     assert not (tiny_env / "slurm").exists()
 
 
 def test_a_machine_without_slurm_is_told_so(tiny_env, tiny, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     jobs = make_jobs(["DEMO-01"], [1], tiny())
-    with pytest.raises(UserError, match="no Slurm here: sbatch isn't found; submit from a login node, or use oelm run"):
+    with pytest.raises(
+        UserError,
+        match="no Slurm here: sbatch isn't found; submit from a login node, or use oelm run",
+    ):
         submit(jobs, tiny(), {}, 2, report=False, dry_run=False)
 
 

@@ -41,7 +41,9 @@ def stirred(cfg):
 
 
 def inputs(cfg, length=None):
-    return torch.randn(2, length or cfg.max_seq_len, cfg.d_model, generator=torch.Generator().manual_seed(1))
+    return torch.randn(
+        2, length or cfg.max_seq_len, cfg.d_model, generator=torch.Generator().manual_seed(1)
+    )
 
 
 def reference(attention, cfg, x):
@@ -65,7 +67,9 @@ def reference(attention, cfg, x):
             if cfg.key_conv:
                 taps, blank = attention.key_conv[rows], torch.zeros(width)
                 past = [blank, blank, *k]
-                k = torch.stack([sum(past[i + n] * taps[:, n] for n in range(3)) for i in range(length)])
+                k = torch.stack(
+                    [sum(past[i + n] * taps[:, n] for n in range(3)) for i in range(length)]
+                )
             if cfg.key_shift:
                 half = width // 2
                 before = torch.cat([torch.zeros(1, half), k[:-1, :half]])
@@ -101,7 +105,9 @@ def test_each_addition_equals_its_formula(changed):
     attention = stirred(changed).blocks[0].attention
     x = inputs(changed)
     with torch.no_grad():
-        assert torch.allclose(attention(x), reference(attention, changed, x), rtol=RELATIVE, atol=RELATIVE)
+        assert torch.allclose(
+            attention(x), reference(attention, changed, x), rtol=RELATIVE, atol=RELATIVE
+        )
 
 
 def test_no_addition_lets_a_later_token_change_an_earlier_logit(changed):
@@ -118,7 +124,9 @@ def test_each_addition_is_trained_and_leaves_frozen_tensors_alone(changed):
     from oelm_lib.model.gpt import GPT
 
     model = GPT(changed)
-    ids = torch.randint(changed.vocab_size, (3, changed.max_seq_len + 1), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(
+        changed.vocab_size, (3, changed.max_seq_len + 1), generator=torch.Generator().manual_seed(0)
+    )
     with torch.no_grad():  # off the start, where some gradients are 0
         for name, weight in model.named_parameters():
             if name.endswith("delta_b"):
@@ -126,7 +134,9 @@ def test_each_addition_is_trained_and_leaves_frozen_tensors_alone(changed):
     model(ids[:, :-1], ids[:, 1:])[1].backward()
     frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
     sides = ("q",) if changed.qk_tied else ("q", "k")
-    assert frozen == {f"blocks.{n}.attention.{s}_proj.weight" for n in range(changed.num_layers) for s in sides}
+    assert frozen == {
+        f"blocks.{n}.attention.{s}_proj.weight" for n in range(changed.num_layers) for s in sides
+    }
     for name, weight in model.named_parameters():
         if name in frozen:
             assert weight.grad is None
@@ -142,7 +152,9 @@ def test_a_trained_addition_starts_without_effect_and_adds_keys_only(model_confi
     tokens = torch.arange(12)[None]
     assert torch.allclose(plain(tokens)[0], more(tokens)[0], rtol=RELATIVE, atol=RELATIVE)
     assert plain.state_dict().keys() < more.state_dict().keys()
-    assert all(torch.equal(weight, more.state_dict()[key]) for key, weight in plain.state_dict().items())
+    assert all(
+        torch.equal(weight, more.state_dict()[key]) for key, weight in plain.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize(
@@ -165,7 +177,9 @@ def test_medium_512_numbers_of_parameters(name, numbers):
     from oelm_lib.model.gpt import GPT, parameter_counts
 
     changes = {f"model.{key}": value for key, value in ADDITIONS[name].items()}
-    assert parameter_counts(GPT(load_config("GPT-02", changes).model))["total"] == 44_896_768 + numbers
+    assert (
+        parameter_counts(GPT(load_config("GPT-02", changes).model))["total"] == 44_896_768 + numbers
+    )
 
 
 def test_t5_buckets_are_single_then_grow_with_the_logarithm():
@@ -197,7 +211,9 @@ def test_the_additions_pass_under_bf16_autocast(changed):
 def test_frozen_for_some_steps_only(model_config):
     from oelm_lib.model.gpt import GPT
 
-    model = GPT(model_config(**FROZEN | {"freeze_from": 3, "freeze_until": 5, "frozen_layers": (0,)}))
+    model = GPT(
+        model_config(**FROZEN | {"freeze_from": 3, "freeze_until": 5, "frozen_layers": (0,)})
+    )
     query = [block.attention.q_proj.weight for block in model.blocks]
     states = []
     for step in range(6):

@@ -24,7 +24,9 @@ def test_cached_logits_are_those_of_the_whole_sequence(name, model_config):
     tokens = prompts(cfg, length=cfg.max_seq_len)
     whole, _ = model(tokens)
     past = [[] for _ in model.blocks]
-    for start, end in zip([0, *range(4, cfg.max_seq_len)], range(4, cfg.max_seq_len + 1), strict=True):
+    for start, end in zip(
+        [0, *range(4, cfg.max_seq_len)], range(4, cfg.max_seq_len + 1), strict=True
+    ):
         torch.testing.assert_close(
             model.next_logits(tokens[:, start:end], past), whole[:, end - 1], rtol=SAME, atol=SAME
         )
@@ -64,6 +66,10 @@ def test_what_top_k_and_top_p_leave():
     torch.testing.assert_close(probabilities(logits), share)
     torch.testing.assert_close(probabilities(logits, top_k=2), torch.tensor([[0, 4 / 7, 0, 3 / 7]]))
     torch.testing.assert_close(probabilities(logits, top_k=9), share)
-    torch.testing.assert_close(probabilities(logits, top_p=0.75), torch.tensor([[0, 4 / 9, 2 / 9, 3 / 9]]))
+    torch.testing.assert_close(
+        probabilities(logits, top_p=0.75), torch.tensor([[0, 4 / 9, 2 / 9, 3 / 9]])
+    )
     torch.testing.assert_close(probabilities(logits, top_p=0.01), torch.tensor([[0, 1.0, 0, 0]]))
-    torch.testing.assert_close(probabilities(logits, top_k=3, top_p=0.5), torch.tensor([[0, 4 / 7, 0, 3 / 7]]))
+    torch.testing.assert_close(
+        probabilities(logits, top_k=3, top_p=0.5), torch.tensor([[0, 4 / 7, 0, 3 / 7]])
+    )

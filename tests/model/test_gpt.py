@@ -20,7 +20,9 @@ def reference_loss(weights, cfg, tokens, targets):
     def norm(x, name):
         centred = x - x.mean(-1, keepdim=True)
         return (
-            centred / (centred.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt() * weights[f"{name}.weight"]
+            centred
+            / (centred.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
+            * weights[f"{name}.weight"]
             + weights[f"{name}.bias"]
         )
 
@@ -38,7 +40,10 @@ def reference_loss(weights, cfg, tokens, targets):
             weight = (logits - logits.amax(-1, keepdim=True)).exp()
             heads.append(weight / weight.sum(-1, keepdim=True) @ v)
         x = x + torch.cat(heads, -1) @ weights[f"{prefix}.attention.o_proj.weight"].T
-        h = norm(x, f"{prefix}.ln2") @ weights[f"{prefix}.fc_in.weight"].T + weights[f"{prefix}.fc_in.bias"]
+        h = (
+            norm(x, f"{prefix}.ln2") @ weights[f"{prefix}.fc_in.weight"].T
+            + weights[f"{prefix}.fc_in.bias"]
+        )
         h = 0.5 * h * (1 + torch.erf(h / math.sqrt(2)))
         x = x + h @ weights[f"{prefix}.fc_out.weight"].T + weights[f"{prefix}.fc_out.bias"]
     logits = norm(x, "ln_out") @ weights["token_embedding.weight"].T
@@ -51,7 +56,9 @@ def test_logits_and_gradients_equal_a_plain_softmax_reference(arm_config):
 
     model = GPT(arm_config, seed=3)
     tokens, targets = batch(arm_config)
-    weights = {n: p.detach().clone().requires_grad_(p.requires_grad) for n, p in model.named_parameters()}
+    weights = {
+        n: p.detach().clone().requires_grad_(p.requires_grad) for n, p in model.named_parameters()
+    }
     expected_logits, expected_loss = reference_loss(weights, arm_config, tokens, targets)
     expected_loss.backward()
     logits, _ = model(tokens)
@@ -97,7 +104,9 @@ def test_single_losses_average_to_the_loss_and_skip_what_is_not_scored(model_con
 def test_arms_with_one_seed_share_weights_bit_for_bit(model_config):
     from oelm_lib.model.gpt import GPT
 
-    states = {name: GPT(model_config(**changes), seed=5).state_dict() for name, changes in ARMS.items()}
+    states = {
+        name: GPT(model_config(**changes), seed=5).state_dict() for name, changes in ARMS.items()
+    }
     base = states["baseline"]
     for state in states.values():
         assert state.keys() == base.keys()
@@ -109,7 +118,9 @@ def test_arms_with_one_seed_share_weights_bit_for_bit(model_config):
     gaussian = states["frozen_gaussian"]["blocks.0.attention.q_proj.weight"]
     ratio = 1 / TINY_MODEL["qk_scale"]
     assert torch.allclose(gaussian, base["blocks.0.attention.q_proj.weight"] * ratio, rtol=1e-6)
-    assert not torch.equal(GPT(model_config(), seed=6).token_embedding.weight, base["token_embedding.weight"])
+    assert not torch.equal(
+        GPT(model_config(), seed=6).token_embedding.weight, base["token_embedding.weight"]
+    )
 
 
 def test_building_a_model_draws_nothing_from_the_default_generator(model_config):

@@ -24,7 +24,9 @@ def test_the_sign_fix_makes_the_rows_follow_the_draw():
     assert (head_orthogonal(gaussian, 2).mul(gaussian).sum(1) > 0).all()
     flipped = gaussian.clone()
     flipped[0] *= -1
-    assert torch.allclose(head_orthogonal(flipped, 2)[0], -head_orthogonal(gaussian, 2)[0], atol=ORTHONORMAL)
+    assert torch.allclose(
+        head_orthogonal(flipped, 2)[0], -head_orthogonal(gaussian, 2)[0], atol=ORTHONORMAL
+    )
 
 
 def test_a_row_of_zeros_leaves_no_blank_row():
@@ -65,6 +67,8 @@ def test_the_logs_scale_gives_its_logit_deviation_at_any_width(model_config):
 
     for width in (128, 512):
         attention = GPT(model_config(d_model=width, num_heads=width // 64)).blocks[0].attention
-        x = torch.nn.functional.layer_norm(torch.randn(512, width, generator=named_generator(0, "x")), (width,))
+        x = torch.nn.functional.layer_norm(
+            torch.randn(512, width, generator=named_generator(0, "x")), (width,)
+        )
         q, k = attention.q_proj(x)[:, :64], attention.k_proj(x)[:, :64]
         assert (q @ k.T / 8).std().item() == pytest.approx(0.02**2 * 512, rel=0.15)

@@ -30,9 +30,13 @@ def test_the_chunked_loss_equals_all_logits_at_once(model_config, monkeypatch, c
     targets[0, 4:] = gpt.IGNORED
     parameters = list(model.parameters())
     loss = model(tokens, targets)[1]
-    plain = F.cross_entropy(model(tokens)[0].flatten(0, 1), targets.flatten(), ignore_index=gpt.IGNORED)
+    plain = F.cross_entropy(
+        model(tokens)[0].flatten(0, 1), targets.flatten(), ignore_index=gpt.IGNORED
+    )
     close(loss, plain)
-    for mine, other in zip(torch.autograd.grad(loss, parameters), torch.autograd.grad(plain, parameters), strict=True):
+    for mine, other in zip(
+        torch.autograd.grad(loss, parameters), torch.autograd.grad(plain, parameters), strict=True
+    ):
         close(mine, other)
 
 
@@ -41,7 +45,9 @@ def test_attention_with_dropout_equals_explicit_softmax_with_the_same_draws(leng
     from oelm_lib.model import dropout
 
     p, shape = 0.3, (2, 3, length, 4)
-    q, k, v, grad = (torch.randn(shape, generator=torch.Generator().manual_seed(n)) for n in range(4))
+    q, k, v, grad = (
+        torch.randn(shape, generator=torch.Generator().manual_seed(n)) for n in range(4)
+    )
     inputs = [x.requires_grad_() for x in (q, k, v)]
     torch.manual_seed(5)
     y = dropout.DroppedAttention.apply(*inputs, p)
@@ -50,12 +56,16 @@ def test_attention_with_dropout_equals_explicit_softmax_with_the_same_draws(leng
     for b in range(2):
         for start in range(0, length, dropout.QUERY_BLOCK):
             end = min(start + dropout.QUERY_BLOCK, length)
-            keep[b, :, start:end, :end] = dropout.keep_mask(torch.Size((3, end - start, end)), p).float()
+            keep[b, :, start:end, :end] = dropout.keep_mask(
+                torch.Size((3, end - start, end)), p
+            ).float()
     scores = (q @ k.mT / 2).masked_fill(torch.ones(length, length).triu(1).bool(), -torch.inf)
     expected = scores.softmax(-1) * keep * dropout.keep_scale(p) @ v
     close(y, expected)
     for mine, other in zip(
-        torch.autograd.grad(y, inputs, grad), torch.autograd.grad(expected, inputs, grad), strict=True
+        torch.autograd.grad(y, inputs, grad),
+        torch.autograd.grad(expected, inputs, grad),
+        strict=True,
     ):
         assert (mine - other).abs().max() <= RELATIVE * max(other.abs().max(), 1)
 
@@ -101,9 +111,14 @@ def test_a_step_leaves_nothing_for_frozen_tensors(model_config, arm):
 EVERY_ADDITION = (
     ARMS["oelm_freeze"]
     | {"delta_rank": 2}
-    | dict.fromkeys("qk_tied qk_bias qk_norm qk_gain head_temperature qk_core key_conv key_shift".split(), True)
+    | dict.fromkeys(
+        "qk_tied qk_bias qk_norm qk_gain head_temperature qk_core key_conv key_shift".split(), True
+    )
 )
-COMPILED_ARMS = [*ARMS.values(), *(EVERY_ADDITION | {"position": name} for name in ("rope", "alibi", "t5"))]
+COMPILED_ARMS = [
+    *ARMS.values(),
+    *(EVERY_ADDITION | {"position": name} for name in ("rope", "alibi", "t5")),
+]
 COMPILED = """
 import json, sys, torch
 from torch._dynamo.utils import counters
@@ -135,9 +150,15 @@ for line in sys.argv[2:]:
 def test_compiles_whole_and_once_on_every_arm(dropout):
     """In a process of its own: jaxtyping's hook wraps the model here. aot_eager traces as inductor does, in seconds."""
     configs = [json.dumps(TINY_MODEL | arm | {"dropout": dropout}) for arm in COMPILED_ARMS]
-    done = subprocess.run([sys.executable, "-c", COMPILED, "aot_eager", *configs], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED, "aot_eager", *configs], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()[-len(configs) :]]
     assert [(graphs, breaks) for _, graphs, breaks in found] == [(1, 0)] * len(configs)
     if not dropout:
-        assert all(mine == pytest.approx(plain, rel=RELATIVE) for losses, _, _ in found for mine, plain in losses)
+        assert all(
+            mine == pytest.approx(plain, rel=RELATIVE)
+            for losses, _, _ in found
+            for mine, plain in losses
+        )

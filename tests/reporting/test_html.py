@@ -24,7 +24,9 @@ def shown(figure):
 
 
 def code(*outputs, tags=()):
-    return new_code_cell("secret_input()", execution_count=1, outputs=list(outputs), metadata={"tags": list(tags)})
+    return new_code_cell(
+        "secret_input()", execution_count=1, outputs=list(outputs), metadata={"tags": list(tags)}
+    )
 
 
 def write(path, *cells, **metadata):
@@ -55,7 +57,9 @@ def test_page_is_one_file_without_external_requests(demo, tmp_path):
 
 def test_rows_stand_once_in_the_page(demo, tmp_path):
     figure = plots.loss_curves(demo)
-    page = html.export(write(tmp_path / "a.ipynb", code(shown(figure)), code(shown(figure)))).read_text()
+    page = html.export(
+        write(tmp_path / "a.ipynb", code(shown(figure)), code(shown(figure)))
+    ).read_text()
     rows = in_page(page, "oelm-rows")
     assert sorted(rows) == sorted(f"{run.parent.name}/{run.name}" for run in demo)
     for figure in in_page(page, "oelm-figures"):
@@ -77,16 +81,22 @@ def test_untrusted_text_cannot_leave_its_place(tmp_path):
 
 
 def test_failed_notebook_shows_its_error_first(tmp_path):
-    error = new_output("error", ename="UserError", evalue="no experiment 'GPT-99'", traceback=["UserError: no ..."])
+    error = new_output(
+        "error", ename="UserError", evalue="no experiment 'GPT-99'", traceback=["UserError: no ..."]
+    )
     page = html.export(
         write(tmp_path / "a.ipynb", new_markdown_cell("# T"), code(error, tags=["parameters"]))
     ).read_text()
-    assert page.index("Cell 2 failed: UserError: no experiment &#39;GPT-99&#39;") < page.index("<h1>")
+    assert page.index("Cell 2 failed: UserError: no experiment &#39;GPT-99&#39;") < page.index(
+        "<h1>"
+    )
 
 
 @pytest.mark.parametrize("tag", ["no-report", "parameters", "injected-parameters", "live-only"])
 def test_tagged_cells_stay_out(tmp_path, tag):
-    page = html.export(write(tmp_path / "a.ipynb", code(new_output("stream", text="gone"), tags=[tag]))).read_text()
+    page = html.export(
+        write(tmp_path / "a.ipynb", code(new_output("stream", text="gone"), tags=[tag]))
+    ).read_text()
     assert "gone" not in page
 
 
@@ -98,7 +108,9 @@ def test_progress_lines_leave_their_last_state(tmp_path):
 
 
 def test_contents_name_the_sections(tmp_path):
-    source = write(tmp_path / "a.ipynb", new_markdown_cell("# T\n## One\n### A & B\n## Two"), code())
+    source = write(
+        tmp_path / "a.ipynb", new_markdown_cell("# T\n## One\n### A & B\n## Two"), code()
+    )
     page = html.export(source).read_text()
     assert re.findall(r'<li class="level(\d)"><a href="#(.*?)">(.*?)</a>', page) == [
         ("2", "section-1", "One"),
@@ -108,7 +120,8 @@ def test_contents_name_the_sections(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [(None, "no such notebook"), ("{", "not a readable notebook"), ("fresh", "was never executed")]
+    ("text", "words"),
+    [(None, "no such notebook"), ("{", "not a readable notebook"), ("fresh", "was never executed")],
 )
 def test_mistakes_are_one_line(tmp_path, text, words):
     path = tmp_path / "a.ipynb"

@@ -65,7 +65,9 @@ def derived(groups):
         found += [*losses, *(math.exp(loss) for loss in losses)]
         for first, second in itertools.permutations(losses, 2):
             found += [abs(first - second), 100 * abs(math.exp(first - second) - 1)]
-        found += [100 * abs(first / second - 1) for first, second in itertools.permutations(times, 2)]
+        found += [
+            100 * abs(first / second - 1) for first, second in itertools.permutations(times, 2)
+        ]
     return found
 
 
@@ -73,7 +75,17 @@ def derived(groups):
 def test_recorded_journal_gives_the_logs_figures_recomputed(recorded, language):
     text = recorded[language]
     plain = text.replace(" %", "%")
-    for figure in ("+9.75%", "+16.45%", "**5.75%**", "6.10%", "+14.92%", "+15.52%", "4h 31m 27s", "12,494", "0.0837s"):
+    for figure in (
+        "+9.75%",
+        "+16.45%",
+        "**5.75%**",
+        "6.10%",
+        "+14.92%",
+        "+15.52%",
+        "4h 31m 27s",
+        "12,494",
+        "0.0837s",
+    ):
         assert figure in plain
     assert text.count("UNKNOWN INTERVAL") == 4
     assert "_html" not in text and "{" not in text
@@ -82,7 +94,8 @@ def test_recorded_journal_gives_the_logs_figures_recomputed(recorded, language):
 def test_both_languages_have_one_structure(tmp_path, measured):
     english, chinese = measured, journal(fill(tmp_path), "zh")
     shape = [
-        [re.match(r"#+|\||- |> |```|<!--|", line).group() for line in text.splitlines()] for text in (english, chinese)
+        [re.match(r"#+|\||- |> |```|<!--|", line).group() for line in text.splitlines()]
+        for text in (english, chinese)
     ]
     assert shape[0] == shape[1]
     assert len(re.findall("[一-鿿]", chinese)) > 1000
@@ -100,7 +113,8 @@ def test_every_number_comes_from_a_file(recorded, language):
     experiments = [yaml.safe_load(path.read_text()) for path in PARAMS.glob("*.yaml")]
     files = scalars(log) + scalars(experiments)
     epochs = [
-        exp["train"]["max_steps"] * exp["train"]["batch_size"] * exp["model"]["max_seq_len"] for exp in experiments
+        exp["train"]["max_steps"] * exp["train"]["batch_size"] * exp["model"]["max_seq_len"]
+        for exp in experiments
     ]
     epochs = [tokens / size for tokens in epochs for size in log["train_tokens"].values()]
     gaps = [math.expm1(losses[1] - losses[0]) for losses, _ in groups]
@@ -108,12 +122,23 @@ def test_every_number_comes_from_a_file(recorded, language):
         np.array([[e["step"], e["loss"]] for e in log["experiments"][exp]["evaluations"]])
         for exp in ("GPT-01", "GPT-02")
     ]
-    losses = [[np.interp(np.log(at), np.log(c[:, 0]), c[:, 1]) for c in curves] for at in (20000, 59000)]
+    losses = [
+        [np.interp(np.log(at), np.log(c[:, 0]), c[:, 1]) for c in curves] for at in (20000, 59000)
+    ]
     interim = [100 * math.expm1(second - first) for first, second in losses]
-    counts = [len(experiments), 0, 1, 3, 100 * (log["criterion"] - 1), 100 * (max(gaps) - min(gaps))]  # n and n wanted
+    counts = [
+        len(experiments),
+        0,
+        1,
+        3,
+        100 * (log["criterion"] - 1),
+        100 * (max(gaps) - min(gaps)),
+    ]  # n and n wanted
     pool = files + derived(groups) + epochs + interim + counts
     text = recorded[language]
-    for sentence in study_sentences(language):  # their numbers are checked in tests/analysis/test_study.py
+    for sentence in study_sentences(
+        language
+    ):  # their numbers are checked in tests/analysis/test_study.py
         assert sentence in text
         text = text.replace(sentence, "")
     numbers = set(NUMBER.findall(text))
@@ -155,7 +180,9 @@ def test_measured_runs_appear_with_command_state_and_reason(measured):
     assert "❌ failed" in text and "loss is nan" in text
     assert "⚠️ unreadable" in text
     assert re.search(r"n = 2, 95 % CI [-+][\d.]+ % to [-+][\d.]+ %\. ", text)
-    matrix_row = next(line for line in text.splitlines() if line.startswith("| DEMO-02_oelm_freeze+"))
+    matrix_row = next(
+        line for line in text.splitlines() if line.startswith("| DEMO-02_oelm_freeze+")
+    )
     assert "| 130 |" in matrix_row
     assert "| 44 |" in matrix_row
     assert f"2 of {len(experiment_ids())} experiments done by this code" in text
@@ -176,7 +203,9 @@ def test_notes_survive_regeneration(tmp_path):
     text = journal(outputs, "en", path)
     note = "Seed 44 ran beside another job; 1.23 is mine.\n"
     text = text.replace("<!-- notes: results -->\n", f"<!-- notes: results -->\n{note}")
-    path.write_text(text + "\n<!-- notes: old_section -->\nkeep me\n<!-- /notes -->\n", encoding="utf-8")
+    path.write_text(
+        text + "\n<!-- notes: old_section -->\nkeep me\n<!-- /notes -->\n", encoding="utf-8"
+    )
     make_run(outputs, "DEMO-02", 50)
     again = journal(outputs, "zh", path)
     assert path.read_text(encoding="utf-8") == again
@@ -221,10 +250,19 @@ def test_strings_from_files_cannot_break_the_table(tmp_path):
 def test_a_chain_of_baselines_keeps_each_finding_with_its_own_base(tmp_path, monkeypatch):
     """GPT-08 is compared to GPT-02, itself an arm, and GPT-09 to GPT-01: pairs and verdicts come in two orders."""
     for exp in ("GPT-01", "GPT-02", "GPT-08", "GPT-09"):
-        make_run(tmp_path, exp, 42, overrides={"optim.learning_rate": 5.7e-3, "model.frozen_layers": [0, 1]})
+        make_run(
+            tmp_path,
+            exp,
+            42,
+            overrides={"optim.learning_rate": 5.7e-3, "model.frozen_layers": [0, 1]},
+        )
     for exp in ("GPT-01", "GPT-02", "GPT-08", "GPT-09"):
         make_run(tmp_path, exp, 42)
     text = journal(tmp_path)
-    changes = [line for line in text.splitlines() if "changes:" in line and "frozen Gaussian" in line]
-    assert changes and all("OELM-Freeze → frozen Gaussian changes: model.qk_init" in line for line in changes)
+    changes = [
+        line for line in text.splitlines() if "changes:" in line and "frozen Gaussian" in line
+    ]
+    assert changes and all(
+        "OELM-Freeze → frozen Gaussian changes: model.qk_init" in line for line in changes
+    )
     assert "--set optim.learning_rate=0.0057 --set 'model.frozen_layers=[0, 1]'" in text

@@ -40,7 +40,9 @@ def page_path(tmp_path_factory):
         output = new_output("display_data", data=make(runs)._repr_mimebundle_())
         cells.append(new_code_cell("", execution_count=1, outputs=[output]))
     bar = {"array": [0.5], "arrayminus": [0.25], "symmetric": False}
-    intervals = figure.Figure([go.Scatter(x=[1], y=[2], error_y=bar, name="arm"), go.Box(x=[3, 4], name="times")])
+    intervals = figure.Figure(
+        [go.Scatter(x=[1], y=[2], error_y=bar, name="arm"), go.Box(x=[3, 4], name="times")]
+    )
     output = new_output("display_data", data=intervals._repr_mimebundle_())
     cells.append(new_code_cell("", execution_count=1, outputs=[output]))
     nbformat.write(new_notebook(cells=cells), folder / "page.ipynb")
@@ -112,10 +114,15 @@ def test_controls_compute_what_python_computes(page, page_path):
             loss.locator(f"[name={name}]").select_option(value)
         assert_as_python(page, LOSS, chosen, x=x, y=y, group=group)
     axes = page.evaluate(SHOWN, LOSS)
-    assert (axes["xaxis"]["title"]["text"], axes["yaxis"]["title"]["text"]) == ("epochs", "perplexity")
+    assert (axes["xaxis"]["title"]["text"], axes["yaxis"]["title"]["text"]) == (
+        "epochs",
+        "perplexity",
+    )
     for smoothing in (0, 0.5, 0.99):
         loss.locator("[name=smoothing]").fill(str(smoothing))
-        assert_as_python(page, LOSS, chosen, x="epochs", y="perplexity", group="seed", smoothing=smoothing)
+        assert_as_python(
+            page, LOSS, chosen, x="epochs", y="perplexity", group="seed", smoothing=smoothing
+        )
     for x, group in itertools.product(("hours", "tokens"), ("arm", "seed")):
         gap.locator("[name=x]").select_option(x)
         gap.locator("[name=group]").select_option(group)
@@ -128,7 +135,11 @@ def test_controls_compute_what_python_computes(page, page_path):
 
 def test_a_spike_stays_visible(page):
     page.locator(".figure").nth(LOSS).locator("[name=group]").select_option("seed")
-    raw = [trace for trace in page.evaluate(SHOWN, LOSS)["traces"] if trace["meta"]["stat"] == "envelope"]
+    raw = [
+        trace
+        for trace in page.evaluate(SHOWN, LOSS)["traces"]
+        if trace["meta"]["stat"] == "envelope"
+    ]
     assert [max(trace["y"]) for trace in raw[:4]] == [25.0] * 4
 
 
@@ -136,7 +147,10 @@ def test_a_hidden_line_stays_hidden_and_out_of_the_csv(page, tmp_path):
     plot = page.locator(".figure").nth(GAP)
     plot.locator("[name=group]").select_option("seed")
     plot.locator(".legendtoggle").first.click()
-    wait(page, "document.querySelectorAll('.js-plotly-plot')[1].data.some(t => t.visible === 'legendonly')")
+    wait(
+        page,
+        "document.querySelectorAll('.js-plotly-plot')[1].data.some(t => t.visible === 'legendonly')",
+    )
     plot.locator("[name=x]").select_option("tokens")
     traces = page.evaluate(SHOWN, GAP)["traces"]
     hidden = [trace["name"] for trace in traces if trace["visible"] == "legendonly"]
@@ -157,7 +171,10 @@ def test_intervals_and_boxes_come_into_the_csv(page):
         page.locator(".figure").nth(INTERVALS).get_by_role("button", name="CSV").click()
     with open(download.value.path(), newline="") as file:
         rows = [tuple(row.values()) for row in csv.DictReader(file)]
-    assert rows == [("arm", "scatter", "1", "2", "0.25", "0.5"), *(("times", "box", x, "", "", "") for x in "34")]
+    assert rows == [
+        ("arm", "scatter", "1", "2", "0.25", "0.5"),
+        *(("times", "box", x, "", "", "") for x in "34"),
+    ]
 
 
 @pytest.mark.parametrize(("button", "start"), [("PNG", b"\x89PNG"), ("SVG", b"<svg")])
@@ -198,7 +215,11 @@ def test_published_page_has_a_picture_and_an_entry(page_path, tmp_path):
     picture = kept.with_suffix(".png").read_bytes()
     assert picture[:4] == b"\x89PNG" and len(picture) > 30_000
     index = (kept.parent / "index.md").read_text()
-    assert "## [Page](page.html)" in index and "DEMO-03_oelm_random/seed42" in index and "- code: " in index
+    assert (
+        "## [Page](page.html)" in index
+        and "DEMO-03_oelm_random/seed42" in index
+        and "- code: " in index
+    )
 
 
 def test_report_compares_what_is_named(tmp_path, monkeypatch):
@@ -206,5 +227,13 @@ def test_report_compares_what_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
     target = html.report("DEMO-01 DEMO-02")
     text = target.read_text()
-    assert target.parent == tmp_path and "OELM-Freeze (DEMO-02) on stories" in text and "DEMO-03" not in text
-    assert text.count("data-figure=") == 6 and "Live controls" not in text and "This notebook failed" not in text
+    assert (
+        target.parent == tmp_path
+        and "OELM-Freeze (DEMO-02) on stories" in text
+        and "DEMO-03" not in text
+    )
+    assert (
+        text.count("data-figure=") == 6
+        and "Live controls" not in text
+        and "This notebook failed" not in text
+    )

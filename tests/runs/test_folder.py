@@ -23,8 +23,13 @@ def test_a_new_run_is_locked_and_another_process_is_told_who_holds_it(tiny_run, 
         f"runs.open_run(config.load_config('DEMO-02', TINY_RUN), 1, {str(tmp_path / 'outputs')!r})"
     )
     environment = os.environ | {"OELM_DATA": str(stories)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert f"in use by process {os.getpid()} on {holder['host']} since {holder['since']}" in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert (
+        f"in use by process {os.getpid()} on {holder['host']} since {holder['since']}"
+        in done.stderr
+    )
     run.unlock()
     assert not (run.path / "lock.json").exists()
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
@@ -38,7 +43,9 @@ def test_the_lock_of_a_dead_process_is_taken_over(tiny_run):
     lock.write_text(json.dumps(this_process() | {"pid": gone.pid, "since": "then"}))
     tiny_run()
     assert json.loads(lock.read_text())["pid"] == os.getpid()
-    lock.write_text(json.dumps(this_process() | {"process_start": 1.0, "since": "then"}))  # a reused number
+    lock.write_text(
+        json.dumps(this_process() | {"process_start": 1.0, "since": "then"})
+    )  # a reused number
     tiny_run()
     assert json.loads(lock.read_text())["process_start"] == process_start(os.getpid())
     lock.write_text("torn{")
@@ -55,12 +62,18 @@ def test_a_writer_on_another_host_is_judged_by_its_heartbeat():
     assert not writer_alive({"host": this_process()["host"], "pid": None})
 
 
-def test_a_run_with_another_config_is_refused_with_the_differing_keys(tiny_run, tiny_config, tmp_path):
+def test_a_run_with_another_config_is_refused_with_the_differing_keys(
+    tiny_run, tiny_config, tmp_path
+):
     run = tiny_run()
     run.write_config({}, {"total": 1, "trainable": 1, "frozen": 0})
     plain = (run.path / "config.yaml").read_text()
-    (run.path / "config.yaml").write_text(plain.replace("learning_rate: 0.01", "learning_rate: 0.02", 1))
-    with pytest.raises(UserError, match=r"optim.learning_rate was 0.02, is 0.01.*use overrides, or start anew"):
+    (run.path / "config.yaml").write_text(
+        plain.replace("learning_rate: 0.01", "learning_rate: 0.02", 1)
+    )
+    with pytest.raises(
+        UserError, match=r"optim.learning_rate was 0.02, is 0.01.*use overrides, or start anew"
+    ):
         tiny_run()
 
 
@@ -76,13 +89,27 @@ def test_fresh_keeps_the_old_folder_under_another_name(tiny_run, tiny_config, tm
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model__vocab_size": 400}, r"model.vocab_size = 400, but stories prepared with bpe-300 has 300 tokens; "),
-        ({"model__max_seq_len": 200_000}, r"has \d+ tokens.*; lower one of them|less than one window"),
-        ({"train__batch_size": 10_000_000}, r"train.batch_size = 10000000 x model.max_seq_len = 16 needs 16"),
-        ({"model__max_seq_len": 100_000}, r"the val split of stories has \d+ tokens, less than one window of 100001"),
+        (
+            {"model__vocab_size": 400},
+            r"model.vocab_size = 400, but stories prepared with bpe-300 has 300 tokens; ",
+        ),
+        (
+            {"model__max_seq_len": 200_000},
+            r"has \d+ tokens.*; lower one of them|less than one window",
+        ),
+        (
+            {"train__batch_size": 10_000_000},
+            r"train.batch_size = 10000000 x model.max_seq_len = 16 needs 16",
+        ),
+        (
+            {"model__max_seq_len": 100_000},
+            r"the val split of stories has \d+ tokens, less than one window of 100001",
+        ),
     ],
 )
-def test_data_and_model_that_do_not_fit_are_refused_before_anything_is_written(tiny_run, tmp_path, changes, message):
+def test_data_and_model_that_do_not_fit_are_refused_before_anything_is_written(
+    tiny_run, tmp_path, changes, message
+):
     with pytest.raises(UserError, match=message):
         tiny_run(**changes)
     assert not (tmp_path / "outputs").exists()
@@ -123,6 +150,8 @@ def test_a_process_is_known_by_its_start_since_boot():
 def test_what_a_run_reads_is_told_in_a_few_rows(tiny_run):
     run = tiny_run(train__max_steps=12)
     ((heading, rows),) = runs.CorpusFacts(run).tables().items()
-    assert heading.startswith(f"Corpus {run.corpus.name}") and len(rows) == 2 + len(run.corpus.manifest["splits"])
+    assert heading.startswith(f"Corpus {run.corpus.name}") and len(rows) == 2 + len(
+        run.corpus.manifest["splits"]
+    )
     seen = 12 * run.config.train.batch_size * run.config.model.max_seq_len
     assert rows[-1][1].startswith(f"{seen:,} tokens, ")

@@ -37,7 +37,9 @@ def replay(cfg, eval_seconds, slower=lambda step: 1.0, noise=0.05, final_evals=2
 
 @pytest.fixture
 def cfg():
-    return config.load_config("GPT-02", "train.max_steps=20000 train.eval_interval=200 train.save_interval=1000")
+    return config.load_config(
+        "GPT-02", "train.max_steps=20000 train.eval_interval=200 train.save_interval=1000"
+    )
 
 
 # The log's own share: an evaluation every 1,000 steps took as long as 818 steps.
@@ -63,7 +65,9 @@ def test_a_slowdown_half_way_is_made_good_within_a_twentieth_of_the_run(cfg):
 def test_a_short_run_is_foretold_too():
     cfg = config.load_config("DEMO-02")
     gone, middle, *_, truth = replay(cfg, 1.0)
-    assert np.abs(middle / truth - 1)[gone > 0.15].max() < 0.10  # its first evaluation comes at a tenth
+    assert (
+        np.abs(middle / truth - 1)[gone > 0.15].max() < 0.10
+    )  # its first evaluation comes at a tenth
 
 
 def test_nothing_is_said_before_a_step_is_measured(cfg):
@@ -72,9 +76,19 @@ def test_nothing_is_said_before_a_step_is_measured(cfg):
     forecast.evaluation(3.0)  # before any step it cannot be counted in steps
     forecast.step(0.1)
     low, high = forecast.left(cfg.train.max_steps)
-    assert low == high == pytest.approx(2 * 0.1)  # the last evaluation and the final one, at the first guess
+    assert (
+        low == high == pytest.approx(2 * 0.1)
+    )  # the last evaluation and the final one, at the first guess
 
 
 def test_what_is_still_to_come_counts_this_step_and_the_end():
-    assert [_still_to_come(step, 25, 10) for step in (1, 9, 10, 11, 20, 21, 25)] == [3, 3, 3, 2, 2, 1, 1]
+    assert [_still_to_come(step, 25, 10) for step in (1, 9, 10, 11, 20, 21, 25)] == [
+        3,
+        3,
+        3,
+        2,
+        2,
+        1,
+        1,
+    ]
     assert [_still_to_come(step, 20, 10) for step in (1, 10, 11, 20)] == [2, 2, 1, 1]

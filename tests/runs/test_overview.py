@@ -13,7 +13,13 @@ from oelm_lib.runs.overview import overview, table
 from oelm_lib.runs.reading import CONFIG_KEYS, FORMAT, this_process
 
 NOW = {"state": "running", "step": 400, "max_steps": 1000, "train_loss": 2.5, "steps_per_s": 8.0}
-NOW |= {"tokens_per_s": 4096.0, "eta_seconds": [60.0, 90.0], "device": "NVIDIA X", "gpus": "2", "memory_bytes": 3 << 30}
+NOW |= {
+    "tokens_per_s": 4096.0,
+    "eta_seconds": [60.0, 90.0],
+    "device": "NVIDIA X",
+    "gpus": "2",
+    "memory_bytes": 3 << 30,
+}
 NOW |= {"best": {"step": 300, "loss": 2.0}, "error": None}
 
 
@@ -25,7 +31,10 @@ def make_run(tmp_path):
         folder = config.load_config(exp).folder + overrides
         path = tmp_path / folder / f"seed{seed}"
         path.mkdir(parents=True)
-        write_json(path / "status.json", NOW | this_process() | {"heartbeat": time.time(), "evals": []} | fields)
+        write_json(
+            path / "status.json",
+            NOW | this_process() | {"heartbeat": time.time(), "evals": []} | fields,
+        )
         record = {key: kind() for key, kind in CONFIG_KEYS.items()}
         record |= {"format": FORMAT, "experiment": config.load_config(exp).to_dict()}
         (path / "config.yaml").write_text(yaml.safe_dump(record))
@@ -53,7 +62,16 @@ def test_a_row_says_where_a_run_stands(make_run, tmp_path):
     assert arm["gap"] == pytest.approx(0.10517, abs=1e-5)
     text = table([base, arm])
     assert text.splitlines()[0] == "2 runs: 2 running"
-    for shown in ("40%", "7.39", "+10.5% DEMO-01 (300)", "8.00", "4,096", "1m 00s - 1m 30s (", "NVIDIA X [2]", "3.0"):
+    for shown in (
+        "40%",
+        "7.39",
+        "+10.5% DEMO-01 (300)",
+        "8.00",
+        "4,096",
+        "1m 00s - 1m 30s (",
+        "NVIDIA X [2]",
+        "3.0",
+    ):
         assert shown in text
     assert {len(line) <= 60 for line in table([base, arm], 60).splitlines()} == {True}
 
@@ -67,7 +85,9 @@ def test_the_gap_is_to_the_run_with_the_same_seed_and_overrides(make_run, tmp_pa
     assert gaps == {"DEMO-02_oelm_freeze+aa/seed1": 0.0, "DEMO-02_oelm_freeze+bb/seed1": None}
 
 
-def test_a_writer_that_is_gone_shows_as_dead_and_a_queue_that_is_gone_holds_nothing(make_run, tmp_path):
+def test_a_writer_that_is_gone_shows_as_dead_and_a_queue_that_is_gone_holds_nothing(
+    make_run, tmp_path
+):
     make_run(seed=1, pid=os.getpid(), process_start=0.0)
     make_run(seed=2, host="elsewhere", heartbeat=time.time() - 500)
     make_run(seed=3, host="elsewhere", heartbeat=time.time() - 10)
@@ -75,7 +95,14 @@ def test_a_writer_that_is_gone_shows_as_dead_and_a_queue_that_is_gone_holds_noth
     make_run(seed=5, state="queued", process_start=0.0)
     make_run(seed=6, state="queued", process_start=0.0, job="12_3")
     rows = overview(outputs=tmp_path)
-    assert [row["state"] for row in rows] == ["dead?", "dead?", "running", "queued", "stopped", "queued"]
+    assert [row["state"] for row in rows] == [
+        "dead?",
+        "dead?",
+        "running",
+        "queued",
+        "stopped",
+        "queued",
+    ]
     assert rows[1]["heartbeat_age"] == pytest.approx(500, abs=5)
     assert rows[0]["eta_seconds"] is None
     assert rows[5]["reason"] == "Slurm job 12_3"
@@ -97,12 +124,20 @@ def test_done_failed_and_broken_runs_say_so(make_run, tmp_path):
 
 
 def test_a_run_is_found_by_what_people_call_it(make_run, tmp_path):
-    one, rehearsal, other = make_run(seed=1), make_run(seed=1, overrides="+aa"), make_run("DEMO-02", seed=7)
+    one, rehearsal, other = (
+        make_run(seed=1),
+        make_run(seed=1, overrides="+aa"),
+        make_run("DEMO-02", seed=7),
+    )
     assert find_run(str(rehearsal)) == rehearsal
     assert find_run("DEMO-02", tmp_path) == find_run("DEMO-02_oelm_freeze/seed7", tmp_path) == other
-    assert find_run("DEMO-01/seed1", tmp_path) == one  # the experiment itself before a rehearsal of it
+    assert (
+        find_run("DEMO-01/seed1", tmp_path) == one
+    )  # the experiment itself before a rehearsal of it
     make_run(seed=2)
-    with pytest.raises(UserError, match=r"3 runs are called 'DEMO-01': .*seed2.*; name one as FOLDER/seed"):
+    with pytest.raises(
+        UserError, match=r"3 runs are called 'DEMO-01': .*seed2.*; name one as FOLDER/seed"
+    ):
         find_run("DEMO-01", tmp_path)
     with pytest.raises(UserError, match=r"no run is called 'DEMO-03'"):
         find_run("DEMO-03", tmp_path)

@@ -11,7 +11,11 @@ ROW = {"event": "train", "step": 10, "tokens": 100, "loss": 1.5, "perplexity": 4
 
 
 def test_a_torn_last_line_is_dropped_and_null_is_not_a_number(tmp_path):
-    lines = [json.dumps(ROW), json.dumps(ROW | {"step": 20, "loss": None}), '{"event": "train", "st']
+    lines = [
+        json.dumps(ROW),
+        json.dumps(ROW | {"step": 20, "loss": None}),
+        '{"event": "train", "st',
+    ]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
     frame = runs.read_metrics(tmp_path)
     assert frame["step"].tolist() == [10, 20]
@@ -26,7 +30,15 @@ def test_no_metrics_is_an_empty_frame_with_the_same_columns(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "bad", ["{", "[1]", '"text"', '{"event": "train"}', "\x00\x01", '{"event": "train", "step": 1, "loss": "x"}']
+    "bad",
+    [
+        "{",
+        "[1]",
+        '"text"',
+        '{"event": "train"}',
+        "\x00\x01",
+        '{"event": "train", "step": 1, "loss": "x"}',
+    ],
 )
 def test_a_broken_line_in_the_middle_is_named(tmp_path, bad):
     (tmp_path / "metrics.jsonl").write_text(f"{json.dumps(ROW)}\n{bad}\n{json.dumps(ROW)}\n")
@@ -62,7 +74,13 @@ def test_broken_files_are_one_line(tmp_path):
 
 
 def test_runs_are_found_by_id_or_glob(tmp_path):
-    for name in ("GPT-01_a/seed42", "GPT-01_a/seed7", "GPT-02_b+abc/seed1", "DEMO-01_x/seed1", "GPT-01_a/seed1.old"):
+    for name in (
+        "GPT-01_a/seed42",
+        "GPT-01_a/seed7",
+        "GPT-02_b+abc/seed1",
+        "DEMO-01_x/seed1",
+        "GPT-01_a/seed1.old",
+    ):
         (tmp_path / name).mkdir(parents=True)
     names = [f"{path.parent.name}/{path.name}" for path in runs.find_runs(tmp_path, "GPT-*")]
     assert names == ["GPT-01_a/seed7", "GPT-01_a/seed42", "GPT-02_b+abc/seed1"]

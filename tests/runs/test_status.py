@@ -10,7 +10,8 @@ from oelm_lib.runs.timing import timing_stats
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(16287.72, "4h 31m 28s"), (0.4, "0s"), (59.6, "1m 00s"), (3600, "1h 00m 00s"), (65, "1m 05s")]
+    ("seconds", "text"),
+    [(16287.72, "4h 31m 28s"), (0.4, "0s"), (59.6, "1m 00s"), (3600, "1h 00m 00s"), (65, "1m 05s")],
 )
 def test_durations_read_as_in_the_log(seconds, text):
     assert format_duration(seconds) == text
@@ -47,7 +48,12 @@ def test_timing_statistics_leave_out_the_warm_up_but_no_outlier():
     cfg = config.load_config("GPT-02", "train.max_steps=400")
     steps = range(10, 401, 10)
     rows = [
-        {"event": "train", "step": step, "tokens_per_s": 4096 / (5.0 if step == 200 else 0.1), "seconds": step * 0.2}
+        {
+            "event": "train",
+            "step": step,
+            "tokens_per_s": 4096 / (5.0 if step == 200 else 0.1),
+            "seconds": step * 0.2,
+        }
         for step in steps
     ]
     rows.append({"event": "eval", "step": 400, "eval_seconds": 30.0, "seconds": 90.0})
@@ -60,6 +66,8 @@ def test_timing_statistics_leave_out_the_warm_up_but_no_outlier():
     assert (stats["num_validations"], stats["total_validation_time"]) == (1, 30.0)
     assert stats["epoch_times"] == pytest.approx([30.0, 30.0])
     assert stats["final_perplexity"] == pytest.approx(4.4817, rel=1e-4)
-    assert timing_stats(cfg, frame, {}, 1.0, 1000.0, epoch_steps=150)["final_perplexity"] == math.inf
+    assert (
+        timing_stats(cfg, frame, {}, 1.0, 1000.0, epoch_steps=150)["final_perplexity"] == math.inf
+    )
     short = timing_stats(cfg, frame[:1], {}, 1.0, None, epoch_steps=150)
     assert short["final_perplexity"] is None

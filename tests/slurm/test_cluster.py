@@ -21,7 +21,11 @@ HERE = Path(__file__).parent
 DAEMONS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd")
 SBIN = "/usr/sbin:/sbin:" + os.environ["PATH"]
 IDS = ["DEMO-01", "DEMO-02", "DEMO-03", "DEMO-04"]
-OVERRIDES = TINY_RUN | {"train.max_steps": 1000, "train.eval_interval": 500, "train.save_interval": 400}
+OVERRIDES = TINY_RUN | {
+    "train.max_steps": 1000,
+    "train.eval_interval": 500,
+    "train.save_interval": 400,
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +39,9 @@ def cluster():
     folder = Path(tempfile.mkdtemp(prefix="oelm-slurm-"))  # pytest's folders are closed to munge
     folder.chmod(0o755)
     try:
-        port = 20000 + 3 * os.getpid() % 9000  # up.sh takes three; the workers of pytest-xdist do not meet
+        port = (
+            20000 + 3 * os.getpid() % 9000
+        )  # up.sh takes three; the workers of pytest-xdist do not meet
         subprocess.run([HERE / "up.sh", folder, str(port)], check=True, timeout=180)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
@@ -47,7 +53,9 @@ def cluster():
 
 def call(*command):
     """Output of a command, which must succeed."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, cwd=ROOT)
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, timeout=300, cwd=ROOT
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -70,11 +78,19 @@ def last_rows(run):
     return rows[["event", "step", "loss", "grad_norm"]].to_json(), nats
 
 
-def test_a_matrix_preempted_and_requeued_ends_bit_equal_and_is_reported(cluster, tiny_env, tmp_path):  # noqa: F811
+def test_a_matrix_preempted_and_requeued_ends_bit_equal_and_is_reported(
+    cluster,
+    tiny_env,
+    tmp_path,  # noqa: F811
+):
     out = submit(*IDS, "--seeds", "1,2", "--partition", "low", "--gres", "gpu:1", "--cpus", "1")
     numbers = job_numbers(out)
     assert len(numbers) == 9
-    paths = [tiny_env / config.load_config(exp, OVERRIDES).folder / f"seed{seed}" for seed in (1, 2) for exp in IDS]
+    paths = [
+        tiny_env / config.load_config(exp, OVERRIDES).folder / f"seed{seed}"
+        for seed in (1, 2)
+        for exp in IDS
+    ]
 
     def step(path):
         return (read_status(path) or {}).get("step", 0) if state(path) in ACTIVE else 0
@@ -89,12 +105,17 @@ def test_a_matrix_preempted_and_requeued_ends_bit_equal_and_is_reported(cluster,
     call("scontrol", "requeue", numbers[paths.index(requeued)])
     wait_for(lambda: not call("squeue", "-h"), "the queue is empty", 900)
     assert [state(path) for path in paths] == ["done"] * 8
-    restarts = [int(call("scontrol", "show", "job", number).split("Restarts=")[1].split()[0]) for number in numbers]
+    restarts = [
+        int(call("scontrol", "show", "job", number).split("Restarts=")[1].split()[0])
+        for number in numbers
+    ]
     assert restarts[0] >= 1 and restarts[1] >= 1 and restarts[paths.index(requeued)] >= 1
     ended = call("sacct", "-n", "-X", "-P", "-o", "JobID,State").splitlines()
     assert {f"{number}|COMPLETED" for number in numbers} <= set(ended)
     pages = list(tiny_env.glob("compare*.html"))
-    assert pages and pages[0].stat().st_mtime > max((path / "summary.json").stat().st_mtime for path in paths)
+    assert pages and pages[0].stat().st_mtime > max(
+        (path / "summary.json").stat().st_mtime for path in paths
+    )
     for path in dict.fromkeys([paths[0], paths[1], requeued]):
         # The same run, undisturbed and without Slurm.
         exp, seed = path.parent.name.split("_")[0], path.name.removeprefix("seed")
@@ -105,7 +126,9 @@ def test_a_matrix_preempted_and_requeued_ends_bit_equal_and_is_reported(cluster,
 
 def test_what_slurm_refuses_is_one_line_and_nothing_is_queued(cluster, tiny_env):  # noqa: F811
     command = [sys.executable, "-m", "oelm_lib.cli", "submit", "DEMO-01", "--partition", "nope"]
-    command += [part for key, value in OVERRIDES.items() for part in ("--set", as_text({key: value}))]
+    command += [
+        part for key, value in OVERRIDES.items() for part in ("--set", as_text({key: value}))
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()

@@ -10,7 +10,12 @@ from oelm_lib.training import checkpoint
 
 
 def state(step):
-    return {"step": step, "model": {"w": torch.full((40, 10), float(step))}, "best": None, "evals": [[1, 2.5]]}
+    return {
+        "step": step,
+        "model": {"w": torch.full((40, 10), float(step))},
+        "best": None,
+        "evals": [[1, 2.5]],
+    }
 
 
 def test_what_is_saved_is_loaded_and_plain_torch_reads_it(tmp_path):

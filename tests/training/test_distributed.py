@@ -22,13 +22,17 @@ def test_one_process_refuses_a_run_of_several(tiny_run):
     from oelm_lib import training
 
     run = tiny_run(machine__devices=2)
-    with pytest.raises(UserError, match=r"machine.devices = 2, but this is one process; use oelm run"):
+    with pytest.raises(
+        UserError, match=r"machine.devices = 2, but this is one process; use oelm run"
+    ):
         training.train(run.config, run)
     assert runs.state(run) == "failed"
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(tiny_run):
-    with pytest.raises(UserError, match=r"machine.devices = 3 does not divide train.batch_size = 4"):
+    with pytest.raises(
+        UserError, match=r"machine.devices = 3 does not divide train.batch_size = 4"
+    ):
         train_in_processes(tiny_run(machine__devices=3), "")
 
 
@@ -59,7 +63,9 @@ def in_two_forks(run):
 
 
 @pytest.mark.slow
-def test_a_stop_in_the_final_evaluation_of_two_processes_ends_both_and_goes_on(tiny_run, monkeypatch, tmp_path):
+def test_a_stop_in_the_final_evaluation_of_two_processes_ends_both_and_goes_on(
+    tiny_run, monkeypatch, tmp_path
+):
     """Rank 0 alone evaluates and hears of the stop: the other has left after the last step, and waits for nothing."""
     from oelm_lib.training import loop
 
@@ -75,13 +81,18 @@ def test_a_stop_in_the_final_evaluation_of_two_processes_ends_both_and_goes_on(t
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_whole_split", stopped)
         in_two_forks(run)
-    assert (runs.state(run), runs.read_status(run)["step"]) == ("stopped", run.config.train.max_steps)
+    assert (runs.state(run), runs.read_status(run)["step"]) == (
+        "stopped",
+        run.config.train.max_steps,
+    )
     in_two_forks(run)
     assert (runs.state(run), read_summary(run)["steps"]) == ("done", run.config.train.max_steps)
 
 
 @pytest.mark.slow
-def test_two_processes_keep_the_curve_and_a_stopped_run_goes_on_bit_equal(tiny_run, tiny_config, monkeypatch, tmp_path):
+def test_two_processes_keep_the_curve_and_a_stopped_run_goes_on_bit_equal(
+    tiny_run, tiny_config, monkeypatch, tmp_path
+):
     from oelm_lib import training
 
     changes = {"train__max_steps": 50, "machine__log_interval": 1, "model__dropout": 0.0}
@@ -100,13 +111,18 @@ def test_two_processes_keep_the_curve_and_a_stopped_run_goes_on_bit_equal(tiny_r
     assert one["step"].tolist() == two["step"].tolist() == list(range(1, 51))
     assert np.abs(one["loss"] - two["loss"]).max() < LOSS_TOLERANCE
     assert np.abs(one["grad_norm"] / two["grad_norm"] - 1).max() < NORM_TOLERANCE
-    assert abs(read_summary(alone)["final_val_loss"] - read_summary(both)["final_val_loss"]) < LOSS_TOLERANCE
+    assert (
+        abs(read_summary(alone)["final_val_loss"] - read_summary(both)["final_val_loss"])
+        < LOSS_TOLERANCE
+    )
     (proof,) = read_summary(both)["frozen"]
     assert proof["sha256_start"] == proof["sha256_end"]
     assert not [name for name in os.listdir(both.path) if "rank" in name]
 
     # With dropout: stopped (here at once, after no or few steps) and continued, it is the run that never stopped.
-    whole, parted = (tiny_run(folder=f, machine__devices=2, **changes | {"model__dropout": 0.2}) for f in "wp")
+    whole, parted = (
+        tiny_run(folder=f, machine__devices=2, **changes | {"model__dropout": 0.2}) for f in "wp"
+    )
     for run in (parted, whole):
         monkeypatch.setenv("OELM_OUTPUTS", str(run.path.parents[1]))
         run.unlock()

@@ -87,10 +87,18 @@ def test_document_losses_add_up_to_the_whole_split(tiny_run):
     documents = np.load(run.path / "documents.npz")
     tokens = run.corpus.tokens("val")
     assert documents["tokens"].sum() == len(tokens) - 1
-    assert documents["nats"].sum() / documents["tokens"].sum() == pytest.approx(values["final_val_loss"], rel=1e-9)
+    assert documents["nats"].sum() / documents["tokens"].sum() == pytest.approx(
+        values["final_val_loss"], rel=1e-9
+    )
     assert len(documents["nats"]) == run.corpus.manifest["splits"]["val"]["documents"]
     split = run.corpus.manifest["splits"]["val"]
-    expected = documents["nats"].sum() * split["tokens"] / (split["tokens"] - 1) / split["bytes"] / math.log(2)
+    expected = (
+        documents["nats"].sum()
+        * split["tokens"]
+        / (split["tokens"] - 1)
+        / split["bytes"]
+        / math.log(2)
+    )
     assert values["final_bits_per_byte"] == pytest.approx(expected)
 
 
@@ -108,7 +116,9 @@ def test_arms_with_one_seed_see_the_same_batches(tiny_run):
     sessions = []
     for exp in ("DEMO-01", "DEMO-02", "DEMO-03"):
         with Session(tiny_run(exp)) as session:
-            sessions.append([session.batches(step)[0] for step in (0, 1, session.batches.epoch_steps + 1)])
+            sessions.append(
+                [session.batches(step)[0] for step in (0, 1, session.batches.epoch_steps + 1)]
+            )
     for other in sessions[1:]:
         assert all(torch.equal(a, b) for a, b in zip(sessions[0], other, strict=True))
 
@@ -123,7 +133,14 @@ SCHEDULE = {
 
 @pytest.mark.parametrize(
     ("stops", "changes"),
-    [((1,), {}), ((6,), {}), ((7, 13), {}), ((5, 10, 23), {}), ((7, 12, 13, 20), SCHEDULE), ((8,), SCHEDULE)],
+    [
+        ((1,), {}),
+        ((6,), {}),
+        ((7, 13), {}),
+        ((5, 10, 23), {}),
+        ((7, 12, 13, 20), SCHEDULE),
+        ((8,), SCHEDULE),
+    ],
 )
 def test_a_run_stopped_anywhere_and_continued_is_bit_equal(tiny_run, monkeypatch, stops, changes):
     undisturbed = tiny_run(folder="a", **changes)
@@ -226,7 +243,9 @@ def test_numbers_that_go_bad_stop_the_run_before_the_update(tiny_run, monkeypatc
 
     weights, kept = {}, []
     monkeypatch.setattr(loop, "gradients", gradients)
-    with pytest.raises(UserError, match=r"step 7: loss is .*last finite loss .* at step 6; the run is kept in"):
+    with pytest.raises(
+        UserError, match=r"step 7: loss is .*last finite loss .* at step 6; the run is kept in"
+    ):
         train(run)
     assert all(torch.equal(value, kept[0].state_dict()[name]) for name, value in weights.items())
     assert runs.read_status(run)["state"] == "failed"
@@ -238,9 +257,18 @@ def test_each_interval_of_a_freeze_has_its_proof(tiny_run):
     run = tiny_run(**{"model.freeze_from": 7, "model.freeze_until": 13})
     train(run)
     before, frozen, after = runs.read_summary(run)["frozen"]
-    assert [(part["from_step"], part["to_step"]) for part in (before, frozen, after)] == [(0, 7), (7, 13), (13, 24)]
+    assert [(part["from_step"], part["to_step"]) for part in (before, frozen, after)] == [
+        (0, 7),
+        (7, 13),
+        (13, 24),
+    ]
     assert [part["tensors"] for part in (before, frozen, after)] == [0, 4, 0]
-    assert frozen["sha256_start"] == frozen["sha256_end"] != before["sha256_start"] == after["sha256_end"]
+    assert (
+        frozen["sha256_start"]
+        == frozen["sha256_end"]
+        != before["sha256_start"]
+        == after["sha256_end"]
+    )
     assert runs.read_summary(run)["parameters"]["frozen"] == 0
 
 
@@ -280,7 +308,9 @@ def test_bf16_trains_on_a_cpu(tiny_run):
 
 @pytest.mark.parametrize("name", ["fp16", "bf16"])
 def test_half_precision_continues_bit_equal_with_its_loss_scale(tiny_run, monkeypatch, name):
-    monkeypatch.setattr(session, "resolve_precision", lambda name, device: (Precision(name, device), None))
+    monkeypatch.setattr(
+        session, "resolve_precision", lambda name, device: (Precision(name, device), None)
+    )
     undisturbed = tiny_run(folder="a", train__precision=name)
     train(undisturbed)
     stop_at(monkeypatch, 7, 13)
@@ -297,7 +327,9 @@ def test_half_precision_continues_bit_equal_with_its_loss_scale(tiny_run, monkey
 def test_a_run_begun_in_fp32_goes_on_in_fp16(tiny_run, monkeypatch):
     stop_at(monkeypatch, 7)
     train(tiny_run(train__precision="fp16"))  # on a CPU that means fp32
-    monkeypatch.setattr(session, "resolve_precision", lambda name, device: (Precision(name, device), None))
+    monkeypatch.setattr(
+        session, "resolve_precision", lambda name, device: (Precision(name, device), None)
+    )
     run = tiny_run(train__precision="fp16")
     train(run)
     assert runs.read_status(run)["state"] == "done"
@@ -310,7 +342,9 @@ def test_a_window_shorter_than_the_prompt_of_samples_trains(tiny_run):
 
 
 def test_gradients_that_are_never_numbers_stop_an_fp16_run(tiny_run, monkeypatch):
-    monkeypatch.setattr(session, "resolve_precision", lambda name, device: (Precision(name, device), None))
+    monkeypatch.setattr(
+        session, "resolve_precision", lambda name, device: (Precision(name, device), None)
+    )
     enter = Session.__enter__
 
     def spoil(entered):
@@ -344,7 +378,9 @@ def test_a_stop_in_the_final_evaluation_is_heard_and_nothing_is_lost(tiny_run, m
     undisturbed = tiny_run(folder="a")
     train(undisturbed)
     finish = loop._finish
-    monkeypatch.setattr(loop, "_finish", lambda session: (session.run.path / "STOP").touch() or finish(session))
+    monkeypatch.setattr(
+        loop, "_finish", lambda session: (session.run.path / "STOP").touch() or finish(session)
+    )
     run = tiny_run(folder="b")
     assert train(run).values == {}
     assert not (run.path / "STOP").exists()
@@ -370,7 +406,9 @@ def test_a_bad_step_is_replayed_from_the_checkpoint_and_nothing_is_written(tiny_
     losses = []
     with monkeypatch.context() as patch:
         patch.setattr(loop, "gradients", gradients)
-        with pytest.raises(UserError, match=f"look at the step: oelm replay {run.name}".replace("+", r"\+")):
+        with pytest.raises(
+            UserError, match=f"look at the step: oelm replay {run.name}".replace("+", r"\+")
+        ):
             train(run)
     before = {path.name: path.stat().st_mtime_ns for path in run.path.iterdir()}
     lines = replay(run.path).splitlines()
@@ -407,12 +445,18 @@ def test_a_checkpoint_of_something_else_is_refused_in_one_line(tiny_run, monkeyp
     good = checkpoint.load(path)
     key = "blocks.0.attention.q_proj.weight"
     for changes, message in [
-        ({"model": good["model"] | {key: good["model"][key] + 1}}, "frozen tensors are not those the run started with"),
+        (
+            {"model": good["model"] | {key: good["model"][key] + 1}},
+            "frozen tensors are not those the run started with",
+        ),
         ({"model": {}}, "lacks or breaks something"),
         ({"offsets": None, "time": None}, "lacks or breaks something"),
         ({"seed": 9}, "seed was 9, is 1"),
         ({"splits": {}}, "was prepared anew since, with other content"),
-        ({"experiment": good["experiment"] | {"optim.learning_rate": 9.0}}, "optim.learning_rate was 9.0, is 0.01"),
+        (
+            {"experiment": good["experiment"] | {"optim.learning_rate": 9.0}},
+            "optim.learning_rate was 9.0, is 0.01",
+        ),
     ]:
         checkpoint.save(path, good | changes)
         with pytest.raises(UserError, match=message):

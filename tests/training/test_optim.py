@@ -25,7 +25,15 @@ def optim(**changes):
 
 @pytest.mark.parametrize(
     ("step", "expected"),
-    [(0, 1e-4), (8, 9e-4), (9, 1e-3), (10, 1e-3), (55, (1e-3 + 1e-5) / 2), (100, 1e-5), (101, 1e-5)],
+    [
+        (0, 1e-4),
+        (8, 9e-4),
+        (9, 1e-3),
+        (10, 1e-3),
+        (55, (1e-3 + 1e-5) / 2),
+        (100, 1e-5),
+        (101, 1e-5),
+    ],
 )
 def test_the_schedule_at_every_corner(step, expected):
     assert learning_rate(step, optim(), 100) == pytest.approx(expected, rel=1e-12)
@@ -35,7 +43,9 @@ def test_the_schedule_without_warm_up_and_with_one_as_long_as_the_run():
     assert learning_rate(0, optim(warmup_steps=0), 100) == 1e-3
     assert learning_rate(99, optim(warmup_steps=100), 100) == 1e-3
     assert learning_rate(49, optim(warmup_steps=100), 50) == pytest.approx(5e-4)
-    assert learning_rate(99_000, optim(warmup_steps=1000, learning_rate=3e-4, min_learning_rate=0), 100_000) == (
+    assert learning_rate(
+        99_000, optim(warmup_steps=1000, learning_rate=3e-4, min_learning_rate=0), 100_000
+    ) == (
         pytest.approx(7.6e-8, rel=0.01)  # the log's rate at its last validation
     )
 

@@ -18,7 +18,11 @@ def test_samples_are_logged_and_change_nothing(tiny_run, monkeypatch):
     run = tiny_run(folder="with")
     training.train(run.config, run)
     rows = [json.loads(line) for line in (run.path / "samples.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [12, 18, 24]  # the first evaluation finds out what a token costs
+    assert [row["step"] for row in rows] == [
+        12,
+        18,
+        24,
+    ]  # the first evaluation finds out what a token costs
     assert len({row["prompt"] for row in rows}) == 1
     assert all(row["text"] for row in rows)
     assert (run.path / "training.log").read_text().count("Sample - ") == 3

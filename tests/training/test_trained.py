@@ -39,7 +39,18 @@ def test_generate_prints_the_prompt_and_what_follows_the_same_for_a_seed(trained
     assert first.exit_code == 0, first.output
     assert first.output.count("The owl") == 2
     assert first.output == again.output != other.output
-    greedy = oelm("generate", name, "--temperature", "0", "--top-k", "3", "--top-p", "0.5", "--checkpoint", "best")
+    greedy = oelm(
+        "generate",
+        name,
+        "--temperature",
+        "0",
+        "--top-k",
+        "3",
+        "--top-p",
+        "0.5",
+        "--checkpoint",
+        "best",
+    )
     assert greedy.exit_code == 0, greedy.output
 
 
@@ -48,7 +59,10 @@ def test_generate_prints_the_prompt_and_what_follows_the_same_for_a_seed(trained
     [
         (["--prompt", ""], "the prompt is empty; give at least one word"),
         (["--prompt", "owl " * 60], r"the context 16; leave out [0-9]+$"),
-        (["--checkpoint", "first"], "checkpoint 'first' is unknown; allowed: latest, best, latest.prev"),
+        (
+            ["--checkpoint", "first"],
+            "checkpoint 'first' is unknown; allowed: latest, best, latest.prev",
+        ),
     ],
 )
 def test_a_bad_prompt_or_checkpoint_is_one_line(trained, arguments, words):
@@ -63,7 +77,9 @@ def test_a_run_without_its_checkpoint_names_those_that_are_there(trained):
 
     model = trained()
     (model.path / "latest.pt").unlink()
-    with pytest.raises(UserError, match=r"has no latest.pt; use --checkpoint best or .*oelm run DEMO-02 --seed 1"):
+    with pytest.raises(
+        UserError, match=r"has no latest.pt; use --checkpoint best or .*oelm run DEMO-02 --seed 1"
+    ):
         open_trained(model.path)
     with pytest.raises(UserError, match="no run is called 'DEMO-77'"):
         open_trained("DEMO-77")
@@ -77,32 +93,49 @@ def test_a_checkpoint_of_another_architecture_is_refused(trained):
 
     model, other = trained(), trained(model__d_model=32)
     shutil.copy(other.path / "latest.pt", model.path / "latest.pt")
-    with pytest.raises(UserError, match=r"holds another architecture than config.yaml \(size mismatch for token_emb"):
+    with pytest.raises(
+        UserError,
+        match=r"holds another architecture than config.yaml \(size mismatch for token_emb",
+    ):
         open_trained(model.path)
 
 
 def test_safetensors_hold_the_state_dict_and_the_experiment(trained):
-    safetensors = pytest.importorskip("safetensors.torch", reason="safetensors is not installed (extra: bench)")
+    safetensors = pytest.importorskip(
+        "safetensors.torch", reason="safetensors is not installed (extra: bench)"
+    )
     model = trained()
     done = oelm("export", model.name)
     assert done.exit_code == 0, done.output
     folder = model.path / "safetensors"
     state = model.model.state_dict()
     loaded = safetensors.load_file(folder / "model.safetensors")
-    assert {name: value.tolist() for name, value in loaded.items()} == {n: v.tolist() for n, v in state.items()}
+    assert {name: value.tolist() for name, value in loaded.items()} == {
+        n: v.tolist() for n, v in state.items()
+    }
     config = json.loads((folder / "config.json").read_text())
     assert config["experiment"] == model.config.to_dict()
     assert config["oelm"]["step"] == 6
     assert "is there already" in oelm("export", model.name).output
 
 
-FOLDED = {"qk_bias": True, "qk_gain": True, "head_temperature": True, "qk_core": True, "delta_rank": 2}
+FOLDED = {
+    "qk_bias": True,
+    "qk_gain": True,
+    "head_temperature": True,
+    "qk_core": True,
+    "delta_rank": 2,
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{}, FOLDED, {"qk_tied": True}], ids=["plain", "folded", "tied"])
+@pytest.mark.parametrize(
+    "changes", [{}, FOLDED, {"qk_tied": True}], ids=["plain", "folded", "tied"]
+)
 def test_transformers_gives_the_same_logits_and_greedy_text(trained, tmp_path, changes):
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra: bench)")
+    transformers = pytest.importorskip(
+        "transformers", reason="transformers is not installed (extra: bench)"
+    )
     from oelm_lib.training.export import export
 
     model = trained(**{f"model__{key}": value for key, value in changes.items()})
@@ -114,21 +147,31 @@ def test_transformers_gives_the_same_logits_and_greedy_text(trained, tmp_path, c
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     text = "The owl asked Lily, who had 3 cakes: \"Is it far?\"  \n'No.'"
     tokens = tokenizer(text, return_tensors="pt").input_ids
-    assert torch.equal(tokens, torch.tensor(model.tokenizer.encode_documents([text])[0].tolist())[None])
+    assert torch.equal(
+        tokens, torch.tensor(model.tokenizer.encode_documents([text])[0].tolist())[None]
+    )
     assert tokenizer.decode(tokens[0]) == text
     assert tokenizer.eos_token_id == model.corpus.eot
     tokens = tokens[:, : model.config.model.max_seq_len]
     with torch.no_grad():
-        torch.testing.assert_close(other(tokens).logits, model.model(tokens)[0], rtol=SAME, atol=SAME)
-    found = other.generate(tokens[:, :4], max_new_tokens=8, do_sample=False, eos_token_id=None)[0, 4:]
+        torch.testing.assert_close(
+            other(tokens).logits, model.model(tokens)[0], rtol=SAME, atol=SAME
+        )
+    found = other.generate(tokens[:, :4], max_new_tokens=8, do_sample=False, eos_token_id=None)[
+        0, 4:
+    ]
     from oelm_lib.model.generate import generate
 
-    assert torch.equal(found, generate(model.model, tokens[:, :4], 8, torch.Generator(), temperature=0.0)[0])
+    assert torch.equal(
+        found, generate(model.model, tokens[:, :4], 8, torch.Generator(), temperature=0.0)[0]
+    )
 
 
 @pytest.mark.slow
 def test_transformers_reads_gpt2_tokens(tmp_path):
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra: bench)")
+    transformers = pytest.importorskip(
+        "transformers", reason="transformers is not installed (extra: bench)"
+    )
     from oelm_lib.data.tokenizer import gpt2_tokenizer
     from oelm_lib.training.export import write_tokenizer
 
@@ -145,10 +188,15 @@ def test_transformers_reads_gpt2_tokens(tmp_path):
         ({"key_conv": True}, "key_conv: its keys are those of one position"),
         ({"key_shift": True}, "key_shift"),
         ({"qk_norm": True}, "qk_norm: its queries and keys are not normalised"),
-        ({"position": "rope"}, "position = rope: it has learned positions; use --format safetensors"),
+        (
+            {"position": "rope"},
+            "position = rope: it has learned positions; use --format safetensors",
+        ),
     ],
 )
-def test_arms_that_gpt2_cannot_express_are_refused_with_the_reason(trained, tmp_path, changes, reason):
+def test_arms_that_gpt2_cannot_express_are_refused_with_the_reason(
+    trained, tmp_path, changes, reason
+):
     from oelm_lib.training.export import export
 
     pytest.importorskip("safetensors", reason="safetensors is not installed (extra: bench)")
