@@ -186,8 +186,8 @@ def sweep(plan: Path, dry_run: bool, workers: int, slurm: str | None) -> None:
 )
 def report(target: str, keep: bool) -> None:
     """Make an offline page: of an executed notebook, a run folder, `study`, `bench`, experiments, or `compare`."""
-    from oelm_lib.reporting.html import report as make_report
-    from oelm_lib.reporting.keep import keep as keep_report
+    from oelm_lib.report.keep import keep as keep_report
+    from oelm_lib.report.page import report as make_report
 
     click.echo(keep_report(target) if keep else make_report(target))
 
@@ -201,7 +201,7 @@ def report(target: str, keep: bool) -> None:
 )
 def journal(lang: str, output: Path | None) -> None:
     """Regenerate the experiment log from run folders and the recorded numbers."""
-    from oelm_lib.reporting.journal import journal as write_journal
+    from oelm_lib.report.journal import journal as write_journal
 
     text = write_journal(language=lang, path=output)
     click.echo(output or text)
@@ -358,8 +358,8 @@ def doctor(exp: str | None) -> None:
 )
 def flops(exp: str, gpu: str, utilisation: float) -> None:
     """Predict arithmetic, memory and time of the experiment ID."""
-    from oelm_lib.analysis.cost import cost_table
     from oelm_lib.config import load_config
+    from oelm_lib.model.cost import cost_table
     from oelm_lib.model.dropout import QUERY_BLOCK
     from oelm_lib.model.gpt import CHUNK
 
@@ -388,10 +388,10 @@ def flops(exp: str, gpu: str, utilisation: float) -> None:
 )
 def bench(size: str, dropout: float, rounds: int, threads: int | None) -> None:
     """Measure the training step on this CPU against HF GPT-2, a naive step and the limit of its matrix products."""
-    from oelm_lib.analysis import speed
+    from oelm_lib.bench import figures as speed
     from oelm_lib.bench.measure import bench as measure
     from oelm_lib.config import outputs_dir
-    from oelm_lib.reporting.html import report as make_page
+    from oelm_lib.report.page import report as make_page
 
     result = measure(
         size,

@@ -106,3 +106,12 @@ def tiny_run(tiny_config, tmp_path):
     return lambda exp="DEMO-02", seed=1, folder="outputs", **changes: runs.open_run(
         tiny_config(exp, **changes), seed, tmp_path / folder
     )
+
+
+@pytest.fixture
+def demo(tmp_path):
+    """An outputs folder with DEMO-01..04, three seeds each."""
+    from tests import runs_factory
+
+    runs_factory.make_demo(tmp_path)
+    return tmp_path

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch.profiler import profile
 
-from oelm_lib.analysis.cost import gemms, step_bytes, step_flops
 from oelm_lib.bench.contestants import (
     CPU,
     OTHERS,
@@ -26,6 +25,7 @@ from oelm_lib.bench.contestants import (
 from oelm_lib.config import Experiment, load_config
 from oelm_lib.data.batches import Batches, EvalWindows
 from oelm_lib.files import write_json
+from oelm_lib.model.cost import gemms, step_bytes, step_flops
 from oelm_lib.model.dropout import QUERY_BLOCK
 from oelm_lib.model.gpt import CHUNK, GPT
 from oelm_lib.training.evaluation import BATCH_TOKENS, token_losses

@@ -14,7 +14,7 @@ from oelm_lib.data.corpus import check_has_test
 from oelm_lib.errors import UserError
 from oelm_lib.files import replacing, write_json
 from oelm_lib.launch.distributed import train_in_processes
-from oelm_lib.reporting import html
+from oelm_lib.report import page as html
 from oelm_lib.runs.folder import Run, disk_error, open_run
 from oelm_lib.runs.reading import read_status, read_summary, read_timing, state
 from oelm_lib.runs.status import format_eta

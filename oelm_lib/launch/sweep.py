@@ -17,7 +17,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import sha256_json, write_text
 from oelm_lib.launch.local import Job, Slots, make_job, run_queue
 from oelm_lib.runs.folder import Run
-from oelm_lib.runs.records import RECORDS, append_record, make_record, read_records
+from oelm_lib.study.records import RECORDS, append_record, make_record, read_records
 
 FOLDER = config.PARAMS / "study"
 BASELINE = "baseline"
@@ -182,7 +182,7 @@ def record_finished(plan: Plan, name: str, cells: list[Cell], records: Path) -> 
         if whole and ("probes" in record or not (cell.job.path / "latest.pt").is_file()):
             continue
         if cell.job.done:
-            from oelm_lib.analysis import probes
+            from oelm_lib.explore import probes
 
             labels = {"plan": name, "arm": cell.arm, "baseline": plan.arms[cell.arm].baseline}
             append_record(

@@ -74,7 +74,7 @@ def test_it_is_made_once_and_read_like_any_corpus(corpus):
 
 
 def test_an_experiment_trains_on_it_and_its_probes_tell_the_accuracy(tmp_path):
-    from oelm_lib.analysis import probes
+    from oelm_lib.explore import probes
 
     cfg = config.load_config("MQAR-02", SMALL)
     run = runs.open_run(cfg, 1, tmp_path / "outputs")

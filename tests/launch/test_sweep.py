@@ -14,7 +14,7 @@ from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.launch import sweep
 from oelm_lib.runs.reading import read_config
-from oelm_lib.runs.records import append_record, make_record, read_records
+from oelm_lib.study.records import append_record, make_record, read_records
 from tests.conftest import TINY_RUN
 
 FROZEN = {

@@ -14,7 +14,7 @@ from oelm_lib import config, runs, training
 from oelm_lib.config import ROOT, as_text
 from oelm_lib.runs.reading import ACTIVE, read_metrics, read_status, read_summary, state
 from tests.conftest import TINY_RUN
-from tests.launch.conftest import tiny_env, wait_for  # noqa: F401
+from tests.launch.conftest import wait_for
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
@@ -81,7 +81,7 @@ def last_rows(run):
 def test_a_matrix_preempted_and_requeued_ends_bit_equal_and_is_reported(
     cluster,
     tiny_env,
-    tmp_path,  # noqa: F811
+    tmp_path,
 ):
     out = submit(*IDS, "--seeds", "1,2", "--partition", "low", "--gres", "gpu:1", "--cpus", "1")
     numbers = job_numbers(out)
@@ -124,7 +124,7 @@ def test_a_matrix_preempted_and_requeued_ends_bit_equal_and_is_reported(
         assert last_rows(tmp_path / "alone" / path.parent.name / path.name) == last_rows(path)
 
 
-def test_what_slurm_refuses_is_one_line_and_nothing_is_queued(cluster, tiny_env):  # noqa: F811
+def test_what_slurm_refuses_is_one_line_and_nothing_is_queued(cluster, tiny_env):
     command = [sys.executable, "-m", "oelm_lib.cli", "submit", "DEMO-01", "--partition", "nope"]
     command += [
         part for key, value in OVERRIDES.items() for part in ("--set", as_text({key: value}))
@@ -136,7 +136,7 @@ def test_what_slurm_refuses_is_one_line_and_nothing_is_queued(cluster, tiny_env)
     assert not runs.find_runs()
 
 
-def test_the_plain_script_stops_is_queued_again_and_a_cancelled_run_goes_on(cluster, tiny_env):  # noqa: F811
+def test_the_plain_script_stops_is_queued_again_and_a_cancelled_run_goes_on(cluster, tiny_env):
     overrides = OVERRIDES | {"train.max_steps": 4000}
     sets = [part for key, value in overrides.items() for part in ("--set", as_text({key: value}))]
     options = [

@@ -1,0 +1,153 @@
+"""Probes on models: what attention is, a hand-built induction head, arms of a tiny run."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from oelm_lib import training
+from oelm_lib.errors import UserError
+from tests.model.test_attention import ADDITIONS, ALL, FROZEN, inputs, stirred
+
+RELATIVE = 1e-5  # float32 rounding
+
+
+@pytest.mark.parametrize("name", ["baseline", *ADDITIONS, "all"])
+@torch.no_grad()
+def test_recomputed_weights_give_the_output_of_sdpa(name, model_config):
+    from oelm_lib.model.attention import attention_scores
+
+    attention = (
+        stirred(
+            model_config(**FROZEN | {"baseline": {}, "all": ALL}.get(name, ADDITIONS.get(name)))
+        )
+        .blocks[0]
+        .attention
+    )
+    q, k, v, bias = attention.heads(inputs(attention.cfg))
+    weights = attention_scores(q, k, bias).softmax(-1)
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=bias is None)
+    torch.testing.assert_close(weights @ v, expected, rtol=RELATIVE, atol=RELATIVE)
+    torch.testing.assert_close(
+        attention.o_proj((weights @ v).transpose(1, 2).flatten(2)), attention(inputs(attention.cfg))
+    )
+
+
+@torch.no_grad()
+def test_a_hand_built_induction_head_scores_one(model_config):
+    """Tied Q = K that reads the token, with the whole key that of the position before it: i looks for the key whose
+    predecessor is its own token. Shifting only half of a head's key leaves half of the match, so the token is coded
+    in the first half alone."""
+    from oelm_lib.explore import measures, probes
+    from oelm_lib.model.gpt import GPT
+
+    vocab, period = 8, 5
+    cfg = model_config(
+        vocab_size=vocab, d_model=16, num_layers=1, num_heads=1, qk_tied=True, key_shift=True
+    )
+    model = GPT(cfg)
+    for weight in model.parameters():
+        weight.zero_()
+    model.token_embedding.weight[:, :vocab] = torch.eye(vocab)
+    model.blocks[0].ln1.weight.fill_(1.0)
+    model.blocks[0].attention.q_proj.weight[:vocab, :vocab] = 10 * torch.eye(vocab)
+    block = np.array([[3, 1, 4, 5, 2]])
+    tokens = torch.from_numpy(np.concatenate([[[0]], block, block], 1))
+    maps = probes.attention_maps(model, tokens)
+    assert measures.induction_score(maps, period) == pytest.approx(1.0, abs=1e-3)
+    assert measures.duplicate_token_score(maps, period) == pytest.approx(0.0, abs=1e-3)
+
+
+@pytest.fixture
+def arms(tiny_run, monkeypatch):
+    """Baseline, OELM-Freeze and frozen Gaussian, trained for a few steps."""
+    from oelm_lib.explore import probes
+
+    for exp in ("DEMO-01", "DEMO-02", "DEMO-04"):
+        run = tiny_run(exp, seed=42, train__max_steps=12)
+        training.train(run.config, run)
+        run.path.parent.rename(run.path.parents[1] / f"{exp}_{run.config.slug}")
+    monkeypatch.setenv("OELM_OUTPUTS", str(run.path.parents[1]))
+    return probes.open_arms("DEMO-*/seed42")
+
+
+def test_the_probe_tables_of_arms(arms):
+    from oelm_lib.explore import probes
+
+    cfg = arms[0].config.model
+    heads = probes.head_table(arms[1])
+    assert len(heads) == cfg.num_layers * cfg.num_heads
+    assert (
+        heads["q_orthogonality_error"].max()
+        < 1e-5
+        < probes.head_table(arms[2])["q_orthogonality_error"].min()
+    )
+    assert heads["entropy"].between(0, 1).all()
+    assert heads["effective_rank"].between(1, cfg.d_head).all()
+    table = probes.summary(arms)
+    assert list(table["arm"]) == [probes.label(arm) for arm in arms]
+    assert table["arm"][1] == "OELM-Freeze (DEMO-02, seed 42)"
+    assert table.notna().all(axis=None)
+    assert list(probes.roles(arms)) == ["arm", "previous token", "duplicate token", "induction"]
+    assert probes.roles(arms)["induction"].str.startswith("none; nearest ").all()
+    assert set(probes.logit_spread(arms[0])["step"]) == {6, 12}
+    assert probes.logit_spread(arms[0]).groupby("step")["layer"].nunique().eq(cfg.num_layers).all()
+
+
+def test_slices_part_all_tokens_and_their_shares_of_the_gap_sum_to_one(arms):
+    from oelm_lib.explore import probes
+
+    table = probes.slices(arms).set_index(["arm", "tokens_that"])
+    for arm in map(probes.label, arms):
+        for yes, no in (
+            ("end an earlier bigram", "do not"),
+            ("stood earlier", "are new in the window"),
+        ):
+            parts, whole = table.loc[arm].loc[[yes, no]], table.loc[arm].loc["all"]
+            assert parts["token_share"].sum() == pytest.approx(1)
+            assert (parts["token_share"] * parts["loss"]).sum() == pytest.approx(
+                whole["loss"], abs=1e-5
+            )
+            if arm != probes.label(arms[0]):
+                assert parts["gap_share"].sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_frozen_weights_do_not_drift_and_trained_ones_do(arms):
+    from oelm_lib.explore import probes
+
+    drift = probes.drifts(arms[1]).set_index("weight")["drift"]
+    frozen = drift.index.str.contains("q_proj|k_proj")
+    assert (drift[frozen] == 0).all()
+    assert (drift[~frozen] > 0).all()
+
+
+def test_a_run_named_twice_is_opened_once_and_a_rehearsal_is_called_one(arms, tiny_run):
+    from oelm_lib.explore import probes
+
+    named = probes.open_arms("DEMO-02/seed42 DEMO-*/seed42")
+    assert [arm.config.id for arm in named] == ["DEMO-02", "DEMO-01", "DEMO-04"]
+    run = tiny_run("DEMO-02", seed=42, train__max_steps=6)
+    training.train(run.config, run)
+    (rehearsal,) = probes.open_arms(str(run.path))
+    assert probes.label(rehearsal) == f"OELM-Freeze ({run.path.parent.name}, seed 42)"
+    assert probes.label(rehearsal) != probes.label(named[0])
+
+
+def test_next_tokens_are_the_likeliest(arms):
+    from oelm_lib.explore import probes
+
+    table = probes.next_tokens(arms[0], "The owl", 300)
+    assert table["probability"].is_monotonic_decreasing
+    assert table["probability"].sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_what_cannot_be_opened_or_compared_is_one_line(arms, tiny_run):
+    from oelm_lib.explore import probes
+
+    with pytest.raises(UserError, match=r"runs = 'GPT-\*': no run is called so"):
+        probes.open_arms("GPT-*")
+    run = tiny_run("DEMO-03", model__max_seq_len=8, train__max_steps=2)
+    training.train(run.config, run)
+    other = probes.open_arms(str(run.path))
+    with pytest.raises(UserError, match="reads other windows than DEMO-01_baseline"):
+        probes.slices([arms[0], *other])

@@ -1,0 +1,186 @@
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from oelm_lib.config import load_config
+from oelm_lib.model.cost import (
+    gemms,
+    medium,
+    parameter_numbers,
+    qk_share,
+    step_bytes,
+    step_flops,
+)
+from tests.conftest import ARMS
+from tests.model.test_gpt import batch, reference_loss
+
+BATCH = 3
+
+
+def plain_loss(model, cfg, tokens, targets):
+    """The plain path in single products: softmax attention over all heads, all logits."""
+    weights = dict(model.named_parameters())
+    f = torch.nn.functional
+
+    def norm(x, name):
+        return f.layer_norm(x, (cfg.d_model,), weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    x = (
+        weights["token_embedding.weight"][tokens]
+        + weights["position_embedding.weight"][: tokens.shape[1]]
+    )
+    for layer in range(cfg.num_layers):
+        name = f"blocks.{layer}"
+        h = norm(x, f"{name}.ln1")
+        q, k, v = (
+            f.linear(h, weights[f"{name}.attention.{n}_proj.weight"])
+            .unflatten(2, (cfg.num_heads, -1))
+            .transpose(1, 2)
+            for n in "qkv"
+        )
+        scores = (q @ k.mT) / cfg.d_head**0.5
+        future = torch.ones(scores.shape[-2:]).triu(1).bool()
+        y = (scores.masked_fill(future, -torch.inf).softmax(-1) @ v).transpose(1, 2).flatten(2)
+        x = x + f.linear(y, weights[f"{name}.attention.o_proj.weight"])
+        h = f.linear(
+            norm(x, f"{name}.ln2"), weights[f"{name}.fc_in.weight"], weights[f"{name}.fc_in.bias"]
+        )
+        x = x + f.linear(
+            f.gelu(h), weights[f"{name}.fc_out.weight"], weights[f"{name}.fc_out.bias"]
+        )
+    logits = f.linear(norm(x, "ln_out"), weights["token_embedding.weight"])
+    return f.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+@pytest.mark.parametrize("changes", [*ARMS.values(), {"freeze_k": True, "frozen_layers": (1,)}])
+def test_flops_are_those_that_torch_counts_on_the_plain_path(model_config, changes):
+    from oelm_lib.model.gpt import GPT
+
+    cfg = model_config(**changes)
+    model, (tokens, targets) = GPT(cfg), batch(cfg, BATCH)
+    expected = step_flops(cfg, BATCH)
+    with FlopCounterMode(display=False) as forward:
+        loss = plain_loss(model, cfg, tokens, targets)
+    assert forward.get_total_flops() == expected["forward"]
+    with FlopCounterMode(display=False) as backward:
+        loss.backward()
+    assert backward.get_total_flops() == expected["backward"]
+    weights = {name: value.detach() for name, value in model.named_parameters()}
+    assert loss.item() == pytest.approx(
+        reference_loss(weights, cfg, tokens, targets)[1].item(), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize(
+    "added", [{"delta_rank": 2}, {"qk_core": True}, {"qk_tied": True}, {"key_conv": True}]
+)
+def test_what_is_added_costs_what_torch_counts(model_config, added, frozen):
+    from oelm_lib.model.gpt import GPT
+
+    counted, predicted = [], []
+    for changes in ({}, added):
+        cfg = model_config(freeze_q=frozen, freeze_k=frozen, **changes)
+        model, (tokens, targets) = GPT(cfg), batch(cfg, BATCH)
+        with FlopCounterMode(display=False) as counter:
+            model(tokens, targets)[1].backward()
+        counted.append(counter.get_total_flops())
+        predicted.append(step_flops(cfg, BATCH)["plain"])
+    assert counted[1] - counted[0] == predicted[1] - predicted[0]
+    assert (counted[1] > counted[0]) == bool({"delta_rank", "qk_core"} & set(added))
+
+
+def test_freezing_saves_the_weight_gradients_of_query_and_key_only():
+    base, frozen = load_config("GPT-01").model, load_config("GPT-02").model
+    saved = {(g.part, g.kind) for g in set(gemms(base, 8)) - set(gemms(frozen, 8))}
+    assert saved == {("query", "weight"), ("key", "weight")}
+    flops = step_flops(frozen, 8)
+    assert (
+        flops["saved_by_freezing"]
+        == step_flops(base, 8)["plain"] - flops["plain"]
+        == 6 * 2 * 2 * 4096 * 512**2
+    )
+    assert flops["saved_by_freezing"] / step_flops(base, 8)["plain"] == pytest.approx(
+        0.022, abs=5e-4
+    )
+
+
+def test_frozen_gradients_and_adam_state_are_36_mib_smaller():
+    base, frozen = (step_bytes(load_config(exp).model, 8, 512, 128) for exp in ("GPT-01", "GPT-02"))
+    assert base["gradients"] + base["adam"] - frozen["gradients"] - frozen["adam"] == 36 * 2**20
+
+
+ADDED = "qk_bias qk_norm qk_gain head_temperature qk_core key_conv key_shift".split()
+QK_ARMS = [
+    {"delta_rank": 2},
+    {"position": "t5"},
+    {"position": "rope"},
+    {"qk_tied": True, "qk_bias": True},
+]
+QK_ARMS += [
+    {"frozen_layers": (1,)},
+    {"freeze_until": 5},
+    {"freeze_from": 5},
+    dict.fromkeys(ADDED, True),
+]
+
+
+@pytest.mark.parametrize(
+    "changes", [*ARMS.values(), {"freeze_k": True, "frozen_layers": (1,)}, *QK_ARMS]
+)
+def test_parameter_numbers_are_the_models(model_config, changes):
+    from oelm_lib.model.gpt import GPT, parameter_counts
+
+    cfg = model_config(**changes)
+    assert parameter_numbers(cfg) == parameter_counts(GPT(cfg))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_activations_are_within_a_tenth_of_what_the_forward_pass_keeps(model_config, dropout):
+    from oelm_lib.model.dropout import QUERY_BLOCK
+    from oelm_lib.model.gpt import CHUNK, GPT
+
+    # A vocabulary with too many logits to hold at once, which is the path that costs are told of.
+    cfg = model_config(
+        d_model=64, d_ff=256, num_heads=4, max_seq_len=160, vocab_size=2400, dropout=dropout
+    )
+    model, (tokens, targets) = GPT(cfg), batch(cfg, BATCH)
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(tokens, targets)[1].backward()
+    measured = sum(size for place, size in kept.items() if place not in parameters)
+    # The chunked loss keeps the gradient of what the head reads outside the hooks' sight.
+    measured += tokens.numel() * cfg.d_model * 4
+    predicted = step_bytes(cfg, BATCH, CHUNK, QUERY_BLOCK)["activations"]
+    assert predicted == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("changes", [{}, *QK_ARMS, *({name: True} for name in ADDED)])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_trained_share_counts_what_the_model_updates_on_the_path_of_queries_and_keys(
+    model_config, changes, frozen
+):
+    from oelm_lib.model.gpt import GPT
+
+    cfg = model_config(**{"freeze_q": frozen, "freeze_k": frozen} | changes)
+    trained = sum(
+        p.numel()
+        for name, p in GPT(cfg).named_parameters()
+        if ".attention." in name
+        and not any(part in name for part in ("v_proj", "o_proj"))
+        and p.requires_grad
+    )
+    assert qk_share(cfg) == pytest.approx(trained / (2 * cfg.num_layers * cfg.d_model**2))
+
+
+def test_medium_is_the_log_s_size_and_keeps_the_arm():
+    cfg = load_config("GPT-02").model
+    assert medium(load_config("CPU-02").model) == cfg.model_copy(update={"dropout": 0.0})
+    some = load_config("CPU-02", {"model.frozen_layers": [1, 2, 3]}).model
+    assert medium(some).frozen_layers == (2, 3, 4, 5)

@@ -1,0 +1,241 @@
+"""The exported page, driven in Chromium with the network off."""
+
+import csv
+import itertools
+import shutil
+
+import nbformat
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from oelm_lib.compare import plots, tables
+from oelm_lib.report import keep
+from oelm_lib.report import page as html
+from oelm_lib.view import figure, series
+from tests import runs_factory
+from tests.browser import open_browser
+
+pytestmark = pytest.mark.slow
+SHOWN = """n => {
+  const plot = document.querySelectorAll('.js-plotly-plot')[n];
+  return {traces: plot.data.map(({name, meta, visible, x, y}) => ({name, meta, visible, x, y})),
+          xaxis: plot.layout.xaxis, yaxis: plot.layout.yaxis, ink: plot.layout.font.color,
+          width: plot._fullLayout.width};
+}"""
+LOSS, GAP, PERPLEXITY, RATE, INTERVALS = range(5)
+
+
+@pytest.fixture(scope="module")
+def page_path(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    for exp, seed in itertools.product(("DEMO-01", "DEMO-02"), (42, 43)):
+        # 1,200 train rows, so that the page holds buckets; one row off the scale.
+        changes = {"train.max_steps": 12_000, "train.eval_interval": 1000}
+        runs_factory.make_run(folder / "outputs", exp, seed, overrides=changes, spike=(5000, 25.0))
+    runs_factory.make_run(folder / "outputs", "DEMO-03", 42, state="running", done=0.5)
+    runs = tables.load_runs(None, folder / "outputs")
+    makers = (plots.loss_curves, plots.gap_curves, plots.final_perplexity, plots.rate_and_gradient)
+    cells = [new_markdown_cell("# Page\n\n## Curves")]
+    for make in makers:
+        output = new_output("display_data", data=make(runs)._repr_mimebundle_())
+        cells.append(new_code_cell("", execution_count=1, outputs=[output]))
+    bar = {"array": [0.5], "arrayminus": [0.25], "symmetric": False}
+    intervals = figure.Figure(
+        [go.Scatter(x=[1], y=[2], error_y=bar, name="arm"), go.Box(x=[3, 4], name="times")]
+    )
+    output = new_output("display_data", data=intervals._repr_mimebundle_())
+    cells.append(new_code_cell("", execution_count=1, outputs=[output]))
+    nbformat.write(new_notebook(cells=cells), folder / "page.ipynb")
+    return html.export(folder / "page.ipynb")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with open_browser(tmp_path_factory.mktemp("profile"), accept_downloads=True) as context:
+        yield context
+
+
+@pytest.fixture
+def page(browser, page_path):
+    """The page, drawn; `problems` collects its requests, errors and console lines."""
+    page = browser.new_page()
+    page.problems = []
+    page.on("request", lambda request: page.problems.append(request.url))
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("console", lambda message: page.problems.append(message.text))
+    page.emulate_media(color_scheme="light")
+    page.goto(page_path.as_uri())
+    wait(page, "document.documentElement.dataset.ready === 'true'")
+    yield page
+    page.close()
+
+
+def wait(page, condition):
+    """As wait_for_function, which the page's content security policy forbids."""
+    for _ in range(300):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"never true: {condition}")
+
+
+def numbers(values):
+    return np.array([np.nan if value is None else value for value in values], dtype=float)
+
+
+def assert_as_python(page, n, chosen, **state):
+    """The traces in the page are those that Python computes from the same rows."""
+    rows = dict(zip(chosen["run"], chosen["series"], strict=True))
+    state = series.STATE | state
+    compared = 0
+    for trace in page.evaluate(SHOWN, n)["traces"]:
+        assert bool(trace["visible"]) == (trace["meta"]["group"] == state["group"])
+        x, y = series.trace_values(trace["meta"], rows, state)
+        np.testing.assert_allclose(numbers(trace["x"]), x, rtol=1e-9)
+        np.testing.assert_allclose(numbers(trace["y"]), y, rtol=1e-9, atol=1e-9)
+        compared += np.isfinite(y).sum()
+    assert compared >= 50
+
+
+def test_draws_everything_without_a_request(page, page_path):
+    assert page.problems == [page_path.as_uri()]
+    assert page.locator(".js-plotly-plot").count() == 5
+    assert page.locator(".js-plotly-plot .main-svg").count() >= 8
+    assert page.locator("[data-title*=Cloud], [data-title*=Share]").count() == 0
+
+
+def test_controls_compute_what_python_computes(page, page_path):
+    chosen, _ = figure.select(tables.load_runs(None, page_path.parent / "outputs"))
+    loss, gap = page.locator(".figure").nth(LOSS), page.locator(".figure").nth(GAP)
+    for x, y, group in itertools.product(
+        ("step", "tokens", "hours", "epochs"), ("loss", "perplexity"), ("arm", "seed")
+    ):
+        for name, value in (("x", x), ("y", y), ("group", group)):
+            loss.locator(f"[name={name}]").select_option(value)
+        assert_as_python(page, LOSS, chosen, x=x, y=y, group=group)
+    axes = page.evaluate(SHOWN, LOSS)
+    assert (axes["xaxis"]["title"]["text"], axes["yaxis"]["title"]["text"]) == (
+        "epochs",
+        "perplexity",
+    )
+    for smoothing in (0, 0.5, 0.99):
+        loss.locator("[name=smoothing]").fill(str(smoothing))
+        assert_as_python(
+            page, LOSS, chosen, x="epochs", y="perplexity", group="seed", smoothing=smoothing
+        )
+    for x, group in itertools.product(("hours", "tokens"), ("arm", "seed")):
+        gap.locator("[name=x]").select_option(x)
+        gap.locator("[name=group]").select_option(group)
+        assert_as_python(page, GAP, chosen, x=x, group=group)
+    loss.locator("[name=log]").check()
+    assert page.evaluate(SHOWN, LOSS)["yaxis"]["type"] == "log"
+    loss.locator("[name=log]").uncheck()
+    assert page.evaluate(SHOWN, LOSS)["yaxis"]["type"] == "linear"
+
+
+def test_a_spike_stays_visible(page):
+    page.locator(".figure").nth(LOSS).locator("[name=group]").select_option("seed")
+    raw = [
+        trace
+        for trace in page.evaluate(SHOWN, LOSS)["traces"]
+        if trace["meta"]["stat"] == "envelope"
+    ]
+    assert [max(trace["y"]) for trace in raw[:4]] == [25.0] * 4
+
+
+def test_a_hidden_line_stays_hidden_and_out_of_the_csv(page, tmp_path):
+    plot = page.locator(".figure").nth(GAP)
+    plot.locator("[name=group]").select_option("seed")
+    plot.locator(".legendtoggle").first.click()
+    wait(
+        page,
+        "document.querySelectorAll('.js-plotly-plot')[1].data.some(t => t.visible === 'legendonly')",
+    )
+    plot.locator("[name=x]").select_option("tokens")
+    traces = page.evaluate(SHOWN, GAP)["traces"]
+    hidden = [trace["name"] for trace in traces if trace["visible"] == "legendonly"]
+    shown = {trace["name"]: trace for trace in traces if trace["visible"] is True}
+    assert hidden == ["OELM-Freeze · seed 42"]
+    with page.expect_download() as download:
+        plot.get_by_role("button", name="CSV").click()
+    with open(download.value.path(), newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["trace"] for row in rows} == set(shown)
+    trace = shown["OELM-Freeze · seed 43"]
+    pairs = [(float(row["x"]), float(row["y"])) for row in rows if row["trace"] == trace["name"]]
+    np.testing.assert_allclose(pairs, np.column_stack([trace["x"], trace["y"]]))
+
+
+def test_intervals_and_boxes_come_into_the_csv(page):
+    with page.expect_download() as download:
+        page.locator(".figure").nth(INTERVALS).get_by_role("button", name="CSV").click()
+    with open(download.value.path(), newline="") as file:
+        rows = [tuple(row.values()) for row in csv.DictReader(file)]
+    assert rows == [
+        ("arm", "scatter", "1", "2", "0.25", "0.5"),
+        *(("times", "box", x, "", "", "") for x in "34"),
+    ]
+
+
+@pytest.mark.parametrize(("button", "start"), [("PNG", b"\x89PNG"), ("SVG", b"<svg")])
+def test_pictures_download(page, button, start):
+    with page.expect_download() as download:
+        page.locator(".figure").nth(PERPLEXITY).get_by_role("button", name=button).click()
+    with open(download.value.path(), "rb") as file:
+        assert file.read(4) == start
+    assert download.value.suggested_filename == f"figure-3.{button.lower()}"
+
+
+def test_colours_follow_the_reader_and_print_is_light(page):
+    light = page.evaluate(SHOWN, LOSS)["ink"]
+    page.emulate_media(color_scheme="dark")
+    wait(page, f"({SHOWN})(0).ink !== '{light}'")
+    dark = page.evaluate(SHOWN, LOSS)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    printed = page.evaluate(SHOWN, LOSS)
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(SHOWN, LOSS)["ink"] == dark["ink"] != printed["ink"]
+    assert printed["width"] == 680
+    wait(page, f"({SHOWN})(0).width === {dark['width']}")
+    page.emulate_media(color_scheme="light")
+    wait(page, f"({SHOWN})(0).ink === '{printed['ink']}'")
+
+
+def test_narrow_window_does_not_scroll_sideways(page):
+    page.set_viewport_size({"width": 420, "height": 900})
+    wait(page, f"({SHOWN})(0).width <= 420")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 420
+
+
+def test_published_page_has_a_picture_and_an_entry(page_path, tmp_path):
+    if shutil.which("chromium") is None:
+        pytest.skip("chromium is not installed")
+    kept = keep.publish(page_path, tmp_path / "reports")
+    assert kept.read_bytes() == page_path.read_bytes()
+    picture = kept.with_suffix(".png").read_bytes()
+    assert picture[:4] == b"\x89PNG" and len(picture) > 30_000
+    index = (kept.parent / "index.md").read_text()
+    assert (
+        "## [Page](page.html)" in index
+        and "DEMO-03_oelm_random/seed42" in index
+        and "- code: " in index
+    )
+
+
+def test_report_compares_what_is_named(tmp_path, monkeypatch):
+    runs_factory.make_demo(tmp_path, seeds=(42, 43))
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
+    target = html.report("DEMO-01 DEMO-02")
+    text = target.read_text()
+    assert (
+        target.parent == tmp_path
+        and "OELM-Freeze (DEMO-02) on stories" in text
+        and "DEMO-03" not in text
+    )
+    assert (
+        text.count("data-figure=") == 6
+        and "Live controls" not in text
+        and "This notebook failed" not in text
+    )

@@ -1,0 +1,268 @@
+import itertools
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import yaml
+
+from oelm_lib.config import PARAMS, experiment_ids
+from oelm_lib.errors import UserError
+from oelm_lib.report.journal import LANGUAGES, TEMPLATES, journal, study_sentences
+from oelm_lib.runs.frames import phase3
+from tests import runs_factory
+from tests.runs_factory import make_run
+
+NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?:e-\d+)?")
+
+
+def fill(folder):
+    """Two arms of two seeds, a rehearsal, an unfinished and a broken run."""
+    for exp in ("DEMO-01", "DEMO-02"):
+        for seed in (42, 43):
+            make_run(folder, exp, seed)
+    make_run(folder, "DEMO-02", 44, overrides="train.max_steps=130")
+    make_run(folder, "DEMO-03", 44, state="failed", done=0.5)
+    runs_factory.break_run(make_run(folder, "DEMO-04"), "half_written")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """The journal without any run, by language."""
+    return {language: journal(tmp_path_factory.mktemp("empty"), language) for language in LANGUAGES}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """The English journal of `fill`."""
+    return journal(fill(tmp_path_factory.mktemp("filled")))
+
+
+def printed(number):
+    """Value of a printed number and half a unit of its last digit."""
+    digits, _, exponent = number.replace(",", "").partition("e")
+    scale = 10 ** int(exponent or 0)
+    return float(digits) * scale, 0.5 * 10 ** -len(digits.partition(".")[2]) * scale
+
+
+def scalars(value):
+    """Every number in a parsed file, those inside its texts included."""
+    if isinstance(value, dict):
+        return [number for item in [*value, *value.values()] for number in scalars(item)]
+    if isinstance(value, list):
+        return [number for item in value for number in scalars(item)]
+    if isinstance(value, str):
+        return [printed(number)[0] for number in re.findall(r"\d[\d,]*(?:\.\d+)?(?:e-\d+)?", value)]
+    return [float(value)] if isinstance(value, int | float) else []
+
+
+def derived(groups):
+    """Losses, perplexities, gaps in both directions, nats and step-time ratios within each corpus."""
+    found = []
+    for losses, times in groups:
+        found += [*losses, *(math.exp(loss) for loss in losses)]
+        for first, second in itertools.permutations(losses, 2):
+            found += [abs(first - second), 100 * abs(math.exp(first - second) - 1)]
+        found += [
+            100 * abs(first / second - 1) for first, second in itertools.permutations(times, 2)
+        ]
+    return found
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_recorded_journal_gives_the_logs_figures_recomputed(recorded, language):
+    text = recorded[language]
+    plain = text.replace(" %", "%")
+    for figure in (
+        "+9.75%",
+        "+16.45%",
+        "**5.75%**",
+        "6.10%",
+        "+14.92%",
+        "+15.52%",
+        "4h 31m 27s",
+        "12,494",
+        "0.0837s",
+    ):
+        assert figure in plain
+    assert text.count("UNKNOWN INTERVAL") == 4
+    assert "_html" not in text and "{" not in text
+
+
+def test_both_languages_have_one_structure(tmp_path, measured):
+    english, chinese = measured, journal(fill(tmp_path), "zh")
+    shape = [
+        [re.match(r"#+|\||- |> |```|<!--|", line).group() for line in text.splitlines()]
+        for text in (english, chinese)
+    ]
+    assert shape[0] == shape[1]
+    assert len(re.findall("[一-鿿]", chinese)) > 1000
+    assert not re.search("[一-鿿]", english)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_number_comes_from_a_file(recorded, language):
+    log = phase3()
+    groups = []
+    for members in (("GPT-01", "GPT-02", "GPT-03"), ("GPT-04", "GPT-05"), ("GPT-06", "GPT-07")):
+        entries = [log["experiments"][exp] for exp in members]
+        losses = [math.log(entry["best_val_perplexity"]) for entry in entries]
+        groups.append((losses, [entry["mean_step_seconds"] for entry in entries]))
+    experiments = [yaml.safe_load(path.read_text()) for path in PARAMS.glob("*.yaml")]
+    files = scalars(log) + scalars(experiments)
+    epochs = [
+        exp["train"]["max_steps"] * exp["train"]["batch_size"] * exp["model"]["max_seq_len"]
+        for exp in experiments
+    ]
+    epochs = [tokens / size for tokens in epochs for size in log["train_tokens"].values()]
+    gaps = [math.expm1(losses[1] - losses[0]) for losses, _ in groups]
+    curves = [
+        np.array([[e["step"], e["loss"]] for e in log["experiments"][exp]["evaluations"]])
+        for exp in ("GPT-01", "GPT-02")
+    ]
+    losses = [
+        [np.interp(np.log(at), np.log(c[:, 0]), c[:, 1]) for c in curves] for at in (20000, 59000)
+    ]
+    interim = [100 * math.expm1(second - first) for first, second in losses]
+    counts = [
+        len(experiments),
+        0,
+        1,
+        3,
+        100 * (log["criterion"] - 1),
+        100 * (max(gaps) - min(gaps)),
+    ]  # n and n wanted
+    pool = files + derived(groups) + epochs + interim + counts
+    text = recorded[language]
+    for sentence in study_sentences(
+        language
+    ):  # their numbers are checked in tests/analysis/test_study.py
+        assert sentence in text
+        text = text.replace(sentence, "")
+    numbers = set(NUMBER.findall(text))
+    strangers = [number for number in numbers if not near(number, pool)]
+    assert strangers == []
+    assert len(numbers) > 100
+    assert not near("7.77", pool) and not near("12.35", pool)
+
+
+def near(number, pool):
+    value, half = printed(number)
+    return any(abs(value - candidate) <= half * 1.0001 + 1e-12 for candidate in pool)
+
+
+def test_templates_hold_no_numbers():
+    template = (TEMPLATES / "journal.md.j2").read_text(encoding="utf-8")
+    assert not re.search(r"\d", re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "", template, flags=re.DOTALL))
+    words = yaml.safe_load((TEMPLATES / "journal.yaml").read_text(encoding="utf-8"))
+    for key, phrase in words.items():
+        assert set(phrase) == set(LANGUAGES), key
+        assert not any(re.search(r"\d", text) for text in phrase.values()), key
+        fields = [set(re.findall(r"\{(\w+)\}", text)) for text in phrase.values()]
+        assert fields[0] == fields[1], key
+
+
+def test_a_changed_file_changes_the_journal(tmp_path, measured):
+    before = measured
+    file = fill(tmp_path) / "DEMO-02_oelm_freeze" / "seed42" / "summary.json"
+    summary = json.loads(file.read_text())
+    file.write_text(json.dumps(summary | {"final_val_loss": 3.0, "wall_seconds": 7777}))
+    after = journal(tmp_path)
+    assert f"| {math.exp(3.0):.2f} |" in after and f"| {math.exp(3.0):.2f} |" not in before
+    assert "2h 09m 37s" in after and "2h 09m 37s" not in before
+
+
+def test_measured_runs_appear_with_command_state_and_reason(measured):
+    text = measured
+    assert "oelm run DEMO-02 --seed 44 --set train.max_steps=130" in text
+    assert "❌ failed" in text and "loss is nan" in text
+    assert "⚠️ unreadable" in text
+    assert re.search(r"n = 2, 95 % CI [-+][\d.]+ % to [-+][\d.]+ %\. ", text)
+    matrix_row = next(
+        line for line in text.splitlines() if line.startswith("| DEMO-02_oelm_freeze+")
+    )
+    assert "| 130 |" in matrix_row
+    assert "| 44 |" in matrix_row
+    assert f"2 of {len(experiment_ids())} experiments done by this code" in text
+
+
+def test_next_steps_follow_from_the_results(measured):
+    text = measured.partition("## Next steps")[2]
+    (never,) = re.findall("Run with this code: (.*)", text)
+    assert "GPT-01" in never and "DEMO-02" not in never
+    assert "Go on with: DEMO-03_oelm_random/seed44" in text
+    assert re.search(r"Add seeds \(fewer than 3\): .*DEMO-02", text)
+    assert "Tell orthogonality from scale: GPT-02 / GPT-03" in text
+    assert "Compare at the baseline's learning rate: GPT-02, GPT-03, GPT-05, GPT-07" in text
+
+
+def test_notes_survive_regeneration(tmp_path):
+    outputs, path = tmp_path / "outputs", tmp_path / "journal.md"
+    text = journal(outputs, "en", path)
+    note = "Seed 44 ran beside another job; 1.23 is mine.\n"
+    text = text.replace("<!-- notes: results -->\n", f"<!-- notes: results -->\n{note}")
+    path.write_text(
+        text + "\n<!-- notes: old_section -->\nkeep me\n<!-- /notes -->\n", encoding="utf-8"
+    )
+    make_run(outputs, "DEMO-02", 50)
+    again = journal(outputs, "zh", path)
+    assert path.read_text(encoding="utf-8") == again
+    assert f"<!-- notes: results -->\n{note}<!-- /notes -->" in again
+    assert "<!-- notes: old_section -->\nkeep me\n<!-- /notes -->" in again
+    assert journal(outputs, "zh", path) == again
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["journal.md"]
+
+
+def test_a_file_of_someone_else_is_left_alone(tmp_path):
+    path = tmp_path / "diary.md"
+    path.write_text("my own words")
+    with pytest.raises(UserError, match=r"not written by oelm journal.*--output"):
+        journal(tmp_path, "en", path)
+    assert path.read_text() == "my own words"
+
+
+def test_a_damaged_marker_stops_before_notes_are_lost(tmp_path, recorded):
+    path = tmp_path / "journal.md"
+    path.write_text(recorded["en"].replace("<!-- /notes -->", "my note", 1), encoding="utf-8")
+    with pytest.raises(UserError, match=r"marker is missing or doubled.*mend"):
+        journal(tmp_path, "en", path)
+    assert "my note" in path.read_text(encoding="utf-8")
+
+
+def test_mistakes_are_one_line(tmp_path):
+    with pytest.raises(UserError, match="'fr' is not a language of the journal; use en or zh"):
+        journal(tmp_path, "fr")
+    with pytest.raises(UserError, match="cannot be written"):
+        journal(tmp_path, "en", tmp_path / "missing" / "journal.md")
+
+
+def test_strings_from_files_cannot_break_the_table(tmp_path):
+    path = make_run(tmp_path, "DEMO-01", state="failed", done=0.1)
+    status = json.loads((path / "status.json").read_text())
+    (path / "status.json").write_text(json.dumps(status | {"error": "a | b\n<script>"}))
+    text = journal(tmp_path)
+    assert r"failed: a \| b &lt;script>" in text
+    assert "<script>" not in text
+
+
+def test_a_chain_of_baselines_keeps_each_finding_with_its_own_base(tmp_path, monkeypatch):
+    """GPT-08 is compared to GPT-02, itself an arm, and GPT-09 to GPT-01: pairs and verdicts come in two orders."""
+    for exp in ("GPT-01", "GPT-02", "GPT-08", "GPT-09"):
+        make_run(
+            tmp_path,
+            exp,
+            42,
+            overrides={"optim.learning_rate": 5.7e-3, "model.frozen_layers": [0, 1]},
+        )
+    for exp in ("GPT-01", "GPT-02", "GPT-08", "GPT-09"):
+        make_run(tmp_path, exp, 42)
+    text = journal(tmp_path)
+    changes = [
+        line for line in text.splitlines() if "changes:" in line and "frozen Gaussian" in line
+    ]
+    assert changes and all(
+        "OELM-Freeze → frozen Gaussian changes: model.qk_init" in line for line in changes
+    )
+    assert "--set optim.learning_rate=0.0057 --set 'model.frozen_layers=[0, 1]'" in text
