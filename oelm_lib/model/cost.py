@@ -156,7 +156,9 @@ def medium(cfg: ModelConfig) -> ModelConfig:
     return cfg.model_copy(update=MEDIUM | {"frozen_layers": layers})
 
 
-def step_bytes(cfg: ModelConfig, batch_size: int, chunk: int, query_block: int) -> dict[str, int | float]:
+def step_bytes(
+    cfg: ModelConfig, batch_size: int, chunk: int, query_block: int
+) -> dict[str, int | float]:
     """Bytes of tensors at the end of the forward pass, where a step in fp32 on a CPU holds most.
 
     Args:
