@@ -84,14 +84,16 @@ def submit(
     if dry_run or not going:
         lines += [shlex.join(run_command(job, overrides)) for job in going]
         return lines + [f"then: oelm report {target!r}"] * bool(report and going)
-    array = _submit(sbatch, [run_command(job, overrides) for job in going], parallel)
+    array = submit_commands(sbatch, [run_command(job, overrides) for job in going], parallel)
     for job, number in zip(going, array, strict=True):
         mark_queued(job, job=number)
         lines.append(f"{job.name}: job {number}")
     if report:
         after = {key: value for key, value in sbatch.items() if key != "gres"}
         after |= {"time": REPORT_MINUTES, "dependency": f"afterany:{array[0].split('_')[0]}"}
-        (number,) = _submit(after, [[sys.executable, "-m", "oelm_lib.cli", "report", target]])
+        (number,) = submit_commands(
+            after, [[sys.executable, "-m", "oelm_lib.cli", "report", target]]
+        )
         lines.append(f"report: job {number}")
     return [*lines, f"logs in {_folder()}; follow with oelm status --watch, stop with scancel"]
 
@@ -100,7 +102,9 @@ def _folder() -> Path:
     return config.outputs_dir() / "slurm"
 
 
-def _submit(sbatch: dict[str, Any], commands: list[list[str]], parallel: int = 1) -> list[str]:
+def submit_commands(
+    sbatch: dict[str, Any], commands: list[list[str]], parallel: int = 1
+) -> list[str]:
     """Submit an array; returns the job of each command."""
     if shutil.which("sbatch") is None:
         raise UserError(
