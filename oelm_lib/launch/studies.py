@@ -25,7 +25,7 @@ from oelm_lib.runs import reading
 from oelm_lib.runs.folder import check_fit
 from oelm_lib.runs.status import format_duration
 from oelm_lib.runs.stop import on_stop
-from oelm_lib.study.cell import CONFIRM, PlannedRun
+from oelm_lib.study.cell import BASE_SIZE, CONFIRM, Cell, PlannedRun
 from oelm_lib.study.checks import check_corpora, check_only_adds, check_records
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.plan import Plan, read_plan
@@ -89,8 +89,8 @@ def _open_corpora(grid: Grid) -> None:
     """Raise UserError where a corpus is missing, too small, or other than the recorded one."""
     plan, splits = grid.plan, {}
     for name in plan.corpora:
-        cell = next(iter(grid.exploratory_cells()))
-        cfg = plan.config(type(cell)(name, cell.size, cell.arm), plan.tune.start)
+        cell = Cell(name, BASE_SIZE, next(iter(plan.arms)))
+        cfg = plan.config(cell, plan.start(cell))
         corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
         check_fit(cfg, corpus)
         if plan.confirm.split == "test":

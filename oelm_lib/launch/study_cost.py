@@ -80,7 +80,7 @@ def _seconds_by_cell(grid: Grid, try_steps: bool = True) -> dict[Cell, float]:
 
 
 def _run_flops(grid: Grid, cell: Cell) -> float:
-    cfg = grid.plan.config(cell, grid.plan.tune.start)
+    cfg = grid.plan.config(cell, grid.plan.start(cell))
     return step_flops(cfg.model, cfg.train.batch_size)["plain"] * cfg.train.max_steps
 
 
@@ -91,7 +91,7 @@ def _trial_seconds(grid: Grid, cell: Cell) -> float:
     from oelm_lib.training.trial import trial
 
     torch.set_num_threads(1)
-    cfg, outputs = grid.plan.config(cell, grid.plan.tune.start), config.outputs_dir()
+    cfg, outputs = grid.plan.config(cell, grid.plan.start(cell)), config.outputs_dir()
     try:
         corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
     except UserError as error:

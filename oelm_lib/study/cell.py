@@ -5,6 +5,8 @@ from dataclasses import dataclass
 BASE_SIZE = "base"
 """Name of the size that the plan's own settings make."""
 TUNE, CONFIRM = "tune", "confirm"
+DIGITS = 3
+"""Significant digits of a learning rate."""
 
 
 @dataclass(frozen=True)
@@ -32,3 +34,8 @@ class PlannedRun:
 
     def __str__(self) -> str:
         return f"{self.cell}, rate {self.rate:g}, seed {self.seed} ({self.stage})"
+
+
+def rounded_rate(rate: float) -> float:
+    """A learning rate to DIGITS significant digits."""
+    return float(f"{rate:.{DIGITS}g}")

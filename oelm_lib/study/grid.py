@@ -100,7 +100,7 @@ class Grid:
     def trained_share(self, arm: str, size: str = BASE_SIZE) -> float:
         """Share of the Q/K weights that an arm trains, in the models that are run."""
         cell = Cell(self.plan.corpora[0], size, arm)
-        return qk_share(self.plan.config(cell, self.plan.tune.start).model)
+        return qk_share(self.plan.config(cell, self.plan.start(cell)).model)
 
     # Confirmation
 

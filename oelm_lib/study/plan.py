@@ -9,7 +9,7 @@ from oelm_lib import config
 from oelm_lib.config import Experiment, Real, Section, Step
 from oelm_lib.errors import UserError
 from oelm_lib.files import sha256_json
-from oelm_lib.study.cell import BASE_SIZE, Cell
+from oelm_lib.study.cell import BASE_SIZE, Cell, rounded_rate
 
 MIN_SEEDS = 2
 
@@ -33,15 +33,15 @@ class Arm(Section):
     """The arm that it is judged against: its baseline."""
     about: str = ""
     """What the arm is, in words for a reader who does not know the project."""
-    start: Positive | None = None
-    """First learning rate of its tuning, in place of the plan's."""
+    rate_factor: Positive = 1.0
+    """Its tuning starts at this multiple of the plan's first rate."""
 
 
 class Tune(Section):
     seeds: Annotated[tuple[Step, ...], Field(min_length=MIN_SEEDS)]
     """Seeds of every tuning run; none may be used in confirmation."""
-    start: Positive
-    """First learning rate; the next are start / factor and start * factor."""
+    start: Positive | dict[str, Positive]
+    """First learning rate, for all corpora or by corpus; the next are start / factor and x factor."""
     factor: Annotated[Real, Field(gt=1)] = 1.414
     """Ratio of neighbouring learning rates."""
     error: Positive = 0.003
@@ -111,8 +111,8 @@ class Choice(Section):
 class Size(Section):
     set: Settings
     """What the size changes in the base, by dotted key."""
-    start: Positive | None = None
-    """First learning rate of its tuning, in place of the plan's and the arm's."""
+    rate_factor: Positive = 1.0
+    """Its tuning starts at this multiple of the plan's first rate."""
 
 
 class Ladder(Section):
@@ -180,7 +180,10 @@ class Plan(Section):
 
     def start(self, cell: Cell) -> float:
         """First learning rate of a cell's tuning."""
-        return self.sizes[cell.size].start or self.arms[cell.arm].start or self.tune.start
+        start = self.tune.start
+        start = start[cell.corpus] if isinstance(start, dict) else start
+        factor = self.sizes[cell.size].rate_factor * self.arms[cell.arm].rate_factor
+        return rounded_rate(start * factor)
 
     def config(self, cell: Cell, rate: float) -> Experiment:
         """Config of a run of a cell at a learning rate. Raises UserError where a key is wrong."""
@@ -199,6 +202,8 @@ def _check_names(plan: Plan) -> None:
         raise ValueError(f"{both.pop()!r} names an arm and a choice; rename one")
     if len(set(plan.corpora)) < len(plan.corpora):
         raise ValueError("corpora names one corpus twice")
+    if isinstance(plan.tune.start, dict) and set(plan.tune.start) != set(plan.corpora):
+        raise ValueError(f"tune.start names {', '.join(plan.tune.start)}; name each corpus once")
     if plan.ladder and BASE_SIZE in plan.ladder.sizes:
         raise ValueError(f"ladder.sizes: {BASE_SIZE!r} is the name of the plan's own size")
     for name, arm in plan.arms.items():
@@ -278,7 +283,8 @@ def _check_arms(plan: Plan) -> None:
     made: dict[str, str] = {}
     for size in plan.sizes:
         for name in plan.arms:
-            cfg = plan.config(Cell(plan.corpora[0], size, name), plan.tune.start)
+            cell = Cell(plan.corpora[0], size, name)
+            cfg = plan.config(cell, plan.start(cell))
             other = made.setdefault(sha256_json(cfg.science), f"{name} ({size})")
             if other != f"{name} ({size})":
                 raise UserError(f"{other} and {name} ({size}) are the same runs; delete one")
@@ -286,7 +292,7 @@ def _check_arms(plan: Plan) -> None:
         if claim.trained_share is None or claim.arm not in plan.arms:
             continue
         cell = Cell(plan.corpora[0], BASE_SIZE, claim.arm)
-        share = qk_share(plan.config(cell, plan.tune.start).model)
+        share = qk_share(plan.config(cell, plan.start(cell)).model)
         if share > claim.trained_share:
             raise UserError(
                 f"{claim.arm!r} trains {share:.2%} of the Q/K weights of the models of this study,"

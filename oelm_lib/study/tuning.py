@@ -11,12 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from oelm_lib.study.cell import rounded_rate
 from oelm_lib.study.plan import Tune
 
 WINDOW = 5
 """Rates that a fit uses at most, those nearest to the best."""
-DIGITS = 3
-"""Significant digits of a learning rate."""
 NARROWEST = 0.6
 """Rates nearer to a diverging one than this power of the factor are not tried."""
 INTERIOR, EDGE, DIVERGED = "interior", "edge", "diverged"
@@ -79,7 +78,7 @@ def fit_rates(points: Sequence[Point]) -> Fit:
     slope_variance = covariance[0, 0] + 4 * at * covariance[0, 1] + 4 * at**2 * covariance[1, 1]
     return Fit(
         INTERIOR,
-        rounded(2 ** (at + middle)),
+        rounded_rate(2 ** (at + middle)),
         2 ** (low + middle),
         2 ** (high + middle),
         a + b * at + c * at**2,
@@ -100,28 +99,23 @@ def next_rates(points: Sequence[Point], tune: Tune, start: float) -> list[float]
     """
     tried = sorted({rate for rate, _, _ in points})
     if not tried:
-        return [rounded(start * tune.factor**power) for power in (-1, 0, 1)]
+        return [rounded_rate(start * tune.factor**power) for power in (-1, 0, 1)]
     stable = _stable_means(points)
     fit = fit_rates(points)
     precise = fit.state == INTERIOR and fit.error <= tune.error and math.isfinite(fit.low)
     if precise or len(tried) >= tune.most_rates:
         return []
     if not stable:
-        return [rounded(tried[0] / tune.factor)]
+        return [rounded_rate(tried[0] / tune.factor)]
     side = _side(stable, fit)
     edge = max(stable) if side > 0 else min(stable)
     beyond = [rate for rate in tried if (rate - edge) * side > 0]
     if not beyond:
-        return [rounded(edge * tune.factor**side)]
+        return [rounded_rate(edge * tune.factor**side)]
     unstable = min(beyond, key=lambda rate: abs(rate - edge))
     if abs(math.log(unstable / edge)) < NARROWEST * math.log(tune.factor):
         return []
-    return [rounded(math.sqrt(edge * unstable))]
-
-
-def rounded(rate: float) -> float:
-    """A learning rate to DIGITS significant digits."""
-    return float(f"{rate:.{DIGITS}g}")
+    return [rounded_rate(math.sqrt(edge * unstable))]
 
 
 def _stable_means(points: Sequence[Point]) -> dict[float, float]:
