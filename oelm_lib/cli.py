@@ -35,6 +35,9 @@ def main() -> None:
 
     Exit codes: 0 done, 75 stopped on request and resumable, 2 a user's mistake, 1 anything else.
     """
+    from oelm_lib.config import fix_folders
+
+    fix_folders()
 
 
 @main.command()
