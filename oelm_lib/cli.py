@@ -389,7 +389,7 @@ def flops(exp: str, gpu: str, utilisation: float) -> None:
 def bench(size: str, dropout: float, rounds: int, threads: int | None) -> None:
     """Measure the training step on this CPU against HF GPT-2, a naive step and the limit of its matrix products."""
     from oelm_lib.bench import figures as speed
-    from oelm_lib.bench.measure import bench as measure
+    from oelm_lib.bench.cpu import bench as measure
     from oelm_lib.config import outputs_dir
     from oelm_lib.report.page import report as make_page
 
