@@ -16,7 +16,7 @@ FEWEST_ROUNDS = 5
 
 
 def seconds_of(function: Callable, *args: Any, **kwargs: Any) -> float:
-    """Seconds of a call: CPU time with one thread (other processes hardly count), else wall time."""
+    """Seconds of a call: CPU time with one thread (less disturbed by other processes), else wall."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     start = clock()
     function(*args, **kwargs)
