@@ -16,7 +16,7 @@ FEWEST_ROUNDS = 5
 
 
 def seconds_of(function: Callable, *args: Any, **kwargs: Any) -> float:
-    """Seconds of a call: CPU time with one thread (less disturbed by other processes), else wall."""
+    """Seconds of a call: CPU time with one thread, which is disturbed less, else wall time."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     start = clock()
     function(*args, **kwargs)
