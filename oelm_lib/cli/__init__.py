@@ -60,3 +60,6 @@ def main() -> None:
 
     Exit codes: 0 done, 75 stopped on request and resumable, 2 user error, 1 anything else.
     """
+    from oelm_lib.config import fix_folders
+
+    fix_folders()
