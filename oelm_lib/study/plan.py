@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from oelm_lib import config
-from oelm_lib.config import Experiment, Real, Section, Step
+from oelm_lib.config import Experiment, Flag, Real, Section, Step
 from oelm_lib.errors import UserError
 from oelm_lib.files import sha256_json
 from oelm_lib.study.cell import BASE_SIZE, Cell, rounded_rate
@@ -84,6 +84,8 @@ class Claim(Section):
     """Comparisons of one family on one corpus share the error rate."""
     trained_share: Share | None = None
     """Largest share of the Q/K weights that the arm may train, in the models that are run."""
+    headline: Flag = False
+    """Whether the page's sentences and first table are about it (none: the first claims)."""
 
     @model_validator(mode="after")
     def _check(self):

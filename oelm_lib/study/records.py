@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import ConfigDict, ValidationError
 
 from oelm_lib import config
@@ -277,4 +276,4 @@ def freeze_plan(name: str, plan: Plan) -> None:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         plain = plan.model_dump(mode="json", by_alias=True)
-        write_text(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100))
+        write_text(path, config.dump_yaml(plain))
