@@ -11,7 +11,7 @@ import time
 
 import psutil
 import pytest
-from conftest import TINY_RUN
+from tests.conftest import TINY_RUN
 
 from oelm_lib import config
 from oelm_lib.config import dump_yaml
