@@ -416,7 +416,7 @@ def data() -> None:
 @click.option("--limit", type=click.IntRange(1), help="Documents at most; the result is a sample.")
 def prepare(name: str, source: Path | None, tokenizer: str, limit: int | None) -> None:
     """Tokenise the corpus NAME into data/NAME/<tokenizer>/."""
-    from oelm_lib.data.prepare import prepare as prepare_corpus
+    from oelm_lib.data import prepare as prepare_corpus
 
     click.echo(prepare_corpus(name, source, tokenizer, limit, echo=click.echo).path)
 
@@ -424,7 +424,7 @@ def prepare(name: str, source: Path | None, tokenizer: str, limit: int | None) -
 @data.command("list")
 def list_() -> None:
     """List the corpora and what is prepared of them."""
-    from oelm_lib.data.prepare import list_corpora
+    from oelm_lib.data import list_corpora
 
     click.echo(list_corpora().to_string(index=False))
 
@@ -435,7 +435,7 @@ def list_() -> None:
 @click.option("--documents", type=click.IntRange(0), default=3, help="Documents to print.")
 def show(name: str, tokenizer: str, documents: int) -> None:
     """Print token statistics and documents of a prepared corpus."""
-    from oelm_lib.data.prepare import show as show_corpus
+    from oelm_lib.data import show_corpus
 
     click.echo(show_corpus(name, tokenizer, documents))
 

@@ -4,6 +4,7 @@ import difflib
 import html
 import os
 import re
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,8 @@ TOKENIZER_PATTERN = r"gpt2|(bpe|ids)-[0-9]+"
 SIZES = ("vocab_size", "d_model", "num_layers", "num_heads", "d_ff", "max_seq_len", "dropout")
 """Keys of `model` that say how large an arm is, not which."""
 SECTIONS = ("model", "data", "optim", "train", "machine")
+GUIDE = "params/GPT-01.yaml"
+"""File that shows every key of an experiment."""
 
 
 def _no_bool(value: Any) -> Any:
@@ -398,15 +401,25 @@ def parse_experiment(
     return experiment
 
 
-def validated(kind: type[Section], plain: dict[str, Any], where: str) -> Any:
-    """A mapping as a section of that kind. Raises UserError with every mistake on one line."""
+def validated(kind: type[Section], plain: dict[str, Any], where: str, guide: str = GUIDE) -> Any:
+    """Validate a mapping as a section of that kind.
+
+    Args:
+        where: File or other source of the mapping, for errors.
+        guide: File that shows every key, for errors.
+
+    Raises:
+        UserError: Every mistake, on one line.
+    """
     try:
         return kind.model_validate(plain)
     except ValidationError as error:
-        raise UserError(f"{where}: " + "; ".join(reword(item) for item in error.errors())) from None
+        keys = _all_keys() if kind is Experiment else list(kind.model_fields)
+        mistakes = "; ".join(reword(item, keys, guide) for item in error.errors())
+        raise UserError(f"{where}: {mistakes}") from None
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, guide: str = GUIDE) -> dict[str, Any]:
     """Read a YAML mapping. Raises UserError with the place of a mistake."""
     try:
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -418,7 +431,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(plain, dict):
         raise UserError(
-            f"{_shown(path)}: holds {type(plain).__name__}, not a mapping of keys; see params/GPT-01.yaml"
+            f"{_shown(path)}: holds {type(plain).__name__}, not a mapping of keys; see {guide}"
         )
     return plain
 
@@ -464,18 +477,18 @@ def as_text(overrides: dict[str, Any]) -> str:
     return " ".join(f"{key}={plain(value)}" for key, value in overrides.items())
 
 
-def reword(item: dict[str, Any]) -> str:
+def reword(item: dict[str, Any], keys: list[str], guide: str) -> str:
     """One pydantic error as: key, what was found, what is allowed."""
     # A union's error location ends in the branch pydantic tried; the key is what the reader knows.
     key = ".".join(str(part) for part in item["loc"] if isinstance(part, int) or "[" not in part)
     message = item["msg"].removeprefix("Value error, ").replace("Input should", "should")
     if item["type"] == "extra_forbidden":
-        return f"unknown key {key}{_nearest(key, _all_keys())}"
+        return f"unknown key {key}{_nearest(key, keys)}"
     if item["type"] == "missing":
-        return f"{key} is missing; see params/GPT-01.yaml"
+        return f"{key} is missing; see {guide}"
     if item["type"] == "value_error":
         return f"{key}: {message}" if key else message
-    return f"{key} = {item['input']!r}: {message}"
+    return f"{key} = {reprlib.repr(item['input'])}: {message}"
 
 
 def _all_keys() -> list[str]:
