@@ -4,7 +4,6 @@ import codecs
 import gzip
 import json
 import re
-import reprlib
 import zlib
 from collections.abc import Iterator
 from itertools import chain
@@ -58,9 +57,10 @@ def _parquet_rows(path: Path, spec: CorpusSpec) -> Iterator[tuple[float, str, bo
     try:
         # An open file in place of a path: pyarrow refuses paths that are not UTF-8.
         with open(path, "rb") as raw:
-            batch_rows = _check_parquet(path, pyarrow.parquet.ParquetFile(raw), spec)
+            _check_parquet(path, pyarrow.parquet.ParquetFile(raw), spec)
             # As a dictionary, text that is stored once for many rows takes memory once.
             file = pyarrow.parquet.ParquetFile(raw, read_dictionary=[field])
+            batch_rows = _parquet_batch_rows(path, file.metadata, field)
             for batch in file.iter_batches(batch_size=batch_rows, columns=[field]):
                 for value in batch.column(0):
                     text = value.as_py()
@@ -74,33 +74,31 @@ def _parquet_rows(path: Path, spec: CorpusSpec) -> Iterator[tuple[float, str, bo
         raise _not_readable(path, error) from None
 
 
-def _check_parquet(path: Path, file: Any, spec: CorpusSpec) -> int:
-    """Return the number of rows to decode at a time. Raises UserError where the text is not."""
+def _check_parquet(path: Path, file: Any, spec: CorpusSpec) -> None:
+    """Raise UserError where the file has no column of text."""
     import pyarrow
 
-    field, schema, metadata = spec.text_field, file.schema_arrow, file.metadata
+    field, schema = spec.text_field, file.schema_arrow
     if schema.names.count(field) != 1:
-        count = "no" if field not in schema.names else "more than one"
+        count = "more than one" if field in schema.names else "no"
         raise UserError(
-            f"{path}: {count} column {field!r} (found: {reprlib.repr(schema.names)});"
+            f"{path}: {count} column {field!r} (found: {', '.join(schema.names)[:200]});"
             f" rename it, or set text_field in params/corpora/{spec.name}.yaml"
         )
     kind = schema.field(field).type
     kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
-    strings = (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view())
-    if kind not in strings:
+    if kind not in (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()):
         raise UserError(
             f"{path}: column {field!r} holds {str(kind)[:80]}, not text (string); convert it"
         )
+
+
+def _parquet_batch_rows(path: Path, metadata: Any, field: str) -> int:
+    """Return how many rows to decode at a time. Raises UserError where a row group is too large."""
     size = 0
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        column = group.column(
-            next(
-                index
-                for index in range(metadata.num_columns)
-                if group.column(index).path_in_schema == field
-            )
-        )
+        columns = map(group.column, range(metadata.num_columns))
+        column = next(column for column in columns if column.path_in_schema == field)
         unpacked, packed = column.total_uncompressed_size, column.total_compressed_size
         if unpacked > max(PAGE_BYTES, PAGE_RATIO * packed):
             raise UserError(
