@@ -33,7 +33,7 @@ NO_TORCH |= {"study", "report", "launch", "cli"}
 TORCH_FREE_FILES = {"model/cost.py", "explore/measures.py", "bench/figures.py"}
 MOST_FILE_LINES = 600
 MOST_FUNCTION_LINES = 75
-CIRCLES = {"data", "training"}
+CIRCLES = {"training"}
 
 
 def module_name(path: Path) -> str:

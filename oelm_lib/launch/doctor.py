@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from oelm_lib import config
-from oelm_lib.data.corpus import open_corpus
-from oelm_lib.data.tokenizer import load_tokenizer
+from oelm_lib.data import load_tokenizer, open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.launch.devices import open_nvml
 from oelm_lib.runs.folder import Run, check_fit

@@ -14,7 +14,7 @@ import yaml
 
 from oelm_lib import config
 from oelm_lib.config import Experiment
-from oelm_lib.data.corpus import Corpus, open_corpus
+from oelm_lib.data import Corpus, open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_text
 from oelm_lib.runs.lock import RunLock

@@ -173,9 +173,8 @@ def _finish(session: Session) -> bool:
         best_loss = final_loss if session.best["step"] == session.step else _best_loss(session)
     if session.stopping():
         return False
-    documents = document_losses(
-        losses, run.corpus.tokens("val"), run.corpus.eot, cfg.model.max_seq_len
-    )
+    block = run.corpus.block_tokens(cfg.model.max_seq_len)
+    documents = document_losses(losses, run.corpus.tokens("val"), run.corpus.eot, block)
     with replacing(run.path / "documents.npz") as temporary, open(temporary, "wb") as file:
         np.savez(file, **documents)
     proof = session.prove_freeze()
