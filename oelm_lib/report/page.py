@@ -16,7 +16,7 @@ from typing import Any
 from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_text
-from oelm_lib.runs.folder import code_version
+from oelm_lib.runs.provenance import code_version
 from oelm_lib.runs.reading import find_runs
 
 TEMPLATES = Path(__file__).parent / "templates"
