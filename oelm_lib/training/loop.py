@@ -8,8 +8,9 @@ import torch
 from oelm_lib.config import Experiment
 from oelm_lib.errors import UserError
 from oelm_lib.files import replacing, write_json
-from oelm_lib.runs.folder import Run, now
+from oelm_lib.runs.folder import Run
 from oelm_lib.runs.metrics import perplexity
+from oelm_lib.runs.process import now
 from oelm_lib.runs.reading import read_metrics
 from oelm_lib.runs.status import format_eta
 from oelm_lib.runs.summary import Summary
