@@ -40,6 +40,8 @@ class OelmGroup(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         open_closed_streams()
         _make_folders_absolute()
+        # jsonschema builds a grammar of IRIs when it is imported: 1 s, and no notebook uses it.
+        sys.modules.setdefault("rfc3987_syntax", None)
         try:
             return super().main(*args, **kwargs)
         except UserError as error:
