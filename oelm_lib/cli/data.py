@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from oelm_lib.cli.streams import outlives_its_reader
+
 tokenizer_option = click.option("--tokenizer", default="gpt2", help="gpt2 (default) or bpe-<N>.")
 
 
@@ -19,6 +21,7 @@ def data() -> None:
 @click.option(
     "--limit", type=click.IntRange(1), help="Read this many documents; the result is a sample."
 )
+@outlives_its_reader
 def prepare(name: str, source: Path | None, tokenizer: str, limit: int | None) -> None:
     """Tokenise the corpus NAME into data/NAME/<tokenizer>/."""
     from oelm_lib.data import prepare as prepare_corpus

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from oelm_lib.cli.options import sbatch_from
+from oelm_lib.cli.streams import outlives_its_reader
 
 
 @click.command()
@@ -15,6 +16,7 @@ from oelm_lib.cli.options import sbatch_from
     "--workers", type=click.IntRange(1), default=2, help="Concurrent runs on the CPU (default 2)."
 )
 @click.option("--slurm", metavar="'KEY=VALUE ...'", help="Submit one array with these options.")
+@outlives_its_reader
 def sweep(plan: Path, dry_run: bool, workers: int, slurm: str | None) -> None:
     """Train the grid of runs of PLAN, e.g. params/study/stage1.yaml, and record each run.
 
