@@ -48,7 +48,8 @@ def run_experiment(
     if test:
         check_has_test(run.corpus)  # now, not after all of the training
     (run.path / "STOP").unlink(missing_ok=True)
-    execution = _Execution(run, {"exp": exp, "seed": seed, "overrides": config.as_text(overrides)})
+    parameters = {"exp": exp, "seed": seed, "overrides": config.as_text(overrides), "fresh": False}
+    execution = _Execution(run, parameters)
     error = execution.wait()
     with contextlib.suppress(OSError):
         (run.path / "STOP").unlink(missing_ok=True)
