@@ -100,7 +100,7 @@ def test_the_parts_of_a_runs_page(tiny_run):
     assert "Nothing was frozen" in monitor.freeze_proof(base)
     settings = monitor.settings(run)
     difference = settings.index("<td>model.freeze_q</td><td>False</td><td>True</td>")
-    assert difference < settings.index("<details>") < settings.index("model.vocab_size")
+    assert difference < settings.index("<details>") < settings.index("<td>optim.warmup_steps</td>")
     assert "This is a baseline" in monitor.settings(base)
     assert "best.pt" in monitor.artefacts(run)
 

@@ -49,7 +49,7 @@ def freeze_proof(run: Run) -> Html:
     if not run.finished:
         return Html("<p>The proof stands here once the run is done.</p>")
     summary = Summary(run)
-    proofs = summary.values["frozen"]
+    proofs = [proof for proof in summary.values["frozen"] if proof["tensors"]]
     equal = all(proof["sha256_start"] == proof["sha256_end"] for proof in proofs)
     if not proofs:
         words = "Nothing was frozen."
@@ -91,7 +91,7 @@ def _differences(cfg: config.Experiment) -> str:
     if not cfg.compare_to:
         return "<p>This is a baseline: it is compared to no other experiment.</p>"
     try:
-        base = config.load_config(cfg.compare_to)
+        base = config.load_config(cfg.compare_to, cfg.overrides)
     except UserError as error:
         return f"<p>{escape(str(error))}</p>"
     rows = [
