@@ -54,7 +54,8 @@ def run_experiment(
     if test:
         check_has_test(run.corpus)  # before the training, not after it
     _remove_stop_file(run)
-    execution = _Execution(run, {"exp": exp, "seed": seed, "overrides": config.as_text(overrides)})
+    parameters = {"exp": exp, "seed": seed, "overrides": config.as_text(overrides), "fresh": False}
+    execution = _Execution(run, parameters)
     error = execution.wait()
     _remove_stop_file(run)
     _make_page(run)
