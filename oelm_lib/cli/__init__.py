@@ -22,7 +22,7 @@ COMMANDS = (
     runs.logs,
     runs.stop,
     runs.replay,
-    study.sweep,
+    study.study,
     pages.report,
     pages.journal,
     models.generate,

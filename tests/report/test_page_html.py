@@ -157,15 +157,6 @@ def test_report_of_nothing_is_one_line(demo, target, words):
         report(str(demo[0]) if target == "run" else target)
 
 
-@pytest.mark.slow
-def test_runs_of_the_study_are_compared_too(tmp_path, monkeypatch):
-    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
-    with pytest.raises(UserError, match="not an executed notebook"):
-        report("STUDY-0001")
-    runs_factory.make_run(tmp_path, "STUDY-0001", overrides="data.corpus=stories")
-    assert "STUDY-0001_baseline+" in report("STUDY-0001").read_text()
-
-
 def test_report_of_a_run_is_the_page_of_its_notebook(tmp_path):
     run = runs_factory.make_run(tmp_path)
     write(run / "train.ipynb", new_markdown_cell("# Run"), code())
