@@ -5,6 +5,7 @@ import sys
 import click
 
 from oelm_lib.cli.options import sbatch_from
+from oelm_lib.cli.streams import outlives_its_reader
 
 
 @click.command()
@@ -17,6 +18,7 @@ from oelm_lib.cli.options import sbatch_from
 @click.option(
     "--slurm", metavar="'KEY=VALUE ...'", help="Submit --workers jobs with these sbatch options."
 )
+@outlives_its_reader
 def study(name: str, dry_run: bool, workers: int, gpus: str | None, slurm: str | None) -> None:
     """Train every missing run of the study NAME, declared in params/studies/NAME.yaml.
 

@@ -29,6 +29,7 @@ from oelm_lib.training.guard import Guard
 from oelm_lib.training.optim import gradients, learning_rates, make_optimizer, update
 from oelm_lib.training.precision import (
     device_name,
+    gpu_problem,
     keep_freed_memory,
     resolve_device,
     resolve_precision,
@@ -83,7 +84,9 @@ class Session:
         run, cfg = self.run, self.cfg
         self.device = resolve_device(cfg.machine.device)
         self.precision, warning = resolve_precision(cfg.train.precision, self.device)
-        self.warnings = [text for text in (warning, _warmup_warning(cfg)) if text]
+        on_cpu_by_default = cfg.machine.device == "auto" and self.device.type == "cpu"
+        unused = gpu_problem() if on_cpu_by_default else None
+        self.warnings = [text for text in (warning, unused, _warmup_warning(cfg)) if text]
         if self.device.type == "cpu":
             keep_freed_memory()
         if cfg.machine.threads:
@@ -137,8 +140,7 @@ class Session:
             )
         with self.budget("setup"):
             self.build(restored)
-            if not restored:
-                run.write_config(self.resolved(), self.parameters)
+            self.warnings += run.record_session(self.step, self.resolved(), self.parameters)
             self.guard = Guard(run, self.batches, self.precision, self.step)
             self.saver = checkpoint.Saver(in_background=self.device.type == "cuda")
             self.sampler = Sampler(self)
