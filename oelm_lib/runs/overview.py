@@ -11,11 +11,11 @@ from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.reading import (
     ACTIVE,
     find_runs,
+    queue_alive,
     read_config,
     read_status,
     read_summary,
     true_state,
-    writer_alive,
 )
 from oelm_lib.runs.status import format_duration, format_eta
 
@@ -92,7 +92,7 @@ def table(rows: list[dict[str, Any]], width: int | None = None) -> str:
     lines = [
         f"{len(rows)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items())
     ]
-    cells = [HEADINGS] + [[_text(key, row) for key in KEYS] for row in rows]
+    cells = [HEADINGS] + [[cell_text(key, row) for key in KEYS] for row in rows]
     used = [n for n in range(len(KEYS)) if any(line[n] for line in cells[1:])]
     widths = {n: max(len(line[n]) for line in cells) for n in used}
     for line in cells:
@@ -111,10 +111,10 @@ def _key(path: Path) -> tuple[str, str, str]:
 
 
 def _row(path: Path, status: dict[str, Any], summary: dict[str, Any] | None) -> dict[str, Any]:
-    state = "done" if summary else true_state(status).replace("dead", "dead?")
+    state = "done" if summary else true_state(path, status).replace("dead", "dead?")
     age = time.time() - (status.get("heartbeat") or 0)
     # A queued run is only as alive as the queue that holds it; Slurm's queue outlives every process here.
-    if state == "queued" and not status.get("job") and not writer_alive(status):
+    if state == "queued" and not status.get("job") and not queue_alive(status):
         state = "stopped"
     row = {"run": f"{path.parent.name}/{path.name}", "path": str(path), "state": state}
     row |= {key: status.get(key) for key in COPIED}
@@ -143,8 +143,8 @@ def _gap(base: str, mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, A
     return {"gap": perplexity(nats) - 1, "gap_base": base, "gap_step": shared[-1]}
 
 
-def _text(key: str, row: dict[str, Any]) -> str:
-    """One cell as a person reads it."""
+def cell_text(key: str, row: dict[str, Any]) -> str:
+    """Format one value of a row for people; "" where it is missing."""
     value = row.get(key)
     if value is None:
         return ""
