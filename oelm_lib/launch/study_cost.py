@@ -3,7 +3,7 @@
 from statistics import median
 
 from oelm_lib import config
-from oelm_lib.data.corpus import open_corpus
+from oelm_lib.data import open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.model.cost import step_flops
 from oelm_lib.runs.folder import Run
