@@ -74,9 +74,9 @@ def flops(exp: str, gpu: str, utilisation: float) -> None:
 def bench(size: str, dropout: float, rounds: int, threads: int | None) -> None:
     """Compare the training step with HF GPT-2, a naive step and its matrix products alone."""
     from oelm_lib.bench import figures as speed
-    from oelm_lib.bench.measure import bench as measure
+    from oelm_lib.bench.cpu import bench as measure
     from oelm_lib.config import outputs_dir
-    from oelm_lib.report.page import report as make_page
+    from oelm_lib.report.make import report as make_page
 
     folder = outputs_dir() / f"bench_{size}_dropout{round(100 * dropout)}"
     result = measure(size, dropout, rounds, folder, threads)

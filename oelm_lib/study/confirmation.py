@@ -40,7 +40,7 @@ def confirmed(runs: pd.DataFrame) -> pd.DataFrame:
         p_values.append([statistics.equivalence_p(d) for d in nats])
         levels = zip(*(statistics.holm(values) for values in p_values), strict=True)
         for (mine, judge), differences, level in zip(pairs, nats, levels, strict=True):
-            interval = statistics.paired_interval(differences, max(level))
+            interval = statistics.interval_at(differences, max(level))
             row = dict(mine.iloc[0][["corpus", "arm"]]) | study.shares(mine.iloc[0]["model"])
             row |= {
                 "gap": gap(interval.mean),
