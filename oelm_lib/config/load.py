@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from oelm_lib.config import paths
 from oelm_lib.config.experiment import ID_PATTERN, SECTIONS, Experiment, flatten
 from oelm_lib.config.fields import Section
-from oelm_lib.config.messages import describe_error, did_you_mean, shorten
+from oelm_lib.config.messages import GUIDE, describe_error, did_you_mean, shorten
 from oelm_lib.config.overrides import parse_overrides
 from oelm_lib.config.yaml_text import read_yaml
 from oelm_lib.errors import UserError
@@ -102,13 +102,21 @@ def parse_experiment(
     return experiment
 
 
-def validated(kind: type[Section], plain: dict[str, Any], where: str) -> Any:
-    """Return a mapping as a section of that kind. Raises UserError with every mistake."""
+def validated(kind: type[Section], plain: dict[str, Any], where: str, guide: str = GUIDE) -> Any:
+    """Validate a mapping as a section of that kind.
+
+    Args:
+        where: File or other source of the mapping, for errors.
+        guide: File that shows every key, for errors.
+
+    Raises:
+        UserError: Every mistake, on one line.
+    """
     try:
         return kind.model_validate(plain)
     except ValidationError as error:
         known = _keys(kind) if kind is not Experiment else _experiment_keys()
-        mistakes = [describe_error(item, known) for item in error.errors(include_url=False)]
+        mistakes = [describe_error(item, known, guide) for item in error.errors(include_url=False)]
         raise UserError(f"{where}: {'; '.join(mistakes)}") from None
 
 

@@ -13,17 +13,19 @@ ALIASES = {
 }
 """Names from other code bases -> ours."""
 NEAREST = 3
+GUIDE = "params/GPT-01.yaml"
+"""File that shows every key of an experiment."""
 
 
-def describe_error(item: dict[str, Any], known_keys: Iterable[str]) -> str:
-    """One pydantic error as one phrase."""
+def describe_error(item: dict[str, Any], known_keys: Iterable[str], guide: str = GUIDE) -> str:
+    """Word one pydantic error as one phrase; `guide` is a file that shows every key."""
     # The location of an error in a union ends in the branch that pydantic tried, as type[...].
     key = ".".join(str(part) for part in item["loc"] if isinstance(part, int) or "[" not in part)
     message = item["msg"].removeprefix("Value error, ").replace("Input should", "should")
     if item["type"] == "extra_forbidden":
         return f"unknown key {key}{did_you_mean(key, known_keys)}"
     if item["type"] == "missing":
-        return f"{key} is missing; see params/GPT-01.yaml"
+        return f"{key} is missing; see {guide}"
     if item["type"] == "value_error":
         return f"{key}: {message}" if key else message
     if item["type"] == "bool_type":

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import yaml
 
+from oelm_lib.config.messages import GUIDE
 from oelm_lib.config.paths import relative_path
 from oelm_lib.errors import UserError
 
@@ -83,8 +84,12 @@ def dump_yaml(value: Any, *, one_line: bool = False) -> str:
     return text.removesuffix("\n...\n").strip() if one_line else text
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping. Raises UserError with the place of a mistake."""
+def read_yaml(path: Path, guide: str = GUIDE) -> dict[str, Any]:
+    """Read a YAML mapping; `guide` is a file that shows every key.
+
+    Raises:
+        UserError: The file cannot be read, or the place of a mistake.
+    """
     where = relative_path(path)
     try:
         plain = parse_yaml(path.read_text(encoding="utf-8"))
@@ -96,6 +101,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(plain, dict):
         raise UserError(
-            f"{where}: holds {type(plain).__name__}, not a mapping of keys; see params/GPT-01.yaml"
+            f"{where}: holds {type(plain).__name__}, not a mapping of keys; see {guide}"
         )
     return plain

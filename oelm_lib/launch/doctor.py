@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib import config
-from oelm_lib.data.corpus import open_corpus
-from oelm_lib.data.tokenizer import load_tokenizer
+from oelm_lib.data import load_tokenizer, open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.gpus import (
     VARIABLE,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib import config
-from oelm_lib.data.corpus import open_corpus
+from oelm_lib.data import open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.launch.jobs import Job, mark_queued, run_command
 from oelm_lib.runs.folder import check_fit

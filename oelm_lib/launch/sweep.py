@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from oelm_lib import config
 from oelm_lib.config import Experiment, Flag, Real, Section, Step
-from oelm_lib.data.corpus import open_corpus
+from oelm_lib.data import open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.files import sha256_json, write_text
 from oelm_lib.launch.jobs import Job, make_job

@@ -140,8 +140,7 @@ class Session:
             )
         with self.budget("setup"):
             self.build(restored)
-            if not restored:
-                run.write_config(self.resolved(), self.parameters)
+            self.warnings += run.record_session(self.step, self.resolved(), self.parameters)
             self.guard = Guard(run, self.batches, self.precision, self.step)
             self.saver = checkpoint.Saver(in_background=self.device.type == "cuda")
             self.sampler = Sampler(self)

@@ -230,7 +230,10 @@ def test_a_page_names_its_subject_and_its_command(tmp_path):
     cells = [new_markdown_cell("# Compare"), code()]
     page = export(write(tmp_path / "a.ipynb", *cells, papermill=record)).read_text()
     assert "<title>Compare: CPU-*</title>" in page
-    assert "papermill notebooks/compare.ipynb a.ipynb -p baseline" in page and "-p exps &#39;CPU-*&#39;" in page
+    assert (
+        "papermill notebooks/compare.ipynb a.ipynb -p baseline" in page
+        and "-p exps &#39;CPU-*&#39;" in page
+    )
     own = {"command": "oelm report 'CPU-*'"}
     page = export(write(tmp_path / "a.ipynb", *cells, papermill=record, oelm=own)).read_text()
     assert "<dd>oelm report &#39;CPU-*&#39;</dd>" in page
