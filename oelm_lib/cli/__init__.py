@@ -19,6 +19,7 @@ COMMANDS = (
     runs.logs,
     runs.stop,
     runs.replay,
+    runs.rm,
     study.sweep,
     pages.report,
     pages.journal,

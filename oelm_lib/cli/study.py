@@ -18,7 +18,9 @@ from oelm_lib.cli.streams import outlives_its_reader
 @click.option("--slurm", metavar="'KEY=VALUE ...'", help="Submit one array with these options.")
 @outlives_its_reader
 def sweep(plan: Path, dry_run: bool, workers: int, slurm: str | None) -> None:
-    """Train the grid of runs of PLAN, e.g. params/study/stage1.yaml, and record each run.
+    """Train the grid of runs of PLAN and record each run.
+
+    PLAN is a file such as params/study/stage1.yaml.
 
     The same command continues after a stop, and on another machine with the recorded runs.
     """
