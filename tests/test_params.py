@@ -6,7 +6,6 @@ import yaml
 from oelm_lib import config
 
 IDS = config.experiment_ids()
-STUDY = sorted(path.stem for path in (config.PARAMS / "study").glob("STUDY-*.yaml"))
 LOG = {
     "GPT-01": ("tinystories-phase3", 100_000, 3e-4, "normal", 0.45254834, False),
     "GPT-02": ("tinystories-phase3", 100_000, 1e-3, "orthogonal", 1.0, True),
@@ -22,7 +21,7 @@ LOG_MODEL = (
 ).split()
 
 
-@pytest.mark.parametrize("exp", IDS + STUDY)
+@pytest.mark.parametrize("exp", IDS)
 def test_changes_lists_exactly_what_differs_from_compare_to(exp):
     cfg = config.load_config(exp)
     differing = (
@@ -32,7 +31,7 @@ def test_changes_lists_exactly_what_differs_from_compare_to(exp):
     assert len(cfg.changes) == len(differing)
 
 
-@pytest.mark.parametrize("exp", IDS + STUDY)
+@pytest.mark.parametrize("exp", IDS)
 def test_every_scientific_value_is_written_in_the_file(exp):
     written = yaml.safe_load(config.experiment_path(exp).read_text())
     for section in ("model", "data", "optim", "train"):
@@ -40,7 +39,7 @@ def test_every_scientific_value_is_written_in_the_file(exp):
         assert set(written[section]) == set(fields)
     # Small models are fastest on one thread, and so such a run is bit-equal wherever it is started.
     assert written.get("machine") == (
-        {"threads": 1} if exp.startswith(("DEMO", "CPU", "MQAR", "STUDY")) else None
+        {"threads": 1} if exp.startswith(("DEMO", "CPU", "MQAR")) else None
     )
 
 
@@ -85,15 +84,3 @@ def test_the_arms_of_a_small_study_share_one_learning_rate(family):
         len({config.load_config(exp).optim.learning_rate for exp in IDS if exp.startswith(family)})
         == 1
     )
-
-
-def test_a_plan_gives_the_files_that_lie_beside_it(tmp_path):
-    import shutil
-
-    from oelm_lib.launch import sweep
-
-    for file in sweep.FOLDER.glob("STUDY-*.yaml"):
-        shutil.copy(file, tmp_path)
-    for path in sweep.FOLDER.glob("[ps]*.yaml"):
-        sweep.make_cells(sweep.read_plan(path), tmp_path)
-    assert sorted(file.stem for file in tmp_path.iterdir()) == STUDY

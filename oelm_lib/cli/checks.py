@@ -4,9 +4,12 @@ import sys
 
 import click
 
+from oelm_lib.cli.streams import outlives_its_reader
+
 
 @click.command()
 @click.argument("exp", required=False, metavar="[ID]")
+@outlives_its_reader
 def doctor(exp: str | None) -> None:
     """Check this machine before a long run.
 
@@ -67,10 +70,11 @@ def flops(exp: str, gpu: str, utilisation: float) -> None:
     type=click.IntRange(1),
     help="CPU threads; with 1, CPU time is measured in place of wall time.",
 )
+@outlives_its_reader
 def bench(size: str, dropout: float, rounds: int, threads: int | None) -> None:
     """Compare the training step with HF GPT-2, a naive step and its matrix products alone."""
     from oelm_lib.bench import figures as speed
-    from oelm_lib.bench.measure import bench as measure
+    from oelm_lib.bench.cpu import bench as measure
     from oelm_lib.config import outputs_dir
     from oelm_lib.report.make import report as make_page
 

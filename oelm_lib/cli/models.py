@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from oelm_lib.cli.options import checkpoint_option
+from oelm_lib.cli.streams import outlives_its_reader
 
 
 @click.command()
@@ -64,6 +65,7 @@ def generate(
 )
 @click.option("--output", type=Path, help="Folder to make (default: one in the run folder).")
 @checkpoint_option
+@outlives_its_reader
 def export(name: str, form: str, output: Path | None, checkpoint: str) -> None:
     """Write the weights of RUN for other tools. RUN is an ID, ID/seed<k> or a run folder."""
     from oelm_lib.training.export import export as write

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from oelm_lib.cli.streams import outlives_its_reader
+
 
 @click.command()
 @click.argument("target", default="compare")
@@ -11,6 +13,7 @@ import click
 @click.option(
     "--keep", is_flag=True, help="Publish the page in reports/ with a picture, from a clean commit."
 )
+@outlives_its_reader
 def report(target: str, baseline: str | None, keep: bool) -> None:
     """Make an offline page of TARGET.
 
@@ -30,6 +33,7 @@ def report(target: str, baseline: str | None, keep: bool) -> None:
 @click.option(
     "--output", type=Path, help="Markdown file to write; notes between its markers are kept."
 )
+@outlives_its_reader
 def journal(lang: str, output: Path | None) -> None:
     """Write the experiment log from the run folders and the recorded numbers."""
     from oelm_lib.report.journal import journal as write_journal

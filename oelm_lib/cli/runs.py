@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from oelm_lib.cli.options import DEFAULT_SEED, overrides_from, sbatch_from, seeds_from, set_option
+from oelm_lib.cli.streams import outlives_its_reader
 from oelm_lib.errors import UserError
 
 
@@ -34,6 +35,7 @@ from oelm_lib.errors import UserError
     is_flag=True,
     help="Also score the test split at the end: for confirmation, never for selection.",
 )
+@outlives_its_reader
 def run(
     exps: tuple[str, ...],
     everything: bool,
@@ -48,8 +50,10 @@ def run(
     continues stopped ones.
     """
     from oelm_lib import config
-    from oelm_lib.launch.local import make_jobs, make_slots, run_queue
+    from oelm_lib.launch.jobs import make_jobs
     from oelm_lib.launch.notebook import run_experiment
+    from oelm_lib.launch.queue import run_queue
+    from oelm_lib.launch.slots import make_slots
 
     overrides = overrides_from(changes)
     seeds = seeds_from(options.pop("seed"), options.pop("seeds"))
@@ -57,12 +61,11 @@ def run(
     if not jobs:
         allowed = ", ".join(config.experiment_ids())
         raise UserError(f"no experiment named; name one or use --all; allowed: {allowed}")
-    slots = make_slots(**options)
-    if len(jobs) == 1 and not slots.gpus:
+    if len(jobs) == 1 and not options["gpus"]:
         sys.exit(run_experiment(jobs[0].exp, jobs[0].seed, overrides, fresh, test))
     if fresh:
         raise UserError("--fresh needs exactly one run; name one experiment and one seed")
-    sys.exit(run_queue(jobs, overrides, slots))
+    sys.exit(run_queue(jobs, overrides, make_slots(**options)))
 
 
 @click.command()
@@ -91,6 +94,7 @@ def run(
     "--report/--no-report", default=True, help="Whether a last job makes the comparison page."
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be submitted.")
+@outlives_its_reader
 def submit(
     exps: tuple[str, ...],
     seeds: str | None,
@@ -106,7 +110,7 @@ def submit(
     Finished runs are left out; the same command continues stopped ones.
     """
     from oelm_lib.launch import slurm
-    from oelm_lib.launch.local import make_jobs
+    from oelm_lib.launch.jobs import make_jobs
 
     overrides = overrides_from(changes)
     jobs = make_jobs(list(exps), seeds_from(None, seeds), overrides)
@@ -165,7 +169,7 @@ def stop(name: str) -> None:
 
     path = find_run(name)
     if state(path) not in ACTIVE:
-        raise UserError(f"{path}: the run is {state(path)}, not running; see oelm status")
+        raise UserError(f"{path}: {state(path)}, so there is nothing to stop; see oelm status")
     (path / "STOP").touch()
     click.echo(f"{path}: asked to save and stop")
     for _ in range(60):

@@ -11,7 +11,7 @@ from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.files import replacing, write_text
 from oelm_lib.report.make import report
-from oelm_lib.runs.folder import code_version
+from oelm_lib.runs.provenance import code_version
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (

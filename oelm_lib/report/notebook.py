@@ -1,15 +1,12 @@
-"""Read, execute and prepare the notebooks that pages are made of."""
+"""Read and prepare the notebooks that pages are made of."""
 
 import json
-import logging
 import re
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from oelm_lib import config
 from oelm_lib.errors import UserError
-from oelm_lib.report.provenance import KEY
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -25,48 +22,6 @@ FOLD = "fold:"
 EXECUTABLE = ("application/javascript", "application/vnd.jupyter.widget-state+json")
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 WIDGET_NOTE = '<p class="note">Live controls: open the notebook in JupyterLab.</p>'
-
-
-def execute(
-    name: str, target: Path, parameters: dict[str, Any], command: str = "", **options: Any
-) -> None:
-    """Execute a notebook of notebooks/ and write it with its outputs.
-
-    Args:
-        name: Notebook without its suffix.
-        target: The .ipynb to write.
-        parameters: Values of the notebook's parameters cell.
-        command: What a user types to get the same; the page names it.
-        options: Further arguments of papermill.execute_notebook.
-
-    Raises:
-        PapermillExecutionError: A cell failed; `target` holds what there is.
-    """
-    import papermill
-
-    logging.getLogger("papermill").setLevel(logging.ERROR)
-    try:
-        papermill.execute_notebook(
-            config.ROOT / "notebooks" / f"{name}.ipynb",
-            target,
-            parameters=parameters,
-            progress_bar=False,
-            store_widget_state=False,
-            coalesce_streams=True,
-            cwd=config.ROOT,
-            extra_arguments=["--IPKernelApp.log_level=40"],  # no warning about TCP at each start
-            **options,
-        )
-    finally:
-        if command and target.is_file():
-            _record_command(target, command)
-
-
-def _record_command(path: Path, command: str) -> None:
-    """Note in an executed notebook which command made it."""
-    plain = json.loads(path.read_text(encoding="utf-8"))
-    plain["metadata"][KEY] = {"command": command}
-    path.write_text(json.dumps(plain, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def read_notebook(path: Path) -> Any:

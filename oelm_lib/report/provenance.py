@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib.config import as_text
-from oelm_lib.runs.folder import code_version
+from oelm_lib.runs.provenance import code_version
 
 PACKAGES = ("torch", "numpy", "pandas", "plotly", "papermill", "nbconvert")
 KEY = "oelm"

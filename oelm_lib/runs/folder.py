@@ -1,12 +1,8 @@
 """Open a run's folder: validated, compared with what is there, held by one writer."""
 
-import contextlib
 import datetime
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,19 +11,16 @@ import yaml
 
 from oelm_lib import config
 from oelm_lib.config import Experiment
-from oelm_lib.data.corpus import Corpus, open_corpus
+from oelm_lib.data import Corpus, open_corpus
 from oelm_lib.errors import UserError
-from oelm_lib.files import write_json, write_text
-from oelm_lib.runs.reading import (
-    FORMAT,
-    read_config,
-    read_status,
-    read_summary,
-    this_process,
-    writer_alive,
+from oelm_lib.files import remedy, write_text
+from oelm_lib.runs.lock import RunLock
+from oelm_lib.runs.provenance import (
+    describe_changes,
+    session_record,
+    sessions,
 )
-
-PACKAGES = ("torch", "numpy", "datasets", "tiktoken", "tokenizers", "papermill", "plotly")
+from oelm_lib.runs.reading import FORMAT, read_config, read_summary
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,77 +42,66 @@ class Run:
         """Whether the run is done and only to be shown."""
         return read_summary(self) is not None
 
-    def lock(self) -> None:
-        """Become the folder's writer. Raises UserError where another live process is."""
-        file = self.path / "lock.json"
-        mine = file.with_name(f".lock.{os.getpid()}.tmp")
-        write_json(mine, this_process() | {"since": now()})
-        try:
-            while True:
-                try:
-                    os.link(
-                        mine, file
-                    )  # fails where the lock exists, and never shows it half-written
-                    return
-                except FileExistsError:
-                    holder = self._holder()
-                if holder is None:
-                    # Renaming lets only one of several starters take a dead writer's lock away.
-                    with contextlib.suppress(FileNotFoundError):
-                        os.rename(file, file.with_name(f".lock.{os.getpid()}.dead"))
-                elif all(holder[key] == value for key, value in this_process().items()):
-                    return
-                else:
-                    raise UserError(
-                        f"{self.path}: in use by process {holder['pid']} on {holder['host']} since {holder['since']};"
-                        " wait for it, stop it (oelm stop), or choose another seed"
-                    )
-        finally:
-            mine.unlink(missing_ok=True)
-            mine.with_suffix(".dead").unlink(missing_ok=True)
+    @property
+    def lock(self) -> RunLock:
+        """The folder's lock, held while this process may write."""
+        return RunLock(self.path)
 
-    def unlock(self) -> None:
-        """Let others write here."""
-        (self.path / "lock.json").unlink(missing_ok=True)
+    def record_session(
+        self, step: int, resolved: dict[str, Any], parameters: dict[str, int]
+    ) -> list[str]:
+        """Write into config.yaml what makes this session; returns warnings of what has changed.
 
-    def _holder(self) -> dict[str, Any] | None:
-        """The live writer named by lock.json, or None."""
-        file, beat = self.path / "lock.json", 0.0
-        try:
-            holder, written = json.loads(file.read_text()), file.stat().st_mtime
-            holder["since"]
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
-            return None
-        with contextlib.suppress(
-            UserError, KeyError, TypeError, ValueError
-        ):  # a broken status says nothing
-            beat = float((read_status(self) or {})["heartbeat"])
-        return holder if writer_alive(holder | {"heartbeat": max(beat, written)}) else None
+        Args:
+            step: Steps done so far; 0 writes the file anew.
+            resolved: What the machine knobs came to: device, precision, threads, compile.
+            parameters: Numbers of parameters: total, trainable, frozen.
+        """
+        session = session_record(step, resolved)
+        warnings = []
+        if step and (self.path / "config.yaml").is_file():
+            plain = read_config(self)
+            earlier = sessions(plain)
+            if changes := describe_changes(earlier[-1], session):
+                warnings.append(f"goes on with something changed: {changes}")
+            plain["sessions"] = [*earlier, session]
+        else:
+            plain = self._new_config(session, parameters)
+            if step:
+                warnings.append("config.yaml was lost: code and versions up to here are unknown")
+        write_text(
+            self.path / "config.yaml",
+            yaml.safe_dump(json.loads(json.dumps(plain)), sort_keys=False, allow_unicode=True),
+            self.lock.check,
+        )
+        return warnings
 
-    def write_config(self, resolved: dict[str, Any], parameters: dict[str, int]) -> None:
-        """Write config.yaml: everything needed to make this run again, and what ran it."""
+    def _new_config(self, session: dict[str, Any], parameters: dict[str, int]) -> dict[str, Any]:
+        """Everything needed to make this run again, and what ran it."""
         cfg, corpus = self.config, self.corpus
-        record = {
+        manifest = corpus.manifest
+        return {
             "format": FORMAT,
             "kind": cfg.kind,
             "label": cfg.label,
             "seed": self.seed,
             "experiment": cfg.to_dict(),
             "overrides": cfg.overrides,
-            "code": code_version(),
-            "versions": {"python": platform.python_version()}
-            | {name: importlib.metadata.version(name) for name in PACKAGES},
-            "resolved": resolved,
-            "corpus": {"manifest_sha256": corpus.manifest_sha256}
-            | {key: corpus.manifest[key] for key in ("sample", "synthetic", "splits")}
-            | {"name": corpus.name, "tokenizer": corpus.tokenizer},
+            "code": session["code"],
+            "versions": session["versions"],
+            "resolved": session["resolved"],
+            "corpus": {
+                "manifest_sha256": corpus.manifest_sha256,
+                "sample": manifest["sample"],
+                "synthetic": manifest["synthetic"],
+                "splits": manifest["splits"],
+                "name": corpus.name,
+                "tokenizer": corpus.tokenizer,
+            },
             "parameters": parameters,
-            "created": now(),
+            "created": session["started"],
+            "sessions": [session],
         }
-        plain = json.loads(json.dumps(record))
-        write_text(
-            self.path / "config.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-        )
 
 
 def open_run(
@@ -148,17 +130,18 @@ def open_run(
     run = Run(cfg, seed, corpus, path)
     try:
         if fresh and path.exists():
-            run.lock()
-            run.unlock()
+            run.lock.acquire()
+            run.lock.release()
             os.rename(path, path.with_name(f"{path.name}.{datetime.datetime.now():%Y%m%d-%H%M%S}"))
         if (path / "config.yaml").is_file():
             _check_same(run)
         if not run.finished:
             path.mkdir(parents=True, exist_ok=True)
-            run.lock()
+            run.lock.acquire()
     except OSError as error:
         raise UserError(
-            f"{path}: cannot write here: {error.strerror}; free the disk, mend the rights or set OELM_OUTPUTS"
+            f"{path}: cannot write here: {error.strerror}; {remedy(error)}, or set OELM_OUTPUTS to"
+            " another folder"
         ) from None
     return run
 
@@ -226,36 +209,8 @@ def other_than(run: Run, science: dict[str, Any], seed: int, splits: dict[str, A
 
 
 def disk_error(error: OSError, path: Path) -> UserError:
-    """What to tell a user whose disk refuses a file of a run that is under way."""
+    """Return the error for a user whose disk refuses a file of a run that is under way."""
     return UserError(
-        f"{error.filename or path}: {error.strerror or error}; free the disk or mend the rights, then the same command"
-        " goes on from the last checkpoint"
+        f"{error.filename or path}: {error.strerror or error}; {remedy(error)}, then the same"
+        " command goes on from the last checkpoint"
     )
-
-
-def code_version() -> dict[str, Any]:
-    """Version of the package, and git commit and dirty flag of the checkout (null outside one).
-
-    Changes below reports/ do not count: the study's own records grow there while it runs.
-    """
-
-    def git(*args: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", config.ROOT, *args], capture_output=True, text=True, timeout=30
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)reports")
-    return {
-        "version": importlib.metadata.version("oelm-workbook"),
-        "commit": git("rev-parse", "HEAD"),
-        "dirty": None if changed is None else bool(changed),
-    }
-
-
-def now() -> str:
-    """This moment as ISO 8601 with the time zone, to the second."""
-    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

@@ -34,7 +34,8 @@ def confirm(run) -> float:
     tokens = open_test(corpus)
     windows = EvalWindows(tokens, cfg.model.max_seq_len, device, corpus.recall)
     losses = token_losses(trained.model.to(device), windows, np.arange(windows.windows))
-    scored = document_losses(losses, tokens, corpus.eot, cfg.model.max_seq_len)
+    block = corpus.block_tokens(cfg.model.max_seq_len)
+    scored = document_losses(losses, tokens, corpus.eot, block)
     with np.load(path / "documents.npz") as documents:
         documents = dict(documents) | {f"test_{key}": value for key, value in scored.items()}
     with replacing(path / "documents.npz") as temporary, open(temporary, "wb") as file:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from oelm_lib.config import ModelConfig
-from oelm_lib.data.tokenizer import END_OF_TEXT, TOKENIZER_FILE, read_gpt2_file
+from oelm_lib.data.corpus import TOKENIZER_FILE
+from oelm_lib.data.gpt2_vocabulary import read_gpt2_file
+from oelm_lib.data.tokenizer import END_OF_TEXT
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_json, write_text
 from oelm_lib.training.trained import Trained

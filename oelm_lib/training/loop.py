@@ -9,8 +9,9 @@ import torch
 from oelm_lib.config import Experiment
 from oelm_lib.errors import UserError
 from oelm_lib.files import replacing, write_json
-from oelm_lib.runs.folder import Run, now
+from oelm_lib.runs.folder import Run
 from oelm_lib.runs.metrics import perplexity
+from oelm_lib.runs.process import now
 from oelm_lib.runs.reading import read_metrics
 from oelm_lib.runs.status import format_eta
 from oelm_lib.runs.summary import Summary
@@ -178,9 +179,8 @@ def _finish(session: Session) -> bool:
         best_loss = final_loss if session.best["step"] == session.step else _best_loss(session)
     if session.stopping():
         return False
-    documents = document_losses(
-        losses, run.corpus.tokens("val"), run.corpus.eot, cfg.model.max_seq_len
-    )
+    block = run.corpus.block_tokens(cfg.model.max_seq_len)
+    documents = document_losses(losses, run.corpus.tokens("val"), run.corpus.eot, block)
     with replacing(run.path / "documents.npz") as temporary, open(temporary, "wb") as file:
         np.savez(file, **documents)
     proof = session.prove_freeze()

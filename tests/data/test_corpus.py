@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from oelm_lib.config import load_config
-from oelm_lib.data.corpus import checksum, open_corpus, open_test
-from oelm_lib.data.prepare import prepare
+from oelm_lib.data import open_corpus, open_test, prepare
+from oelm_lib.data.corpus import checksum
 from oelm_lib.errors import UserError
 
 from .conftest import STORIES

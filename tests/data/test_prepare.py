@@ -13,10 +13,20 @@ import numpy as np
 import pytest
 
 from oelm_lib.config import PARAMS
-from oelm_lib.data.corpus import MANIFEST, check_has_test, checksum, open_corpus, open_test
-from oelm_lib.data.prepare import _held, list_corpora, prepare, show
-from oelm_lib.data.spec import corpus_names, load_spec
-from oelm_lib.data.tokenizer import gpt2_tokenizer, load_tokenizer
+from oelm_lib.data import (
+    corpus_names,
+    list_corpora,
+    load_spec,
+    load_tokenizer,
+    open_corpus,
+    open_test,
+    prepare,
+    show_corpus,
+)
+from oelm_lib.data.corpus import MANIFEST, check_has_test, checksum
+from oelm_lib.data.preparation import _locked
+from oelm_lib.data.splits import permuted_split
+from oelm_lib.data.tokenizer import gpt2_tokenizer
 from oelm_lib.errors import UserError
 
 from .conftest import STORIES
@@ -112,8 +122,6 @@ def test_phase3_permutation_is_that_of_datasets(source):
 def test_permutation_sizes_are_those_of_datasets(count):
     import datasets
 
-    from oelm_lib.data.prepare import _permutation
-
     for name in ("tinystories-phase3", "openwebtext"):
         spec = load_spec(name)
         if count * (1 - spec.validation_fraction) < 1:
@@ -124,7 +132,7 @@ def test_permutation_sizes_are_those_of_datasets(count):
         split = numbers.train_test_split(
             test_size=spec.validation_fraction, seed=spec.validation_seed
         )
-        kept, held_out = _permutation(spec, count)
+        kept, held_out = permuted_split(spec, count)
         assert (kept.tolist(), held_out.tolist()) == (split["train"]["n"], split["test"]["n"])
 
 
@@ -148,7 +156,7 @@ def test_phase3_tail_cuts_the_stream_of_tokens(source):
 
 
 def test_phase3_tail_stops_after_the_document_that_reaches_the_limit(source, monkeypatch):
-    from oelm_lib.data import prepare as module
+    from oelm_lib.data import preparation as module
 
     texts = [f"Page {number} is short." for number in range(5000)]
     limited = load_spec("openwebtext-phase3-sample").model_copy(update={"token_limit": 999})
@@ -250,7 +258,8 @@ def test_part_never_passes_for_the_corpus(source, data_folder, name):
 )
 def test_empty_corpus(source, data_folder, name, texts):
     with pytest.raises(
-        UserError, match=rf"{name}: the train split of the source has no text; complete it"
+        UserError,
+        match=rf"{name}: the train split of the source has no text \(\d rows\); give a source with",
     ):
         prepare(name, source(train=texts, validation=["a", "b"]), echo=quiet)
     assert _nothing_left(data_folder)
@@ -310,7 +319,7 @@ def test_full_disk(source, data_folder):
 
 def test_second_preparation_says_who_holds_it(source, data_folder):
     folder = source(train=STORIES, validation=STORIES)
-    with _held(data_folder / "tinystories-sample" / "gpt2", wait=False, echo=quiet):
+    with _locked(data_folder / "tinystories-sample" / "gpt2", wait=False, echo=quiet):
         holder = f"process {os.getpid()} on {socket.gethostname()} since 20"
         with pytest.raises(
             UserError, match=f"is being prepared by {holder}.*; wait for it to end, or stop it"
@@ -322,7 +331,7 @@ def test_second_preparation_says_who_holds_it(source, data_folder):
 def test_killed_preparation_leaves_nothing_that_looks_whole(source, data_folder):
     folder = source(train=STORIES, validation=STORIES)
     program = (
-        "import os, sys\nfrom oelm_lib.data.prepare import prepare\n"
+        "import os, sys\nfrom oelm_lib.data import prepare\n"
         "prepare('tinystories-sample', sys.argv[1], echo=lambda line: os.kill(os.getpid(), 9))"
     )
     run = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True)
@@ -357,7 +366,7 @@ def test_list_and_show(source, data_folder):
     assert table.loc["tinystories-sample", "train_documents"] == "40"
     assert table.loc["tinystories", "state"] == "not prepared"
     assert set(corpus_names()) <= set(table.index)
-    text = show("tinystories-sample", "gpt2", documents=2)
+    text = show_corpus("tinystories-sample", "gpt2", documents=2)
     assert "train: 40 documents, " in text and text.count("--- validation tokens") == 2
     (data_folder / "tinystories-sample" / "gpt2" / "val.bin").write_bytes(b"")
     assert (

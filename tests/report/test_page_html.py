@@ -157,15 +157,6 @@ def test_report_of_nothing_is_one_line(demo, target, words):
         report(str(demo[0]) if target == "run" else target)
 
 
-@pytest.mark.slow
-def test_runs_of_the_study_are_compared_too(tmp_path, monkeypatch):
-    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
-    with pytest.raises(UserError, match="not an executed notebook"):
-        report("STUDY-0001")
-    runs_factory.make_run(tmp_path, "STUDY-0001", overrides="data.corpus=stories")
-    assert "STUDY-0001_baseline+" in report("STUDY-0001").read_text()
-
-
 def test_report_of_a_run_is_the_page_of_its_notebook(tmp_path):
     run = runs_factory.make_run(tmp_path)
     write(run / "train.ipynb", new_markdown_cell("# Run"), code())
@@ -230,7 +221,10 @@ def test_a_page_names_its_subject_and_its_command(tmp_path):
     cells = [new_markdown_cell("# Compare"), code()]
     page = export(write(tmp_path / "a.ipynb", *cells, papermill=record)).read_text()
     assert "<title>Compare: CPU-*</title>" in page
-    assert "papermill notebooks/compare.ipynb a.ipynb -p baseline" in page and "-p exps &#39;CPU-*&#39;" in page
+    assert (
+        "papermill notebooks/compare.ipynb a.ipynb -p baseline" in page
+        and "-p exps &#39;CPU-*&#39;" in page
+    )
     own = {"command": "oelm report 'CPU-*'"}
     page = export(write(tmp_path / "a.ipynb", *cells, papermill=record, oelm=own)).read_text()
     assert "<dd>oelm report &#39;CPU-*&#39;</dd>" in page

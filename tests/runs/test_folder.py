@@ -2,15 +2,15 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from oelm_lib import config, runs
+from oelm_lib import runs
 from oelm_lib.errors import UserError
-from oelm_lib.runs.folder import code_version
-from oelm_lib.runs.reading import process_start, this_process, writer_alive
+from oelm_lib.runs.process import is_alive, process_start, this_process
+
+PARAMETERS = {"total": 1, "trainable": 1, "frozen": 0}
 
 
 def test_a_new_run_is_locked_and_another_process_is_told_who_holds_it(tiny_run, tmp_path, stories):
@@ -30,43 +30,16 @@ def test_a_new_run_is_locked_and_another_process_is_told_who_holds_it(tiny_run, 
         f"in use by process {os.getpid()} on {holder['host']} since {holder['since']}"
         in done.stderr
     )
-    run.unlock()
+    run.lock.release()
     assert not (run.path / "lock.json").exists()
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
-
-
-def test_the_lock_of_a_dead_process_is_taken_over(tiny_run):
-    run = tiny_run()
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    lock = run.path / "lock.json"
-    lock.write_text(json.dumps(this_process() | {"pid": gone.pid, "since": "then"}))
-    tiny_run()
-    assert json.loads(lock.read_text())["pid"] == os.getpid()
-    lock.write_text(
-        json.dumps(this_process() | {"process_start": 1.0, "since": "then"})
-    )  # a reused number
-    tiny_run()
-    assert json.loads(lock.read_text())["process_start"] == process_start(os.getpid())
-    lock.write_text("torn{")
-    tiny_run()
-    assert sorted(path.name for path in run.path.iterdir()) == ["lock.json"]
-
-
-def test_a_writer_on_another_host_is_judged_by_its_heartbeat():
-    elsewhere = this_process() | {"host": "another"}
-    assert writer_alive(elsewhere | {"heartbeat": time.time() - 10})
-    assert not writer_alive(elsewhere | {"heartbeat": time.time() - 1000})
-    assert not writer_alive(elsewhere)
-    assert writer_alive(this_process())
-    assert not writer_alive({"host": this_process()["host"], "pid": None})
 
 
 def test_a_run_with_another_config_is_refused_with_the_differing_keys(
     tiny_run, tiny_config, tmp_path
 ):
     run = tiny_run()
-    run.write_config({}, {"total": 1, "trainable": 1, "frozen": 0})
+    run.record_session(0, {}, PARAMETERS)
     plain = (run.path / "config.yaml").read_text()
     (run.path / "config.yaml").write_text(
         plain.replace("learning_rate: 0.01", "learning_rate: 0.02", 1)
@@ -127,20 +100,6 @@ def test_a_folder_that_cannot_be_made_is_one_line(tiny_config, tmp_path):
         runs.open_run(tiny_config(), 1, tmp_path / "file")
 
 
-def test_records_that_grow_do_not_make_the_code_dirty(tmp_path, monkeypatch):
-    monkeypatch.setattr(config, "ROOT", tmp_path)
-    git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b"]
-    for name in ("code.py", "reports/runs.jsonl"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("1\n")
-    for call in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "first"]):
-        subprocess.run([*git, *call], check=True)
-    (tmp_path / "reports" / "runs.jsonl").write_text("1\n2\n")
-    assert code_version()["dirty"] is False
-    (tmp_path / "code.py").write_text("2\n")
-    assert code_version()["dirty"] is True
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_process_is_known_by_its_start_since_boot():
     ticks = float(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
@@ -155,3 +114,12 @@ def test_what_a_run_reads_is_told_in_a_few_rows(tiny_run):
     )
     seen = 12 * run.config.train.batch_size * run.config.model.max_seq_len
     assert rows[-1][1].startswith(f"{seen:,} tokens, ")
+
+
+def test_a_process_is_told_from_a_dead_one_and_from_a_later_one_with_its_number():
+    assert is_alive(this_process())
+    assert not is_alive(this_process() | {"process_start": 1.0})
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for pid in (gone.pid, None, "x", 1 << 80):
+        assert not is_alive({"pid": pid, "process_start": 1.0})
