@@ -1,4 +1,4 @@
-"""Where all runs stand, live in JupyterLab: what `oelm status` says, curves of runs in progress, their time."""
+"""Live monitor of runs for JupyterLab: the table of `oelm status`, loss curves and time budgets."""
 
 from html import escape
 from typing import Any
@@ -6,18 +6,19 @@ from typing import Any
 import ipywidgets
 import pandas as pd
 
-from oelm_lib.compare import plots
 from oelm_lib.runs import frames
 from oelm_lib.runs.overview import overview, table
 from oelm_lib.runs.reading import ACTIVE
+from oelm_lib.view.budget import time_budget
+from oelm_lib.view.curves import loss_curves
 from oelm_lib.view.live import put, watch
 
 
 class Monitor(ipywidgets.VBox):
-    """States, loss curves and time budgets of runs, which look again by themselves.
+    """States, loss curves and time budgets of runs, refreshed while the kernel runs.
 
     Args:
-        exps, outputs: As frames.load_runs takes them.
+        exps, outputs: Arguments of load_runs.
         interval: Seconds between looks at the run folders.
     """
 
@@ -34,7 +35,7 @@ class Monitor(ipywidgets.VBox):
         self._task = watch(self._look, interval)
 
     def refresh(self) -> None:
-        """Say where the runs stand; draw again where one has got on."""
+        """Show the state of the runs; draw the figures again where a run made progress."""
         rows = overview(self._exps, self._outputs)
         self.states.value = f"<pre style='line-height:1.3'>{escape(table(rows))}</pre>"
         progress = [(row["run"], row["state"], row.get("step")) for row in rows]
@@ -43,21 +44,19 @@ class Monitor(ipywidgets.VBox):
         self._progress = progress
         runs = frames.load_runs(self._exps, self._outputs)
         active = runs[runs["state"].isin(ACTIVE)]
-        put(self.curves, plots.loss_curves(active, group="seed"))
-        put(
-            self.budgets,
-            plots.time_budget(_spent(active, {row["run"]: row.get("budget") for row in rows})),
-        )
+        put(self.curves, loss_curves(active, group="seed"))
+        budgets = {row["run"]: row.get("budget") for row in rows}
+        put(self.budgets, time_budget(_as_done(active, budgets)))
 
     def _look(self) -> None:
         try:
             self.refresh()
-        except Exception as error:  # a task would die in silence
+        except Exception as error:  # an exception would end the task without a message
             self.states.value = f"<pre>{escape(repr(error))}</pre>"
 
 
-def _spent(runs: pd.DataFrame, budgets: dict[str, Any]) -> pd.DataFrame:
-    """The runs as time_budget takes those that are done, with what they have spent so far."""
+def _as_done(runs: pd.DataFrame, budgets: dict[str, Any]) -> pd.DataFrame:
+    """Return the runs in progress with their time so far, in the form of done runs."""
     runs = runs[runs["run"].isin([run for run, parts in budgets.items() if parts])]
     spent = [budgets[run] for run in runs["run"]]
     return runs.assign(

@@ -9,14 +9,16 @@ from typing import Any
 
 import pandas as pd
 
+from oelm_lib import compare
 from oelm_lib import stats as statistics
-from oelm_lib.compare import confounds, tables
-from oelm_lib.compare.pairs import families, name
+from oelm_lib.compare import confounds
+from oelm_lib.compare.pairs import families
+from oelm_lib.compare.verdict import CRITERION
 from oelm_lib.config import ROOT, as_text, experiment_ids, load_config, read_yaml
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_text
 from oelm_lib.report.page import TEMPLATES, templates
-from oelm_lib.runs.frames import RECORDED, phase3
+from oelm_lib.runs.frames import RECORDED, name, phase3
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.status import format_duration
 from oelm_lib.study import confirmation, study
@@ -161,8 +163,8 @@ def _notes(path: Path) -> dict[str, str]:
 
 def _facts(outputs: Path | str | None) -> dict[str, Any]:
     """Everything the template prints."""
-    measured, log = tables.load_runs(outputs=outputs), phase3()
-    runs = pd.concat([measured, tables.recorded()], ignore_index=True)
+    measured, log = compare.load_runs(outputs=outputs), phase3()
+    runs = pd.concat([measured, compare.recorded()], ignore_index=True)
     known = [load_config(exp) for exp in experiment_ids()]
     shapes: dict[tuple, list[str]] = {}
     for experiment in known:
@@ -171,7 +173,7 @@ def _facts(outputs: Path | str | None) -> dict[str, Any]:
         [getattr(experiment, "kind", None) == "experiment" for experiment in runs["experiment"]]
     ]
     sections = [_section(rows) for _, rows in whole.groupby(["source", "corpus"], sort=False)]
-    cross = tables.cross_corpus(whole)
+    cross = compare.cross_corpus(whole)
     groups = [
         rows.to_dict("records")
         for _, rows in cross[cross["n"] > 0].groupby(["source", "arm"], sort=False)
@@ -190,7 +192,7 @@ def _facts(outputs: Path | str | None) -> dict[str, Any]:
     return {
         "log": log,
         "confidence": 1 - statistics.ALPHA,
-        "criterion": statistics.CRITERION,
+        "criterion": 1 + CRITERION,
         "enough_seeds": ENOUGH_SEEDS,
         "corpora": {
             experiment.data.corpus: experiment.title.split(", ")[0] for experiment in known
@@ -203,7 +205,7 @@ def _facts(outputs: Path | str | None) -> dict[str, Any]:
         "recorded": list(dict.fromkeys(runs.loc[runs["source"] == RECORDED, "corpus"])),
         "recorded_source": RECORDED,
         "updated": max([log["updated"], *measured["finished"].dropna()])[:10],
-        "matrix": _records(tables.matrix(runs, "*")),
+        "matrix": _records(compare.matrix(runs, "*")),
         "shape": [key.partition(".")[2] for key in SHAPE],
         "shapes": shapes,
         "measured": started,
@@ -237,11 +239,11 @@ def _facts(outputs: Path | str | None) -> dict[str, Any]:
 
 def _section(runs: pd.DataFrame) -> dict[str, Any]:
     """Results of one corpus from one source: its arms, the verdicts with what differs, and the ablation."""
-    results = tables.results(runs)
+    results = compare.results(runs)
     arms = {row["id"]: row for row in results[results["n"] > 0].to_dict("records")}
     verdicts = []
     judged = [pair for family in families(runs) for pair in family]  # in the order of the verdicts
-    for pair, row in zip(judged, tables.verdicts(runs).to_dict("records"), strict=True):
+    for pair, row in zip(judged, compare.verdicts(runs).to_dict("records"), strict=True):
         if row["n"]:
             base = pair.base.iloc[0]
             differences = confounds.differences(base, pair.arm.iloc[0]).to_dict("records")
@@ -261,20 +263,20 @@ def _section(runs: pd.DataFrame) -> dict[str, Any]:
         "arms": list(arms.values()),
         "base": verdicts[0]["base_arm"] if verdicts else "baseline",
         "verdicts": verdicts,
-        "ablation": tables.ablation(runs).to_dict("records"),
+        "ablation": compare.ablation(runs).to_dict("records"),
     }
 
 
 def _printed(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Gaps as the log printed them beside what its numbers give; those of unequal steps, at a step both reached."""
-    runs = tables.recorded()
-    losses, metrics = runs.set_index("id")["final_val_loss"], tables.load_metrics(runs)
+    runs = compare.recorded()
+    losses, metrics = runs.set_index("id")["final_val_loss"], compare.load_metrics(runs)
     found = []
     for claim in claims:
         first, second = claim["first"], claim["second"]
         row = {"gap": statistics.gap(losses[second] - losses[first]), "step": None}
         if "steps" in claim:
-            table = tables.matched(
+            table = compare.matched(
                 runs[runs["id"].isin([first, second])], metrics, at=claim["steps"]
             )
             row = table[table["n"] > 0].iloc[0][["gap", "step"]].to_dict()

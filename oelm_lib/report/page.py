@@ -192,6 +192,12 @@ def _prepare(notebook: Any) -> tuple[list[dict], dict[str, dict]]:
         cell for cell in notebook.cells if not HIDDEN_TAGS & set(cell.metadata.get("tags", []))
     ]
     for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = [
+                output
+                for output in cell.outputs
+                if output.get("metadata", {}).get("oelm") != "live-only"
+            ]
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
                 # A progress line rewrites itself; only its last state is news.

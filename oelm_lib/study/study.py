@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from oelm_lib import config
-from oelm_lib.compare import tables
 from oelm_lib.config import ModelConfig
 from oelm_lib.model.cost import medium, qk_share, step_flops, training_hours
+from oelm_lib.runs import frames
 from oelm_lib.runs.frames import phase3
 from oelm_lib.study.records import RECORDS, read_records
 from oelm_lib.view.tables import Html, table
@@ -61,7 +61,7 @@ def follow_ups() -> pd.DataFrame:
     """The experiments at the log's size that follow those of the log, with the hours of training that each would take
     on one A5000 as busy as that of the log's GPT-01."""
     first = config.load_config("GPT-01")
-    seconds = tables.recorded(first.id)["mean_step_seconds"].iloc[0]
+    seconds = frames.recorded(first.id)["mean_step_seconds"].iloc[0]
     speed = step_flops(first.model, first.train.batch_size)["plain"] / seconds
     rows = []
     for exp in sorted(

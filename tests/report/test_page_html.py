@@ -7,9 +7,9 @@ import plotly.graph_objects as go
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from oelm_lib.compare import plots
 from oelm_lib.errors import UserError
 from oelm_lib.report import page as html
+from oelm_lib.view.curves import loss_curves
 from oelm_lib.view.figure import Figure
 from tests import runs_factory
 
@@ -42,8 +42,8 @@ def test_page_is_one_file_without_external_requests(demo, tmp_path):
     source = write(
         tmp_path / "a.ipynb",
         new_markdown_cell("# Title"),
-        code(shown(plots.loss_curves(demo))),
-        code(shown(plots.loss_curves(demo[:2]))),
+        code(shown(loss_curves(demo))),
+        code(shown(loss_curves(demo[:2]))),
         code(new_output("display_data", data={html.WIDGET: {"model_id": "1"}})),
         widgets={"application/vnd.jupyter.widget-state+json": {"state": {"big": "x" * 1000}}},
     )
@@ -56,7 +56,7 @@ def test_page_is_one_file_without_external_requests(demo, tmp_path):
 
 
 def test_rows_stand_once_in_the_page(demo, tmp_path):
-    figure = plots.loss_curves(demo)
+    figure = loss_curves(demo)
     page = html.export(
         write(tmp_path / "a.ipynb", code(shown(figure)), code(shown(figure)))
     ).read_text()
