@@ -72,7 +72,10 @@ def flops(exp: str, gpu: str, utilisation: float) -> None:
 )
 @outlives_its_reader
 def bench(size: str, dropout: float, rounds: int, threads: int | None) -> None:
-    """Compare the training step with HF GPT-2, a naive step and its matrix products alone."""
+    """Measure the training step beside other implementations.
+
+    The others are HF GPT-2, a naive step, and the matrix products of the step alone.
+    """
     from oelm_lib.bench import figures as speed
     from oelm_lib.bench.cpu import bench as measure
     from oelm_lib.config import outputs_dir

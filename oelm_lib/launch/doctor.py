@@ -21,7 +21,6 @@ from oelm_lib.gpus import (
     torch_problem,
     visible_gpus,
 )
-from oelm_lib.launch.names import experiment_name
 from oelm_lib.runs.folder import Run, check_fit
 from oelm_lib.runs.status import format_duration
 
@@ -45,7 +44,7 @@ def doctor(exp: str | None) -> Iterator[tuple[bool, str]]:
     """
     checks = [_versions, _variables, check_gpus, _outputs]
     if exp:
-        checks.append(lambda: _experiment(experiment_name(exp)))
+        checks.append(lambda: _experiment(config.find_id(exp)))
     for check in checks:
         try:
             yield True, check()

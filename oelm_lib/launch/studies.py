@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib import config
-from oelm_lib.data import open_corpus
-from oelm_lib.data.corpus import check_has_test
+from oelm_lib.data import check_has_test, open_corpus
 from oelm_lib.launch.jobs import DONE, FAILED, STOPPED
 from oelm_lib.launch.study_cost import cost_table, seconds_left
 from oelm_lib.launch.study_worker import RECORDED, REFUSED, Reply, Task, delete_checkpoints, serve

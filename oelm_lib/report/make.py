@@ -7,7 +7,7 @@ from pathlib import Path
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
-from oelm_lib.report.execute import execute
+from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
 from oelm_lib.runs.reading import find_runs
 from oelm_lib.study.plan import study_names

@@ -11,10 +11,10 @@ import time
 
 import psutil
 import pytest
-from tests.conftest import TINY_RUN
 
 from oelm_lib import config
 from oelm_lib.config import dump_yaml
+from tests.conftest import TINY_RUN
 
 PLAN = {
     "question": "What does it cost?",
