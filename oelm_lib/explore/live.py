@@ -9,7 +9,8 @@ import ipywidgets
 from oelm_lib.errors import UserError
 from oelm_lib.explore import figures as explore
 from oelm_lib.explore import probes
-from oelm_lib.runs.reading import CHECKPOINTS, find_runs
+from oelm_lib.runs.reading import find_runs
+from oelm_lib.runs.schema import CHECKPOINTS
 from oelm_lib.view.live import put
 from oelm_lib.view.tables import table
 

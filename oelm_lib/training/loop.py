@@ -177,13 +177,13 @@ def _finish(session: Session) -> bool:
     documents = document_losses(
         losses, run.corpus.tokens("val"), run.corpus.eot, cfg.model.max_seq_len
     )
-    with replacing(run.path / "documents.npz") as temporary, open(temporary, "wb") as file:
+    with replacing(run.path / "documents.npz", run.lock.check) as temporary, open(temporary, "wb") as file:
         np.savez(file, **documents)
     proof = session.prove_freeze()
     split = run.corpus.manifest["splits"]["val"]
     metrics, budget, wall = read_metrics(run), session.budget.to_dict(), session.budget.seconds
     timing = timing_stats(cfg, metrics, budget, wall, best_loss, session.batches.epoch_steps)
-    write_json(run.path / "timing_stats.json", timing)
+    write_json(run.path / "timing_stats.json", timing, run.lock.check, checksum=True)
     tokens = session.step * cfg.train.batch_size * cfg.model.max_seq_len
     write_json(
         run.path / "summary.json",
@@ -212,6 +212,8 @@ def _finish(session: Session) -> bool:
             "mean_step_seconds": timing["mean_step_time"],
             "finished": now(),
         },
+        run.lock.check,
+        checksum=True,
     )
     return True
 
