@@ -20,7 +20,8 @@ from oelm_lib.runs.provenance import (
     session_record,
     sessions,
 )
-from oelm_lib.runs.reading import FORMAT, read_config, read_summary
+from oelm_lib.runs.reading import read_config, read_documents, read_summary
+from oelm_lib.runs.schema import FORMAT
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,13 +134,16 @@ def open_run(
             os.rename(path, path.with_name(f"{path.name}.{datetime.datetime.now():%Y%m%d-%H%M%S}"))
         if (path / "config.yaml").is_file():
             _check_same(run)
-        if not run.finished:
+        if run.finished:
+            if (path / "documents.npz").exists():
+                read_documents(run)  # a damaged one is named before anything relies on it
+        else:
             path.mkdir(parents=True, exist_ok=True)
             run.lock.acquire()
     except OSError as error:
         raise UserError(
-            f"{path}: cannot write here: {error.strerror}; {remedy(error)}, or set OELM_OUTPUTS to"
-            " another folder"
+            f"{error.filename or path}: cannot write here: {error.strerror}; {remedy(error)}, or set"
+            " OELM_OUTPUTS to another folder"
         ) from None
     return run
 
