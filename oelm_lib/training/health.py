@@ -1,0 +1,65 @@
+"""Finite numbers: which steps had a loss or gradient norm that is not finite."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from oelm_lib.training.precision import Precision
+
+FP16_LIMIT = 30
+"""Overflows in a row after which an fp16 run stops: the loss scale has fallen from 65536 to 6e-5."""
+
+
+@dataclass(frozen=True)
+class BadStep:
+    """The step at which a run failed.
+
+    Attributes:
+        step: 1 for the first step of the run.
+        in_a_row: Steps that were not finite, this one included.
+    """
+
+    step: int
+    loss: float
+    norm: float
+    in_a_row: int
+
+
+class Health:
+    """Count on the device how many of the last steps in a row were not finite.
+
+    A run fails at the first one. Under fp16, where an overflow is the scaler's business, it fails
+    after FP16_LIMIT in a row. From then on every step counts as bad, so that its update is skipped
+    and the host learns of the failure whenever it reads the numbers.
+
+    Attributes:
+        limit: Bad steps in a row at which the run fails.
+        numbers: (3,) float64 on the device: the count, and the loss and norm of the last step, or
+            of the one at which the run failed.
+    """
+
+    def __init__(self, precision: Precision):
+        self.limit = FP16_LIMIT if precision.name == "fp16" else 1
+        self.numbers = torch.zeros(3, dtype=torch.float64, device=precision.device)
+
+    def watch(self, loss: Tensor, norm: Tensor) -> Tensor:
+        """Count a step before its update; return its norm, NaN where the update is to be skipped."""
+        count = self.numbers[0]
+        failed = count >= self.limit
+        good = loss.isfinite() & norm.isfinite() & ~failed
+        now = torch.stack([torch.where(good, 0.0, count + 1), loss.double(), norm.double()])
+        then = torch.cat([now[:1], self.numbers[1:]])
+        self.numbers = torch.where(failed, then, now)
+        return torch.where(good, norm, torch.nan)
+
+    def failure(self, steps: int, numbers: list[float]) -> BadStep | None:
+        """Return the step at which the run failed, or None.
+
+        Args:
+            steps: Steps watched in the whole run.
+            numbers: `numbers` as the host has read them.
+        """
+        count, loss, norm = numbers
+        later = int(count) - self.limit
+        return BadStep(steps - later, loss, norm, self.limit) if later >= 0 else None
