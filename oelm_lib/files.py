@@ -5,33 +5,42 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+Check = Callable[[], None]
+"""Raises where the file must not be written any more: the `check` of a run's lock."""
+
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; on success it is fsynced and renamed to `path`, else removed."""
+def replacing(path: Path, check: Check | None = None) -> Iterator[Path]:
+    """Yield a temporary path; on success it is fsynced and renamed to `path`, else removed.
+
+    Args:
+        check: Called before the rename; what it raises prevents it.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
+        if check:
+            check()
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
-    with replacing(path) as temporary:
+def write_text(path: Path, text: str, check: Check | None = None) -> None:
+    """Write UTF-8 text atomically; `check` as for `replacing`."""
+    with replacing(path, check) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON atomically; numbers that are not finite become null."""
-    write_text(path, json.dumps(finite(value), indent=1, ensure_ascii=False) + "\n")
+def write_json(path: Path, value: Any, check: Check | None = None) -> None:
+    """Write indented JSON atomically; numbers that are not finite become null; `check` as above."""
+    write_text(path, json.dumps(finite(value), indent=1, ensure_ascii=False) + "\n", check)
 
 
 def finite(value: Any) -> Any:

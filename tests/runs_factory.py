@@ -13,7 +13,8 @@ import numpy as np
 import yaml
 
 from oelm_lib.config import Experiment, load_config
-from oelm_lib.runs.reading import process_start
+from oelm_lib.runs.lock import RunLock
+from oelm_lib.runs.process import process_start
 
 START = datetime(2026, 2, 9, 16, 8, tzinfo=UTC)
 FINAL_LOSS = {"baseline": 1.30, "oelm_freeze": 1.45, "oelm_random": 1.60, "frozen_gaussian": 1.50}
@@ -141,6 +142,8 @@ def make_run(
     evals = [[int(s), round(float(v), 6)] for s, v in zip(eval_steps, eval_loss, strict=True)]
     best = min(evals, key=lambda item: item[1]) if evals else [0, final_loss]
     alive = state in ("running", "evaluating", "saving", "queued")
+    if alive and state != "queued":
+        RunLock(path).acquire()
     status = {
         "state": "running" if state == "dead" else state,
         "step": steps,

@@ -22,7 +22,8 @@ from oelm_lib.launch.devices import IdleWatch, choose_gpus, open_nvml
 from oelm_lib.launch.notebook import DONE, FAILED, STOPPED, USER_ERROR
 from oelm_lib.runs import reading
 from oelm_lib.runs.metrics import perplexity
-from oelm_lib.runs.reading import ACTIVE, this_process
+from oelm_lib.runs.process import this_process
+from oelm_lib.runs.reading import ACTIVE
 from oelm_lib.runs.status import format_duration
 from oelm_lib.runs.stop import on_stop
 

@@ -42,7 +42,7 @@ def run_experiment(
     page = run.path / "train.html"
     if run.finished and page.is_file():
         return _done(run, page, test)
-    run.unlock()  # the kernel is the writer
+    run.lock.release()  # the kernel is the writer
     if test:
         check_has_test(run.corpus)  # now, not after all of the training
     (run.path / "STOP").unlink(missing_ok=True)
@@ -152,7 +152,7 @@ class _Execution:
 
 def _plain_error(error: Any) -> BaseException:
     """What went wrong in a cell, on one line."""
-    if error.ename == "UserError":
+    if error.ename in ("UserError", "LockLost"):
         return UserError(error.evalue)
     return RuntimeError(
         f"{error.ename}: {error.evalue}".splitlines()[0] + " (traceback in train.ipynb)"

@@ -17,7 +17,7 @@ from oelm_lib.data.corpus import open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.launch.local import Job, mark_queued, run_command
 from oelm_lib.runs.folder import check_fit
-from oelm_lib.runs.reading import process_start
+from oelm_lib.runs.process import process_start
 
 STOP_SIGNAL = "USR1"
 NOTICE_SECONDS = 120

@@ -1,6 +1,5 @@
 """Open a run's folder: validated, compared with what is there, held by one writer."""
 
-import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -17,15 +16,10 @@ from oelm_lib import config
 from oelm_lib.config import Experiment
 from oelm_lib.data.corpus import Corpus, open_corpus
 from oelm_lib.errors import UserError
-from oelm_lib.files import write_json, write_text
-from oelm_lib.runs.reading import (
-    FORMAT,
-    read_config,
-    read_status,
-    read_summary,
-    this_process,
-    writer_alive,
-)
+from oelm_lib.files import write_text
+from oelm_lib.runs.lock import RunLock
+from oelm_lib.runs.process import now
+from oelm_lib.runs.reading import FORMAT, read_config, read_summary
 
 PACKAGES = ("torch", "numpy", "datasets", "tiktoken", "tokenizers", "papermill", "plotly")
 
@@ -49,52 +43,10 @@ class Run:
         """Whether the run is done and only to be shown."""
         return read_summary(self) is not None
 
-    def lock(self) -> None:
-        """Become the folder's writer. Raises UserError where another live process is."""
-        file = self.path / "lock.json"
-        mine = file.with_name(f".lock.{os.getpid()}.tmp")
-        write_json(mine, this_process() | {"since": now()})
-        try:
-            while True:
-                try:
-                    os.link(
-                        mine, file
-                    )  # fails where the lock exists, and never shows it half-written
-                    return
-                except FileExistsError:
-                    holder = self._holder()
-                if holder is None:
-                    # Renaming lets only one of several starters take a dead writer's lock away.
-                    with contextlib.suppress(FileNotFoundError):
-                        os.rename(file, file.with_name(f".lock.{os.getpid()}.dead"))
-                elif all(holder[key] == value for key, value in this_process().items()):
-                    return
-                else:
-                    raise UserError(
-                        f"{self.path}: in use by process {holder['pid']} on {holder['host']} since {holder['since']};"
-                        " wait for it, stop it (oelm stop), or choose another seed"
-                    )
-        finally:
-            mine.unlink(missing_ok=True)
-            mine.with_suffix(".dead").unlink(missing_ok=True)
-
-    def unlock(self) -> None:
-        """Let others write here."""
-        (self.path / "lock.json").unlink(missing_ok=True)
-
-    def _holder(self) -> dict[str, Any] | None:
-        """The live writer named by lock.json, or None."""
-        file, beat = self.path / "lock.json", 0.0
-        try:
-            holder, written = json.loads(file.read_text()), file.stat().st_mtime
-            holder["since"]
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
-            return None
-        with contextlib.suppress(
-            UserError, KeyError, TypeError, ValueError
-        ):  # a broken status says nothing
-            beat = float((read_status(self) or {})["heartbeat"])
-        return holder if writer_alive(holder | {"heartbeat": max(beat, written)}) else None
+    @property
+    def lock(self) -> RunLock:
+        """The folder's lock, held while this process may write."""
+        return RunLock(self.path)
 
     def write_config(self, resolved: dict[str, Any], parameters: dict[str, int]) -> None:
         """Write config.yaml: everything needed to make this run again, and what ran it."""
@@ -118,7 +70,9 @@ class Run:
         }
         plain = json.loads(json.dumps(record))
         write_text(
-            self.path / "config.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+            self.path / "config.yaml",
+            yaml.safe_dump(plain, sort_keys=False, allow_unicode=True),
+            self.lock.check if self.lock.held else None,
         )
 
 
@@ -146,14 +100,14 @@ def open_run(
     run = Run(cfg, seed, corpus, path)
     try:
         if fresh and path.exists():
-            run.lock()
-            run.unlock()
+            run.lock.acquire()
+            run.lock.release()
             os.rename(path, path.with_name(f"{path.name}.{datetime.datetime.now():%Y%m%d-%H%M%S}"))
         if (path / "config.yaml").is_file():
             _check_same(run)
         if not run.finished:
             path.mkdir(parents=True, exist_ok=True)
-            run.lock()
+            run.lock.acquire()
     except OSError as error:
         raise UserError(
             f"{path}: cannot write here: {error.strerror}; free the disk, mend the rights or set OELM_OUTPUTS"
@@ -252,8 +206,3 @@ def code_version() -> dict[str, Any]:
         "commit": git("rev-parse", "HEAD"),
         "dirty": None if changed is None else bool(changed),
     }
-
-
-def now() -> str:
-    """This moment as ISO 8601 with the time zone, to the second."""
-    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.files import finite
+from oelm_lib.files import Check, finite
 
 
 class AppendFile:
@@ -16,9 +16,12 @@ class AppendFile:
     Args:
         path: The file; made where missing.
         length: Bytes to keep; of a shorter file, its whole lines.
+        check: Called before the file is changed; what it raises prevents that.
     """
 
-    def __init__(self, path: Path, length: int):
+    def __init__(self, path: Path, length: int, check: Check | None = None):
+        self._check = check or (lambda: None)
+        self._check()
         self._file = open(path, "ab")
         kept = path.read_bytes()[:length].rfind(b"\n") + 1
         self.is_short = kept < length
@@ -33,6 +36,7 @@ class AppendFile:
 
     def write(self, line: str) -> None:
         """Append one line; it is on its way to the disk when this returns."""
+        self._check()
         self._file.write(line.encode() + b"\n")
         self._file.flush()
 
@@ -48,11 +52,12 @@ class Recorder:
     Args:
         path: Run folder.
         offsets: `offsets()` at the checkpoint that the run goes on from; {} for a new run.
+        check: The `check` of the run's lock, called before every line.
     """
 
-    def __init__(self, path: Path, offsets: dict[str, int]):
+    def __init__(self, path: Path, offsets: dict[str, int], check: Check | None = None):
         self._files = {
-            name: AppendFile(path / name, offsets.get(name, 0))
+            name: AppendFile(path / name, offsets.get(name, 0), check)
             for name in ("metrics.jsonl", "training.log", "samples.jsonl")
         }
 

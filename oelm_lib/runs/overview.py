@@ -11,11 +11,11 @@ from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.reading import (
     ACTIVE,
     find_runs,
+    queue_alive,
     read_config,
     read_status,
     read_summary,
     true_state,
-    writer_alive,
 )
 from oelm_lib.runs.status import format_duration, format_eta
 
@@ -111,10 +111,10 @@ def _key(path: Path) -> tuple[str, str, str]:
 
 
 def _row(path: Path, status: dict[str, Any], summary: dict[str, Any] | None) -> dict[str, Any]:
-    state = "done" if summary else true_state(status).replace("dead", "dead?")
+    state = "done" if summary else true_state(path, status).replace("dead", "dead?")
     age = time.time() - (status.get("heartbeat") or 0)
     # A queued run is only as alive as the queue that holds it; Slurm's queue outlives every process here.
-    if state == "queued" and not status.get("job") and not writer_alive(status):
+    if state == "queued" and not status.get("job") and not queue_alive(status):
         state = "stopped"
     row = {"run": f"{path.parent.name}/{path.name}", "path": str(path), "state": state}
     row |= {key: status.get(key) for key in COPIED}

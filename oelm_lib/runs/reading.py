@@ -2,22 +2,21 @@
 
 import fnmatch
 import json
-import os
 import socket
 import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
+from oelm_lib.runs.lock import ACTIVE, is_locked
+from oelm_lib.runs.process import is_alive
 
 FORMAT = 1
 STALE_SECONDS = 120.0
-"""A heartbeat older than this means that nothing writes any more; a lock on this host asks for the process too."""
-ACTIVE = ("running", "evaluating", "saving")
+"""Age of a heartbeat from another host at which its run is shown as dead."""
 CONFIG_KEYS = {"kind": str, "label": str, "seed": int} | dict.fromkeys(
     ("experiment", "overrides", "code", "versions", "resolved", "corpus", "parameters"), dict
 )
@@ -134,52 +133,36 @@ def read_metrics(run: Any):
 
 
 def state(run: Any) -> str:
-    """Truthful state of a run: that of status.json, or `dead` where its writer is gone, or `empty`, or `unreadable`."""
+    """State of a run: that of status.json, `dead` where its writer is gone, `empty`, `unreadable`."""
     try:
-        return true_state(read_status(run) or {"state": "empty"})
+        return true_state(folder(run), read_status(run) or {"state": "empty"})
     except UserError:
         return "unreadable"
 
 
-def true_state(status: dict[str, Any]) -> str:
-    """The state that status.json tells, or `dead` where its writer is gone."""
-    gone = status.get("state") in ACTIVE and not (writer_alive(status) and _fresh(status))
-    return "dead" if gone else str(status.get("state"))
+def true_state(path: Path, status: dict[str, Any]) -> str:
+    """The state that status.json tells, or `dead` where its writer is gone.
 
-
-def writer_alive(record: dict[str, Any]) -> bool:
-    """Whether the process of a status or lock record still writes (by process here, by heartbeat elsewhere)."""
-    if record.get("host") == socket.gethostname():
-        started = process_start(record.get("pid"))
-        return started is not None and started == record.get("process_start")
-    return _fresh(record)
-
-
-def process_start(pid: Any) -> float | None:
-    """Seconds from boot to the start of a live process, or None; tells a process from a later one with its number.
-
-    Not wall time: a clock set right while a run goes on must not make its lock look abandoned.
+    The folder's lock decides. Where it cannot (a writer on another host), the heartbeat does, by
+    this host's clock: good enough to show, and never used to take a lock over.
     """
-    try:
-        process = psutil.Process(int(pid))
-        zombie = process.status() == psutil.STATUS_ZOMBIE
-        return None if zombie else round(process.create_time() - psutil.boot_time(), 2)
-    except (psutil.Error, TypeError, ValueError):
-        return None
+    if status.get("state") not in ACTIVE:
+        return str(status.get("state"))
+    locked = is_locked(path)
+    alive = _is_fresh(status) if locked is None else locked
+    return str(status["state"]) if alive else "dead"
+
+
+def queue_alive(status: dict[str, Any]) -> bool:
+    """Whether the queue that wrote a `queued` status still runs: by its process, elsewhere by age."""
+    if status.get("host") == socket.gethostname():
+        return is_alive(status)
+    return _is_fresh(status)
 
 
 def folder(run: Any) -> Path:
     """The folder of a Run, or a path as it is."""
     return Path(getattr(run, "path", run))
-
-
-def this_process() -> dict[str, Any]:
-    """What identifies this process in status and lock records."""
-    return {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "process_start": process_start(os.getpid()),
-    }
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -198,6 +181,6 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def _fresh(record: dict[str, Any]) -> bool:
+def _is_fresh(record: dict[str, Any]) -> bool:
     heartbeat = record.get("heartbeat")
     return isinstance(heartbeat, int | float) and time.time() - heartbeat < STALE_SECONDS

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib.files import write_json
-from oelm_lib.runs.reading import this_process
+from oelm_lib.runs.lock import LockLost, RunLock
+from oelm_lib.runs.process import this_process
 
 BEAT_SECONDS = 5.0
 """Longest time between two heartbeats."""
@@ -17,10 +18,17 @@ PHASES = ("setup", "data", "step", "evaluation", "saving", "final_evaluation")
 
 
 class Status:
-    """status.json, rewritten atomically at every change of state and by a thread in between."""
+    """status.json, rewritten atomically at every change of state and by a thread in between.
 
-    def __init__(self, path: Path, **fields: Any):
+    Args:
+        path: Run folder.
+        lock: The run's lock; nothing is written where it is lost.
+        fields: First content of the file.
+    """
+
+    def __init__(self, path: Path, lock: RunLock | None = None, **fields: Any):
         self._path = path / "status.json"
+        self._check = lock.check if lock else None
         self._fields = {
             "error": None,
             "eta_seconds": None,
@@ -57,9 +65,10 @@ class Status:
                 self._write()
 
     def _write(self) -> None:
-        # A full or read-only disk must not end the run here: the trainer meets it at its next row or save, and says so.
-        with contextlib.suppress(OSError):
-            write_json(self._path, self._fields | {"heartbeat": time.time()})
+        # Neither a full disk nor a lost lock ends the run here: the trainer meets it at its next
+        # row or save, and says so.
+        with contextlib.suppress(OSError, LockLost):
+            write_json(self._path, self._fields | {"heartbeat": time.time()}, self._check)
 
 
 class Budget:

@@ -15,6 +15,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.model.gpt import GPT, parameter_counts
 from oelm_lib.runs.folder import Run, disk_error
 from oelm_lib.runs.forecast import UNMEASURED, Forecast
+from oelm_lib.runs.lock import LockLost
 from oelm_lib.runs.metrics import Recorder
 from oelm_lib.runs.reading import read_metrics
 from oelm_lib.runs.status import Budget, Status, format_duration
@@ -60,6 +61,10 @@ class Session:
         self._handlers = contextlib.ExitStack()
 
     def __enter__(self) -> "Session":
+        try:
+            self.run.lock.acquire()  # a refused session must not touch the other one's files
+        except OSError as error:
+            raise disk_error(error, self.run.path) from None
         self._handlers.enter_context(on_stop(self._on_signal))
         try:
             self._open()
@@ -117,14 +122,14 @@ class Session:
     def _open(self) -> None:
         """Build or restore the run, and open its files; what fails from the first status on is told in it."""
         run, cfg = self.run, self.cfg
-        for leftover in run.path.glob(
-            ".*.tmp"
-        ):  # of a process that was killed; a starter's lock file is its own
-            if not leftover.name.startswith(".lock."):
-                leftover.unlink(missing_ok=True)
+        for leftover in run.path.glob(".*.tmp"):  # of a process that was killed
+            leftover.unlink(missing_ok=True)
         restored, lost = checkpoint.load_latest(run.path)
         self.status = Status(
-            run.path, step=restored["step"] if restored else 0, max_steps=cfg.train.max_steps
+            run.path,
+            run.lock,
+            step=restored["step"] if restored else 0,
+            max_steps=cfg.train.max_steps,
         )
         if cfg.machine.devices != size():
             raise UserError(
@@ -137,7 +142,9 @@ class Session:
             self.guard = Guard(run, self.batches, self.precision, self.step)
             self.saver = checkpoint.Saver(in_background=self.device.type == "cuda")
             self.sampler = Sampler(self)
-            self.recorder = Recorder(run.path, restored["offsets"] if restored else {})
+            self.recorder = Recorder(
+                run.path, restored["offsets"] if restored else {}, run.lock.check
+            )
             read_metrics(run)  # a broken row is told now, not at the end
             self.warnings += [text for text in (lost, self.recorder.lost()) if text]
             if not restored and self.device.type == "cpu":
@@ -165,17 +172,18 @@ class Session:
                 self.saver.wait()
         if self.recorder:
             if told:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, LockLost):
                     self.recorder.note(f"FAILED at step {self.step}: {told}")
             self.recorder.close()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, LockLost):
+            self.run.lock.check()
             (self.run.path / "STOP").unlink(missing_ok=True)
         if self.status and told:
             self.status.close(state="failed", step=self.step, error=str(told))
         elif self.status:
             self.status.close(state="done" if self.run.finished else "stopped", step=self.step)
         with contextlib.suppress(OSError):
-            self.run.unlock()
+            self.run.lock.release()
         self._handlers.close()
         if isinstance(told, UserError) and told is not error:
             raise told from None

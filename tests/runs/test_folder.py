@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from oelm_lib import config, runs
 from oelm_lib.errors import UserError
 from oelm_lib.runs.folder import code_version
-from oelm_lib.runs.reading import process_start, this_process, writer_alive
+from oelm_lib.runs.process import is_alive, process_start, this_process
 
 
 def test_a_new_run_is_locked_and_another_process_is_told_who_holds_it(tiny_run, tmp_path, stories):
@@ -30,36 +29,9 @@ def test_a_new_run_is_locked_and_another_process_is_told_who_holds_it(tiny_run, 
         f"in use by process {os.getpid()} on {holder['host']} since {holder['since']}"
         in done.stderr
     )
-    run.unlock()
+    run.lock.release()
     assert not (run.path / "lock.json").exists()
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
-
-
-def test_the_lock_of_a_dead_process_is_taken_over(tiny_run):
-    run = tiny_run()
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    lock = run.path / "lock.json"
-    lock.write_text(json.dumps(this_process() | {"pid": gone.pid, "since": "then"}))
-    tiny_run()
-    assert json.loads(lock.read_text())["pid"] == os.getpid()
-    lock.write_text(
-        json.dumps(this_process() | {"process_start": 1.0, "since": "then"})
-    )  # a reused number
-    tiny_run()
-    assert json.loads(lock.read_text())["process_start"] == process_start(os.getpid())
-    lock.write_text("torn{")
-    tiny_run()
-    assert sorted(path.name for path in run.path.iterdir()) == ["lock.json"]
-
-
-def test_a_writer_on_another_host_is_judged_by_its_heartbeat():
-    elsewhere = this_process() | {"host": "another"}
-    assert writer_alive(elsewhere | {"heartbeat": time.time() - 10})
-    assert not writer_alive(elsewhere | {"heartbeat": time.time() - 1000})
-    assert not writer_alive(elsewhere)
-    assert writer_alive(this_process())
-    assert not writer_alive({"host": this_process()["host"], "pid": None})
 
 
 def test_a_run_with_another_config_is_refused_with_the_differing_keys(
@@ -155,3 +127,12 @@ def test_what_a_run_reads_is_told_in_a_few_rows(tiny_run):
     )
     seen = 12 * run.config.train.batch_size * run.config.model.max_seq_len
     assert rows[-1][1].startswith(f"{seen:,} tokens, ")
+
+
+def test_a_process_is_told_from_a_dead_one_and_from_a_later_one_with_its_number():
+    assert is_alive(this_process())
+    assert not is_alive(this_process() | {"process_start": 1.0})
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for pid in (gone.pid, None, "x", 1 << 80):
+        assert not is_alive({"pid": pid, "process_start": 1.0})

@@ -1,5 +1,4 @@
 import json
-import os
 import time
 
 import pytest
@@ -8,9 +7,11 @@ import yaml
 from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_json
+from oelm_lib.runs.lock import RunLock
 from oelm_lib.runs.logs import find_run, log_lines
 from oelm_lib.runs.overview import overview, table
-from oelm_lib.runs.reading import CONFIG_KEYS, FORMAT, this_process
+from oelm_lib.runs.process import this_process
+from oelm_lib.runs.reading import CONFIG_KEYS, FORMAT
 
 NOW = {"state": "running", "step": 400, "max_steps": 1000, "train_loss": 2.5, "steps_per_s": 8.0}
 NOW |= {
@@ -27,7 +28,9 @@ NOW |= {"best": {"step": 300, "loss": 2.0}, "error": None}
 def make_run(tmp_path):
     """A function that writes a run folder as a trainer would, from the fields of its status.json."""
 
-    def make(exp="DEMO-01", seed=1, overrides="", summary=None, **fields):
+    locks = []
+
+    def make(exp="DEMO-01", seed=1, overrides="", summary=None, alive=True, **fields):
         folder = config.load_config(exp).folder + overrides
         path = tmp_path / folder / f"seed{seed}"
         path.mkdir(parents=True)
@@ -40,9 +43,16 @@ def make_run(tmp_path):
         (path / "config.yaml").write_text(yaml.safe_dump(record))
         if summary:
             write_json(path / "summary.json", summary)
+        if fields.get("host"):
+            write_json(path / "lock.json", {"boot": "elsewhere"})
+        elif alive:
+            locks.append(RunLock(path))
+            locks[-1].acquire()
         return path
 
-    return make
+    yield make
+    for lock in locks:
+        lock.release()
 
 
 def test_a_run_that_went_astray_is_told_like_any_other(make_run, tmp_path):
@@ -88,7 +98,7 @@ def test_the_gap_is_to_the_run_with_the_same_seed_and_overrides(make_run, tmp_pa
 def test_a_writer_that_is_gone_shows_as_dead_and_a_queue_that_is_gone_holds_nothing(
     make_run, tmp_path
 ):
-    make_run(seed=1, pid=os.getpid(), process_start=0.0)
+    make_run(seed=1, alive=False)
     make_run(seed=2, host="elsewhere", heartbeat=time.time() - 500)
     make_run(seed=3, host="elsewhere", heartbeat=time.time() - 10)
     make_run(seed=4, state="queued")

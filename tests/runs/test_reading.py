@@ -5,7 +5,8 @@ import pytest
 
 from oelm_lib import runs
 from oelm_lib.errors import UserError
-from oelm_lib.runs.reading import this_process
+from oelm_lib.runs.lock import RunLock
+from oelm_lib.runs.process import this_process
 
 ROW = {"event": "train", "step": 10, "tokens": 100, "loss": 1.5, "perplexity": 4.5, "seconds": 1.0}
 
@@ -54,11 +55,17 @@ def test_status_is_truthful_about_a_writer_that_is_gone(tmp_path):
         (tmp_path / "status.json").write_text(json.dumps(record))
         return runs.state(tmp_path)
 
+    lock = RunLock(tmp_path)
+    lock.acquire()
     assert status() == "running"
-    assert status(process_start=1.0) == "dead"
-    assert status(host="another") == "running"
-    assert status(host="another", heartbeat=time.time() - 1000) == "dead"
-    assert status(state="done", process_start=1.0) == "done"
+    assert status(heartbeat=0.0, host="another", pid=1) == "running"  # the lock decides
+    lock.release()
+    assert status() == "dead"
+    assert status(state="done") == "done"
+    (tmp_path / "lock.json").write_text('{"boot": "elsewhere"}')
+    assert status() == "running"
+    assert status(heartbeat=time.time() - 1000) == "dead"
+    assert status(heartbeat=None) == "dead"
 
 
 def test_broken_files_are_one_line(tmp_path):

@@ -71,7 +71,7 @@ def test_a_stop_in_the_final_evaluation_of_two_processes_ends_both_and_goes_on(
 
     monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "outputs"))
     run = tiny_run("DEMO-02", machine__devices=2)
-    run.unlock()
+    run.lock.release()
     real = loop._whole_split
 
     def stopped(session):
@@ -101,7 +101,7 @@ def test_two_processes_keep_the_curve_and_a_stopped_run_goes_on_bit_equal(
 
     def in_two(folder, **more):
         run = tiny_run("DEMO-02", folder=folder, machine__devices=2, **changes | more)
-        run.unlock()
+        run.lock.release()
         monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / folder))
         train_in_processes(run, as_text(run.config.overrides))
         return run
@@ -125,7 +125,7 @@ def test_two_processes_keep_the_curve_and_a_stopped_run_goes_on_bit_equal(
     )
     for run in (parted, whole):
         monkeypatch.setenv("OELM_OUTPUTS", str(run.path.parents[1]))
-        run.unlock()
+        run.lock.release()
         if run is parted:
             (run.path / "STOP").touch()
         in_two_forks(run)

@@ -1,0 +1,317 @@
+"""The lock of a run folder: one process writes, and every other one is refused.
+
+`lock.json` names the writer and holds a random token. Three facts keep a second writer out:
+
+1. The writer holds an exclusive `flock` on the file for as long as it lives. The kernel drops it
+   when the process ends, whatever its number, PID namespace or user, so no process table is read.
+2. A thread counts up a beat in the file. A writer on another host, whose `flock` may not be
+   visible here, is alive if its beat changes while a starter watches. Clocks are never compared.
+3. The writer compares the token before every append, save and rename (`check`). A writer that was
+   suspended and lost the lock stops at the next one and writes nothing.
+
+A dead writer's lock is taken away by a rename, which succeeds for exactly one of several starters.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import secrets
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from oelm_lib.errors import UserError
+from oelm_lib.runs.process import boot_id, now, this_process
+
+NAME = "lock.json"
+BEAT_SECONDS = 5.0
+"""Time between two beats of a writer."""
+WATCH_SECONDS = 30.0
+"""How long a starter watches the beat of a writer that may run on another host."""
+PATIENCE_SECONDS = 0.5
+"""How long a starter waits for another one that examines the lock at the same moment."""
+MOST_ATTEMPTS = 20
+"""Attempts to take a lock that others take and give up meanwhile."""
+ACTIVE = ("running", "evaluating", "saving")
+"""States of status.json while a process trains."""
+NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+"""What a file system without `flock` answers."""
+
+
+class LockLost(UserError):  # noqa: N818 (the state, not an error of the code)
+    """Another process has become the writer of the run folder."""
+
+
+@dataclass
+class _Claim:
+    """An open and locked lock.json of this process."""
+
+    file: int
+    token: str
+    pid: int
+    beat_at: int
+    stopped: threading.Event = field(default_factory=threading.Event)
+    thread: threading.Thread | None = None
+
+
+class RunLock:
+    """The lock of one run folder.
+
+    The process owns the lock, not the object: every RunLock of the same folder in one process is
+    held together and released together.
+
+    Args:
+        folder: Run folder; it must exist when the lock is acquired.
+    """
+
+    _claims: ClassVar[dict[Path, _Claim]] = {}
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self._file = self.folder / NAME
+
+    @property
+    def held(self) -> bool:
+        """Whether this process has acquired the lock and not released it."""
+        return self._claim() is not None
+
+    def acquire(self) -> None:
+        """Become the folder's writer; nothing changes where this process already is.
+
+        Watches for WATCH_SECONDS where the lock may belong to a writer on another host.
+
+        Raises:
+            UserError: Another process is the writer.
+            LockLost: This process was the writer, and another has taken over.
+            OSError: The folder cannot be written.
+        """
+        if self.held:
+            self.check()
+            return
+        for _ in range(MOST_ATTEMPTS):
+            with contextlib.suppress(FileExistsError):
+                # O_EXCL: of several starters, exactly one creates the file.
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+                self._start(os.open(self._file, flags, 0o666))
+                return
+            self._remove_dead()
+        raise UserError(f"{self.folder}: other processes open this run now; try again in a minute")
+
+    def check(self) -> None:
+        """Raise LockLost where lock.json no longer holds the token of this process."""
+        claim = self._claim()
+        if claim is None:
+            raise LockLost(f"{self.folder}: not opened for writing by this process; open it again")
+        data = _read(self._file)
+        if _record(data).get("token") == claim.token:
+            return
+        if not data:
+            reason = "its lock.json was deleted or emptied"
+        else:
+            reason = f"{_name(_record(data))} has taken it over while this process was silent"
+        raise LockLost(
+            f"{self.folder}: {reason}; this process writes nothing more;"
+            " see oelm status, then start the run again where nothing else writes it"
+        )
+
+    def release(self) -> None:
+        """Let others write; removes lock.json only where it is this process' own."""
+        claim = self._claim()
+        if claim is None:
+            return
+        claim.stopped.set()
+        claim.thread.join()
+        with contextlib.suppress(OSError):
+            if _record(_read(self._file)).get("token") == claim.token:
+                self._remove(claim.token)
+        del self._claims[self._key()]
+        with contextlib.suppress(OSError):
+            # Explicit, since a forked child shares the lock through its copy of the descriptor.
+            fcntl.flock(claim.file, fcntl.LOCK_UN)
+        os.close(claim.file)
+
+    def _key(self) -> Path:
+        return self.folder.resolve()
+
+    def _claim(self) -> _Claim | None:
+        """The claim of this process; a forked child does not inherit its parent's."""
+        claim = self._claims.get(self._key())
+        return claim if claim and claim.pid == os.getpid() else None
+
+    def _start(self, file: int) -> None:
+        """Write the record into the new lock.json, lock it and start its beat."""
+        try:
+            if _flock(file) is False:
+                raise in_use(self.folder, {})  # a starter has opened the file and keeps it
+            token = secrets.token_hex(16)
+            record = this_process() | {"boot": boot_id(), "since": now(), "token": token}
+            text = json.dumps(record)[:-1] + ', "beat": "'
+            os.pwrite(file, f'{text}{0:012d}"}}\n'.encode(), 0)
+            os.fsync(file)
+        except BaseException:
+            os.close(file)
+            raise
+        claim = _Claim(file, token, os.getpid(), len(text.encode()))
+        claim.thread = threading.Thread(target=_beat, args=(claim,), daemon=True, name="lock beat")
+        self._claims[self._key()] = claim
+        claim.thread.start()
+        for grave in self.folder.glob(".lock.*.dead"):  # of a starter that was killed
+            grave.unlink(missing_ok=True)
+
+    def _remove_dead(self) -> None:
+        """Take away the lock of a dead writer. Raises UserError where the writer lives."""
+        self._wait_for_record()
+        try:
+            file = os.open(self._file, os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        try:
+            locked = _flock(file)
+            if locked is False:
+                raise in_use(self.folder)
+            if not _is_at(file, self._file):
+                return  # another starter has taken this one away meanwhile
+            data = _read(self._file)
+            record = _record(data)
+            # The writer's own kernel drops its flock with it; of others, only the beat tells.
+            ours = locked and record.get("boot") == boot_id()
+            if not ours and self._changes(data):
+                raise in_use(self.folder)
+            self._remove(record.get("token"))
+        finally:
+            os.close(file)
+
+    def _wait_for_record(self) -> None:
+        """Give a starter that has just created lock.json the time to lock and fill it."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < end and self._file.exists() and not _read(self._file):
+            time.sleep(0.05)
+
+    def _changes(self, before: bytes) -> bool:
+        """Watch lock.json and status.json; whether one of them is written meanwhile."""
+        status = self.folder / "status.json"
+        status_before = _read(status)
+        end = time.monotonic() + WATCH_SECONDS
+        while time.monotonic() < end:
+            time.sleep(min(0.5, WATCH_SECONDS / 4))
+            if _read(self._file) != before or _read(status) != status_before:
+                return True
+        return False
+
+    def _remove(self, token: Any) -> None:
+        """Rename lock.json away, where it still is the one with this token, and delete it."""
+        grave = self._file.with_name(f".lock.{secrets.token_hex(8)}.dead")
+        with contextlib.suppress(FileNotFoundError):  # another starter was first
+            os.rename(self._file, grave)
+            if _record(_read(grave)).get("token") != token:
+                os.rename(grave, self._file)  # the lock of a writer that came in between
+            grave.unlink(missing_ok=True)
+
+
+def is_locked(folder: Path) -> bool | None:
+    """Whether a live writer holds the lock of a folder; None where only its heartbeat could tell.
+
+    Returns at once, so a writer on another host whose `flock` is not visible here gives None.
+    """
+    path = folder / NAME
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return None
+        return False if _record(_read(path)).get("boot") == boot_id() else None
+    finally:
+        os.close(file)
+
+
+def in_use(folder: Path, record: dict[str, Any] | None = None) -> UserError:
+    """Return the error that names the writer of a folder, since when, and what makes it stop.
+
+    Args:
+        record: Content of lock.json; read where it is not given.
+    """
+    if record is None:
+        record = _record(_read(folder / NAME))
+    status = _record(_read(folder / "status.json"))
+    trains = status.get("pid") == record.get("pid") and status.get("state") in ACTIVE
+    if trains:
+        remedy = f"wait for it, stop it (oelm stop {folder}), or choose another seed"
+    else:
+        remedy = (
+            "it does not train, so oelm stop does not reach it: restart the kernel of the notebook"
+            " that opened the run (open_run), or choose another seed"
+        )
+    return UserError(f"{folder}: in use by {_name(record)}; {remedy}")
+
+
+def _flock(file: int) -> bool | None:
+    """Lock the file exclusively; False where another process keeps it, None without `flock`."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError as error:
+            if error.errno in NO_FLOCK or error.errno == errno.EBADF:
+                return None  # EBADF: NFS wants a writable descriptor, and the file is another's
+            if not isinstance(error, BlockingIOError):
+                raise
+            if time.monotonic() > end:
+                return False
+        time.sleep(0.05)
+
+
+def _beat(claim: _Claim) -> None:
+    """Count up the beat in the locked file until the claim ends."""
+    count = 0
+    while not claim.stopped.wait(BEAT_SECONDS):
+        count += 1
+        with contextlib.suppress(OSError):
+            # Only the digits change, in the file that this process created: a reader never sees a
+            # torn token, and the lock of a later writer is another file.
+            os.pwrite(claim.file, f"{count:012d}".encode(), claim.beat_at)
+            os.fsync(claim.file)
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether the open file is still the one at the path."""
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _read(path: Path) -> bytes:
+    """Content of a small file; empty where it is missing."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _record(data: bytes) -> dict[str, Any]:
+    """The record in these bytes; {} where they are damaged."""
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _name(record: dict[str, Any]) -> str:
+    """The writer in words."""
+    if "pid" not in record:
+        return "a process that its damaged lock.json does not name"
+    return f"process {record['pid']} on {record.get('host')} since {record.get('since')}"
