@@ -276,7 +276,7 @@ def stop(name: str) -> None:
 def replay(name: str) -> None:
     """Run the step again at which the numbers of RUN went bad; RUN is as for `oelm logs`."""
     from oelm_lib.runs.logs import find_run
-    from oelm_lib.training.trial import replay as replay_step
+    from oelm_lib.training import replay_step
 
     click.echo(replay_step(find_run(name)))
 
@@ -310,7 +310,7 @@ def generate(
     name: str, prompt: str, tokens: int, samples: int, seed: int, checkpoint: str, **how: Any
 ) -> None:
     """Let the model of RUN go on from a prompt, until end-of-text or a full context; RUN is as for `oelm logs`."""
-    from oelm_lib.training.trained import open_trained
+    from oelm_lib.training import open_trained
 
     for text in open_trained(name, checkpoint).continued(prompt, tokens, samples, seed, **how):
         click.echo(prompt + text)
@@ -325,8 +325,8 @@ def generate(
 @click.option("--checkpoint", default="latest", help="latest (default), best or latest.prev.")
 def export(name: str, form: str, output: Path | None, checkpoint: str) -> None:
     """Write the weights of RUN for other tools: safetensors, or a GPT-2 that `transformers` loads."""
-    from oelm_lib.training.export import export as write
-    from oelm_lib.training.trained import open_trained
+    from oelm_lib.training import export_model as write
+    from oelm_lib.training import open_trained
 
     trained = open_trained(name, checkpoint)
     click.echo(write(trained, form, output or trained.path / form))

@@ -27,7 +27,7 @@ def train_in_processes(run: Run, overrides: str) -> None:
         "--standalone",
         f"--nproc-per-node={devices}",
     ]
-    command += ["-m", "oelm_lib.training.distributed", cfg.id, str(run.seed), overrides]
+    command += ["-m", "oelm_lib.training.worker", cfg.id, str(run.seed), overrides]
     with open(run.path / "notebook.log", "a") as log:
         # Its own session: a Ctrl-C is told to the run by its STOP file, not to every process at once.
         done = subprocess.run(

@@ -83,13 +83,13 @@ def _outputs() -> str:
 
 
 def _trial(exp: str) -> str:
-    from oelm_lib.training.trial import trial
+    from oelm_lib.training import run_trial
 
     cfg, outputs = config.load_config(exp), config.outputs_dir()
     corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
     check_fit(cfg, corpus)
     load_tokenizer(corpus)
-    found = trial(Run(cfg, 0, corpus, outputs / cfg.folder / "trial"), outputs)
+    found = run_trial(Run(cfg, 0, corpus, outputs / cfg.folder / "trial"), outputs)
     needed, free = (
         CHECKPOINTS * found["checkpoint_bytes"] / 2**30,
         shutil.disk_usage(outputs).free / 2**30,

@@ -78,9 +78,9 @@ def run_experiment(
 def _done(run: Run, page: Path, test: bool) -> int:
     print(f"{run.name} is done: {page}")
     if test:
-        from oelm_lib.training.confirm import confirm
+        from oelm_lib.training import score_test_split
 
-        print(f"{run.name}: test_loss {confirm(run.path):.4f}")
+        print(f"{run.name}: test_loss {score_test_split(run.path):.4f}")
     return DONE
 
 

@@ -206,12 +206,12 @@ def _seconds_per_step(
     ids = {cell.config.id: cell.arm for cell in cells}
     took = [(ids[r["id"]], r["wall_seconds"] / r["steps"]) for r in records if r["id"] in ids]
     if not took and to_go:
-        from oelm_lib.training.trial import trial
+        from oelm_lib.training import run_trial
 
         cfg, outputs = to_go[0].config, config.outputs_dir()
         outputs.mkdir(parents=True, exist_ok=True)
         run = Run(cfg, 0, open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg), to_go[0].job.path)
-        took = [("", trial(run, outputs)["seconds"][1] / cfg.train.max_steps)]
+        took = [("", run_trial(run, outputs)["seconds"][1] / cfg.train.max_steps)]
     mine = {arm: [seconds for name, seconds in took if name == arm] for arm in ids.values()}
     return {arm: median(own or [seconds for _, seconds in took]) for arm, own in mine.items()}
 

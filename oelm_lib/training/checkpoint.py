@@ -110,6 +110,14 @@ def load_latest(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
     return None, _damage_warning(damaged, "starting at step 0")
 
 
+def unusable(path: Path, error: Exception) -> UserError:
+    """Return the error about a checkpoint that is whole, but not one of this run."""
+    return UserError(
+        f"{path}: lacks or breaks something that a checkpoint of this run has"
+        f" ({type(error).__name__}: {error}); delete it, or start again: oelm run ID --fresh"
+    )
+
+
 def _damage_warning(damaged: list[str], remedy: str) -> str | None:
     """One line about damaged checkpoints; None where there are none."""
     if not damaged:

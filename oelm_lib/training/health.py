@@ -37,14 +37,21 @@ class Health:
         limit: Bad steps in a row at which the run fails.
         numbers: (3,) float64 on the device: the count, and the loss and norm of the last step, or
             of the one at which the run failed.
+        steps: Steps watched in the whole run.
     """
 
     def __init__(self, precision: Precision):
         self.limit = FP16_LIMIT if precision.name == "fp16" else 1
         self.numbers = torch.zeros(3, dtype=torch.float64, device=precision.device)
+        self.steps = 0
+
+    def load(self, numbers: Tensor, steps: int) -> None:
+        """Continue from a checkpoint after `steps` steps."""
+        self.numbers, self.steps = numbers, steps
 
     def watch(self, loss: Tensor, norm: Tensor) -> Tensor:
         """Count a step before its update; return its norm, NaN where the update is to be skipped."""
+        self.steps += 1
         count = self.numbers[0]
         failed = count >= self.limit
         good = loss.isfinite() & norm.isfinite() & ~failed
@@ -53,13 +60,12 @@ class Health:
         self.numbers = torch.where(failed, then, now)
         return torch.where(good, norm, torch.nan)
 
-    def failure(self, steps: int, numbers: list[float]) -> BadStep | None:
+    def failure(self, numbers: list[float]) -> BadStep | None:
         """Return the step at which the run failed, or None.
 
         Args:
-            steps: Steps watched in the whole run.
             numbers: `numbers` as the host has read them.
         """
         count, loss, norm = numbers
         later = int(count) - self.limit
-        return BadStep(steps - later, loss, norm, self.limit) if later >= 0 else None
+        return BadStep(self.steps - later, loss, norm, self.limit) if later >= 0 else None

@@ -12,7 +12,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.model.gpt import GPT, parameter_counts
 from oelm_lib.runs.folder import Run, other_than
 from oelm_lib.seeds import named_seed
-from oelm_lib.training import compiler, distributed, optim
+from oelm_lib.training import checkpoint, compiler, distributed, optim
 from oelm_lib.training.device import device_name, prepare_device
 from oelm_lib.training.freeze import FreezeProof
 from oelm_lib.training.health import Health
@@ -168,6 +168,11 @@ class TrainingState:
         self.loss_steps += 1
         return loss
 
+    def reset_interval(self) -> None:
+        """Begin a new mean of the training loss."""
+        self.loss_sum = torch.zeros_like(self.loss_sum)
+        self.loss_steps = 0
+
     def clip(self, loss: Tensor) -> Tensor:
         """Check and clip the gradients; return their norm before that, on the device.
 
@@ -236,10 +241,7 @@ class TrainingState:
         except torch.OutOfMemoryError:
             raise
         except NOT_A_CHECKPOINT as error:
-            raise UserError(
-                f"{path}: lacks or breaks something that a checkpoint of this run has"
-                f" ({type(error).__name__}: {error}); delete it, or start again: oelm run ID --fresh"
-            ) from None
+            raise checkpoint.unusable(path, error) from None
         if differences:
             raise UserError(
                 f"{path}: made with another config ({differences}); go back to that config, or"
@@ -256,7 +258,7 @@ class TrainingState:
         self.optimizer.load_state_dict(saved["optimizer"])
         if saved["scaler"]:  # empty where the run was fp32 on a CPU
             self.precision.scaler.load_state_dict(saved["scaler"])
-        self.health.numbers = saved["health"].to(self.device)
+        self.health.load(saved["health"].to(self.device), saved["step"])
         self.step, self.best, self.evals = saved["step"], saved["best"], saved["evals"]
         self.proof.intervals = saved["frozen"]
         self.set_frozen(self._proof_step)
