@@ -15,7 +15,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__
 # From the ground up; a room imports from the floors below it and from itself only.
 FLOORS = [
     {"errors", "files", "seeds"},
-    {"config"},
+    {"config", "gpus"},
     {"arms"},
     {"data", "model"},
     {"runs"},
@@ -28,7 +28,7 @@ FLOORS = [
     {"cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-NO_TORCH = {"errors", "files", "config", "arms", "runs", "stats", "view", "compare", "monitor"}
+NO_TORCH = {"errors", "files", "gpus", "config", "arms", "runs", "stats", "view", "compare", "monitor"}
 NO_TORCH |= {"study", "report", "launch", "cli"}
 TORCH_FREE_FILES = {"model/cost.py", "explore/measures.py", "bench/figures.py"}
 MOST_FILE_LINES = 600

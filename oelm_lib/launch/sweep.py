@@ -15,7 +15,9 @@ from oelm_lib.config import Experiment, Flag, Real, Section, Step
 from oelm_lib.data.corpus import open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.files import sha256_json, write_text
-from oelm_lib.launch.local import Job, Slots, make_job, run_queue
+from oelm_lib.launch.jobs import Job, make_job
+from oelm_lib.launch.queue import run_queue
+from oelm_lib.launch.slots import Slots
 from oelm_lib.runs.folder import Run
 from oelm_lib.study.records import RECORDS, append_record, make_record, read_records
 

@@ -123,7 +123,7 @@ def test_finished_runs_are_recorded_once_and_count_when_their_folder_is_gone(
     tmp_path, tiny_env, tiny_run
 ):
     from oelm_lib.training import train
-    from oelm_lib.training.confirm import confirm
+    from oelm_lib.training import score_test_split
 
     records, asked = tmp_path / "runs.jsonl", plan(corpora={"stories": [3]}, learning_rates=[1e-3])
     cells = sweep.make_cells(asked, tmp_path / "files")
