@@ -48,13 +48,8 @@ def run_experiment(
     run = open_run(cfg, seed, fresh=fresh)
     page = run.path / "train.html"
     if run.finished and page.is_file():
-<<<<<<< HEAD
-        return _done(run, page, test)
-    run.lock.release()  # the kernel is the writer
-=======
         return _report_done(run, page, test)
     run.unlock()  # the kernel is the writer
->>>>>>> h/launch
     if test:
         check_has_test(run.corpus)  # before the training, not after it
     _remove_stop_file(run)
@@ -94,12 +89,8 @@ def _report_done(run: Run, page: Path, test: bool) -> int:
     if test:
         from oelm_lib.training import score_test_split
 
-<<<<<<< HEAD
-        print(f"{run.name}: test_loss {score_test_split(run.path):.4f}")
-=======
         loss = confirm(run.path)
         print(f"{run.name}: test_loss {'not finite' if loss is None else format(loss, '.4f')}")
->>>>>>> h/launch
     return DONE
 
 
@@ -206,15 +197,9 @@ class _Execution:
         os._exit(FAILED)
 
 
-<<<<<<< HEAD
-def _plain_error(error: Any) -> BaseException:
-    """What went wrong in a cell, on one line."""
-    if error.ename in ("UserError", "LockLost"):
-=======
 def _cell_error(error: Any) -> BaseException:
     """Return what went wrong in a cell, on one line."""
     if error.ename == "UserError":
->>>>>>> h/launch
         return UserError(error.evalue)
     first_line = f"{error.ename}: {error.evalue}".splitlines()[0]
     return RuntimeError(f"{first_line} (traceback in train.ipynb)")

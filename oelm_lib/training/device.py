@@ -2,11 +2,14 @@
 
 import ctypes
 import os
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from oelm_lib.config import MachineConfig
 from oelm_lib.errors import UserError
+from oelm_lib.gpus import TorchBuild, open_nvml, torch_problem, visible_gpus
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Names of glibc's malloc.h."""
@@ -46,10 +49,34 @@ def resolve_device(name: str) -> torch.device:
     index = int(name.partition(":")[2] or 0)
     if index >= count:
         found = ", ".join(f"cuda:{i}" for i in range(count)) or "no GPU that torch can use"
+        remedy = gpu_problem() or "check nvidia-smi"
         raise UserError(
-            f"machine.device = {name}: found {found}; allowed here: cpu, auto; check nvidia-smi"
+            f"machine.device = {name}: found {found}; allowed here: cpu, auto; {remedy}"
         )
     return torch.device("cuda", index)
+
+
+def torch_build() -> TorchBuild:
+    """Return what decides whether this torch can use a GPU."""
+    error = ""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as problem:
+        error = str(problem)
+    devices = 0 if error else torch.cuda.device_count()
+    return TorchBuild(torch.__version__, torch.version.cuda, devices, error)
+
+
+def gpu_problem(
+    open_driver: Callable[[], Any] = open_nvml,
+    read_build: Callable[[], TorchBuild] = torch_build,
+) -> str | None:
+    """Return why torch cannot use the GPUs that the driver shows, or None."""
+    try:
+        gpus = visible_gpus(open_driver())
+    except UserError:
+        return None
+    return torch_problem(gpus, read_build())
 
 
 def device_name(device: torch.device) -> str:

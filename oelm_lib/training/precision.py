@@ -1,22 +1,9 @@
-<<<<<<< HEAD
 """Number format of a run: autocast of the forward pass, scale of the loss."""
-=======
-"""Device and number format of a run."""
-
-import ctypes
-from collections.abc import Callable
-from typing import Any
->>>>>>> h/launch
 
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
 from oelm_lib.training.device import is_asynchronous
-=======
-from oelm_lib.errors import UserError
-from oelm_lib.gpus import TorchBuild, open_nvml, torch_problem, visible_gpus
->>>>>>> h/launch
 
 NEVER = 2**31 - 1
 """Growth interval of a loss scale that stays as it is."""
@@ -68,54 +55,6 @@ def computes_bf16(device: torch.device) -> bool:
     `torch.cuda.is_bf16_supported()` also counts emulation (V100, T4), which is slower than fp32,
     and asks the current device instead of this one.
     """
-<<<<<<< HEAD
     if device.type != "cuda":
         return False
     return torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= 8
-=======
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, -1)
-
-
-def torch_build() -> TorchBuild:
-    """Return what decides whether this torch can use a GPU."""
-    error = ""
-    try:
-        torch.cuda.init()
-    except (RuntimeError, AssertionError) as problem:
-        error = str(problem)
-    devices = 0 if error else torch.cuda.device_count()
-    return TorchBuild(torch.__version__, torch.version.cuda, devices, error)
-
-
-def gpu_problem(
-    open_driver: Callable[[], Any] = open_nvml,
-    read_build: Callable[[], TorchBuild] = torch_build,
-) -> str | None:
-    """Return why torch cannot use the GPUs that the driver shows, or None."""
-    try:
-        gpus = visible_gpus(open_driver())
-    except UserError:
-        return None
-    return torch_problem(gpus, read_build())
-
-
-def resolve_device(name: str) -> torch.device:
-    """The torch device for auto, cpu, cuda or cuda:N. Raises UserError where it is not there."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return torch.device("cuda" if count else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= count:
-        found = ", ".join(f"cuda:{i}" for i in range(count)) or "no GPU that torch can use"
-        remedy = gpu_problem() or "check nvidia-smi"
-        raise UserError(f"machine.device = {name}: found {found}; allowed here: cpu, auto; {remedy}")
-    return device
-
-
-def device_name(device: torch.device) -> str:
-    """Name of the GPU, or cpu."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
->>>>>>> h/launch

@@ -13,7 +13,7 @@ from oelm_lib.model.gpt import GPT, parameter_counts
 from oelm_lib.runs.folder import Run, other_than
 from oelm_lib.seeds import named_seed
 from oelm_lib.training import checkpoint, compiler, distributed, optim
-from oelm_lib.training.device import device_name, prepare_device
+from oelm_lib.training.device import device_name, gpu_problem, prepare_device
 from oelm_lib.training.freeze import FreezeProof
 from oelm_lib.training.health import Health
 from oelm_lib.training.optim import make_optimizer
@@ -58,7 +58,9 @@ class TrainingState:
         self.cfg = cfg
         self.device = prepare_device(cfg.machine)
         self.precision, warning = resolve_precision(cfg.train.precision, self.device)
-        self.warnings = [warning] if warning else []
+        cpu_by_default = cfg.machine.device == "auto" and self.device.type == "cpu"
+        unused_gpu = gpu_problem() if cpu_by_default else None
+        self.warnings = [text for text in (warning, unused_gpu) if text]
         torch.manual_seed(named_seed(run.seed, "dropout"))
         self.model = GPT(cfg.model, run.seed).to(self.device)
         self.optimizer = make_optimizer(self.model, cfg.optim)

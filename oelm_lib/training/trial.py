@@ -36,9 +36,7 @@ def run_trial(run: Run, outputs: Path, steps: int = 20) -> dict[str, Any]:
     cfg, corpus = run.config, run.corpus
     state = TrainingState(run)
     state.compile()
-    windows = EvalWindows(
-        corpus.tokens("val"), cfg.model.max_seq_len, state.device, corpus.recall
-    )
+    windows = EvalWindows(corpus.tokens("val"), cfg.model.max_seq_len, state.device, corpus.recall)
     subset = windows.subset(cfg.train.eval_tokens)
     forecast = Progress(cfg, Budget(), 0, 0, (len(subset), windows.windows)).forecast
     for number in range(WARM_STEPS + steps):
