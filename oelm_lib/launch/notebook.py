@@ -89,7 +89,7 @@ def _report_done(run: Run, page: Path, test: bool) -> int:
     if test:
         from oelm_lib.training import score_test_split
 
-        loss = confirm(run.path)
+        loss = score_test_split(run.path)
         print(f"{run.name}: test_loss {'not finite' if loss is None else format(loss, '.4f')}")
     return DONE
 

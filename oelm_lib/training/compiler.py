@@ -8,7 +8,7 @@ from torch import nn
 from oelm_lib.training import distributed
 
 WARM_UP_CALLS = 3
-"""Calls until a CUDA graph is replayed: the first warms up, the second records, the third replays."""
+"""Calls until a CUDA graph is replayed: one to warm up, one to record, one to replay."""
 
 
 def is_enabled(choice: str, device: torch.device) -> bool:

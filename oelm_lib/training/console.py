@@ -10,7 +10,7 @@ LOG_SECONDS = 60.0
 
 
 class Console:
-    """Prints lines; shows progress as one notebook output, one terminal line, or lines in a file."""
+    """Prints lines, and progress as one notebook output, one terminal line, or lines in a file."""
 
     def __init__(self):
         self._shown_at = 0.0

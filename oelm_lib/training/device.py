@@ -14,7 +14,7 @@ from oelm_lib.gpus import TorchBuild, open_nvml, torch_problem, visible_gpus
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Names of glibc's malloc.h."""
 MIN_THREAD_LIMIT = 64
-"""Threads that any machine may be asked for; the limit is the number of cores where that is more."""
+"""Threads that may be asked for on any machine; on one with more cores, that many."""
 CUBLAS_WORKSPACE = ":4096:8"
 """Workspace with which cuBLAS adds in the same order each time."""
 
@@ -85,7 +85,7 @@ def device_name(device: torch.device) -> str:
 
 
 def is_asynchronous(device: torch.device) -> bool:
-    """Whether work on the device is queued, so that reading one of its numbers makes the host wait."""
+    """Whether work on the device is queued, so that the host waits when it reads a number."""
     return device.type != "cpu"
 
 

@@ -1,4 +1,4 @@
-"""Weights for other tools: safetensors with the experiment, or a GPT-2 that `transformers` loads."""
+"""Weights for other tools: safetensors with the experiment, or a GPT-2 of `transformers`."""
 
 import json
 import shutil

@@ -41,7 +41,8 @@ class FreezeProof:
         digest, _ = frozen_digest(self._model)
         if digest != last["sha256_start"]:
             raise RuntimeError(
-                f"frozen tensors changed between steps {last['from_step']} and {step}: this is a bug"
+                f"frozen tensors changed between steps {last['from_step']} and {step}:"
+                " this is a bug"
             )
         return [*self.intervals[:-1], last | {"to_step": step, "sha256_end": digest}]
 

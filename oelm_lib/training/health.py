@@ -8,7 +8,7 @@ from torch import Tensor
 from oelm_lib.training.precision import Precision
 
 FP16_LIMIT = 30
-"""Overflows in a row after which an fp16 run stops: the loss scale has fallen from 65536 to 6e-5."""
+"""Overflows in a row at which an fp16 run stops; its loss scale has fallen from 65536 to 6e-5."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Health:
         self.numbers, self.steps = numbers, steps
 
     def watch(self, loss: Tensor, norm: Tensor) -> Tensor:
-        """Count a step before its update; return its norm, NaN where the update is to be skipped."""
+        """Count a step before its update; return its norm, NaN if the update is to be skipped."""
         self.steps += 1
         count = self.numbers[0]
         failed = count >= self.limit

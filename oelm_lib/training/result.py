@@ -57,7 +57,7 @@ def finish(session: Session) -> bool:
 
 
 def whole_split_losses(session: Session) -> np.ndarray:
-    """Return the nats of every token of the validation split; cut short where a stop is requested."""
+    """Return the nats of every token of the validation split; stop early on request."""
     windows = session.windows
     return token_losses(session.state.model, windows, np.arange(windows.windows), session.stop)
 

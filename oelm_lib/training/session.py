@@ -154,7 +154,7 @@ def _set_up(
 
 
 def _restore_record(saved: dict, budget: Budget, path: Path) -> dict[str, int]:
-    """Add the time of earlier sessions to the budget; return the lengths of the append-only files."""
+    """Add the time of earlier sessions to the budget; return lengths of append-only files."""
     try:
         budget.go_on(**saved["record"]["time"])
         return {name: int(length) for name, length in saved["record"]["offsets"].items()}

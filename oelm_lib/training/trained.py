@@ -47,7 +47,8 @@ class Trained(Run):
             raise UserError("the prompt is empty; give at least one word, e.g. 'Once upon a time'")
         if len(ids) > limit:
             raise UserError(
-                f"the prompt has {len(ids)} tokens, the context {limit}; leave out {len(ids) - limit}"
+                f"the prompt has {len(ids)} tokens, the context {limit};"
+                f" leave out {len(ids) - limit}"
             )
         return torch.from_numpy(ids.astype("int64"))[None]
 
