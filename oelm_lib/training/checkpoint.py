@@ -23,6 +23,9 @@ COMMENT_LENGTH = (64).to_bytes(2, "little")
 SEAL_BYTES = 66
 """Bytes of that field and the comment."""
 
+BROKEN = (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError)
+"""What reading a checkpoint raises that lacks or breaks something."""
+
 
 class DamagedError(Exception):
     """A checkpoint file is not whole."""

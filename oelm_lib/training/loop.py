@@ -3,7 +3,6 @@
 from oelm_lib.config import Experiment
 from oelm_lib.runs.folder import Run
 from oelm_lib.runs.summary import Summary
-from oelm_lib.training.device import is_asynchronous
 from oelm_lib.training.record import check_numbers, evaluate, log, save
 from oelm_lib.training.result import finish
 from oelm_lib.training.session import open_session
@@ -41,7 +40,7 @@ def train(cfg: Experiment, run: Run) -> Summary:
                 state.freeze()
                 loss = state.backward(batch)
                 norm = state.clip(loss)
-                if not is_asynchronous(state.device):
+                if not state.asynchronous:
                     check_numbers(session)  # a GPU skips the update; log, evaluate and save check
                 rate = state.update()
 

@@ -17,7 +17,7 @@ from oelm_lib.runs.reading import read_metrics
 from oelm_lib.runs.status import Budget, Status
 from oelm_lib.training import checkpoint, distributed
 from oelm_lib.training.console import Console
-from oelm_lib.training.device import device_name, is_asynchronous
+from oelm_lib.training.device import device_name
 from oelm_lib.training.progress import Progress
 from oelm_lib.training.sampling import Sampler
 from oelm_lib.training.state import TrainingState
@@ -53,7 +53,7 @@ class Session:
         self.recorder = recorder
         self.stop = stop
         self.console = Console()
-        self.saver = checkpoint.Saver(is_asynchronous(state.device), self.run.lock.check)
+        self.saver = checkpoint.Saver(state.asynchronous, self.run.lock.check)
         self.sampler = Sampler(state)
         self.windows = EvalWindows(
             corpus.tokens("val"), cfg.model.max_seq_len, state.device, corpus.recall
@@ -158,7 +158,7 @@ def _restore_record(saved: dict, budget: Budget, path: Path) -> dict[str, int]:
     try:
         budget.go_on(**saved["record"]["time"])
         return {name: int(length) for name, length in saved["record"]["offsets"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except checkpoint.BROKEN as error:
         raise checkpoint.unusable(path, error) from None
 
 

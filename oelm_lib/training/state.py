@@ -13,21 +13,16 @@ from oelm_lib.model.gpt import GPT, parameter_counts
 from oelm_lib.runs.folder import Run, other_than
 from oelm_lib.seeds import named_seed
 from oelm_lib.training import checkpoint, compiler, distributed, optim
-from oelm_lib.training.device import device_name, gpu_problem, prepare_device
+from oelm_lib.training.device import (
+    device_name,
+    gpu_problem,
+    is_asynchronous,
+    prepare_device,
+)
 from oelm_lib.training.freeze import FreezeProof
 from oelm_lib.training.health import Health
 from oelm_lib.training.optim import make_optimizer
 from oelm_lib.training.precision import resolve_precision
-
-NOT_A_CHECKPOINT = (
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    ValueError,
-    RuntimeError,
-)
-"""What torch and this module raise on a checkpoint that lacks or breaks something."""
 
 
 class TrainingState:
@@ -38,6 +33,7 @@ class TrainingState:
 
     Attributes:
         step: Optimizer updates done.
+        asynchronous: Whether the host waits when it reads a number from the device.
         model: The model itself; evaluation uses this one.
         training_model: The model as the training step calls it: compiled, and with gradients
             averaged where several processes share the run.
@@ -57,6 +53,7 @@ class TrainingState:
         self.run = run
         self.cfg = cfg
         self.device = prepare_device(cfg.machine)
+        self.asynchronous = is_asynchronous(self.device)
         self.precision, warning = resolve_precision(cfg.train.precision, self.device)
         cpu_by_default = cfg.machine.device == "auto" and self.device.type == "cpu"
         unused_gpu = gpu_problem() if cpu_by_default else None
@@ -242,7 +239,7 @@ class TrainingState:
                 self._load(saved)
         except torch.OutOfMemoryError:
             raise
-        except NOT_A_CHECKPOINT as error:
+        except checkpoint.BROKEN as error:
             raise checkpoint.unusable(path, error) from None
         if differences:
             raise UserError(
