@@ -37,10 +37,16 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
+def _switch(value: Any) -> Any:
+    """YAML reads a bare `on` or `off` as a bool."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 Real = Annotated[float, BeforeValidator(_no_bool)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Step = Annotated[int, Field(strict=True, ge=0)]
 Flag = Annotated[bool, Field(strict=True)]
+
 Layers = Literal["all"] | tuple[Annotated[int, Field(strict=True, ge=0)], ...]
 
 
@@ -230,8 +236,10 @@ class TrainConfig(Section):
 class MachineConfig(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
     """auto, cpu, cuda or cuda:N."""
-    compile: Flag = False
-    """Whether the model goes through torch.compile."""
+    compile: Annotated[Literal["auto", "off", "on"], BeforeValidator(_switch)] = "auto"
+    """Whether the training step goes through torch.compile; auto: on a GPU."""
+    deterministic: Flag = False
+    """Whether torch takes only algorithms that give the same bits each time; slower on a GPU."""
     log_interval: Count = 10
     """Steps between metric rows."""
     threads: Annotated[int, Field(strict=True, ge=0)] = 0

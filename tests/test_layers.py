@@ -16,7 +16,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__
 FLOORS = [
     {"errors", "seeds"},
     {"files"},
-    {"config"},
+    {"config", "gpus"},
     {"arms"},
     {"data", "model"},
     {"runs"},
@@ -29,7 +29,7 @@ FLOORS = [
     {"cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-NO_TORCH = {"errors", "files", "config", "arms", "runs", "stats", "view", "compare", "monitor"}
+NO_TORCH = {"errors", "files", "gpus", "config", "arms", "runs", "stats", "view", "compare", "monitor"}
 NO_TORCH |= {"study", "report", "launch", "cli"}
 TORCH_FREE_FILES = {"model/cost.py", "explore/measures.py", "bench/figures.py"}
 MOST_FILE_LINES = 600

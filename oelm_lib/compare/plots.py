@@ -25,6 +25,7 @@ BUDGET = {
     "evaluation": "#cfa640",
     "final_evaluation": "#e4cf93",
     "data": "#8a5a83",
+    "compile": "#b5658a",
 }
 BUDGET |= {"saving": "#79aea6", "setup": "#a9b0b7", "page": "#b98f6d", "other": "#d3d7db"}
 VAL = {"kind": "eval", "column": "loss", "smooth": False, "stat": "mean"}

@@ -1,6 +1,5 @@
-"""Which GPUs there are, and which are free: the driver is asked through NVML, over a while, not once."""
+"""GPUs for a queue: the ones a user names, and whether others have left them."""
 
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -8,90 +7,85 @@ from typing import Any
 import psutil
 
 from oelm_lib.errors import UserError
+from oelm_lib.gpus import gpu_handle, supported, visible_gpus
 
 IDLE_SECONDS = 60.0
-"""How long a GPU must have been free before it is taken: jobs of others pause between epochs."""
+"""How long a GPU must have been idle before it is used: jobs of others pause between epochs."""
 FREE_SHARE = 0.05
 """Share of a GPU's memory that the driver itself may hold."""
 
 
-def open_nvml() -> Any:
-    """The NVML binding, initialised. Raises UserError where there is no GPU to ask about."""
-    try:
-        import pynvml
-    except ImportError:
-        raise UserError(
-            "--gpus needs the package nvidia-ml-py; install it, or use --workers N on the CPU"
-        ) from None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        raise UserError(
-            f"no GPU: {error}; check nvidia-smi, or use --workers N on the CPU"
-        ) from None
-    return pynvml
-
-
 def choose_gpus(text: str, nvml: Any) -> list[str]:
-    """The GPU numbers meant by `auto` (all that CUDA_VISIBLE_DEVICES allows) or by text such as "2,3".
+    """Return the GPUs meant by `auto` (all that CUDA_VISIBLE_DEVICES allows) or by "2,3".
 
     Raises:
-        UserError: A number is not one of this machine's GPUs.
+        UserError: A named GPU does not exist, or there is none.
     """
-    there = [str(number) for number in range(nvml.nvmlDeviceGetCount())]
-    asked = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(there) if text == "auto" else text
-    chosen = list(dict.fromkeys(part.strip() for part in asked.split(",") if part.strip()))
-    wrong = [number for number in chosen if number not in there]
-    if wrong or not chosen:
-        found = f"GPU {wrong[0]!r} isn't there" if wrong else "no GPU named"
-        raise UserError(
-            f"--gpus {text}: {found}; allowed here: {', '.join(there) or 'none'} or auto; see nvidia-smi"
-        )
+    if text == "auto":
+        chosen = visible_gpus(nvml)
+        if not chosen:
+            raise UserError(
+                "--gpus auto: CUDA_VISIBLE_DEVICES allows no GPU of this machine; unset it, name"
+                " GPUs as in --gpus 0,1, or use --workers N on the CPU"
+            )
+        return chosen
+    chosen = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not chosen:
+        raise UserError(f"--gpus {text}: no GPU named; use auto, or numbers as in --gpus 0,1")
+    for gpu in chosen:
+        try:
+            gpu_handle(nvml, gpu)
+        except UserError as error:
+            raise UserError(f"--gpus {text}: {error}; see nvidia-smi") from None
     return chosen
 
 
 class IdleWatch:
-    """Says of GPUs that this process does not use whether they have been free for a while.
+    """Tells whether GPUs that this process does not use have been idle for IDLE_SECONDS.
 
     Args:
-        nvml: open_nvml(), or an object with its functions.
-        clock: Seconds that only grow.
+        nvml: gpus.open_nvml(), or an object with its functions.
+        clock: Returns seconds that only grow.
     """
 
     def __init__(self, nvml: Any, clock: Callable[[], float] = time.monotonic):
         self._nvml, self._clock = nvml, clock
-        self._free_since: dict[str, float] = {}
+        self._idle_since: dict[str, float] = {}
 
     def reason(self, gpu: str) -> str | None:
-        """Why the GPU can't be taken now, or None; to be asked again and again, as every look counts."""
-        found = self._in_use(gpu)
-        if found:
-            self._free_since.pop(gpu, None)
-            return f"GPU {gpu}: {found}"
-        since = self._free_since.setdefault(gpu, self._clock())
-        return (
-            None
-            if self._clock() - since >= IDLE_SECONDS
-            else f"GPU {gpu}: free, watched for {IDLE_SECONDS:.0f} s"
-        )
+        """Return why the GPU cannot be used now, or None. Every call counts as one observation."""
+        usage = self._usage(gpu)
+        if usage:
+            self._idle_since.pop(gpu, None)
+            return f"GPU {gpu}: {usage}"
+        since = self._idle_since.setdefault(gpu, self._clock())
+        if self._clock() - since >= IDLE_SECONDS:
+            return None
+        return f"GPU {gpu}: idle, watched for {IDLE_SECONDS:.0f} s"
 
-    def taken(self, gpu: str) -> None:
-        """Forget that the GPU was free."""
-        self._free_since.pop(gpu, None)
+    def forget(self, gpu: str) -> None:
+        """Start to watch the GPU anew, since a run of ours uses it now."""
+        self._idle_since.pop(gpu, None)
 
-    def _in_use(self, gpu: str) -> str | None:
-        device = self._nvml.nvmlDeviceGetHandleByIndex(int(gpu))
-        pids = [process.pid for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(device)]
-        if pids:
-            return f"used by {', '.join(map(_owner, pids))}"
-        memory = self._nvml.nvmlDeviceGetMemoryInfo(device)
-        # In a container the processes of others may not be seen, but their memory is.
-        if memory.used > FREE_SHARE * memory.total:
+    def _usage(self, gpu: str) -> str | None:
+        """Return who uses a GPU, or None. Raises UserError where the driver does not tell."""
+        handle = gpu_handle(self._nvml, gpu)
+        processes = supported(self._nvml, "nvmlDeviceGetComputeRunningProcesses", handle)
+        if processes:
+            return f"used by {', '.join(_owner(process.pid) for process in processes)}"
+        memory = supported(self._nvml, "nvmlDeviceGetMemoryInfo", handle)
+        if memory is None and processes is None:
+            raise UserError(
+                f"GPU {gpu}: the driver tells neither processes nor memory; leave out --wait-idle"
+            )
+        # In a container the processes of others can be hidden, but their memory is not.
+        if memory is not None and memory.used > FREE_SHARE * memory.total:
             return f"{memory.used / 2**30:.1f} of {memory.total / 2**30:.1f} GiB in use"
         return None
 
 
 def _owner(pid: int) -> str:
+    """Return a process number with its user where that is known."""
     try:
         return f"process {pid} ({psutil.Process(pid).username()})"
     except (psutil.Error, KeyError):

@@ -1,77 +1,117 @@
-"""What can go wrong before a run of many hours does: asked beforehand, and a short trial."""
+"""Checks of a machine before a long run, and a short trial of an experiment."""
 
 import importlib.metadata
 import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from oelm_lib import config
 from oelm_lib.data.corpus import open_corpus
 from oelm_lib.data.tokenizer import load_tokenizer
 from oelm_lib.errors import UserError
-from oelm_lib.launch.devices import open_nvml
+from oelm_lib.gpus import (
+    VARIABLE,
+    TorchBuild,
+    gpu_handle,
+    open_nvml,
+    supported,
+    torch_problem,
+    visible_gpus,
+)
+from oelm_lib.launch.names import experiment_name
 from oelm_lib.runs.folder import Run, check_fit
 from oelm_lib.runs.status import format_duration
 
-VARIABLES = "OELM_OUTPUTS OELM_DATA HF_HUB_OFFLINE HF_DATASETS_OFFLINE CUDA_VISIBLE_DEVICES OMP_NUM_THREADS".split()
+VARIABLES = (
+    "OELM_OUTPUTS",
+    "OELM_DATA",
+    "HF_HUB_OFFLINE",
+    "HF_DATASETS_OFFLINE",
+    VARIABLE,
+    "OMP_NUM_THREADS",
+)
 CHECKPOINTS = 4
-"""Files of a checkpoint's size that a run needs room for: best, latest, the one before, and one being written."""
+"""Checkpoints that a run needs room for: best, latest, the one before, and one being written."""
 
 
 def doctor(exp: str | None) -> Iterator[tuple[bool, str]]:
-    """Check this machine, and with an experiment also its data, disk and time; yields (fine, what was found)."""
-    checks = [_versions, _variables, _gpus, _outputs]
-    for check in [*checks, lambda: _trial(exp)] if exp else checks:
+    """Check this machine, and with an experiment also its corpus, disk and time.
+
+    Yields:
+        Whether a check passed, and what it found on one line.
+    """
+    checks = [_versions, _variables, check_gpus, _outputs]
+    if exp:
+        checks.append(lambda: _experiment(experiment_name(exp)))
+    for check in checks:
         try:
             yield True, check()
         except (UserError, OSError, ImportError) as error:
             yield False, str(error)
 
 
+def check_gpus(
+    open_driver: Callable[[], Any] = open_nvml,
+    read_build: Callable[[], TorchBuild] | None = None,
+) -> str:
+    """Describe the visible GPUs.
+
+    Args:
+        open_driver: Opens NVML.
+        read_build: Returns what torch can use; default: asks torch.
+
+    Raises:
+        UserError: The driver shows a GPU that torch cannot use.
+    """
+    try:
+        nvml = open_driver()
+    except UserError as error:
+        return f"GPU: none ({str(error).removeprefix('no GPU: ').partition(';')[0]})"
+    gpus = visible_gpus(nvml)
+    if not gpus:
+        return f"GPU: none visible ({VARIABLE}={os.environ.get(VARIABLE, '')})"
+    if read_build is None:
+        from oelm_lib.training.device import torch_build as read_build
+    if problem := torch_problem(gpus, read_build()):
+        raise UserError(f"GPU: {problem}")
+    return "GPU: " + ", ".join(_describe_gpu(nvml, gpu) for gpu in gpus)
+
+
+def _describe_gpu(nvml: Any, gpu: str) -> str:
+    handle = gpu_handle(nvml, gpu)
+    memory = supported(nvml, "nvmlDeviceGetMemoryInfo", handle)
+    name = supported(nvml, "nvmlDeviceGetName", handle) or gpu
+    free = f"{memory.free / 2**30:.1f} GiB free" if memory else "memory not told by the driver"
+    return f"{name} {free}"
+
+
 def _versions() -> str:
     from packaging.requirements import Requirement
 
-    wanted = [Requirement(text) for text in importlib.metadata.requires("oelm-workbook") or []]
-    found = {item.name: importlib.metadata.version(item.name) for item in wanted if not item.marker}
-    wrong = [
-        name
-        for name in found
-        if any(i.name == name and found[name] not in i.specifier for i in wanted)
-    ]
-    shown = ", ".join(f"{name} {found[name]}" for name in wrong or ("torch", "numpy", "papermill"))
+    required = [Requirement(text) for text in importlib.metadata.requires("oelm-workbook") or []]
+    required = [item for item in required if not item.marker]
+    found = {item.name: importlib.metadata.version(item.name) for item in required}
+    wrong = [item.name for item in required if found[item.name] not in item.specifier]
+    names = dict.fromkeys(wrong or ("torch", "numpy", "papermill"))
+    shown = ", ".join(f"{name} {found[name]}" for name in names)
     if wrong:
         raise UserError(
-            f"versions: {shown} not as pyproject.toml asks; pip install -c constraints.txt -e ."
+            f"versions: {shown} do not fit pyproject.toml; pip install -c constraints.txt -e ."
         )
     return f"versions: python {platform.python_version()}, {shown}"
 
 
 def _variables() -> str:
-    return "variables: " + (
-        ", ".join(f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ) or "-"
-    )
-
-
-def _gpus() -> str:
-    try:
-        nvml = open_nvml()
-    except UserError as error:
-        return f"GPU: none that can be asked ({str(error).partition(';')[0]})"
-    handles = [
-        nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())
-    ]
-    free = [
-        f"{nvml.nvmlDeviceGetMemoryInfo(handle).free / 2**30:.1f} GiB free" for handle in handles
-    ]
-    return "GPU: " + ", ".join(
-        f"{nvml.nvmlDeviceGetName(h)} {text}" for h, text in zip(handles, free, strict=True)
-    )
+    values = [f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ]
+    return f"variables: {', '.join(values) or 'none set'}"
 
 
 def _outputs() -> str:
+    """Check that the outputs folder takes files, links and renames."""
     outputs = config.outputs_dir()
     outputs.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=outputs) as folder:
@@ -79,23 +119,28 @@ def _outputs() -> str:
         first.write_text("")
         os.link(first, second)
         os.replace(first, second)
-    return f"{outputs}: writable, links and renames in one step"
+    return f"{outputs}: writable, with hard links and atomic renames"
 
 
-def _trial(exp: str) -> str:
-    from oelm_lib.training.trial import trial
+def _experiment(exp: str) -> str:
+    """Check corpus, tokenizer and disk of an experiment, and predict its time from 20 steps."""
+    from oelm_lib.training import run_trial
 
     cfg, outputs = config.load_config(exp), config.outputs_dir()
     corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
     check_fit(cfg, corpus)
     load_tokenizer(corpus)
-    found = trial(Run(cfg, 0, corpus, outputs / cfg.folder / "trial"), outputs)
-    needed, free = (
-        CHECKPOINTS * found["checkpoint_bytes"] / 2**30,
-        shutil.disk_usage(outputs).free / 2**30,
-    )
-    low, high = (format_duration(seconds) for seconds in found["seconds"])
-    text = f"{exp}: corpus and tokenizer whole; checkpoints need {needed:.2f} GiB, {free:.1f} GiB are free; takes"
+    result = run_trial(Run(cfg, 0, corpus, outputs / cfg.folder / "trial"), outputs)
+    needed = CHECKPOINTS * result["checkpoint_bytes"] / 2**30
+    free = shutil.disk_usage(outputs).free / 2**30
+    low, high = (format_duration(seconds) for seconds in result["seconds"])
+    text = f"{exp}: corpus and tokenizer whole"
     if free < needed:
-        raise UserError(f"{text} more; free some, or set OELM_OUTPUTS to another disk")
-    return f"{text} {low} - {high} on {found['device']} in {found['precision']}"
+        raise UserError(
+            f"{text}, but its checkpoints need {needed:.2f} GiB and {free:.1f} GiB are free;"
+            " free some, or set OELM_OUTPUTS to another disk"
+        )
+    return (
+        f"{text}; checkpoints need {needed:.2f} GiB, {free:.1f} GiB are free;"
+        f" takes {low} - {high} on {result['device']} in {result['precision']}"
+    )

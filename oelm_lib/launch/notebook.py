@@ -1,4 +1,4 @@
-"""One run as an executed notebook: validated before, watched while, a page after."""
+"""One run as an executed notebook: validated before, watched while it trains, a page after."""
 
 import contextlib
 import os
@@ -14,25 +14,32 @@ from oelm_lib.data.corpus import check_has_test
 from oelm_lib.errors import UserError
 from oelm_lib.files import replacing, write_json
 from oelm_lib.launch.distributed import train_in_processes
-from oelm_lib.report import page as html
+from oelm_lib.launch.jobs import DONE, FAILED, LOG, STOPPED, readable
+from oelm_lib.launch.processes import kill_tree
 from oelm_lib.runs.folder import Run, disk_error, open_run
 from oelm_lib.runs.reading import read_status, read_summary, read_timing, state
 from oelm_lib.runs.status import format_eta
 from oelm_lib.runs.stop import on_stop
 
-DONE, FAILED, USER_ERROR, STOPPED = 0, 1, 2, 75
+SILENT_SECONDS = 60.0
+"""Age of a heartbeat from which the progress line tells it."""
 
 
-@on_stop(
-    lambda number, frame: sys.exit(STOPPED)
-)  # before the kernel starts and after it ended nothing is unsaved
+# Before the kernel starts and after it has ended, nothing is unsaved.
+@on_stop(lambda number, frame: sys.exit(STOPPED))
 def run_experiment(
     exp: str, seed: int, overrides: dict[str, Any], fresh: bool = False, test: bool = False
 ) -> int:
-    """Execute notebooks/train.ipynb for a run into its folder and make its page; returns an exit code.
+    """Execute notebooks/train.ipynb for a run into its folder and make its page.
 
-    SIGINT, SIGTERM and SIGUSR1 ask the trainer to save and stop; a second SIGINT stops hard. With `test` the finished
-    run is scored on the test split.
+    SIGINT, SIGTERM, SIGUSR1 and SIGHUP ask the trainer to save and stop; a second SIGINT kills it.
+
+    Args:
+        fresh: Rename an existing run folder and start anew.
+        test: Score the finished run on the test split.
+
+    Returns:
+        An exit code: DONE, FAILED or STOPPED.
 
     Raises:
         UserError: The run cannot start; nothing was computed or written.
@@ -41,144 +48,186 @@ def run_experiment(
     run = open_run(cfg, seed, fresh=fresh)
     page = run.path / "train.html"
     if run.finished and page.is_file():
-        return _done(run, page, test)
-    run.lock.release()  # the kernel is the writer
+        return _report_done(run, page, test)
+    run.unlock()  # the kernel is the writer
     if test:
-        check_has_test(run.corpus)  # now, not after all of the training
-    (run.path / "STOP").unlink(missing_ok=True)
+        check_has_test(run.corpus)  # before the training, not after it
+    _remove_stop_file(run)
     execution = _Execution(run, {"exp": exp, "seed": seed, "overrides": config.as_text(overrides)})
     error = execution.wait()
-    with contextlib.suppress(OSError):
-        (run.path / "STOP").unlink(missing_ok=True)
-    try:
-        _export(run.path / "train.ipynb")
-    except (OSError, UserError) as problem:  # the run's own end is the news
-        print(
-            f"no page of {run.name}: {problem}; make it later: oelm report {run.path}",
-            file=sys.stderr,
-        )
+    _remove_stop_file(run)
+    _make_page(run)
     if read_summary(run):
-        return _done(run, page, test)
-    ended = state(run)
-    if ended == "stopped" or (execution.asked_to_stop and ended in ("dead", "empty", "queued")):
-        print(f"{run.name} is stopped; the same command goes on from its checkpoint")
-        return STOPPED
-    error = error or RuntimeError(
-        "the notebook ended without a result; see notebook.log in the run folder"
-    )
-    if isinstance(error, UserError):
-        raise error
-    print(
-        f"{run.name} failed: {error}; the same command goes on from the last checkpoint"[-2000:],
-        file=sys.stderr,
-    )
-    return FAILED
+        return _report_done(run, page, test)
+    return _report_unfinished(run, execution.stop_asked, error)
 
 
-def _done(run: Run, page: Path, test: bool) -> int:
+def progress_line(path: Path) -> str | None:
+    """Return state, step, loss, speed and ETA of a run on one line, from status.json.
+
+    None before the first heartbeat, or where status.json cannot be read.
+    """
+    status = readable(read_status, path)
+    if not status or not status.get("max_steps"):
+        return None
+    step, steps = status.get("step") or 0, status["max_steps"]
+    parts = [f"step {step:,}/{steps:,} ({step / steps:.0%})"]
+    if status.get("train_loss"):
+        parts.append(f"loss {status['train_loss']:.4f}")
+    if status.get("tokens_per_s"):
+        parts.append(f"{status['tokens_per_s']:,.0f} tokens/s")
+    if status.get("eta_seconds"):
+        parts.append(format_eta(status["eta_seconds"]))
+    age = time.time() - (status.get("heartbeat") or time.time())
+    if age > SILENT_SECONDS:
+        parts.append(f"(no heartbeat for {age:.0f} s)")
+    return "  ".join([f"{path.parent.name}/{path.name} {status.get('state')}", *parts])
+
+
+def _report_done(run: Run, page: Path, test: bool) -> int:
     print(f"{run.name} is done: {page}")
     if test:
-        from oelm_lib.training.confirm import confirm
+        from oelm_lib.training import score_test_split
 
-        print(f"{run.name}: test_loss {confirm(run.path):.4f}")
+        loss = score_test_split(run.path)
+        print(f"{run.name}: test_loss {'not finite' if loss is None else format(loss, '.4f')}")
     return DONE
 
 
+def _report_unfinished(run: Run, stop_asked: bool, error: BaseException | None) -> int:
+    """Say how a run without a result ended; returns the exit code. Raises UserError."""
+    ended = state(run)
+    if ended == "stopped" or (stop_asked and ended in ("dead", "empty", "queued")):
+        print(f"{run.name} is stopped; the same command continues it from its checkpoint")
+        return STOPPED
+    error = error or RuntimeError(f"the notebook ended without a result; see {run.path / LOG}")
+    if isinstance(error, UserError):
+        raise error
+    text = f"{run.name} failed: {error}; the same command continues it from the last checkpoint"
+    print(text[-2000:], file=sys.stderr)
+    return FAILED
+
+
+def _remove_stop_file(run: Run) -> None:
+    with contextlib.suppress(OSError):
+        (run.path / "STOP").unlink(missing_ok=True)
+
+
 class _Execution:
-    """papermill in a thread, so that signals stay with this process; the kernel has its own session."""
+    """papermill in a thread, so that this process keeps the signals; the kernel has its session."""
 
     def __init__(self, run: Run, parameters: dict[str, Any]):
-        self.asked_to_stop = False
+        self.stop_asked = False
         self._run, self._error = run, None
+        self._shown_warnings: set[str] = set()
         self._thread = threading.Thread(target=self._execute, args=(parameters,), daemon=True)
 
     def wait(self) -> BaseException | None:
-        """Show progress until the notebook ends; returns its error, a user's mistake as UserError."""
+        """Show progress until the notebook ends; returns its error, if any."""
         shown = ""
         with on_stop(self._on_signal):
             self._thread.start()
             while self._thread.is_alive():
-                self._thread.join(0.5)
-                line = progress_line(self._run.path)
-                if line and line != shown and sys.stdout.isatty():
+                self._thread.join(0.2)
+                self._show_warnings()
+                line = progress_line(self._run.path) if sys.stdout.isatty() else None
+                if line and line != shown:
                     sys.stdout.write("\r\033[K" + line)
                     sys.stdout.flush()
                     shown = line
+        self._show_warnings()
         if shown:
             print()
         return self._error
 
+    def _show_warnings(self) -> None:
+        """Print each warning that the run puts into status.json, once."""
+        for text in (readable(read_status, self._run.path) or {}).get("warnings") or ():
+            if text not in self._shown_warnings:
+                self._shown_warnings.add(text)
+                print(f"{self._run.name}: warning: {text}", flush=True)
+
     def _execute(self, parameters: dict[str, Any]) -> None:
+        try:
+            if self._run.config.machine.devices > 1 and not self._run.finished:
+                train_in_processes(self._run, parameters["overrides"], lambda: self.stop_asked)
+                if not self._run.finished:
+                    return
+            self._execute_notebook(parameters)
+        except OSError as error:
+            self._error = self._error or disk_error(error, self._run.path / "train.ipynb")
+        except BaseException as error:
+            self._error = error
+
+    def _execute_notebook(self, parameters: dict[str, Any]) -> None:
+        from nbclient.exceptions import DeadKernelError
         from papermill.exceptions import PapermillExecutionError
+
+        from oelm_lib.report.execute import execute
 
         target = self._run.path / "train.ipynb"
         growing = target.with_name(".train.part.ipynb")  # papermill writes in place
         try:
-            if self._run.config.machine.devices > 1 and not self._run.finished:
-                train_in_processes(self._run, parameters["overrides"])
-                if not self._run.finished:
-                    return
-            try:
-                with open(self._run.path / "notebook.log", "a") as log:
-                    html.execute("train", growing, parameters, stdout_file=log, stderr_file=log)
-            except PapermillExecutionError as error:
-                self._error = _plain_error(error)
-            with replacing(target) as temporary:
-                os.replace(growing, temporary)
-        except OSError as error:
-            self._error = self._error or disk_error(error, target)
-        except BaseException as error:
-            self._error = error
+            with open(self._run.path / LOG, "a") as log:
+                execute("train", growing, parameters, stdout_file=log, stderr_file=log)
+        except PapermillExecutionError as error:
+            self._error = _cell_error(error)
+        except DeadKernelError:
+            self._error = _dead_kernel_error(self._run)
+        with replacing(target) as temporary:
+            os.replace(growing, temporary)
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        if self.asked_to_stop and number == signal.SIGINT:
+        if self.stop_asked and number == signal.SIGINT:
             self._kill()
-        self.asked_to_stop = True
+        self.stop_asked = True
         with contextlib.suppress(OSError):  # the trainer meets the same full or read-only disk
             (self._run.path / "STOP").touch()
         print(
-            "\nstopping: waiting for the checkpoint and the notebook's last cells (Ctrl-C again stops hard)",
+            "\nstopping: waiting for the checkpoint and the last cells (Ctrl-C again kills)",
             flush=True,
         )
 
     def _kill(self) -> None:
         import psutil
 
-        for child in psutil.Process().children(recursive=True):
-            child.kill()
-        print(f"\nstopped hard; {self._run.name} goes on from its last checkpoint", flush=True)
+        for child in psutil.Process().children():
+            kill_tree(child.pid)
+        print(f"\nstopped hard; {self._run.name} continues from its last checkpoint", flush=True)
         os._exit(FAILED)
 
 
-def _plain_error(error: Any) -> BaseException:
-    """What went wrong in a cell, on one line."""
-    if error.ename in ("UserError", "LockLost"):
+def _cell_error(error: Any) -> BaseException:
+    """Return what went wrong in a cell, on one line."""
+    if error.ename == "UserError":
         return UserError(error.evalue)
+    first_line = f"{error.ename}: {error.evalue}".splitlines()[0]
+    return RuntimeError(f"{first_line} (traceback in train.ipynb)")
+
+
+def _dead_kernel_error(run: Run) -> RuntimeError:
+    """Return an error that says why a kernel can have died."""
     return RuntimeError(
-        f"{error.ename}: {error.evalue}".splitlines()[0] + " (traceback in train.ipynb)"
+        "its kernel died without a message, most often for want of memory (see dmesg; lower"
+        f" train.batch_size) or by a kill; its last step is in {run.path / 'training.log'}"
     )
 
 
-def progress_line(path: Path) -> str | None:
-    """State, step, loss, speed and ETA of a run on one line, from status.json; None before its first heartbeat."""
-    status = read_status(path)
-    if not status:
-        return None
-    loss = f"  loss {status['train_loss']:.4f}" if status.get("train_loss") else ""
-    speed = f"  {status['tokens_per_s']:,.0f} tokens/s" if status.get("tokens_per_s") else ""
-    left = f"  {format_eta(status['eta_seconds'])}" if status.get("eta_seconds") else ""
-    share = status["step"] / status["max_steps"]
-    age = time.time() - status["heartbeat"]
-    silent = f"  (silent for {age:.0f} s)" if age > 60 else ""
-    step = f"step {status['step']:,}/{status['max_steps']:,} ({share:.0%})"
-    return f"{path.parent.name}/{path.name} {status['state']}  {step}{loss}{speed}{left}{silent}"
+def _make_page(run: Run) -> None:
+    """Make the page of the executed notebook, and record in timing_stats.json what that took."""
+    notebook = run.path / "train.ipynb"
+    if not notebook.is_file():
+        return
+    from oelm_lib.report.page import export
 
-
-def _export(notebook: Path) -> None:
-    """Make the page of an executed notebook where there is one, and note in a finished run what that took."""
-    if notebook.is_file():
-        start = time.perf_counter()
-        html.export(notebook)
-        if timing := read_timing(notebook.parent):
+    start = time.perf_counter()
+    try:
+        export(notebook)
+        if timing := read_timing(run):
             timing["budget"]["page"] = time.perf_counter() - start
-            write_json(notebook.parent / "timing_stats.json", timing)
+            write_json(run.path / "timing_stats.json", timing)
+    except (OSError, UserError) as problem:  # the end of the run itself matters more
+        print(
+            f"no page of {run.name}: {problem}; make it later: oelm report {run.path}",
+            file=sys.stderr,
+        )

@@ -15,7 +15,9 @@ from oelm_lib.config import Experiment, Flag, Real, Section, Step
 from oelm_lib.data.corpus import open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.files import sha256_json, write_text
-from oelm_lib.launch.local import Job, Slots, make_job, run_queue
+from oelm_lib.launch.jobs import Job, make_job
+from oelm_lib.launch.queue import run_queue
+from oelm_lib.launch.slots import Slots
 from oelm_lib.runs.folder import Run
 from oelm_lib.study.records import RECORDS, append_record, make_record, read_records
 
@@ -206,12 +208,12 @@ def _seconds_per_step(
     ids = {cell.config.id: cell.arm for cell in cells}
     took = [(ids[r["id"]], r["wall_seconds"] / r["steps"]) for r in records if r["id"] in ids]
     if not took and to_go:
-        from oelm_lib.training.trial import trial
+        from oelm_lib.training import run_trial
 
         cfg, outputs = to_go[0].config, config.outputs_dir()
         outputs.mkdir(parents=True, exist_ok=True)
         run = Run(cfg, 0, open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg), to_go[0].job.path)
-        took = [("", trial(run, outputs)["seconds"][1] / cfg.train.max_steps)]
+        took = [("", run_trial(run, outputs)["seconds"][1] / cfg.train.max_steps)]
     mine = {arm: [seconds for name, seconds in took if name == arm] for arm in ids.values()}
     return {arm: median(own or [seconds for _, seconds in took]) for arm, own in mine.items()}
 

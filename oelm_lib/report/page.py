@@ -5,7 +5,6 @@ import fnmatch
 import gzip
 import hashlib
 import json
-import logging
 import re
 from datetime import UTC, datetime
 from functools import cache
@@ -16,6 +15,7 @@ from typing import Any
 from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_text
+from oelm_lib.report.execute import execute
 from oelm_lib.runs.provenance import code_version
 from oelm_lib.runs.reading import find_runs
 
@@ -115,26 +115,6 @@ def report(target: str | Path) -> Path:
         "compare",
         {"exps": " ".join(patterns), "baseline": ""},
         "compare_" + re.sub(r"[^A-Za-z0-9-]+", "_", "_".join(patterns)).strip("_"),
-    )
-
-
-def execute(notebook: str, target: Path, parameters: dict[str, Any], **options: Any) -> None:
-    """Execute a notebook of notebooks/ into `target`. Raises papermill's PapermillExecutionError."""
-    import papermill
-
-    logging.getLogger("papermill").setLevel(logging.ERROR)
-    papermill.execute_notebook(
-        config.ROOT / "notebooks" / f"{notebook}.ipynb",
-        target,
-        parameters=parameters,
-        progress_bar=False,
-        store_widget_state=False,
-        coalesce_streams=True,
-        cwd=config.ROOT,
-        extra_arguments=[
-            "--IPKernelApp.log_level=40"
-        ],  # else the kernel warns of TCP at every start
-        **options,
     )
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from oelm_lib.errors import UserError
+from oelm_lib.files import remedy
 from oelm_lib.runs.lock_file import (
     is_at,
     lock_exclusively,
@@ -103,12 +104,22 @@ class RunLock:
 
         Raises:
             UserError: Another process is the writer.
+            UserError: The folder cannot be written.
             LockLost: This process was the writer, and another has taken over.
-            OSError: The folder cannot be written.
         """
         if self.held:
             self.check()
             return
+        try:
+            self._take()
+        except OSError as error:
+            raise UserError(
+                f"{error.filename or self.folder}: cannot write here: {error.strerror};"
+                f" {remedy(error)}, or set OELM_OUTPUTS to another folder"
+            ) from None
+
+    def _take(self) -> None:
+        """Create lock.json, after a dead writer's one is taken away."""
         for _ in range(20):  # others may take it and give it up meanwhile
             with contextlib.suppress(FileExistsError):
                 # O_EXCL: of several starters, exactly one creates the file.

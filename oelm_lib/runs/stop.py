@@ -6,14 +6,22 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 @contextlib.contextmanager
 def on_stop(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """Let `handler` have the signals that ask for a stop; only a main thread may, elsewhere they stay as they are."""
-    main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS} if main else {}
+    """Let `handler` receive the signals that ask for a stop, until the block ends.
+
+    SIGHUP (a closed terminal) stays ignored where nohup ignores it. Only the main thread can
+    receive signals; in another thread nothing changes.
+    """
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in STOP_SIGNALS:
+            ignored = signal.getsignal(number) == signal.SIG_IGN
+            if not (number == signal.SIGHUP and ignored):
+                before[number] = signal.signal(number, handler)
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ from oelm_lib.runs.status import format_duration
 
 BUDGET = (
     "setup",
+    "compile",
     "data",
     "step",
     "evaluation",

@@ -8,7 +8,7 @@ import pytest
 from oelm_lib import runs, training
 from oelm_lib.errors import UserError
 from tests.faults.conftest import equal, record
-from tests.training.test_loop import stop_at
+from tests.training.helpers import stop_at
 
 pytestmark = pytest.mark.slow
 

@@ -10,9 +10,8 @@ import pytest
 
 from oelm_lib import runs, training
 from oelm_lib.errors import UserError
-from oelm_lib.runs.lock import LockLost
 from tests.faults.test_disk import at_step
-from tests.training.test_loop import stop_at
+from tests.training.helpers import stop_at
 
 FORK = multiprocessing.get_context("fork")
 
@@ -84,22 +83,3 @@ def test_train_is_refused_where_another_process_has_opened_the_run_meanwhile(
 def hold(run):
     run.lock.acquire()
     time.sleep(100)
-
-
-@pytest.mark.parametrize("step", [10, 11, 12, 15], ids=["row", "status", "evaluation", "save"])
-def test_a_writer_that_lost_its_lock_stops_and_leaves_the_others_files_alone(
-    tiny_run, monkeypatch, step
-):
-    run = tiny_run()
-    kept = {}
-
-    def take_over():
-        """Be another writer, which took over while this one was suspended."""
-        (run.path / "lock.json").write_text(json.dumps({"token": "other", "pid": 7, "host": "far"}))
-        kept.update({path.name: path.read_bytes() for path in run.path.iterdir()})
-
-    at_step(monkeypatch, step, take_over)
-    with pytest.raises(LockLost, match="process 7 on far .* has taken it over"):
-        training.train(run.config, run)
-    after = {path.name: path.read_bytes() for path in run.path.iterdir()}
-    assert after == kept

@@ -29,7 +29,10 @@ def tiny():
 
 @pytest.fixture
 def start_oelm(tmp_path):
-    """A function that starts `oelm ARGS...` with overrides in its own process group; what is left is killed."""
+    """A function that starts `oelm ARGS...` with overrides in its own process group.
+
+    What is left of it at the end is killed.
+    """
     started = []
 
     def start(*args, overrides=(), log="oelm.log"):

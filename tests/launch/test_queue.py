@@ -10,16 +10,18 @@ import pytest
 from oelm_lib.config import ROOT
 from oelm_lib.errors import UserError
 from oelm_lib.launch.devices import IdleWatch
-from oelm_lib.launch.local import Slots, make_jobs, run_queue
+from oelm_lib.launch.jobs import make_jobs
+from oelm_lib.launch.queue import run_queue
+from oelm_lib.launch.slots import Slots
 from oelm_lib.runs.reading import ACTIVE, find_runs, read_metrics, read_status, read_summary, state
 from tests.launch.conftest import descendants, wait_for
-from tests.launch.test_devices import Nvml
+from tests.launch.fake_nvml import FakeNvml
 
 pytestmark = pytest.mark.slow
 
 
 def test_runs_go_only_to_gpus_that_others_have_left(tiny_env, tiny, capsys):
-    nvml = Nvml(2)
+    nvml = FakeNvml(2)
     nvml.pids[0] = [os.getpid()]
     watch = IdleWatch(nvml, clock=lambda: 100 * time.monotonic())
     overrides = tiny()  # machine.device=cpu: the GPUs are not real
@@ -41,7 +43,7 @@ def test_runs_go_only_to_gpus_that_others_have_left(tiny_env, tiny, capsys):
 
 
 def test_the_queue_gives_up_when_no_gpu_becomes_free(tiny_env, tiny, capsys):
-    nvml = Nvml(1)
+    nvml = FakeNvml(1)
     nvml.used[0] = 20.0
     jobs = make_jobs(["DEMO-01"], [1], tiny())
     assert run_queue(jobs, tiny(), Slots(gpus=("0",), watch=IdleWatch(nvml), max_wait=1.0)) == 1
@@ -65,7 +67,7 @@ def test_a_killed_queue_is_started_again_and_loses_and_repeats_nothing(
     again = start_oelm(*command, overrides=overrides, log="again.log")
     assert again.wait(300) == 0
     said = (tmp_path / "again.log").read_text()
-    assert f"goes on as process {writer} on" in said
+    assert f"runs as process {writer} on" in said
     assert said.count(": done in") >= 2
     assert len(find_runs()) == 4
     for run in find_runs():

@@ -5,8 +5,8 @@ import pytest
 from oelm_lib.config import ROOT
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_json
-from oelm_lib.launch.local import make_jobs
-from oelm_lib.launch.slurm import submit
+from oelm_lib.launch.jobs import make_jobs
+from oelm_lib.launch.slurm import asks_for_gpu, submit
 
 
 def test_a_dry_run_prints_the_matrix_without_what_is_done(tiny_env, tiny):
@@ -33,12 +33,34 @@ def test_a_dry_run_prints_the_matrix_without_what_is_done(tiny_env, tiny):
     assert not (tiny_env / "slurm").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"gres": "gpu:1"}, True),
+        ({"gres": "gpu:a100:2"}, True),
+        ({"gpus": "1"}, True),
+        ({"gpus-per-node": "1"}, True),
+        ({"gpus_per_task": 1}, True),
+        ({"G": "2"}, True),
+        ({"tres-per-job": "gres/gpu:1"}, True),
+        ({"gres": "tmpdisk:10"}, False),
+        ({"partition": "gpu", "time": "60"}, False),
+    ],
+)
+def test_a_job_that_asks_for_a_gpu_must_train_on_one(options, expected, tiny_env, tiny):
+    assert asks_for_gpu(options) is expected
+    overrides = {key: value for key, value in tiny().items() if key != "machine.device"}
+    jobs = make_jobs(["DEMO-01"], [1], overrides)
+    lines = submit(jobs, overrides, options, 2, report=False, dry_run=True)
+    assert ("machine.device=cuda" in lines[1]) is expected
+
+
 def test_a_machine_without_slurm_is_told_so(tiny_env, tiny, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     jobs = make_jobs(["DEMO-01"], [1], tiny())
     with pytest.raises(
         UserError,
-        match="no Slurm here: sbatch isn't found; submit from a login node, or use oelm run",
+        match="no Slurm here: sbatch is not found; submit from a login node, or use oelm run",
     ):
         submit(jobs, tiny(), {}, 2, report=False, dry_run=False)
 

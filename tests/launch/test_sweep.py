@@ -123,7 +123,7 @@ def test_finished_runs_are_recorded_once_and_count_when_their_folder_is_gone(
     tmp_path, tiny_env, tiny_run
 ):
     from oelm_lib.training import train
-    from oelm_lib.training.confirm import confirm
+    from oelm_lib.training import score_test_split
 
     records, asked = tmp_path / "runs.jsonl", plan(corpora={"stories": [3]}, learning_rates=[1e-3])
     cells = sweep.make_cells(asked, tmp_path / "files")
@@ -134,7 +134,7 @@ def test_finished_runs_are_recorded_once_and_count_when_their_folder_is_gone(
     assert (
         len(sweep.record_finished(asked, "stage1", cells, records)) == 4
     )  # trained, but not scored on test
-    loss = confirm(cell.job.path)
+    loss = score_test_split(cell.job.path)
     left = sweep.record_finished(asked, "stage1", cells, records)
     assert [cell.arm for cell in left] == ["baseline", "rope", "frozen, rope"]
     (record,) = read_records(records)

@@ -33,9 +33,8 @@ def cluster():
     """A Slurm of this module's own; SLURM_CONF leads to it."""
     missing = [name for name in DAEMONS if not shutil.which(name, path=SBIN)]
     if missing or os.getuid():
-        pytest.skip(
-            f"Slurm can't be started: {'not root' if os.getuid() else f'no {missing[0]}'}; see tests/slurm/up.sh"
-        )
+        reason = "not root" if os.getuid() else f"no {missing[0]}"
+        pytest.skip(f"Slurm cannot be started: {reason}; see tests/slurm/up.sh")
     folder = Path(tempfile.mkdtemp(prefix="oelm-slurm-"))  # pytest's folders are closed to munge
     folder.chmod(0o755)
     try:

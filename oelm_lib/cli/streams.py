@@ -1,0 +1,80 @@
+"""Standard streams that are closed, or whose reader or terminal goes away."""
+
+import contextlib
+import errno
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+READER_GONE = (errno.EPIPE, errno.EIO)
+"""What a write says after `| head` has ended, or after the terminal was closed."""
+
+
+def open_closed_streams() -> None:
+    """Open /dev/null in place of a closed standard stream, for this process and its children."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number, so this one
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))
+
+
+def outlives_its_reader(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command finish its work after the reader of its output has gone."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with _tolerant_streams():
+            return command(*args, **kwargs)
+
+    return run
+
+
+@contextlib.contextmanager
+def _tolerant_streams() -> Iterator[None]:
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _TolerantStream(sys.stdout), _TolerantStream(sys.stderr)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = before
+
+
+class _TolerantStream:
+    """A text stream that goes to /dev/null from the moment its reader has gone."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._discard(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._discard(error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _discard(self, error: OSError) -> None:
+        if error.errno not in READER_GONE:
+            raise error
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self._stream.fileno())
+        os.close(null)

@@ -1,0 +1,117 @@
+"""GPUs as the driver shows them through NVML, and whether torch can use them."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from oelm_lib.errors import UserError
+
+VARIABLE = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True)
+class TorchBuild:
+    """What decides whether torch can use a GPU."""
+
+    version: str
+    """torch.__version__."""
+    cuda: str | None
+    """CUDA version that torch was built with; None for a CPU build."""
+    devices: int
+    """GPUs that torch can use."""
+    error: str = ""
+    """What torch said when it was asked to initialise CUDA."""
+
+
+def open_nvml() -> Any:
+    """Return the initialised NVML binding. Raises UserError where there is no GPU driver."""
+    try:
+        import pynvml
+    except ImportError:
+        raise UserError(
+            "no GPU: the package nvidia-ml-py is missing; pip install nvidia-ml-py"
+        ) from None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        raise UserError(f"no GPU: {error}; check nvidia-smi") from None
+    return pynvml
+
+
+def visible_gpus(nvml: Any, environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the GPUs that CUDA_VISIBLE_DEVICES allows, as numbers, UUIDs or MIG names.
+
+    As in CUDA, an unset variable allows all, an empty one none, and the list ends at its first
+    invalid entry (such as -1).
+    """
+    numbers = [str(number) for number in range(nvml.nvmlDeviceGetCount())]
+    value = environment.get(VARIABLE)
+    if value is None:
+        return numbers
+    allowed: list[str] = []
+    for entry in (part.strip() for part in value.split(",")):
+        if entry not in numbers and not is_uuid(entry):
+            break
+        if entry not in allowed:
+            allowed.append(entry)
+    return allowed
+
+
+def is_uuid(gpu: str) -> bool:
+    """Return whether the name is a UUID (GPU-...) or a MIG device (MIG-...), not a number."""
+    return gpu.startswith(("GPU-", "MIG-"))
+
+
+def gpu_handle(nvml: Any, gpu: str) -> Any:
+    """Return NVML's handle of a GPU given by number, by UUID (or its start) or by MIG name.
+
+    Raises:
+        UserError: There is no such GPU.
+    """
+    count = nvml.nvmlDeviceGetCount()
+    if gpu.isascii() and gpu.isdecimal() and int(gpu) < count:
+        return nvml.nvmlDeviceGetHandleByIndex(int(gpu))
+    if gpu.startswith("GPU-"):
+        for number in range(count):
+            handle = nvml.nvmlDeviceGetHandleByIndex(number)
+            if nvml.nvmlDeviceGetUUID(handle).startswith(gpu):
+                return handle
+    if gpu.startswith("MIG-"):
+        try:
+            return nvml.nvmlDeviceGetHandleByUUID(gpu)
+        except nvml.NVMLError:
+            pass
+    numbers = ", ".join(map(str, range(count))) or "none"
+    raise UserError(f"GPU {gpu!r} does not exist; allowed here: {numbers}, a UUID or auto")
+
+
+def supported(nvml: Any, query: str, handle: Any) -> Any:
+    """Return what NVML's function `query` says of a GPU, or None where the driver does not tell."""
+    try:
+        return getattr(nvml, query)(handle)
+    except nvml.NVMLError as error:
+        if isinstance(error, nvml.NVMLError_NotSupported):
+            return None
+        raise
+
+
+def torch_problem(gpus: list[str], build: TorchBuild) -> str | None:
+    """Return why torch cannot use the GPUs that the driver shows, with the remedy.
+
+    Args:
+        gpus: The GPUs that this process may use, as visible_gpus returns them.
+
+    Returns:
+        One line, or None where torch can use a GPU or none is visible.
+    """
+    if build.devices or not gpus:
+        return None
+    shown = f"the driver shows {len(gpus)} GPU{'s' * (len(gpus) > 1)}, but torch {build.version}"
+    if build.cuda is None:
+        return f"{shown} is a CPU build; install a CUDA build of it"
+    if "driver" in build.error and "too old" in build.error:
+        remedy = f"update the driver, or install a torch built with an older CUDA than {build.cuda}"
+        return f"{shown} needs a newer driver than this one; {remedy}"
+    reason = build.error.strip().splitlines()[0] if build.error.strip() else "finds none"
+    return f"{shown} cannot use it ({reason}); check nvidia-smi and the driver's version"

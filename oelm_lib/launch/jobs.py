@@ -1,0 +1,173 @@
+"""Jobs: the runs that a command asks for, and what their folders say about them."""
+
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from oelm_lib import config
+from oelm_lib.errors import UserError
+from oelm_lib.files import write_json
+from oelm_lib.launch.names import experiments_named
+from oelm_lib.runs import reading
+from oelm_lib.runs.metrics import perplexity
+from oelm_lib.runs.process import this_process
+from oelm_lib.runs.schema import ACTIVE
+from oelm_lib.runs.status import format_duration
+
+DONE, FAILED, USER_ERROR, STOPPED = 0, 1, 2, 75
+"""Exit codes of `oelm run`."""
+LOG = "notebook.log"
+"""File of a run folder that holds the output of `oelm run` under a queue."""
+UNTOUCHED = {LOG, "status.json"}
+"""What a queue itself writes into the folder of a run that has not begun."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be made."""
+
+    exp: str
+    seed: int
+    path: Path
+    max_steps: int
+    devices: int
+    device: str = "auto"
+    """machine.device of the experiment."""
+    test: bool = False
+    """Whether the run is scored on the test split at its end."""
+
+    @property
+    def name(self) -> str:
+        """Experiment and seed, for messages."""
+        return f"{self.exp} seed {self.seed}"
+
+    @property
+    def done(self) -> bool:
+        """Whether the run is trained and, with `test`, scored on the test split.
+
+        A run that diverged has nothing to score.
+        """
+        summary = readable(reading.read_summary, self.path)
+        if not summary:
+            return False
+        diverged = summary.get("final_val_loss") is None
+        return not self.test or diverged or summary.get("final_test_loss") is not None
+
+
+def make_jobs(
+    exps: list[str], seeds: list[int], overrides: dict[str, Any], test: bool = False
+) -> list[Job]:
+    """Return every experiment x seed, seeds outermost so that a complete set of arms comes early.
+
+    Args:
+        exps: Ids, files of params/, or globs such as "DEMO-*".
+        test: Whether runs are scored on the test split at their end.
+
+    Raises:
+        UserError: A glob matches nothing, or an experiment or override is wrong.
+    """
+    configs = [config.load_config(exp, overrides) for exp in experiments_named(exps)]
+    return [make_job(cfg, seed, test) for seed in seeds for cfg in configs]
+
+
+def make_job(cfg: config.Experiment, seed: int, test: bool) -> Job:
+    """Return the job of one experiment and seed."""
+    path = config.outputs_dir() / cfg.folder / f"seed{seed}"
+    machine = cfg.machine
+    return Job(cfg.id, seed, path, cfg.train.max_steps, machine.devices, machine.device, test)
+
+
+def run_command(job: Job, overrides: dict[str, Any]) -> list[str]:
+    """Return the `oelm run` command of one job."""
+    command = [sys.executable, "-m", "oelm_lib.cli", "run", job.exp, "--seed", str(job.seed)]
+    command += ["--test"] * job.test
+    for key, value in overrides.items():
+        command += ["--set", config.as_text({key: value})]
+    return command
+
+
+def readable(read: Any, path: Path) -> dict[str, Any] | None:
+    """Return what a reader of run folders returns, or None where the file cannot be read."""
+    try:
+        return read(path)
+    except UserError:
+        return None
+
+
+def mark_queued(job: Job, /, **fields: Any) -> bool:
+    """Write status.json of a run that never started; returns whether it was written."""
+    if reading.state(job.path) not in ("empty", "queued"):
+        return False
+    job.path.mkdir(parents=True, exist_ok=True)
+    record = {
+        "state": "queued",
+        "step": 0,
+        "max_steps": job.max_steps,
+        "heartbeat": time.time(),
+        "started": None,
+    }
+    write_json(job.path / "status.json", record | this_process() | fields)
+    return True
+
+
+def has_begun(job: Job) -> bool:
+    """Return whether the run folder holds more than what the queue itself wrote there."""
+    return job.path.is_dir() and bool({file.name for file in job.path.iterdir()} - UNTOUCHED)
+
+
+def remove_untouched(job: Job) -> None:
+    """Remove the folder of a run that never began, so that a failure leaves no empty folder."""
+    if not job.path.is_dir() or has_begun(job):
+        return
+    shutil.rmtree(job.path, ignore_errors=True)
+    if job.path.parent.is_dir() and not any(job.path.parent.iterdir()):
+        job.path.parent.rmdir()
+
+
+@dataclass(frozen=True)
+class Writer:
+    """The process that trains a run now, as its status.json names it."""
+
+    pid: Any
+    host: Any
+    gpus: tuple[str, ...]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it runs on this host."""
+        return self.host == this_process()["host"]
+
+
+def active_writer(path: Path) -> Writer | None:
+    """Return the process that trains a run now, or None."""
+    if reading.state(path) not in ACTIVE:
+        return None
+    status = readable(reading.read_status, path) or {}
+    gpus = tuple(gpu for gpu in str(status.get("gpus") or "").split(",") if gpu)
+    return Writer(status.get("pid"), status.get("host"), gpus)
+
+
+def describe_end(job: Job, code: int, seconds: float) -> str:
+    """Return one line about a run that ended with an exit code after so many seconds."""
+    duration = format_duration(seconds)
+    summary = readable(reading.read_summary, job.path)
+    if code == STOPPED:
+        return f"{job.name}: stopped after {duration}; the same command continues it"
+    if code != DONE or not summary:
+        return f"{job.name}: failed after {duration}"
+    loss = summary.get("final_val_loss")
+    if loss is None:
+        return f"{job.name}: done in {duration}, diverged (no finite val_loss)"
+    return f"{job.name}: done in {duration}, val_loss {loss:.4f}, perplexity {perplexity(loss):.3f}"
+
+
+def failure_reason(job: Job, code: int) -> str:
+    """Return the last line that a failed run wrote, or its exit code."""
+    try:
+        lines = (job.path / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return lines[-1].removeprefix("oelm: ") if lines else f"exit code {code}"

@@ -1,0 +1,245 @@
+"""Many runs on one machine: a queue that skips finished runs and continues stopped ones."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from oelm_lib.errors import UserError
+from oelm_lib.launch.jobs import (
+    DONE,
+    FAILED,
+    LOG,
+    STOPPED,
+    USER_ERROR,
+    Job,
+    active_writer,
+    describe_end,
+    failure_reason,
+    has_begun,
+    mark_queued,
+    readable,
+    remove_untouched,
+    run_command,
+)
+from oelm_lib.launch.processes import kill_tree
+from oelm_lib.launch.slots import Decision, Slots, check_room, decide
+from oelm_lib.runs import reading
+from oelm_lib.runs.status import format_duration
+from oelm_lib.runs.stop import on_stop
+
+POLL_SECONDS = 0.5
+MOST_STARTS = 3
+"""Starts of a run whose folder another process turns out to hold."""
+REMIND_SECONDS = 600.0
+"""Longest silence while the queue waits."""
+
+
+@dataclass(frozen=True)
+class _Started:
+    """A run that this queue has started."""
+
+    job: Job
+    gpus: tuple[str, ...]
+    time: float
+
+
+def run_queue(
+    jobs: list[Job],
+    overrides: dict[str, Any],
+    slots: Slots,
+    on_end: Callable[[], Any] = lambda: None,
+) -> int:
+    """Execute the jobs, each as `oelm run` in its own process group; returns an exit code.
+
+    A failing run does not stop the others. Runs that an earlier queue left running are waited for
+    and not started twice. Ctrl-C lets every run save and stop, a second one kills them; in both
+    cases no process is left behind.
+
+    Args:
+        on_end: Called when a run has ended.
+
+    Raises:
+        UserError: A run needs more GPUs than there are.
+    """
+    queue = Queue(jobs, overrides, slots, on_end)
+    with on_stop(queue.on_signal):
+        return queue.execute()
+
+
+class Queue:
+    """The state of a queue while it is executed."""
+
+    def __init__(
+        self,
+        jobs: list[Job],
+        overrides: dict[str, Any],
+        slots: Slots,
+        on_end: Callable[[], Any] = lambda: None,
+    ):
+        self._overrides, self._slots, self._on_end = overrides, slots, on_end
+        self._waiting = [job for job in jobs if not job.done]
+        check_room(self._waiting, slots)
+        self._running: dict[subprocess.Popen, _Started] = {}
+        self._failures: dict[str, list[Job]] = {}
+        self._stopped: list[Job] = []
+        self._starts: Counter[Job] = Counter()
+        self._stopping = False
+        self._announced: set[str] = set()
+        self._last_reason, self._last_reason_at = "", 0.0
+        self._environment = os.environ | _thread_limits(slots.width)
+        done = len(jobs) - len(self._waiting)
+        print(
+            f"{len(jobs)} runs: {done} done before, {len(self._waiting)} to go, {slots.describe()}"
+        )
+
+    def execute(self) -> int:
+        """Start and collect runs until none is left; returns an exit code."""
+        queued = [job for job in self._waiting if mark_queued(job)]
+        last_active = time.monotonic()
+        try:
+            while self._running or (self._waiting and not self._stopping):
+                active = self._tick()
+                last_active = time.monotonic() if active else last_active
+                if time.monotonic() - last_active > self._slots.max_wait:
+                    self._give_up()
+        finally:
+            for job in queued:
+                if reading.state(job.path) == "queued":
+                    remove_untouched(job)
+        return self._result()
+
+    def on_signal(self, number: int, frame: Any) -> None:
+        """Ask every run to save and stop; the second Ctrl-C kills them with all they started."""
+        hard = self._stopping and number == signal.SIGINT
+        self._stopping = True
+        for process in list(self._running):
+            if hard:
+                kill_tree(process.pid)
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+        text = "stopped hard" if hard else "stopping: each run saves first (Ctrl-C again kills)"
+        print(text, flush=True)
+
+    def _tick(self) -> bool:
+        """Do what can be done now, then wait a moment; returns whether a run is active."""
+        self._waiting = [job for job in self._waiting if not job.done]
+        writers = {job: active_writer(job.path) for job in self._waiting}
+        active = {job: writer for job, writer in writers.items() if writer}
+        if not self._stopping:
+            held = [started.gpus for started in self._running.values()]
+            decision = decide(self._waiting, active, held, self._slots)
+            for job, gpus in decision.starts:
+                if not self._stopping:  # a signal can come between two starts
+                    self._waiting.remove(job)
+                    self._start(job, gpus)
+            self._say_why(decision)
+        time.sleep(POLL_SECONDS)
+        self._show_warnings()
+        for process in [process for process in self._running if process.poll() is not None]:
+            self._collect(self._running.pop(process), process.returncode)
+        return bool(self._running or active)
+
+    def _start(self, job: Job, gpus: tuple[str, ...]) -> None:
+        environment, overrides = self._environment, self._overrides
+        self._starts[job] += 1
+        if gpus:
+            # The driver's numbers are CUDA's only in this order.
+            order = {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+            environment = environment | order
+            if not self._slots.shared:
+                overrides = {"machine.device": "cuda"} | overrides
+            for gpu in gpus if self._slots.watch else ():
+                self._slots.watch.forget(gpu)
+        job.path.mkdir(parents=True, exist_ok=True)
+        with open(job.path / LOG, "ab") as log:
+            process = subprocess.Popen(
+                run_command(job, overrides),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+        self._running[process] = _Started(job, gpus, time.monotonic())
+        if self._stopping:  # the signal came while the process was made
+            os.killpg(process.pid, signal.SIGINT)
+        where = f" on GPU {', '.join(gpus)}" if gpus else ""
+        print(f"{job.name}: started{where} as process {process.pid}", flush=True)
+
+    def _collect(self, started: _Started, code: int) -> None:
+        """Report a run that has ended, and queue it again where another process holds it."""
+        job = started.job
+        held = code == USER_ERROR and (job.path / "lock.json").exists()
+        if held and self._starts[job] < MOST_STARTS:
+            self._waiting.append(job)
+            return
+        line = describe_end(job, code, time.monotonic() - started.time)
+        if code not in (DONE, STOPPED):
+            line += f": {self._note_failure(job, failure_reason(job, code))}"
+        elif code == STOPPED:
+            self._stopped.append(job)
+        print(line, flush=True)
+        try:
+            self._on_end()
+        except UserError as error:  # the other runs continue
+            print(error, flush=True)
+
+    def _note_failure(self, job: Job, reason: str) -> str:
+        """Record a failure; returns its reason, in full only where it is new."""
+        general = reason.replace(str(job.path), "RUN").replace(job.path.parent.name, "RUN")
+        general = general.replace(job.exp, "ID").replace(f"seed{job.seed}", "SEED")
+        same = self._failures.setdefault(general, [])
+        same.append(job)
+        began = has_begun(job)
+        remove_untouched(job)
+        if len(same) > 1:
+            return f"for the same reason as {same[0].name}"
+        return f"{reason} ({job.path / LOG})" if began else reason
+
+    def _result(self) -> int:
+        """Name the runs that did not end; returns the exit code of the queue."""
+        failed = [job for jobs in self._failures.values() for job in jobs]
+        if failed or self._stopped:
+            names = ", ".join(job.name for job in [*failed, *self._stopped])
+            count = len(failed) + len(self._stopped)
+            print(f"{count} runs did not end: {names}; the same command continues them")
+        if self._stopping or (self._stopped and not failed):
+            return STOPPED
+        return FAILED if failed else DONE
+
+    def _give_up(self) -> None:
+        waited = format_duration(self._slots.max_wait)
+        print(f"gave up after {waited} without a run: {self._last_reason}", flush=True)
+        self._failures.setdefault("gave up", []).extend(self._waiting)
+        self._waiting = []
+
+    def _say_why(self, decision: Decision) -> None:
+        """Print why runs wait when the reason is new, and now and then again."""
+        text, now = "; ".join(decision.reasons), time.monotonic()
+        silent = now - self._last_reason_at
+        if text and self._waiting and (text != self._last_reason or silent > REMIND_SECONDS):
+            print(f"waiting: {text}", flush=True)
+            self._last_reason, self._last_reason_at = text, now
+
+    def _show_warnings(self) -> None:
+        """Print each warning of a running run, the same text once."""
+        for started in self._running.values():
+            status = readable(reading.read_status, started.job.path) or {}
+            for text in status.get("warnings") or ():
+                if text not in self._announced:
+                    self._announced.add(text)
+                    print(f"{started.job.name}: warning: {text}", flush=True)
+
+
+def _thread_limits(width: int) -> dict[str, str]:
+    """Return the variables that share the cores among `width` runs."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(max(cores // width, 1)))

@@ -1,0 +1,118 @@
+import json
+
+import pytest
+
+from oelm_lib import config
+from oelm_lib.config import as_text
+from oelm_lib.errors import UserError
+from oelm_lib.launch.jobs import (
+    DONE,
+    FAILED,
+    STOPPED,
+    Job,
+    active_writer,
+    describe_end,
+    failure_reason,
+    make_jobs,
+    mark_queued,
+    remove_untouched,
+)
+from oelm_lib.launch.notebook import progress_line
+
+
+def test_jobs_are_every_experiment_and_seed_once():
+    jobs = make_jobs(["DEMO-*", "DEMO-01"], [1, 2], {})
+    assert [(job.exp, job.seed) for job in jobs] == [
+        (f"DEMO-0{n}", seed) for seed in (1, 2) for n in (1, 2, 3, 4)
+    ]
+    assert jobs[0].path == config.outputs_dir() / "DEMO-01_baseline" / "seed1"
+
+
+def test_a_glob_that_matches_nothing_and_a_wrong_override_are_refused():
+    with pytest.raises(UserError, match=r"'NONE-\*' matches no experiment; allowed: CPU-01"):
+        make_jobs(["NONE-*"], [1], {})
+    with pytest.raises(UserError, match=r"unknown key train\.x"):
+        make_jobs(["DEMO-01"], [1], {"train.x": 1})
+
+
+def test_overrides_survive_the_way_through_text():
+    overrides = {
+        "train.max_steps": 5,
+        "model.frozen_layers": [0, 1],
+        "data.corpus": "stories",
+        "optim.learning_rate": 1e-3,
+    }
+    text = as_text(overrides)
+    assert "\n" not in text
+    assert config.parse_overrides(text) == overrides
+
+
+@pytest.mark.parametrize("text", ["demo-02", "params/DEMO-02.yaml", "./DEMO-02.yaml", "DEMO-02"])
+def test_an_experiment_is_understood_as_people_type_it(text):
+    assert [job.exp for job in make_jobs([text], [1], {})] == ["DEMO-02"]
+
+
+@pytest.fixture
+def job(tmp_path):
+    path = tmp_path / "DEMO-01_baseline" / "seed1"
+    path.mkdir(parents=True)
+    return Job("DEMO-01", 1, path, 24, 1, test=True)
+
+
+def write(path, name, value):
+    (path / name).write_text(json.dumps(value))
+
+
+def test_a_run_that_diverged_is_done_and_described(job):
+    write(job.path, "summary.json", {"final_val_loss": None, "final_test_loss": None})
+    assert job.done
+    assert describe_end(job, DONE, 61.0) == (
+        "DEMO-01 seed 1: done in 1m 01s, diverged (no finite val_loss)"
+    )
+
+
+def test_a_run_is_done_when_it_has_the_scores_asked_for(job):
+    assert not job.done
+    write(job.path, "summary.json", {"final_val_loss": 2.0, "final_test_loss": None})
+    assert not job.done
+    write(job.path, "summary.json", {"final_val_loss": 2.0, "final_test_loss": 2.1})
+    assert job.done
+    assert "val_loss 2.0000, perplexity 7.389" in describe_end(job, DONE, 1.0)
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {},
+        {"state": "running"},
+        {"state": "running", "step": None, "max_steps": None, "heartbeat": None},
+        {"state": "evaluating", "step": 3, "max_steps": 9, "evals": [[0, None]], "best": None},
+        {"state": "running", "step": 3, "max_steps": 9, "train_loss": None, "gpus": None},
+        [1],
+        "text",
+    ],
+)
+def test_a_strange_status_of_one_run_ends_no_queue(job, status):
+    write(job.path, "status.json", status)
+    assert active_writer(job.path) is None  # no live process is named
+    assert not job.done
+    assert progress_line(job.path) is None or "3/9" in progress_line(job.path)
+    assert describe_end(job, FAILED, 1.0) == "DEMO-01 seed 1: failed after 1s"
+    assert "the same command continues it" in describe_end(job, STOPPED, 1.0)
+
+
+def test_the_reason_of_a_failure_is_the_last_line_of_its_log(job):
+    assert failure_reason(job, 3) == "exit code 3"
+    (job.path / "notebook.log").write_bytes(b"loading\noelm: the corpus x is not prepared\xff\n")
+    assert failure_reason(job, 2) == "the corpus x is not prepared\ufffd"
+
+
+def test_only_a_folder_in_which_nothing_began_is_removed(job):
+    assert mark_queued(job)
+    (job.path / "notebook.log").write_text("oelm: no")
+    remove_untouched(job)
+    assert not job.path.parent.exists()
+    assert mark_queued(job)
+    (job.path / "metrics.jsonl").write_text("")
+    remove_untouched(job)
+    assert (job.path / "status.json").is_file()
