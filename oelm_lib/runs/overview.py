@@ -88,7 +88,7 @@ def table(rows: list[dict[str, Any]], width: int | None = None) -> str:
     counts = Counter(row["state"] for row in rows)
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
     lines = [f"{len(rows)} runs: {states}"]
-    cells = [{key: _text(key, row) for key in COLUMNS} for row in rows]
+    cells = [{key: cell_text(key, row) for key in COLUMNS} for row in rows]
     used = [key for key in COLUMNS if any(line[key] for line in cells)]
     for line in [COLUMNS, *cells]:
         padded = []
@@ -183,8 +183,8 @@ def _gap(base: str, losses: dict[int, float], base_losses: dict[int, float]) -> 
     return {"gap": perplexity(nats) - 1, "gap_base": base, "gap_step": shared[-1]}
 
 
-def _text(key: str, row: dict[str, Any]) -> str:
-    """One cell as a person reads it."""
+def cell_text(key: str, row: dict[str, Any]) -> str:
+    """Return one value of a row as text; "" where it is missing."""
     value = row.get(key)
     if value is None:
         return ""

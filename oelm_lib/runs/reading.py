@@ -1,4 +1,4 @@
-"""Read run folders, whatever state they are in; no torch."""
+"""Read the files of run folders, in whatever state they are."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def read_summary(run: Any) -> dict[str, Any] | None:
 
 
 def read_timing(run: Any) -> dict[str, Any] | None:
-    """Return timing_stats.json, or None while the run is not done. Raises UserError where broken."""
+    """Return timing_stats.json, or None while the run is not done. Raises UserError if broken."""
     return read_json(record_file(run, "timing_stats.json"))
 
 
@@ -196,7 +196,7 @@ def _metric_rows(data: bytes) -> pa.Table:
 
 
 def state(run: Any) -> str:
-    """State of a run: that of status.json, `dead` where its writer is gone, `empty`, `unreadable`."""
+    """Return the state of status.json, or `dead` (its writer is gone), `empty`, `unreadable`."""
     try:
         return true_state(folder(run), read_status(run) or {"state": "empty"})
     except UserError:
@@ -204,7 +204,7 @@ def state(run: Any) -> str:
 
 
 def true_state(path: Path, status: dict[str, Any]) -> str:
-    """The state that status.json tells, or `dead` where its writer is gone.
+    """Return the state of a status record, or `dead` where its writer is gone.
 
     The folder's lock decides. Where it cannot (a writer on another host), the heartbeat does, by
     this host's clock: good enough to show, and never used to take a lock over.
@@ -217,14 +217,14 @@ def true_state(path: Path, status: dict[str, Any]) -> str:
 
 
 def queue_alive(status: dict[str, Any]) -> bool:
-    """Whether the queue that wrote a `queued` status still runs: by its process, elsewhere by age."""
+    """Whether the queue that wrote a `queued` status runs: by its process, elsewhere by its age."""
     if status.get("host") == socket.gethostname():
         return is_alive(status)
     return _is_fresh(status)
 
 
 def folder(run: Any) -> Path:
-    """The folder of a Run, or a path as it is."""
+    """Return the folder of a Run, or a path as it is."""
     return Path(getattr(run, "path", run))
 
 

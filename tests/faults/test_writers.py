@@ -57,9 +57,7 @@ def test_train_again_in_one_kernel_holds_the_lock_again(tiny_run, monkeypatch):
     assert open_elsewhere(run) == "shown"
 
 
-def test_train_is_refused_where_another_process_has_opened_the_run_meanwhile(
-    tiny_run, monkeypatch
-):
+def test_train_is_refused_where_another_process_has_opened_the_run_meanwhile(tiny_run, monkeypatch):
     run = tiny_run()
     with monkeypatch.context() as patch:
         stop_at(patch, 9)
