@@ -8,7 +8,7 @@ import pytest
 from oelm_lib import runs, training
 from oelm_lib.errors import UserError
 from tests.faults.conftest import equal, record
-from tests.training.test_loop import stop_at
+from tests.training.helpers import stop_at
 
 pytestmark = pytest.mark.slow
 
@@ -108,13 +108,13 @@ def test_a_best_checkpoint_lost_at_the_end_leaves_the_comparison_whole(
     from oelm_lib.training import loop
 
     (run.path / "lock.json").unlink()
-    finish = loop._finish
+    finish = loop.finish
 
     def lose_best_and_finish(session):
-        session.best = {"step": 12, "loss": 1.0}  # best.pt holds another step
+        session.state.best = {"step": 12, "loss": 1.0}  # best.pt holds another step
         return finish(session)
 
-    monkeypatch.setattr(loop, "_finish", lose_best_and_finish)
+    monkeypatch.setattr(loop, "finish", lose_best_and_finish)
     values = runs.read_summary(go_on(tiny_run))
     assert "best_val_loss is unknown" in capsys.readouterr().out
     assert values["best_val_loss"] is None

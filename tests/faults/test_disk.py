@@ -13,7 +13,8 @@ import pytest
 
 from oelm_lib import runs, training
 from oelm_lib.errors import UserError
-from oelm_lib.training import checkpoint, loop
+from oelm_lib.training import checkpoint
+from oelm_lib.training.state import TrainingState
 from tests.faults.conftest import equal, leftovers, only_run, record, settings
 
 NOBODY = 65534
@@ -46,14 +47,15 @@ def fill(disk, left):
 
 def at_step(monkeypatch, step, action):
     """Do something when the loop has done `step` steps, before the step is logged."""
-    real = loop._record
+    update = TrainingState.update
 
-    def record_and_act(session, *args):
-        if session.step == step:
+    def update_and_act(state):
+        rate = update(state)
+        if state.step == step:
             action()
-        real(session, *args)
+        return rate
 
-    monkeypatch.setattr(loop, "_record", record_and_act)
+    monkeypatch.setattr(TrainingState, "update", update_and_act)
 
 
 # At step 10 a row is appended, at step 15 a checkpoint is written; the status is rewritten in between.
