@@ -1,6 +1,8 @@
-"""Write files so that no reader ever sees half of one."""
+"""Read and write small files: whole or not at all, bounded, with a checksum where it matters."""
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -9,8 +11,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from oelm_lib.errors import UserError
+
 Check = Callable[[], None]
 """Raises where the file must not be written any more: the `check` of a run's lock."""
+DEPTH = 100
+"""Deepest nesting of a YAML or JSON file that is read; the parsers are recursive."""
+NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+"""What a file system without `flock` answers."""
+_BLOCK = 1 << 16
 
 
 @contextlib.contextmanager
@@ -43,8 +54,129 @@ def write_json(path: Path, value: Any, check: Check | None = None) -> None:
     write_text(path, json.dumps(finite(value), indent=1, ensure_ascii=False) + "\n", check)
 
 
+def append_line(path: Path, text: str) -> None:
+    """Append one line durably; the file and its folders are made where missing.
+
+    Writers of any number of processes take turns (`flock`; where the file system has none, they
+    must not append at once). A last line that a crash left torn is cut first, and nothing else.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_FLOCK:
+                raise
+        size = os.fstat(file).st_size
+        whole = whole_lines(file, size)
+        if whole < size:
+            os.ftruncate(file, whole)
+        rest = memoryview(text.encode() + b"\n")
+        while rest:
+            rest = rest[os.write(file, rest) :]
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def whole_lines(file: int, length: int) -> int:
+    """Bytes of the whole lines within the first `length` bytes of an open file."""
+    end = length
+    while end > 0:
+        start = max(end - _BLOCK, 0)
+        newline = os.pread(file, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object, or None where there is no file.
+
+    Where the object has a `checksum` (`with_checksum`), it is verified.
+
+    Raises:
+        UserError: The file cannot be read, is no JSON object, or fails its checksum.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}; {remedy(error)}") from None
+    except (ValueError, RecursionError):
+        raise UserError(
+            f"{path}: not readable as JSON; restore it, or delete it and give the command that"
+            " made it again"
+        ) from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds {type(value).__name__}, not an object; delete it")
+    if value.get("checksum") and value["checksum"] != with_checksum(value)["checksum"]:
+        raise UserError(
+            f"{path}: fails its checksum: it was damaged or edited; restore it, or delete it and"
+            " give the command that made it again"
+        )
+    return value
+
+
+def with_checksum(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record of plain values with its `checksum`: the SHA-256 of all other keys."""
+    plain = {key: value for key, value in finite(record).items() if key != "checksum"}
+    return plain | {"checksum": sha256_json(json.loads(json.dumps(plain)))}
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the value of YAML that this code has written, fast and bounded.
+
+    Raises:
+        ValueError: It is not YAML, or nested more than DEPTH deep.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    depth = 0
+    try:
+        # The composer of libyaml is recursive and overruns the stack; its parser is not.
+        for event in yaml.parse(text, Loader=loader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+            if depth > DEPTH:
+                raise ValueError(f"nested more than {DEPTH} deep")
+        return yaml.load(text, Loader=loader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
+def remedy(error: OSError) -> str:
+    """Return what a user can do about a file that cannot be read or written."""
+    return REMEDIES.get(error.errno, "check the disk and the permissions of the folder")
+
+
+REMEDIES = {
+    errno.ENOSPC: "free the disk",
+    errno.EDQUOT: "free space of your quota",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close other programs: the system has no open files left",
+    errno.EACCES: "mend the permissions",
+    errno.EPERM: "mend the permissions",
+    errno.EROFS: "choose a folder on a disk that can be written",
+    errno.ENOENT: "make the folder, or mend the link that leads to it",
+    errno.ENOTDIR: "a file stands where a folder should be: choose another folder",
+    errno.EEXIST: "a file or a dangling link stands where a folder should be: remove it",
+    errno.ELOOP: "mend the link that leads to itself",
+    errno.ENAMETOOLONG: "choose a folder with a shorter name",
+    errno.ESTALE: "the network disk was remounted: give the command again",
+    errno.EIO: "check the disk: it does not read or write",
+    errno.ENOMEM: "free memory",
+    errno.EISDIR: "a folder stands where the file should be: remove it",
+}
+
+
 def finite(value: Any) -> Any:
-    """The value with every NaN and infinity replaced by None, since JSON has neither."""
+    """Return the value with every NaN and infinity replaced by None, since JSON has neither."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -53,11 +185,11 @@ def finite(value: Any) -> Any:
 
 
 def sha256_json(value: Any) -> str:
-    """Hex SHA-256 of a plain value, whatever the order of its keys."""
+    """Return the hex SHA-256 of a plain value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
+    """Return the hex SHA-256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,11 +1,8 @@
 """Open a run's folder: validated, compared with what is there, held by one writer."""
 
 import datetime
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +11,16 @@ import yaml
 
 from oelm_lib import config
 from oelm_lib.config import Experiment
-from oelm_lib.data.corpus import Corpus, open_corpus
+from oelm_lib.data import Corpus, open_corpus
 from oelm_lib.errors import UserError
-from oelm_lib.files import write_text
+from oelm_lib.files import remedy, write_text
 from oelm_lib.runs.lock import RunLock
-from oelm_lib.runs.process import now
+from oelm_lib.runs.provenance import (
+    describe_changes,
+    session_record,
+    sessions,
+)
 from oelm_lib.runs.reading import FORMAT, read_config, read_summary
-
-PACKAGES = ("torch", "numpy", "datasets", "tiktoken", "tokenizers", "papermill", "plotly")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,32 +47,61 @@ class Run:
         """The folder's lock, held while this process may write."""
         return RunLock(self.path)
 
-    def write_config(self, resolved: dict[str, Any], parameters: dict[str, int]) -> None:
-        """Write config.yaml: everything needed to make this run again, and what ran it."""
+    def record_session(
+        self, step: int, resolved: dict[str, Any], parameters: dict[str, int]
+    ) -> list[str]:
+        """Write into config.yaml what makes this session; returns warnings of what has changed.
+
+        Args:
+            step: Steps done so far; 0 writes the file anew.
+            resolved: What the machine knobs came to: device, precision, threads, compile.
+            parameters: Numbers of parameters: total, trainable, frozen.
+        """
+        session = session_record(step, resolved)
+        warnings = []
+        if step and (self.path / "config.yaml").is_file():
+            plain = read_config(self)
+            earlier = sessions(plain)
+            if changes := describe_changes(earlier[-1], session):
+                warnings.append(f"continues with something changed: {changes}")
+            plain["sessions"] = [*earlier, session]
+        else:
+            plain = self._new_config(session, parameters)
+            if step:
+                warnings.append("config.yaml was lost: code and versions up to here are unknown")
+        write_text(
+            self.path / "config.yaml",
+            yaml.safe_dump(json.loads(json.dumps(plain)), sort_keys=False, allow_unicode=True),
+            self.lock.check,
+        )
+        return warnings
+
+    def _new_config(self, session: dict[str, Any], parameters: dict[str, int]) -> dict[str, Any]:
+        """Everything needed to make this run again, and what ran it."""
         cfg, corpus = self.config, self.corpus
-        record = {
+        manifest = corpus.manifest
+        return {
             "format": FORMAT,
             "kind": cfg.kind,
             "label": cfg.label,
             "seed": self.seed,
             "experiment": cfg.to_dict(),
             "overrides": cfg.overrides,
-            "code": code_version(),
-            "versions": {"python": platform.python_version()}
-            | {name: importlib.metadata.version(name) for name in PACKAGES},
-            "resolved": resolved,
-            "corpus": {"manifest_sha256": corpus.manifest_sha256}
-            | {key: corpus.manifest[key] for key in ("sample", "synthetic", "splits")}
-            | {"name": corpus.name, "tokenizer": corpus.tokenizer},
+            "code": session["code"],
+            "versions": session["versions"],
+            "resolved": session["resolved"],
+            "corpus": {
+                "manifest_sha256": corpus.manifest_sha256,
+                "sample": manifest["sample"],
+                "synthetic": manifest["synthetic"],
+                "splits": manifest["splits"],
+                "name": corpus.name,
+                "tokenizer": corpus.tokenizer,
+            },
             "parameters": parameters,
-            "created": now(),
+            "created": session["started"],
+            "sessions": [session],
         }
-        plain = json.loads(json.dumps(record))
-        write_text(
-            self.path / "config.yaml",
-            yaml.safe_dump(plain, sort_keys=False, allow_unicode=True),
-            self.lock.check if self.lock.held else None,
-        )
 
 
 def open_run(
@@ -94,6 +122,8 @@ def open_run(
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise UserError(f"seed = {seed!r} should be a whole number of at least 0, e.g. 42")
+    if not isinstance(fresh, bool):  # papermill's -p fresh false is the text 'false'
+        raise UserError(f"fresh = {fresh!r} should be True or False")
     corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
     check_fit(cfg, corpus)
     path = (Path(outputs) if outputs else config.outputs_dir()) / cfg.folder / f"seed{seed}"
@@ -110,7 +140,8 @@ def open_run(
             run.lock.acquire()
     except OSError as error:
         raise UserError(
-            f"{path}: cannot write here: {error.strerror}; free the disk, mend the rights or set OELM_OUTPUTS"
+            f"{path}: cannot write here: {error.strerror}; {remedy(error)}, or set OELM_OUTPUTS to"
+            " another folder"
         ) from None
     return run
 
@@ -178,31 +209,8 @@ def other_than(run: Run, science: dict[str, Any], seed: int, splits: dict[str, A
 
 
 def disk_error(error: OSError, path: Path) -> UserError:
-    """What to tell a user whose disk refuses a file of a run that is under way."""
+    """Return the error for a user whose disk refuses a file of a run that is under way."""
     return UserError(
-        f"{error.filename or path}: {error.strerror or error}; free the disk or mend the rights, then the same command"
-        " goes on from the last checkpoint"
+        f"{error.filename or path}: {error.strerror or error}; {remedy(error)}, then the same"
+        " command goes on from the last checkpoint"
     )
-
-
-def code_version() -> dict[str, Any]:
-    """Version of the package, and git commit and dirty flag of the checkout (null outside one).
-
-    Changes below reports/ do not count: the study's own records grow there while it runs.
-    """
-
-    def git(*args: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", config.ROOT, *args], capture_output=True, text=True, timeout=30
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)reports")
-    return {
-        "version": importlib.metadata.version("oelm-workbook"),
-        "commit": git("rev-parse", "HEAD"),
-        "dirty": None if changed is None else bool(changed),
-    }

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from oelm_lib.errors import UserError
+from oelm_lib.files import NO_FLOCK
 from oelm_lib.runs.process import boot_id, now, this_process
 
 NAME = "lock.json"
@@ -38,8 +39,6 @@ MOST_ATTEMPTS = 20
 """Attempts to take a lock that others take and give up meanwhile."""
 ACTIVE = ("running", "evaluating", "saving")
 """States of status.json while a process trains."""
-NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
-"""What a file system without `flock` answers."""
 
 
 class LockLost(UserError):  # noqa: N818 (the state, not an error of the code)

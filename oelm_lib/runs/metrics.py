@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.files import Check, finite
+from oelm_lib.files import Check, finite, whole_lines
 
 
 class AppendFile:
@@ -22,8 +22,9 @@ class AppendFile:
     def __init__(self, path: Path, length: int, check: Check | None = None):
         self._check = check or (lambda: None)
         self._check()
-        self._file = open(path, "ab")
-        kept = path.read_bytes()[:length].rfind(b"\n") + 1
+        self._file = open(path, "ab+")
+        size = os.fstat(self._file.fileno()).st_size
+        kept = whole_lines(self._file.fileno(), min(length, size))
         self.is_short = kept < length
         self._file.truncate(kept)
         self._file.seek(0, os.SEEK_END)

@@ -19,7 +19,7 @@ def now() -> str:
 
 @functools.cache
 def boot_id() -> str:
-    """Return a name of the running kernel: containers of one machine share it, other hosts do not."""
+    """Return a name of the running kernel, which all containers of a machine share."""
     try:
         return BOOT_ID.read_text().strip()
     except OSError:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oelm_lib.data.batches import Batches
+from oelm_lib.data import Batches
 from oelm_lib.errors import UserError
 from oelm_lib.model.gpt import GPT, parameter_counts
 from oelm_lib.runs.folder import Run, other_than
@@ -221,7 +221,6 @@ class TrainingState:
             "experiment": self.cfg.science,
             "seed": self.run.seed,
             "splits": self.run.corpus.manifest["splits"],
-            "machine": self.machine(),
         }
 
     def load_state_dict(self, saved: dict[str, Any], path: Path) -> None:
@@ -267,17 +266,6 @@ class TrainingState:
         torch.set_rng_state(saved["random"]["cpu"])
         if self.device.type == "cuda" and saved["random"]["cuda"] is not None:
             torch.cuda.set_rng_state(saved["random"]["cuda"], self.device)
-        now = self.machine()
-        changed = [
-            f"{key} was {saved['machine'].get(key)}, is {value}"
-            for key, value in now.items()
-            if saved["machine"].get(key) != value
-        ]
-        if changed:
-            self.warnings.append(
-                f"continues elsewhere than before ({'; '.join(changed)}): equal within noise, not"
-                " bit for bit"
-            )
 
     def resolved(self) -> dict[str, Any]:
         """Return what the machine knobs resolved to."""
@@ -289,7 +277,3 @@ class TrainingState:
             "compile": self.compiled,
             "deterministic": self.cfg.machine.deterministic,
         }
-
-    def machine(self) -> dict[str, Any]:
-        """Return what bit-equal numbers need besides the experiment."""
-        return self.resolved() | {"torch": str(torch.__version__)}

@@ -105,7 +105,7 @@ def test_a_folder_that_turns_read_only_ends_in_one_line_and_the_run_goes_on(
             with monkeypatch.context() as patch:
                 at_step(patch, 12, lambda: os.chmod(run.path, 0o555))
                 with pytest.raises(
-                    UserError, match=r"Permission denied; free the disk or mend the rights"
+                    UserError, match=r"Permission denied; mend the permissions, then the same"
                 ):
                     training.train(cfg, run)
             # Nothing could be written, so the last word stands until it is stale or its process gone.
@@ -139,7 +139,7 @@ def test_a_file_system_that_turns_read_only_ends_in_one_line_and_the_run_goes_on
         with monkeypatch.context() as patch:
             at_step(patch, 12, remount)
             with pytest.raises(
-                UserError, match=r"Read-only file system; free the disk or mend the rights"
+                UserError, match=r"Read-only file system; choose a folder on a disk that can"
             ):
                 training.train(run.config, run)
         assert checkpoint.load(run.path / "latest.pt")["step"] == 10

@@ -8,7 +8,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.launch.devices import IDLE_SECONDS, IdleWatch
 from oelm_lib.launch.jobs import Job, Writer
 from oelm_lib.launch.slots import Slots, check_room, decide, make_slots
-from oelm_lib.runs.reading import this_process
+from oelm_lib.runs.process import this_process
 from tests.launch.fake_nvml import FakeNvml
 
 HERE = this_process()["host"]

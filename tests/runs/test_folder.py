@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from oelm_lib import config, runs
+from oelm_lib import runs
 from oelm_lib.errors import UserError
-from oelm_lib.runs.folder import code_version
 from oelm_lib.runs.process import is_alive, process_start, this_process
+
+PARAMETERS = {"total": 1, "trainable": 1, "frozen": 0}
 
 
 def test_a_new_run_is_locked_and_another_process_is_told_who_holds_it(tiny_run, tmp_path, stories):
@@ -38,7 +39,7 @@ def test_a_run_with_another_config_is_refused_with_the_differing_keys(
     tiny_run, tiny_config, tmp_path
 ):
     run = tiny_run()
-    run.write_config({}, {"total": 1, "trainable": 1, "frozen": 0})
+    run.record_session(0, {}, PARAMETERS)
     plain = (run.path / "config.yaml").read_text()
     (run.path / "config.yaml").write_text(
         plain.replace("learning_rate: 0.01", "learning_rate: 0.02", 1)
@@ -97,20 +98,6 @@ def test_a_folder_that_cannot_be_made_is_one_line(tiny_config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write here"):
         runs.open_run(tiny_config(), 1, tmp_path / "file")
-
-
-def test_records_that_grow_do_not_make_the_code_dirty(tmp_path, monkeypatch):
-    monkeypatch.setattr(config, "ROOT", tmp_path)
-    git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b"]
-    for name in ("code.py", "reports/runs.jsonl"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("1\n")
-    for call in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "first"]):
-        subprocess.run([*git, *call], check=True)
-    (tmp_path / "reports" / "runs.jsonl").write_text("1\n2\n")
-    assert code_version()["dirty"] is False
-    (tmp_path / "code.py").write_text("2\n")
-    assert code_version()["dirty"] is True
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
