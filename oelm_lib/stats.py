@@ -1,55 +1,342 @@
-"""Paired intervals, verdicts and their error rates. Losses in nats, gaps as perplexity ratios minus 1."""
+"""Paired intervals, verdicts and power: one procedure for the comparison and for studies.
+
+A comparison is a set of differences of a loss, one for each seed that both arms share, in nats per
+token. Its interval is Student's t at 1 - ALPHA / k for the k comparisons of its family
+(Bonferroni), and its verdict is read off that interval. A gap is a perplexity ratio minus 1:
+exp(difference) - 1.
+"""
 
 import itertools
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from oelm_lib.runs.metrics import perplexity
 
+__all__ = [
+    "ALPHA",
+    "FAIL",
+    "INCONCLUSIVE",
+    "NO",
+    "NOT_SHOWN",
+    "PASS",
+    "UNKNOWN",
+    "UNSTABLE",
+    "YES",
+    "Interval",
+    "at_most",
+    "bootstrap_documents",
+    "bounds_at_most",
+    "bounds_within",
+    "deciding_seeds",
+    "equal_within",
+    "gap",
+    "paired_differences",
+    "paired_interval",
+    "power",
+    "seeds_text",
+    "with_document_error",
+]
+
 ALPHA = 0.05
-CRITERION = 1.05
-MARGIN = 0.01
-PASS, FAIL, INCONCLUSIVE, UNKNOWN = "PASS", "FAIL", "INCONCLUSIVE", "UNKNOWN INTERVAL"
+"""Chance that any interval of a family misses its true difference."""
+POWER = 0.8
+MOST_SEEDS = 1000
+"""Largest number of seeds that deciding_seeds proposes."""
+PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
+YES, NO, NOT_SHOWN = "YES", "NO", "NOT SHOWN"
+UNKNOWN, UNSTABLE = "UNKNOWN INTERVAL", "UNSTABLE"
+Bounds = tuple[float, float]
 
 
-class Interval(NamedTuple):
-    """Mean difference in nats and its t-interval; nan bounds where fewer than two pairs leave it unknown."""
+@dataclass(frozen=True)
+class Interval:
+    """Mean of paired differences in nats with its t-interval; the bounds are nan below two
+    pairs.
+    """
 
     mean: float
     low: float
     high: float
     n: int
+    """Pairs with a finite difference."""
+    sd: float
+    """Standard deviation of the differences."""
     confidence: float
+    k: int = 1
+    """Comparisons in the family that this interval belongs to."""
+    failed: int = 0
+    """Pairs of which a run diverged or failed; any makes the verdict UNSTABLE."""
+    document_error: float = 0.0
+    """Standard error over documents that the interval includes, in nats; 0: the interval is over
+    seeds alone.
+    """
 
     @property
     def known(self) -> bool:
-        """Whether there is an interval at all."""
+        """Whether the interval has bounds."""
         return math.isfinite(self.low)
+
+    @property
+    def gap(self) -> float:
+        """Gap of the mean."""
+        return gap(self.mean)
+
+    @property
+    def gap_low(self) -> float:
+        """Gap of the lower bound."""
+        return gap(self.low)
+
+    @property
+    def gap_high(self) -> float:
+        """Gap of the upper bound."""
+        return gap(self.high)
 
 
 def gap(nats: float) -> float:
-    """Perplexity ratio minus 1 of a difference in nats."""
+    """Return the perplexity ratio minus 1 of a difference in nats."""
     return perplexity(nats) - 1
 
 
-def paired_interval(differences: Sequence[float], confidence: float = 1 - ALPHA) -> Interval:
-    """Return the mean of paired differences with Student's interval."""
+def paired_differences(
+    arm: Mapping[int, float | None], baseline: Mapping[int, float | None]
+) -> list[float]:
+    """Return arm minus baseline for each seed that both have; nan where either run diverged or
+    failed.
+
+    Args:
+        arm: Seed -> final loss in nats; None or a number that is not finite: the run diverged or
+            failed.
+        baseline: The same of the baseline.
+    """
+    return [_finite(arm[seed]) - _finite(baseline[seed]) for seed in arm if seed in baseline]
+
+
+def paired_interval(differences: Sequence[float], k: int = 1) -> Interval:
+    """Return the mean of paired differences with Student's interval at 1 - ALPHA / k.
+
+    Args:
+        differences: One for each seed, in nats; those that are not finite are counted as failed
+            pairs.
+        k: Comparisons in the family: all k intervals together hold their true values with chance 1
+            - ALPHA.
+    """
+    return interval_at(differences, 1 - ALPHA / k, k)
+
+
+def interval_at(differences: Sequence[float], confidence: float, k: int = 1) -> Interval:
+    """Return paired_interval at a stated confidence."""
     from scipy.special import stdtrit
 
     values = np.asarray(differences, dtype=float)
+    failed = int(np.sum(~np.isfinite(values)))
+    values = values[np.isfinite(values)]
     n = len(values)
     mean = float(values.mean()) if n else math.nan
     if n < 2:
-        return Interval(mean, math.nan, math.nan, n, confidence)
-    half = stdtrit(n - 1, (1 + confidence) / 2) * values.std(ddof=1) / math.sqrt(n)
-    return Interval(mean, float(mean - half), float(mean + half), n, confidence)
+        return Interval(mean, math.nan, math.nan, n, math.nan, confidence, k, failed)
+    sd = float(values.std(ddof=1))
+    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * sd / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half, n, sd, confidence, k, failed)
+
+
+def with_document_error(interval: Interval, document_error: float) -> Interval:
+    """Widen an interval over seeds so that it holds over other documents of the same kind, where
+    that matters.
+
+    The interval stays where the error over documents is below the standard error over seeds: the
+        claim is then about
+    this text. Otherwise both variances are added, and the t quantile has the degrees of freedom of
+    the seeds.
+
+    Args:
+        document_error: Standard error of the mean difference over documents, in nats
+            (`bootstrap_documents`).
+    """
+    from scipy.special import stdtrit
+
+    if not interval.known or not document_error >= interval.sd / math.sqrt(interval.n):
+        return interval
+    error = math.hypot(interval.sd / math.sqrt(interval.n), document_error)
+    half = float(stdtrit(interval.n - 1, (1 + interval.confidence) / 2)) * error
+    return replace(
+        interval,
+        low=interval.mean - half,
+        high=interval.mean + half,
+        document_error=document_error,
+    )
+
+
+def bounds_at_most(limit: float) -> Bounds:
+    """Return the differences, in nats, of which "at most +limit" is true."""
+    return -math.inf, math.log1p(limit)
+
+
+def bounds_within(margin: float) -> Bounds:
+    """Return the differences, in nats, of which "equal within +-margin" is true."""
+    return math.log1p(-margin), math.log1p(margin)
+
+
+def at_most(interval: Interval, limit: float) -> str:
+    """Judge the claim "the gap is at most +limit" by the whole interval.
+
+    Args:
+        limit: A gap, e.g. 0.05.
+
+    Returns:
+        PASS, FAIL, INCONCLUSIVE, UNKNOWN (fewer than two pairs) or UNSTABLE (a pair failed).
+    """
+    return _judge(interval, bounds_at_most(limit), (PASS, FAIL, INCONCLUSIVE))
+
+
+def equal_within(interval: Interval, margin: float) -> str:
+    """Judge the claim "equal within +-margin" by the whole interval.
+
+    Args:
+        margin: A gap, e.g. 0.01.
+
+    Returns:
+        YES, NO, NOT_SHOWN, UNKNOWN (fewer than two pairs) or UNSTABLE (a pair failed).
+    """
+    return _judge(interval, bounds_within(margin), (YES, NO, NOT_SHOWN))
+
+
+def _judge(interval: Interval, bounds: Bounds, words: tuple[str, str, str]) -> str:
+    inside, outside, between = words
+    low, high = bounds
+    if interval.failed:
+        return UNSTABLE
+    if not interval.known:
+        return UNKNOWN
+    if low <= interval.low and interval.high <= high:
+        return inside
+    return outside if interval.low > high or interval.high < low else between
+
+
+def power(difference: float, sd: float, n: int, bounds: Bounds, k: int = 1) -> float:
+    """Return the chance that the interval of n pairs lies wholly within the bounds.
+
+    Args:
+        difference: True mean difference, in nats.
+        sd: True standard deviation of a difference.
+        n: Pairs, at least 2.
+        bounds: In nats, from `bounds_at_most` or `bounds_within`; -inf and inf are allowed.
+        k: Comparisons in the family.
+
+    Source: the distribution of (mean, sd) of a normal sample, integrated over sd; Phillips 1990,
+        "Power of the two
+    one-sided tests procedure in bioequivalence", J. Pharmacokinetics and Biopharmaceutics 18.
+    """
+    from scipy.special import ndtr, stdtrit
+
+    if sd == 0:
+        return float(bounds[0] <= difference <= bounds[1])
+    spreads = _sample_spreads(n)
+    half = stdtrit(n - 1, 1 - ALPHA / k / 2) * spreads * sd / math.sqrt(n)
+    error = sd / math.sqrt(n)
+    upper = (bounds[1] - half - difference) / error
+    lower = (bounds[0] + half - difference) / error
+    return float(np.clip(ndtr(upper) - ndtr(lower), 0, None).mean())
+
+
+def deciding_seeds(interval: Interval, bounds: Bounds) -> tuple[int, int | None] | None:
+    """Return how many seeds would decide an open claim with power 0.8 if the true gap is the one
+    seen.
+
+    The range is over the 68 % limits of the standard deviation; the true one may be smaller or
+    larger than that seen.
+
+    Args:
+        bounds: Of the claim, from `bounds_at_most` or `bounds_within`.
+
+    Returns:
+        (fewest, most); most is None above MOST_SEEDS. None where the claim is decided or unknown,
+        and where the gap seen lies so near a bound that MOST_SEEDS would not decide it.
+    """
+    from scipy.special import chdtri
+
+    if not interval.known or _judge(interval, bounds, ("", "", "open")) != "open":
+        return None
+    low, high = bounds
+    if low <= interval.mean <= high:
+        target = bounds
+    else:
+        target = (high, math.inf) if interval.mean > high else (-math.inf, low)
+    df = interval.n - 1
+    few, many = (
+        _seeds_for_power(
+            interval.mean, interval.sd * math.sqrt(df / chdtri(df, tail)), target, k=interval.k
+        )
+        for tail in (0.16, 0.84)
+    )
+    return None if few is None else (few, many)
+
+
+def seeds_text(interval: Interval, bounds: Bounds) -> str:
+    """Return deciding_seeds as words; empty where the claim is decided or has no interval."""
+    if not interval.known or _judge(interval, bounds, ("", "", "open")) != "open":
+        return ""
+    seeds = deciding_seeds(interval, bounds)
+    if seeds is None:
+        return "no number of seeds would decide it: the gap seen lies on the bound"
+    few, many = seeds
+    return f"{few} to {many if many else f'more than {MOST_SEEDS}'} seeds would decide it"
+
+
+def _seeds_for_power(difference: float, sd: float, bounds: Bounds, k: int) -> int | None:
+    """Return the fewest pairs with power 0.8, by doubling and bisection; None above MOST_SEEDS."""
+    if power(difference, sd, MOST_SEEDS, bounds, k) < POWER:
+        return None
+    low, high = 1, MOST_SEEDS
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (
+            (low, middle) if power(difference, sd, middle, bounds, k) >= POWER else (middle, high)
+        )
+    return high
+
+
+def _sample_spreads(n: int, points: int = 400) -> np.ndarray:
+    """Return equally likely values of (sample sd / true sd) of n normal draws."""
+    from scipy.special import chdtri
+
+    tails = (np.arange(points) + 0.5) / points
+    return np.sqrt(chdtri(n - 1, tails) / (n - 1))
+
+
+def _finite(loss: float | None) -> float:
+    return loss if loss is not None and math.isfinite(loss) else math.nan
+
+
+def bootstrap_documents(
+    nats: np.ndarray, tokens: np.ndarray, resamples: int = 1000, seed: int = 0
+) -> float:
+    """Return the standard error, in nats per token, of a loss difference over a resampled set of
+    documents.
+
+    Args:
+        nats: Per document, arm minus baseline (paired by document), averaged over the seeds they
+            share.
+        tokens: Tokens of the same documents.
+    """
+    if len(nats) < 2:
+        return math.nan
+    rng = np.random.default_rng(seed)
+    picks = (rng.integers(len(nats), size=len(nats)) for _ in range(resamples))
+    return float(np.std([nats[pick].sum() / tokens[pick].sum() for pick in picks], ddof=1))
+
+
+# Kept until the comparison is judged by the functions above.
+CRITERION = 1.05
+MARGIN = 0.01
 
 
 def seeds_for(differences: Sequence[float], half_width: float) -> float:
-    """Pairs that a 95 % interval of such differences needs to be no wider to each side; nan below two pairs."""
+    """Pairs that a 95 % interval of such differences needs to be no wider to each side; nan below
+    two pairs.
+    """
     from scipy.special import stdtrit
 
     if len(differences) < 2:
@@ -76,7 +363,9 @@ def p_value(differences: Sequence[float], mean: float = 0.0) -> float:
 
 
 def equivalence_p(differences: Sequence[float], margin: float = MARGIN) -> float:
-    """P-value whose interval first fits within the margin; 1 where the mean lies outside, nan below two pairs."""
+    """P-value whose interval first fits within the margin; 1 where the mean lies outside, nan below
+    two pairs.
+    """
     bounds = (math.log1p(-margin), math.log1p(margin))
     if len(differences) >= 2 and not bounds[0] < np.mean(differences) < bounds[1]:
         return 1.0
@@ -86,9 +375,10 @@ def equivalence_p(differences: Sequence[float], margin: float = MARGIN) -> float
 def holm(p_values: Sequence[float], alpha: float = ALPHA) -> list[float]:
     """Confidence each hypothesis' interval needs so that all verdicts together err at most `alpha`.
 
-    Holm's step-down: the smallest of k p-values is tested at alpha / k, the next at alpha / (k - 1), and so on to the
-    first that is not rejected; the rest keep its level. An interval at the returned confidence excludes the tested
-    value exactly where Holm rejects it. A nan (one seed) claims nothing, so it takes no share and keeps 1 - alpha.
+    Holm's step-down: the smallest of k p-values is tested at alpha / k, the next at alpha / (k -
+    1), and so on to the first that is not rejected; the rest keep its level. An interval at the
+    returned confidence excludes the tested value exactly where Holm rejects it. A nan (one seed)
+    claims nothing, so it takes no share and keeps 1 - alpha.
     """
     confidences = [1 - alpha] * len(p_values)
     order = sorted(
@@ -118,19 +408,3 @@ def equivalence(interval: Interval, margin: float = MARGIN) -> bool:
         and math.log1p(-margin) <= interval.low
         and interval.high <= math.log1p(margin)
     )
-
-
-def bootstrap_documents(
-    nats: np.ndarray, tokens: np.ndarray, resamples: int = 1000, seed: int = 0
-) -> float:
-    """Standard error, in nats per token, of a loss difference over a resampled set of documents.
-
-    Args:
-        nats: Per document, arm minus baseline (pairing by document), averaged over the seeds they share.
-        tokens: Tokens of the same documents.
-    """
-    if len(nats) < 2:
-        return math.nan
-    rng = np.random.default_rng(seed)
-    picks = (rng.integers(len(nats), size=len(nats)) for _ in range(resamples))
-    return float(np.std([nats[pick].sum() / tokens[pick].sum() for pick in picks], ddof=1))

@@ -58,7 +58,7 @@ def arm_config(request, model_config):
 @pytest.fixture(scope="session")
 def stories(tmp_path_factory):
     """Data folder with the embedded corpus in a small tokenizer, made once."""
-    from oelm_lib.data.corpus import open_corpus
+    from oelm_lib.data import open_corpus
 
     folder = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,8 @@
+import os
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
@@ -7,8 +11,12 @@ from oelm_lib.errors import UserError
 @pytest.mark.parametrize(
     ("exp", "overrides", "message"),
     [
-        (2, None, r"exp = 2 is not an experiment id such as GPT-02; allowed: CPU-01"),
-        ("GPT-99", None, r"no experiment 'GPT-99'.*allowed: CPU-01.*add one as params/<ID>.yaml"),
+        (2, None, r"exp = 2 is not an experiment id such as GPT-02; quote it"),
+        (
+            "GPT-99",
+            None,
+            r"no experiment 'GPT-99' \(did you mean GPT-09, .*\); add one as params/<ID>.yaml",
+        ),
         ("../GPT-01", None, r"no experiment"),
         (
             "GPT-02",
@@ -23,14 +31,14 @@ from oelm_lib.errors import UserError
         (
             "GPT-02",
             "optim.lr=1",
-            r"unknown key optim.lr \(did you mean optim.learning_rate\?\); allowed: model",
+            r"unknown key optim.lr \(did you mean optim.learning_rate\?\); allowed are the keys of",
         ),
         (
             "GPT-02",
             "train.max_stepz=1",
-            r"unknown key train.max_stepz \(did you mean train.max_steps\?\)",
+            r"unknown key train.max_stepz \(did you mean train.max_steps",
         ),
-        ("GPT-02", "optim.learning_rate=true", r"optim.learning_rate: should be a number"),
+        ("GPT-02", "optim.learning_rate=true", r"optim.learning_rate: True should be a number"),
         ("GPT-02", "train.max_steps=1.5", r"train.max_steps = 1.5: should be a valid integer"),
         ("GPT-02", "train.max_steps=true", r"train.max_steps = True: should be a valid integer"),
         ("GPT-02", "optim.learning_rate=.nan", r"optim.learning_rate = nan"),
@@ -43,12 +51,12 @@ from oelm_lib.errors import UserError
         ("GPT-02", "train.max_steps", r"'train.max_steps' is not key=value"),
         ("GPT-02", "train.max_steps=1 train.max_steps=2", r"given twice"),
         ("GPT-02", 5, r"overrides = 5 is not text"),
-        ("GPT-02", "data.corpus=2001-99-99", r"the value of data.corpus is not valid YAML"),
+        ("GPT-02", "data.corpus=[", r"the value of data.corpus is not valid YAML"),
         ("GPT-02", 'model.dropout=0.1"', r"model.dropout"),
         (
             "GPT-02",
             "model.key_shift=true model.num_heads=512",
-            r"rope and key_shift part a head in halves, but d_head = 1",
+            r"rope and key_shift split a head in halves, but d_head = 1",
         ),
     ],
 )
@@ -111,7 +119,7 @@ def test_the_resolved_experiment_is_a_table_that_marks_overrides_and_escapes_tex
 
 def test_a_broken_file_is_one_line(tmp_path):
     broken = tmp_path / "X.yaml"
-    for content in (b"a: [", b"\xff\xfe\x00", b"- 1", b"a: 2001-99-99", b"[" * 10_000):
+    for content in (b"a: [", b"\xff\xfe\x00", b"- 1", b"a: '", b"[" * 10_000):
         broken.write_bytes(content)
         with pytest.raises(UserError) as raised:
             config.read_yaml(broken)
@@ -130,3 +138,129 @@ def test_overrides_may_hold_brackets_spaces_and_equals_signs():
     text = config.as_text({"train.max_steps": 5, "optim.groups": groups})
     assert config.parse_overrides(text) == {"train.max_steps": 5, "optim.groups": groups}
     assert config.load_config("GPT-02", text).optim.groups[0].match == "[qk]_proj"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "message"),
+    [
+        ("train.max_steps=010", "train.max_steps", "'010': should be a valid integer"),
+        ("train.max_steps=0o10", "train.max_steps", "'0o10': should be a valid integer"),
+        ("train.max_steps=0x10", "train.max_steps", "'0x10': should be a valid integer"),
+        ("train.max_steps=1:30", "train.max_steps", "'1:30': should be a valid integer"),
+        ("optim.learning_rate=1:30", "optim.learning_rate", "'1:30' should be a number"),
+        ("optim.learning_rate=1_0.5", "optim.learning_rate", "'1_0.5' should be a number"),
+        ("optim.learning_rate=infinity", "optim.learning_rate", "'infinity' should be a number"),
+        ("model.freeze_q=yes", "model.freeze_q", "'yes': should be a valid boolean, true or false"),
+        ("model.freeze_q=on", "model.freeze_q", "'on': should be a valid boolean, true or false"),
+    ],
+)
+def test_yaml_1_1_surprises_are_refused(text, key, message):
+    with pytest.raises(UserError, match=rf"{key}( =|:) {message}"):
+        config.load_config("GPT-02", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    {
+        "1e-3": 1e-3,
+        "1.5e3": 1500.0,
+        ".5": 0.5,
+        "1.": 1.0,
+        "-2": -2,
+        "1_000": 1000,
+        "true": True,
+        "null": None,
+        "~": None,
+        "": None,
+        "off": "off",
+        "010": "010",
+        "12345e67": "12345e67",
+        "2024-01-02": "2024-01-02",
+    }.items(),
+)
+def test_scalars_are_decimal_numbers_booleans_null_or_text(text, value):
+    parsed = config.parse_yaml(text)
+    assert (parsed, type(parsed)) == (value, type(value))
+
+
+PRINTABLE = st.text(st.characters(exclude_categories=("C", "Zl", "Zp")))
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | PRINTABLE
+
+
+@given(
+    st.recursive(
+        SCALARS,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(PRINTABLE, inner, max_size=3),
+        max_leaves=8,
+    )
+)
+def test_dumped_values_are_read_back(value):
+    assert config.parse_yaml(config.dump_yaml(value)) == value
+    assert config.parse_yaml(config.dump_yaml(value, one_line=True)) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3", "the key a is given twice; keep one"),
+        ("x: {a: 1, a: 1}", "the key a is given twice; keep one"),
+        ("[" * 40_000, "nested more than 32 deep"),
+        ("a: " * 40_000, "mapping values are not allowed here"),
+        ("? [1]\n: 2", "a key is not plain text"),
+    ],
+)
+def test_a_yaml_file_with_double_keys_or_deep_nesting_is_refused(tmp_path, text, message):
+    path = tmp_path / "X.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        config.read_yaml(path)
+
+
+@pytest.mark.parametrize("text", ["train.max_steps = 10", "train.max_steps =10  model.dropout= 0"])
+def test_spaces_around_the_equals_sign_are_allowed(text):
+    assert config.load_config("GPT-02", text).train.max_steps == 10
+
+
+def test_a_long_value_does_not_flood_the_message():
+    with pytest.raises(UserError) as raised:
+        config.load_config("GPT-02", {"model.d_model": ["x" * 10_000] * 1000})
+    assert len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize("typed", ["demo-02", "DEMO-02.yaml", "params/DEMO-02.yaml", " DEMO-02 "])
+def test_an_id_is_found_as_people_type_it(typed):
+    assert config.load_config(typed).id == "DEMO-02"
+
+
+def test_files_with_other_names_are_skipped(tmp_path, monkeypatch):
+    for name in ("DEMO-02.yaml", "DEMO-02-Copy1.yaml", "notes.yaml"):
+        (tmp_path / name).write_text((config.PARAMS / "DEMO-02.yaml").read_text())
+    monkeypatch.setattr(config.paths, "PARAMS", tmp_path)
+    assert config.experiment_ids() == ["DEMO-02"]
+    assert config.skipped_files() == ["DEMO-02-Copy1.yaml", "notes.yaml"]
+    assert config.load_config("DEMO-02").id == "DEMO-02"
+
+
+def test_folders_are_absolute_whatever_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("OELM_OUTPUTS", "runs")
+    monkeypatch.setenv("OELM_DATA", "~/corpora")
+    config.fix_folders()
+    monkeypatch.chdir("/")
+    assert str(config.outputs_dir()) == os.environ["OELM_OUTPUTS"] == str(tmp_path / "runs")
+    assert str(config.data_dir()) == os.environ["OELM_DATA"] == "/home/me/corpora"
+
+
+def test_a_key_that_an_old_record_lacks_is_off():
+    cfg = config.load_config("GPT-02")
+    old = {key: value for key, value in cfg.science.items() if key != "model.key_shift"}
+    assert config.diff_science(old, cfg.science) == {}
+    plain = cfg.to_dict()
+    del plain["model"]["key_shift"], plain["optim"]["groups"]
+    assert config.parse_experiment(plain, "old") == cfg
+
+
+def test_mappings_can_be_merged():
+    text = "a: &a {x: 1, y: 2}\nb: &b {<<: *a, y: 3}\nc: {<<: *b, z: 4}"
+    assert config.parse_yaml(text)["c"] == {"x": 1, "y": 3, "z": 4}

@@ -29,12 +29,23 @@ FLOORS = [
     {"cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-NO_TORCH = {"errors", "files", "gpus", "config", "arms", "runs", "stats", "view", "compare", "monitor"}
+NO_TORCH = {
+    "errors",
+    "files",
+    "gpus",
+    "config",
+    "arms",
+    "runs",
+    "stats",
+    "view",
+    "compare",
+    "monitor",
+}
 NO_TORCH |= {"study", "report", "launch", "cli"}
 TORCH_FREE_FILES = {"model/cost.py", "explore/measures.py", "bench/figures.py"}
 MOST_FILE_LINES = 600
 MOST_FUNCTION_LINES = 75
-CIRCLES = {"data", "training"}
+CIRCLES = {"training"}
 
 
 def module_name(path: Path) -> str:

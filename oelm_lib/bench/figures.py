@@ -1,4 +1,4 @@
-"""What `oelm bench` measured, as a table and figures: speed and memory of the training step."""
+"""Table and figures of what `oelm bench` measured on a CPU."""
 
 import json
 from itertools import product
@@ -13,97 +13,105 @@ from oelm_lib import config
 from oelm_lib.arms import COLOURS, OTHERS
 from oelm_lib.view import figure as base
 
+NAIVE, HUGGING_FACE = OTHERS[1], OTHERS[2]
 STEPS = {
     "baseline": ("baseline", COLOURS["baseline"]),
     "oelm_freeze": ("OELM-Freeze", COLOURS["OELM-Freeze"]),
-    "naive_script": ("naive attention", OTHERS[1]),
-    "naive": ("naive attention, memory kept", OTHERS[1]),
-    "hf_gpt2_script": ("Hugging Face GPT-2", OTHERS[2]),
-    "hf_gpt2": ("Hugging Face GPT-2, memory kept", OTHERS[2]),
+    "naive_script": ("naive attention", NAIVE),
+    "naive": ("naive attention, memory kept", NAIVE),
+    "hf_gpt2_script": ("Hugging Face GPT-2", HUGGING_FACE),
+    "hf_gpt2": ("Hugging Face GPT-2, memory kept", HUGGING_FACE),
 }
-"""What a bench times; `memory kept`: with our setting of glibc, which keeps what is freed."""
+"""Step -> label, colour. "memory kept": in our process, whose allocator keeps freed memory."""
 PARTS = ("data", "forward", "backward", "optimizer", "evaluation")
 GROWS = ("d_model", "num_layers", "max_seq_len", "vocab_size", "batch_size")
-"""Sizes that a bench halves and doubles; heads and d_ff go with d_model."""
-RATIOS = {"seconds": "time_measured", "fast_flops": "time_predicted"}
-RATIOS |= {"peak_bytes": "memory_measured", "predicted_bytes": "memory_predicted"}
+"""Sizes that a bench halves and doubles; heads and d_ff follow d_model."""
+MIB = 2**20
 
 
 def load(folder: Path | str = "") -> list[dict[str, Any]]:
-    """Results of `oelm bench` in a folder (default: the outputs folder), in the order of their names."""
+    """Read the results of `oelm bench` in a folder, by name; default: the outputs folder."""
     path = Path(folder) if folder else config.outputs_dir()
     return [json.loads(file.read_text()) for file in sorted(path.glob("bench_*.json"))]
 
 
 def name(result: dict[str, Any]) -> str:
-    """Size, dropout and threads of a result."""
-    return f"{result['size']}, dropout {result['dropout']:g}, threads: {result['threads']} ({result['clock']} time)"
+    """Size, dropout, threads and clock of a result."""
+    threads = f"threads: {result['threads']} ({result['clock']} time)"
+    return f"{result['size']}, dropout {result['dropout']:g}, {threads}"
 
 
 def summary(results: list[dict[str, Any]]) -> pd.DataFrame:
-    """One column a result: ratios as median over rounds +- its standard error, and how they were measured."""
-    columns = {}
-    for result in results:
-        faster, saves, peaks = (
-            result["speed_up_over"],
-            result["freezing_saves"],
-            result["peak_bytes"],
-        )
-        close, apart = (result["seconds"][key] for key in ("close", "apart"))
-        row = {"step seconds": f"{median(close['baseline']):.3f}"}
-        for key in ("hf_gpt2_script", "hf_gpt2", "naive_script", "naive"):
-            row[f"faster than {STEPS[key][0]}"] = (
-                f"{faster[key]['ratio']:.3f} +- {faster[key]['standard_error']:.3f}"
-            )
-        row["share of the GEMM limit"] = f"{result['share_of_gemm_limit']:.1%}"
-        row["freezing saves"] = f"{saves['measured']:.2%} +- {saves['standard_error']:.2%}"
-        row["of the FLOPs"] = f"{saves['of_flops']:.2%}"
-        row["evaluation over training tokens/s"] = f"{result['evaluation_over_training']:.2f}"
-        row["peak MiB"] = f"{peaks['baseline'] / 2**20:,.1f}"
-        row["predicted MiB"] = f"{result['predicted_bytes']['peak'] / 2**20:,.1f}"
-        row["peak over Hugging Face"] = f"{peaks['baseline'] / peaks['hf_gpt2']:.1%}"
-        row["freezing lowers the peak MiB"] = (
-            f"{(peaks['baseline'] - peaks['oelm_freeze']) / 2**20:,.1f}"
-        )
-        row["rounds"] = f"{len(close['baseline'])}, others {len(apart['baseline'])}"
-        columns[name(result)] = row | {"load average": f"{result['load_average']:.1f}"}
+    """Tabulate the measurements: one row a quantity, one column a result."""
+    columns = {name(result): _summary(result) for result in results}
     return pd.DataFrame(columns).rename_axis("what").reset_index()
 
 
+def _summary(result: dict[str, Any]) -> dict[str, str]:
+    faster, peaks = result["speed_up_over"], result["peak_bytes"]
+    frozen = result["frozen_over_baseline"]
+    lower = peaks["baseline"] - peaks["oelm_freeze"]
+    others = ("hf_gpt2_script", "hf_gpt2", "naive_script", "naive")
+    return {
+        "seconds of a step": f"{median(result['seconds']['baseline']):.3f}",
+        **{f"faster than {STEPS[key][0]}": _ratio(faster[key]) for key in others},
+        "share of the limit of its matrix products": f"{result['share_of_gemm_limit']:.1%}",
+        "OELM-Freeze over baseline, seconds": _ratio(frozen),
+        "OELM-Freeze over baseline, FLOPs": f"{1 - result['flops_saved_by_freezing']:.3f}",
+        "evaluation over training, tokens/s": f"{result['evaluation_over_training']:.2f}",
+        "peak MiB": f"{peaks['baseline'] / MIB:,.1f}",
+        "peak MiB, predicted": f"{result['predicted_bytes']['peak'] / MIB:,.1f}",
+        "peak over Hugging Face's": f"{peaks['baseline'] / peaks['hf_gpt2']:.1%}",
+        "peak of OELM-Freeze lower by MiB": f"{lower / MIB:,.1f}",
+        "rounds": str(len(result["seconds"]["baseline"])),
+        "load average": f"{result['load_average']:.1f}",
+    }
+
+
+def _ratio(measured: dict[str, Any]) -> str:
+    """Ratio with its standard error, to the digits that the error leaves."""
+    error = measured["standard_error"]
+    if error is None:
+        return f"{measured['ratio']:.2f} ({measured['rounds']} rounds, no error stated)"
+    digits = 3 if error < 0.005 else 2
+    return f"{measured['ratio']:.{digits}f} ± {error:.{digits}f}"
+
+
 def steps(results: list[dict[str, Any]]) -> base.Figure:
-    """Draw the seconds of every round of every step, and the time of its matrix products alone."""
-    figure = base.new_figure(
-        "Seconds of a step", ["a point a round"], [name(r) for r in results], height=300
-    )
+    """Draw the seconds of every round, and the time of the matrix products alone."""
+    names = [name(result) for result in results]
+    figure = base.new_figure("Seconds of a step", ["one point per round"], names, height=300)
     for row, result in enumerate(results, 1):
-        rounds = result["seconds"]["apart"] | result["seconds"]["close"]
         for key, (label, colour) in STEPS.items():
-            look = {
-                "boxpoints": "all",
-                "jitter": 0.5,
-                "pointpos": 0,
-                "marker": {"size": 4, "color": colour},
-            }
-            look |= {
-                "line": {"color": colour, "width": 1.2},
-                "fillcolor": "rgba(0,0,0,0)",
-                "showlegend": False,
-            }
-            base.add(
-                figure,
-                row,
-                go.Box(x=[round(x, 4) for x in rounds[key]], name=label, orientation="h", **look),
+            box = go.Box(
+                x=[round(seconds, 4) for seconds in result["seconds"][key]],
+                name=label,
+                orientation="h",
+                boxpoints="all",
+                jitter=0.5,
+                pointpos=0,
+                marker={"size": 4, "color": colour},
+                line={"color": colour, "width": 1.2},
+                fillcolor="rgba(0,0,0,0)",
+                showlegend=False,
             )
-        text = {"annotation_text": "matrix products alone", "annotation_position": "bottom left"}
-        line = {"dash": "dash", "width": 1.2, "color": base.INK}
-        figure.add_vline(x=result["gemm_limit_seconds"], row=row, col=1, line=line, **text)
+            base.add(figure, row, box)
+        figure.add_vline(
+            x=result["gemm_limit_seconds"],
+            row=row,
+            col=1,
+            line={"dash": "dash", "width": 1.2, "color": base.INK},
+            annotation_text="matrix products alone",
+            annotation_position="bottom left",
+        )
     return base.title_x(figure, "seconds").update_yaxes(autorange="reversed")
 
 
 def parts(results: list[dict[str, Any]]) -> base.Figure:
-    """Draw where a step's seconds go, and what evaluating as many tokens takes."""
+    """Draw the median seconds of a step's parts, and of evaluating as many tokens."""
     notes = ["medians; evaluation: of as many tokens as a step trains on"]
-    figure = base.new_figure("Parts of a step", notes, [name(r) for r in results], height=220)
+    names = [name(result) for result in results]
+    figure = base.new_figure("Parts of a step", notes, names, height=220)
     for row, result in enumerate(results, 1):
         seconds = [result["parts_seconds"][part] for part in PARTS]
         bar = go.Bar(
@@ -112,75 +120,84 @@ def parts(results: list[dict[str, Any]]) -> base.Figure:
             orientation="h",
             marker_color=COLOURS["baseline"],
             showlegend=False,
+            text=[f"{value:.3g} s" for value in seconds],
+            textposition="outside",
+            cliponaxis=False,
         )
-        base.add(
-            figure,
-            row,
-            bar.update(
-                text=[f"{value:.3g} s" for value in seconds],
-                textposition="outside",
-                cliponaxis=False,
-            ),
-        )
+        base.add(figure, row, bar)
     return base.title_x(figure, "seconds").update_yaxes(autorange="reversed")
 
 
 def growth(results: list[dict[str, Any]]) -> base.Figure:
-    """Draw how time and memory of a step grow with each size: measured, and predicted from FLOPs and bytes."""
+    """Draw time and memory of a step over each size: measured, and predicted by the cost model."""
     grown = [result for result in results if result["growth"]]
-    notes = [
-        "over the bench's size, d_ff and heads as d_model; time is predicted by the FLOPs of the fast path"
-    ]
+    notes = ["relative to the bench's size; bars: all rounds; predicted time: FLOPs"]
     panels = [f"{what}: {name(result)}" for result in grown for what in GROWS]
     figure = base.new_figure("Growth, measured and predicted", notes, panels, height=210)
-    kinds = (
-        ("time", "seconds", "fast_flops", COLOURS["OELM-Freeze"]),
-        ("memory", "peak_bytes", "predicted_bytes", COLOURS["OELM-Random"]),
-    )
     for row, (result, what) in enumerate(product(grown, GROWS), 1):
-        rows = pd.DataFrame(result["growth"])
-        mine = rows[rows["what"] == what]
-        for label, measured, predicted, colour in kinds:
-            for column, text, look in (
-                (
-                    measured,
-                    f"{label}, measured",
-                    {"mode": "markers", "marker": {"size": 9, "color": colour}},
-                ),
-                (
-                    predicted,
-                    f"{label}, predicted",
-                    {"mode": "lines", "line": {"color": colour, "dash": "dash"}},
-                ),
-            ):
-                y = (mine[column] / mine[column].iloc[1]).round(4).tolist()
-                base.add(
-                    figure,
-                    row,
-                    go.Scatter(
-                        x=mine["value"].tolist(), y=y, name=text, showlegend=row == 1, **look
-                    ),
-                )
-        ticks = {
-            "tickvals": mine["value"].tolist(),
-            "ticktext": [f"{value:,}" for value in mine["value"]],
-        }
-        figure.update_xaxes(row=row, col=1, type="log", rangemode="normal", **ticks)
+        rows = pd.DataFrame([entry for entry in result["growth"] if entry["what"] == what])
+        for trace in _growth_traces(rows, legend=row == 1):
+            base.add(figure, row, trace)
+        values = rows["value"].tolist()
+        labels = [f"{value:,}" for value in values]
+        figure.update_xaxes(row=row, col=1, type="log", tickvals=values, ticktext=labels)
     return figure.update_yaxes(type="log", tickvals=[0.25, 0.5, 1, 2, 4], title_text="times")
 
 
-def predictions(results: list[dict[str, Any]]) -> pd.DataFrame:
-    """The figure of growth as a table: each value's time and memory over those at the bench's size."""
-    tables = []
-    for result in results:
-        rows = pd.DataFrame(result["growth"], columns=["what", "value", *RATIOS])
-        middle = rows.groupby("what", sort=False).nth(1).set_index("what")
-        shown = {
-            new: (rows[old] / rows["what"].map(middle[old])).map("{:.3f}".format)
-            for old, new in RATIOS.items()
-        }
-        error = (rows["predicted_bytes"] / rows["peak_bytes"] - 1).map("{:+.1%}".format)
-        tables.append(
-            rows[["what", "value"]].assign(bench=name(result), **shown, predicted_bytes_off=error)
+def _growth_traces(rows: pd.DataFrame, legend: bool) -> list[go.Scatter]:
+    """Measured points and predicted lines of one size; every column relative to its middle row."""
+    time, memory = COLOURS["OELM-Freeze"], COLOURS["OELM-Random"]
+    seconds = rows["seconds"].map(median)
+    low, high = rows["seconds"].map(min), rows["seconds"].map(max)
+    spread = {
+        "type": "data",
+        "array": ((high - seconds) / seconds.iloc[1]).tolist(),
+        "arrayminus": ((seconds - low) / seconds.iloc[1]).tolist(),
+        "thickness": 1,
+    }
+    curves = [
+        ("time, measured", seconds, time, "markers", spread),
+        ("time, predicted", rows["fast_flops"], time, "lines", None),
+        ("memory, measured", rows["peak_bytes"], memory, "markers", None),
+        ("memory, predicted", rows["predicted_bytes"], memory, "lines", None),
+    ]
+    return [
+        go.Scatter(
+            x=rows["value"].tolist(),
+            y=(values / values.iloc[1]).round(4).tolist(),
+            name=label,
+            mode=mode,
+            marker={"size": 8, "color": colour},
+            line={"color": colour, "dash": "dash"},
+            error_y=error,
+            showlegend=legend,
         )
-    return pd.concat(tables) if tables else pd.DataFrame()
+        for label, values, colour, mode, error in curves
+    ]
+
+
+def predictions(results: list[dict[str, Any]]) -> pd.DataFrame:
+    """Tabulate the figure of growth: time and memory relative to the size of the bench."""
+    rows = []
+    for result in results:
+        middle = {entry["what"]: entry for entry in result["growth"][1::3]}
+        for entry in result["growth"]:
+            reference = middle[entry["what"]]
+            timings, reference_timings = entry["seconds"], reference["seconds"]
+            off = entry["predicted_bytes"] / entry["peak_bytes"] - 1
+            rows.append(
+                {
+                    "what": entry["what"],
+                    "value": entry["value"],
+                    "bench": name(result),
+                    "time_measured": f"{median(timings) / median(reference_timings):.2f}",
+                    "time_predicted": f"{entry['fast_flops'] / reference['fast_flops']:.2f}",
+                    "memory_measured": f"{entry['peak_bytes'] / reference['peak_bytes']:.2f}",
+                    "memory_predicted": (
+                        f"{entry['predicted_bytes'] / reference['predicted_bytes']:.2f}"
+                    ),
+                    "predicted_bytes_off": f"{off:+.1%}",
+                    "timings": str(len(timings)),
+                }
+            )
+    return pd.DataFrame(rows)

@@ -3,7 +3,6 @@
 A command imports what it needs when it is called, so `oelm --help` and `oelm status` stay quick.
 """
 
-import os
 import sys
 from typing import Any
 
@@ -13,8 +12,6 @@ from oelm_lib.cli import checks, data, models, pages, runs, study
 from oelm_lib.cli.streams import open_closed_streams
 from oelm_lib.errors import UserError
 
-FOLDER_VARIABLES = ("OELM_OUTPUTS", "OELM_DATA")
-
 COMMANDS = (
     runs.run,
     runs.submit,
@@ -22,7 +19,8 @@ COMMANDS = (
     runs.logs,
     runs.stop,
     runs.replay,
-    study.sweep,
+    runs.rm,
+    study.study,
     pages.report,
     pages.journal,
     models.generate,
@@ -39,7 +37,8 @@ class OelmGroup(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         open_closed_streams()
-        _make_folders_absolute()
+        # jsonschema builds a grammar of IRIs when it is imported: 1 s, and no notebook uses it.
+        sys.modules.setdefault("rfc3987_syntax", None)
         try:
             return super().main(*args, **kwargs)
         except UserError as error:
@@ -56,13 +55,6 @@ class OelmGroup(click.Group):
         return list(self.commands)
 
 
-def _make_folders_absolute() -> None:
-    """Resolve relative folders and `~` here: a notebook's kernel works in another folder."""
-    for name in FOLDER_VARIABLES:
-        if value := os.environ.get(name):
-            os.environ[name] = os.path.abspath(os.path.expanduser(value))
-
-
 @click.group(
     cls=OelmGroup,
     commands={command.name: command for command in COMMANDS},
@@ -73,3 +65,6 @@ def main() -> None:
 
     Exit codes: 0 done, 75 stopped on request and resumable, 2 user error, 1 anything else.
     """
+    from oelm_lib.config import fix_folders
+
+    fix_folders()

@@ -41,8 +41,8 @@ def doctor(exp: str | None) -> None:
 def flops(exp: str, gpu: str, utilisation: float) -> None:
     """Predict the arithmetic, memory and time of the experiment ID."""
     from oelm_lib.config import load_config
+    from oelm_lib.model.attend import QUERY_BLOCK
     from oelm_lib.model.cost import cost_table
-    from oelm_lib.model.dropout import QUERY_BLOCK
     from oelm_lib.model.gpt import CHUNK
 
     for name, value in cost_table(load_config(exp), gpu, utilisation, CHUNK, QUERY_BLOCK):
@@ -72,11 +72,14 @@ def flops(exp: str, gpu: str, utilisation: float) -> None:
 )
 @outlives_its_reader
 def bench(size: str, dropout: float, rounds: int, threads: int | None) -> None:
-    """Compare the training step with HF GPT-2, a naive step and its matrix products alone."""
+    """Measure the training step beside other implementations.
+
+    The others are HF GPT-2, a naive step, and the matrix products of the step alone.
+    """
     from oelm_lib.bench import figures as speed
-    from oelm_lib.bench.measure import bench as measure
+    from oelm_lib.bench.cpu import bench as measure
     from oelm_lib.config import outputs_dir
-    from oelm_lib.report.page import report as make_page
+    from oelm_lib.report.make import report as make_page
 
     folder = outputs_dir() / f"bench_{size}_dropout{round(100 * dropout)}"
     result = measure(size, dropout, rounds, folder, threads)

@@ -24,7 +24,7 @@ def data() -> None:
 @outlives_its_reader
 def prepare(name: str, source: Path | None, tokenizer: str, limit: int | None) -> None:
     """Tokenise the corpus NAME into data/NAME/<tokenizer>/."""
-    from oelm_lib.data.prepare import prepare as prepare_corpus
+    from oelm_lib.data import prepare as prepare_corpus
 
     click.echo(prepare_corpus(name, source, tokenizer, limit, echo=click.echo).path)
 
@@ -32,7 +32,7 @@ def prepare(name: str, source: Path | None, tokenizer: str, limit: int | None) -
 @data.command("list")
 def list_() -> None:
     """List the corpora and their prepared versions."""
-    from oelm_lib.data.prepare import list_corpora
+    from oelm_lib.data import list_corpora
 
     click.echo(list_corpora().to_string(index=False))
 
@@ -45,6 +45,6 @@ def list_() -> None:
 )
 def show(name: str, tokenizer: str, documents: int) -> None:
     """Print token statistics and the first documents of a prepared corpus."""
-    from oelm_lib.data.prepare import show as show_corpus
+    from oelm_lib.data import show_corpus
 
     click.echo(show_corpus(name, tokenizer, documents))

@@ -5,8 +5,12 @@ from typing import Any
 
 import click
 
-from oelm_lib.cli.options import checkpoint_option
+from oelm_lib.cli.options import checkpoint_option, run_named
 from oelm_lib.cli.streams import outlives_its_reader
+from oelm_lib.errors import UserError
+
+WEIGHTS = ("safetensors", "huggingface")
+METRICS = ("csv", "tensorboard", "wandb-offline")
 
 
 @click.command()
@@ -43,33 +47,46 @@ def generate(
     checkpoint: str,
     **sampling: Any,
 ) -> None:
-    """Continue a prompt with the model of RUN: an ID, ID/seed<k> or a run folder.
+    """Continue a prompt with the model of RUN.
+
+    RUN is an ID, ID/seed<k> or a run folder.
 
     A text ends at the end-of-text token or when the context is full.
     """
     from oelm_lib.training import open_trained
 
-    trained = open_trained(name, checkpoint)
+    trained = open_trained(str(run_named(name)), checkpoint)
     for text in trained.continued(prompt, tokens, samples, seed, **sampling):
         click.echo(prompt + text)
 
 
 @click.command()
-@click.argument("name", metavar="RUN")
+@click.argument("names", nargs=-1, metavar="RUN...", required=True)
 @click.option(
     "--format",
     "form",
     default="safetensors",
-    type=click.Choice(["safetensors", "huggingface"]),
-    help="Weights alone (default), or a GPT-2 that `transformers` loads.",
+    type=click.Choice([*WEIGHTS, *METRICS]),
+    help="Weights: safetensors (default), or huggingface, a GPT-2 that `transformers` loads."
+    " Metrics: csv, tensorboard or wandb-offline.",
 )
-@click.option("--output", type=Path, help="Folder to make (default: one in the run folder).")
+@click.option("--output", type=Path, help="What to make (default: a name in the run folder).")
 @checkpoint_option
 @outlives_its_reader
-def export(name: str, form: str, output: Path | None, checkpoint: str) -> None:
-    """Write the weights of RUN for other tools. RUN is an ID, ID/seed<k> or a run folder."""
-    from oelm_lib.training import export_model as write
-    from oelm_lib.training import open_trained
+def export(names: tuple[str, ...], form: str, output: Path | None, checkpoint: str) -> None:
+    """Write the weights or the metrics of runs for other tools.
 
-    trained = open_trained(name, checkpoint)
-    click.echo(write(trained, form, output or trained.path / form))
+    RUN is an ID, ID/seed<k> or a run folder.
+    """
+    if output and len(names) > 1:
+        raise UserError("--output is for one run; leave it out, or export one run at a time")
+    for name in names:
+        path = run_named(name)
+        if form in METRICS:
+            from oelm_lib.view.export_metrics import export_metrics
+
+            click.echo(export_metrics(path, form, output))
+            continue
+        from oelm_lib.training import export_model, open_trained
+
+        click.echo(export_model(open_trained(str(path), checkpoint), form, output or path / form))

@@ -1,5 +1,6 @@
 """Options and values that several commands share."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,6 +19,13 @@ set_option = click.option(
 checkpoint_option = click.option(
     "--checkpoint", default="latest", help="latest (default), best or latest.prev."
 )
+
+
+def run_named(name: str) -> Path:
+    """Return the run folder that a name means, the lowest seed of several. Raises UserError."""
+    from oelm_lib.runs.logs import find_run
+
+    return find_run(name, notify=lambda line: click.echo(line, err=True))
 
 
 def overrides_from(changes: tuple[str, ...]) -> dict[str, Any]:

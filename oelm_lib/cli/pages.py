@@ -9,20 +9,21 @@ from oelm_lib.cli.streams import outlives_its_reader
 
 @click.command()
 @click.argument("target", default="compare")
+@click.option("--baseline", help="Experiment that the comparison is judged against.")
 @click.option(
     "--keep", is_flag=True, help="Publish the page in reports/ with a picture, from a clean commit."
 )
 @outlives_its_reader
-def report(target: str, keep: bool) -> None:
+def report(target: str, baseline: str | None, keep: bool) -> None:
     """Make an offline page of TARGET.
 
-    TARGET is an executed notebook, a run folder, experiments, `compare` (default), `study` or
-    `bench`.
+    TARGET is an executed notebook, a run folder, experiments, `compare` (default), `explore`,
+    `study` or `bench`.
     """
     from oelm_lib.report.keep import keep as keep_report
-    from oelm_lib.report.page import report as make_report
+    from oelm_lib.report.make import report as make_report
 
-    click.echo(keep_report(target) if keep else make_report(target))
+    click.echo((keep_report if keep else make_report)(target, baseline))
 
 
 @click.command()
@@ -34,7 +35,7 @@ def report(target: str, keep: bool) -> None:
 )
 @outlives_its_reader
 def journal(lang: str, output: Path | None) -> None:
-    """Write the experiment log from the run folders and the recorded numbers."""
+    """Write the experiment log from run folders and recorded numbers."""
     from oelm_lib.report.journal import journal as write_journal
 
     text = write_journal(language=lang, path=output)

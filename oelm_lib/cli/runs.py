@@ -1,4 +1,4 @@
-"""Commands about runs: run, submit, status, logs, stop, replay."""
+"""Commands about runs: run, submit, status, logs, stop, replay, rm."""
 
 import contextlib
 import sys
@@ -6,7 +6,14 @@ from typing import Any
 
 import click
 
-from oelm_lib.cli.options import DEFAULT_SEED, overrides_from, sbatch_from, seeds_from, set_option
+from oelm_lib.cli.options import (
+    DEFAULT_SEED,
+    overrides_from,
+    run_named,
+    sbatch_from,
+    seeds_from,
+    set_option,
+)
 from oelm_lib.cli.streams import outlives_its_reader
 from oelm_lib.errors import UserError
 
@@ -44,7 +51,7 @@ def run(
     test: bool,
     **options: Any,
 ) -> None:
-    """Train experiments, each as an executed notebook with a page in its run folder.
+    """Train experiments, each as an executed notebook with a page.
 
     ID is an experiment or a glob such as "DEMO-*". Finished runs are skipped; the same command
     continues stopped ones.
@@ -151,10 +158,10 @@ def status(exps: tuple[str, ...], watch: bool, as_json: bool) -> None:
 )
 def logs(name: str, follow: bool, lines: int) -> None:
     """Print the log of RUN: an ID, ID/seed<k> or a run folder."""
-    from oelm_lib.runs.logs import find_run, log_lines
+    from oelm_lib.runs.logs import log_lines
 
     with contextlib.suppress(KeyboardInterrupt):
-        for line in log_lines(find_run(name), lines, follow):
+        for line in log_lines(run_named(name), lines, follow):
             click.echo(line)
 
 
@@ -186,8 +193,35 @@ def stop(name: str) -> None:
 @click.command()
 @click.argument("name", metavar="RUN")
 def replay(name: str) -> None:
-    """Repeat the step at which the numbers of RUN became non-finite, and say where they did."""
+    """Repeat the step at which RUN diverged, and name the tensor.
+
+    RUN is an ID, ID/seed<k> or a run folder.
+    """
     from oelm_lib.runs.logs import find_run
     from oelm_lib.training import replay_step
 
     click.echo(replay_step(find_run(name)))
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="RUN...", required=True)
+@click.option("--undo", is_flag=True, help="Bring back the runs that were removed last.")
+@outlives_its_reader
+def rm(names: tuple[str, ...], undo: bool) -> None:
+    """Move runs into a trash folder; --undo brings them back.
+
+    The trash is .trash in the outputs folder; delete it to free the disk.
+
+    RUN is an ID, ID/seed<k> or a run folder. A run that trains is refused.
+    """
+    from oelm_lib.runs.logs import find_run
+    from oelm_lib.runs.trash import remove_run, restore_run
+
+    for name in names:
+        if undo:
+            click.echo(f"{restore_run(name)}: is back")
+            continue
+        path = find_run(name)
+        shown = f"{path.parent.name}/{path.name}"
+        target = remove_run(path)
+        click.echo(f"{shown}: moved to {target}; oelm rm --undo '{shown}' brings it back")

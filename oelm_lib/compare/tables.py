@@ -74,7 +74,7 @@ def verdicts(runs: pd.DataFrame, baseline: str | None = None, metric: str = METR
         for pair, (arm, base), nats, level, inside in zip(
             members, shared, differing, judged, equal, strict=True
         ):
-            interval = statistics.paired_interval(nats, level)
+            interval = statistics.interval_at(nats, level)
             row = _who(pair) | {"perplexity": perplexity(arm[metric].mean())}
             row |= {
                 "baseline_perplexity": perplexity(base[metric].mean()),
@@ -88,7 +88,7 @@ def verdicts(runs: pd.DataFrame, baseline: str | None = None, metric: str = METR
                 )
             }
             judgement = statistics.verdict(interval) if len(nats) else NO_DATA
-            equivalent = statistics.equivalence(statistics.paired_interval(nats, inside))
+            equivalent = statistics.equivalence(statistics.interval_at(nats, inside))
             row |= {"verdict": judgement, "equivalent": equivalent}
             row |= {"epochs": pair.arm["epochs"].mean(), "variant": pair.arm["variant"].iloc[0]}
             row |= {"reason": pair.reason or ("" if len(nats) else "no seed is done in both")}

@@ -1,19 +1,21 @@
-"""A prepared corpus: token files beside a manifest that vouches for them."""
+"""A prepared corpus: token files beside a manifest that holds their sizes and hashes."""
 
 import json
-import re
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from oelm_lib.config import SIZES, Experiment, data_dir, experiment_ids, load_config
+from oelm_lib.config import data_dir
 from oelm_lib.errors import UserError
-from oelm_lib.files import sha256_file, sha256_json
+from oelm_lib.files import sha256_file, sha256_json, write_json
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+TOKENIZER_FILE = "tokenizer.json"
+_CONTENT_KEYS = ("corpus", "tokenizer", "vocab_size", "eot", "splits", "tokenizer_sha256")
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Corpus:
     """One corpus in one tokenizer, checked against its manifest.
 
     Attributes:
+        name: Name of the corpus file.
+        tokenizer: `gpt2`, `bpe-<N>` or `ids-<N>`.
         path: Folder of the token files.
         manifest: Content of manifest.json (docs/design.md).
     """
@@ -32,13 +36,12 @@ class Corpus:
 
     @property
     def manifest_sha256(self) -> str:
-        """SHA-256 of what the manifest says of the content; the same when made anew from the same text."""
-        told = ("corpus", "tokenizer", "vocab_size", "eot", "splits", "tokenizer_sha256")
-        return sha256_json({key: self.manifest[key] for key in told})
+        """SHA-256 of the manifest's entries about content: the same for the same text."""
+        return sha256_json({key: self.manifest[key] for key in _CONTENT_KEYS})
 
     @property
     def vocab_size(self) -> int:
-        """Tokens in the vocabulary, end-of-text included."""
+        """Number of tokens in the vocabulary, end-of-text included."""
         return self.manifest["vocab_size"]
 
     @property
@@ -48,12 +51,22 @@ class Corpus:
 
     @property
     def recall(self) -> tuple[int, int] | None:
-        """Of associative recall: the first id that is no key, and the tokens before the first query; else None."""
+        """For associative recall: first id that is no key, tokens before the first query."""
         rules = self.manifest["split_rules"].get("recall")
         return (self.vocab_size // 2, 2 * rules["pairs"]) if rules else None
 
+    def block_tokens(self, length: int) -> int:
+        """Return how many scored tokens stand for a document where no end-of-text divides them.
+
+        An example of associative recall has one per pair; other text is taken in windows.
+
+        Args:
+            length: T, tokens of a window.
+        """
+        return self.manifest["split_rules"]["recall"]["pairs"] if self.recall else length
+
     def tokens(self, split: str) -> np.memmap:
-        """Token ids of "train" or "val"; the test split is opened by open_test alone."""
+        """Return the token ids of "train" or "val"; only open_test opens the test split."""
         if split not in ("train", "val"):
             raise ValueError(
                 f"split = {split!r}: training reads train and val only; open_test reads test"
@@ -61,71 +74,85 @@ class Corpus:
         return np.memmap(self.path / f"{split}.bin", dtype="<u2", mode="r")
 
 
-def open_corpus(name: str, tokenizer: str, exp: Experiment | None = None) -> Corpus:
-    """Open a prepared corpus and hash its train and val files (about a second a gigabyte).
-
-    One that is not there yet is prepared: `stories` is generated, others are read from the hub. A second process that
-    needs it meanwhile waits.
+def read_corpus(name: str, tokenizer: str, hashed: bool = True) -> Corpus:
+    """Read a prepared corpus and check its train and val files.
 
     Args:
-        exp: The experiment that needs it, for the ways on that an error names.
+        name: Name of the corpus.
+        tokenizer: The tokenizer it was prepared with.
+        hashed: Whether to compare SHA-256 too, about a second a gigabyte; sizes always are.
 
     Raises:
-        UserError: Unknown corpus, a file that the manifest does not vouch for, no hub.
+        UserError: The manifest or a file is not what preparing wrote.
     """
-    if (data_dir() / name / tokenizer / MANIFEST).is_file():
-        return read_corpus(name, tokenizer)
-    from oelm_lib.data.prepare import prepare
-    from oelm_lib.data.sources import HubError
-
-    try:
-        return prepare(name, tokenizer=tokenizer, wait=True)
-    except HubError as error:
-        raise UserError(f"{error}{_ways_on(exp)}") from None
-
-
-def check_has_test(corpus: Corpus) -> None:
-    """Raise UserError where the corpus has no test split."""
-    if "test" not in corpus.manifest["splits"]:
-        raise UserError(
-            f"{corpus.name}: has no test split (params/corpora/{corpus.name}.yaml: test: none); use val"
-        )
-
-
-def open_test(corpus: Corpus) -> np.memmap:
-    """Token ids of the test split: for a confirmation run's end, never for selection."""
-    check_has_test(corpus)
-    _check_file(corpus.path, corpus.manifest, "test")
-    return np.memmap(corpus.path / "test.bin", dtype="<u2", mode="r")
-
-
-def read_corpus(name: str, tokenizer: str, hashed: bool = True) -> Corpus:
-    """Read manifest.json and check size and (unless `hashed` is False) SHA-256 of train and val. Raises UserError."""
     path = data_dir() / name / tokenizer
-    content = (path / MANIFEST).read_bytes()
     try:
-        manifest = json.loads(content)
+        manifest = json.loads((path / MANIFEST).read_bytes())
         intact = manifest["format"] == FORMAT and manifest["checksum"] == checksum(manifest)
         if intact and (manifest["corpus"], manifest["tokenizer"]) == (name, tokenizer):
             for split in ("train", "val"):
                 _check_file(path, manifest, split, hashed)
             if manifest["tokenizer_file"] and not (path / manifest["tokenizer_file"]).is_file():
                 raise UserError(
-                    f"{path / manifest['tokenizer_file']}: is missing; copy it too, or {_remedy(path)}"
+                    f"{path / manifest['tokenizer_file']}: is missing; copy it too, or"
+                    f" {_remedy(path)}"
                 )
             return Corpus(name, tokenizer, path, manifest)
     except UserError:
         raise
-    except (ValueError, KeyError, TypeError):
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or path / MANIFEST}: cannot be read ({error.strerror}); check the"
+            f" name and its rights, or {_remedy(path)}"
+        ) from None
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise UserError(
-        f"{path / MANIFEST}: is not what preparing {name} with {tokenizer} wrote (edited, moved or of another"
-        f" format); {_remedy(path)}"
+        f"{path / MANIFEST}: is not what preparing {name} with {tokenizer} wrote (edited, moved or"
+        f" of another format); {_remedy(path)}"
     )
 
 
+def check_has_test(corpus: Corpus) -> None:
+    """Raise UserError where the corpus has no test split."""
+    if "test" not in corpus.manifest["splits"]:
+        raise UserError(
+            f"{corpus.name}: has no test split (params/corpora/{corpus.name}.yaml: test: none);"
+            " use val"
+        )
+
+
+def open_test(corpus: Corpus) -> np.memmap:
+    """Return the token ids of the test split: for a confirmation run's end, never for selection.
+
+    Raises:
+        UserError: The corpus has no test split, or its file is not the manifest's.
+    """
+    check_has_test(corpus)
+    _check_file(corpus.path, corpus.manifest, "test")
+    return np.memmap(corpus.path / "test.bin", dtype="<u2", mode="r")
+
+
+def write_manifest(path: Path, facts: dict[str, Any]) -> None:
+    """Write the manifest of a folder of token files, last of all.
+
+    Args:
+        path: The folder; its token files are flushed to disk first.
+        facts: Entries of the manifest but those of the tokenizer's file and the checksum.
+    """
+    for file in path.glob("*.bin"):
+        with open(file, "rb") as content:
+            os.fsync(content.fileno())
+    trained = path / TOKENIZER_FILE
+    manifest = facts | {
+        "tokenizer_file": TOKENIZER_FILE if trained.is_file() else None,
+        "tokenizer_sha256": sha256_file(trained) if trained.is_file() else None,
+    }
+    write_json(path / MANIFEST, manifest | {"checksum": checksum(manifest)})
+
+
 def checksum(manifest: dict[str, Any]) -> str:
-    """SHA-256 of everything in the manifest but its checksum."""
+    """Return the SHA-256 of everything in the manifest but its checksum."""
     return sha256_json({key: value for key, value in manifest.items() if key != "checksum"})
 
 
@@ -135,22 +162,13 @@ def _check_file(path: Path, manifest: dict[str, Any], split: str, hashed: bool =
     size = file.stat().st_size if file.is_file() else None
     if size != 2 * facts["tokens"]:
         raise UserError(
-            f"{file}: has {size} bytes, the manifest says {2 * facts['tokens']}; {_remedy(path)}"
+            f"{file}: {'is missing' if size is None else f'has {size} bytes'}, the manifest says"
+            f" {2 * facts['tokens']} bytes; {_remedy(path)}"
         )
+    if not size:
+        raise UserError(f"{file}: the {split} split has no tokens; {_remedy(path)}")
     if hashed and sha256_file(file) != facts["sha256"]:
         raise UserError(f"{file}: its SHA-256 is not the manifest's; {_remedy(path)}")
-
-
-def _ways_on(exp: Experiment | None) -> str:
-    """What else can be run without the corpus: a rehearsal, and the demo whose Q and K are alike."""
-    if exp is None:
-        return ""
-    ways = f"; or rehearse: `oelm run {exp.id} --set data.corpus=stories --set train.max_steps=10`"
-    arm = type(exp.model).model_fields.keys() - set(SIZES)
-    for demo in map(load_config, filter(re.compile("DEMO-").match, experiment_ids())):
-        if all(getattr(demo.model, key) == getattr(exp.model, key) for key in arm):
-            return f"{ways}; or the same arm at demo size: `oelm run {demo.id}`"
-    return ways
 
 
 def _remedy(path: Path) -> str:

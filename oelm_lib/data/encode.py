@@ -14,31 +14,33 @@ from typing import Any
 import numpy as np
 
 from oelm_lib.data.readers import Piece
-from oelm_lib.data.sources import Source
+from oelm_lib.data.source import Source
 from oelm_lib.data.tokenizer import END_OF_TEXT, Tokenizer
 from oelm_lib.files import sha256_file
 
 BATCH = 1 << 18
 """Characters that a thread encodes at a time."""
 ECHO_SECONDS = 5.0
-"""Between progress lines."""
+"""Time between lines of progress."""
 
 
 class Encoded:
     """Token ids of one split of a source, in a file, and the facts of each document.
 
+    Args:
+        path: File of the token ids.
+
     Attributes:
-        odd: Whether the SHA-256 of the document's text is odd.
+        tokens: Number of ids of each document, end-of-text included.
+        bytes: UTF-8 bytes of its text.
+        literal_eot: How often its text holds a literal <|endoftext|>.
+        odd: Whether the SHA-256 of its text is odd.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self.tokens, self.bytes, self.literal_eot, self.odd = (
-            array("Q"),
-            array("Q"),
-            array("Q"),
-            array("B"),
-        )
+        self.tokens, self.bytes, self.literal_eot = array("Q"), array("Q"), array("Q")
+        self.odd = array("B")
 
     def write(self, chosen: np.ndarray, target: Path) -> dict[str, Any]:
         """Write the chosen documents in their order; return the split's entry in the manifest."""
@@ -54,19 +56,18 @@ class Encoded:
         }
         return {"documents": len(chosen), **sums, "sha256": sha256_file(target)}
 
-    def cut(self, token: int, encoder: Tokenizer, eot: int) -> int:
-        """Cut the document that holds `token` in two before it; return the number of the second part."""
+    def cut(self, token: int, encoder: Tokenizer, eot: int | None) -> int:
+        """Cut the document that holds `token` in two before it; return the second part's number."""
         ends = np.cumsum(np.array(self.tokens, dtype=np.int64))
         number = int(np.searchsorted(ends, token, side="right"))
         start = int(ends[number]) - self.tokens[number]
         ids = np.fromfile(self.path, dtype="<u2", count=self.tokens[number], offset=2 * start)
         parts = [part for part in (ids[: token - start], ids[token - start :]) if len(part)]
         texts = [encoder.decode_bytes(part[part != eot]) for part in parts]
+        literal = [text.count(END_OF_TEXT.encode()) for text in texts]
         self.tokens[number : number + 1] = array("Q", map(len, parts))
         self.bytes[number : number + 1] = array("Q", map(len, texts))
-        self.literal_eot[number : number + 1] = array(
-            "Q", [text.count(END_OF_TEXT.encode()) for text in texts]
-        )
+        self.literal_eot[number : number + 1] = array("Q", literal)
         return number + len(parts) - 1
 
 
@@ -78,45 +79,64 @@ def encode_split(
     path: Path,
     echo: Callable[[str], None],
 ) -> Encoded:
-    """Encode one split of the source to `path` with all processors that this process may use.
+    """Encode one split of a source with all processors that this process may use.
 
     Args:
+        source: Where the documents come from.
+        split: train, validation or test.
+        encoder: Runs in threads.
         eot: Written after each document; None: nothing is.
+        path: File for the token ids.
+        echo: Takes a line of progress every five seconds.
     """
     spec, documents = source.spec, Encoded(path)
     end = np.array([] if eot is None else [eot], dtype="<u2").tobytes()
-    threads = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    began = said = time.monotonic()
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    progress = _Progress(source, split, documents, echo)
     size = total = 0
-    with ThreadPoolExecutor(threads) as pool, open(path, "wb", buffering=1 << 20) as out:
-        batches = _batches(source.pieces(split), documents, hashed=spec.test == "halves")
-        for ids, ends in _in_order(pool, encoder, batches, ahead=2 * threads):
-            out.write(ids.astype("<u2", copy=False).tobytes())
-            size += len(ids)
-            if not ends:
-                continue
-            out.write(end)
-            documents.tokens.append(size + len(end) // 2)
-            total, size = total + documents.tokens[-1], 0
-            if spec.token_limit and total >= spec.token_limit:
-                break
-            now = time.monotonic()
-            if now - said > ECHO_SECONDS and source.fraction:
-                said, rate = now, sum(documents.bytes) / 1e6 / (now - began)
-                left = (now - began) * (1 - source.fraction) / source.fraction
-                echo(
-                    f"{spec.name} {split}: {total:,} tokens, {rate:.1f} MB/s, about {left:.0f} s left"
-                )
+    pool = ThreadPoolExecutor(threads or 1)
+    try:
+        with open(path, "wb", buffering=1 << 20) as out:
+            batches = _batches(source.pieces(split), documents, hashed=spec.test == "halves")
+            for ids, ends in _in_order(pool, encoder, batches, ahead=2 * (threads or 1)):
+                out.write(ids.astype("<u2", copy=False).tobytes())
+                size += len(ids)
+                if not ends:
+                    continue
+                out.write(end)
+                documents.tokens.append(size + len(end) // 2)
+                total, size = total + documents.tokens[-1], 0
+                if spec.token_limit and total >= spec.token_limit:
+                    break
+                progress.show(total)
+    finally:
+        pool.shutdown(cancel_futures=True)
     for column in (documents.bytes, documents.literal_eot, documents.odd):
         del column[len(documents.tokens) :]
     echo(f"{spec.name} {split}: {len(documents.tokens):,} documents, {total:,} tokens")
     return documents
 
 
+class _Progress:
+    """Lines of progress of one split, with the time that is left."""
+
+    def __init__(self, source: Source, split: str, documents: Encoded, echo: Callable[[str], None]):
+        self._source, self._documents, self._echo = source, documents, echo
+        self._label = f"{source.spec.name} {split}"
+        self._start = self._last = time.monotonic()
+
+    def show(self, tokens: int) -> None:
+        """Write a line if the last is old enough."""
+        now, fraction = time.monotonic(), self._source.fraction
+        if now - self._last < ECHO_SECONDS or not fraction:
+            return
+        self._last, seconds = now, now - self._start
+        rate, left = sum(self._documents.bytes) / 1e6 / seconds, seconds * (1 / fraction - 1)
+        self._echo(f"{self._label}: {tokens:,} tokens, {rate:.1f} MB/s, about {left:.0f} s left")
+
+
 def _batches(pieces: Iterator[Piece], documents: Encoded, hashed: bool) -> Iterator[list[Piece]]:
-    """Group pieces for the threads; note bytes, literal end-of-text and parity of each document on the way."""
+    """Group pieces for the threads and record the bytes, literals and parity of each document."""
     batch: list[Piece] = []
     characters = size = literal = 0
     digest = hashlib.sha256()
@@ -141,14 +161,12 @@ def _batches(pieces: Iterator[Piece], documents: Encoded, hashed: bool) -> Itera
 def _in_order(
     pool: ThreadPoolExecutor, encoder: Tokenizer, batches: Iterator[list[Piece]], ahead: int
 ) -> Iterator[tuple[np.ndarray, bool]]:
-    """Yield (ids, whether its document ends) of every piece, at most `ahead` batches encoded in advance."""
+    """Yield (ids, whether its document ends) of every piece, `ahead` batches encoded in advance."""
     waiting: deque = deque()
     for batch in chain(batches, [None] * ahead):
         if batch is not None:
-            ends = [piece_ends for _, piece_ends in batch]
-            waiting.append(
-                (pool.submit(encoder.encode_documents, [text for text, _ in batch]), ends)
-            )
+            texts, ends = [text for text, _ in batch], [piece_ends for _, piece_ends in batch]
+            waiting.append((pool.submit(encoder.encode_documents, texts), ends))
         if waiting and (batch is None or len(waiting) > ahead):
             future, ends = waiting.popleft()
             yield from zip(future.result(), ends, strict=True)

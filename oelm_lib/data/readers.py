@@ -1,4 +1,4 @@
-"""Rows of Parquet, JSON-lines and plain-text files, and documents made of rows, in bounded memory."""
+"""Rows of Parquet, JSON-lines and plain-text files, read in bounded memory."""
 
 import codecs
 import gzip
@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from oelm_lib.data.spec import CorpusSpec
 from oelm_lib.errors import UserError
@@ -16,14 +16,32 @@ from oelm_lib.errors import UserError
 Piece = tuple[str, bool]
 """Text, and whether its row or document ends with it."""
 KINDS = (".parquet", ".jsonl", ".txt", ".jsonl.gz", ".txt.gz")
+"""Endings of the files that can be read."""
 PIECE = 1 << 20
-"""Characters that a block of a text file and a piece of a long document have."""
-_TITLE = re.compile(r" = [^=].* = \n?")
+"""Characters in a block of a text file and in a piece of a long document."""
+LINE_BYTES = 1 << 28
+"""Longest line of a JSON-lines or WikiText file."""
+BATCH_BYTES = 1 << 25
+"""Text of a Parquet file that is decoded at a time, by the mean size of a row."""
+PAGE_BYTES, PAGE_RATIO = 1 << 28, 200
+"""A Parquet row group is refused that unpacks to more bytes than this and more than this many
+times its size: text never does, and a page is always unpacked as a whole."""
 
 
 def read_rows(path: Path, spec: CorpusSpec) -> Iterator[tuple[float, str, bool]]:
-    """Yield (share of the file read, text, whether the row ends). Raises UserError with the place of what is wrong."""
-    return _read_parquet(path, spec) if path.suffix == ".parquet" else _read_lines(path, spec)
+    """Read a file row by row.
+
+    Args:
+        path: A file with one of the endings KINDS.
+        spec: Says which field holds the text and what divides the rows of a text file.
+
+    Yields:
+        Share of the file read so far, text, whether its row ends with it.
+
+    Raises:
+        UserError: What is wrong with the file, with the row, line or byte.
+    """
+    return _parquet_rows(path, spec) if path.suffix == ".parquet" else _text_rows(path, spec)
 
 
 def is_text(path: str) -> bool:
@@ -31,141 +49,178 @@ def is_text(path: str) -> bool:
     return path.removesuffix(".gz").endswith(".txt")
 
 
-def _read_parquet(path: Path, spec: CorpusSpec) -> Iterator[tuple[float, str, bool]]:
+def _parquet_rows(path: Path, spec: CorpusSpec) -> Iterator[tuple[float, str, bool]]:
     import pyarrow
     import pyarrow.parquet
 
-    row = 0
+    field, row = spec.text_field, 0
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            columns = file.schema_arrow.names
-            if spec.text_field not in columns:
-                raise UserError(
-                    f"{path}: no column {spec.text_field!r} (found: {', '.join(columns)});"
-                    f" rename it, or set text_field in params/corpora/{spec.name}.yaml"
-                )
-            for batch in file.iter_batches(batch_size=256, columns=[spec.text_field]):
+        # An open file in place of a path: pyarrow refuses paths that are not UTF-8.
+        with open(path, "rb") as raw:
+            _check_parquet(path, pyarrow.parquet.ParquetFile(raw), spec)
+            # As a dictionary, text that is stored once for many rows takes memory once.
+            file = pyarrow.parquet.ParquetFile(raw, read_dictionary=[field])
+            batch_rows = _parquet_batch_rows(path, file.metadata, field)
+            for batch in file.iter_batches(batch_size=batch_rows, columns=[field]):
                 for value in batch.column(0):
                     text = value.as_py()
-                    if not isinstance(text, str):
-                        raise UserError(
-                            f"{path}: row {row} of {spec.text_field!r} holds {text!r}, not text; remove it"
-                        )
+                    if text is None:
+                        raise UserError(f"{path}: row {row} of {field!r} is null; remove it")
                     row += 1
                     yield row / file.metadata.num_rows, text, True
     except UnicodeDecodeError as error:
         raise _not_utf8(f"{path}: row {row}, byte {error.start} of its text") from None
     except (pyarrow.ArrowException, OSError) as error:
-        raise _not_whole(path, error) from None
+        raise _not_readable(path, error) from None
 
 
-def _read_lines(path: Path, spec: CorpusSpec) -> Iterator[tuple[float, str, bool]]:
-    size = path.stat().st_size or 1
+def _check_parquet(path: Path, file: Any, spec: CorpusSpec) -> None:
+    """Raise UserError where the file has no column of text."""
+    import pyarrow
+
+    field, schema = spec.text_field, file.schema_arrow
+    if schema.names.count(field) != 1:
+        count = "more than one" if field in schema.names else "no"
+        raise UserError(
+            f"{path}: {count} column {field!r} (found: {', '.join(schema.names)[:200]});"
+            f" rename it, or set text_field in params/corpora/{spec.name}.yaml"
+        )
+    kind = schema.field(field).type
+    kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+    if kind not in (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()):
+        raise UserError(
+            f"{path}: column {field!r} holds {str(kind)[:80]}, not text (string); convert it"
+        )
+
+
+def _parquet_batch_rows(path: Path, metadata: Any, field: str) -> int:
+    """Return how many rows to decode at a time. Raises UserError where a row group is too large."""
+    size = 0
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        columns = map(group.column, range(metadata.num_columns))
+        column = next(column for column in columns if column.path_in_schema == field)
+        unpacked, packed = column.total_uncompressed_size, column.total_compressed_size
+        if unpacked > max(PAGE_BYTES, PAGE_RATIO * packed):
+            raise UserError(
+                f"{path}: a row group of {packed:,} bytes unpacks to {unpacked:,}; above"
+                f" {PAGE_RATIO} times its size at most {PAGE_BYTES:,} are allowed; write it in"
+                " smaller row groups"
+            )
+        size += unpacked
+    return max(1, min(256, BATCH_BYTES * metadata.num_rows // max(size, 1)))
+
+
+def _text_rows(path: Path, spec: CorpusSpec) -> Iterator[tuple[float, str, bool]]:
+    """Read a JSON-lines or plain-text file, gzipped or not."""
     try:
         with open(path, "rb") as raw:
+            size = path.stat().st_size or 1
             file = gzip.open(raw) if path.suffix == ".gz" else raw
-            if is_text(path.name) and spec.document == "row":
-                rows = _split_rows(_decoded(path, file), spec.text_separator)
+            if not is_text(path.name):
+                rows = _json_rows(path, file, spec.text_field)
+            elif spec.document == "row":
+                rows = _split_rows(_blocks(path, file), spec.text_separator)
             else:
-                rows = _lines(path, file, None if is_text(path.name) else spec.text_field)
+                rows = _line_rows(path, file)
             for text, ends in rows:
                 yield raw.tell() / size, text, ends
     except (EOFError, zlib.error, OSError) as error:
-        raise _not_whole(path, error) from None
+        raise _not_readable(path, error) from None
 
 
-def _lines(path: Path, file: Any, field: str | None) -> Iterator[Piece]:
-    """Lines with their ends, or what JSON lines hold in `field`."""
+def _lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, str]]:
+    """Yield (number, text) of each line with its end; the byte-order mark is left out."""
     offset = 0
-    for number, line in enumerate(file, start=1):
+    for number, line in enumerate(iter(lambda: file.readline(LINE_BYTES), b""), start=1):
+        if len(line) == LINE_BYTES:
+            raise UserError(
+                f"{path}: line {number} is longer than {LINE_BYTES:,} bytes; divide it, or"
+                " convert the file to Parquet"
+            )
         try:
-            text = json.loads(line)[field] if field else line.decode()
-            text.encode()
+            text = line.decode()
         except UnicodeDecodeError as error:
             raise _not_utf8(f"{path}: byte {offset + error.start}") from None
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise UserError(
-                f"{path}: line {number} is not a JSON object with text in {field!r}; mend it"
-            ) from None
         offset += len(line)
+        yield number, text.removeprefix("\ufeff") if number == 1 else text
+
+
+def _line_rows(path: Path, file: BinaryIO) -> Iterator[Piece]:
+    """Lines of a WikiText file, with their ends."""
+    return ((text, True) for _, text in _lines(path, file))
+
+
+def _json_rows(path: Path, file: BinaryIO, field: str) -> Iterator[Piece]:
+    """The text of each JSON line; blank lines are left out, as datasets and pandas do."""
+    for number, line in _lines(path, file):
+        if not line.strip():
+            continue
+        try:
+            # Numbers are not needed, and Python refuses those of more than 4300 digits.
+            text = json.loads(line, parse_int=_no_number)[field]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            text = None
+        if not isinstance(text, str):
+            raise UserError(
+                f"{path}: line {number} is not a JSON object with text in {field!r}; correct it"
+            )
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{path}: line {number}: its text holds a lone surrogate"
+                f" (\\u{ord(text[error.start]):04x}, half of a character); remove it"
+            ) from None
         yield text, True
 
 
-def _decoded(path: Path, file: Any) -> Iterator[str]:
-    """Text in blocks; a character that a block cuts goes to the next."""
+def _no_number(digits: str) -> None:
+    """Value of every whole number in a JSON line."""
+
+
+def _blocks(path: Path, file: BinaryIO) -> Iterator[str]:
+    """Yield the text in blocks; a character that a block cuts goes to the next."""
     decoder, offset = codecs.getincrementaldecoder("utf-8")(), 0
     for block in chain(iter(lambda: file.read(PIECE), b""), [b""]):
-        begun = offset - len(decoder.getstate()[0])
+        start = offset - len(decoder.getstate()[0])
         try:
-            yield decoder.decode(block, final=not block)
+            text = decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
-            raise _not_utf8(f"{path}: byte {begun + error.start}") from None
+            raise _not_utf8(f"{path}: byte {start + error.start}") from None
+        if not offset:
+            text = text.removeprefix("\ufeff")
+            if block[:4096].count(0) > len(block[:4096]) // 4:
+                raise _not_utf8(f"{path}: is full of zero bytes (UTF-16?), which")
         offset += len(block)
-
-
-def _not_whole(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: cannot be read as a whole ({error}); copy or download it again")
-
-
-def _not_utf8(where: str) -> UserError:
-    return UserError(f"{where} is not valid UTF-8; convert the text, or remove that document")
+        yield text
 
 
 def _split_rows(blocks: Iterator[str], separator: str | None) -> Iterator[Piece]:
-    """What lies between separators, in parts; without a separator all is one row."""
+    """Yield the text between separators, in parts; without a separator all text is one row.
+
+    A newline in the separator matches the end of a line on Windows (CR LF) too.
+    """
+    pattern = re.compile(re.escape(separator or "").replace("\\\n", "\r?\n"))
+    longest = len(separator or "") + (separator or "").count("\n")
     rest = ""
     for block in blocks:
         rest += block
         if separator:
-            *rows, rest = rest.split(separator)
+            *rows, rest = pattern.split(rest)
             yield from ((row, True) for row in rows)
         # What may be the start of a separator waits for the next block.
-        known = max(0, len(rest) - len(separator or ""))
-        yield rest[:known], False
-        rest = rest[known:]
+        complete = max(0, len(rest) - longest)
+        yield rest[:complete], False
+        rest = rest[complete:]
     yield rest, True
 
 
-def join_rows(rows: Iterator[Piece], articles: bool) -> Iterator[Piece]:
-    """Join rows to one document, or to WikiText articles: a title is a ` = Title = ` row between blank rows."""
-    before, begun = "", False
-    texts = (text for text, _ in rows)
-    text = next(texts, None)
-    while text is not None:
-        after = next(texts, None)
-        if (
-            articles
-            and begun
-            and not before.strip()
-            and not (after or "").strip()
-            and _TITLE.fullmatch(text)
-        ):
-            yield "", True
-        yield text, False
-        before, text, begun = text, after, begun or bool(text.strip())
-    yield "", True
+def _not_readable(path: Path, error: Exception) -> UserError:
+    if isinstance(error, PermissionError):
+        return UserError(f"{path}: you may not read it; ask its owner, or copy it")
+    reason = str(error)[:200]
+    return UserError(f"{path}: cannot be read as a whole ({reason}); copy or download it again")
 
 
-def cut_documents(rows: Iterator[Piece], strip: bool) -> Iterator[Piece]:
-    """Cut long documents into pieces that encode to the same ids as the whole.
-
-    No pattern of the tokenizers matches across a place where white space follows something else, and none looks
-    back. `strip` takes white space from the ends of documents and leaves empty ones out.
-    """
-    rest, begun = "", False
-    for text, ends in rows:
-        rest += text
-        if strip and not begun:
-            rest = rest.lstrip()
-        while len(rest) > 2 * PIECE:
-            head, *tail = rest[:PIECE].rsplit(maxsplit=1) or [""]
-            # Python takes U+001C .. U+001F for white space, the patterns do not.
-            if not tail or rest[len(head)] in "\x1c\x1d\x1e\x1f":
-                break
-            yield head, False
-            rest, begun = rest[len(head) :], True
-        if ends:
-            rest = rest.rstrip() if strip else rest
-            if rest or begun or not strip:
-                yield rest, True
-            rest, begun = "", False
+def _not_utf8(where: str) -> UserError:
+    return UserError(f"{where} is not valid UTF-8; convert the text, or remove that document")

@@ -1,92 +1,58 @@
-"""What params/corpora/<name>.yaml says: where a corpus comes from, what a document is, how it is split."""
+"""Schema of a corpus file, params/corpora/<name>.yaml: source, documents, split rules."""
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from oelm_lib.config import PARAMS, TOKENIZER_PATTERN, Count, Real, Section, read_yaml, validated
+from oelm_lib.data.mqar import Recall
+from oelm_lib.data.stories import StoryGrammar
 from oelm_lib.errors import UserError
 
 SAMPLE = "-sample"
-Words = Annotated[tuple[str, ...], BeforeValidator(str.split)]
-
-
-class Sentences(Section):
-    count: tuple[int, int]
-    """Fewest and most of them in a story."""
-    sentences: tuple[str, ...]
-    """Templates; `{job}` is the story's job, `{a_job}` has its article, `{food2}` is a second food."""
-
-
-class Generator(Section):
-    stories: dict[Literal["train", "validation", "test"], Count]
-    """Stories in each split."""
-    words: dict[str, Words]
-    """Slot of the templates -> words it may take."""
-    openings: tuple[str, ...]
-    """First sentences; each names all five facts."""
-    callbacks: Sentences
-    """Sentences that repeat facts of the opening."""
-    fillers: Sentences
-    """Sentences without facts."""
-
-
-class Recall(Section):
-    examples: dict[Literal["train", "validation", "test"], Count]
-    """Examples in each split."""
-    length: Count
-    """T, tokens of an example; the model's max_seq_len."""
-    pairs: Count
-    """Keys with their values, each asked for once."""
-    power: Annotated[Real, Field(gt=0)]
-    """a of the power law a x^(a-1) of the queries' places."""
-
-    @model_validator(mode="after")
-    def _fits(self):
-        if self.length % 2 or 4 * self.pairs > self.length:
-            raise ValueError(
-                f"length = {self.length} should be even and at least 4 x pairs = {4 * self.pairs}"
-            )
-        return self
+NAME_PATTERN = r"[a-z0-9][a-z0-9-]*"
+"""Names that a corpus may have; other files in params/corpora/ are ignored."""
+GUIDE = "docs/own-corpus.md"
 
 
 class CorpusSpec(Section):
-    name: str
-    """The file's name, or the name it was asked for with -sample."""
+    name: Annotated[str, Field(pattern=rf"^{NAME_PATTERN}$")]
+    """Name of the file, or the requested name with -sample; not a key of the file."""
     title: str
-    """Heading for people."""
+    """Heading of pages and tables."""
     about: str
-    """What the reader of a table should know."""
-    hub: str | None = None
-    """Data set on the hub; null: local files only."""
-    hub_config: str | None = None
-    """Configuration of the data set; also the sub-folder looked into in a local copy."""
+    """Note under tables: where the text comes from and how it is split."""
+    hub: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")] | None = None
+    """Data set on the Hugging Face hub; null: local files only."""
+    hub_config: Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")] | None = None
+    """Configuration of the data set; a local copy may hold it in a folder of this name."""
     revision: str = "main"
-    """Revision on the hub."""
-    text_field: str = "text"
-    """Column, or key of a JSON line, that holds the text."""
+    """Revision (branch, tag or commit) on the hub."""
+    text_field: Annotated[str, Field(min_length=1)] = "text"
+    """Column of a Parquet file, or key of a JSON line, that holds the text."""
     document: Literal["row", "article", "split"]
     """A row, the rows from one WikiText title to the next, or the whole split."""
-    text_separator: str | None = None
-    """What parts documents in plain-text files; null: a file is one document."""
-    end_of_text: bool = True
+    text_separator: Annotated[str, Field(min_length=1)] | None = None
+    """Text between the documents of a plain-text file; null: a file is one document."""
+    end_of_text: Annotated[bool, Field(strict=True)] = True
     """Whether the end-of-text token follows each document."""
     rows: dict[Literal["train", "validation", "test"], Count] = Field(default={})
-    """Rows that the source's splits have when complete; a sample need not."""
+    """Number of rows in each split of the complete source; a sample need not have them."""
     limit: Count | None = None
-    """Documents read from each split of the source."""
+    """Number of documents read from each split of the source (samples only)."""
     token_limit: Count | None = None
-    """Reading stops after the document that reaches this many tokens."""
+    """Reading stops after the document that reaches this number of tokens."""
     validation: Literal["source", "permutation", "tail"] = "source"
-    """The source's own split; that of `datasets`' train_test_split; or the last tokens of train."""
+    """Validation split: the source's, a random share of train, or the last tokens of train."""
     validation_fraction: Annotated[Real, Field(gt=0, lt=1)] | None = None
-    """Share of train that becomes validation."""
-    validation_seed: int | None = None
-    """Seed of the permutation."""
+    """Share of train that becomes validation, for permutation and tail."""
+    validation_seed: Annotated[int, Field(strict=True, ge=0)] | None = None
+    """Seed of the permutation, that of `datasets.Dataset.train_test_split`."""
     test: Literal["source", "halves", "none"] = "source"
-    """The source's own split; the validation documents whose text has an odd SHA-256; or no test split."""
-    generator: Generator | None = None
+    """Test split: the source's, validation documents whose text has an odd SHA-256, or none."""
+    generator: StoryGrammar | None = None
     """Grammar of a generated corpus."""
     recall: Recall | None = None
     """Sizes of a corpus of multi-query associative recall."""
@@ -98,26 +64,72 @@ class CorpusSpec(Section):
 
     @property
     def source_splits(self) -> tuple[str, ...]:
-        """Splits read from the source."""
-        if self.validation != "source":
-            return ("train",)
-        return ("train", "validation", "test") if self.test == "source" else ("train", "validation")
+        """Splits that are read from the source."""
+        validation = ("validation",) if self.validation == "source" else ()
+        return ("train", *validation, *(("test",) if self.test == "source" else ()))
 
     @property
     def split_rules(self) -> dict[str, Any]:
-        """What the manifest keeps of this: every rule, no words."""
+        """The part of the file that decides the content of the splits, for the manifest."""
         return self.model_dump(
             mode="json", exclude={"name", "title", "about", "generator", "hub", "revision"}
         )
 
+    @model_validator(mode="after")
+    def _check(self):
+        if conflicts := [*self._split_conflicts(), *self._source_conflicts()]:
+            raise ValueError("; ".join(conflicts))
+        return self
+
+    def _split_conflicts(self) -> Iterator[str]:
+        """Yield each contradiction between the keys that make validation and test."""
+        if (self.validation != "source") != (self.validation_fraction is not None):
+            yield (
+                f"validation: {self.validation} needs validation_fraction, e.g. 0.01"
+                if self.validation_fraction is None
+                else "validation_fraction needs validation: permutation or tail"
+            )
+        if (self.validation == "permutation") != (self.validation_seed is not None):
+            yield (
+                "validation: permutation needs validation_seed, e.g. 42"
+                if self.validation_seed is None
+                else "validation_seed needs validation: permutation"
+            )
+        if self.validation == "tail" and self.test == "halves":
+            yield "validation: tail cuts a document in two, test: halves needs whole ones; use none"
+        if self.document == "split" and "permutation" == self.validation:
+            yield "validation: permutation needs more than one document; use document: row"
+        if self.document == "split" and self.test == "halves":
+            yield "test: halves needs more than one document; use document: row"
+
+    def _source_conflicts(self) -> Iterator[str]:
+        """Yield each contradiction between the keys that describe the source."""
+        if self.text_separator and self.document != "row":
+            yield f"text_separator divides rows, but document is {self.document}; remove one"
+        if unread := set(self.rows) - set(self.source_splits):
+            yield f"rows.{min(unread)}: that split is not read under these rules; remove it"
+        if self.limit and not self.sample:
+            yield f"limit makes a sample; name the file {self.name}{SAMPLE}.yaml"
+        if not (self.generator or self.recall):
+            return
+        if self.generator and self.recall:
+            yield "generator and recall are both given; keep one"
+        default = {"name", "title", "about", "document", "end_of_text", "generator", "recall"}
+        for key in sorted(self.model_fields_set - default):
+            if getattr(self, key) != type(self).model_fields[key].default:
+                yield f"{key}: has no effect on a generated corpus; remove it"
+
 
 def corpus_names() -> list[str]:
-    """Names of all corpus files, sorted."""
-    return sorted(path.stem for path in (PARAMS / "corpora").glob("*.yaml"))
+    """Return the names of all corpus files, sorted."""
+    stems = (path.stem for path in (PARAMS / "corpora").glob("*.yaml"))
+    return sorted(stem for stem in stems if re.fullmatch(NAME_PATTERN, stem))
 
 
 def load_spec(name: str) -> CorpusSpec:
-    """Load params/corpora/<name>.yaml; NAME-sample without a file has the rules of NAME but for its row counts.
+    """Load params/corpora/<name>.yaml.
+
+    A name NAME-sample without a file of its own has the rules of NAME, without its row counts.
 
     Raises:
         UserError: No such corpus, or a mistake in the file.
@@ -126,27 +138,29 @@ def load_spec(name: str) -> CorpusSpec:
     stem = next((stem for stem in stems if stem in corpus_names()), None)
     if stem is None:
         raise UserError(
-            f"no corpus {name!r}; allowed: {', '.join(corpus_names())} (each also as NAME{SAMPLE});"
-            " add one as params/corpora/<name>.yaml"
+            f"no corpus {str(name)[:80]!r}; allowed: {', '.join(corpus_names())} (each also as"
+            f" NAME{SAMPLE}); add one as params/corpora/<name>.yaml ({GUIDE})"
         )
     path = PARAMS / "corpora" / f"{stem}.yaml"
-    spec = validated(CorpusSpec, read_yaml(path) | {"name": name}, f"params/corpora/{stem}.yaml")
+    shown = f"params/corpora/{stem}.yaml"
+    plain = read_yaml(path, guide=GUIDE)
+    if "name" in plain:
+        raise UserError(f"{shown}: name is the file's name; remove the key")
+    spec = validated(CorpusSpec, plain | {"name": name}, shown, guide=GUIDE)
     return spec.model_copy(update={"rows": {}}) if spec.sample else spec
 
 
-def bpe_size(tokenizer: str) -> int | None:
-    """N of `bpe-<N>` or `ids-<N>`, None for `gpt2`. Raises UserError for anything else."""
+def tokenizer_size(tokenizer: str) -> int | None:
+    """Return N of `bpe-<N>` or `ids-<N>`, None for `gpt2`. Raises UserError for anything else."""
     if not isinstance(tokenizer, str) or not re.fullmatch(TOKENIZER_PATTERN, tokenizer):
-        raise UserError(f"tokenizer = {tokenizer!r} is unknown; use gpt2 or bpe-<N>, e.g. bpe-1024")
+        raise UserError(
+            f"tokenizer = {str(tokenizer)[:80]!r} is unknown; use gpt2 or bpe-<N>, e.g. bpe-1024"
+        )
     if tokenizer == "gpt2":
         return None
-    size = int(tokenizer[4:])
-    if tokenizer.startswith("ids-"):
-        if 8 <= size <= 65536:
-            return size
-        raise UserError(f"tokenizer = {tokenizer}: N must be 8 .. 65536")
-    if not 257 <= size <= 65536:
-        raise UserError(
-            f"tokenizer = {tokenizer}: N must be 257 .. 65536 (256 bytes, end-of-text; uint16 ids)"
-        )
+    kind, _, digits = tokenizer.partition("-")
+    fewest, note = (8, "") if kind == "ids" else (257, " (256 bytes, end-of-text; uint16 ids)")
+    # A number of another spelling (bpe-0512) would be a second folder of the same corpus.
+    if len(digits) > 5 or str(size := int(digits)) != digits or not fewest <= size <= 65536:
+        raise UserError(f"tokenizer = {tokenizer[:80]}: N must be {fewest} .. 65536{note}")
     return size

@@ -1,31 +1,130 @@
-"""The embedded corpus: small English stories from a seeded generator. Synthetic; see params/corpora/stories.yaml."""
+"""The embedded corpus: small English stories drawn from a seeded grammar (synthetic)."""
 
 import random
 from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-from oelm_lib.data.spec import Generator
+from pydantic import BeforeValidator, Field, model_validator
+
+from oelm_lib.config import Count, Section, Step
+from oelm_lib.errors import UserError
+
+MOST_REPEATS = 10_000
+"""Stories in a row that were drawn before: then the grammar has no more."""
 
 
-def generate_stories(grammar: Generator) -> dict[str, list[str]]:
-    """Make every split; same grammar, same text on every machine, and no story twice."""
+def _word_list(value: Any) -> Any:
+    """Words with spaces between them as a list."""
+    return value.split() if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_word_list), Field(min_length=2)]
+
+
+class Sentences(Section):
+    count: tuple[Step, Step]
+    """Fewest and most sentences of this kind in a story."""
+    sentences: tuple[str, ...]
+    """Templates; `{job}` is a word, `{a_job}` has its article, `{food2}` is a second food."""
+
+    @model_validator(mode="after")
+    def _check(self):
+        fewest, most = self.count
+        if not fewest <= most <= len(self.sentences):
+            raise ValueError(
+                f"count = [{fewest}, {most}] should rise and be at most the number of sentences,"
+                f" {len(self.sentences)}"
+            )
+        return self
+
+
+class StoryGrammar(Section):
+    stories: dict[Literal["train", "validation", "test"], Count]
+    """Number of stories in each split."""
+    words: dict[str, Words]
+    """Words that each slot of the templates may take; slots `girl` and `boy` hold names."""
+    openings: tuple[str, ...]
+    """First sentences; each names all five facts."""
+    callbacks: Sentences
+    """Sentences that repeat facts of the opening."""
+    fillers: Sentences
+    """Sentences without facts."""
+
+    @model_validator(mode="after")
+    def _check(self):
+        for name in ("train", "validation", "test"):
+            if name not in self.stories:
+                raise ValueError(f"stories.{name} is missing")
+        for slot in ("girl", "boy"):
+            if slot not in self.words:
+                raise ValueError(f"words.{slot} is missing")
+        slots = _draw_slots(self, random.Random(0))
+        templates = [*self.openings, *self.callbacks.sentences, *self.fillers.sentences]
+        for template in templates or [""]:
+            try:
+                filled = template.format_map(slots)
+            except (KeyError, ValueError, IndexError, AttributeError) as error:
+                raise ValueError(f"sentence {template!r} has an unknown slot: {error}") from None
+            if not filled:
+                raise ValueError("a sentence is empty")
+        return self
+
+
+def generate_stories(grammar: StoryGrammar) -> dict[str, list[str]]:
+    """Generate the stories of every split.
+
+    The same grammar gives the same text on every machine; no story occurs twice in or across
+    splits.
+
+    Args:
+        grammar: Key `generator` of params/corpora/stories.yaml.
+
+    Returns:
+        Split (train, validation, test) -> its stories.
+
+    Raises:
+        UserError: The grammar has fewer different stories than were asked for.
+    """
     seen: set[str] = set()
     return {
-        split: list(_split(grammar, split, count, seen)) for split, count in grammar.stories.items()
+        split: list(_distinct_stories(grammar, split, count, seen))
+        for split, count in grammar.stories.items()
     }
 
 
-def _split(grammar: Generator, split: str, count: int, seen: set[str]) -> Iterator[str]:
+def _distinct_stories(
+    grammar: StoryGrammar, split: str, count: int, seen: set[str]
+) -> Iterator[str]:
+    """Yield `count` stories that are not in `seen`, and add them to it."""
     rng = random.Random(f"stories/{split}")
+    repeats = 0
     while count:
-        story = _story(grammar, rng)
+        story = _draw_story(grammar, rng)
+        repeats += 1
+        if repeats > MOST_REPEATS:
+            raise UserError(
+                f"generator: the grammar yields only {len(seen):,} different stories;"
+                f" lower generator.stories.{split} or add words"
+            )
         if story not in seen:
             seen.add(story)
-            count -= 1
+            count, repeats = count - 1, 0
             yield story
 
 
-def _story(grammar: Generator, rng: random.Random) -> str:
-    """One story: the five facts, then call-backs and fillers in random order."""
+def _draw_story(grammar: StoryGrammar, rng: random.Random) -> str:
+    """Draw one story: the five facts, then call-backs and fillers in random order."""
+    slots = _draw_slots(grammar, rng)
+    body = []
+    for part in (grammar.callbacks, grammar.fillers):
+        body += rng.sample(part.sentences, rng.randint(*part.count))
+    rng.shuffle(body)
+    sentences = [sentence.format_map(slots) for sentence in (rng.choice(grammar.openings), *body)]
+    return " ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)
+
+
+def _draw_slots(grammar: StoryGrammar, rng: random.Random) -> dict[str, str]:
+    """Draw a word and a second, different word for each slot, and the hero's name and pronouns."""
     slots = {}
     for slot, words in grammar.words.items():
         first = rng.randrange(len(words))
@@ -33,12 +132,7 @@ def _story(grammar: Generator, rng: random.Random) -> str:
     girl = rng.random() < 0.5
     slots["name"] = slots["girl" if girl else "boy"]
     slots["he"], slots["his"] = ("she", "her") if girl else ("he", "his")
-    slots |= {
+    with_article = {
         f"a_{slot}": ("an " if word[0] in "aeiou" else "a ") + word for slot, word in slots.items()
     }
-    body = []
-    for part in (grammar.callbacks, grammar.fillers):
-        body += rng.sample(part.sentences, rng.randint(*part.count))
-    rng.shuffle(body)
-    sentences = [sentence.format_map(slots) for sentence in (rng.choice(grammar.openings), *body)]
-    return " ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)
+    return slots | with_article

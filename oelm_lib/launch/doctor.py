@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib import config
-from oelm_lib.data.corpus import open_corpus
-from oelm_lib.data.tokenizer import load_tokenizer
+from oelm_lib.data import load_tokenizer, open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.gpus import (
     VARIABLE,
@@ -22,7 +21,6 @@ from oelm_lib.gpus import (
     torch_problem,
     visible_gpus,
 )
-from oelm_lib.launch.names import experiment_name
 from oelm_lib.runs.folder import Run, check_fit
 from oelm_lib.runs.status import format_duration
 
@@ -46,7 +44,7 @@ def doctor(exp: str | None) -> Iterator[tuple[bool, str]]:
     """
     checks = [_versions, _variables, check_gpus, _outputs]
     if exp:
-        checks.append(lambda: _experiment(experiment_name(exp)))
+        checks.append(lambda: _experiment(config.find_id(exp)))
     for check in checks:
         try:
             yield True, check()

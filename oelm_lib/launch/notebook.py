@@ -16,6 +16,9 @@ from oelm_lib.files import replacing, write_json
 from oelm_lib.launch.distributed import train_in_processes
 from oelm_lib.launch.jobs import DONE, FAILED, LOG, STOPPED, readable
 from oelm_lib.launch.processes import kill_tree
+from oelm_lib.report.notebook import execute
+from oelm_lib.report.page import export
+from oelm_lib.report.provenance import run_command
 from oelm_lib.runs.folder import Run, disk_error, open_run
 from oelm_lib.runs.reading import read_status, read_summary, read_timing, state
 from oelm_lib.runs.status import format_eta
@@ -49,7 +52,7 @@ def run_experiment(
     page = run.path / "train.html"
     if run.finished and page.is_file():
         return _report_done(run, page, test)
-    run.unlock()  # the kernel is the writer
+    run.lock.release()  # the kernel is the writer
     if test:
         check_has_test(run.corpus)  # before the training, not after it
     _remove_stop_file(run)
@@ -120,6 +123,7 @@ class _Execution:
         self.stop_asked = False
         self._run, self._error = run, None
         self._shown_warnings: set[str] = set()
+        self._command = run_command(run.config.id, run.seed, run.config.overrides)
         self._thread = threading.Thread(target=self._execute, args=(parameters,), daemon=True)
 
     def wait(self) -> BaseException | None:
@@ -163,13 +167,13 @@ class _Execution:
         from nbclient.exceptions import DeadKernelError
         from papermill.exceptions import PapermillExecutionError
 
-        from oelm_lib.report.execute import execute
-
         target = self._run.path / "train.ipynb"
         growing = target.with_name(".train.part.ipynb")  # papermill writes in place
         try:
             with open(self._run.path / LOG, "a") as log:
-                execute("train", growing, parameters, stdout_file=log, stderr_file=log)
+                execute(
+                    "train", growing, parameters, self._command, stdout_file=log, stderr_file=log
+                )
         except PapermillExecutionError as error:
             self._error = _cell_error(error)
         except DeadKernelError:
@@ -199,7 +203,7 @@ class _Execution:
 
 def _cell_error(error: Any) -> BaseException:
     """Return what went wrong in a cell, on one line."""
-    if error.ename == "UserError":
+    if error.ename in ("UserError", "LockLost"):
         return UserError(error.evalue)
     first_line = f"{error.ename}: {error.evalue}".splitlines()[0]
     return RuntimeError(f"{first_line} (traceback in train.ipynb)")
@@ -218,8 +222,6 @@ def _make_page(run: Run) -> None:
     notebook = run.path / "train.ipynb"
     if not notebook.is_file():
         return
-    from oelm_lib.report.page import export
-
     start = time.perf_counter()
     try:
         export(notebook)

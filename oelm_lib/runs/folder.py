@@ -11,7 +11,7 @@ import yaml
 
 from oelm_lib import config
 from oelm_lib.config import Experiment
-from oelm_lib.data.corpus import Corpus, open_corpus
+from oelm_lib.data import Corpus, open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.files import remedy, write_text
 from oelm_lib.runs.lock import RunLock
@@ -64,7 +64,7 @@ class Run:
             plain = read_config(self)
             earlier = sessions(plain)
             if changes := describe_changes(earlier[-1], session):
-                warnings.append(f"goes on with something changed: {changes}")
+                warnings.append(f"continues with something changed: {changes}")
             plain["sessions"] = [*earlier, session]
         else:
             plain = self._new_config(session, parameters)
@@ -125,6 +125,8 @@ def open_run(
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise UserError(f"seed = {seed!r} should be a whole number of at least 0, e.g. 42")
+    if not isinstance(fresh, bool):  # papermill's -p fresh false is the text 'false'
+        raise UserError(f"fresh = {fresh!r} should be True or False")
     corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
     check_fit(cfg, corpus)
     root = Path(outputs).absolute() if outputs else config.outputs_dir()

@@ -56,13 +56,17 @@ METRICS = ["event", "step", "tokens", "loss", "seconds", *IDENTITY]
 
 
 def load_runs(
-    exps: list[str] | str | None = None, outputs: Path | str | None = None
+    exps: list[str] | str | None = None,
+    outputs: Path | str | None = None,
+    rehearsals: bool = True,
 ) -> pd.DataFrame:
     """Read one row a run; a run that cannot be read or compared says why in `reason`.
 
     Args:
         exps: Experiment ids or globs, as a list or as text parted by spaces or commas; default all.
+            A glob with `+` names rehearsals, e.g. `DEMO-02*+*`.
         outputs: Folder of the run folders; default config.outputs_dir().
+        rehearsals: Whether an id means the rehearsals of its experiment too.
 
     Returns:
         A frame with the columns COLUMNS: losses in nats per token, times in seconds.
@@ -70,10 +74,10 @@ def load_runs(
     Raises:
         UserError: No run and no experiment matches one of `exps`.
     """
-    paths = reading.find_runs(outputs, exps)
+    paths = reading.find_runs(outputs, exps, rehearsals)
     ids = [*experiment_ids(), *(path.parent.name.split("_")[0] for path in paths)]
     for pattern in _patterns(exps):
-        if not fnmatch.filter(ids, pattern):
+        if not fnmatch.filter(ids, pattern) and "+" not in pattern:
             raise UserError(
                 f"exps: {pattern!r} matches no experiment; allowed: {', '.join(experiment_ids())}"
             )

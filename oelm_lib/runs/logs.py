@@ -1,9 +1,11 @@
 """Find a run by its name, and follow its log."""
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from oelm_lib.config.messages import did_you_mean
 from oelm_lib.errors import UserError
 from oelm_lib.runs.reading import find_runs, record_file, state
 from oelm_lib.runs.schema import ACTIVE
@@ -12,28 +14,58 @@ LOGS = ("training.log", "notebook.log")
 POLL_SECONDS = 0.5
 
 
-def find_run(name: str, outputs: Path | str | None = None) -> Path:
-    """Return the run folder of a path, `<ID>`, `<ID>/seed<k>`, or `<folder>[/seed<k>]`.
+def find_run(
+    name: str,
+    outputs: Path | str | None = None,
+    notify: Callable[[str], None] | None = None,
+) -> Path:
+    """Return the run folder of a path, `<ID>`, `<ID>/seed<k>`, or the same with the folder's name.
 
-    A run of the experiment itself comes before overridden ones.
+    `demo-02` and `params/DEMO-02.yaml` mean DEMO-02. An experiment comes before its rehearsals.
+
+    Args:
+        notify: Takes one line. Given, a name with several seeds means the lowest, and the line
+            says so.
 
     Raises:
         UserError: No run or several runs have this name.
     """
     if Path(name).is_dir() and Path(name).name.startswith("seed"):
         return Path(name)
-    matches = [path for path in find_runs(outputs) if name.strip("/") in _names(path)]
-    exact = [path for path in matches if "+" not in path.parent.name]
-    matches = exact if len(exact) == 1 else matches
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        runs = ", ".join(f"{path.parent.name}/{path.name}" for path in matches)
+    matches = _runs_named(re.sub(r"^params/|\.yaml$", "", name.strip("/")), outputs)
+    experiments = {shown: path for shown, path in matches.items() if "+" not in shown}
+    matches = experiments or matches
+    folders = {path.parent for path in matches.values()}
+    if not matches:
+        raise UserError(f"no run is called {name!r}{_near(name, outputs)}; see oelm status")
+    if len(matches) > 1 and (notify is None or len(folders) > 1):
         raise UserError(
-            f"{len(matches)} runs are called {name!r}: {runs}; name one as FOLDER/seed<k>,"
-            " see oelm status"
+            f"{len(matches)} runs are called {name!r}: {', '.join(list(matches)[:3])}"
+            f"{', ...' if len(matches) > 3 else ''}; name one as FOLDER/seed<k>, see oelm status"
         )
-    raise UserError(f"no run is called {name!r}; name one as FOLDER/seed<k>, see oelm status")
+    shown, path = next(iter(matches.items()))
+    if len(matches) > 1:
+        notify(f"{name} has {len(matches)} seeds; using the lowest, {shown}")
+    return path
+
+
+def _runs_named(name: str, outputs: Path | str | None) -> dict[str, Path]:
+    """Return `<folder>/seed<k>` -> path of the runs with a name, lowest seeds first."""
+    matches = {}
+    for path in find_runs(outputs):
+        folder, seed = path.parent.name, path.name
+        exp = folder.split("_")[0]
+        upper, _, rest = name.partition("/")
+        typed = "/".join(part for part in (upper.upper(), rest) if part)
+        if typed in (exp, f"{exp}/{seed}") or name in (folder, f"{folder}/{seed}"):
+            matches[f"{folder}/{seed}"] = path
+    return matches
+
+
+def _near(name: str, outputs: Path | str | None) -> str:
+    """Return " (did you mean X?)" for the runs with the nearest names, or ""."""
+    known = [f"{path.parent.name.split('_')[0]}/{path.name}" for path in find_runs(outputs)]
+    return did_you_mean(name.upper().replace("SEED", "seed"), list(dict.fromkeys(known)))
 
 
 def log_lines(run: Path, last: int, follow: bool = False) -> Iterator[str]:

@@ -41,12 +41,18 @@ RESCORE = (
 )
 
 
-def find_runs(outputs: Path | str | None = None, exps: list[str] | str | None = None) -> list[Path]:
+def find_runs(
+    outputs: Path | str | None = None,
+    exps: list[str] | str | None = None,
+    rehearsals: bool = True,
+) -> list[Path]:
     """Return the run folders `<outputs>/<ID>_<slug>[+hash]/seed<k>`, sorted.
 
     Args:
         outputs: Default: config.outputs_dir().
-        exps: Experiment ids or globs (list, or text parted by spaces or commas); default all.
+        exps: Experiment ids or globs (list, or text parted by spaces or commas); default all. One
+            with a `+` is compared with the folder's name, e.g. `*+*` for all rehearsals.
+        rehearsals: Whether a name without `+` means an experiment's rehearsals too.
     """
     root = Path(outputs) if outputs else config.outputs_dir()
     patterns = exps.replace(",", " ").split() if isinstance(exps, str) else exps or ["*"]
@@ -54,10 +60,18 @@ def find_runs(outputs: Path | str | None = None, exps: list[str] | str | None = 
         path
         for path in root.glob("*/seed*")
         if SEED_FOLDER.fullmatch(path.name)
-        and any(fnmatch.fnmatch(path.parent.name.split("_")[0], pattern) for pattern in patterns)
+        and any(_is_named(path.parent.name, pattern, rehearsals) for pattern in patterns)
         and path.is_dir()
     ]
     return sorted(paths, key=lambda path: (path.parent.name, int(path.name.removeprefix("seed"))))
+
+
+def _is_named(folder: str, pattern: str, rehearsals: bool) -> bool:
+    """Return whether the folder of an experiment's runs is meant by an id or glob."""
+    if "+" in pattern:
+        return fnmatch.fnmatchcase(folder, pattern)
+    experiment = folder.split("_")[0]
+    return (rehearsals or "+" not in folder) and fnmatch.fnmatchcase(experiment, pattern)
 
 
 def read_config(run: Any) -> dict[str, Any]:

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from oelm_lib.data.batches import EvalWindows
-from oelm_lib.data.corpus import open_test
+from oelm_lib.data import EvalWindows, open_test
 from oelm_lib.errors import UserError
 from oelm_lib.files import replacing, write_json
 from oelm_lib.runs.folder import Run
@@ -52,7 +51,7 @@ def _score(trained: Trained) -> float:
     tokens = open_test(corpus)
     windows = EvalWindows(tokens, length, device, corpus.recall)
     losses = token_losses(trained.model.to(device), windows, np.arange(windows.windows))
-    scores = document_losses(losses, tokens, corpus.eot, length)
+    scores = document_losses(losses, tokens, corpus.eot, corpus.block_tokens(length))
     with np.load(path) as before:
         documents = dict(before) | {f"test_{key}": value for key, value in scores.items()}
     with replacing(path, trained.lock.check) as temporary, open(temporary, "wb") as file:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 
 REFRESH_SECONDS = 2.0
 """Time between two progress lines in a notebook or on a terminal."""
@@ -10,9 +11,14 @@ LOG_SECONDS = 60.0
 
 
 class Console:
-    """Prints lines, and progress as one notebook output, one terminal line, or lines in a file."""
+    """Prints lines, and progress as one notebook output, one terminal line, or lines in a file.
 
-    def __init__(self):
+    Args:
+        on_progress: Called after each progress line, with whether it is the last.
+    """
+
+    def __init__(self, on_progress: Callable[[bool], None] | None = None):
+        self._on_progress = on_progress
         self._shown_at = 0.0
         self._in_notebook = _kernel_is_running()
         self._on_terminal = sys.stdout.isatty()
@@ -40,6 +46,8 @@ class Console:
             sys.stdout.flush()
         else:
             print(text, flush=True)
+        if self._on_progress:
+            self._on_progress(last)
 
 
 def _kernel_is_running() -> bool:

@@ -76,7 +76,7 @@ def document_losses(
     Args:
         losses: Nats of tokens 1, 2, ... of the split.
         tokens: The split.
-        eot: Id that ends a document; None: blocks of `block` tokens stand in for documents.
+        eot: Id that ends a document; None: blocks of `block` losses stand for documents.
 
     Returns:
         nats: (documents,) float64; tokens: (documents,) int64, those scored.

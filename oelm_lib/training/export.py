@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oelm_lib.config import ModelConfig
-from oelm_lib.data.tokenizer import END_OF_TEXT, TOKENIZER_FILE, read_gpt2_file
+from oelm_lib.data.corpus import TOKENIZER_FILE
+from oelm_lib.data.gpt2_vocabulary import read_gpt2_file
+from oelm_lib.data.tokenizer import END_OF_TEXT
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_json, write_text
+from oelm_lib.model.additions import unfolded
 from oelm_lib.model.gpt import Block
 from oelm_lib.training.trained import Trained
 
@@ -73,7 +75,7 @@ def gpt2_weights(trained: Trained) -> dict[str, Tensor]:
             f"{trained.name}: its ids are no text, so GPT-2 has no tokenizer for them; use"
             " --format safetensors"
         )
-    if reasons := _beyond_gpt2(cfg):
+    if reasons := unfolded(cfg):
         raise UserError(
             f"{trained.name}: GPT-2 cannot express {'; '.join(reasons)}; use --format safetensors"
         )
@@ -133,17 +135,6 @@ def gpt2_config(trained: Trained) -> dict[str, Any]:
         "bos_token_id": eot,
         "eos_token_id": eot,
     }
-
-
-def _beyond_gpt2(cfg: ModelConfig) -> list[str]:
-    """What of the arm GPT-2 lacks, in words."""
-    reasons = {
-        "key_conv: its keys are those of one position": cfg.key_conv,
-        "key_shift: its keys are those of one position": cfg.key_shift,
-        "qk_norm: its queries and keys are not normalised": cfg.qk_norm,
-        f"position = {cfg.position}: it has learned positions": cfg.position != "learned",
-    }
-    return [reason for reason, applies in reasons.items() if applies]
 
 
 def write_tokenizer(source: Path | None, length: int, folder: Path) -> None:

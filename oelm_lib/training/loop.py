@@ -1,5 +1,7 @@
 """The training loop."""
 
+from collections.abc import Callable
+
 from oelm_lib.config import Experiment
 from oelm_lib.runs.folder import Run
 from oelm_lib.runs.summary import Summary
@@ -8,7 +10,7 @@ from oelm_lib.training.result import finish
 from oelm_lib.training.session import open_session
 
 
-def train(cfg: Experiment, run: Run) -> Summary:
+def train(cfg: Experiment, run: Run, on_progress: Callable[[bool], None] | None = None) -> Summary:
     """Train a run from its newest checkpoint to its end, and record it.
 
     A finished run is shown, not trained again. SIGINT, SIGTERM, SIGUSR1 or a STOP file in the run
@@ -17,6 +19,7 @@ def train(cfg: Experiment, run: Run) -> Summary:
     Args:
         cfg: The run's config.
         run: As `oelm_lib.runs.open_run` returns it.
+        on_progress: Called after each progress line, with whether it is the last.
 
     Returns:
         The result as tables; empty where the run was stopped.
@@ -28,7 +31,7 @@ def train(cfg: Experiment, run: Run) -> Summary:
     if run.finished:
         print(f"{run.name} is done: shown, not trained again (oelm run ID --fresh starts anew)")
         return Summary(run)
-    with open_session(run) as session:
+    with open_session(run, on_progress) as session:
         state, budget = session.state, session.budget
         while not state.is_last_step and not session.stopping():
             # batch

@@ -85,9 +85,8 @@ def _best_loss(session: Session) -> float | None:
 def _write_documents(session: Session, losses: np.ndarray) -> None:
     """Write documents.npz: nats and scored tokens of each document of the validation split."""
     run = session.run
-    documents = document_losses(
-        losses, run.corpus.tokens("val"), run.corpus.eot, session.cfg.model.max_seq_len
-    )
+    block = run.corpus.block_tokens(session.cfg.model.max_seq_len)
+    documents = document_losses(losses, run.corpus.tokens("val"), run.corpus.eot, block)
     path = run.path / "documents.npz"
     with replacing(path, run.lock.check) as temporary, open(temporary, "wb") as file:
         np.savez(file, **documents)

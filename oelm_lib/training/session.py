@@ -1,14 +1,14 @@
 """Training session: what surrounds the state of a run while it trains, and no checkpoint holds."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import torch
 
 from oelm_lib.config import Experiment
-from oelm_lib.data.batches import EvalWindows
+from oelm_lib.data import EvalWindows
 from oelm_lib.errors import UserError
 from oelm_lib.runs.folder import Run, disk_error
 from oelm_lib.runs.lock import LockLost
@@ -43,6 +43,7 @@ class Session:
         status: Status,
         recorder: Recorder,
         stop: StopRequest,
+        console: Console,
     ):
         cfg, corpus = state.cfg, state.run.corpus
         self.run = state.run
@@ -52,7 +53,7 @@ class Session:
         self.status = status
         self.recorder = recorder
         self.stop = stop
-        self.console = Console()
+        self.console = console
         self.saver = checkpoint.Saver(state.asynchronous, self.run.lock.check)
         self.sampler = Sampler(state)
         self.windows = EvalWindows(
@@ -90,27 +91,36 @@ class Session:
 
 
 @contextlib.contextmanager
-def open_session(run: Run) -> Iterator[Session]:
+def open_session(run: Run, on_progress: Callable[[bool], None] | None = None) -> Iterator[Session]:
     """Open a run for training: locked, restored from its newest checkpoint, its end recorded.
 
     However the block ends, status.json says how, and the lock is released. A disk that refuses a
     file is reported as UserError.
 
+    Args:
+        on_progress: As for `Console`.
+
     Raises:
         UserError: Another process writes the run, or it cannot be continued.
     """
-    run.lock.acquire()  # first: a process that is refused must not touch the other one's files
+    try:
+        run.lock.acquire()  # first: a process that is refused must not touch the other one's files
+    except OSError as error:
+        raise disk_error(error, run.path) from None
     budget, stop = Budget(), StopRequest(run.path)
     with contextlib.ExitStack() as stack:
         stack.callback(run.lock.release)
         stack.enter_context(stop.on_signals())
         status = stack.enter_context(_recorded_end(run, stop))
         with budget("setup"):
-            state, recorder, verb = _set_up(run, budget, status, stack)
+            state, offsets = _restored_state(run, budget, status)
         with budget("compile"):
             state.compile()
-        session = Session(state, budget, status, recorder, stop)
-        session.announce(verb)
+        with budget("setup"):
+            recorder = _open_record(state, offsets)
+            stack.callback(recorder.close)
+            session = Session(state, budget, status, recorder, stop, Console(on_progress))
+        session.announce("continues" if offsets else "starts")
         try:
             yield session
         except BaseException as error:
@@ -123,10 +133,10 @@ def open_session(run: Run) -> Iterator[Session]:
                 session.saver.wait()
 
 
-def _set_up(
-    run: Run, budget: Budget, status: Status, stack: contextlib.ExitStack
-) -> tuple[TrainingState, Recorder, str]:
-    """Make or restore the state and open the run's files; the verb says which of the two it was."""
+def _restored_state(
+    run: Run, budget: Budget, status: Status
+) -> tuple[TrainingState, dict[str, int]]:
+    """Make the state at step 0 or of the newest checkpoint, and get its files' lengths, or {}."""
     processes = run.config.machine.devices
     if processes != distributed.size():
         raise UserError(
@@ -136,21 +146,26 @@ def _set_up(
     for leftover in run.path.glob(".*.tmp"):  # of a process that was killed
         leftover.unlink(missing_ok=True)
     saved, damage = checkpoint.load_latest(run.path)
-    state = TrainingState(run)
+    state, offsets, latest = TrainingState(run), {}, run.path / "latest.pt"
     if saved:
         status.update(write=False, step=saved["step"])
-        state.load_state_dict(saved, run.path / "latest.pt")
-        offsets = _restore_record(saved, budget, run.path / "latest.pt")
-    else:
-        offsets = {}
-    changes = run.record_session(state.step if saved else 0, state.resolved(), state.parameters)
+        state.load_state_dict(saved, latest)
+        offsets = _restore_record(saved, budget, latest)
+    if damage:
+        state.warnings.append(damage)
+    return state, offsets
+
+
+def _open_record(state: TrainingState, offsets: dict[str, int]) -> Recorder:
+    """Record the session in config.yaml, and open the append-only files at these lengths."""
+    run = state.run
+    changes = run.record_session(state.step, state.resolved(), state.parameters)
     recorder = Recorder(run.path, offsets, run.lock.check)
-    stack.callback(recorder.close)
     read_metrics(run)  # reports a broken row now, not at the end of training
-    slow = None if saved else slow_warning(state)
-    notes = (_warmup_warning(run.config), damage, *changes, recorder.lost(), slow)
+    slow = None if offsets else slow_warning(state)
+    notes = (_warmup_warning(run.config), *changes, recorder.lost(), slow)
     state.warnings += [text for text in notes if text]
-    return state, recorder, "continues" if saved else "starts"
+    return recorder
 
 
 def _restore_record(saved: dict, budget: Budget, path: Path) -> dict[str, int]:

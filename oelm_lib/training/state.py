@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oelm_lib.data.batches import Batches
+from oelm_lib.data import Batches
 from oelm_lib.errors import UserError
 from oelm_lib.model.gpt import GPT, parameter_counts
 from oelm_lib.runs.folder import Run, config_differences
@@ -37,8 +37,8 @@ class TrainingState:
         model: The model itself; evaluation uses this one.
         training_model: The model as the training step calls it: compiled, and with gradients
             averaged where several processes share the run.
-        loss_sum: Sum of the losses since the last log point, float64, on the device.
-        loss_steps: Number of those losses.
+        loss_sum: Sum of the finite losses since the last log point, float64, on the device.
+        loss_steps: Number of those losses, on the device.
         best: {step, loss} of the evaluation with the least loss, or None before the first.
         evals: [step, loss] of each evaluation, in nats per token.
         proof: SHA-256 of the frozen tensors.
@@ -75,7 +75,7 @@ class TrainingState:
         self.health = Health(self.precision)
         self.step = 0
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        self.loss_steps = 0
+        self.loss_steps = torch.zeros((), dtype=torch.int64, device=self.device)
         self.best: dict[str, Any] | None = None
         self.evals: list[list[float]] = []
         self.model.freeze(0)
@@ -163,14 +163,15 @@ class TrainingState:
         if self.compiled:
             compiler.start_step()
         loss = distributed.mean(optim.backward(self.training_model, self.precision, batch))
-        self.loss_sum += loss
-        self.loss_steps += 1
+        finite = loss.isfinite()  # an fp16 loss may overflow; its step is skipped
+        self.loss_sum += torch.where(finite, loss, 0.0)
+        self.loss_steps += finite
         return loss
 
     def reset_interval(self) -> None:
         """Begin a new mean of the training loss."""
         self.loss_sum = torch.zeros_like(self.loss_sum)
-        self.loss_steps = 0
+        self.loss_steps = torch.zeros_like(self.loss_steps)
 
     def clip(self, loss: Tensor) -> Tensor:
         """Check and clip the gradients; return their norm before that, on the device.
@@ -220,7 +221,6 @@ class TrainingState:
             "experiment": self.cfg.science,
             "seed": self.run.seed,
             "splits": self.run.corpus.manifest["splits"],
-            "machine": self.machine(),
         }
 
     def load_state_dict(self, saved: dict[str, Any], path: Path) -> None:
@@ -262,21 +262,10 @@ class TrainingState:
         self.proof.intervals = saved["frozen"]
         self.set_frozen(self._proof_step)
         self.loss_sum = saved["interval"]["loss"].to(self.device)
-        self.loss_steps = saved["interval"]["steps"]
+        self.loss_steps = saved["interval"]["steps"].to(self.device)
         torch.set_rng_state(saved["random"]["cpu"])
         if self.device.type == "cuda" and saved["random"]["cuda"] is not None:
             torch.cuda.set_rng_state(saved["random"]["cuda"], self.device)
-        now = self.machine()
-        changed = [
-            f"{key} was {saved['machine'].get(key)}, is {value}"
-            for key, value in now.items()
-            if saved["machine"].get(key) != value
-        ]
-        if changed:
-            self.warnings.append(
-                f"continues elsewhere than before ({'; '.join(changed)}): equal within noise, not"
-                " bit for bit"
-            )
 
     def resolved(self) -> dict[str, Any]:
         """Return what the machine knobs resolved to."""
@@ -288,7 +277,3 @@ class TrainingState:
             "compile": self.compiled,
             "deterministic": self.cfg.machine.deterministic,
         }
-
-    def machine(self) -> dict[str, Any]:
-        """Return what bit-equal numbers need besides the experiment."""
-        return self.resolved() | {"torch": str(torch.__version__)}

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from oelm_lib.data.batches import EvalWindows
+from oelm_lib.data import EvalWindows
 from oelm_lib.errors import UserError
 from oelm_lib.runs.folder import Run, reopen
 from oelm_lib.runs.status import Budget, format_duration

@@ -12,7 +12,7 @@ from torch import distributed
 
 from oelm_lib import config
 from oelm_lib.config import Experiment
-from oelm_lib.data.corpus import open_corpus
+from oelm_lib.data import open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.runs.folder import Run, open_run
 from oelm_lib.seeds import named_seed

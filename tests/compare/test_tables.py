@@ -116,7 +116,7 @@ def test_gaps_are_paired_by_seed(demo):
     table = tables.verdicts(runs, "DEMO-01").set_index("id")
     for exp in ("DEMO-02", "DEMO-03", "DEMO-04"):
         nats = seed_losses(runs, exp) - seed_losses(runs, "DEMO-01")
-        interval = statistics.paired_interval(nats, table.loc[exp, "confidence"])
+        interval = statistics.interval_at(nats, table.loc[exp, "confidence"])
         assert table.loc[exp, "nats"] == pytest.approx(nats.mean())
         assert table.loc[exp, "gap"] == pytest.approx(math.exp(nats.mean()) - 1)
         assert table.loc[exp, "high"] == pytest.approx(math.exp(interval.high) - 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from oelm_lib.config import ROOT
-from oelm_lib.data.prepare import prepare
+from oelm_lib.data import prepare
 
 SAMPLES = Path(os.environ.get("OELM_SAMPLES") or ROOT.parent / "shared" / "data")
 STORIES = [

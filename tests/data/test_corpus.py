@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from oelm_lib.config import load_config
-from oelm_lib.data.corpus import checksum, open_corpus, open_test
-from oelm_lib.data.prepare import prepare
+from oelm_lib.data import open_corpus, open_test, prepare
+from oelm_lib.data.corpus import checksum
 from oelm_lib.errors import UserError
 
 from .conftest import STORIES
@@ -118,3 +118,13 @@ def test_a_copy_without_its_tokenizer_is_refused(source):
     (corpus.path / "tokenizer.json").unlink()
     with pytest.raises(UserError, match=r"tokenizer.json: is missing; copy it too, or delete"):
         open_corpus("tinystories-sample", "bpe-300")
+
+
+def test_a_split_without_tokens_is_refused(corpus):
+    manifest = corpus.path / "manifest.json"
+    facts = json.loads(manifest.read_text())
+    facts["splits"]["val"] |= {"tokens": 0, "documents": 0, "bytes": 0}
+    manifest.write_text(json.dumps(facts | {"checksum": checksum(facts)}))
+    (corpus.path / "val.bin").write_bytes(b"")
+    with pytest.raises(UserError, match=r"val.bin: the val split has no tokens; delete"):
+        open_corpus("tinystories-sample", "gpt2")

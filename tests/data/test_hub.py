@@ -28,7 +28,7 @@ configs:
 """
 PROGRAM = """
 import json, sys
-from oelm_lib.data.prepare import prepare
+from oelm_lib.data import prepare
 from oelm_lib.errors import UserError
 try:
     corpus = prepare(sys.argv[1], limit=int(sys.argv[2]) or None, echo=lambda line: None)

@@ -7,12 +7,18 @@ import pytest
 import torch
 
 from oelm_lib import config, runs, training
-from oelm_lib.data.batches import IGNORED, Batches, EvalWindows
-from oelm_lib.data.corpus import open_corpus, open_test, read_corpus
+from oelm_lib.data import (
+    Batches,
+    EvalWindows,
+    load_spec,
+    load_tokenizer,
+    open_corpus,
+    open_test,
+    prepare,
+    read_corpus,
+)
+from oelm_lib.data.batches import IGNORED
 from oelm_lib.data.mqar import recall_examples
-from oelm_lib.data.prepare import prepare
-from oelm_lib.data.spec import load_spec
-from oelm_lib.data.tokenizer import load_tokenizer
 from oelm_lib.errors import UserError
 
 CPU = torch.device("cpu")
@@ -80,6 +86,8 @@ def test_an_experiment_trains_on_it_and_its_probes_tell_the_accuracy(tmp_path):
     run = runs.open_run(cfg, 1, tmp_path / "outputs")
     training.train(cfg, run)
     summary = json.loads((run.path / "summary.json").read_text())
+    with np.load(run.path / "documents.npz") as documents:
+        assert documents["tokens"].tolist() == [8] * 500  # an example each
     assert abs(summary["final_val_loss"] - np.log(40)) < 1
     (arm,) = probes.open_arms(str(run.path))
     assert 0 <= probes.recall_accuracy(arm) < 0.3

@@ -1,4 +1,6 @@
 import hashlib
+import os
+import shutil
 import subprocess
 import sys
 
@@ -9,14 +11,9 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oelm_lib.data import tokenizer as module
-from oelm_lib.data.tokenizer import (
-    bpe_tokenizer,
-    gpt2_tokenizer,
-    load_tokenizer,
-    read_gpt2_file,
-    train_bpe,
-)
+from oelm_lib.data.bpe import train_bpe
+from oelm_lib.data.gpt2_vocabulary import URL, read_gpt2_file
+from oelm_lib.data.tokenizer import bpe_tokenizer, gpt2_tokenizer, load_tokenizer
 from oelm_lib.errors import UserError
 
 TEXTS = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -25,7 +22,7 @@ WORDS = ["the fox sat on the mat", "the dog saw the fox", "a cat, a hat and 12 r
 
 def _cache(folder, files):
     for name, content in files.items():
-        (folder / hashlib.sha1((module._GPT2_URL + name).encode()).hexdigest()).write_bytes(content)
+        (folder / hashlib.sha1((URL + name).encode()).hexdigest()).write_bytes(content)
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +84,7 @@ def test_bpe_encodes_as_the_library_does(stories):
 
 
 def test_bpe_training_is_the_same_in_every_process():
-    program = (
-        f"from oelm_lib.data.tokenizer import train_bpe\nprint(train_bpe('bpe-280', iter({WORDS})))"
-    )
+    program = f"from oelm_lib.data.bpe import train_bpe\nprint(train_bpe('bpe-280', iter({WORDS})))"
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
@@ -121,3 +116,20 @@ def test_changed_tokenizer_file_is_refused(stories, tmp_path):
     ):
         load_tokenizer(changed)
     assert load_tokenizer(stories).vocab_size == 1024
+
+
+def test_a_cache_that_may_not_be_read_counts_as_empty(tmp_path, monkeypatch):
+    """As /tmp/data-gym-cache of another user: the package's copy is used."""
+    cache = tmp_path / "data-gym-cache"
+    cache.mkdir()
+    _cache(cache, {"vocab.bpe": b"of another user", "encoder.json": b"of another user"})
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(cache))
+    setpriv = shutil.which("setpriv")
+    if os.getuid() or not setpriv:
+        pytest.skip("needs root and setpriv")
+    os.chown(cache, 65534, 65534)
+    cache.chmod(0o700)
+    command = [setpriv, "--bounding-set=-dac_override,-dac_read_search", sys.executable, "-c"]
+    command += ["from oelm_lib.data.tokenizer import gpt2_tokenizer as g; print(g().vocab_size)"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("50257\n", "")

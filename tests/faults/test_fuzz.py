@@ -78,7 +78,7 @@ def test_experiment_files(data, tmp_path):
     text = yaml.safe_dump(plain, allow_unicode=True).encode() if data.draw(st.booleans()) else None
     path.write_bytes(text or data.draw(damaged(GOOD.encode())))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "PARAMS", tmp_path)
+        patch.setattr(config.paths, "PARAMS", tmp_path)
         found = refused_or(config.load_config, "GPT-02")
     if found:
         assert config.parse_experiment(found.to_dict(), "again").to_dict() == found.to_dict()

@@ -11,7 +11,7 @@ from oelm_lib.runs.lock import RunLock
 from oelm_lib.runs.logs import find_run, log_lines
 from oelm_lib.runs.overview import overview, table
 from oelm_lib.runs.process import this_process
-from oelm_lib.runs.reading import CONFIG_KEYS, FORMAT
+from oelm_lib.runs.reading import CONFIG_KEYS, FORMAT, find_runs
 
 NOW = {"state": "running", "step": 400, "max_steps": 1000, "train_loss": 2.5, "steps_per_s": 8.0}
 NOW |= {
@@ -148,11 +148,25 @@ def test_a_run_is_found_by_what_people_call_it(make_run, tmp_path):
     )  # the experiment itself before a rehearsal of it
     make_run(seed=2)
     with pytest.raises(
-        UserError, match=r"3 runs are called 'DEMO-01': .*seed2.*; name one as FOLDER/seed"
+        UserError, match=r"2 runs are called 'DEMO-01': .*seed2.*; name one as FOLDER/seed"
     ):
         find_run("DEMO-01", tmp_path)
-    with pytest.raises(UserError, match=r"no run is called 'DEMO-03'"):
+    lines = []
+    assert find_run("DEMO-01", tmp_path, lines.append) == one
+    assert lines == ["DEMO-01 has 2 seeds; using the lowest, DEMO-01_baseline/seed1"]
+    assert find_run("demo-02", tmp_path) == find_run("params/DEMO-02.yaml", tmp_path) == other
+    assert find_run("demo-01/seed1", tmp_path) == one
+    with pytest.raises(UserError, match=r"no run is called 'DEMO-03' .did you mean DEMO-0"):
         find_run("DEMO-03", tmp_path)
+
+
+def test_rehearsals_are_found_by_a_plus_sign_and_left_out_on_request(make_run, tmp_path):
+    experiment, rehearsal = make_run(seed=1), make_run(seed=1, overrides="+aa")
+    assert find_runs(tmp_path, "*+*") == find_runs(tmp_path, ["DEMO-01*+a?"]) == [rehearsal]
+    assert find_runs(tmp_path, "DEMO-01") == [experiment, rehearsal]
+    assert find_runs(tmp_path, "DEMO-01", rehearsals=False) == [experiment]
+    assert find_runs(tmp_path, "DEMO-01 *+*", rehearsals=False) == [experiment, rehearsal]
+    assert [row["run"] for row in overview(["*+*"], tmp_path)] == ["DEMO-01_baseline+aa/seed1"]
 
 
 def test_a_log_is_followed_until_the_run_ends(make_run):

@@ -1,0 +1,87 @@
+"""Time and memory of callables: alternating rounds, ratios with their error, peak memory."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+from torch.profiler import profile
+
+FEWEST_ROUNDS = 5
+"""Rounds below which no standard error is stated: a bootstrap of two values says nothing."""
+
+
+def seconds_of(function: Callable, *args: Any, **kwargs: Any) -> float:
+    """Seconds of a call: CPU time with one thread, which is disturbed less, else wall time."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
+    function(*args, **kwargs)
+    return clock() - start
+
+
+def timed(step: Callable[[], Any]) -> Callable[[], float]:
+    """Wrap a step into a function that returns its seconds."""
+    return lambda: seconds_of(step)
+
+
+def alternate(steps: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Time steps in turns, so that a change of the machine's load meets all of them.
+
+    Args:
+        steps: Name -> a function that takes the step and returns its seconds.
+        rounds: Timings of each step, after one round to warm up. Every other round is reversed.
+
+    Returns:
+        Name -> seconds, one a round.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(rounds + 1):
+        order = list(steps) if number % 2 == 0 else list(steps)[::-1]
+        for name in order:
+            taken = steps[name]()
+            if number > 0:
+                seconds[name].append(taken)
+    return seconds
+
+
+def ratio(numerator: list[float], denominator: list[float]) -> dict[str, float | int | None]:
+    """Median of the ratios of paired rounds, which a stalled round does not move.
+
+    Returns:
+        `ratio`, `rounds`, and `standard_error` by the bootstrap; None below FEWEST_ROUNDS rounds.
+    """
+    ratios = np.array(numerator) / np.array(denominator)
+    error = None
+    if len(ratios) >= FEWEST_ROUNDS:
+        samples = np.random.default_rng(0).choice(ratios, (1000, len(ratios)))
+        error = float(np.median(samples, axis=1).std())
+    return {"ratio": float(np.median(ratios)), "standard_error": error, "rounds": len(ratios)}
+
+
+def peak_bytes(step: Callable[[], Any]) -> int:
+    """Peak of the tensor bytes that a step allocates on the CPU, beyond what it finds."""
+    with _stderr_closed(), profile(profile_memory=True) as trace:
+        step()
+    events = trace.profiler.kineto_results.events()
+    memory = sorted(
+        (event for event in events if event.name() == "[memory]"),
+        key=lambda event: event.start_ns(),
+    )
+    return max(accumulate(event.nbytes() for event in memory))
+
+
+@contextlib.contextmanager
+def _stderr_closed() -> Iterator[None]:
+    """Discard what C++ code writes to stderr: torch's profiler announces its start there."""
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)

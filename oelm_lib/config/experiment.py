@@ -1,0 +1,190 @@
+"""An experiment: its sections, bounds, meanings."""
+
+import html
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
+
+from oelm_lib.config.fields import Count, Flag, Real, Section, Step, on_or_off
+from oelm_lib.config.model import ModelConfig
+from oelm_lib.files import sha256_json
+
+ID_PATTERN = r"[A-Z]+-[0-9]{2,4}"
+TOKENIZER_PATTERN = r"gpt2|(bpe|ids)-[0-9]+"
+SECTIONS = ("model", "data", "optim", "train", "machine")
+
+
+class DataConfig(Section):
+    """Text and tokens."""
+
+    corpus: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    """Name of a file in params/corpora/."""
+    tokenizer: Annotated[str, Field(pattern=rf"^({TOKENIZER_PATTERN})$")]
+    """`gpt2`; `bpe-<N>`: a byte-level BPE trained on the corpus' train split; `ids-<N>` (mqar)."""
+
+
+class ParameterGroup(Section):
+    """Parameters with a schedule of their own; its cosine ends with the common one."""
+
+    match: str
+    """Regular expression searched in parameter names, e.g. `delta|ln1`; the first match counts."""
+    learning_rate: Annotated[Real, Field(gt=0)]
+    """Peak of its schedule."""
+    warmup_steps: Step
+    """Steps of its linear warm-up."""
+
+    @field_validator("match")
+    @classmethod
+    def _check_expression(cls, value: str):
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"{value!r} is not a regular expression ({error})") from None
+        return value
+
+
+class OptimConfig(Section):
+    """AdamW and its schedule."""
+
+    learning_rate: Annotated[Real, Field(gt=0)]
+    """Peak of the schedule."""
+    min_learning_rate: Annotated[Real, Field(ge=0)]
+    """End of the cosine."""
+    warmup_steps: Step
+    """Steps of linear warm-up."""
+    weight_decay: Annotated[Real, Field(ge=0)]
+    """Decoupled decay of every trainable tensor."""
+    betas: tuple[Annotated[Real, Field(ge=0, lt=1)], Annotated[Real, Field(ge=0, lt=1)]]
+    """AdamW's decay rates of the two moments."""
+    grad_clip: Annotated[Real, Field(gt=0)]
+    """Largest global gradient norm."""
+    groups: tuple[ParameterGroup, ...] = ()
+    """Parameters with a learning rate and warm-up of their own."""
+
+    @model_validator(mode="after")
+    def _check_rates(self):
+        for rate in (self.learning_rate, *(group.learning_rate for group in self.groups)):
+            if self.min_learning_rate > rate:
+                raise ValueError(
+                    f"min_learning_rate = {self.min_learning_rate} is above"
+                    f" learning_rate = {rate}; lower it"
+                )
+        return self
+
+
+class TrainConfig(Section):
+    """Length of a run, its batches and evaluations."""
+
+    max_steps: Count
+    """Optimizer updates."""
+    batch_size: Count
+    """B, windows in a step."""
+    precision: Literal["fp32", "bf16", "fp16", "auto"]
+    """Autocast type of training (evaluation is fp32); auto: bf16 on a GPU that has it, or fp32."""
+    eval_interval: Count
+    """Steps between evaluations."""
+    eval_tokens: Count
+    """Tokens of the fixed validation subset scored during training."""
+    save_interval: Count
+    """Steps between saves of latest.pt."""
+
+
+class MachineConfig(Section):
+    """Where and how a run is computed; never part of what it asks."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    compile: Annotated[Literal["auto", "off", "on"], BeforeValidator(on_or_off)] = "auto"
+    """Whether the training step goes through torch.compile; auto: on a GPU."""
+    deterministic: Flag = False
+    """Whether torch takes only algorithms that give the same bits each time; slower on a GPU."""
+    log_interval: Count = 10
+    """Steps between metric rows."""
+    threads: Annotated[int, Field(strict=True, ge=0)] = 0
+    """CPU threads of torch; 0 keeps torch's choice."""
+    devices: Count = 1
+    """GPUs (processes on a CPU) that share each batch; more than one needs `oelm run`."""
+
+
+class Experiment(Section):
+    """One experiment file."""
+
+    id: Annotated[str, Field(pattern=rf"^{ID_PATTERN}$")]
+    """File name without .yaml."""
+    slug: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    """Short name used in the run folder."""
+    title: str
+    """Corpus and arm, for headings."""
+    question: str
+    """What the run answers."""
+    compare_to: Annotated[str, Field(pattern=rf"^{ID_PATTERN}$")] | None
+    """The experiment it is judged against; null for a baseline."""
+    changes: tuple[str, ...]
+    """Exactly the dotted keys that differ from compare_to."""
+    model: ModelConfig
+    data: DataConfig
+    optim: OptimConfig
+    train: TrainConfig
+    machine: MachineConfig = MachineConfig()
+    _overrides: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The caller's changes by dotted key; not a key of the file."""
+        return self._overrides
+
+    @property
+    def science(self) -> dict[str, Any]:
+        """Dotted key -> value of everything that decides the result (no machine keys, no text)."""
+        return {
+            key: value for key, value in flatten(self).items() if not key.startswith("machine.")
+        }
+
+    @property
+    def science_overrides(self) -> dict[str, Any]:
+        """The overrides that make this a rehearsal."""
+        return {
+            key: value for key, value in self.overrides.items() if not key.startswith("machine.")
+        }
+
+    @property
+    def kind(self) -> str:
+        """`experiment`, or `rehearsal` if overrides changed its science."""
+        return "rehearsal" if self.science_overrides else "experiment"
+
+    @property
+    def folder(self) -> str:
+        """Name of the run folder's parent: <ID>_<slug>, and +<hash> for a rehearsal."""
+        if self.kind == "experiment":
+            return f"{self.id}_{self.slug}"
+        return f"{self.id}_{self.slug}+{sha256_json(self.science_overrides)[:8]}"
+
+    @property
+    def label(self) -> str:
+        """Heading of pages and tables."""
+        if self.kind == "experiment":
+            return self.title
+        return f"Rehearsal, not {self.id}: {self.title}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts and lists, as in the YAML file."""
+        return self.model_dump(mode="json")
+
+    def _repr_html_(self) -> str:
+        """The resolved experiment as a table, overridden keys marked."""
+        keys = {"title": self.label, "question": self.question, **flatten(self)}
+        rows = []
+        for key, value in keys.items():
+            text = f"{value} (overridden)" if key in self.overrides else str(value)
+            rows.append(f"<tr><td>{html.escape(key)}</td><td>{html.escape(text)}</td></tr>")
+        head = f"<tr><th>{html.escape(self.id)}</th><th>{html.escape(self.kind)}</th></tr>"
+        return (
+            f"<table class='oelm-table'><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+        )
+
+
+def flatten(experiment: Experiment) -> dict[str, Any]:
+    """Return dotted key -> plain value of the sections model, data, optim, train, machine."""
+    plain = experiment.to_dict()
+    return {f"{name}.{key}": value for name in SECTIONS for key, value in plain[name].items()}

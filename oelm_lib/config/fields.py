@@ -1,0 +1,38 @@
+"""Types that the sections of an experiment are made of."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from oelm_lib.config.messages import shorten
+
+NUMBER = r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?"
+
+
+def _plain_number(value: Any) -> Any:
+    """Refuse true, which passes for 1.0, and text that float() accepts beyond decimal numbers."""
+    is_text = isinstance(value, str) and not re.fullmatch(NUMBER, value.lower())
+    if isinstance(value, bool) or is_text:
+        raise ValueError(f"{shorten(value)} should be a number")
+    return value
+
+
+def on_or_off(value: Any) -> Any:
+    """Return on or off for what YAML reads as a bool."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+Real = Annotated[float, BeforeValidator(_plain_number)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Step = Annotated[int, Field(strict=True, ge=0)]
+Flag = Annotated[bool, Field(strict=True)]
+Layers = Literal["all"] | tuple[Annotated[int, Field(strict=True, ge=0)], ...]
+
+
+class Section(BaseModel):
+    """Frozen group of keys; unknown keys are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )

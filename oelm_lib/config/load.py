@@ -1,0 +1,132 @@
+"""Load experiment files and apply overrides."""
+
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from oelm_lib.config import paths
+from oelm_lib.config.experiment import ID_PATTERN, SECTIONS, Experiment, flatten
+from oelm_lib.config.fields import Section
+from oelm_lib.config.messages import GUIDE, describe_error, did_you_mean, shorten
+from oelm_lib.config.overrides import parse_overrides
+from oelm_lib.config.yaml_text import read_yaml
+from oelm_lib.errors import UserError
+
+
+def experiment_ids() -> list[str]:
+    """Return the ids of params/<ID>.yaml, sorted; files with other names are skipped."""
+    names = (path.stem for path in paths.PARAMS.glob("*.yaml"))
+    return sorted(name for name in names if re.fullmatch(ID_PATTERN, name))
+
+
+def skipped_files() -> list[str]:
+    """Return the names of the files in params/ that are no experiments, e.g. DEMO-02-Copy1.yaml."""
+    found = (path for path in paths.PARAMS.glob("*.yaml"))
+    return sorted(path.name for path in found if not re.fullmatch(ID_PATTERN, path.stem))
+
+
+def experiment_path(exp: str) -> Path:
+    """Return the file of an experiment: params/<exp>.yaml."""
+    return paths.PARAMS / f"{exp}.yaml"
+
+
+def find_id(text: Any) -> str:
+    """Return the id that a user typed as demo-02, DEMO-02.yaml or params/DEMO-02.yaml.
+
+    Raises:
+        UserError: There is no such experiment; the message shows three near ids.
+    """
+    ids = experiment_ids()
+    if not isinstance(text, str):
+        raise UserError(f"exp = {shorten(text)} is not an experiment id such as GPT-02; quote it")
+    exp = re.sub(r"(.*/)?params/|\.yaml$", "", text.strip()).upper()
+    if re.fullmatch(ID_PATTERN, exp) and experiment_path(exp).is_file():
+        return exp
+    near = did_you_mean(exp, ids) or f"; there are {', '.join(ids[:3])}, ..."
+    raise UserError(f"no experiment {shorten(text)}{near}; add one as params/<ID>.yaml")
+
+
+def load_config(exp: str, overrides: dict[str, Any] | str | None = None) -> Experiment:
+    """Load the file of an experiment and apply overrides.
+
+    Args:
+        exp: Experiment id, e.g. "GPT-02".
+        overrides: Dotted keys, as a dict or as "train.max_steps=50 optim.learning_rate=1e-3".
+
+    Raises:
+        UserError: Unknown experiment or key, wrong type, value out of range.
+    """
+    exp = find_id(exp)
+    path = experiment_path(exp)
+    plain, where = read_yaml(path), paths.relative_path(path)
+    if plain.get("id") != exp:
+        raise UserError(
+            f"{where}: id is {shorten(plain.get('id'))}; write {exp}, the name of the file"
+        )
+    experiment = parse_experiment(plain, where)
+    values = parse_overrides(overrides)
+    if not values:
+        return experiment
+    known = flatten(experiment)
+    for key, value in values.items():
+        if key not in known:
+            raise UserError(
+                f"overrides: unknown key {str(key)[:60]}{did_you_mean(str(key), known)};"
+                " allowed are the keys of model, data, optim, train and machine"
+            )
+        section, _, name = key.partition(".")
+        plain.setdefault(section, {})[name] = value
+    overridden = parse_experiment(plain, f"overrides of {exp}")
+    resolved = flatten(overridden)
+    overridden._overrides = {key: resolved[key] for key in values if resolved[key] != known[key]}
+    return overridden
+
+
+def parse_experiment(
+    plain: dict[str, Any], where: str, overrides: dict[str, Any] | None = None
+) -> Experiment:
+    """Validate the mapping of an experiment.
+
+    Args:
+        where: Source of the mapping, the start of an error's message.
+        overrides: The overrides that are already part of `plain`.
+
+    Raises:
+        UserError: With every mistake, on one line.
+    """
+    experiment = validated(Experiment, plain, where)
+    experiment._overrides = overrides or {}
+    return experiment
+
+
+def validated(kind: type[Section], plain: dict[str, Any], where: str, guide: str = GUIDE) -> Any:
+    """Validate a mapping as a section of that kind.
+
+    Args:
+        where: File or other source of the mapping, for errors.
+        guide: File that shows every key, for errors.
+
+    Raises:
+        UserError: Every mistake, on one line.
+    """
+    try:
+        return kind.model_validate(plain)
+    except ValidationError as error:
+        known = _keys(kind) if kind is not Experiment else _experiment_keys()
+        mistakes = [describe_error(item, known, guide) for item in error.errors(include_url=False)]
+        raise UserError(f"{where}: {'; '.join(mistakes)}") from None
+
+
+def _keys(kind: type[Section]) -> list[str]:
+    return list(kind.model_fields)
+
+
+@functools.cache
+def _experiment_keys() -> list[str]:
+    keys = [name for name in _keys(Experiment) if name not in SECTIONS]
+    for name in SECTIONS:
+        keys += [f"{name}.{key}" for key in _keys(Experiment.model_fields[name].annotation)]
+    return keys

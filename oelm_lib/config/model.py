@@ -1,0 +1,140 @@
+"""The keys of `model`: its size, and what its queries and keys are made of.
+
+A key with a default may be left out of a file: the default switches off what the key adds.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from oelm_lib.config.fields import Count, Flag, Layers, Real, Section, Step
+
+SIZES = ("vocab_size", "d_model", "num_layers", "num_heads", "d_ff", "max_seq_len", "dropout")
+"""Keys of `model` that set an arm's size; the others say which arm it is."""
+
+
+class ModelConfig(Section):
+    """Size of the model, and what its queries and keys are made of."""
+
+    vocab_size: Annotated[int, Field(strict=True, ge=2, le=65536)]
+    """V, tokens in the vocabulary; token files are uint16."""
+    d_model: Count
+    """D, width of the residual stream."""
+    num_layers: Count
+    """Number of Transformer blocks."""
+    num_heads: Count
+    """H; must divide d_model."""
+    d_ff: Count
+    """Width of the feed-forward layer."""
+    max_seq_len: Annotated[int, Field(strict=True, ge=2)]
+    """T, tokens in a window."""
+    dropout: Annotated[Real, Field(ge=0, le=0.99)]
+    """Dropout probability of embeddings, attention, attention output, FFN hidden and FFN output."""
+    qk_init: Literal["normal", "orthogonal"]
+    """Start of W_q and W_k: Gaussian, or one orthonormal block per head."""
+    qk_scale: Annotated[Real, Field(gt=0)]
+    """(Expected) norm of a row of W_q and W_k."""
+    freeze_q: Flag
+    """Whether W_q stays at its start in `frozen_layers`."""
+    freeze_k: Flag
+    """Whether W_k stays at its start in `frozen_layers`."""
+    frozen_layers: Layers = "all"
+    """`all`, or the numbers of the layers that freeze_q and freeze_k apply to."""
+    freeze_from: Step = 0
+    """First step at which they are frozen; they are trained before."""
+    freeze_until: Step | None = None
+    """First step at which they are trained again; null: never."""
+    qk_tied: Flag = False
+    """Whether W_k is W_q."""
+    # Additions, each with a file in model/additions, in the order in which they act.
+    qk_input_gain: Flag = False
+    """Whether each dimension that W_q and W_k read has a trained gain."""
+    delta_rank: Step = 0
+    """r of a trained low-rank matrix added to each head's rows of W_q and W_k; 0: none."""
+    qk_bias: Flag = False
+    """Whether Q and K have a bias, trained also where their weights are frozen."""
+    head_mixing: Flag = False
+    """Whether each head's query and key are trained mixtures of those of all heads."""
+    qk_core: Flag = False
+    """Whether each head has a trained (K, K) matrix between query and key."""
+    key_conv: Flag = False
+    """Whether keys pass a trained causal convolution of width 3, with a filter per dimension."""
+    key_shift: Flag = False
+    """Whether the first half of each head's key comes from the position before."""
+    induction_heads: Step = 0
+    """n first heads whose W_k starts as W_q and whose keys come from the position before."""
+    qk_norm: Flag = False
+    """Whether each head's query and key are divided by their root mean square."""
+    qk_gain: Flag = False
+    """Whether each dimension of Q and K has a trained gain."""
+    head_temperature: Flag = False
+    """Whether each head's scores have a trained factor."""
+    position: Literal["learned", "rope", "alibi", "t5"] = "learned"
+    """Learned embeddings, rotated Q and K, or a fixed or learned bias of the scores by distance."""
+    query_distance: Flag = False
+    """Whether the scores have a trained bias by distance that depends on the query."""
+    forget_gate: Flag = False
+    """Whether each head has a trained gate by which earlier positions fade."""
+    head_gate: Step = 0
+    """n first input dimensions that a trained gate of each head's output reads; 0: no gate."""
+
+    @property
+    def d_head(self) -> int:
+        """K, width of a head."""
+        return self.d_model // self.num_heads
+
+    def freezes_at(self, step: int) -> bool:
+        """Whether freeze_q and freeze_k hold at step 0, 1, ..."""
+        return self.freeze_from <= step and (self.freeze_until is None or step < self.freeze_until)
+
+    @property
+    def ever_trains_qk(self) -> bool:
+        """Whether they fail to hold at some step."""
+        return self.freeze_from > 0 or self.freeze_until is not None
+
+    @model_validator(mode="after")
+    def _check_sizes(self):
+        if self.d_model % self.num_heads:
+            divisors = [str(n) for n in range(1, self.d_model + 1) if self.d_model % n == 0]
+            allowed = ", ".join(divisors[:8]) + (", ..." if len(divisors) > 8 else "")
+            raise ValueError(
+                f"num_heads = {self.num_heads} does not divide d_model = {self.d_model};"
+                f" use {allowed}"
+            )
+        if (self.position == "rope" or self.key_shift) and self.d_head % 2:
+            raise ValueError(
+                "rope and key_shift split a head in halves,"
+                f" but d_head = {self.d_head}; change num_heads"
+            )
+        most = {
+            "delta_rank": ("d_head", self.d_head),
+            "head_gate": ("d_model", self.d_model),
+            "induction_heads": ("num_heads", self.num_heads),
+        }
+        for key, (limit, value) in most.items():
+            if getattr(self, key) > value:
+                raise ValueError(
+                    f"{key} = {getattr(self, key)} is above {limit} = {value}; lower it"
+                )
+        if self.induction_heads and self.qk_tied:
+            raise ValueError("qk_tied ties all heads already; set induction_heads to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _check_freezing(self):
+        if self.qk_tied and self.freeze_q != self.freeze_k:
+            raise ValueError(
+                "qk_tied makes W_k and W_q one matrix; set freeze_q and freeze_k alike"
+            )
+        if self.freeze_until is not None and self.freeze_until <= self.freeze_from:
+            raise ValueError(
+                f"freeze_until = {self.freeze_until} is not after freeze_from = {self.freeze_from}"
+            )
+        layers = () if self.frozen_layers == "all" else self.frozen_layers
+        for layer in layers:
+            if layer >= self.num_layers:
+                raise ValueError(
+                    f"frozen_layers names layer {layer};"
+                    f" allowed are 0 .. {self.num_layers - 1} or all"
+                )
+        return self

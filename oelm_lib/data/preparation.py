@@ -1,0 +1,295 @@
+"""Prepare a corpus: make it in a temporary folder, rename the folder when it is complete."""
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from oelm_lib.config import SIZES, Experiment, data_dir, experiment_ids, load_config
+from oelm_lib.data.bpe import train_bpe
+from oelm_lib.data.corpus import (
+    FORMAT,
+    MANIFEST,
+    TOKENIZER_FILE,
+    Corpus,
+    read_corpus,
+    write_manifest,
+)
+from oelm_lib.data.encode import Encoded, encode_split
+from oelm_lib.data.hub import HubError
+from oelm_lib.data.mqar import recall_examples
+from oelm_lib.data.source import Source, open_source
+from oelm_lib.data.spec import SAMPLE, CorpusSpec, load_spec, tokenizer_size
+from oelm_lib.data.splits import permuted_split, plan_splits
+from oelm_lib.data.tokenizer import bpe_tokenizer, gpt2_tokenizer
+from oelm_lib.errors import UserError
+from oelm_lib.files import sha256_file, write_text
+
+Echo = Callable[[str], None]
+
+
+def open_corpus(name: str, tokenizer: str, exp: Experiment | None = None) -> Corpus:
+    """Open a prepared corpus and hash its train and val files (about a second a gigabyte).
+
+    A corpus that is not there yet is prepared: `stories` is generated, others are read from the
+    hub. A second process that needs it meanwhile waits.
+
+    Args:
+        name: A file in params/corpora/, or its name with -sample.
+        tokenizer: `gpt2`, `bpe-<N>` or `ids-<N>`.
+        exp: The experiment that needs it, for the alternatives that an error names.
+
+    Raises:
+        UserError: Unknown corpus, a file that differs from the manifest, no hub.
+    """
+    if (data_dir() / name / tokenizer / MANIFEST).is_file():
+        return read_corpus(name, tokenizer)
+    try:
+        return prepare(name, tokenizer=tokenizer, wait=True)
+    except HubError as error:
+        raise UserError(f"{error}{_alternatives(exp)}") from None
+
+
+def prepare(
+    name: str,
+    source: str | Path | None = None,
+    tokenizer: str = "gpt2",
+    limit: int | None = None,
+    echo: Echo = print,
+    wait: bool = False,
+) -> Corpus:
+    """Make data/<name>/<tokenizer>; a corpus that is there already is only opened.
+
+    Args:
+        name: A file in params/corpora/, or its name with -sample.
+        source: Folder or file; None: the hub, or the generator.
+        tokenizer: `gpt2` or `bpe-<N>`; `ids-<N>` for associative recall.
+        limit: Documents read from each split of the source; the name must then end in -sample.
+        echo: Takes lines of progress; if it fails (a closed pipe), preparation goes on without.
+        wait: Whether to wait for another process that prepares the same corpus.
+
+    Returns:
+        The corpus, checked.
+
+    Raises:
+        UserError: Anything wrong with name, source, text or disk; no incomplete corpus is left.
+    """
+    spec = _checked_spec(name, tokenizer, limit)
+    folder = data_dir() / name / tokenizer
+    part = folder.with_name(f".{tokenizer}.part")
+    echo = _Unfailing(echo)
+    try:
+        with _locked(folder, wait, echo):
+            # A wrong --source is an error even where the corpus is there already.
+            local = None if source is None else open_source(spec, source, echo)
+            if (folder / MANIFEST).is_file():
+                echo(f"{folder} is there already; delete it to make it anew")
+                return read_corpus(name, tokenizer)
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                raise UserError(
+                    f"{folder}: has no {MANIFEST}, so it is no complete corpus; delete it, or copy"
+                    " the whole folder again"
+                )
+            shutil.rmtree(part, ignore_errors=True)
+            try:
+                part.mkdir()
+                _make(spec, local or open_source(spec, None, echo), tokenizer, part, echo)
+                os.replace(part, folder)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+    except HubError as error:
+        command = f"oelm data prepare {name} --tokenizer {tokenizer} --source FOLDER"
+        raise HubError(f"{error}; prepare a local copy of it: `{command}`") from None
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror or error}), nothing is left of it;"
+            " make room there, or set OELM_DATA to another folder"
+        ) from None
+    return read_corpus(name, tokenizer)
+
+
+class _Unfailing:
+    """Lines of progress that are dropped from the first failure on (a closed pipe, a full disk)."""
+
+    def __init__(self, echo: Echo):
+        self._echo: Echo | None = echo
+
+    def __call__(self, line: str) -> None:
+        try:
+            if self._echo:
+                self._echo(line.encode(errors="backslashreplace").decode())
+        except (OSError, ValueError):  # ValueError: a closed file
+            self._echo = None
+
+
+def _checked_spec(name: str, tokenizer: str, limit: int | None) -> CorpusSpec:
+    """Load the corpus file, with the limit. Raises UserError where the arguments do not fit it."""
+    spec, size = load_spec(name), tokenizer_size(tokenizer)
+    if bool(spec.recall) != tokenizer.startswith("ids-"):
+        allowed = "ids-<N>, e.g. ids-128" if spec.recall else "gpt2 or bpe-<N>, e.g. bpe-1024"
+        raise UserError(f"tokenizer = {tokenizer}: {name} is made with {allowed}")
+    if spec.recall and min(size // 2 - 1, size - size // 2) < spec.recall.pairs:
+        raise UserError(
+            f"tokenizer = {tokenizer}: has no {spec.recall.pairs} keys and values; use a larger N"
+        )
+    counts_tokens = spec.validation == "tail" or spec.token_limit
+    if tokenizer.startswith("bpe-") and counts_tokens:
+        raise UserError(
+            f"{spec.name}: is cut by GPT-2 tokens and made with gpt2 only; use another corpus or"
+            " tokenizer"
+        )
+    if limit is None:
+        return spec
+    if not spec.sample or limit < 1:
+        raise UserError(
+            f"limit = {limit}: makes a sample of {name}; name it"
+            f" {name.removesuffix(SAMPLE)}{SAMPLE}"
+        )
+    return spec.model_copy(update={"limit": limit})
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, wait: bool, echo: Echo) -> Iterator[None]:
+    """Hold the lock on `folder`; the system releases it when the process ends, however it ends."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f".{folder.name}.lock"), "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            line = f"{folder}: is being prepared by {lock.read() or 'another process'}"
+            if not wait:
+                raise UserError(f"{line}; wait for it to end, or stop it") from None
+            echo(f"{line}; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.truncate(0)
+        since = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+        lock.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
+        lock.flush()
+        yield
+
+
+def _make(spec: CorpusSpec, source: Source, tokenizer: str, part: Path, echo: Echo) -> None:
+    """Write token files, tokenizer and manifest into `part`."""
+    if spec.recall:
+        size = tokenizer_size(tokenizer)
+        splits = _write_recall(spec, size, part)
+        return write_manifest(part, _facts(spec, source, tokenizer, size, None, splits))
+    if tokenizer == "gpt2":
+        encoder = gpt2_tokenizer()
+    else:
+        content = _train_tokenizer(spec, source, tokenizer, echo)
+        write_text(part / TOKENIZER_FILE, content)
+        encoder = bpe_tokenizer(content)
+    eot = encoder.eot if spec.end_of_text else None
+    encoded = {}
+    for split in spec.source_splits:
+        encoded[split] = encode_split(source, split, encoder, eot, part / f"{split}.source", echo)
+        _check_complete(spec, source.rows[split], split, encoded[split])
+    splits = {}
+    for split, (documents, chosen) in plan_splits(spec, encoded, encoder, eot).items():
+        splits[split] = documents.write(chosen, part / f"{split}.bin")
+        if not splits[split]["bytes"]:
+            raise UserError(
+                f"{spec.name}: the {split} split would be empty; the source needs more documents"
+            )
+    for documents in encoded.values():
+        documents.path.unlink()
+    write_manifest(part, _facts(spec, source, tokenizer, encoder.vocab_size, eot, splits))
+
+
+def _train_tokenizer(spec: CorpusSpec, source: Source, tokenizer: str, echo: Echo) -> str:
+    """Train `bpe-<N>` on the documents that become the train split; return its tokenizer.json."""
+    echo(f"{spec.name}: training {tokenizer}")
+    held_out: set[int] = set()
+    if spec.validation == "permutation":
+        count = sum(ends for _, ends in source.pieces("train"))
+        held_out = set(permuted_split(spec, count)[1].tolist())
+
+    def train_texts() -> Iterator[str]:
+        document = 0
+        for text, ends in source.pieces("train"):
+            if document not in held_out:
+                yield text
+            document += ends
+
+    return train_bpe(tokenizer, train_texts(), lambda line: echo(f"{spec.name}: {line}"))
+
+
+def _write_recall(spec: CorpusSpec, vocab_size: int, part: Path) -> dict[str, dict]:
+    """Write the token files of associative recall; return the manifest's entries of the splits."""
+    splits = {}
+    for split, name in (("train", "train"), ("val", "validation"), ("test", "test")):
+        examples = recall_examples(spec.recall, name, vocab_size)[: spec.limit]
+        examples.astype("<u2").tofile(part / f"{split}.bin")
+        splits[split] = {
+            "documents": len(examples),
+            "tokens": examples.size,
+            "bytes": examples.nbytes,
+            "literal_eot": 0,
+            "sha256": sha256_file(part / f"{split}.bin"),
+        }
+    return splits
+
+
+def _check_complete(spec: CorpusSpec, rows: int, split: str, documents: Encoded) -> None:
+    """Refuse a source without text, or a part that would pass for the corpus. Raises UserError."""
+    if not sum(documents.bytes):
+        raise UserError(
+            f"{spec.name}: the {split} split of the source has no text ({rows:,} rows);"
+            " give a source with text in it"
+        )
+    needed, tokens, limit = spec.rows.get(split, rows), sum(documents.tokens), spec.token_limit or 0
+    if rows != needed:
+        found = f"{rows:,} rows, the complete corpus {needed:,}"
+    elif tokens < limit and not spec.sample:
+        found = f"{tokens:,} tokens, the complete corpus {limit:,}"
+    else:
+        return
+    raise UserError(
+        f"{spec.name}: the {split} split of the source has {found}; complete it, or name a part"
+        f" {spec.name}{SAMPLE}"
+    )
+
+
+def _facts(
+    spec: CorpusSpec,
+    source: Source,
+    tokenizer: str,
+    vocab_size: int,
+    eot: int | None,
+    splits: dict[str, dict],
+) -> dict[str, Any]:
+    """Return what the manifest records of a corpus and its making."""
+    return {
+        "format": FORMAT,
+        "corpus": spec.name,
+        "tokenizer": tokenizer,
+        "vocab_size": vocab_size,
+        "eot": eot,
+        "sample": spec.sample,
+        "synthetic": bool(spec.generator or spec.recall),
+        "source": source.facts,
+        "revision": source.facts.get("revision"),
+        "split_rules": spec.split_rules,
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "splits": splits,
+    }
+
+
+def _alternatives(exp: Experiment | None) -> str:
+    """Name what can run without the corpus: a rehearsal, and the demo with the same Q and K."""
+    if exp is None:
+        return ""
+    text = f"; or rehearse: `oelm run {exp.id} --set data.corpus=stories --set train.max_steps=10`"
+    arm = type(exp.model).model_fields.keys() - set(SIZES)
+    for demo in map(load_config, filter(re.compile("DEMO-").match, experiment_ids())):
+        if all(getattr(demo.model, key) == getattr(exp.model, key) for key in arm):
+            return f"{text}; or the same arm at demo size: `oelm run {demo.id}`"
+    return text

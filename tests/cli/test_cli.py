@@ -1,0 +1,102 @@
+"""The command line: streams that are closed or go away, folders, lazy imports, help."""
+
+import os
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from oelm_lib.cli import COMMANDS, main
+
+
+def python(code, **options):
+    return subprocess.run([sys.executable, "-c", code], text=True, timeout=60, **options)
+
+
+def test_every_command_has_help_in_one_sentence():
+    for command in COMMANDS:
+        result = CliRunner().invoke(main, [command.name, "--help"])
+        assert result.exit_code == 0, result.output
+        assert len(command.get_short_help_str(300)) <= 66  # the list of commands cuts no line
+        assert all(item.help for item in command.params if isinstance(item, click.Option))
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_closed_streams_are_opened_for_the_command_and_its_children(closed, tmp_path):
+    code = (
+        "import os, subprocess, sys\n"
+        f"for number in {closed}: os.close(number)\n"
+        f"if 1 in {closed}: sys.stdout = None\n"
+        "from oelm_lib.cli.streams import open_closed_streams\n"
+        "open_closed_streams()\n"
+        "print('text')\n"
+        "child = 'import os; [os.fstat(number) for number in range(3)]'\n"
+        "done = subprocess.run([sys.executable, '-c', child])\n"
+        f"open({str(tmp_path / 'code')!r}, 'w').write(str(done.returncode))\n"
+    )
+    assert python(code, capture_output=True).returncode == 0
+    assert (tmp_path / "code").read_text() == "0"
+
+
+@pytest.mark.parametrize("writer", ["print", "click.echo"])
+def test_a_command_finishes_its_work_after_its_reader_has_gone(writer, tmp_path):
+    code = (
+        "import click\n"
+        "from oelm_lib.cli.streams import outlives_its_reader\n"
+        "@outlives_its_reader\n"
+        "def work():\n"
+        f"    for number in range(20000): {writer}('line')\n"
+        f"    open({str(tmp_path / 'made')!r}, 'w').write('whole')\n"
+        "work()\n"
+    )
+    reading, writing = os.pipe()
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=writing)
+    os.close(writing)
+    os.read(reading, 4)
+    os.close(reading)
+    assert process.wait(60) == 0
+    assert (tmp_path / "made").read_text() == "whole"
+
+
+def test_relative_folders_are_made_absolute_for_the_kernels(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OELM_OUTPUTS", "runs")
+    monkeypatch.setenv("OELM_DATA", "~/corpora")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert CliRunner().invoke(main, ["status"]).exit_code == 0
+    assert os.environ["OELM_OUTPUTS"] == str(tmp_path / "runs")
+    assert os.environ["OELM_DATA"] == str(tmp_path / "home" / "corpora")
+
+
+def test_a_command_starts_without_the_heavy_packages():
+    code = (
+        "import sys\n"
+        "from oelm_lib.cli import main\n"
+        "main(['status', 'NONE-01'], standalone_mode=False)\n"
+        "import oelm_lib.launch.notebook, oelm_lib.launch.queue, papermill\n"
+        "loaded = [name for name in ('torch', 'pandas', 'plotly', 'nbconvert', 'rfc3987_syntax')"
+        " if sys.modules.get(name)]\n"
+        "assert not loaded, loaded\n"
+    )
+    done = python(code, capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["export", "DEMO-01", "DEMO-02", "--output", "x"], "--output is for one run"),
+        (["run", "DEMO-01", "--seeds", "1,²"], "--seeds '1,²' should be whole numbers"),
+        (["rm", "DEMO-01"], "no run is called 'DEMO-01'"),
+        (["logs", "DEMO-01"], "no run is called 'DEMO-01'"),
+        (["run", "demo-99"], "no experiment 'demo-99'"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, message, monkeypatch, tmp_path):
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    (line,) = result.output.strip().splitlines()
+    assert message in line
