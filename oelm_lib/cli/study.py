@@ -25,7 +25,8 @@ def study(name: str, dry_run: bool, workers: int, gpus: str | None, slurm: str |
     Each ended run adds a line to reports/NAME/runs.jsonl. The same command continues after a stop,
     and on another machine with the recorded runs. `oelm report NAME` makes the page.
     """
-    from oelm_lib.launch.devices import choose_gpus, open_nvml
+    from oelm_lib.gpus import open_nvml
+    from oelm_lib.launch.devices import choose_gpus
     from oelm_lib.launch.studies import run_study
 
     chosen = choose_gpus(gpus, open_nvml()) if gpus else None

@@ -234,7 +234,9 @@ class TrainingState:
             UserError: It is not a checkpoint of this run, or its frozen tensors have changed.
         """
         try:
-            differences = config_differences(self.run, saved["experiment"], saved["seed"], saved["splits"])
+            differences = config_differences(
+                self.run, saved["experiment"], saved["seed"], saved["splits"]
+            )
             if not differences:
                 self._load(saved)
         except torch.OutOfMemoryError:

@@ -242,7 +242,7 @@ def test_standard_pages_pass_every_parameter_of_their_notebook(name):
     assert STANDARD[name] == values
 
 
-@pytest.mark.parametrize("target", ["study", "bench", "explore", "run", "a.ipynb"])
+@pytest.mark.parametrize("target", ["example", "bench", "explore", "run", "a.ipynb"])
 def test_a_baseline_is_for_comparisons_only(demo, target):
     with pytest.raises(UserError, match="--baseline belongs to comparisons"):
         report(str(demo[0]) if target == "run" else target, "DEMO-01")
