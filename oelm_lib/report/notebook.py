@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib.errors import UserError
+from oelm_lib.report.provenance import KEY
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -72,6 +73,8 @@ def prepare(notebook: Any) -> tuple[list[dict], dict[str, dict]]:
     cells = [cell for cell in notebook.cells if not HIDDEN_TAGS & set(_tags(cell))]
     notebook.cells = sorted(cells, key=lambda cell: _fold_title(cell) is not None)
     for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not _is_live_only(output)]
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
                 # A progress line rewrites itself; only its last state matters.
@@ -106,6 +109,11 @@ def _rows(figure: dict) -> dict[str, dict]:
         return {key: series for key, series in rows.items() if isinstance(series, dict)}
     except (TypeError, ValueError, AttributeError):
         return {}
+
+
+def _is_live_only(output: Any) -> bool:
+    """Whether an output is for JupyterLab only (view.save_buttons)."""
+    return output.get("metadata", {}).get(KEY) == "live-only"
 
 
 def _tags(cell: Any) -> list[str]:
