@@ -14,7 +14,9 @@ from oelm_lib.data.corpus import check_has_test
 from oelm_lib.errors import UserError
 from oelm_lib.files import replacing, write_json
 from oelm_lib.launch.distributed import train_in_processes
-from oelm_lib.report import page as html
+from oelm_lib.report.notebook import execute
+from oelm_lib.report.page import export
+from oelm_lib.report.provenance import run_command
 from oelm_lib.runs.folder import Run, disk_error, open_run
 from oelm_lib.runs.reading import read_status, read_summary, read_timing, state
 from oelm_lib.runs.status import format_eta
@@ -46,7 +48,8 @@ def run_experiment(
     if test:
         check_has_test(run.corpus)  # now, not after all of the training
     (run.path / "STOP").unlink(missing_ok=True)
-    execution = _Execution(run, {"exp": exp, "seed": seed, "overrides": config.as_text(overrides)})
+    parameters = {"exp": exp, "seed": seed, "overrides": config.as_text(overrides), "fresh": False}
+    execution = _Execution(run, parameters)
     error = execution.wait()
     with contextlib.suppress(OSError):
         (run.path / "STOP").unlink(missing_ok=True)
@@ -90,6 +93,8 @@ class _Execution:
     def __init__(self, run: Run, parameters: dict[str, Any]):
         self.asked_to_stop = False
         self._run, self._error = run, None
+        cfg = run.config
+        self._command = run_command(cfg.id, run.seed, cfg.overrides)
         self._thread = threading.Thread(target=self._execute, args=(parameters,), daemon=True)
 
     def wait(self) -> BaseException | None:
@@ -120,7 +125,14 @@ class _Execution:
                     return
             try:
                 with open(self._run.path / "notebook.log", "a") as log:
-                    html.execute("train", growing, parameters, stdout_file=log, stderr_file=log)
+                    execute(
+                        "train",
+                        growing,
+                        parameters,
+                        self._command,
+                        stdout_file=log,
+                        stderr_file=log,
+                    )
             except PapermillExecutionError as error:
                 self._error = _plain_error(error)
             with replacing(target) as temporary:
@@ -178,7 +190,7 @@ def _export(notebook: Path) -> None:
     """Make the page of an executed notebook where there is one, and note in a finished run what that took."""
     if notebook.is_file():
         start = time.perf_counter()
-        html.export(notebook)
+        export(notebook)
         if timing := read_timing(notebook.parent):
             timing["budget"]["page"] = time.perf_counter() - start
             write_json(notebook.parent / "timing_stats.json", timing)

@@ -17,7 +17,8 @@ from oelm_lib.compare.verdict import CRITERION
 from oelm_lib.config import ROOT, as_text, experiment_ids, load_config, read_yaml
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_text
-from oelm_lib.report.page import TEMPLATES, templates
+from oelm_lib.report.render import TEMPLATES
+from oelm_lib.report.render import environment as template_environment
 from oelm_lib.runs.frames import RECORDED, name, phase3
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.status import format_duration
@@ -63,7 +64,7 @@ def journal(
     def percent(value: float, digits: int = 2, sign: str = "+") -> str:
         return f"{100 * value:{sign}.{digits}f}{' ' if language == 'en' else ''}%"
 
-    environment = templates(keep_trailing_newline=True)
+    environment = template_environment(keep_trailing_newline=True)
     environment.filters |= {
         "percent": percent,
         "arm": say,

@@ -12,7 +12,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from oelm_lib import compare, view
 from oelm_lib.report import keep
-from oelm_lib.report import page as html
+from oelm_lib.report.make import report
+from oelm_lib.report.page import export
 from oelm_lib.view import figure, series
 from oelm_lib.view.selection import select
 from tests import runs_factory
@@ -54,7 +55,7 @@ def page_path(tmp_path_factory):
     output = new_output("display_data", data=intervals._repr_mimebundle_())
     cells.append(new_code_cell("", execution_count=1, outputs=[output]))
     nbformat.write(new_notebook(cells=cells), folder / "page.ipynb")
-    return html.export(folder / "page.ipynb")
+    return export(folder / "page.ipynb")
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +234,7 @@ def test_published_page_has_a_picture_and_an_entry(page_path, tmp_path):
 def test_report_compares_what_is_named(tmp_path, monkeypatch):
     runs_factory.make_demo(tmp_path, seeds=(42, 43))
     monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
-    target = html.report("DEMO-01 DEMO-02")
+    target = report("DEMO-01 DEMO-02")
     text = target.read_text()
     assert (
         target.parent == tmp_path

@@ -7,8 +7,13 @@ import plotly.graph_objects as go
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from oelm_lib import compare
+from oelm_lib.config import ROOT
 from oelm_lib.errors import UserError
-from oelm_lib.report import page as html
+from oelm_lib.report.make import STANDARD, report
+from oelm_lib.report.notebook import WIDGET
+from oelm_lib.report.page import export
+from oelm_lib.runs import frames
 from oelm_lib.view.curves import loss_curves
 from oelm_lib.view.figure import Figure
 from tests import runs_factory
@@ -44,10 +49,10 @@ def test_page_is_one_file_without_external_requests(demo, tmp_path):
         new_markdown_cell("# Title"),
         code(shown(loss_curves(demo))),
         code(shown(loss_curves(demo[:2]))),
-        code(new_output("display_data", data={html.WIDGET: {"model_id": "1"}})),
+        code(new_output("display_data", data={WIDGET: {"model_id": "1"}})),
         widgets={"application/vnd.jupyter.widget-state+json": {"state": {"big": "x" * 1000}}},
     )
-    target = html.export(source)
+    target = export(source)
     page = target.read_text()
     assert target == tmp_path / "a.html" and target.stat().st_size < 2_500_000
     assert not re.findall(r"<(?:script|img|iframe)[^>]*\bsrc=|<link\b", page)
@@ -57,9 +62,7 @@ def test_page_is_one_file_without_external_requests(demo, tmp_path):
 
 def test_rows_stand_once_in_the_page(demo, tmp_path):
     figure = loss_curves(demo)
-    page = html.export(
-        write(tmp_path / "a.ipynb", code(shown(figure)), code(shown(figure)))
-    ).read_text()
+    page = export(write(tmp_path / "a.ipynb", code(shown(figure)), code(shown(figure)))).read_text()
     rows = in_page(page, "oelm-rows")
     assert sorted(rows) == sorted(f"{run.parent.name}/{run.name}" for run in demo)
     for figure in in_page(page, "oelm-figures"):
@@ -75,7 +78,7 @@ def test_untrusted_text_cannot_leave_its_place(tmp_path):
         code(new_output("stream", text=bad), shown(figure)),
         code(new_output("execute_result", data={"text/plain": bad})),
     ]
-    page = html.export(write(tmp_path / "a.ipynb", *cells)).read_text()
+    page = export(write(tmp_path / "a.ipynb", *cells)).read_text()
     assert "<script>alert" not in page and bad not in page
     assert in_page(page, "oelm-figures")[0]["layout"]["title"]["text"] == bad
 
@@ -84,7 +87,7 @@ def test_failed_notebook_shows_its_error_first(tmp_path):
     error = new_output(
         "error", ename="UserError", evalue="no experiment 'GPT-99'", traceback=["UserError: no ..."]
     )
-    page = html.export(
+    page = export(
         write(tmp_path / "a.ipynb", new_markdown_cell("# T"), code(error, tags=["parameters"]))
     ).read_text()
     assert page.index("Cell 2 failed: UserError: no experiment &#39;GPT-99&#39;") < page.index(
@@ -94,14 +97,14 @@ def test_failed_notebook_shows_its_error_first(tmp_path):
 
 @pytest.mark.parametrize("tag", ["no-report", "parameters", "injected-parameters", "live-only"])
 def test_tagged_cells_stay_out(tmp_path, tag):
-    page = html.export(
+    page = export(
         write(tmp_path / "a.ipynb", code(new_output("stream", text="gone"), tags=[tag]))
     ).read_text()
     assert "gone" not in page
 
 
 def test_progress_lines_leave_their_last_state(tmp_path):
-    page = html.export(
+    page = export(
         write(tmp_path / "a.ipynb", code(new_output("stream", text="step 1\rstep 2\rdone\nnext\n")))
     ).read_text()
     assert "done\nnext" in page and "step 1" not in page
@@ -111,7 +114,7 @@ def test_contents_name_the_sections(tmp_path):
     source = write(
         tmp_path / "a.ipynb", new_markdown_cell("# T\n## One\n### A & B\n## Two"), code()
     )
-    page = html.export(source).read_text()
+    page = export(source).read_text()
     assert re.findall(r'<li class="level(\d)"><a href="#(.*?)">(.*?)</a>', page) == [
         ("2", "section-1", "One"),
         ("3", "section-2", "A &amp; B"),
@@ -130,13 +133,13 @@ def test_mistakes_are_one_line(tmp_path, text, words):
     elif text:
         path.write_text(text)
     with pytest.raises(UserError, match=words):
-        html.export(path)
+        export(path)
     assert not path.with_suffix(".html").exists()
 
 
 def test_a_figure_from_elsewhere_keeps_its_numbers(tmp_path):
     figure = Figure(go.Scatter(x=[1, 2], y=np.array([3.0, 4.0])), layout={"meta": "words"})
-    page = html.export(write(tmp_path / "a.ipynb", code(shown(figure)))).read_text()
+    page = export(write(tmp_path / "a.ipynb", code(shown(figure)))).read_text()
     (kept,) = in_page(page, "oelm-figures")
     assert kept["data"][0]["x"] == [1, 2] and kept["data"][0]["y"]["dtype"] == "f8"
     assert in_page(page, "oelm-rows") == {}
@@ -152,19 +155,108 @@ def test_a_figure_from_elsewhere_keeps_its_numbers(tmp_path):
 )
 def test_report_of_nothing_is_one_line(demo, target, words):
     with pytest.raises(UserError, match=words):
-        html.report(str(demo[0]) if target == "run" else target)
+        report(str(demo[0]) if target == "run" else target)
 
 
 @pytest.mark.slow
 def test_runs_of_the_study_are_compared_too(tmp_path, monkeypatch):
     monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
     with pytest.raises(UserError, match="not an executed notebook"):
-        html.report("STUDY-0001")
+        report("STUDY-0001")
     runs_factory.make_run(tmp_path, "STUDY-0001", overrides="data.corpus=stories")
-    assert "STUDY-0001_baseline+" in html.report("STUDY-0001").read_text()
+    assert "STUDY-0001_baseline+" in report("STUDY-0001").read_text()
 
 
 def test_report_of_a_run_is_the_page_of_its_notebook(tmp_path):
     run = runs_factory.make_run(tmp_path)
     write(run / "train.ipynb", new_markdown_cell("# Run"), code())
-    assert html.report(run) == run / "train.html"
+    assert report(run) == run / "train.html"
+
+
+def test_a_hostile_notebook_cannot_load_run_or_lead_away(tmp_path):
+    (tmp_path / "secret.png").write_bytes(b"\x89PNG secret")
+    text = (
+        "# T\n\n![words](secret.png) <img src='secret.png'> ![far](http://far.example/a.png)\n"
+        "<meta http-equiv='refresh' content='0;url=http://far.example/'>"
+        "<base href='http://far.example'> <a href='javascript:alert(1)'>link</a>"
+    )
+    html = (
+        "<script>alert(1)</script><svg onload='alert(2)'></svg><iframe src='secret.png'></iframe>"
+        "<form action='http://far.example'><input></form><object data='secret.png'></object>"
+        "<p id='oelm-rows' onclick='alert(3)' style='position:fixed;color:red'>words</p>"
+        "<style>body{display:none}</style><style>@import 'http://far.example';"
+        "#T_1 td{position:fixed;color:red} #T_1, body{color:blue}</style>"
+        "<link rel='stylesheet' href='http://far.example/a.css'>"
+    )
+    outputs = [
+        {"text/html": html},
+        {"application/javascript": "alert(4)"},
+        {"text/markdown": text},
+        {"text/html": "<div class='figure' data-figure='99'></div>"},
+    ]
+    cell = code(*(new_output("display_data", data=data) for data in outputs))
+    source = write(tmp_path / "a.ipynb", new_markdown_cell(text), cell, papermill="no record")
+    page = export(source).read_text()
+    body = page[page.index("<body>") :]
+    assert "secret" not in body and "far.example" not in body and "alert" not in body
+    assert not re.search(r"<(script|svg|iframe|form|input|object|meta|base|link|img)\b", body)
+    assert not re.search(r"\bon\w+=|position|oelm-rows|display:none|blue|javascript", body)
+    assert "#T_1 td {color:red;}" in body
+    assert '<p style="color:red;">words</p>' in body and "[picture left out] words" in body
+
+
+def test_embedded_pictures_links_and_styled_tables_stay(tmp_path, demo):
+    table = compare.results(frames.load_folders(demo)).style.set_table_styles(
+        [{"selector": "td", "props": "text-align:right"}]
+    )
+    markdown = "# T\n[site](https://site.example) ![dot](data:image/png;base64,iVBORw0=)"
+    output = new_output("display_data", data={"text/html": table.to_html()})
+    page = export(write(tmp_path / "a.ipynb", new_markdown_cell(markdown), code(output)))
+    text = page.read_text()
+    assert 'href="https://site.example"' in text and 'src="data:image/png;base64,iVBORw0="' in text
+    assert re.search(r"<style>#T_(\w+) td \{text-align: right;\}</style>", text)
+    assert re.search(r'<table id="T_\w+"', text)
+
+
+def test_a_folded_cell_stands_last(tmp_path):
+    log = code(new_output("stream", text="line <1>\n"), tags=["fold:Training log"])
+    source = write(tmp_path / "a.ipynb", new_markdown_cell("# T"), log, new_markdown_cell("## B"))
+    page = export(source).read_text()
+    assert "<details><summary>Training log</summary><pre>line &lt;1&gt;" in page
+    assert page.index("Training log") > page.index(">B</h2>")
+
+
+def test_a_page_names_its_subject_and_its_command(tmp_path):
+    record = {"parameters": {"exps": "CPU-*", "baseline": ""}, "input_path": "x/compare.ipynb"}
+    cells = [new_markdown_cell("# Compare"), code()]
+    page = export(write(tmp_path / "a.ipynb", *cells, papermill=record)).read_text()
+    assert "<title>Compare: CPU-*</title>" in page
+    assert (
+        "papermill notebooks/compare.ipynb a.ipynb -p baseline" in page
+        and "-p exps &#39;CPU-*&#39;" in page
+    )
+    own = {"command": "oelm report 'CPU-*'"}
+    page = export(write(tmp_path / "a.ipynb", *cells, papermill=record, oelm=own)).read_text()
+    assert "<dd>oelm report &#39;CPU-*&#39;</dd>" in page
+
+
+@pytest.mark.parametrize("name", STANDARD)
+def test_standard_pages_pass_every_parameter_of_their_notebook(name):
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    values = {}
+    exec(cell.source, values)
+    values.pop("__builtins__")
+    values.pop("__annotations__", None)
+    assert STANDARD[name] == values
+
+
+@pytest.mark.parametrize("target", ["study", "bench", "explore", "run", "a.ipynb"])
+def test_a_baseline_is_for_comparisons_only(demo, target):
+    with pytest.raises(UserError, match="--baseline belongs to comparisons"):
+        report(str(demo[0]) if target == "run" else target, "DEMO-01")
+
+
+def test_an_unknown_baseline_is_one_line(demo):
+    with pytest.raises(UserError, match="--baseline DEMO-99: no such experiment; use one of"):
+        report("DEMO-*", "DEMO-99")

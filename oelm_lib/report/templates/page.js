@@ -1,5 +1,5 @@
 "use strict";
-// Draws the page's figures and computes what their controls ask for, as oelm_lib/analysis/series.py does.
+// Draws the page's figures and computes what their controls ask for, as oelm_lib/view/series.py does.
 (() => {
   const read = id => JSON.parse(document.getElementById(id).textContent);
   const rows = read("oelm-rows"), figures = read("oelm-figures");
@@ -55,11 +55,36 @@
     return [x, y.map(value => finite(value) ? last(value) : null)];
   }
 
+  const NARROW = 700;  // pixels of a figure under which its legend goes below
+  const isOwn = figure => figure.layout.paper_bgcolor === "rgba(0,0,0,0)";  // others have a ground of their own
+  const plain = text => new DOMParser().parseFromString((text ?? "").replaceAll("<br>", "\n"), "text/html").body.textContent;
+
+  // The title stands above the figure as text of the page, which wraps.
+  function caption(figure) {
+    const {text, subtitle} = figure.layout.title ?? {}, box = make("div", {className: "caption"});
+    if (text) box.append(make("b", {textContent: plain(text)}));
+    if (subtitle?.text) box.append(make("p", {textContent: plain(subtitle.text)}));
+    return box;
+  }
+
+  function legendBelow(layout, data, width) {
+    const names = new Set(data.filter(one => one.visible !== false && one.showlegend !== false).map(one => one.name));
+    const entry = Math.max(0, ...[...names].map(name => (name ?? "").length)) * 7 + 50;
+    const rows = layout.showlegend === false ? 0 : Math.ceil(names.size / Math.max(1, Math.floor(width / entry)));
+    for (const key of Object.keys(layout).filter(key => /^legend\d/.test(key))) delete layout[key];
+    layout.legend = {...layout.legend, orientation: "h", x: 0, xanchor: "left", y: 0, yref: "container", yanchor: "bottom"};
+    layout.height += 22 * rows;
+    layout.margin = {...layout.margin, l: Math.min(layout.margin.l, 52), r: 8, b: layout.margin.b + 22 * rows};
+  }
+
   function layoutOf(figure, print) {
-    if (figure.layout.paper_bgcolor !== "rgba(0,0,0,0)") return figure.layout; // made elsewhere, with a ground of its own
+    if (!isOwn(figure)) return figure.layout;
     const dark = !print && matchMedia("(prefers-color-scheme: dark)").matches, layout = structuredClone(figure.layout);
     const [ink, line, tip] = dark ? ["#c9ced4", "#3a3f46", "#23272c"] : ["#3b4046", "#dfe2e6", "#ffffff"];
-    const {state, controls} = figure;
+    const {state, controls} = figure, top = layout.annotations?.length ? 40 : 24, width = print ? 680 : figure.place.clientWidth;
+    delete layout.title;
+    layout.height -= layout.margin.t - top;
+    layout.margin.t = top;
     layout.font = {...layout.font, color: ink};
     layout.hoverlabel = {bgcolor: tip, bordercolor: line, font: {color: ink}};
     for (const [name, axis] of Object.entries(layout).filter(([name]) => /^[xy]axis/.test(name))) {
@@ -68,9 +93,22 @@
       if (controls.includes("y") && name[0] === "y") axis.title.text = Y[state.y];
       if (controls.includes("log") && name[0] === "y") axis.type = state.log ? "log" : "linear";
     }
+    if (width < NARROW) legendBelow(layout, figure.data, width);
     if (print) layout.width = 680;
     // A zoom stays while the axes mean the same.
     return {...layout, uirevision: [state.x, state.y, state.log].join()};
+  }
+
+  // On a narrow page the panels' legends are one, which names each line once.
+  function tracesOf(figure, layout) {
+    if (!isOwn(figure) || layout.legend?.orientation !== "h") return figure.data.map(trace => ({...trace}));
+    const named = new Set();
+    return figure.data.map(trace => {
+      const shown = trace.visible !== false && trace.showlegend !== false, first = shown && !named.has(trace.name);
+      if (first) named.add(trace.name);
+      const look = trace.colorbar ? {colorbar: {...trace.colorbar, orientation: "h", y: 1, yanchor: "bottom", len: 0.6}} : {};
+      return {...trace, ...look, legend: "legend", legendgroup: trace.name, showlegend: first};
+    });
   }
 
   function draw(figure, print = false) {
@@ -80,7 +118,9 @@
       const hidden = figure.place.data?.[n].visible === "legendonly" ? "legendonly" : true;
       trace.visible = !trace.meta.group || trace.meta.group === figure.state.group ? hidden : false;
     });
-    return Plotly.react(figure.place, figure.data.map(trace => ({...trace})), layoutOf(figure, print), figure.config);
+    const layout = layoutOf(figure, print);
+    figure.narrow = layout.legend?.orientation === "h";
+    return Plotly.react(figure.place, tracesOf(figure, layout), layout, figure.config);
   }
 
   function csv(figure) {
@@ -113,7 +153,9 @@
     const range = {type: "range", min: 0, max: 0.995, step: 0.005, value: state.smoothing};
     add("smoothing", "smoothing", make("input", range), one => Number(one.value), make("output", {value: state.smoothing}));
     add("log", "log scale", make("input", {type: "checkbox", checked: state.log}), one => one.checked);
-    const image = format => () => Plotly.downloadImage(figure.place, {format, filename: figure.file, width: 1000, height: figure.layout.height});
+    const image = format => () => Plotly.downloadImage(
+      {data: figure.data, layout: figure.layout, config: figure.config},
+      {format, filename: figure.file, width: 1000, height: figure.layout.height ?? 500});
     for (const [textContent, onclick] of [["CSV", () => csv(figure)], ["PNG", image("png")], ["SVG", image("svg")]])
       save.append(make("button", {type: "button", textContent, onclick}));
     bar.append(save);
@@ -125,16 +167,21 @@
     const textContent = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
     document.head.append(make("script", {textContent, nonce: document.getElementById("oelm-page").nonce}));
     for (const box of document.querySelectorAll(".figure")) {
-      const figure = figures[box.dataset.figure], {state = {}, controls: wanted = []} = figure.layout.meta ?? {};
+      const figure = figures[box.dataset.figure];
+      if (!figure || figure.place) continue;
+      const {state = {}, controls: wanted = []} = figure.layout.meta ?? {};
       Object.assign(figure, {state, controls: wanted, place: make("div"), file: `figure-${Number(box.dataset.figure) + 1}`});
-      figure.config = {...figure.config, displaylogo: false, showSendToCloud: false, responsive: true};
-      box.append(controls(figure), figure.place);
+      figure.config = {displaylogo: false, showSendToCloud: false, responsive: true};
+      box.append(...(isOwn(figure) ? [caption(figure)] : []), controls(figure), figure.place);
       await draw(figure);
     }
-    const all = print => figures.forEach(figure => draw(figure, print));
+    const all = print => figures.forEach(figure => figure.place && draw(figure, print));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => all(false));
+    addEventListener("resize", () => figures.forEach(figure => {
+      if (figure.place && figure.narrow !== figure.place.clientWidth < NARROW) draw(figure);
+    }));
     addEventListener("beforeprint", () => all(true));
-    addEventListener("afterprint", () => { all(false); figures.forEach(figure => Plotly.Plots.resize(figure.place)); });
+    addEventListener("afterprint", () => { all(false); figures.forEach(figure => figure.place && Plotly.Plots.resize(figure.place)); });
     document.documentElement.dataset.ready = "true";
   }
   start().catch(error => document.querySelectorAll(".figure").forEach(

@@ -1,0 +1,62 @@
+"""The `oelm` command: the group and its commands, one file a group of commands.
+
+A command imports what it needs when it is called, so `oelm --help` and `oelm status` stay quick.
+"""
+
+import sys
+from typing import Any
+
+import click
+
+from oelm_lib.cli import checks, data, models, pages, runs, study
+from oelm_lib.errors import UserError
+
+COMMANDS = (
+    runs.run,
+    runs.submit,
+    runs.status,
+    runs.logs,
+    runs.stop,
+    runs.replay,
+    study.sweep,
+    pages.report,
+    pages.journal,
+    models.generate,
+    models.export,
+    data.data,
+    checks.doctor,
+    checks.flops,
+    checks.bench,
+)
+
+
+class OelmGroup(click.Group):
+    """A group that reports a user's mistake on one line, with exit code 2."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except UserError as error:
+            click.echo(f"oelm: {error}", err=True)
+            sys.exit(2)
+        except OSError as error:
+            where = error.filename or "system"
+            reason = error.strerror or error
+            click.echo(f"oelm: {where}: {reason}; check the path and its permissions", err=True)
+            sys.exit(1)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of COMMANDS, which is the order of work."""
+        return list(self.commands)
+
+
+@click.group(
+    cls=OelmGroup,
+    commands={command.name: command for command in COMMANDS},
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+def main() -> None:
+    """Train, compare and report GPTs with frozen orthogonal query/key projections.
+
+    Exit codes: 0 done, 75 stopped on request and resumable, 2 user error, 1 anything else.
+    """

@@ -1,0 +1,80 @@
+"""Commands that check and measure: doctor, flops, bench."""
+
+import sys
+
+import click
+
+
+@click.command()
+@click.argument("exp", required=False, metavar="[ID]")
+def doctor(exp: str | None) -> None:
+    """Check this machine before a long run.
+
+    With ID, also check the experiment's corpus and disk space, and predict its time from 20 steps.
+    """
+    from oelm_lib.launch.doctor import doctor as examine
+
+    healthy = True
+    for passed, text in examine(exp):
+        healthy &= passed
+        click.echo(f"{'ok  ' if passed else 'FAIL'}  {text}")
+    sys.exit(0 if healthy else 1)
+
+
+@click.command()
+@click.argument("exp", metavar="ID")
+@click.option(
+    "--gpu",
+    type=click.Choice(["A5000", "A100", "H100"]),
+    default="A5000",
+    help="GPU whose time is predicted (default A5000).",
+)
+@click.option(
+    "--utilisation",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.3,
+    help="Share of the GPU's peak that is reached (default 0.3).",
+)
+def flops(exp: str, gpu: str, utilisation: float) -> None:
+    """Predict the arithmetic, memory and time of the experiment ID."""
+    from oelm_lib.config import load_config
+    from oelm_lib.model.cost import cost_table
+    from oelm_lib.model.dropout import QUERY_BLOCK
+    from oelm_lib.model.gpt import CHUNK
+
+    for name, value in cost_table(load_config(exp), gpu, utilisation, CHUNK, QUERY_BLOCK):
+        click.echo(f"{name:<40}{value:>14}")
+
+
+@click.command()
+@click.option(
+    "--size",
+    type=click.Choice(["medium", "study"]),
+    default="medium",
+    help="Medium-512 (default), or the model of the CPU study.",
+)
+@click.option(
+    "--dropout",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.1,
+    help="Dropout probability (default 0.1).",
+)
+@click.option(
+    "--rounds", type=click.IntRange(1), default=30, help="Timings of each step (default 30)."
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="CPU threads; with 1, CPU time is measured in place of wall time.",
+)
+def bench(size: str, dropout: float, rounds: int, threads: int | None) -> None:
+    """Compare the training step with HF GPT-2, a naive step and its matrix products alone."""
+    from oelm_lib.bench import figures as speed
+    from oelm_lib.bench.measure import bench as measure
+    from oelm_lib.config import outputs_dir
+    from oelm_lib.report.make import report as make_page
+
+    folder = outputs_dir() / f"bench_{size}_dropout{round(100 * dropout)}"
+    result = measure(size, dropout, rounds, folder, threads)
+    click.echo(speed.summary([result]).to_string(index=False))
+    click.echo(make_page("bench"))

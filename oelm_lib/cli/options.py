@@ -1,0 +1,46 @@
+"""Options and values that several commands share."""
+
+from typing import Any
+
+import click
+
+from oelm_lib.errors import UserError
+
+DEFAULT_SEED = 42
+
+set_option = click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override one key of the experiment; the run becomes a rehearsal. Repeatable.",
+)
+checkpoint_option = click.option(
+    "--checkpoint", default="latest", help="latest (default), best or latest.prev."
+)
+
+
+def overrides_from(changes: tuple[str, ...]) -> dict[str, Any]:
+    """The values of every `--set`, as overrides. Raises UserError."""
+    from oelm_lib import config
+
+    return config.parse_overrides(" ".join(changes))
+
+
+def seeds_from(seed: int | None, seeds: str | None) -> list[int]:
+    """The seeds of `--seed` or `--seeds`, DEFAULT_SEED without either. Raises UserError."""
+    if seed is not None and seeds is not None:
+        raise UserError("--seed and --seeds are both given; keep one of them")
+    if seeds is None:
+        return [DEFAULT_SEED if seed is None else seed]
+    parts = [part.strip() for part in seeds.split(",") if part.strip()]
+    if not parts or not all(part.isascii() and part.isdecimal() for part in parts):
+        raise UserError(
+            f"--seeds {seeds!r} should be whole numbers separated by commas, e.g. 42,43,44"
+        )
+    return list(dict.fromkeys(int(part) for part in parts))
+
+
+def sbatch_from(options: tuple[str, ...]) -> dict[str, str]:
+    """Options KEY=VALUE of sbatch as a dict; a flag such as `exclusive` has the value ""."""
+    return dict(option.removeprefix("--").partition("=")[::2] for option in options)

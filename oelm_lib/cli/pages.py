@@ -1,0 +1,38 @@
+"""Commands that write pages: report, journal."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("target", default="compare")
+@click.option("--baseline", help="Experiment that the comparison is judged against.")
+@click.option(
+    "--keep", is_flag=True, help="Publish the page in reports/ with a picture, from a clean commit."
+)
+def report(target: str, baseline: str | None, keep: bool) -> None:
+    """Make an offline page of TARGET.
+
+    TARGET is an executed notebook, a run folder, experiments, `compare` (default), `explore`,
+    `study` or `bench`.
+    """
+    from oelm_lib.report.keep import keep as keep_report
+    from oelm_lib.report.make import report as make_report
+
+    click.echo((keep_report if keep else make_report)(target, baseline))
+
+
+@click.command()
+@click.option(
+    "--lang", type=click.Choice(["en", "zh"]), default="en", help="Language (default en)."
+)
+@click.option(
+    "--output", type=Path, help="Markdown file to write; notes between its markers are kept."
+)
+def journal(lang: str, output: Path | None) -> None:
+    """Write the experiment log from the run folders and the recorded numbers."""
+    from oelm_lib.report.journal import journal as write_journal
+
+    text = write_journal(language=lang, path=output)
+    click.echo(output or text)

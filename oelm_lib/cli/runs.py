@@ -1,0 +1,189 @@
+"""Commands about runs: run, submit, status, logs, stop, replay."""
+
+import contextlib
+import sys
+from typing import Any
+
+import click
+
+from oelm_lib.cli.options import DEFAULT_SEED, overrides_from, sbatch_from, seeds_from, set_option
+from oelm_lib.errors import UserError
+
+
+@click.command()
+@click.argument("exps", nargs=-1, metavar="ID...")
+@click.option("--all", "everything", is_flag=True, help="Every experiment in params/.")
+@click.option("--seed", type=int, help=f"Seed of the run (default {DEFAULT_SEED}).")
+@click.option("--seeds", help="Several seeds, e.g. 42,43,44.")
+@set_option
+@click.option(
+    "--workers", type=click.IntRange(1), default=1, help="Concurrent runs on the CPU (default 1)."
+)
+@click.option("--gpus", help="Run on these GPUs, one run on each: 2,3 or auto.")
+@click.option("--wait-idle", is_flag=True, help="Use a GPU only after it was idle for a minute.")
+@click.option(
+    "--max-wait",
+    type=click.FloatRange(0),
+    default=24,
+    metavar="HOURS",
+    help="Give up after HOURS without a running run (default 24).",
+)
+@click.option("--fresh", is_flag=True, help="Start anew; the old run folder is renamed and kept.")
+@click.option(
+    "--test",
+    is_flag=True,
+    help="Also score the test split at the end: for confirmation, never for selection.",
+)
+def run(
+    exps: tuple[str, ...],
+    everything: bool,
+    changes: tuple[str, ...],
+    fresh: bool,
+    test: bool,
+    **options: Any,
+) -> None:
+    """Train experiments, each as an executed notebook with a page in its run folder.
+
+    ID is an experiment or a glob such as "DEMO-*". Finished runs are skipped; the same command
+    continues stopped ones.
+    """
+    from oelm_lib import config
+    from oelm_lib.launch.local import make_jobs, make_slots, run_queue
+    from oelm_lib.launch.notebook import run_experiment
+
+    overrides = overrides_from(changes)
+    seeds = seeds_from(options.pop("seed"), options.pop("seeds"))
+    jobs = make_jobs(config.experiment_ids() if everything else list(exps), seeds, overrides, test)
+    if not jobs:
+        allowed = ", ".join(config.experiment_ids())
+        raise UserError(f"no experiment named; name one or use --all; allowed: {allowed}")
+    slots = make_slots(**options)
+    if len(jobs) == 1 and not slots.gpus:
+        sys.exit(run_experiment(jobs[0].exp, jobs[0].seed, overrides, fresh, test))
+    if fresh:
+        raise UserError("--fresh needs exactly one run; name one experiment and one seed")
+    sys.exit(run_queue(jobs, overrides, slots))
+
+
+@click.command()
+@click.argument("exps", nargs=-1, metavar="ID...", required=True)
+@click.option("--seeds", help=f"Seeds, e.g. 42,43,44 (default {DEFAULT_SEED}).")
+@set_option
+@click.option("--partition", help="Slurm partition (default: the cluster's).")
+@click.option("--gres", help="Devices of a job, e.g. gpu:1.")
+@click.option(
+    "--time",
+    default="04:00:00",
+    help="Time limit of a job (default 04:00:00); longer runs are requeued.",
+)
+@click.option("--cpus", "cpus_per_task", default=4, help="CPUs of a job (default 4).")
+@click.option(
+    "--sbatch",
+    "other",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any other sbatch option, e.g. account=lab. Repeatable.",
+)
+@click.option(
+    "--parallel", type=click.IntRange(1), default=256, help="Concurrent jobs (default 256)."
+)
+@click.option(
+    "--report/--no-report", default=True, help="Whether a last job makes the comparison page."
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be submitted.")
+def submit(
+    exps: tuple[str, ...],
+    seeds: str | None,
+    changes: tuple[str, ...],
+    other: tuple[str, ...],
+    parallel: int,
+    report: bool,
+    dry_run: bool,
+    **options: Any,
+) -> None:
+    """Submit experiments x seeds to Slurm as one job array.
+
+    Finished runs are left out; the same command continues stopped ones.
+    """
+    from oelm_lib.launch import slurm
+    from oelm_lib.launch.local import make_jobs
+
+    overrides = overrides_from(changes)
+    jobs = make_jobs(list(exps), seeds_from(None, seeds), overrides)
+    sbatch = {key: value for key, value in options.items() if value} | sbatch_from(other)
+    click.echo("\n".join(slurm.submit(jobs, overrides, sbatch, parallel, report, dry_run)))
+
+
+@click.command()
+@click.argument("exps", nargs=-1, metavar="[ID...]")
+@click.option("--watch", is_flag=True, help="Refresh every two seconds until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print rows as JSON.")
+def status(exps: tuple[str, ...], watch: bool, as_json: bool) -> None:
+    """Show the state of every run. Reads files only, so it works over ssh."""
+    import json
+    import shutil
+    import time
+
+    from oelm_lib.files import finite
+    from oelm_lib.runs.overview import overview, table
+
+    if as_json or not watch:
+        rows = overview(list(exps))
+        click.echo(json.dumps(finite(rows), indent=1) if as_json else table(rows))
+        return
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            width, height = shutil.get_terminal_size()
+            lines = table(overview(list(exps)), width).splitlines()
+            click.echo("\033[H\033[J" + "\n".join(lines[: height - 1]))
+            time.sleep(2)
+
+
+@click.command()
+@click.argument("name", metavar="RUN")
+@click.option("-f", "--follow", is_flag=True, help="Print new lines until the run ends.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(0), default=20, help="Last lines to print (default 20)."
+)
+def logs(name: str, follow: bool, lines: int) -> None:
+    """Print the log of RUN: an ID, ID/seed<k> or a run folder."""
+    from oelm_lib.runs.logs import find_run, log_lines
+
+    with contextlib.suppress(KeyboardInterrupt):
+        for line in log_lines(find_run(name), lines, follow):
+            click.echo(line)
+
+
+@click.command()
+@click.argument("name", metavar="RUN")
+def stop(name: str) -> None:
+    """Ask RUN to save and stop. The command that started it continues it later."""
+    import time
+
+    from oelm_lib.runs.logs import find_run
+    from oelm_lib.runs.reading import ACTIVE, state
+
+    path = find_run(name)
+    if state(path) not in ACTIVE:
+        raise UserError(f"{path}: the run is {state(path)}, not running; see oelm status")
+    (path / "STOP").touch()
+    click.echo(f"{path}: asked to save and stop")
+    for _ in range(60):
+        time.sleep(0.5)
+        if state(path) not in ACTIVE:
+            click.echo(f"{path}: {state(path)}")
+            return
+    click.echo(
+        f"{path}: still {state(path)} after 30 s; it stops at the end of the current step,"
+        " evaluation or save"
+    )
+
+
+@click.command()
+@click.argument("name", metavar="RUN")
+def replay(name: str) -> None:
+    """Repeat the step at which the numbers of RUN became non-finite, and say where they did."""
+    from oelm_lib.runs.logs import find_run
+    from oelm_lib.training.trial import replay as replay_step
+
+    click.echo(replay_step(find_run(name)))

@@ -1,0 +1,183 @@
+"""Read, execute and prepare the notebooks that pages are made of."""
+
+import json
+import logging
+import re
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from oelm_lib import config
+from oelm_lib.errors import UserError
+from oelm_lib.report.provenance import KEY
+
+PLOTLY = "application/vnd.plotly.v1+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+HIDDEN_TAGS = {
+    "no-report",
+    "parameters",
+    "injected-parameters",
+    "live-only",
+    "papermill-error-cell-tag",
+}
+FOLD = "fold:"
+"""A cell tagged `fold:Some words` stands at the end of the page, folded under these words."""
+EXECUTABLE = ("application/javascript", "application/vnd.jupyter.widget-state+json")
+ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+WIDGET_NOTE = '<p class="note">Live controls: open the notebook in JupyterLab.</p>'
+
+
+def execute(
+    name: str, target: Path, parameters: dict[str, Any], command: str = "", **options: Any
+) -> None:
+    """Execute a notebook of notebooks/ and write it with its outputs.
+
+    Args:
+        name: Notebook without its suffix.
+        target: The .ipynb to write.
+        parameters: Values of the notebook's parameters cell.
+        command: What a user types to get the same; the page names it.
+        options: Further arguments of papermill.execute_notebook.
+
+    Raises:
+        PapermillExecutionError: A cell failed; `target` holds what there is.
+    """
+    import papermill
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    try:
+        papermill.execute_notebook(
+            config.ROOT / "notebooks" / f"{name}.ipynb",
+            target,
+            parameters=parameters,
+            progress_bar=False,
+            store_widget_state=False,
+            coalesce_streams=True,
+            cwd=config.ROOT,
+            extra_arguments=["--IPKernelApp.log_level=40"],  # no warning about TCP at each start
+            **options,
+        )
+    finally:
+        if command and target.is_file():
+            _record_command(target, command)
+
+
+def _record_command(path: Path, command: str) -> None:
+    """Note in an executed notebook which command made it."""
+    plain = json.loads(path.read_text(encoding="utf-8"))
+    plain["metadata"][KEY] = {"command": command}
+    path.write_text(json.dumps(plain, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def read_notebook(path: Path) -> Any:
+    """Read an executed notebook.
+
+    Raises:
+        UserError: No such file, not a notebook, or never executed.
+    """
+    import nbformat
+
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such notebook; run it first: papermill notebooks/train.ipynb {path}"
+        ) from None
+    except Exception as problem:  # nbformat raises its own, jsonschema's and json's errors
+        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        raise UserError(
+            f"{path}: not a readable notebook ({reason}); give an executed .ipynb"
+        ) from None
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    if cells and not any(cell.outputs or cell.execution_count for cell in cells):
+        raise UserError(f"{path}: was never executed; run it first: papermill {path} out.ipynb")
+    return notebook
+
+
+def first_error(notebook: Any) -> str | None:
+    """Return the error of the first failed cell in one line; None where no cell failed."""
+    for number, cell in enumerate(notebook.cells, 1):
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                return f"Cell {number} failed: {output.ename}: {ANSI.sub('', output.evalue)}"
+    return None
+
+
+def prepare(notebook: Any) -> tuple[list[dict], dict[str, dict]]:
+    """Reduce a notebook in place to what its page shows.
+
+    Hidden cells go, folded cells move to the end, figures and widgets become placeholders.
+
+    Returns:
+        The figures, in the order of their placeholders, and the rows (run -> series) they share.
+    """
+    figures: list[dict] = []
+    rows: dict[str, dict] = {}
+    notebook.metadata.pop("widgets", None)
+    cells = [cell for cell in notebook.cells if not HIDDEN_TAGS & set(_tags(cell))]
+    notebook.cells = sorted(cells, key=lambda cell: _fold_title(cell) is not None)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not _is_live_only(output)]
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                # A progress line rewrites itself; only its last state matters.
+                output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
+            _replace_live_output(output, figures, rows)
+        if title := _fold_title(cell):
+            cell.outputs = [_folded(title, cell.outputs)] if cell.outputs else []
+    return figures, rows
+
+
+def _replace_live_output(output: Any, figures: list[dict], rows: dict[str, dict]) -> None:
+    """Put placeholders in place of a figure or a widget; drop what a page must not run."""
+    data = output.get("data", {})
+    if [data.pop(kind) for kind in EXECUTABLE if kind in data] and not data:
+        data["text/plain"] = "[script left out]"
+    if PLOTLY in data:
+        figure = data[PLOTLY]
+        rows |= _rows(figure)
+        output.data = {"text/html": f'<div class="figure" data-figure="{len(figures)}"></div>'}
+        figures.append(figure)
+    elif WIDGET in data:
+        output.data = {"text/html": WIDGET_NOTE}
+
+
+def _is_live_only(output: Any) -> bool:
+    """Whether an output is for JupyterLab alone, as the save buttons of figures are."""
+    return output.get("metadata", {}).get("oelm") == "live-only"
+
+
+def _rows(figure: dict) -> dict[str, dict]:
+    """Take the runs' rows out of a figure's metadata; none where it has no whole ones."""
+    meta = figure.setdefault("layout", {}).get("meta")
+    if not isinstance(meta, dict):
+        return {}
+    try:
+        rows = json.loads(meta.pop("rows", "{}"))
+        return {key: series for key, series in rows.items() if isinstance(series, dict)}
+    except (TypeError, ValueError, AttributeError):
+        return {}
+
+
+def _tags(cell: Any) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def _fold_title(cell: Any) -> str | None:
+    """The words a cell's outputs are folded under, or None."""
+    if cell.cell_type != "code":
+        return None
+    return next((tag.removeprefix(FOLD) for tag in _tags(cell) if tag.startswith(FOLD)), None)
+
+
+def _folded(title: str, outputs: list[Any]) -> Any:
+    """One output that holds the text of several, folded."""
+    from nbformat.v4 import new_output
+
+    texts = [
+        output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs
+    ]
+    text = escape(ANSI.sub("", "".join(part.rstrip("\n") + "\n" for part in texts if part)))
+    html = f"<details><summary>{escape(title)}</summary><pre>{text}</pre></details>"
+    return new_output("display_data", data={"text/html": html})
