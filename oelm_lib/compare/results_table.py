@@ -97,6 +97,9 @@ def show_results(runs: pd.DataFrame, baseline: str | None = None) -> Html:
     """
     frame = results(runs, baseline)
     main = pd.DataFrame([_main_row(row) for row in frame.to_dict("records")])
+    baselines = set(frame["baseline"].dropna())
+    if len(baselines) == 1:
+        main = main.drop(columns="baseline").rename(columns={"gap": f"gap_to_{baselines.pop()}"})
     everything = fold("All columns", table(frame.drop(columns="reason")))
     return Html(table(main)._repr_html_() + everything)
 
@@ -119,7 +122,7 @@ def _main_row(row: dict[str, Any]) -> dict[str, Any]:
         "perplexity_of": (
             "best of its evaluations" if row["source"] == RECORDED else "last weights"
         ),
-        "gap_(interval)": gap,
+        "gap": gap,
         "verdict": row["verdict"],
         "baseline": row["baseline"],
         "time": row["wall_seconds"],

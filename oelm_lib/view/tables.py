@@ -145,6 +145,8 @@ def _format(column: str, value: Any) -> str:
     form = FORMAT_OF.get(column)
     if form is verdict_html:
         return verdict_html(str(value))
+    if isinstance(value, str) and form is not _date:
+        return escape(value)
     if form:
         return escape(form(value))
     if isinstance(value, float):
