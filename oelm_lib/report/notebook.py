@@ -150,6 +150,11 @@ def _replace_live_output(output: Any, figures: list[dict], rows: dict[str, dict]
         output.data = {"text/html": WIDGET_NOTE}
 
 
+def _is_live_only(output: Any) -> bool:
+    """Whether an output is for JupyterLab alone, as the save buttons of figures are."""
+    return output.get("metadata", {}).get("oelm") == "live-only"
+
+
 def _rows(figure: dict) -> dict[str, dict]:
     """Take the runs' rows out of a figure's metadata; none where it has no whole ones."""
     meta = figure.setdefault("layout", {}).get("meta")
