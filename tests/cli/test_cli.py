@@ -92,6 +92,7 @@ def test_a_command_starts_without_the_heavy_packages():
         (["rm", "DEMO-01"], "no run is called 'DEMO-01'"),
         (["logs", "DEMO-01"], "no run is called 'DEMO-01'"),
         (["run", "demo-99"], "no experiment 'demo-99'"),
+        (["generate", "DEMO-01", "--prompt", "\udcff"], "the prompt is not UTF-8 text"),
     ],
 )
 def test_a_mistake_is_one_line(arguments, message, monkeypatch, tmp_path):
@@ -100,3 +101,21 @@ def test_a_mistake_is_one_line(arguments, message, monkeypatch, tmp_path):
     assert result.exit_code == 2
     (line,) = result.output.strip().splitlines()
     assert message in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", "DEMO-01", "--temperature", "nan"],
+        ["generate", "DEMO-01", "--temperature", "inf"],
+        ["generate", "DEMO-01", "--top-p", "nan"],
+        ["generate", "DEMO-01", "--samples", "100000000000"],
+        ["flops", "DEMO-01", "--utilisation", "nan"],
+        ["run", "DEMO-01", "--max-wait", "nan"],
+        ["bench", "--dropout", "nan"],
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_any_work(arguments):
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{arguments[-2]}'" in result.output
