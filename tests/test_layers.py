@@ -22,14 +22,24 @@ FLOORS = [
     {"runs"},
     {"training", "stats"},
     {"view"},
-    {"compare"},
-    {"explore", "study", "bench", "monitor"},
+    {"compare", "explore", "study", "bench", "monitor"},
     {"report"},
     {"launch"},
     {"cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-NO_TORCH = {"errors", "files", "gpus", "config", "arms", "runs", "stats", "view", "compare", "monitor"}
+NO_TORCH = {
+    "errors",
+    "files",
+    "gpus",
+    "config",
+    "arms",
+    "runs",
+    "stats",
+    "view",
+    "compare",
+    "monitor",
+}
 NO_TORCH |= {"study", "report", "launch", "cli"}
 TORCH_FREE_FILES = {"model/cost.py", "explore/measures.py", "bench/figures.py"}
 MOST_FILE_LINES = 600

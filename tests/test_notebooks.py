@@ -10,7 +10,7 @@ from oelm_lib.config import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PARAMETERS = {
-    "train": ["exp", "seed", "overrides"],
+    "train": ["exp", "seed", "overrides", "fresh"],
     "compare": ["exps", "baseline", "outputs"],
     "explore": ["runs", "prompt"],
     "monitor": ["exps", "outputs"],

@@ -20,7 +20,7 @@ COMMANDS = (
     runs.stop,
     runs.replay,
     runs.rm,
-    study.sweep,
+    study.study,
     pages.report,
     pages.journal,
     models.generate,

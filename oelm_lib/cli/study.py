@@ -1,7 +1,6 @@
-"""Commands about studies: sweep."""
+"""Commands about studies: study."""
 
 import sys
-from pathlib import Path
 
 import click
 
@@ -10,21 +9,25 @@ from oelm_lib.cli.streams import outlives_its_reader
 
 
 @click.command()
-@click.argument("plan", type=Path)
-@click.option("--dry-run", is_flag=True, help="Write the experiment files and print the cost.")
+@click.argument("name")
+@click.option("--dry-run", is_flag=True, help="Print what is left and its cost; train nothing.")
 @click.option(
     "--workers", type=click.IntRange(1), default=2, help="Concurrent runs on the CPU (default 2)."
 )
-@click.option("--slurm", metavar="'KEY=VALUE ...'", help="Submit one array with these options.")
+@click.option("--gpus", help="One run at a time on each of these GPUs: auto, or numbers like 2,3.")
+@click.option(
+    "--slurm", metavar="'KEY=VALUE ...'", help="Submit --workers jobs with these sbatch options."
+)
 @outlives_its_reader
-def sweep(plan: Path, dry_run: bool, workers: int, slurm: str | None) -> None:
-    """Train the grid of runs of PLAN and record each run.
+def study(name: str, dry_run: bool, workers: int, gpus: str | None, slurm: str | None) -> None:
+    """Train every missing run of the study NAME, declared in params/studies/NAME.yaml.
 
-    PLAN is a file such as params/study/stage1.yaml.
-
-    The same command continues after a stop, and on another machine with the recorded runs.
+    Each ended run adds a line to reports/NAME/runs.jsonl. The same command continues after a stop,
+    and on another machine with the recorded runs. `oelm report NAME` makes the page.
     """
-    from oelm_lib.launch.sweep import sweep as run_sweep
+    from oelm_lib.launch.devices import choose_gpus, open_nvml
+    from oelm_lib.launch.studies import run_study
 
+    chosen = choose_gpus(gpus, open_nvml()) if gpus else None
     sbatch = None if slurm is None else sbatch_from(tuple(slurm.split()))
-    sys.exit(run_sweep(plan, dry_run, workers, sbatch))
+    sys.exit(run_study(name, workers, chosen, dry_run, sbatch))

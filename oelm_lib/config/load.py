@@ -29,8 +29,8 @@ def skipped_files() -> list[str]:
 
 
 def experiment_path(exp: str) -> Path:
-    """Return the file of an experiment: params/<exp>.yaml, or params/study/STUDY-0001.yaml."""
-    return paths.PARAMS / ("study" if exp.startswith("STUDY-") else "") / f"{exp}.yaml"
+    """Return the file of an experiment: params/<exp>.yaml."""
+    return paths.PARAMS / f"{exp}.yaml"
 
 
 def find_id(text: Any) -> str:

@@ -92,7 +92,7 @@ def submit(
     if dry_run or not unfinished:
         lines += [shlex.join(command) for command in commands]
         return lines + [f"then: oelm report {target!r}"] * bool(report and unfinished)
-    numbers = _submit(sbatch, commands, parallel)
+    numbers = submit_commands(sbatch, commands, parallel)
     for job, number in zip(unfinished, numbers, strict=True):
         mark_queued(job, job=number)
         lines.append(f"{job.name}: job {number}")
@@ -117,7 +117,7 @@ def _submit_report(sbatch: dict[str, Any], target: str, array: str) -> str:
     """Submit the comparison page, made when the array has ended; returns its job number."""
     options = {key: value for key, value in sbatch.items() if not asks_for_gpu({key: value})}
     options |= {"time": REPORT_MINUTES, "dependency": f"afterany:{array}"}
-    (number,) = _submit(options, [[sys.executable, "-m", "oelm_lib.cli", "report", target]])
+    (number,) = submit_commands(options, [[sys.executable, "-m", "oelm_lib.cli", "report", target]])
     return number
 
 
@@ -125,7 +125,9 @@ def _folder() -> Path:
     return config.outputs_dir() / "slurm"
 
 
-def _submit(sbatch: dict[str, Any], commands: list[list[str]], parallel: int = 1) -> list[str]:
+def submit_commands(
+    sbatch: dict[str, Any], commands: list[list[str]], parallel: int = 1
+) -> list[str]:
     """Submit an array; returns the job number of each command."""
     if shutil.which("sbatch") is None:
         raise UserError(

@@ -9,19 +9,19 @@ from typing import Any
 
 import pandas as pd
 
+from oelm_lib import compare
 from oelm_lib import stats as statistics
-from oelm_lib.compare import confounds, tables
-from oelm_lib.compare.pairs import families, name
+from oelm_lib.compare import confounds
+from oelm_lib.compare.pairs import families
+from oelm_lib.compare.verdict import CRITERION
 from oelm_lib.config import ROOT, as_text, experiment_ids, load_config, read_yaml
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_text
 from oelm_lib.report.render import TEMPLATES
 from oelm_lib.report.render import environment as template_environment
-from oelm_lib.runs.frames import RECORDED, phase3
+from oelm_lib.runs.frames import RECORDED, name, phase3
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.status import format_duration
-from oelm_lib.study import confirmation, study
-from oelm_lib.study.answer import answer
 
 LANGUAGES = ("en", "zh")
 MARK = "<!-- oelm journal: regenerated; only text between notes markers is kept -->"
@@ -57,7 +57,7 @@ def journal(
         )
     notes = _notes(Path(path)) if path else {}
     say = _words(language)
-    facts = _facts(outputs) | {"study": study_sentences(language)}
+    facts = _facts(outputs)
 
     def percent(value: float, digits: int = 2, sign: str = "+") -> str:
         return f"{100 * value:{sign}.{digits}f}{' ' if language == 'en' else ''}%"
@@ -86,51 +86,6 @@ def journal(
                 f"{path}: cannot be written: {error.strerror}; choose another --output"
             ) from None
     return text
-
-
-def study_sentences(language: str = "en", runs: pd.DataFrame | None = None) -> list[str]:
-    """The study's result in three sentences, the first naming the scale; none where it has none.
-
-    Args:
-        runs: Of study.load; default: those of reports/study/runs.jsonl.
-    """
-    found, say = answer(study.load() if runs is None else runs), _words(language)
-    if found is None:
-        return []
-
-    def gaps(rows: list[dict[str, Any]]) -> str:
-        return "; ".join(_gap(row, say) for row in rows)
-
-    best = []
-    for named in found["best"]:
-        shares = {
-            "limit": f"{named['limit']:.0%}",
-            "share": f"{named['share']:.2%}",
-            "here": f"{named['here']:.2%}",
-        }
-        best.append(say("study_arm", arm=named["arm"], **shares, gaps=gaps(named["rows"])))
-    numbers = {key: f"{found[key]:.1f}" for key in ("parameters", "tokens")}
-    return [
-        say("study_cost", **numbers, stage=say(found["stage"]), gaps=gaps(found["cost"])),
-        say("study_start", gaps=gaps(found["start"]), scale=gaps(found["scale"])),
-        say("study_best", arms="; ".join(best)),
-    ]
-
-
-def _gap(row: dict[str, Any], say: Callable[..., str]) -> str:
-    """A corpus and its gap in perplexity with what else is known of it."""
-    text = f"{row['corpus']} {row['gap']:+z.1%}"
-    if pd.notna(row["low"]):
-        text += f" [{row['low']:+z.1%}, {row['high']:+z.1%}; n={row['n']:.0f}]"
-    limits = {"within_5": statistics.CRITERION, "within_1": confirmation.STRICT}
-    if row["within_5"] == statistics.FAIL:
-        del limits["within_1"]  # it follows
-    verdicts = [
-        say("verdict", limit=f"{limits[key] - 1:.0%}", verdict=row[key])
-        for key in limits
-        if pd.notna(row[key])
-    ]
-    return text + (f" ({', '.join(verdicts)})" if verdicts else "")
 
 
 def _words(language: str) -> Callable[..., str]:
@@ -162,8 +117,8 @@ def _notes(path: Path) -> dict[str, str]:
 
 def _facts(outputs: Path | str | None) -> dict[str, Any]:
     """Everything the template prints."""
-    measured, log = tables.load_runs(outputs=outputs), phase3()
-    runs = pd.concat([measured, tables.recorded()], ignore_index=True)
+    measured, log = compare.load_runs(outputs=outputs), phase3()
+    runs = pd.concat([measured, compare.recorded()], ignore_index=True)
     known = [load_config(exp) for exp in experiment_ids()]
     shapes: dict[tuple, list[str]] = {}
     for experiment in known:
@@ -172,7 +127,7 @@ def _facts(outputs: Path | str | None) -> dict[str, Any]:
         [getattr(experiment, "kind", None) == "experiment" for experiment in runs["experiment"]]
     ]
     sections = [_section(rows) for _, rows in whole.groupby(["source", "corpus"], sort=False)]
-    cross = tables.cross_corpus(whole)
+    cross = compare.cross_corpus(whole)
     groups = [
         rows.to_dict("records")
         for _, rows in cross[cross["n"] > 0].groupby(["source", "arm"], sort=False)
@@ -191,7 +146,7 @@ def _facts(outputs: Path | str | None) -> dict[str, Any]:
     return {
         "log": log,
         "confidence": 1 - statistics.ALPHA,
-        "criterion": statistics.CRITERION,
+        "criterion": 1 + CRITERION,
         "enough_seeds": ENOUGH_SEEDS,
         "corpora": {
             experiment.data.corpus: experiment.title.split(", ")[0] for experiment in known
@@ -204,7 +159,7 @@ def _facts(outputs: Path | str | None) -> dict[str, Any]:
         "recorded": list(dict.fromkeys(runs.loc[runs["source"] == RECORDED, "corpus"])),
         "recorded_source": RECORDED,
         "updated": max([log["updated"], *measured["finished"].dropna()])[:10],
-        "matrix": _records(tables.matrix(runs, "*")),
+        "matrix": _records(compare.matrix(runs, "*")),
         "shape": [key.partition(".")[2] for key in SHAPE],
         "shapes": shapes,
         "measured": started,
@@ -238,11 +193,11 @@ def _facts(outputs: Path | str | None) -> dict[str, Any]:
 
 def _section(runs: pd.DataFrame) -> dict[str, Any]:
     """Results of one corpus from one source: its arms, the verdicts with what differs, and the ablation."""
-    results = tables.results(runs)
+    results = compare.results(runs)
     arms = {row["id"]: row for row in results[results["n"] > 0].to_dict("records")}
     verdicts = []
     judged = [pair for family in families(runs) for pair in family]  # in the order of the verdicts
-    for pair, row in zip(judged, tables.verdicts(runs).to_dict("records"), strict=True):
+    for pair, row in zip(judged, compare.verdicts(runs).to_dict("records"), strict=True):
         if row["n"]:
             base = pair.base.iloc[0]
             differences = confounds.differences(base, pair.arm.iloc[0]).to_dict("records")
@@ -262,20 +217,20 @@ def _section(runs: pd.DataFrame) -> dict[str, Any]:
         "arms": list(arms.values()),
         "base": verdicts[0]["base_arm"] if verdicts else "baseline",
         "verdicts": verdicts,
-        "ablation": tables.ablation(runs).to_dict("records"),
+        "ablation": compare.ablation(runs).to_dict("records"),
     }
 
 
 def _printed(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Gaps as the log printed them beside what its numbers give; those of unequal steps, at a step both reached."""
-    runs = tables.recorded()
-    losses, metrics = runs.set_index("id")["final_val_loss"], tables.load_metrics(runs)
+    runs = compare.recorded()
+    losses, metrics = runs.set_index("id")["final_val_loss"], compare.load_metrics(runs)
     found = []
     for claim in claims:
         first, second = claim["first"], claim["second"]
         row = {"gap": statistics.gap(losses[second] - losses[first]), "step": None}
         if "steps" in claim:
-            table = tables.matched(
+            table = compare.matched(
                 runs[runs["id"].isin([first, second])], metrics, at=claim["steps"]
             )
             row = table[table["n"] > 0].iloc[0][["gap", "step"]].to_dict()

@@ -10,6 +10,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
 from oelm_lib.runs.reading import find_runs
+from oelm_lib.study.plan import study_names
 
 STANDARD = {
     "compare": {"exps": "DEMO-*", "baseline": "DEMO-01", "outputs": ""},
@@ -18,7 +19,6 @@ STANDARD = {
         "prompt": "Lily was a brave baker. One day Lily found a small lantern."
         " The baker was happy.",
     },
-    "study": {"runs": ""},
     "bench": {"results": ""},
 }
 """Parameters of the pages that are asked for by name. A notebook that was saved with other values
@@ -29,8 +29,8 @@ def report(target: str | Path, baseline: str | None = None) -> Path:
     """Make a page and return its path.
 
     Args:
-        target: An executed notebook, a run folder, a name of STANDARD, or experiment ids or globs
-            to compare. All but the first two are executed into the outputs folder first.
+        target: An executed notebook, a run folder, a name of STANDARD, a study, or experiment ids
+            or globs to compare. All but the first two are executed into the outputs folder first.
         baseline: Experiment that a comparison is judged against; default: that of the standard
             page, or each experiment's own compare_to.
 
@@ -39,7 +39,9 @@ def report(target: str | Path, baseline: str | None = None) -> Path:
     """
     path, name = Path(target), str(target)
     is_comparison = name == "compare" or not (
-        name in STANDARD or path.suffix == ".ipynb" or (path / "config.yaml").is_file()
+        name in (*STANDARD, *study_names())
+        or path.suffix == ".ipynb"
+        or (path / "config.yaml").is_file()
     )
     if baseline is not None and not is_comparison:
         raise UserError(f"--baseline belongs to comparisons, {name} is none; leave it out")
@@ -47,6 +49,8 @@ def report(target: str | Path, baseline: str | None = None) -> Path:
         return export(path)
     if (path / "config.yaml").is_file():
         return _export_run(path)
+    if name in study_names():
+        return _make("study", {"name": name}, f"study_{name}", baseline, name)
     if name in STANDARD:
         chosen = {} if baseline is None else {"baseline": baseline}
         return _make(name, STANDARD[name] | chosen, name, baseline)
@@ -71,7 +75,7 @@ def _compare(target: str, baseline: str | None) -> Path:
     if not any(fnmatch.fnmatch(exp, pattern) for exp in known for pattern in patterns):
         raise UserError(
             f"{target}: not an executed notebook, a run folder or an experiment; use X.ipynb,"
-            f" outputs/<ID>_<slug>/seed42, {', '.join(STANDARD)}, or a glob of {', '.join(ids)}"
+            f" outputs/<ID>_<slug>/seed42, {', '.join([*STANDARD, *study_names()])}, or a glob of {', '.join(ids)}"
         )
     if baseline and baseline not in known:
         raise UserError(f"--baseline {baseline}: no such experiment; use one of {', '.join(ids)}")

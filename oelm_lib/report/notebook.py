@@ -119,6 +119,8 @@ def prepare(notebook: Any) -> tuple[list[dict], dict[str, dict]]:
     cells = [cell for cell in notebook.cells if not HIDDEN_TAGS & set(_tags(cell))]
     notebook.cells = sorted(cells, key=lambda cell: _fold_title(cell) is not None)
     for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if not _is_live_only(output)]
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
                 # A progress line rewrites itself; only its last state matters.
@@ -127,6 +129,11 @@ def prepare(notebook: Any) -> tuple[list[dict], dict[str, dict]]:
         if title := _fold_title(cell):
             cell.outputs = [_folded(title, cell.outputs)] if cell.outputs else []
     return figures, rows
+
+
+def _is_live_only(output: Any) -> bool:
+    """Whether an output is for JupyterLab alone, such as a figure's save buttons."""
+    return output.get("metadata", {}).get("oelm") == "live-only"
 
 
 def _replace_live_output(output: Any, figures: list[dict], rows: dict[str, dict]) -> None:

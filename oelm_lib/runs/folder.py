@@ -122,6 +122,8 @@ def open_run(
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise UserError(f"seed = {seed!r} should be a whole number of at least 0, e.g. 42")
+    if not isinstance(fresh, bool):  # papermill's -p fresh false is the text 'false'
+        raise UserError(f"fresh = {fresh!r} should be True or False")
     corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
     check_fit(cfg, corpus)
     path = (Path(outputs) if outputs else config.outputs_dir()) / cfg.folder / f"seed{seed}"

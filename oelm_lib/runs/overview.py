@@ -92,7 +92,7 @@ def table(rows: list[dict[str, Any]], width: int | None = None) -> str:
     lines = [
         f"{len(rows)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items())
     ]
-    cells = [HEADINGS] + [[_text(key, row) for key in KEYS] for row in rows]
+    cells = [HEADINGS] + [[cell_text(key, row) for key in KEYS] for row in rows]
     used = [n for n in range(len(KEYS)) if any(line[n] for line in cells[1:])]
     widths = {n: max(len(line[n]) for line in cells) for n in used}
     for line in cells:
@@ -143,8 +143,8 @@ def _gap(base: str, mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, A
     return {"gap": perplexity(nats) - 1, "gap_base": base, "gap_step": shared[-1]}
 
 
-def _text(key: str, row: dict[str, Any]) -> str:
-    """One cell as a person reads it."""
+def cell_text(key: str, row: dict[str, Any]) -> str:
+    """Format one value of a row for people; "" where it is missing."""
     value = row.get(key)
     if value is None:
         return ""

@@ -50,9 +50,7 @@ def find_runs(
         if path.is_dir() and path.name.removeprefix("seed").isdigit()
     )
     named = [
-        path
-        for path in found
-        if any(_is_named(path.parent.name, p, rehearsals) for p in patterns)
+        path for path in found if any(_is_named(path.parent.name, p, rehearsals) for p in patterns)
     ]
     return sorted(named, key=lambda path: (path.parent.name, int(path.name.removeprefix("seed"))))
 

@@ -1,127 +1,176 @@
-"""The study's figures, from runs.jsonl alone."""
+"""Figures of a study: the gap over what is trained, the tuning fits, the ladder."""
 
-import itertools
 import math
-from collections import Counter
 from html import escape
 
-import pandas as pd
+import numpy as np
 import plotly.graph_objects as go
 
 from oelm_lib.arms import arm_colours
-from oelm_lib.study import confirmation, exploration, study
+from oelm_lib.stats import Interval, gap
+from oelm_lib.study.cell import BASE_SIZE, Cell
+from oelm_lib.study.page import Study
+from oelm_lib.study.tuning import INTERIOR
+from oelm_lib.study.verdicts import exploration
 from oelm_lib.view import figure as base
 
 NO_SHARE = 1e-4
-"""Where an arm that trains nothing is drawn on the logarithmic axis."""
-FAR = 30
-"""Percent: larger gaps are drawn there, so that one arm that went astray does not flatten the others."""
+"""Where an arm that trains none of the Q/K weights is drawn on the logarithmic axis."""
+SHARES = {NO_SHARE: "0", 1e-3: "0.1 %", 1e-2: "1 %", 1e-1: "10 %", 1.0: "100 %"}
+CURVE_POINTS = 41
 
 
-def pareto(runs: pd.DataFrame) -> base.Figure:
-    """Draw each arm's gap against the share of the Q/K path that it trains: grey stage 1, coloured stage 2."""
-    first, second = exploration.explored(runs), confirmation.confirmed(runs)
-    first = first[~first["arm"].isin({study.PLAIN, *first["own"]})] if len(first) else first
-    panels = list(dict.fromkeys([*first.get("corpus", []), *second.get("corpus", [])]))
+def gaps(study: Study) -> base.Figure:
+    """Draw the gap of every arm over the share of the Q/K weights that it trains, by corpus."""
+    judged = [one for one in study.judgements if one.claim.at_most and one.interval.n]
+    drawn = {one.corpus for one in judged} | {study.plan.corpora[0]}
+    corpora = [name for name in study.plan.corpora if name in drawn]
     notes = [
-        "gap in perplexity to the better tuned baseline; share at Medium-512, 0 at the left edge"
+        "in colour: confirmed on fresh seeds, with the interval of its verdict",
+        "grey: tuned only (validation, first corpus); dashed: the limits that are claimed",
     ]
-    notes += ["grey: stage 1, one seed, validation; in colour: stage 2, test, with its interval"]
-    notes += [f"a triangle at {FAR} %: a larger gap, told where the mouse is"]
-    figure = base.new_figure("What is trained, and what it wins back", notes, panels, height=430)
-    colours = arm_colours(second.get("arm", []))
-    stages = ((first, False), (second, True))
-    for (panel, corpus), (table, filled) in itertools.product(enumerate(panels, 1), stages):
-        front, label, beside = math.inf, itertools.cycle(("top", "bottom")), Counter()
-        mine = table[table["corpus"] == corpus] if len(table) else table
-        order = ["trained_at_medium", "arm" if filled else "gap"]
-        for row in mine.sort_values(order).to_dict("records") if len(mine) else ():
-            front, named = min(front, row["gap"]), row["gap"] < front and not filled
-            marker = {
-                "size": 10,
-                "color": colours.get(row["arm"], base.INK) if filled else base.INK,
-            }
-            y, bar = 100 * row["gap"], None
-            marker["symbol"] = ("triangle-up" if y > FAR else "circle") + (
-                "" if filled else "-open"
-            )
-            if filled and math.isfinite(row["low"]) and y <= FAR:
-                bar = {
-                    "array": [100 * row["high"] - y],
-                    "arrayminus": [y - 100 * row["low"]],
-                    "symmetric": False,
-                }
-            look = {
-                "mode": "markers+text" if named else "markers",
-                "text": [escape(row["arm"])],
-                "showlegend": filled,
-            }
-            side = "left" if row["trained_at_medium"] > 0.3 else "right"
-            look |= {
-                "textposition": f"{next(label) if named else 'top'} {side}",
-                "textfont_size": 11,
-            }
-            look["name"] = escape(row["arm"])
-            share = max(row["trained_at_medium"], NO_SHARE)
-            x = [share * 1.15 ** beside[share]]  # intervals of one share stand side by side
-            beside[share] += filled
-            hover = f"{escape(row['arm'])}<br>{row['trained_at_medium']:.2%} trained, gap {y:+.2f} %<extra></extra>"
-            trace = go.Scatter(
-                x=x,
-                y=[round(min(y, FAR), 3)],
-                error_y=bar,
-                marker=marker,
-                hovertemplate=hover,
-                **look,
-            )
-            base.add(figure, panel, trace)
-    for limit in (5, 1) if panels else ():
-        text = {"annotation_text": f"{limit} %", "annotation_position": "bottom right"}
-        figure.add_hline(y=limit, line={"dash": "dash", "width": 1.2, "color": base.INK}, **text)
-    ticks = {
-        "tickvals": [NO_SHARE, 1e-3, 1e-2, 1e-1, 1],
-        "ticktext": ["0", "0.1 %", "1 %", "10 %", "100 %"],
-    }
+    figure = base.new_figure("What is trained, and what it costs", notes, corpora, height=380)
+    colours = arm_colours({one.arm for one in judged})
+    confirmed = {one.arm for one in judged if one.corpus == study.plan.corpora[0]}
+    for arm, _, nats, share in exploration(study.grid):
+        if nats is not None and arm not in confirmed:
+            row = corpora.index(study.plan.corpora[0]) + 1
+            base.add(figure, row, _point(arm, share, 100 * gap(nats), base.INK, None))
+    shown: set[tuple[str, str]] = set()
+    for one in judged:
+        if (one.corpus, one.arm) in shown:
+            continue
+        shown.add((one.corpus, one.arm))
+        bars = _bars(one.interval)
+        trace = _point(one.arm, one.trained_share, 100 * one.interval.gap, colours[one.arm], bars)
+        base.add(figure, corpora.index(one.corpus) + 1, trace)
+    for limit in sorted({limit for one in judged for limit in one.claim.at_most}):
+        line = {"dash": "dash", "width": 1.2, "color": base.INK}
+        figure.add_hline(y=100 * limit, line=line)
     figure.update_xaxes(
-        type="log", range=[math.log10(NO_SHARE) - 0.15, 0.6], rangemode="normal", **ticks
+        type="log",
+        range=[math.log10(NO_SHARE) - 0.2, 0.3],
+        rangemode="normal",
+        tickvals=list(SHARES),
+        ticktext=list(SHARES.values()),
     )
     figure.update_yaxes(title_text="gap in perplexity (%)")
-    return base.title_x(figure, "trained share of the Q/K path")
+    return base.title_x(figure, "trained share of the Q/K weights")
 
 
-def rate_curves(runs: pd.DataFrame) -> base.Figure:
-    """Draw validation loss over the peak learning rate; in colour the arms tried at four or more rates on a corpus."""
-    first = study.of_stage(runs, "stage1")
-    panels = list(first["corpus"].unique())
-    notes = [
-        "in colour: arms tried at four or more rates on a corpus; grey: the others, named where the mouse is"
-    ]
-    figure = base.new_figure("Learning rates", notes, panels, height=400)
-    lines = {
-        key: mine.groupby("learning_rate")["final_val_loss"].mean()
-        for key, mine in first.groupby(["corpus", "arm"], sort=False)
-    }
-    colours = arm_colours(shown := {arm for (_, arm), losses in lines.items() if len(losses) > 3})
-    for (corpus, arm), losses in sorted(lines.items(), key=lambda item: item[0][1] in shown):
-        many = arm in shown
-        line = {"color": colours[arm] if many else base.INK, "width": 2.2 if many else 1}
-        look = {
-            "mode": "lines+markers",
-            "name": escape(arm),
-            "showlegend": many,
-            "opacity": 1 if many else 0.45,
-        }
-        points = {
-            "x": list(losses.index),
-            "y": losses.round(5).tolist(),
-            "marker_size": 7 if many else 4,
-        }
-        hover = f"{escape(arm)}<br>%{{y:.4f}} at %{{x:.3g}}<extra></extra>"
-        trace = go.Scatter(**points, **look, line=line, hovertemplate=hover)
-        base.add(figure, panels.index(corpus) + 1, trace)
-    tried = sorted(set(first["learning_rate"]))
-    figure.update_xaxes(
-        type="log", rangemode="normal", tickvals=tried, ticktext=[f"{rate:g}" for rate in tried]
+def _point(
+    arm: str, share: float, y: float, colour: str, bars: dict | None, symbol: str = "circle"
+) -> go.Scatter:
+    return go.Scatter(
+        x=[max(share, NO_SHARE)],
+        y=[round(y, 3)],
+        error_y=bars,
+        mode="markers",
+        name=escape(arm),
+        marker={
+            "size": 10 if bars else 7,
+            "color": colour,
+            "symbol": symbol if bars else f"{symbol}-open",
+        },
+        showlegend=bars is not None,
+        hovertemplate=f"{escape(arm)}<br>%{{y:+.2f}} %, {share:.2%} trained<extra></extra>",
     )
-    figure.update_yaxes(title_text="val_loss (nats per token)")
+
+
+def _bars(interval: Interval) -> dict | None:
+    if not interval.known:
+        return {"array": [0.0]}
+    return {
+        "array": [100 * (interval.gap_high - interval.gap)],
+        "arrayminus": [100 * (interval.gap - interval.gap_low)],
+        "symmetric": False,
+    }
+
+
+def tuning(study: Study) -> base.Figure:
+    """Draw the parabola of every cell over the learning rate, its points and its minimum."""
+    cells = sorted({run.cell for run in study.grid.records if run.stage == "tune"}, key=str)
+    panels = list(dict.fromkeys(_panel(cell) for cell in cells))
+    notes = ["points: mean over the tuning seeds; star: the fitted minimum with its 95 % interval"]
+    figure = base.new_figure("Tuned learning rates (validation)", notes, panels, height=380)
+    colours = arm_colours({cell.arm for cell in cells})
+    for cell in cells:
+        row, colour = panels.index(_panel(cell)) + 1, colours[cell.arm]
+        for trace in _fit_traces(study, cell, colour):
+            base.add(figure, row, trace)
+    figure.update_xaxes(type="log", rangemode="normal")
+    figure.update_yaxes(title_text="loss (nats per token)")
     return base.title_x(figure, "peak learning rate")
+
+
+def _panel(cell: Cell) -> str:
+    return cell.corpus if cell.size == BASE_SIZE else f"{cell.corpus}, {cell.size}"
+
+
+def _fit_traces(study: Study, cell: Cell, colour: str) -> list[go.Scatter]:
+    """Points, curve and minimum of one cell."""
+    losses: dict[float, list[float]] = {}
+    for rate, _, loss in study.grid.tuning_points(cell):
+        if loss is not None:
+            losses.setdefault(rate, []).append(loss)
+    rates = sorted(losses)
+    group = {"legendgroup": cell.arm, "name": escape(cell.arm)}
+    hover = f"{escape(cell.arm)}<br>%{{y:.4f}} at %{{x:.3g}}<extra></extra>"
+    traces = [
+        go.Scatter(
+            x=rates,
+            y=[round(float(np.mean(losses[rate])), 5) for rate in rates],
+            mode="markers",
+            marker={"size": 6, "color": colour},
+            hovertemplate=hover,
+            **group,
+        )
+    ]
+    fit = study.grid.fit(cell)
+    if fit.coefficients and fit.state == INTERIOR:
+        a, b, c = fit.coefficients
+        x = np.linspace(math.log2(rates[0]), math.log2(rates[-1]), CURVE_POINTS)
+        curve = {"x": 2**x, "y": (a + b * x + c * x**2).round(5)}
+        look = {"mode": "lines", "line": {"color": colour, "width": 1.3}, "hoverinfo": "skip"}
+        traces.append(go.Scatter(**curve, **look, showlegend=False, **group))
+        bars = None
+        if math.isfinite(fit.low):
+            bars = {
+                "array": [fit.high - fit.rate],
+                "arrayminus": [fit.rate - fit.low],
+                "symmetric": False,
+            }
+        star = {"size": 11, "color": colour, "symbol": "star"}
+        point = {"x": [fit.rate], "y": [round(fit.loss, 5)], "error_x": bars, "mode": "markers"}
+        traces.append(
+            go.Scatter(**point, marker=star, hovertemplate=hover, showlegend=False, **group)
+        )
+    return traces
+
+
+def ladder(study: Study) -> base.Figure:
+    """Draw the gap of the ladder's arms over the number of parameters."""
+    slopes = [slope for slope in study.slopes if any(size[2].n for size in slope.sizes)]
+    panels = list(dict.fromkeys(slope.corpus for slope in slopes))
+    notes = ["95 % intervals of each size by itself; the verdict is of the slope over all sizes"]
+    figure = base.new_figure("The gap over the size of the model", notes, panels, height=360)
+    colours = arm_colours({slope.arm for slope in slopes})
+    for slope in slopes:
+        run = [size for size in slope.sizes if size[2].n]
+        bars = [_bars(interval) for _, _, interval in run]
+        trace = go.Scatter(
+            x=[parameters for _, parameters, _ in run],
+            y=[round(100 * interval.gap, 3) for _, _, interval in run],
+            error_y={
+                "array": [bar["array"][0] for bar in bars],
+                "arrayminus": [bar.get("arrayminus", [0.0])[0] for bar in bars],
+                "symmetric": False,
+            },
+            mode="lines+markers",
+            name=escape(f"{slope.arm}: {slope.verdict}"),
+            line={"color": colours[slope.arm]},
+        )
+        base.add(figure, panels.index(slope.corpus) + 1, trace)
+    figure.update_xaxes(type="log", rangemode="normal")
+    figure.update_yaxes(title_text="gap in perplexity (%)")
+    return base.title_x(figure, "parameters of the baseline")

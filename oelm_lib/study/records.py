@@ -1,84 +1,279 @@
-"""A run's record in one line of reports/study/runs.jsonl: kept in git, it outlives the run folder."""
+"""Records of a study: reports/<name>/runs.jsonl, one line a run, from which alone its page is made.
 
-import contextlib
+The file only grows. A line is appended under a lock of the file, after a torn last line was cut, so
+several engines may write at once. A run folder may be deleted once its line is there.
+"""
+
+import fcntl
 import json
-import sys
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import ConfigDict, ValidationError
 
 from oelm_lib import config
+from oelm_lib.config import Experiment, Section
 from oelm_lib.errors import UserError
-from oelm_lib.files import sha256_json
-from oelm_lib.runs.metrics import AppendFile
-from oelm_lib.runs.reading import read_config, read_metrics, read_summary
+from oelm_lib.files import write_text
+from oelm_lib.runs.reading import read_config, read_summary
+from oelm_lib.study.cell import Cell, PlannedRun
+from oelm_lib.study.plan import Plan, parse_plan
 
-RECORDS = config.ROOT / "reports" / "study" / "runs.jsonl"
-COPIED = "id seed title steps tokens epochs best_val_loss final_val_loss final_bits_per_byte final_test_loss".split()
-COPIED += ["parameters", "frozen", "wall_seconds", "mean_step_seconds", "finished"]
+DONE, DIVERGED = "done", "diverged"
 SPLIT_FACTS = ("documents", "tokens", "bytes", "sha256")
 
 
-def make_record(path: Path) -> dict[str, Any]:
-    """What the record says of a finished run; losses in nats, rounded to 5 digits for each document."""
-    plain, summary, metrics = read_config(path), read_summary(path), read_metrics(path)
-    cfg = config.parse_experiment(plain["experiment"], f"{path}/config.yaml", plain["overrides"])
-    evals = metrics[metrics["event"] == "eval"]
-    corpus = plain["corpus"]
-    splits = {
-        name: {key: split[key] for key in SPLIT_FACTS} for name, split in corpus["splits"].items()
-    }
-    record = {key: summary[key] for key in COPIED}
-    record |= {
-        "science": cfg.science,
-        "config_sha256": sha256_json(cfg.science),
-        "commit": plain["code"]["commit"],
-    }
-    record |= {
-        "dirty": plain["code"]["dirty"],
-        "versions": plain["versions"],
-        "resolved": plain["resolved"],
-    }
-    record["corpus"] = {
-        key: corpus[key] for key in ("name", "tokenizer", "manifest_sha256", "sample")
-    }
-    record["corpus"]["splits"] = splits
-    record["evals"] = [
-        [int(step), round(loss, 5)] for step, loss in zip(evals["step"], evals["loss"], strict=True)
-    ]
-    with np.load(path / "documents.npz") as documents:
-        if "test_nats" in documents:
-            nats = [float(f"{value:.5g}") for value in documents["test_nats"]]
-            record["test_documents"] = {"nats": nats, "tokens": documents["test_tokens"].tolist()}
-    return record
+class Record(Section):
+    """One line of runs.jsonl. Losses in nats per token, over a whole split, with the last weights."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+    study: str
+    plan: str
+    """Hash of the plan by which the run was made."""
+    stage: Literal["tune", "confirm"]
+    corpus: str
+    size: str
+    arm: str
+    rate: float
+    seed: int
+    status: Literal["done", "diverged"]
+    error: str | None
+    """What a run that diverged said."""
+    val_loss: float | None
+    test_loss: float | None
+    test_documents: dict[str, list[float]] | None
+    """nats and tokens of each test document."""
+    epochs: float | None
+    parameters: dict[str, int]
+    trained_share: float
+    """Share of the Q/K weights that were trained."""
+    frozen_unchanged: bool | None
+    """Whether the SHA-256 of the frozen tensors is the same before and after; None: nothing frozen."""
+    logit_std: list[float] | None
+    """Spread of each layer's attention scores at the last evaluation."""
+    seconds: float
+    science: dict[str, Any]
+    """Every key that decides the result, with its value."""
+    data: dict[str, Any]
+    """Tokenizer and, of each split, documents, tokens, bytes and the SHA-256 of the token file."""
+    code: dict[str, Any]
+    machine: dict[str, Any]
+    finished: str
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that the run belongs to."""
+        return Cell(self.corpus, self.size, self.arm)
+
+    @property
+    def key(self) -> tuple[Cell, float, int]:
+        """What no two records share."""
+        return self.cell, self.rate, self.seed
+
+    def loss(self, split: str) -> float | None:
+        """Loss on `val` or `test`; None where the run diverged.
+
+        A finite loss above that of a uniform guess, ln(vocabulary), counts as diverged too.
+        """
+        loss = self.test_loss if split == "test" else self.val_loss
+        if self.status != DONE or loss is None:
+            return None
+        return loss if loss <= math.log(self.science["model.vocab_size"]) else None
 
 
-def append_record(record: dict[str, Any], path: Path = RECORDS) -> None:
-    """Add a line durably; what a crash left of a torn one goes first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = AppendFile(path, sys.maxsize)
-    file.write(json.dumps(record, separators=(",", ":"), allow_nan=False))
-    file.sync()
-    file.close()
+def folder(name: str) -> Path:
+    """Folder of a study's records and kept page."""
+    return config.ROOT / "reports" / name
 
 
-def read_records(path: Path = RECORDS, lines: int | None = None) -> list[dict[str, Any]]:
-    """The last record of each (id, seed); a torn last line is dropped. Raises UserError where another is broken.
+def records_path(name: str) -> Path:
+    """File of a study's records."""
+    return folder(name) / "runs.jsonl"
+
+
+def make_record(
+    path: Path, planned: PlannedRun, name: str, plan_hash: str, machine: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the record of a run that is done, or that diverged, from its folder.
 
     Args:
-        lines: Only so many lines, the oldest.
+        path: Run folder.
+        machine: `describe_machine()` of the process that trained it.
     """
-    data = b""
-    with contextlib.suppress(FileNotFoundError):
-        data = path.read_bytes()
-    found = {}
-    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines()[:lines], 1):
-        try:
-            record = json.loads(line)
-            found[record["id"], record["seed"]] = record
-        except (ValueError, KeyError, TypeError):
+    plain = read_config(path)
+    cfg = config.parse_experiment(plain["experiment"], f"{path}/config.yaml", plain["overrides"])
+    summary = read_summary(path)
+    result = _done(path, summary) if summary else _diverged(path)
+    corpus = plain["corpus"]
+    return {
+        "study": name,
+        "plan": plan_hash,
+        "stage": planned.stage,
+        "corpus": planned.cell.corpus,
+        "size": planned.cell.size,
+        "arm": planned.cell.arm,
+        "rate": planned.rate,
+        "seed": planned.seed,
+        **result,
+        "parameters": plain["parameters"],
+        "trained_share": _share(cfg),
+        "logit_std": _last_logit_std(path),
+        "science": cfg.science,
+        "data": {
+            "tokenizer": corpus["tokenizer"],
+            "sample": corpus["sample"],
+            "synthetic": corpus["synthetic"],
+            "splits": {
+                split: {key: facts[key] for key in SPLIT_FACTS}
+                for split, facts in corpus["splits"].items()
+            },
+        },
+        "code": plain["code"],
+        "machine": machine | plain["resolved"] | {"torch": plain["versions"]["torch"]},
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _done(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    proofs = [proof for proof in summary["frozen"] if proof["tensors"]]
+    unchanged = all(proof["sha256_start"] == proof["sha256_end"] for proof in proofs)
+    return {
+        "status": DONE,
+        "error": None,
+        "val_loss": _finite(summary["final_val_loss"]),
+        "test_loss": _finite(summary["final_test_loss"]),
+        "test_documents": _test_documents(path),
+        "epochs": summary["epochs"],
+        "frozen_unchanged": unchanged if proofs else None,
+        "seconds": round(summary["wall_seconds"], 1),
+    }
+
+
+def _diverged(path: Path) -> dict[str, Any]:
+    status = json.loads((path / "status.json").read_text())
+    return {
+        "status": DIVERGED,
+        "error": str(status["error"]).partition("; the run is kept")[0],
+        "val_loss": None,
+        "test_loss": None,
+        "test_documents": None,
+        "epochs": None,
+        "frozen_unchanged": None,
+        "seconds": round(status["seconds"] or 0.0, 1),
+    }
+
+
+def _test_documents(path: Path) -> dict[str, list[float]] | None:
+    with np.load(path / "documents.npz") as documents:
+        if "test_nats" not in documents:
+            return None
+        return {
+            "nats": [float(f"{value:.6g}") for value in documents["test_nats"]],
+            "tokens": documents["test_tokens"].tolist(),
+        }
+
+
+def _last_logit_std(path: Path) -> list[float] | None:
+    rows = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    spreads = [row["logit_std"] for row in map(json.loads, rows) if row.get("logit_std")]
+    return [round(value, 3) for value in spreads[-1]] if spreads else None
+
+
+def _share(cfg: Experiment) -> float:
+    from oelm_lib.model.cost import qk_share
+
+    return round(qk_share(cfg.model), 6)
+
+
+def _finite(loss: float | None) -> float | None:
+    return loss if loss is not None and math.isfinite(loss) else None
+
+
+def append_record(
+    path: Path, record: dict[str, Any], before_write: Callable[[], None] = lambda: None
+) -> bool:
+    """Append a record durably, unless one of the same run is there; return whether it was added.
+
+    Args:
+        before_write: Called while the lock is held, between reading and writing (for tests).
+
+    Raises:
+        UserError: The file cannot be written, or holds a line that is no record.
+    """
+    line = json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    key = Record.model_validate(record).key
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            text = file.read()
+            whole = text.rfind(b"\n") + 1
+            if any(known.key == key for known in _parse(text[:whole], path)):
+                return False
+            before_write()
+            if whole < len(text):
+                file.truncate(whole)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written: {error.strerror}; mend it, then the same command goes on"
+        ) from None
+    return True
+
+
+def read_records(path: Path) -> list[Record]:
+    """Read all records; a torn last line is left out.
+
+    Raises:
+        UserError: A line is not a record, or a confirmed cell has two learning rates.
+    """
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    records = list(_parse(text[: text.rfind(b"\n") + 1], path))
+    rates: dict[Cell, float] = {}
+    for record in records:
+        if record.stage == "confirm" and rates.setdefault(record.cell, record.rate) != record.rate:
             raise UserError(
-                f"{path}: line {number} is not a record; restore it from git or delete it"
+                f"{path}: the confirmation of {record.cell} has runs at rates"
+                f" {rates[record.cell]:g} and {record.rate:g}; they are different arms: delete the"
+                " lines of one rate"
+            )
+    return records
+
+
+def _parse(text: bytes, path: Path) -> Iterable[Record]:
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            yield Record.model_validate_json(line)
+        except ValidationError:
+            raise UserError(
+                f"{path}: line {number} is not a record; restore it from git or delete that line"
             ) from None
-    return list(found.values())
+
+
+def frozen_plan(name: str) -> Plan | None:
+    """The plan as it stood when confirmation began; None: it has not begun."""
+    path = folder(name) / "plan.yaml"
+    if not path.is_file():
+        return None
+    return parse_plan(config.read_yaml(path), f"reports/{name}/plan.yaml")
+
+
+def freeze_plan(name: str, plan: Plan) -> None:
+    """Keep the plan as it stands before the first run of confirmation; a kept one stays."""
+    path = folder(name) / "plan.yaml"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        plain = plan.model_dump(mode="json", by_alias=True)
+        write_text(path, config.dump_yaml(plain))

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 
 REFRESH_SECONDS = 2.0
 
@@ -10,6 +11,7 @@ class Console:
     """Prints lines; shows progress in one notebook output, one terminal line, or a line a minute in a log."""
 
     def __init__(self):
+        self.on_progress: Callable[[bool], None] | None = None
         self._shown = 0.0
         self._in_notebook = _kernel_is_running()
         self._on_terminal = sys.stdout.isatty()
@@ -35,6 +37,8 @@ class Console:
             sys.stdout.flush()
         else:
             print(text, flush=True)
+        if self.on_progress:
+            self.on_progress(last)
 
 
 def _kernel_is_running() -> bool:

@@ -14,6 +14,7 @@ from oelm_lib.data.gpt2_vocabulary import read_gpt2_file
 from oelm_lib.data.tokenizer import END_OF_TEXT
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_json, write_text
+from oelm_lib.model.additions import unfolded
 from oelm_lib.training.trained import Trained
 
 
@@ -129,13 +130,8 @@ def gpt2_config(trained: Trained) -> dict[str, Any]:
 
 
 def _beyond_gpt2(cfg: ModelConfig) -> list[str]:
-    reasons = {
-        "key_conv: its keys are those of one position": cfg.key_conv,
-        "key_shift: its keys are those of one position": cfg.key_shift,
-        "qk_norm: its queries and keys are not normalised": cfg.qk_norm,
-        f"position = {cfg.position}: it has learned positions": cfg.position != "learned",
-    }
-    return [reason for reason, there in reasons.items() if there]
+    """Names of the additions to attention that GPT-2's weights cannot hold."""
+    return unfolded(cfg)
 
 
 def write_tokenizer(source: Path | None, length: int, folder: Path) -> None:

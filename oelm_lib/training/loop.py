@@ -1,6 +1,7 @@
 """The training loop."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -23,10 +24,13 @@ from oelm_lib.training.session import Session
 from oelm_lib.training.state import state_of
 
 
-def train(cfg: Experiment, run: Run) -> Summary:
+def train(cfg: Experiment, run: Run, on_progress: Callable[[bool], None] | None = None) -> Summary:
     """Train a run from where it stands to its end, and record it; a finished run is only shown.
 
     SIGINT, SIGTERM, SIGUSR1 or a STOP file in the run folder save and stop; the same call goes on later.
+
+    Args:
+        on_progress: Called whenever the progress line is renewed, with whether it is the last time.
 
     Raises:
         UserError: Numbers go bad, the disk is full, or the run cannot be continued.
@@ -37,6 +41,7 @@ def train(cfg: Experiment, run: Run) -> Summary:
         )
         return Summary(run)
     with Session(run) as session:
+        session.console.on_progress = on_progress
         while session.step < cfg.train.max_steps and not agree(session.stopping(), session.device):
             # batch
             with session.budget("data"):

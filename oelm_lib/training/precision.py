@@ -82,7 +82,9 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= count:
         found = ", ".join(f"cuda:{i}" for i in range(count)) or "no GPU that torch can use"
         remedy = gpu_problem() or "check nvidia-smi"
-        raise UserError(f"machine.device = {name}: found {found}; allowed here: cpu, auto; {remedy}")
+        raise UserError(
+            f"machine.device = {name}: found {found}; allowed here: cpu, auto; {remedy}"
+        )
     return device
 
 

@@ -137,7 +137,7 @@ def test_parameter_numbers_are_the_models(model_config, changes):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_activations_are_within_a_tenth_of_what_the_forward_pass_keeps(model_config, dropout):
-    from oelm_lib.model.dropout import QUERY_BLOCK
+    from oelm_lib.model.attend import QUERY_BLOCK
     from oelm_lib.model.gpt import CHUNK, GPT
 
     # A vocabulary with too many logits to hold at once, which is the path that costs are told of.

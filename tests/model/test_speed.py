@@ -42,7 +42,7 @@ def test_the_chunked_loss_equals_all_logits_at_once(model_config, monkeypatch, c
 
 @pytest.mark.parametrize("length", [1, 7, 128, 200])
 def test_attention_with_dropout_equals_explicit_softmax_with_the_same_draws(length):
-    from oelm_lib.model import dropout
+    from oelm_lib.model import attend, dropout
 
     p, shape = 0.3, (2, 3, length, 4)
     q, k, v, grad = (
@@ -50,12 +50,12 @@ def test_attention_with_dropout_equals_explicit_softmax_with_the_same_draws(leng
     )
     inputs = [x.requires_grad_() for x in (q, k, v)]
     torch.manual_seed(5)
-    y = dropout.DroppedAttention.apply(*inputs, p)
+    y = attend.BlockedAttention.apply(*inputs, None, p)
     torch.manual_seed(5)
     keep = torch.zeros(2, 3, length, length)
     for b in range(2):
-        for start in range(0, length, dropout.QUERY_BLOCK):
-            end = min(start + dropout.QUERY_BLOCK, length)
+        for start in range(0, length, attend.QUERY_BLOCK):
+            end = min(start + attend.QUERY_BLOCK, length)
             keep[b, :, start:end, :end] = dropout.keep_mask(
                 torch.Size((3, end - start, end)), p
             ).float()

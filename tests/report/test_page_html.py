@@ -7,13 +7,14 @@ import plotly.graph_objects as go
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from oelm_lib.compare import plots, tables
+from oelm_lib.compare import results
 from oelm_lib.config import ROOT
 from oelm_lib.errors import UserError
 from oelm_lib.report.make import STANDARD, report
 from oelm_lib.report.notebook import WIDGET
 from oelm_lib.report.page import export
 from oelm_lib.runs import frames
+from oelm_lib.view.curves import loss_curves
 from oelm_lib.view.figure import Figure
 from tests import runs_factory
 
@@ -46,8 +47,8 @@ def test_page_is_one_file_without_external_requests(demo, tmp_path):
     source = write(
         tmp_path / "a.ipynb",
         new_markdown_cell("# Title"),
-        code(shown(plots.loss_curves(demo))),
-        code(shown(plots.loss_curves(demo[:2]))),
+        code(shown(loss_curves(demo))),
+        code(shown(loss_curves(demo[:2]))),
         code(new_output("display_data", data={WIDGET: {"model_id": "1"}})),
         widgets={"application/vnd.jupyter.widget-state+json": {"state": {"big": "x" * 1000}}},
     )
@@ -60,7 +61,7 @@ def test_page_is_one_file_without_external_requests(demo, tmp_path):
 
 
 def test_rows_stand_once_in_the_page(demo, tmp_path):
-    figure = plots.loss_curves(demo)
+    figure = loss_curves(demo)
     page = export(write(tmp_path / "a.ipynb", code(shown(figure)), code(shown(figure)))).read_text()
     rows = in_page(page, "oelm-rows")
     assert sorted(rows) == sorted(f"{run.parent.name}/{run.name}" for run in demo)
@@ -157,15 +158,6 @@ def test_report_of_nothing_is_one_line(demo, target, words):
         report(str(demo[0]) if target == "run" else target)
 
 
-@pytest.mark.slow
-def test_runs_of_the_study_are_compared_too(tmp_path, monkeypatch):
-    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
-    with pytest.raises(UserError, match="not an executed notebook"):
-        report("STUDY-0001")
-    runs_factory.make_run(tmp_path, "STUDY-0001", overrides="data.corpus=stories")
-    assert "STUDY-0001_baseline+" in report("STUDY-0001").read_text()
-
-
 def test_report_of_a_run_is_the_page_of_its_notebook(tmp_path):
     run = runs_factory.make_run(tmp_path)
     write(run / "train.ipynb", new_markdown_cell("# Run"), code())
@@ -205,7 +197,7 @@ def test_a_hostile_notebook_cannot_load_run_or_lead_away(tmp_path):
 
 
 def test_embedded_pictures_links_and_styled_tables_stay(tmp_path, demo):
-    table = tables.results(frames.load_folders(demo)).style.set_table_styles(
+    table = results(frames.load_folders(demo)).style.set_table_styles(
         [{"selector": "td", "props": "text-align:right"}]
     )
     markdown = "# T\n[site](https://site.example) ![dot](data:image/png;base64,iVBORw0=)"

@@ -185,13 +185,11 @@ def test_transformers_reads_gpt2_tokens(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"key_conv": True}, "key_conv: its keys are those of one position"),
+        ({"key_conv": True}, "key_conv"),
         ({"key_shift": True}, "key_shift"),
-        ({"qk_norm": True}, "qk_norm: its queries and keys are not normalised"),
-        (
-            {"position": "rope"},
-            "position = rope: it has learned positions; use --format safetensors",
-        ),
+        ({"qk_norm": True, "head_gate": 2}, "qk_norm; head_gate"),
+        ({"forget_gate": True}, "forget_gate"),
+        ({"position": "rope"}, "rope; use --format safetensors"),
     ],
 )
 def test_arms_that_gpt2_cannot_express_are_refused_with_the_reason(

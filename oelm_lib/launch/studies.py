@@ -1,0 +1,308 @@
+"""The engine of a study: it trains what is missing and records each run as it ends.
+
+Several engines may work on one study, on one machine or on several that share its folders: each
+takes runs that nobody holds (a run folder has one writer), and records are appended under a lock.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from oelm_lib import config
+from oelm_lib.data import check_has_test, open_corpus
+from oelm_lib.launch.notebook import DONE, FAILED, STOPPED
+from oelm_lib.launch.study_cost import cost_table, seconds_left
+from oelm_lib.launch.study_worker import RECORDED, REFUSED, Reply, Task, delete_checkpoints, serve
+from oelm_lib.launch.study_worker import STOPPED as RUN_STOPPED
+from oelm_lib.runs import reading
+from oelm_lib.runs.folder import check_fit
+from oelm_lib.runs.status import format_duration
+from oelm_lib.runs.stop import on_stop
+from oelm_lib.study.cell import BASE_SIZE, CONFIRM, Cell, PlannedRun
+from oelm_lib.study.checks import check_corpora, check_only_adds, check_records
+from oelm_lib.study.grid import Grid
+from oelm_lib.study.plan import Plan, read_plan
+from oelm_lib.study.records import (
+    append_record,
+    freeze_plan,
+    frozen_plan,
+    read_records,
+    records_path,
+)
+
+POLL_SECONDS = 2.0
+MOST_TRIES = 2
+"""Times that a run is started before it is left out."""
+
+
+def run_study(
+    name: str,
+    workers: int = 2,
+    gpus: list[str] | None = None,
+    dry_run: bool = False,
+    sbatch: dict[str, str] | None = None,
+) -> int:
+    """Train every run of a study that has no record yet; return an exit code.
+
+    Args:
+        name: params/studies/<name>.yaml.
+        workers: Runs at a time on the CPU, each with one thread; with `sbatch`, jobs.
+        gpus: GPU numbers; given, one run at a time on each of them.
+        dry_run: Print what is left and its cost; train nothing.
+        sbatch: Options of a Slurm job; given, `workers` engines are submitted as jobs.
+
+    Raises:
+        UserError: The plan, a record or a corpus is wrong.
+    """
+    plan = read_plan(name)
+    grid = _read_grid(name, plan)
+    if (old := frozen_plan(name)) is not None:
+        check_only_adds(old, plan)
+    if dry_run:
+        print(cost_table(grid, workers))
+        return DONE
+    _open_corpora(grid)
+    if sbatch is not None:
+        return _submit(name, workers, sbatch)
+    places = [
+        {"CUDA_VISIBLE_DEVICES": gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"} for gpu in gpus or ()
+    ]
+    engine = _Engine(name, plan, grid, places or [{}] * workers)
+    with on_stop(engine.on_signal):
+        return engine.execute()
+
+
+def _read_grid(name: str, plan: Plan) -> Grid:
+    records = read_records(records_path(name))
+    check_records(records, name, plan)
+    return Grid(plan, records)
+
+
+def _open_corpora(grid: Grid) -> None:
+    """Raise UserError where a corpus is missing, too small, or other than the recorded one."""
+    plan, splits = grid.plan, {}
+    for name in plan.corpora:
+        cell = Cell(name, BASE_SIZE, next(iter(plan.arms)))
+        cfg = plan.config(cell, plan.start(cell))
+        corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
+        check_fit(cfg, corpus)
+        if plan.confirm.split == "test":
+            check_has_test(corpus)
+        splits[name] = corpus.manifest["splits"]
+    check_corpora(grid.records, splits)
+
+
+def _submit(name: str, jobs: int, sbatch: dict[str, str]) -> int:
+    """Submit engines of one worker each as one Slurm array."""
+    import sys
+
+    from oelm_lib.launch.slurm import submit_commands
+
+    command = [sys.executable, "-m", "oelm_lib.cli", "study", name, "--workers", "1"]
+    if sbatch.get("gres", "").startswith("gpu"):
+        command += ["--gpus", "auto"]
+    for number in submit_commands(sbatch, [command] * jobs, jobs):
+        print(f"{name}: job {number}")
+    print(f"logs in {config.outputs_dir() / 'slurm'}; records in {records_path(name)}")
+    return DONE
+
+
+@dataclass
+class _Worker:
+    """A worker process and the run that it trains."""
+
+    number: int
+    place: dict[str, str]
+    process: multiprocessing.process.BaseProcess | None = None
+    connection: Connection | None = None
+    run: PlannedRun | None = None
+    started: float = 0.0
+
+
+class _Engine:
+    """Workers of one study, fed until nothing is missing."""
+
+    def __init__(self, name: str, plan: Plan, grid: Grid, places: list[dict[str, str]]):
+        self._name, self._plan, self._grid = name, plan, grid
+        self._outputs = config.outputs_dir() / "studies" / name
+        self._outputs.mkdir(parents=True, exist_ok=True)
+        self._workers = [_Worker(number, place) for number, place in enumerate(places)]
+        self._failures: Counter[PlannedRun] = Counter()
+        self._busy: set[PlannedRun] = set()
+        self._stopping = False
+        self._size = -1
+        self._context = multiprocessing.get_context("spawn")
+
+    def execute(self) -> int:
+        """Train until nothing is left; return an exit code."""
+        left = sum(count for _, _, count in self._grid.expected_left())
+        print(
+            f"{self._name}: {len(self._grid.records)} runs recorded, about {left} to go", flush=True
+        )
+        try:
+            while True:
+                self._refresh()
+                if not self._stopping:
+                    self._assign()
+                if not any(worker.run for worker in self._workers):
+                    if self._stopping or not self._busy:
+                        break
+                    time.sleep(POLL_SECONDS)
+                self._collect()
+        finally:
+            self._end()
+        return self._report()
+
+    def on_signal(self, number: int, frame: Any) -> None:
+        """Ask every run to save and stop; the second Ctrl-C kills the workers."""
+        if self._stopping and number == signal.SIGINT:
+            for worker in self._workers:
+                if worker.process is not None:
+                    worker.process.kill()
+            return
+        self._stopping = True
+        for worker in self._workers:
+            if worker.run is not None:
+                self._ask_to_stop(worker.run)
+        print("stopping: each run saves first (Ctrl-C again stops hard)", flush=True)
+
+    def _refresh(self) -> None:
+        """Read the records again where another engine, or this one, has added some."""
+        path = records_path(self._name)
+        size = path.stat().st_size if path.exists() else 0
+        if size != self._size:
+            self._grid, self._size = _read_grid(self._name, self._plan), size
+
+    def _assign(self) -> None:
+        """Give every idle worker the most urgent run that nobody holds."""
+        idle = [worker for worker in self._workers if worker.run is None]
+        if not idle:
+            return
+        going = {worker.run for worker in self._workers}
+        self._busy = set()
+        for run in self._grid.needs():
+            if not idle:
+                return
+            if run in going or self._failures[run] >= MOST_TRIES:
+                continue
+            if reading.state(self._path(run)) in reading.ACTIVE:
+                self._busy.add(run)
+                continue
+            if run.stage == CONFIRM:
+                freeze_plan(self._name, self._plan)
+            self._start(idle.pop(0), run)
+
+    def _start(self, worker: _Worker, run: PlannedRun) -> None:
+        if worker.process is None or not worker.process.is_alive():
+            self._spawn(worker)
+        device = "cuda" if "CUDA_VISIBLE_DEVICES" in worker.place else "cpu"
+        overrides = self._plan.overrides(run.cell, run.rate)
+        overrides |= {"machine.threads": 1, "machine.device": device}
+        score_test = run.stage == CONFIRM and self._plan.confirm.split == "test"
+        task = Task(
+            self._name, self._plan.hash, run, self._plan.base, overrides, self._outputs, score_test
+        )
+        worker.run, worker.started = run, time.monotonic()
+        with contextlib.suppress(OSError):  # a worker that died is seen by `_collect`
+            worker.connection.send(task)
+
+    def _spawn(self, worker: _Worker) -> None:
+        here, there = self._context.Pipe()
+        environment = worker.place | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        log = self._outputs / f"worker{worker.number}.log"
+        before = {key: os.environ.get(key) for key in environment}
+        os.environ.update(environment)  # read when the child's libraries are loaded
+        try:
+            worker.process = self._context.Process(
+                target=serve, args=(there, environment, log), daemon=True
+            )
+            worker.process.start()
+        finally:
+            for key, value in before.items():
+                os.environ.pop(key) if value is None else os.environ.update({key: value})
+        there.close()
+        worker.connection = here
+
+    def _collect(self) -> None:
+        """Wait for a reply or a worker's death, and deal with all that there are."""
+        active = {worker.connection: worker for worker in self._workers if worker.run is not None}
+        for connection in wait(list(active), POLL_SECONDS) if active else ():
+            worker = active[connection]
+            run, worker.run = worker.run, None
+            try:
+                reply = connection.recv()
+            except (EOFError, OSError):
+                worker.process.join()
+                connection.close()
+                code = worker.process.exitcode
+                worker.process = None
+                self._fail(run, f"its worker died (exit code {code})")
+                continue
+            self._settle(run, reply, time.monotonic() - worker.started)
+
+    def _settle(self, run: PlannedRun, reply: Reply, seconds: float) -> None:
+        if reply.kind == RECORDED:
+            append_record(records_path(self._name), reply.record)
+            delete_checkpoints(self._path(run))
+            self._refresh()
+            record = reply.record
+            loss = record["val_loss"]
+            result = f"val_loss {loss:.4f}" if loss is not None else record["status"]
+            self._say(f"{run}: {result} in {format_duration(seconds)}; {self._progress()}")
+        elif reply.kind == RUN_STOPPED:
+            self._say(f"{run}: saved and stopped")
+        elif reply.kind == REFUSED and reading.state(self._path(run)) in reading.ACTIVE:
+            self._busy.add(run)
+        else:
+            self._fail(run, reply.message)
+
+    def _progress(self) -> str:
+        left = sum(count for _, _, count in self._grid.expected_left())
+        hours = format_duration(seconds_left(self._grid) / len(self._workers))
+        return f"{len(self._grid.records)} recorded, about {left} left ({hours})"
+
+    def _fail(self, run: PlannedRun, reason: str) -> None:
+        self._failures[run] += 1
+        again = "" if self._failures[run] >= MOST_TRIES or self._stopping else "; it is tried again"
+        self._say(f"{run}: failed: {reason}{again}")
+
+    def _report(self) -> int:
+        if self._stopping:
+            return STOPPED
+        lost = [run for run in self._grid.needs() if self._failures[run] >= MOST_TRIES]
+        if lost:
+            self._say(f"{len(lost)} runs failed; the same command tries them again: {lost[0]}")
+        else:
+            self._say(f"complete: oelm report {self._name} makes its page")
+        return FAILED if lost else DONE
+
+    def _end(self) -> None:
+        """Close every connection, at which an idle worker ends; a training one is asked to stop."""
+        for worker in self._workers:
+            if worker.process is None:
+                continue
+            if worker.run is not None:
+                self._ask_to_stop(worker.run)
+            worker.connection.close()
+            worker.process.join(None if worker.run is not None else 10)
+            if worker.process.is_alive():
+                worker.process.kill()
+
+    def _ask_to_stop(self, run: PlannedRun) -> None:
+        path = self._path(run)
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "STOP").touch()
+
+    def _path(self, run: PlannedRun) -> Path:
+        cfg = self._plan.config(run.cell, run.rate)
+        return self._outputs / cfg.folder / f"seed{run.seed}"
+
+    def _say(self, text: str) -> None:
+        print(f"{time.strftime('%H:%M')} {text}", flush=True)

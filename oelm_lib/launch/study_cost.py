@@ -1,0 +1,101 @@
+"""What is left of a study, and what it costs."""
+
+from statistics import median
+
+from oelm_lib import config
+from oelm_lib.data import open_corpus
+from oelm_lib.errors import UserError
+from oelm_lib.model.cost import step_flops
+from oelm_lib.runs.folder import Run
+from oelm_lib.study.cell import CONFIRM, TUNE, Cell
+from oelm_lib.study.grid import Grid
+
+
+def cost_table(grid: Grid, workers: int) -> str:
+    """Return the runs that are done and left, and the core-hours left, by stage, corpus and size."""
+    seconds = _seconds_by_cell(grid)
+    done: dict[tuple[str, str, str], int] = {}
+    for record in grid.records:
+        key = (record.stage, record.corpus, record.size)
+        done[key] = done.get(key, 0) + 1
+    left: dict[tuple[str, str, str], tuple[int, float]] = {}
+    for stage, cell, count in grid.expected_left():
+        key = (stage, cell.corpus, cell.size)
+        runs, hours = left.get(key, (0, 0.0))
+        left[key] = (runs + count, hours + count * seconds.get(cell, 0.0) / 3600)
+    order = [
+        (stage, corpus, size)
+        for size in grid.plan.sizes
+        for corpus in grid.plan.corpora
+        for stage in (TUNE, CONFIRM)
+    ]
+    lines = [f"{'stage':<9}{'corpus':<22}{'size':<8}{'done':>6}{'left':>6}{'core-hours left':>17}"]
+    for key in order:
+        if key in done or key in left:
+            runs, hours = left.get(key, (0, 0.0))
+            lines.append(
+                f"{key[0]:<9}{key[1]:<22}{key[2]:<8}{done.get(key, 0):>6}{runs:>6}{hours:>17.2f}"
+            )
+    runs = sum(count for count, _ in left.values())
+    hours = sum(cost for _, cost in left.values())
+    lines.append(
+        f"{len(grid.records)} runs recorded, about {runs} left, {hours:.1f} core-hours,"
+        f" {hours / workers:.1f} h with {workers} workers"
+    )
+    return "\n".join(lines)
+
+
+def seconds_left(grid: Grid) -> float:
+    """Return the seconds that all expected runs take one after another, by the recorded ones."""
+    seconds = _seconds_by_cell(grid, try_steps=False)
+    return sum(count * seconds.get(cell, 0.0) for _, cell, count in grid.expected_left())
+
+
+def _seconds_by_cell(grid: Grid, try_steps: bool = True) -> dict[Cell, float]:
+    """Return the seconds of a run of each cell that is expected.
+
+    The median of the recorded runs of that size and corpus, else that of all runs in proportion to
+    the FLOPs, else by a trial of 20 steps.
+    """
+    cells = {cell for _, cell, _ in grid.expected_left()}
+    alike: dict[tuple[str, str], list[float]] = {}
+    for record in grid.records:
+        alike.setdefault((record.corpus, record.size), []).append(record.seconds)
+    flops = {cell: _run_flops(grid, cell) for cell in cells}
+    speeds = [
+        record.seconds / _run_flops(grid, record.cell)
+        for record in grid.records
+        if record.size in grid.plan.sizes and record.arm in grid.plan.arms
+    ]
+    if not speeds and cells and try_steps:
+        cell = min(cells, key=flops.get)
+        speeds = [_trial_seconds(grid, cell) / flops[cell]]
+    speed = median(speeds) if speeds else 0.0
+    return {
+        cell: median(alike[cell.corpus, cell.size])
+        if (cell.corpus, cell.size) in alike
+        else speed * flops[cell]
+        for cell in cells
+    }
+
+
+def _run_flops(grid: Grid, cell: Cell) -> float:
+    cfg = grid.plan.config(cell, grid.plan.start(cell))
+    return step_flops(cfg.model, cfg.train.batch_size)["plain"] * cfg.train.max_steps
+
+
+def _trial_seconds(grid: Grid, cell: Cell) -> float:
+    """Return the seconds of a run by a trial, with a trace of why where there is none."""
+    import torch
+
+    from oelm_lib.training.trial import trial
+
+    torch.set_num_threads(1)
+    cfg, outputs = grid.plan.config(cell, grid.plan.start(cell)), config.outputs_dir()
+    try:
+        corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
+    except UserError as error:
+        print(f"time unknown: {error}")
+        return 0.0
+    outputs.mkdir(parents=True, exist_ok=True)
+    return trial(Run(cfg, 0, corpus, outputs / cfg.folder), outputs)["seconds"][1]

@@ -1,0 +1,112 @@
+"""A worker of a study: one process that trains runs one after another, without a notebook."""
+
+import os
+import signal
+import sys
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from oelm_lib import config
+from oelm_lib.errors import UserError
+from oelm_lib.study.cell import PlannedRun
+
+RECORDED, STOPPED, REFUSED, FAILED = "recorded", "stopped", "refused", "failed"
+CHECKPOINTS = ("best.pt", "latest.pt", "latest.prev.pt")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run for a worker."""
+
+    study: str
+    plan_hash: str
+    planned: PlannedRun
+    base: str
+    overrides: dict[str, Any]
+    outputs: Path
+    score_test: bool
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What became of a task."""
+
+    kind: str
+    record: dict[str, Any] | None = None
+    message: str = ""
+
+
+def serve(connection: Connection, environment: dict[str, str], log: Path) -> None:
+    """Train the tasks that arrive until the connection closes; what is printed goes to `log`.
+
+    The process leaves the terminal's group, so that Ctrl-C reaches the engine alone, which asks the
+    run to stop by its STOP file.
+    """
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.update(environment)
+    with open(log, "a", buffering=1, encoding="utf-8") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    machine: dict[str, Any] = {}
+    while True:
+        try:
+            task = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            machine = machine or _machine()
+            reply = _train(task, machine)
+        except UserError as error:
+            reply = Reply(REFUSED, message=str(error))
+        except Exception as error:
+            traceback.print_exc()
+            reply = Reply(FAILED, message=f"{type(error).__name__}: {error} ({log})")
+        try:
+            connection.send(reply)
+        except OSError:
+            return
+
+
+def _machine() -> dict[str, Any]:
+    import torch
+
+    from oelm_lib.study.machine import describe_machine
+
+    torch.set_num_threads(1)
+    return describe_machine()
+
+
+def _train(task: Task, machine: dict[str, Any]) -> Reply:
+    """Train a run to its end and make its record. Raises UserError where it cannot be trained."""
+    from oelm_lib.runs.folder import open_run
+    from oelm_lib.study.records import make_record
+    from oelm_lib.training.confirm import confirm
+    from oelm_lib.training.loop import train
+
+    cfg = config.load_config(task.base, task.overrides)
+    run = open_run(cfg, task.planned.seed, task.outputs)
+    if not run.finished:
+        bad_step = run.path / "bad_step.json"
+        bad_step.unlink(missing_ok=True)
+        try:
+            train(cfg, run)
+        except UserError:
+            if not bad_step.is_file():
+                raise
+        else:
+            if not run.finished:
+                return Reply(STOPPED)
+    if task.score_test and run.finished:
+        confirm(run)
+    record = make_record(run.path, task.planned, task.study, task.plan_hash, machine)
+    return Reply(RECORDED, record)
+
+
+def delete_checkpoints(path: Path) -> None:
+    """Delete the weights of a recorded run; its summary, config and metrics stay."""
+    for name in CHECKPOINTS:
+        (path / name).unlink(missing_ok=True)

@@ -1,0 +1,98 @@
+"""The loss curve of one run while it trains, in a notebook."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+from oelm_lib.runs.reading import folder
+from oelm_lib.view.figure import CONFIG, MIMETYPE, new_figure
+from oelm_lib.view.series import BUCKETS
+
+INTERVAL_SECONDS = 2.0
+MOST_SHARE = 0.01
+"""Share of the training time that drawing may take."""
+COLOUR = "#1b7fc4"
+
+
+class LiveCurve:
+    """A figure of training and validation loss that training.train updates as it goes.
+
+    It is a plain output of the cell, updated in place, and it leaves the cell when the last step
+    is done: the finished run has a figure of its own.
+
+    Args:
+        run: The run to draw.
+        clock: Seconds from any start.
+    """
+
+    def __init__(self, run: Any, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self._file = folder(run) / "metrics.jsonl"
+        self._display_id = f"curve-{id(self)}"
+        self._offset = 0
+        self._points: dict[str, list[tuple[int, float]]] = {"train": [], "eval": []}
+        self._shown = False
+        self._due = 0.0
+
+    def __call__(self, last: bool = False) -> None:
+        """Draw what is new, unless the last drawing is too recent; `last`: clear the figure."""
+        now = self._clock()
+        if last and self._shown:
+            self._display({"text/plain": ""})
+        elif not last and now >= self._due:
+            try:
+                self._read()
+                self._display({MIMETYPE: self.figure(), "text/plain": "loss curve"})
+            except Exception as error:  # a drawing must not end the training
+                print(f"The live curve stops here: {error!r}. The run goes on.")
+                self._due = math.inf
+                return
+            cost = self._clock() - now
+            self._due = now + max(INTERVAL_SECONDS, cost / MOST_SHARE)
+
+    def figure(self) -> dict[str, Any]:
+        """Return the figure of the rows read so far, as plotly's JSON."""
+        notes = ["thin: training loss, thinned; marked: validation subset"]
+        plain = new_figure("Loss so far", notes, [""], 300).to_plotly_json()
+        train = self._points["train"]
+        train = train[:: -(-len(train) // BUCKETS) or 1]
+        lines = {
+            "training": (train, {"mode": "lines", "line": {"color": COLOUR, "width": 1}}),
+            "validation": (
+                self._points["eval"],
+                {"mode": "lines+markers", "line": {"color": COLOUR, "width": 2.2}},
+            ),
+        }
+        plain["data"] = [
+            {
+                "type": "scatter",
+                "name": name,
+                "x": [step for step, _ in points],
+                "y": [loss for _, loss in points],
+                **look,
+            }
+            for name, (points, look) in lines.items()
+        ]
+        return json.loads(json.dumps(plain, default=str)) | {"config": CONFIG}
+
+    def _read(self) -> None:
+        """Take in the whole lines that were added to metrics.jsonl."""
+        if not self._file.is_file():
+            return
+        with open(self._file, "rb") as file:
+            file.seek(self._offset)
+            added = file.read()
+        whole = added[: added.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for line in whole.splitlines():
+            row = json.loads(line)
+            if row["event"] in self._points and row["loss"] is not None:
+                self._points[row["event"]].append((row["step"], round(row["loss"], 5)))
+
+    def _display(self, data: dict[str, Any]) -> None:
+        from IPython.display import display
+
+        display(data, raw=True, display_id=self._display_id, update=self._shown)
+        self._shown = True

@@ -1,0 +1,133 @@
+"""Everything on one run, in the parts that train.ipynb and its page show."""
+
+from html import escape
+from typing import Any
+
+from oelm_lib import config
+from oelm_lib.arms import arm_name
+from oelm_lib.errors import UserError
+from oelm_lib.runs.folder import Run
+from oelm_lib.runs.metrics import perplexity
+from oelm_lib.runs.overview import overview
+from oelm_lib.runs.reading import read_status
+from oelm_lib.runs.summary import Summary
+from oelm_lib.view.tables import Html
+
+
+def heading(run: Run) -> Html:
+    """Return the title of a run's page: experiment, arm and seed; below it the question."""
+    cfg = run.config
+    arm = arm_name(cfg.to_dict(), cfg.overrides)
+    title = f"{cfg.id} {arm}, seed {run.seed}" + (" (rehearsal)" if cfg.overrides else "")
+    lines = [cfg.label, cfg.question]
+    return Html(
+        f"<h1>{escape(title)}</h1>" + "".join(f"<p>{escape(line)}</p>" for line in lines if line)
+    )
+
+
+def result(run: Run) -> Html:
+    """Return what the run reached: one sentence, the gap to its baseline's run, and a table."""
+    if not run.finished:
+        status = read_status(run) or {}
+        sentence = (
+            f"{status.get('state', 'not started').capitalize()} at step {status.get('step', 0):,}"
+            f" of {run.config.train.max_steps:,}. Run the cells again to go on."
+        )
+        return Html(f"<p class='lead'>{escape(sentence)}</p>")
+    summary = Summary(run)
+    values = summary.values
+    loss = values["final_val_loss"]
+    reached = (
+        f"Perplexity <b>{perplexity(loss):.2f}</b> (loss {loss:.4f}) on the whole validation"
+        f" split after {values['steps']:,} steps."
+    )
+    return Html(f"<p class='lead'>{reached}</p>{_gap(run)}{_tables(summary, 'Result')}")
+
+
+def freeze_proof(run: Run) -> Html:
+    """Return how many parameters were trained and frozen, and the digests that prove it."""
+    if not run.finished:
+        return Html("<p>The proof stands here once the run is done.</p>")
+    summary = Summary(run)
+    proofs = [proof for proof in summary.values["frozen"] if proof["tensors"]]
+    equal = all(proof["sha256_start"] == proof["sha256_end"] for proof in proofs)
+    if not proofs:
+        words = "Nothing was frozen."
+    elif equal:
+        words = "<span class='good'>Proven</span>: the frozen weights did not change by one bit."
+    else:
+        words = "<span class='bad'>Not frozen</span>: the digests of the frozen weights differ."
+    return Html(f"<p>{words}</p>{_tables(summary, 'Parameters')}")
+
+
+def settings(run: Run) -> Html:
+    """Return what differs from the baseline as a table, and all settings folded below it."""
+    cfg = run.config
+    rows = [
+        (key, str(value) + (" (overridden)" if key in cfg.overrides else ""))
+        for key, value in config.flatten(cfg).items()
+    ]
+    folded = (
+        f"<details><summary>All {len(rows)} settings</summary>"
+        f"{_table(('key', 'value'), rows)}</details>"
+    )
+    return Html(_differences(cfg) + folded)
+
+
+def artefacts(run: Run) -> Html:
+    """Return the files of the run folder and how to use them."""
+    if not (run.path / "config.yaml").is_file():
+        return Html("<p>No files yet.</p>")
+    name = f"{run.path.parent.name}/{run.path.name}"
+    words = (
+        f"<p>Read on: <code>oelm report compare</code>, <code>oelm generate {escape(name)}</code>,"
+        f" <code>oelm export {escape(name)}</code>.</p>"
+    )
+    return Html(_tables(Summary(run), "Artefacts") + words)
+
+
+def _differences(cfg: config.Experiment) -> str:
+    """What the run changes against the experiment it is compared to."""
+    if not cfg.compare_to:
+        return "<p>This is a baseline: it is compared to no other experiment.</p>"
+    try:
+        base = config.load_config(cfg.compare_to, cfg.overrides)
+    except UserError as error:
+        return f"<p>{escape(str(error))}</p>"
+    rows = [
+        (key, str(before), str(after))
+        for key, (before, after) in config.diff_configs(base, cfg).items()
+    ]
+    return _table(("differs from the baseline in", base.id, cfg.id), rows)
+
+
+def _gap(run: Run) -> str:
+    """The gap to the baseline's run with the same seed, where there is one."""
+    name = f"{run.path.parent.name}/{run.path.name}"
+    rows = [
+        row
+        for row in overview(run.config.id, run.path.parents[1])
+        if row["run"] == name and row.get("gap") is not None
+    ]
+    if not rows:
+        return ""
+    (row,) = rows
+    return (
+        f"<p>At step {row['gap_step']:,} its perplexity is {100 * row['gap']:+.1f} % against"
+        f" {escape(row['gap_base'])} with the same seed (validation subset). One pair of runs is no"
+        " verdict: <code>oelm report compare</code>.</p>"
+    )
+
+
+def _tables(summary: Summary, name: str) -> str:
+    """One of a summary's tables."""
+    return _table((), summary.tables()[name])
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    cells = "".join(f"<th>{escape(text)}</th>" for text in head)
+    lines = "".join(
+        "<tr>" + "".join(f"<td>{escape(str(text))}</td>" for text in row) + "</tr>" for row in rows
+    )
+    thead = f"<thead><tr>{cells}</tr></thead>" if head else ""
+    return f"<table class='oelm-table'>{thead}<tbody>{lines}</tbody></table>"

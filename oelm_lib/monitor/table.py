@@ -1,0 +1,76 @@
+"""The table of runs, as HTML that does not wrap."""
+
+import fnmatch
+from collections import Counter
+from html import escape
+from typing import Any
+
+from oelm_lib.runs.overview import HEADINGS, KEYS, cell_text
+from oelm_lib.runs.reading import ACTIVE
+from oelm_lib.view.tables import Html
+
+LEFT_ALIGNED = ("run", "state", "device", "reason")
+STATE_CLASSES = {"done": "good", "failed": "bad", "dead?": "bad", "unreadable": "bad"} | {
+    state: "unsure" for state in ACTIVE
+}
+NO_RUNS = "no such runs yet; start one: oelm run DEMO-01"
+
+
+def select_rows(
+    rows: list[dict[str, Any]], words: str = "", state: str = ""
+) -> list[dict[str, Any]]:
+    """Return the rows that match a filter.
+
+    Args:
+        rows: Of runs.overview.overview.
+        words: Parts of the run's name or globs, separated by spaces; a row matches any of them.
+        state: State of the run, `active` for all states of a run in progress, or "" for every one.
+    """
+    patterns = [
+        word if any(sign in word for sign in "*?[") else f"*{word}*" for word in words.split()
+    ]
+    states = ACTIVE if state == "active" else (state,)
+    return [
+        row
+        for row in rows
+        if (not patterns or any(fnmatch.fnmatch(row["run"], pattern) for pattern in patterns))
+        and (not state or row["state"] in states)
+    ]
+
+
+def run_table(rows: list[dict[str, Any]]) -> Html:
+    """Return the rows of runs.overview.overview as an HTML table under a count of the states.
+
+    Columns without a value are left out. The table scrolls sideways where it is too wide.
+    """
+    if not rows:
+        return Html(f"<p>{escape(NO_RUNS)}</p>")
+    counts = Counter(row["state"] for row in rows)
+    count = f"{len(rows)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.items())
+    texts = [{key: cell_text(key, row) for key in KEYS} for row in rows]
+    columns = [
+        (key, heading or "note")
+        for key, heading in zip(KEYS, HEADINGS, strict=True)
+        if any(row[key] for row in texts)
+    ]
+    head = "".join(f"<th {_style(key)}>{escape(heading)}</th>" for key, heading in columns)
+    body = "".join(
+        f"<tr>{''.join(_cell(key, row[key]) for key, _ in columns)}</tr>" for row in texts
+    )
+    table = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return Html(
+        f"<p>{escape(count)}</p><div class='oelm-scroll' style='overflow-x:auto'>"
+        f"<table class='oelm-table'>{table}</table></div>"
+    )
+
+
+def _cell(key: str, text: str) -> str:
+    shown = escape(text)
+    if key == "state":
+        shown = f"<span class='{STATE_CLASSES.get(text, '')}'>{shown}</span>"
+    return f"<td {_style(key)}>{shown}</td>"
+
+
+def _style(key: str) -> str:
+    align = "left" if key in LEFT_ALIGNED else "right"
+    return f"style='text-align:{align};white-space:nowrap'"

@@ -1,0 +1,264 @@
+"""What a study has done and what it needs next, from its plan and records alone."""
+
+from dataclasses import dataclass, field
+
+from oelm_lib.model.cost import qk_share
+from oelm_lib.study.cell import BASE_SIZE, CONFIRM, TUNE, Cell, PlannedRun
+from oelm_lib.study.plan import Claim, Plan
+from oelm_lib.study.records import Record
+from oelm_lib.study.tuning import INTERIOR, Fit, Point, fit_rates, next_rates
+
+EXPECTED_RATES = 4
+"""Rates that a cell is expected to need, for the cost of what is not tuned yet."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A pair of arms on one corpus at one size, with the seeds that it is confirmed on."""
+
+    cell: Cell
+    baseline: Cell
+    seeds: tuple[int, ...]
+
+
+@dataclass
+class Grid:
+    """Plan and records of a study, asked cell by cell."""
+
+    plan: Plan
+    records: list[Record]
+    _cells: dict[Cell, list[Record]] = field(init=False, repr=False)
+    _fits: dict[Cell, Fit] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self):
+        self._cells = {}
+        for record in self.records:
+            self._cells.setdefault(record.cell, []).append(record)
+
+    # Tuning
+
+    def tuning_points(self, cell: Cell) -> list[Point]:
+        """Validation losses of a cell's tuning runs."""
+        return [
+            (record.rate, record.seed, record.loss("val"))
+            for record in self._cells.get(cell, [])
+            if record.stage == TUNE
+        ]
+
+    def fit(self, cell: Cell) -> Fit:
+        """The parabola through the tuning runs that a cell has so far."""
+        if cell not in self._fits:
+            self._fits[cell] = fit_rates(self.tuning_points(cell))
+        return self._fits[cell]
+
+    def tuning_needs(self, cell: Cell) -> list[PlannedRun]:
+        """The runs that tuning needs next; none where it has ended."""
+        points, seeds = self.tuning_points(cell), self.plan.tune.seeds
+        done = {(rate, seed) for rate, seed, _ in points}
+        rates = sorted({rate for rate, _, _ in points})
+        missing = [(rate, seed) for rate in rates for seed in seeds if (rate, seed) not in done]
+        if not missing:
+            new = next_rates(points, self.plan.tune, self.plan.start(cell))
+            missing = [(rate, seed) for rate in new for seed in seeds]
+        return [PlannedRun(cell, rate, seed, TUNE) for rate, seed in missing]
+
+    def is_tuned(self, cell: Cell) -> bool:
+        """Whether tuning has ended, at an interior rate or an edge."""
+        return bool(self.tuning_points(cell)) and not self.tuning_needs(cell)
+
+    def rate(self, cell: Cell) -> float | None:
+        """Learning rate of a cell's confirmation: of the runs that are there, else the fitted one."""
+        confirmed = [record.rate for record in self._cells.get(cell, []) if record.stage == CONFIRM]
+        return confirmed[0] if confirmed else self.fit(cell).rate
+
+    # Choices
+
+    def resolve(self, name: str) -> str | None:
+        """The arm that a name means: an arm, or what a choice has chosen; None: not chosen yet."""
+        choice = self.plan.choices.get(name)
+        if choice is None:
+            return name
+        gaps = {arm: self.tuned_gap(arm, choice.corpus) for arm in self.candidates(name)}
+        if not gaps or None in gaps.values():
+            return None
+        return min(gaps, key=gaps.get)
+
+    def candidates(self, name: str) -> list[str]:
+        """Candidates of a choice that train no larger share than it allows."""
+        choice = self.plan.choices[name]
+        limit = choice.trained_share or 1.0
+        return [arm for arm in choice.among if self.trained_share(arm) <= limit]
+
+    def tuned_gap(self, arm: str, corpus: str, size: str = BASE_SIZE) -> float | None:
+        """Difference to the baseline of the fitted minima on validation, in nats; None: not tuned."""
+        cells = [Cell(corpus, size, arm), Cell(corpus, size, self.plan.arms[arm].against)]
+        if not all(self.is_tuned(cell) for cell in cells):
+            return None
+        own, baseline = (self.fit(cell).loss for cell in cells)
+        return own - baseline
+
+    def trained_share(self, arm: str, size: str = BASE_SIZE) -> float:
+        """Share of the Q/K weights that an arm trains, in the models that are run."""
+        cell = Cell(self.plan.corpora[0], size, arm)
+        return qk_share(self.plan.config(cell, self.plan.start(cell)).model)
+
+    # Confirmation
+
+    def comparison(self, claim: Claim, corpus: str) -> Comparison | None:
+        """The pair of cells that a claim is about; None where a choice is not made yet."""
+        arm = self.resolve(claim.equal[0] if claim.equal else claim.arm)
+        if arm is None:
+            return None
+        other = claim.equal[1] if claim.equal else claim.against or self.plan.arms[arm].against
+        baseline = self.resolve(other)
+        if baseline is None:
+            return None
+        seeds = tuple(self.plan.confirm_seeds(claim.seeds))
+        return Comparison(Cell(corpus, BASE_SIZE, arm), Cell(corpus, BASE_SIZE, baseline), seeds)
+
+    def ladder_comparisons(self) -> list[Comparison]:
+        """Pairs of cells of the ladder whose arms are known, size by size."""
+        ladder = self.plan.ladder
+        if ladder is None:
+            return []
+        arms = [arm for arm in map(self.resolve, ladder.arms) if arm is not None]
+        return [
+            Comparison(
+                Cell(corpus, size, arm),
+                Cell(corpus, size, self.plan.arms[arm].against),
+                tuple(self.plan.confirm_seeds(ladder.seeds)),
+            )
+            for corpus in ladder.corpora
+            for size in self.plan.sizes
+            for arm in dict.fromkeys(arms)
+        ]
+
+    def confirmed_losses(self, cell: Cell) -> dict[int, float | None]:
+        """Seed -> loss of confirmation; None where the run diverged."""
+        return {
+            record.seed: record.loss(self.plan.confirm.split)
+            for record in self._cells.get(cell, [])
+            if record.stage == CONFIRM
+        }
+
+    def confirmation_records(self, cell: Cell) -> list[Record]:
+        """The runs that confirm a cell."""
+        return [record for record in self._cells.get(cell, []) if record.stage == CONFIRM]
+
+    def confirmation_needs(self, comparison: Comparison) -> list[PlannedRun]:
+        """The runs that a comparison needs next: its tuning, then its seeds, pair by pair."""
+        cells = (comparison.cell, comparison.baseline)
+        needs = [run for cell in cells for run in self.tuning_needs(cell)]
+        for seed in comparison.seeds:
+            for cell in cells:
+                rate = self.rate(cell) if self.is_tuned(cell) else None
+                if rate is not None and seed not in self.confirmed_losses(cell):
+                    needs.append(PlannedRun(cell, rate, seed, CONFIRM))
+        return needs
+
+    # All of it
+
+    def needs(self) -> list[PlannedRun]:
+        """Every run that can start now, the most urgent first.
+
+        Corpus by corpus the claims in the plan's order, each tuned and then confirmed; then the
+        ladder; then the arms that no claim names, on the first corpus.
+        """
+        runs: list[PlannedRun] = []
+        for corpus in self.plan.corpora:
+            for claim in self.plan.claims:
+                if corpus not in self.plan.claim_corpora(claim):
+                    continue
+                runs += self._choice_needs(claim)
+                if (comparison := self.comparison(claim, corpus)) is not None:
+                    runs += self.confirmation_needs(comparison)
+        for comparison in self.ladder_comparisons():
+            runs += self.confirmation_needs(comparison)
+        for cell in self.exploratory_cells():
+            runs += self.tuning_needs(cell)
+        return list(dict.fromkeys(runs))
+
+    def exploratory_cells(self) -> list[Cell]:
+        """Every arm on the first corpus: what no claim needs is tuned there, and claims nothing."""
+        return [Cell(self.plan.corpora[0], BASE_SIZE, arm) for arm in self.plan.arms]
+
+    def _choice_needs(self, claim: Claim) -> list[PlannedRun]:
+        names = [name for name in (claim.arm, *(claim.equal or ())) if name in self.plan.choices]
+        runs = []
+        for name in names:
+            corpus = self.plan.choices[name].corpus
+            for arm in self.candidates(name):
+                for each in (arm, self.plan.arms[arm].against):
+                    runs += self.tuning_needs(Cell(corpus, BASE_SIZE, each))
+        return runs
+
+    # Cost
+
+    def expected_left(self) -> list[tuple[str, Cell, int]]:
+        """Stage, cell and number of runs that are still expected, of every cell of the plan.
+
+        A cell that is not tuned counts EXPECTED_RATES rates, and one more where it has those; a
+        choice that is not made counts as its first candidate.
+        """
+        tuned: dict[Cell, int] = {}
+        confirmed: dict[Cell, set[int]] = {}
+        for comparison in self._expected_comparisons():
+            for cell in (comparison.cell, comparison.baseline):
+                tuned[cell] = self._expected_tuning(cell)
+                confirmed.setdefault(cell, set()).update(comparison.seeds)
+        for name, choice in self.plan.choices.items():
+            for arm in self.candidates(name):
+                cell = Cell(choice.corpus, BASE_SIZE, arm)
+                tuned[cell] = self._expected_tuning(cell)
+        for cell in self.exploratory_cells():
+            tuned[cell] = self._expected_tuning(cell)
+        left = [(TUNE, cell, count) for cell, count in tuned.items()]
+        for cell, seeds in confirmed.items():
+            left.append((CONFIRM, cell, len(seeds - set(self.confirmed_losses(cell)))))
+        return [(stage, cell, count) for stage, cell, count in left if count]
+
+    def _expected_comparisons(self) -> list[Comparison]:
+        grid = Grid(_with_first_candidates(self.plan, self), self.records)
+        found = [
+            grid.comparison(claim, corpus)
+            for claim in grid.plan.claims
+            for corpus in grid.plan.claim_corpora(claim)
+        ]
+        return [comparison for comparison in found if comparison] + grid.ladder_comparisons()
+
+    def _expected_tuning(self, cell: Cell) -> int:
+        if self.is_tuned(cell):
+            return 0
+        done = len(self.tuning_points(cell))
+        expected = EXPECTED_RATES * len(self.plan.tune.seeds)
+        return max(expected - done, len(self.tuning_needs(cell)))
+
+    def interior_cells(self) -> tuple[int, int]:
+        """Cells whose tuning ended at an interior minimum, and all cells whose tuning ended."""
+        ended = [cell for cell in self._cells if self.is_tuned(cell)]
+        return sum(self.fit(cell).state == INTERIOR for cell in ended), len(ended)
+
+
+def _with_first_candidates(plan: Plan, grid: Grid) -> Plan:
+    """The plan with every choice that is not made replaced by its first candidate."""
+    names = {
+        name: grid.resolve(name) or (grid.candidates(name) or [plan.choices[name].among[0]])[0]
+        for name in plan.choices
+    }
+
+    def arm(name: str | None) -> str | None:
+        return names.get(name, name)
+
+    claims = tuple(
+        claim.model_copy(
+            update={
+                "arm": arm(claim.arm),
+                "equal": claim.equal and (arm(claim.equal[0]), arm(claim.equal[1])),
+            }
+        )
+        for claim in plan.claims
+    )
+    ladder = plan.ladder and plan.ladder.model_copy(
+        update={"arms": tuple(arm(name) for name in plan.ladder.arms)}
+    )
+    return plan.model_copy(update={"claims": claims, "ladder": ladder})

@@ -1,0 +1,302 @@
+"""The declaration of a study: params/studies/<name>.yaml, read, validated and turned into configs."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from oelm_lib import config
+from oelm_lib.config import Experiment, Flag, Real, Section, Step
+from oelm_lib.errors import UserError
+from oelm_lib.files import sha256_json
+from oelm_lib.study.cell import BASE_SIZE, Cell, rounded_rate
+
+MIN_SEEDS = 2
+
+
+def _as_tuple(value: Any) -> Any:
+    """A single value where a list is allowed."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+Positive = Annotated[Real, Field(gt=0)]
+Share = Annotated[Real, Field(gt=0, lt=1)]
+Limits = Annotated[tuple[Positive, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+Names = Annotated[tuple[str, ...], Field(min_length=1)]
+Settings = dict[str, Any]
+
+
+class Arm(Section):
+    set: Settings = Field(default={})
+    """What the arm changes in the base, by dotted key."""
+    against: str | None = None
+    """The arm that it is judged against: its baseline."""
+    about: str = ""
+    """What the arm is, in words for a reader who does not know the project."""
+    rate_factor: Positive = 1.0
+    """Its tuning starts at this multiple of the plan's first rate."""
+
+
+class Tune(Section):
+    seeds: Annotated[tuple[Step, ...], Field(min_length=MIN_SEEDS)]
+    """Seeds of every tuning run; none may be used in confirmation."""
+    start: Positive | dict[str, Positive]
+    """First learning rate, for all corpora or by corpus; the next are start / factor and x factor."""
+    factor: Annotated[Real, Field(gt=1)] = 1.414
+    """Ratio of neighbouring learning rates."""
+    error: Positive = 0.003
+    """Largest loss, in nats, that the uncertainty of the fitted rate may cost."""
+    most_rates: Annotated[int, Field(strict=True, ge=3)] = 8
+    """Rates tried in a cell, at most."""
+
+
+class ConfirmSeeds(Section):
+    first: Annotated[Step, Field(alias="from")]
+    """First seed; the others follow it."""
+    count: Annotated[int, Field(strict=True, ge=MIN_SEEDS)]
+    """Seeds of a claim that names no number of its own."""
+
+
+class Confirm(Section):
+    seeds: ConfirmSeeds
+    split: Literal["test", "val"] = "test"
+    """Split that the claims are about."""
+
+
+class Claim(Section):
+    """What is claimed of one pair of arms on every corpus: `arm` against its baseline, or two arms that are `equal`."""
+
+    arm: str | None = None
+    """An arm or a choice, judged against its baseline."""
+    against: str | None = None
+    """Another baseline than the arm's own."""
+    at_most: Limits | None = None
+    """Gaps, e.g. 0.05: the arm's perplexity is at most 1.05 x its baseline's. A list: judged by the same interval."""
+    equal: Annotated[tuple[str, str], Field()] | None = None
+    """Two arms whose perplexities are claimed to be equal."""
+    within: Share | None = None
+    """Margin of `equal`, e.g. 0.01."""
+    seeds: Annotated[int, Field(strict=True, ge=MIN_SEEDS)] | None = None
+    """Number of seeds, in place of the plan's."""
+    corpora: Names | None = None
+    """Corpora, in place of the plan's."""
+    family: str = "main"
+    """Comparisons of one family on one corpus share the error rate."""
+    trained_share: Share | None = None
+    """Largest share of the Q/K weights that the arm may train, in the models that are run."""
+    headline: Flag = False
+    """Whether the page's sentences and first table are about it (none: the first claims)."""
+
+    @model_validator(mode="after")
+    def _check(self):
+        if (self.arm is None) == (self.equal is None):
+            raise ValueError("a claim names either `arm` or `equal`")
+        if self.arm is not None and self.at_most is None:
+            raise ValueError(f"the claim about {self.arm!r} has no `at_most`, e.g. at_most: 0.05")
+        if self.equal is not None and (self.within is None or self.at_most):
+            raise ValueError("a claim `equal` has `within`, e.g. within: 0.01, and no `at_most`")
+        return self
+
+
+class Choice(Section):
+    """An arm that tuning chooses: the smallest gap to its own baseline at the fitted minima, on validation."""
+
+    among: Names
+    """Candidates; each needs `against`."""
+    corpus: str
+    """Corpus on which it is chosen."""
+    trained_share: Share | None = None
+    """Candidates that train a larger share of the Q/K weights are left out."""
+    about: str = ""
+
+
+class Size(Section):
+    set: Settings
+    """What the size changes in the base, by dotted key."""
+    rate_factor: Positive = 1.0
+    """Its tuning starts at this multiple of the plan's first rate."""
+
+
+class Ladder(Section):
+    sizes: dict[str, Size]
+    """Sizes beside that of the base, by name."""
+    arms: Names
+    """Arms or choices, each with its baseline."""
+    corpora: Names
+    seeds: Annotated[int, Field(strict=True, ge=MIN_SEEDS)]
+    flat: Share
+    """Change of the gap per decade of parameters that counts as none."""
+
+
+class Plan(Section):
+    question: str
+    base: str
+    """Experiment that every run is made from."""
+    set: Settings = Field(default={})
+    """What every run changes in it, by dotted key."""
+    corpora: Names
+    """Corpora, in the order in which they are run."""
+    arms: dict[str, Arm]
+    tune: Tune
+    confirm: Confirm
+    choices: dict[str, Choice] = Field(default={})
+    claims: Annotated[tuple[Claim, ...], Field(min_length=1)]
+    """Claims, in the order in which they are run."""
+    ladder: Ladder | None = None
+    notes: tuple[str, ...] = ()
+    """Sentences for the page: what is dropped first, what the plan does not ask."""
+
+    @model_validator(mode="after")
+    def _check(self):
+        _check_names(self)
+        seeds = range(self.confirm.seeds.first, self.confirm.seeds.first + self._most_seeds())
+        if both := sorted(set(self.tune.seeds) & set(seeds)):
+            raise ValueError(
+                f"confirm.seeds: seed {both[0]} is one of tune.seeds; choose fresh seeds,"
+                f" e.g. from: {max(self.tune.seeds) + 100}"
+            )
+        return self
+
+    def _most_seeds(self) -> int:
+        counts = [claim.seeds or 0 for claim in self.claims]
+        return max([*counts, self.confirm.seeds.count, self.ladder.seeds if self.ladder else 0])
+
+    @property
+    def hash(self) -> str:
+        """First 12 digits of the SHA-256 of all that the plan says."""
+        return sha256_json(self.model_dump(mode="json", by_alias=True))[:12]
+
+    @property
+    def sizes(self) -> dict[str, Size]:
+        """Size name -> size, the base first."""
+        return {BASE_SIZE: Size(set={})} | (self.ladder.sizes if self.ladder else {})
+
+    def confirm_seeds(self, count: int | None) -> list[int]:
+        """The first `count` seeds of confirmation; None: the plan's number."""
+        first = self.confirm.seeds.first
+        return list(range(first, first + (count or self.confirm.seeds.count)))
+
+    def claim_corpora(self, claim: Claim) -> list[str]:
+        """Corpora of a claim, in the plan's order."""
+        return [name for name in self.corpora if name in (claim.corpora or self.corpora)]
+
+    def start(self, cell: Cell) -> float:
+        """First learning rate of a cell's tuning."""
+        start = self.tune.start
+        start = start[cell.corpus] if isinstance(start, dict) else start
+        factor = self.sizes[cell.size].rate_factor * self.arms[cell.arm].rate_factor
+        return rounded_rate(start * factor)
+
+    def config(self, cell: Cell, rate: float) -> Experiment:
+        """Config of a run of a cell at a learning rate. Raises UserError where a key is wrong."""
+        return config.load_config(self.base, self.overrides(cell, rate))
+
+    def overrides(self, cell: Cell, rate: float) -> Settings:
+        """What a run changes in the base experiment, by dotted key."""
+        changes = self.set | self.sizes[cell.size].set | self.arms[cell.arm].set
+        return changes | {"data.corpus": cell.corpus, "optim.learning_rate": rate}
+
+
+def _check_names(plan: Plan) -> None:
+    """Raise ValueError where a name of the plan names nothing, or two things."""
+    arms, choices = set(plan.arms), set(plan.choices)
+    if both := arms & choices:
+        raise ValueError(f"{both.pop()!r} names an arm and a choice; rename one")
+    if len(set(plan.corpora)) < len(plan.corpora):
+        raise ValueError("corpora names one corpus twice")
+    if isinstance(plan.tune.start, dict) and set(plan.tune.start) != set(plan.corpora):
+        raise ValueError(f"tune.start names {', '.join(plan.tune.start)}; name each corpus once")
+    if plan.ladder and BASE_SIZE in plan.ladder.sizes:
+        raise ValueError(f"ladder.sizes: {BASE_SIZE!r} is the name of the plan's own size")
+    for name, arm in plan.arms.items():
+        _check_known(f"arms: {name}: against", arm.against, arms - {name})
+    for name, choice in plan.choices.items():
+        for candidate in choice.among:
+            _check_known(f"choices: {name}: among", candidate, arms)
+            _check_baseline(plan, candidate)
+        _check_known(f"choices: {name}: corpus", choice.corpus, set(plan.corpora))
+    for claim in plan.claims:
+        for arm in (claim.arm, claim.against, *(claim.equal or ())):
+            _check_known("claims", arm, arms | choices)
+        if claim.arm in arms and claim.against is None:
+            _check_baseline(plan, claim.arm)
+        for corpus in claim.corpora or ():
+            _check_known("claims: corpora", corpus, set(plan.corpora))
+    for name in plan.ladder.arms if plan.ladder else ():
+        _check_known("ladder: arms", name, arms | choices)
+        if name in arms:
+            _check_baseline(plan, name)
+    for name in plan.ladder.corpora if plan.ladder else ():
+        _check_known("ladder: corpora", name, set(plan.corpora))
+
+
+def _check_known(where: str, name: str | None, known: set[str]) -> None:
+    if name is not None and name not in known:
+        raise ValueError(f"{where}: {name!r} is not declared; known: {', '.join(sorted(known))}")
+
+
+def _check_baseline(plan: Plan, name: str) -> None:
+    if plan.arms[name].against is None:
+        raise ValueError(f"arm {name!r} is judged but has no baseline; add `against: <arm>`")
+
+
+def folder() -> Path:
+    """Folder of the plans."""
+    return config.PARAMS / "studies"
+
+
+def study_names() -> list[str]:
+    """Names of all plans."""
+    return sorted(path.stem for path in folder().glob("*.yaml"))
+
+
+def read_plan(name: str) -> Plan:
+    """Read and check params/studies/<name>.yaml.
+
+    Raises:
+        UserError: No such plan, a mistake in it, or arms whose settings do not make an experiment.
+    """
+    path = folder() / f"{name}.yaml"
+    if name not in study_names():
+        raise UserError(
+            f"no study {name!r}; known: {', '.join(study_names()) or 'none'}; declare one as"
+            f" params/studies/{name}.yaml (docs/studies.md)"
+        )
+    return parse_plan(config.read_yaml(path), f"params/studies/{name}.yaml")
+
+
+def parse_plan(plain: dict[str, Any], where: str) -> Plan:
+    """Validate the mapping of a plan; `where` names its source in errors. Raises UserError."""
+    try:
+        plan = config.validated(Plan, plain, where)
+    except UserError as error:
+        raise UserError(str(error).replace("params/GPT-01.yaml", "docs/studies.md")) from None
+    try:
+        _check_arms(plan)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return plan
+
+
+def _check_arms(plan: Plan) -> None:
+    """Raise UserError where an arm is no experiment, two arms are one, or a share is above its limit."""
+    from oelm_lib.model.cost import qk_share
+
+    made: dict[str, str] = {}
+    for size in plan.sizes:
+        for name in plan.arms:
+            cell = Cell(plan.corpora[0], size, name)
+            cfg = plan.config(cell, plan.start(cell))
+            other = made.setdefault(sha256_json(cfg.science), f"{name} ({size})")
+            if other != f"{name} ({size})":
+                raise UserError(f"{other} and {name} ({size}) are the same runs; delete one")
+    for claim in plan.claims:
+        if claim.trained_share is None or claim.arm not in plan.arms:
+            continue
+        cell = Cell(plan.corpora[0], BASE_SIZE, claim.arm)
+        share = qk_share(plan.config(cell, plan.start(cell)).model)
+        if share > claim.trained_share:
+            raise UserError(
+                f"{claim.arm!r} trains {share:.2%} of the Q/K weights of the models of this study,"
+                f" more than trained_share = {claim.trained_share:.2%}; train less or raise it"
+            )

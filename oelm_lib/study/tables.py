@@ -1,0 +1,201 @@
+"""Tables behind a study's answer, folded on its page."""
+
+import math
+from collections.abc import Iterable
+from html import escape
+
+import pandas as pd
+
+from oelm_lib.stats import gap
+from oelm_lib.study import verdicts
+from oelm_lib.study.page import Study, interval_text
+from oelm_lib.study.plan import folder
+from oelm_lib.view.tables import Html, percent
+
+
+def claims_table(study: Study) -> pd.DataFrame:
+    """Every claim on every corpus, one row a limit."""
+    rows = []
+    for one in study.judgements:
+        for limit in one.limits:
+            interval = one.interval
+            rows.append(
+                {
+                    "corpus": one.corpus,
+                    "arm": one.name,
+                    "against": one.claim.equal[1] if one.claim.equal else one.baseline,
+                    "claim": limit.text,
+                    "gap [interval]": interval_text(interval),
+                    "verdict": limit.verdict,
+                    "seeds": f"{interval.n + interval.failed} of {one.planned}",
+                    "to decide": limit.seeds,
+                    "family (k)": f"{one.claim.family} ({interval.k})",
+                    "Q/K trained": "–" if one.trained_share is None else f"{one.trained_share:.2%}",
+                    "sd, nats": _number(interval.sd),
+                    "document error, nats": _number(one.document_error),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def tuning_table(study: Study) -> pd.DataFrame:
+    """The fitted learning rate of every cell that has tuning runs."""
+    rows = []
+    for cell in sorted({record.cell for record in study.grid.records}, key=str):
+        points = study.grid.tuning_points(cell)
+        fit = study.grid.fit(cell)
+        spread = f"[{fit.low:.2e}, {fit.high:.2e}]" if math.isfinite(fit.low) else "unbounded"
+        rows.append(
+            {
+                "corpus": cell.corpus,
+                "size": cell.size,
+                "arm": cell.arm,
+                "state": fit.state if study.grid.is_tuned(cell) else "not ended",
+                "rate": "–" if fit.rate is None else f"{fit.rate:.2e}",
+                "95 % interval": spread,
+                "its error costs, nats": _number(fit.error),
+                "loss at the minimum": _number(fit.loss),
+                "rates tried": len({rate for rate, _, _ in points}),
+                "runs": len(points),
+                "diverged": sum(loss is None for _, _, loss in points),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def ladder_table(study: Study) -> pd.DataFrame:
+    """The gap at each size, and the slope's verdict."""
+    return pd.DataFrame(
+        {
+            "corpus": slope.corpus,
+            "arm": slope.arm,
+            "against": slope.baseline,
+            **{
+                f"{size} ({parameters / 1e6:.2g} M)": interval_text(interval)
+                for size, parameters, interval in slope.sizes
+            },
+            "change per decade": interval_text(slope.interval),
+            "verdict": slope.verdict,
+            "seeds": f"{slope.interval.n} of {slope.planned}",
+        }
+        for slope in study.slopes
+    )
+
+
+def exploration_table(study: Study) -> pd.DataFrame:
+    """Tuned gaps on validation of every arm on the first corpus: no interval, no claim."""
+    return pd.DataFrame(
+        {
+            "arm": arm,
+            "against": baseline,
+            "tuned gap (validation)": "not run yet" if nats is None else percent(gap(nats)),
+            "Q/K trained": f"{share:.2%}",
+            "what it is": study.plan.arms[arm].about,
+        }
+        for arm, baseline, nats, share in verdicts.exploration(study.grid)
+    )
+
+
+def probes_table(study: Study) -> pd.DataFrame:
+    """What else was measured of confirmed runs: perplexity, spread of attention scores, proofs."""
+    rows = []
+    for cell in sorted({record.cell for record in study.grid.records}, key=str):
+        runs = study.grid.confirmation_records(cell)
+        losses = [loss for loss in (run.loss(study.plan.confirm.split) for run in runs) if loss]
+        if not losses:
+            continue
+        spreads = [max(run.logit_std) for run in runs if run.logit_std]
+        proofs = [run.frozen_unchanged for run in runs if run.frozen_unchanged is not None]
+        rows.append(
+            {
+                "corpus": cell.corpus,
+                "size": cell.size,
+                "arm": cell.arm,
+                "seeds": len(runs),
+                "perplexity": f"{math.exp(sum(losses) / len(losses)):.2f}",
+                "sd of loss, nats": _number(float(pd.Series(losses).std())),
+                "largest sd of scores": f"{max(spreads):.2f}" if spreads else "–",
+                "frozen tensors unchanged": f"{sum(proofs)} of {len(proofs)}" if proofs else "–",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def provenance_table(study: Study) -> pd.DataFrame:
+    """What the records were made with."""
+    rows = []
+    for record in study.grid.records:
+        machine = record.machine
+        rows.append(
+            {
+                "commit": str(record.code.get("commit"))[:10]
+                + (" (changed)" if record.code.get("dirty") else ""),
+                "plan": record.plan,
+                "torch": machine.get("torch"),
+                "CPU": machine.get("cpu"),
+                "device": machine.get("device_name"),
+                "instructions": machine.get("instructions"),
+                "preload": machine.get("preload") or "–",
+                "hours": record.seconds / 3600,
+            }
+        )
+    if not rows:
+        return pd.DataFrame()
+    keys = [key for key in rows[0] if key != "hours"]
+    grouped = pd.DataFrame(rows).fillna("–").groupby(keys, sort=False)["hours"]
+    table = grouped.agg(["count", "sum"]).reset_index()
+    table["sum"] = table["sum"].map("{:.2f}".format)
+    return table.rename(columns={"count": "runs", "sum": "core-hours"})
+
+
+def corpora_table(study: Study) -> pd.DataFrame:
+    """The token files that were read."""
+    rows = {}
+    for record in study.grid.records:
+        for split, facts in record.data["splits"].items():
+            rows[record.corpus, split] = {
+                "corpus": record.corpus,
+                "tokenizer": record.data["tokenizer"],
+                "split": split,
+                "documents": f"{facts['documents']:,}",
+                "tokens": f"{facts['tokens']:,}",
+                "SHA-256 of the token file": facts["sha256"][:16],
+            }
+    return pd.DataFrame(list(rows.values()))
+
+
+def plan_text(study: Study) -> str:
+    """The plan's file."""
+    text = (folder() / f"{study.name}.yaml").read_text(encoding="utf-8")
+    return f"<pre>{escape(text)}</pre>"
+
+
+def folded(title: str, *parts: pd.DataFrame | str) -> Html:
+    """Tables and text under a heading that opens on a click."""
+    body = "".join(part if isinstance(part, str) else _html(part) for part in parts)
+    return Html(f"<details><summary>{escape(title)}</summary>{body}</details>")
+
+
+def proof(study: Study) -> Html:
+    """Everything behind the answer, folded."""
+    sections: Iterable[tuple[str, list[pd.DataFrame | str]]] = (
+        ("All claims", [claims_table(study)]),
+        ("Tuned learning rates", [tuning_table(study)]),
+        ("Size of the model", [ladder_table(study)]),
+        ("Exploration: tuned gaps on validation, one corpus, no claim", [exploration_table(study)]),
+        ("Measured beside the loss", [probes_table(study)]),
+        ("The plan", [plan_text(study)]),
+        ("Provenance", [provenance_table(study), corpora_table(study)]),
+    )
+    return Html("".join(folded(title, *parts) for title, parts in sections))
+
+
+def _html(frame: pd.DataFrame) -> str:
+    if frame.empty:
+        return "<p>Not run yet.</p>"
+    text = frame.to_html(index=False, escape=True, border=0, classes="oelm-table", na_rep="–")
+    return f"<div style='overflow-x:auto'>{text}</div>"
+
+
+def _number(value: float) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.4f}"

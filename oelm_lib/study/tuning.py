@@ -1,0 +1,155 @@
+"""Tune a learning rate: fit a parabola over log2 of the rate, and name the rates to try next.
+
+The losses of a cell are modelled as a_seed + b x + c x^2 with x = log2(rate), least squares over all
+seeds and the WINDOW stable rates around the best. The minimum is at x = -b / 2c; its 95 % interval
+is Fieller's (1954, J. R. Stat. Soc. B 16), exact for a parabola with normal noise.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from oelm_lib.study.cell import rounded_rate
+from oelm_lib.study.plan import Tune
+
+WINDOW = 5
+"""Rates that a fit uses at most, those nearest to the best."""
+NARROWEST = 0.6
+"""Rates nearer to a diverging one than this power of the factor are not tried."""
+INTERIOR, EDGE, DIVERGED = "interior", "edge", "diverged"
+Point = tuple[float, int, float | None]
+"""Learning rate, seed, validation loss in nats; None: the run diverged."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The result of tuning a cell."""
+
+    state: str
+    """INTERIOR; EDGE: the minimum is not between tried rates; DIVERGED: no rate is stable."""
+    rate: float | None
+    """Fitted rate; at an edge the best rate tried; None where no rate is stable."""
+    low: float
+    """Lower end of the 95 % interval of the fitted rate; nan: unbounded."""
+    high: float
+    loss: float
+    """Fitted loss at the minimum, mean over seeds, in nats."""
+    error: float
+    """Loss, in nats, that one standard error of the fitted rate costs."""
+    coefficients: tuple[float, float, float] | None
+    """Loss = a + b x + c x^2, mean over seeds, x = log2(rate); None: no fit."""
+
+
+def fit_rates(points: Sequence[Point]) -> Fit:
+    """Fit the minimum over the learning rate to all runs of a cell.
+
+    Args:
+        points: Runs, every seed at every rate; a rate with a diverged seed counts as an edge.
+    """
+    stable = _stable_means(points)
+    if not stable:
+        return Fit(DIVERGED, None, math.nan, math.nan, math.nan, math.nan, None)
+    best = min(stable, key=stable.get)
+    edge = Fit(EDGE, best, math.nan, math.nan, stable[best], math.nan, None)
+    nearest = sorted(stable, key=lambda rate: abs(math.log2(rate / best)))[:WINDOW]
+    used = [(math.log2(rate), seed, loss) for rate, seed, loss in points if rate in nearest]
+    x = np.array([point[0] for point in used])
+    y = np.array([point[2] for point in used])
+    seeds = sorted({point[1] for point in used})
+    degrees = len(used) - len(seeds) - 2
+    if len(nearest) < 3 or degrees < 1:
+        return edge
+    middle = x.mean()
+    one_hot = np.array([[point[1] == seed for seed in seeds] for point in used], dtype=float)
+    design = np.column_stack([one_hot, x - middle, (x - middle) ** 2])
+    solution, *_ = np.linalg.lstsq(design, y, rcond=None)
+    variance = float(np.sum((y - design @ solution) ** 2)) / degrees
+    covariance = variance * np.linalg.inv(design.T @ design)[-2:, -2:]
+    a, b, c = float(solution[:-2].mean()), float(solution[-2]), float(solution[-1])
+    if c <= 0:
+        return edge
+    at = -b / (2 * c)
+    whole = (a - b * middle + c * middle**2, b - 2 * c * middle, c)
+    if not math.log2(min(stable)) < at + middle < math.log2(max(stable)):
+        return Fit(EDGE, best, math.nan, math.nan, stable[best], math.nan, whole)
+    low, high = _fieller(b, c, covariance, degrees)
+    slope_variance = covariance[0, 0] + 4 * at * covariance[0, 1] + 4 * at**2 * covariance[1, 1]
+    return Fit(
+        INTERIOR,
+        rounded_rate(2 ** (at + middle)),
+        2 ** (low + middle),
+        2 ** (high + middle),
+        a + b * at + c * at**2,
+        slope_variance / (4 * c),
+        whole,
+    )
+
+
+def next_rates(points: Sequence[Point], tune: Tune, start: float) -> list[float]:
+    """Return the rates to try next, none where tuning has ended.
+
+    Rates are added by `tune.factor` towards the minimum until it is interior, its interval bounded
+    and its error at most `tune.error`, or `tune.most_rates` were tried. Beside a diverging rate the next one halves the distance.
+
+    Args:
+        points: All runs of the cell so far, every seed at every rate.
+        start: First rate.
+    """
+    tried = sorted({rate for rate, _, _ in points})
+    if not tried:
+        return [rounded_rate(start * tune.factor**power) for power in (-1, 0, 1)]
+    stable = _stable_means(points)
+    fit = fit_rates(points)
+    precise = fit.state == INTERIOR and fit.error <= tune.error and math.isfinite(fit.low)
+    if precise or len(tried) >= tune.most_rates:
+        return []
+    if not stable:
+        return [rounded_rate(tried[0] / tune.factor)]
+    side = _side(stable, fit)
+    edge = max(stable) if side > 0 else min(stable)
+    beyond = [rate for rate in tried if (rate - edge) * side > 0]
+    if not beyond:
+        return [rounded_rate(edge * tune.factor**side)]
+    unstable = min(beyond, key=lambda rate: abs(rate - edge))
+    if abs(math.log(unstable / edge)) < NARROWEST * math.log(tune.factor):
+        return []
+    return [rounded_rate(math.sqrt(edge * unstable))]
+
+
+def _stable_means(points: Sequence[Point]) -> dict[float, float]:
+    """Rate -> mean loss, for the rates at which no seed diverged."""
+    losses: dict[float, list[float | None]] = {}
+    for rate, _, loss in points:
+        losses.setdefault(rate, []).append(loss)
+    return {rate: float(np.mean(found)) for rate, found in losses.items() if None not in found}
+
+
+def _side(stable: dict[float, float], fit: Fit) -> int:
+    """Return 1 where a higher rate is to be tried, -1 where a lower one is."""
+    rates = sorted(stable)
+    best = rates.index(min(stable, key=stable.get))
+    if best == 0 and len(rates) > 1:
+        return -1
+    if best == len(rates) - 1:
+        return 1 if len(rates) > 1 else -1
+    if fit.state == INTERIOR:
+        return -1 if best <= len(rates) - 1 - best else 1
+    return -1 if stable[rates[0]] < stable[rates[-1]] else 1
+
+
+def _fieller(b: float, c: float, covariance: np.ndarray, degrees: int) -> tuple[float, float]:
+    """Return the 95 % interval of -b / 2c; nan where it is unbounded."""
+    from scipy.special import stdtrit
+
+    t2 = float(stdtrit(degrees, 0.975)) ** 2
+    # All x with (b + 2 c x)^2 <= t^2 var(b + 2 c x), a quadratic p x^2 + q x + r <= 0.
+    p = 4 * (c**2 - t2 * covariance[1, 1])
+    q = 4 * (b * c - t2 * covariance[0, 1])
+    r = b**2 - t2 * covariance[0, 0]
+    inside = q**2 - 4 * p * r
+    if p <= 0 or inside < 0:
+        return math.nan, math.nan
+    root = math.sqrt(inside)
+    return (-q - root) / (2 * p), (-q + root) / (2 * p)
