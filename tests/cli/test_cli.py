@@ -98,6 +98,7 @@ def test_a_command_starts_without_the_heavy_packages():
         (["rm", "DEMO-01"], "no run is called 'DEMO-01'"),
         (["logs", "DEMO-01"], "no run is called 'DEMO-01'"),
         (["run", "demo-99"], "no experiment 'demo-99'"),
+        (["run", "DEMO-01", "--set", "machine.threads=100000"], "machine.threads = 100000: should"),
         (["generate", "DEMO-01", "--prompt", "\udcff"], "the prompt is not UTF-8 text"),
     ],
 )
