@@ -15,15 +15,8 @@ from markupsafe import Markup
 from oelm_lib.config import read_yaml
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_text
-<<<<<<< HEAD
 from oelm_lib.report.journal_facts import gather
 from oelm_lib.report.render import TEMPLATES, environment
-=======
-from oelm_lib.report.render import TEMPLATES
-from oelm_lib.report.render import environment as template_environment
-from oelm_lib.runs.frames import RECORDED, name, phase3
-from oelm_lib.runs.metrics import perplexity
->>>>>>> h/compare
 from oelm_lib.runs.status import format_duration
 
 LANGUAGES = ("en", "zh")
