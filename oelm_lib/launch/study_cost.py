@@ -86,7 +86,7 @@ def _run_flops(grid: Grid, cell: Cell) -> float:
 
 def _trial_seconds(grid: Grid, cell: Cell) -> float:
     """Return the seconds of a run by a trial of it on one thread; 0 where it has no corpus."""
-    from oelm_lib.training.trial import trial
+    from oelm_lib.training import run_trial
 
     overrides = grid.plan.overrides(cell, grid.plan.start(cell)) | {"machine.threads": 1}
     cfg, outputs = config.load_config(grid.plan.base, overrides), config.outputs_dir()
@@ -96,4 +96,4 @@ def _trial_seconds(grid: Grid, cell: Cell) -> float:
         print(f"time unknown: {error}")
         return 0.0
     outputs.mkdir(parents=True, exist_ok=True)
-    return trial(Run(cfg, 0, corpus, outputs / cfg.folder), outputs)["seconds"][1]
+    return run_trial(Run(cfg, 0, corpus, outputs / cfg.folder), outputs)["seconds"][1]

@@ -73,8 +73,7 @@ def _train(task: Task) -> Reply:
     """Train a run to its end and make its record. Raises UserError where it cannot be trained."""
     from oelm_lib.runs.folder import open_run
     from oelm_lib.study.records import make_record
-    from oelm_lib.training.confirm import confirm
-    from oelm_lib.training.loop import train
+    from oelm_lib.training import score_test_split, train
     from oelm_lib.training.machine import describe_machine
 
     cfg = config.load_config(task.base, task.overrides)
@@ -91,7 +90,7 @@ def _train(task: Task) -> Reply:
             if not run.finished:
                 return Reply(STOPPED)
     if task.score_test and run.finished:
-        confirm(run)
+        score_test_split(run)
     record = make_record(run.path, task.planned, task.study, task.plan_hash, describe_machine())
     return Reply(RECORDED, record)
 
