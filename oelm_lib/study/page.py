@@ -102,7 +102,8 @@ def _subject(one: Judgement) -> str:
     """The beginning of a sentence about a claim."""
     name = f"<b>{escape(one.name)}</b>"
     if one.claim.equal:
-        return f"{name} and <b>{escape(one.claim.equal[1])}</b> differ in perplexity"
+        what = "the gap to their baselines" if one.claim.gaps else "perplexity"
+        return f"{name} and <b>{escape(one.claim.equal[1])}</b> differ in {what}"
     against = one.baseline or "its baseline"
     verb = "lowers" if one.interval.known and one.interval.high < 0 else "raises"
     return f"{name} {verb} perplexity over <b>{escape(against)}</b>"
