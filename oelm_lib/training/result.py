@@ -50,9 +50,9 @@ def finish(session: Session) -> bool:
         best_loss,
         state.batches.epoch_steps,
     )
-    write_json(run.path / "timing_stats.json", timing, run.lock.check)
+    write_json(run.path / "timing_stats.json", timing, run.lock.check, checksum=True)
     summary = _summary(session, final_loss, best_loss, proof, wall, timing["mean_step_time"])
-    write_json(run.path / "summary.json", summary, run.lock.check)
+    write_json(run.path / "summary.json", summary, run.lock.check, checksum=True)
     return True
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from oelm_lib.data import Batches
 from oelm_lib.errors import UserError
 from oelm_lib.model.gpt import GPT, parameter_counts
-from oelm_lib.runs.folder import Run, other_than
+from oelm_lib.runs.folder import Run, config_differences
 from oelm_lib.seeds import named_seed
 from oelm_lib.training import checkpoint, compiler, distributed, optim
 from oelm_lib.training.device import (
@@ -234,7 +234,9 @@ class TrainingState:
             UserError: It is not a checkpoint of this run, or its frozen tensors have changed.
         """
         try:
-            differences = other_than(self.run, saved["experiment"], saved["seed"], saved["splits"])
+            differences = config_differences(
+                self.run, saved["experiment"], saved["seed"], saved["splits"]
+            )
             if not differences:
                 self._load(saved)
         except torch.OutOfMemoryError:

@@ -13,7 +13,7 @@ from oelm_lib.model.generate import generate
 from oelm_lib.model.gpt import GPT
 from oelm_lib.runs.folder import Run, reopen
 from oelm_lib.runs.logs import find_run
-from oelm_lib.runs.reading import CHECKPOINTS
+from oelm_lib.runs.schema import CHECKPOINTS
 from oelm_lib.seeds import named_generator
 from oelm_lib.training import checkpoint
 

@@ -7,6 +7,7 @@ import pytest
 
 from oelm_lib import runs, training
 from oelm_lib.errors import UserError
+from oelm_lib.runs import lock
 from tests.faults.conftest import equal, record
 from tests.training.helpers import stop_at
 
@@ -39,7 +40,9 @@ def stopped(tiny_run, monkeypatch, tmp_path, tmp_path_factory):
             run = tiny_run(folder=made / "stopped")
             training.train(run.config, run)
     shutil.copytree(made / "stopped", tmp_path / "outputs")
+    monkeypatch.setattr(lock, "WATCH_SECONDS", 0.1)  # the lock's writer is on another host
     run = tiny_run()
+    run.lock.release()
     (run.path / "lock.json").write_text(
         '{"pid": 1, "host": "gone", "process_start": 1.0, "since": "then"}'
     )

@@ -21,6 +21,7 @@ CLOCKED = {
     "wall_seconds",
     "mean_step_seconds",
     "finished",
+    "checksum",
 }
 """Fields of rows and summaries that a clock decides."""
 
