@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from oelm_lib.data.tokenizer import Tokenizer, load_tokenizer
-from oelm_lib.model.generate import generate
+from oelm_lib.model.generation import generate
 from oelm_lib.seeds import named_generator
 
 if TYPE_CHECKING:
