@@ -1,47 +1,75 @@
-"""The name and the colour of an arm, the same in every table, figure and page."""
+"""The name and the look of an arm, the same in every table, figure and page."""
 
 import hashlib
 import math
+import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
-from oelm_lib.config import SIZES
+from oelm_lib.config import ModelConfig
 
 LOG_QK_SCALE = 0.45254834
 """qk_scale of the log's N(0, 0.02) at d_model 512."""
-# Okabe-Ito hues, the darkest and lightest moved until each keeps a contrast of 3 on white and on near-black.
 COLOURS = {
-    "baseline": "#7d7d7d",
+    "baseline": "#6a6d70",
     "OELM-Freeze": "#1b7fc4",
     "OELM-Random": "#d55e00",
-    "frozen Gaussian": "#009e73",
+    "frozen Gaussian": "#00a67d",
 }
+"""The log's arms: Okabe-Ito hues with a contrast of at least 3 on white and on near-black."""
 STUDY = {
     "orthogonal": "OELM-Freeze",
     "Gaussian at the log's scale": "OELM-Random",
     "Gaussian": "frozen Gaussian",
 }
-"""What the study calls the same arms."""
-OTHERS = ("#c4679b", "#b58900", "#8b6fd0", "#b23ccf", "#a0724a", "#6f9a2f")
+"""Names that the study gives to the log's arms."""
+OTHERS = ("#ab68fe", "#d20349", "#c442a8", "#5f51e5", "#ad86b8", "#b58900")
+"""Colours of all other families, with the same contrast."""
+SYMBOLS = (
+    "circle",
+    "square",
+    "diamond",
+    "triangle-up",
+    "cross",
+    "triangle-down",
+    "pentagon",
+    "star",
+    "hexagon",
+    "bowtie",
+)
+LOG_SYMBOLS = dict(zip(COLOURS, SYMBOLS, strict=False))
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+TRAINED = re.compile(r"^(?:baseline|trained)\b(?: \+ )?")
 FROZEN = {
     ("orthogonal", 1.0): "OELM-Freeze",
     ("normal", LOG_QK_SCALE): "OELM-Random",
     ("normal", 1.0): "frozen Gaussian",
 }
-KNOWN_KEYS = {*SIZES, "qk_init", "qk_scale", "freeze_q", "freeze_k", "frozen_layers"}
-OFF = (False, 0, None, "learned")
-"""Values of the other model keys where nothing is added."""
+OFF = {
+    key: field.default
+    for key, field in ModelConfig.model_fields.items()
+    if not field.is_required() and key != "frozen_layers"
+}
+"""Keys of what an arm may add -> their value where nothing is added."""
+
+
+class ArmStyle(NamedTuple):
+    """Look of an arm in figures: hex colour of its family, plotly's dash and symbol."""
+
+    colour: str
+    dash: str
+    symbol: str
 
 
 def arm_name(experiment: dict[str, Any], overrides: dict[str, Any] | None = None) -> str:
-    """Name what an experiment changes: one of the log's arms, else the title's words after the corpus.
+    """Return what an experiment changes: an arm of the log, else the title after the corpus.
 
     Args:
         experiment: The mapping of an experiment file.
-        overrides: Those of model.* become part of the name of an arm that the log does not know.
+        overrides: Those of model.* become part of the name where the log does not know the arm.
     """
     model = experiment["model"]
-    if all(value in OFF for key, value in model.items() if key not in KNOWN_KEYS):
+    if all(model.get(key, off) == off for key, off in OFF.items()):
         frozen = (model["freeze_q"], model["freeze_k"])
         scale = next(
             (s for s in (LOG_QK_SCALE, 1.0) if math.isclose(model["qk_scale"], s, rel_tol=1e-4)),
@@ -50,7 +78,7 @@ def arm_name(experiment: dict[str, Any], overrides: dict[str, Any] | None = None
         init = (model["qk_init"], scale)
         if frozen == (False, False) and init == ("normal", LOG_QK_SCALE):
             return "baseline"
-        if frozen == (True, True) and model["frozen_layers"] == "all" and init in FROZEN:
+        if frozen == (True, True) and model.get("frozen_layers", "all") == "all" and init in FROZEN:
             return FROZEN[init]
     changed = [
         f"{key.removeprefix('model.')}={value}"
@@ -60,12 +88,52 @@ def arm_name(experiment: dict[str, Any], overrides: dict[str, Any] | None = None
     return ", ".join([experiment["title"].split(", ", 1)[-1], *changed])
 
 
+def arm_colour(name: str) -> str:
+    """Return the hex colour of an arm, which depends on its name alone.
+
+    The log's four arms have their own; any other has the colour of its family: what it adds first,
+    such as "T5 bias" in "baseline + T5 bias, delta r=4".
+    """
+    return COLOURS.get(STUDY.get(name, name)) or OTHERS[_hash(_family(name)) % len(OTHERS)]
+
+
 def arm_colours(names: Iterable[str]) -> dict[str, str]:
-    """Name -> hex colour: the log's four arms are fixed, another hashes to a slot and moves on where it is taken."""
-    names = set(names)
-    colours = COLOURS | {name: COLOURS[same] for name, same in STUDY.items() if name in names}
-    for name in sorted(names - set(colours)):
-        start = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
-        slots = [OTHERS[(start + n) % len(OTHERS)] for n in range(len(OTHERS))]
-        colours[name] = next((slot for slot in slots if slot not in colours.values()), slots[0])
-    return colours
+    """Return arm_colour of each name."""
+    return {name: arm_colour(name) for name in names}
+
+
+def arm_styles(names: Iterable[str]) -> dict[str, ArmStyle]:
+    """Return a look for each arm of a figure, no two alike.
+
+    The colour is arm_colour. A dashed line with an open symbol is a trained arm with an addition.
+    Symbol and dash follow from the name too; where arms of one family would look alike, the later
+    one in alphabetical order takes the next free symbol, then the next dash.
+    """
+    styles: dict[str, ArmStyle] = {}
+    for name in sorted(set(names), key=lambda name: (STUDY.get(name, name) not in COLOURS, name)):
+        looks = (ArmStyle(arm_colour(name), *look) for look in _looks(name))
+        styles[name] = next(look for look in looks if look not in styles.values())
+    return styles
+
+
+def _looks(name: str) -> Iterable[tuple[str, str]]:
+    """Yield the dashes and symbols that an arm may take, the preferred one first."""
+    known = STUDY.get(name, name)
+    if known in COLOURS:
+        yield "solid", LOG_SYMBOLS[known]
+    start, trained = _hash(name), bool(TRAINED.match(name))
+    for turn in range(len(DASHES)):
+        dash = DASHES[(turn + trained) % len(DASHES)]
+        for step in range(len(SYMBOLS)):
+            symbol = SYMBOLS[(start + step) % len(SYMBOLS)]
+            yield dash, f"{symbol}-open" if trained else symbol
+
+
+def _family(name: str) -> str:
+    """Return what an arm adds first, without its numbers."""
+    added = TRAINED.sub("", name).removeprefix("OELM-Freeze + ").removeprefix("frozen + ")
+    return re.sub(r"[\d.=-]+", "", added.split(",")[0]).strip()
+
+
+def _hash(text: str) -> int:
+    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)

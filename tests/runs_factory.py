@@ -130,7 +130,7 @@ def make_run(
                 step,
                 1,
                 f'{{"event": "eval", "step": {step}, "tokens": {step * per_step}, "loss": {loss:.6f}, '
-                f'"perplexity": {math.exp(loss):.6f}, "eval_tokens": {cfg.train.eval_tokens}, '
+                f'"perplexity": {math.exp(min(loss, 50)):.6f}, "eval_tokens": {cfg.train.eval_tokens}, '
                 f'"eval_seconds": {eval_seconds:.3f}, "seconds": {clock(step) + 0.001:.3f}}}',
             )
         )
@@ -359,8 +359,8 @@ def _finish(
             "best_val_loss": best_loss,
             "final_val_loss": final_loss,
             "final_test_loss": final_loss + 0.005 if test else None,
-            "best_val_perplexity": math.exp(best_loss),
-            "final_val_perplexity": math.exp(final_loss),
+            "best_val_perplexity": math.exp(min(best_loss, 700)),
+            "final_val_perplexity": math.exp(min(final_loss, 700)),
             "final_bits_per_byte": final_loss / math.log(2) * val["tokens"] / val["bytes"],
             "subset_error": last_subset - final_loss,
             "parameters": plain["parameters"],
@@ -402,7 +402,7 @@ def _finish(
             "mean_validation_time": eval_seconds,
             "num_validations": evals,
             "epoch_times": [],
-            "final_perplexity": math.exp(best_loss),
+            "final_perplexity": math.exp(min(best_loss, 700)),
             "best_val_loss": best_loss,
             "budget": budget,
         },

@@ -18,7 +18,13 @@ from oelm_lib.errors import UserError
 from oelm_lib.model.attention import CausalSelfAttention
 from oelm_lib.model.gpt import GPT, Block
 from oelm_lib.training.evaluation import BATCH_TOKENS
-from oelm_lib.training.optim import gradients, make_optimizer, update
+from oelm_lib.training.optim import (
+    backward,
+    clip_gradients,
+    gradient_norm,
+    make_optimizer,
+    update,
+)
 from oelm_lib.training.precision import Precision
 
 CPU = torch.device("cpu")
@@ -71,7 +77,9 @@ def workbook_step(cfg: Experiment, batch: Batch) -> Step:
     optimizer, precision = make_optimizer(model, cfg.optim), Precision("fp32", CPU)
 
     def run() -> None:
-        gradients(model, optimizer, precision, batch, cfg.optim.grad_clip)
+        backward(model, precision, batch)
+        norm = gradient_norm(optimizer, precision)
+        clip_gradients(optimizer, cfg.optim.grad_clip, norm)
         update(optimizer, precision, [RATE])
 
     return Step(run, model, optimizer)

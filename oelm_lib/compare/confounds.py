@@ -1,131 +1,188 @@
-"""What differs between two arms beside what they are meant to test."""
+"""What differs between an arm and its baseline beside what the arm is meant to test."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
-from oelm_lib.compare.pairs import Pair, comparable, pairs
+from oelm_lib.compare.pairs import METRIC, Pair, comparable, declaration, pairs
 from oelm_lib.config import diff_configs
-from oelm_lib.runs.frames import RECORDED
+from oelm_lib.runs.frames import MEASURED, RECORDED, name
 
 MACHINE = ("device_name", "precision", "threads", "compile")
 CORPUS = ("manifest_sha256", "sample")
+FREEZE = {
+    "model.freeze_q",
+    "model.freeze_k",
+    "model.qk_init",
+    "model.qk_scale",
+    "model.frozen_layers",
+    "model.freeze_from",
+    "model.freeze_until",
+}
+ABSORBED = {
+    "model.qk_tied",
+    "model.qk_gain",
+    "model.head_temperature",
+    "model.qk_core",
+    "model.delta_rank",
+}
+"""Additions that are linear in q or k before the score: trained W_q and W_k can express them, so a
+trained baseline needs none of its own."""
+TUNED = {"optim.learning_rate", "optim.min_learning_rate", "optim.groups"}
+"""Keys that each arm may have at its own best value; a difference is a warning."""
+FEW_SEEDS = 8
+"""Fewer seeds than this rarely decide a claim of 5 % (docs/reading-a-verdict.md)."""
 
 
 def differences(first: pd.Series, second: pd.Series) -> pd.DataFrame:
     """List every key that differs between two runs (rows of load_runs).
 
     Returns:
-        One row a key: key, first, second, declared. Declared means that the experiment files say so in `changes`
-        and that one is compared to the other, or both to the same baseline.
+        One row a key: key, first, second, declared. Declared means that the experiment files, as
+        they are now, list it in `changes`, and that one is compared to the other, or both to the
+        same baseline.
     """
     left, right = first["experiment"], second["experiment"]
-    related = left.compare_to == right.id or right.compare_to in (left.id, left.compare_to)
-    declared = {*left.changes, *right.changes} if related else set()
+    (left_base, left_changes), (right_base, right_changes) = declaration(left), declaration(right)
+    related = left_base == right.id or right_base in (left.id, left_base)
+    declared = left_changes | right_changes if related else frozenset()
     rows = [(key, *values, key in declared) for key, values in diff_configs(left, right).items()]
-    for group, names in (("resolved", MACHINE), ("corpus", CORPUS), ("code", ("commit", "dirty"))):
+    for group, keys in (("resolved", MACHINE), ("corpus", CORPUS), ("code", ("commit", "dirty"))):
         one, two = (row["config"].get(group) or {} for row in (first, second))
         rows += [
-            (f"{group}.{name}", one.get(name), two.get(name), False)
-            for name in names
-            if one.get(name) != two.get(name)
+            (f"{group}.{key}", one.get(key), two.get(key), False)
+            for key in keys
+            if one.get(key) != two.get(key)
         ]
     if first["state"] == second["state"] == "done" and first["steps"] != second["steps"]:
         rows.append(("steps", first["steps"], second["steps"], "train.max_steps" in declared))
     return pd.DataFrame(rows, columns=["key", "first", "second", "declared"])
 
 
-def warnings(
-    runs: pd.DataFrame, baseline: str | None = None, metric: str = "final_val_loss"
-) -> list[str]:
-    """Say in short sentences what weakens the comparison of `runs`; to be shown above the tables it affects."""
-    found = [text for pair in pairs(runs, baseline) for text in _pair_warnings(pair, metric)]
-    used = set(comparable(runs, metric)["run"])
-    for row in runs[runs["reason"] != ""].itertuples():
-        found.append(f"{row.run}: {row.reason}{'.' if row.run in used else '; not compared.'}")
-    found += [
-        f"{row['run']}: the frozen parameters changed."
-        for _, row in runs.iterrows()
-        if freeze_proven(row) is False
+def extra_changes(arm: pd.Series, base: pd.Series) -> list[str]:
+    """Return what a frozen arm has beside the freeze and its trained baseline lacks.
+
+    What trained Q and K can express (ABSORBED) and tuned rates (TUNED) do not count. Empty where
+    the arm is not frozen, or its baseline is frozen too: their gap is that of the other keys.
+    """
+    experiment, other = arm["experiment"], base["experiment"]
+    if not _frozen(experiment) or _frozen(other):
+        return []
+    changed = diff_configs(other, experiment)
+    return [
+        f"{key} = {short(new)} (baseline: {short(old)})"
+        for key, (old, new) in changed.items()
+        if key not in FREEZE | ABSORBED | TUNED
     ]
-    measured = runs[runs["experiment"].notna()]
-    samples = {
-        corpus
-        for corpus, config in zip(measured["corpus"], measured["config"], strict=True)
-        if _sample(config)
-    }
-    complete = set(measured["corpus"]) - samples
-    if samples and complete:
-        found.append(
-            f"Samples ({_names(samples)}) stand beside complete corpora ({_names(complete)})."
-        )
-    recorded = measured.loc[measured["source"] == RECORDED, "id"]
-    if len(recorded):
-        found.append(
-            f"{_names(recorded)}: recorded by other code; the best of many evaluations, not the last weights."
-        )
-    return list(dict.fromkeys(found))
 
 
-def _pair_warnings(pair: Pair, metric: str) -> list[str]:
-    arm = pair.arm.iloc[0]
+def warnings(runs: pd.DataFrame, baseline: str | None = None, metric: str = METRIC) -> list[str]:
+    """Return one sentence for each thing that weakens the comparison, and the runs it concerns.
+
+    Args:
+        runs, baseline, metric: Arguments of verdicts.
+    """
+    compared = pairs(runs, baseline)
+    found = [entry for pair in compared for entry in _pair_warnings(pair, metric)]
+    found += _run_warnings(runs, metric)
+    found += _evidence_warnings(runs, compared, metric)
+    subjects: dict[str, list[str]] = {}
+    for subject, text in found:
+        subjects.setdefault(text, []).append(subject)
+    return [f"{', '.join(dict.fromkeys(names))}: {text}" for text, names in subjects.items()]
+
+
+def _pair_warnings(pair: Pair, metric: str) -> Iterator[tuple[str, str]]:
+    """Yield (run or arm, what is wrong with it) for the differences of a pair."""
+    arm, subject = pair.arm.iloc[0], pair.arm_name
     if pair.base is None:
-        return [f"{arm['variant']}: {pair.reason}; no gap."]
+        yield subject, f"{pair.reason}, so there is no gap"
+        return
     base = pair.base.iloc[0]
-    names = f"{arm['variant']} and {base['variant']}"
-    found = []
-    first, second = pair.shared(metric)
-    # Repeats of one arm can differ too (a run on another machine), so every shared seed is looked at.
-    tables = [
-        differences(two, one)
-        for (_, one), (_, two) in zip(first.iterrows(), second.iterrows(), strict=True)
-    ]
+    shared_arm, shared_base = pair.shared(metric)
+    # Repeats of one arm can differ too (a run on another machine): look at every shared seed.
+    both = zip(shared_arm.iterrows(), shared_base.iterrows(), strict=True)
+    tables = [differences(first, second) for (_, second), (_, first) in both]
     table = pd.concat(tables or [differences(base, arm)]).drop_duplicates("key")
     for key, old, new, declared in table.itertuples(index=False):
-        values = f"{short(old)} in {base['variant']}, {short(new)} in {arm['variant']}"
+        values = f"{key} is {short(new)}, but {short(old)} in its baseline"
         if not declared:
-            found.append(
-                f"{key} differs{', undeclared' if key in arm['experiment'].science else ''}: {values}."
-            )
+            science = key in arm["experiment"].science
+            yield subject, f"{values}{'; `changes` does not declare it' if science else ''}"
         elif not key.startswith("model."):
-            found.append(
-                f"{_words(key)} differs between the arms ({values}): the gap mixes it with the arm."
-            )
-    for row in (arm, base):
-        overrides = row["experiment"].science_overrides
+            yield subject, f"{values}: the gap mixes it with the arm"
+    for text in extra_changes(arm, base):
+        yield subject, f"{text}: a baseline with the same addition is needed for a PASS"
+    for rows in (arm, base):
+        overrides = rows["experiment"].science_overrides
         if overrides:
             given = ", ".join(f"{key}={short(value)}" for key, value in overrides.items())
-            found.append(f"{row['variant']} is a rehearsal, not {row['id']}: {given}.")
-    done = [set(comparable(rows, metric)["seed"]) for rows in (pair.arm, pair.base)]
-    for rows, own, other in ((arm, *done), (base, *reversed(done))):
-        if other - own:
-            found.append(
-                f"{rows['variant']} lacks seed {_names(sorted(other - own))}; only shared seeds are compared."
-            )
-    if len(first) == 1:
-        found.append(f"{names} share one seed: the interval is unknown.")
-    return found
+            yield name(rows), f"a rehearsal of {rows['id']} with {given}, not {rows['id']} itself"
+    arm_seeds, base_seeds = (set(comparable(rows, metric)["seed"]) for rows in pair[:2])
+    for who, missing in (
+        (subject, base_seeds - arm_seeds),
+        (pair.base_name, arm_seeds - base_seeds),
+    ):
+        if missing:
+            yield who, f"no loss with seed {_list(missing)}; only shared seeds are compared"
+
+
+def _run_warnings(runs: pd.DataFrame, metric: str) -> Iterator[tuple[str, str]]:
+    """Yield (run, what is wrong with it)."""
+    used = set(comparable(runs, metric)["run"])
+    for _, run in runs.iterrows():
+        if run["reason"]:
+            yield run["run"], f"{run['reason']}{'' if run['run'] in used else '; not compared'}"
+        if freeze_proven(run) is False:
+            yield run["run"], "the frozen parameters changed"
+
+
+def _evidence_warnings(
+    runs: pd.DataFrame, compared: list[Pair], metric: str
+) -> Iterator[tuple[str, str]]:
+    """Yield (subject, how little the data can show): seeds, corpora, rates, recorded results."""
+    for pair in compared:
+        count = len(pair.differences(metric))
+        if count == 1:
+            yield pair.arm_name, "one shared seed: noise and effect cannot be told apart"
+        elif 1 < count < FEW_SEEDS:
+            yield pair.arm_name, f"only {count} seeds; a claim of 5 % needs about {FEW_SEEDS}"
+    judged = {
+        arm for pair in compared for rows in pair[:2] if rows is not None for arm in rows["arm"]
+    }
+    measured = runs[runs["experiment"].notna() & (runs["source"] == MEASURED)]
+    for corpus, rows in measured.groupby("corpus", sort=False):
+        kinds = rows["config"].map(lambda config: config.get("corpus") or {})
+        if any(kind.get("synthetic") for kind in kinds):
+            yield corpus, "synthetic text; a gap on it says little about natural language"
+        if any(kind.get("sample") for kind in kinds):
+            yield corpus, "a sample of the corpus, not the corpus"
+        for arm, repeats in rows.groupby("arm", sort=False):
+            rates = {experiment.optim.learning_rate for experiment in repeats["experiment"]}
+            if len(rates) == 1 and arm in judged:
+                yield arm, "one learning rate only; another rate may change its gap"
+    for exp in runs.loc[runs["experiment"].notna() & (runs["source"] == RECORDED), "id"]:
+        yield exp, "recorded by other code; the loss is the best of its evaluations"
 
 
 def freeze_proven(run: pd.Series) -> bool | None:
-    """Whether the frozen tensors' digests at start and end are equal; None where there are none."""
+    """Return whether the digests of the frozen tensors at start and end are equal; None where
+    nothing was frozen.
+    """
     proofs = run["frozen"] if isinstance(run["frozen"], list) else []
     return all(proof["sha256_start"] == proof["sha256_end"] for proof in proofs) if proofs else None
 
 
-def _sample(config: dict[str, Any]) -> bool:
-    return bool((config.get("corpus") or {}).get("sample"))
-
-
-def _names(values: Any) -> str:
-    return ", ".join(str(value) for value in sorted(set(values)))
-
-
-def _words(key: str) -> str:
-    return key.rpartition(".")[2].replace("_", " ")
-
-
 def short(value: Any) -> str:
-    """A value as text; a hash, a long list, is cut."""
+    """Return a value as text; a long one, such as a hash, is cut."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 32 else f"{text[:8]}..."
+
+
+def _frozen(experiment: Any) -> bool:
+    return experiment.model.freeze_q or experiment.model.freeze_k
+
+
+def _list(values: Any) -> str:
+    return ", ".join(str(value) for value in sorted(set(values)))

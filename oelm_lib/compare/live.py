@@ -1,42 +1,46 @@
-"""Live choices for JupyterLab; the exported page has its own controls and needs none of this."""
+"""Live choices of curves for JupyterLab; the exported page has its own controls."""
 
 from typing import Any
 
 import ipywidgets
 import pandas as pd
 
-from oelm_lib.compare import plots, tables
+from oelm_lib.compare.pairs import pairs
+from oelm_lib.compare.plots import gap_curves
+from oelm_lib.runs.frames import load_runs
 from oelm_lib.view import series
+from oelm_lib.view.curves import loss_curves, rate_and_gradient
+from oelm_lib.view.figure import Figure
 from oelm_lib.view.live import put, watch
 
 FIGURES = {
-    "loss": "loss curves",
-    "gap": "gap to the baseline",
-    "rate": "learning rate, gradient norm",
+    "loss curves": "loss",
+    "gap to the baseline": "gap",
+    "learning rate, gradient norm": "rate",
 }
+OWN_BASELINE = "each experiment's own"
 
 
 class CurveExplorer(ipywidgets.VBox):
     """A figure with choices of runs, axes, smoothing and baseline, which follows runs in progress.
 
     Args:
-        exps, outputs: As frames.load_runs takes them.
-        baseline: Experiment the gap is first drawn to.
+        exps, outputs: Arguments of load_runs.
+        baseline: Experiment that the gap is first drawn to; default each experiment's own.
         interval: Seconds between looks at the run folders.
     """
 
     def __init__(
         self, exps: str = "*", baseline: str = "", outputs: str = "", interval: float = 5.0
     ):
-        self._exps, self._outputs = exps, outputs
-        self._frame = tables.load_runs(exps, outputs)
-        ids = sorted(set(self._frame["id"]))
+        self._exps, self._outputs, self._wanted = exps, outputs, baseline
+        self._frame = load_runs(exps, outputs)
         self.runs = ipywidgets.SelectMultiple(description="runs", rows=8, layout={"width": "26em"})
-        self.figure = _choice("figure", {words: key for key, words in FIGURES.items()})
-        self.x = _choice("x", ["step", "tokens", "hours", "epochs"])
-        self.y = _choice("y", ["loss", "perplexity"])
-        self.group = _choice("lines", {"one per arm": "arm", "one per seed": "seed"})
-        self.baseline = _choice("baseline", ids, baseline if baseline in ids else None)
+        self.figure = _dropdown("figure", FIGURES)
+        self.x = _dropdown("x", ["step", "tokens", "hours", "epochs"])
+        self.y = _dropdown("y", ["loss", "perplexity"])
+        self.group = _dropdown("lines", {"one per arm": "arm", "one per seed": "seed"})
+        self.baseline = _dropdown("baseline", {OWN_BASELINE: ""})
         self.smoothing = ipywidgets.FloatSlider(
             series.STATE["smoothing"],
             min=0,
@@ -48,75 +52,75 @@ class CurveExplorer(ipywidgets.VBox):
         self.log_scale = ipywidgets.Checkbox(description="log scale")
         self.follow = ipywidgets.Checkbox(True, description="follow runs in progress")
         self.output = ipywidgets.Output()
-        self._offer_runs()
-        choices = [
-            self.figure,
-            self.x,
-            self.y,
-            self.group,
-            self.baseline,
-            self.smoothing,
-            self.log_scale,
-            self.follow,
-        ]
-        super().__init__(
-            [
-                ipywidgets.HBox(
-                    [self.runs, ipywidgets.VBox(choices[:5]), ipywidgets.VBox(choices[5:])]
-                ),
-                self.output,
-            ]
-        )
-        for widget in (self.runs, *choices[:-1]):
+        self._update_options()
+        left = [self.figure, self.x, self.y, self.group, self.baseline]
+        right = [self.smoothing, self.log_scale, self.follow]
+        columns = [self.runs, ipywidgets.VBox(left), ipywidgets.VBox(right)]
+        super().__init__([ipywidgets.HBox(columns), self.output])
+        for widget in (self.runs, *left, self.smoothing, self.log_scale):
             widget.observe(lambda change: self.draw(), "value")
         self.draw()
         self._task = watch(lambda: self.follow.value and self.refresh(), interval)
 
     def draw(self) -> None:
         """Draw the figure that the choices ask for."""
-        picked = self._frame["run"].isin(self.runs.value)
-        chosen = self._frame[picked]
-        x, group, smoothing = self.x.value, self.group.value, self.smoothing.value
-        if self.figure.value == "gap":
-            base = self.baseline.value
-            figure = plots.gap_curves(
-                self._frame[picked | (self._frame["id"] == base)], base, x=x, group=group
-            )
-        elif self.figure.value == "rate":
-            figure = plots.rate_and_gradient(chosen, x=x, smoothing=smoothing, group=group)
-        else:
-            figure = plots.loss_curves(
-                chosen,
-                x=x,
-                y=self.y.value,
-                smoothing=smoothing,
-                log=self.log_scale.value,
-                group=group,
-            )
-        put(self.output, figure)
+        put(self.output, self._figure())
 
     def refresh(self) -> None:
-        """Look for new rows and new runs, and draw again where there are any."""
-        frame = tables.load_runs(self._exps, self._outputs)
+        """Read the run folders; where a run made progress or a new one appeared, draw again."""
+        frame = load_runs(self._exps, self._outputs)
         if _progress(frame) != _progress(self._frame):
             self._frame = frame
-            self._offer_runs()
+            self._update_options()
             self.draw()
 
-    def _offer_runs(self) -> None:
+    def _figure(self) -> Figure:
+        chosen = self._frame["run"].isin(self.runs.value)
+        runs, axes = self._frame[chosen], {"x": self.x.value, "group": self.group.value}
+        if self.figure.value == "gap":
+            base = self.baseline.value
+            return gap_curves(self._frame[chosen | self._is_baseline(runs)], base, **axes)
+        if self.figure.value == "rate":
+            return rate_and_gradient(runs, smoothing=self.smoothing.value, **axes)
+        return loss_curves(
+            runs,
+            y=self.y.value,
+            smoothing=self.smoothing.value,
+            log=self.log_scale.value,
+            **axes,
+        )
+
+    def _is_baseline(self, runs: pd.DataFrame) -> pd.Series:
+        """Return which rows are runs of the baseline that the chosen runs are drawn against."""
+        if self.baseline.value:
+            return self._frame["id"] == self.baseline.value
+        variants = {
+            pair.base.iloc[0]["variant"]
+            for pair in pairs(self._frame)
+            if pair.base is not None and pair.arm.iloc[0]["variant"] in set(runs["variant"])
+        }
+        return self._frame["variant"].isin(variants)
+
+    def _update_options(self) -> None:
+        """Offer the runs and the baselines that exist now, and keep what was chosen."""
         known, kept = self.runs.options, self.runs.value
         options = tuple(self._frame["run"])
         if options != known:
             self.runs.options = options
             self.runs.value = [run for run in options if run in kept or run not in known]
+        ids = sorted(set(self._frame["id"]))
+        baselines = {OWN_BASELINE: "", **{exp: exp for exp in ids}}
+        if self.baseline.options != baselines:
+            chosen = self.baseline.value or self._wanted
+            self.baseline.options = baselines
+            if chosen in ids:
+                self.baseline.value, self._wanted = chosen, ""
 
 
 def _progress(frame: pd.DataFrame) -> list[list[str]]:
-    """Changes whenever a run gets on."""
+    """Return what changes whenever a run makes progress."""
     return frame[["run", "state", "steps"]].astype(str).values.tolist()
 
 
-def _choice(name: str, options: Any, value: Any = None) -> ipywidgets.Dropdown:
-    return ipywidgets.Dropdown(
-        description=name, options=options, **({"value": value} if value else {})
-    )
+def _dropdown(name: str, options: Any) -> ipywidgets.Dropdown:
+    return ipywidgets.Dropdown(description=name, options=options)

@@ -1,41 +1,85 @@
-"""Which arm is judged against which baseline."""
+"""Pair each arm with the baseline it is judged against."""
 
+import math
 from typing import NamedTuple
 
 import pandas as pd
 
-from oelm_lib.config import load_config
-from oelm_lib.runs.frames import name  # noqa: F401
+from oelm_lib import stats
+from oelm_lib.config import Experiment, load_config
+from oelm_lib.errors import UserError
+from oelm_lib.runs.frames import name
+
+METRIC = "final_val_loss"
+"""Loss over the whole validation split with the last weights: what arms are compared by."""
+ENDED = ("done", "failed")
+"""States of a run that count as a result: a loss, or its absence."""
 
 
 class Pair(NamedTuple):
-    """An arm and the baseline it is judged against: runs of one variant each; base None with the reason."""
+    """An arm and its baseline.
+
+    Attributes:
+        arm, base: Runs (rows of load_runs) of one variant each; base is None where no run of the
+            baseline fits.
+        reason: Why base is None.
+    """
 
     arm: pd.DataFrame
     base: pd.DataFrame | None
     reason: str = ""
 
-    def shared(self, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The arm's and the baseline's comparable runs of the seeds both have, in one order, by seed."""
+    @property
+    def arm_name(self) -> str:
+        """Experiment id, or folder of a rehearsal."""
+        return name(self.arm.iloc[0])
+
+    @property
+    def base_name(self) -> str | None:
+        """The same of the baseline; None without one."""
+        return None if self.base is None else name(self.base.iloc[0])
+
+    def shared(self, metric: str = METRIC) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the comparable runs of the seeds that both have, indexed and ordered by seed."""
         if self.base is None:
             return self.arm.iloc[:0], self.arm.iloc[:0]
-        first, second = (
-            comparable(rows, metric).set_index("seed") for rows in (self.arm, self.base)
+        arm, base = (
+            comparable(runs, metric).set_index("seed", drop=False) for runs in (self.arm, self.base)
         )
-        seeds = first.index.intersection(second.index).sort_values()
-        return first.loc[seeds], second.loc[seeds]
+        seeds = arm.index.intersection(base.index).sort_values()
+        return arm.loc[seeds], base.loc[seeds]
+
+    def differences(self, metric: str = METRIC) -> list[float]:
+        """Return arm minus baseline in nats by seed; nan where a run diverged or failed."""
+        if self.base is None:
+            return []
+        return stats.paired_differences(_losses(self.arm, metric), _losses(self.base, metric))
+
+    def unstable_seeds(self, metric: str = METRIC) -> list[int]:
+        """Return the shared seeds with which a run diverged or failed."""
+        if self.base is None:
+            return []
+        arm, base = _losses(self.arm, metric), _losses(self.base, metric)
+        return [
+            seed
+            for seed in sorted(arm.keys() & base.keys())
+            if not (math.isfinite(arm[seed]) and math.isfinite(base[seed]))
+        ]
 
 
-def comparable(runs: pd.DataFrame, metric: str = "final_val_loss") -> pd.DataFrame:
-    """The runs that have a finite `metric` (only done ones do) and a readable config."""
+def comparable(runs: pd.DataFrame, metric: str = METRIC) -> pd.DataFrame:
+    """Return the runs that have a finite `metric` (only done ones do) and a readable config."""
     return runs[runs["experiment"].notna() & runs[metric].notna()]
 
 
 def pairs(runs: pd.DataFrame, baseline: str | None = None) -> list[Pair]:
-    """Pair every arm with its baseline: same source, corpus, tokenizer, and the same overrides where there is one.
+    """Pair every arm with its baseline: same source, corpus and tokenizer, and the same overrides
+    where such a run exists.
 
     Args:
-        baseline: Experiment id or run folder; where it does not fit, and by default, each experiment's compare_to.
+        runs: Frame of load_runs.
+        baseline: Experiment id or run folder; where it does not fit, and by default, each
+            experiment's compare_to, as its file says now.
 
     Raises:
         UserError: `baseline` is neither a known experiment nor a run folder of `runs`.
@@ -43,43 +87,69 @@ def pairs(runs: pd.DataFrame, baseline: str | None = None) -> list[Pair]:
     if baseline and not (runs["variant"] == baseline).any():
         load_config(baseline)
     groups = runs[runs["experiment"].notna()].groupby(["source", "variant"], sort=False)
-    variants = [(rows.iloc[0], rows) for _, rows in groups]
+    variants = [group for _, group in groups]
     found = []
-    for row, arm in variants:
-        own = row["experiment"].compare_to
-        fits = [_find(variants, row, wanted) for wanted in (baseline, own) if wanted]
-        base = next((fit for fit in fits if fit is not None), None)
-        if base is not None and base is not arm:
+    for arm in variants:
+        own, _ = declaration(arm.iloc[0]["experiment"])
+        candidates = (
+            _baseline_runs(variants, arm.iloc[0], name) for name in (baseline, own) if name
+        )
+        base = next((runs for runs in candidates if runs is not None), None)
+        if base is None and own:
+            reason = f"no run of its baseline {own} on this corpus and tokenizer"
+            found.append(Pair(arm, None, reason))
+        elif base is not None and base is not arm:
             found.append(Pair(arm, base))
-        elif base is None and own:
-            found.append(
-                Pair(arm, None, f"no run of its baseline {own} on this corpus and tokenizer")
-            )
     return found
 
 
 def families(runs: pd.DataFrame, baseline: str | None = None) -> list[list[Pair]]:
-    """The pairs that share a baseline, which are judged together."""
-    found: dict[str | None, list[Pair]] = {}
+    """Return the pairs by baseline: the comparisons that are judged together."""
+    found: dict[tuple, list[Pair]] = {}
     for pair in pairs(runs, baseline):
-        found.setdefault(None if pair.base is None else pair.base.iloc[0]["variant"], []).append(
-            pair
-        )
+        first = None if pair.base is None else pair.base.iloc[0]
+        key = (None, None) if first is None else (first["source"], first["variant"])
+        found.setdefault(key, []).append(pair)
     return list(found.values())
 
 
-def _find(
-    variants: list[tuple[pd.Series, pd.DataFrame]], row: pd.Series, wanted: str
+def declaration(experiment: Experiment) -> tuple[str | None, frozenset[str]]:
+    """Return compare_to and changes as the experiment's file says now; as recorded where the file
+    is gone or cannot be read.
+    """
+    return _file_declaration(experiment.id) or (
+        experiment.compare_to,
+        frozenset(experiment.changes),
+    )
+
+
+def _file_declaration(exp: str) -> tuple[str | None, frozenset[str]] | None:
+    try:
+        current = load_config(exp)
+    except UserError:
+        return None
+    return current.compare_to, frozenset(current.changes)
+
+
+def _losses(runs: pd.DataFrame, metric: str) -> dict[int, float]:
+    """Return seed -> loss of the runs that ended; nan: diverged or failed."""
+    ended = runs[runs["experiment"].notna() & runs["state"].isin(ENDED)]
+    return dict(zip(ended["seed"], ended[metric], strict=True))
+
+
+def _baseline_runs(
+    variants: list[pd.DataFrame], arm: pd.Series, wanted: str
 ) -> pd.DataFrame | None:
-    """The runs of the wanted baseline that fit `row` best, or None."""
-    same = ["source", "corpus", "tokenizer"]
-    fits = [(first, rows) for first, rows in variants if wanted in (first["id"], first["variant"])]
-    fits = [(first, rows) for first, rows in fits if all(first[key] == row[key] for key in same)]
+    """Return the runs of the wanted baseline that fit an arm best, or None."""
 
-    def distance(fit: tuple[pd.Series, pd.DataFrame]) -> tuple[bool, bool]:
-        experiment = fit[0]["experiment"]
-        return experiment.science_overrides != row[
-            "experiment"
-        ].science_overrides, experiment.kind != "experiment"
+    def fits(runs: pd.DataFrame) -> bool:
+        first = runs.iloc[0]
+        same = all(first[key] == arm[key] for key in ("source", "corpus", "tokenizer"))
+        return same and wanted in (first["id"], first["variant"])
 
-    return min(fits, key=distance, default=(None, None))[1]
+    def distance(runs: pd.DataFrame) -> tuple[bool, bool]:
+        experiment = runs.iloc[0]["experiment"]
+        other_overrides = experiment.science_overrides != arm["experiment"].science_overrides
+        return other_overrides, experiment.kind != "experiment"
+
+    return min(filter(fits, variants), key=distance, default=None)

@@ -1,4 +1,4 @@
-"""Figures from run folders; the reader's choices work in JupyterLab's widgets and in the exported page."""
+"""Figures of a comparison: the gap with its verdict, the gap over training, tokens to a loss."""
 
 import math
 from html import escape
@@ -8,314 +8,246 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from oelm_lib import stats as statistics
-from oelm_lib.arms import arm_colours
-from oelm_lib.compare import pairs, tables
-from oelm_lib.runs import frames
+from oelm_lib import stats
+from oelm_lib.arms import ArmStyle, arm_styles
+from oelm_lib.compare.pairs import METRIC, Pair, families, pairs
+from oelm_lib.compare.verdict import CRITERION, verdicts
 from oelm_lib.view import figure as base
+from oelm_lib.view.curves import VAL, Y_TITLES, Line, lines, reader_state, series_of
 from oelm_lib.view.figure import Figure
+from oelm_lib.view.selection import select
 from oelm_lib.view.series import STATE, trace_values
+from oelm_lib.view.tables import LARGEST_GAP, percent
 
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
-DASHES = ("solid", "dash", "dot", "dashdot")
-Y_TITLES = {"loss": "loss (nats per token)", "perplexity": "perplexity"}
-# No colour of an arm among them.
-BUDGET = {
-    "step": "#5a6b7d",
-    "evaluation": "#cfa640",
-    "final_evaluation": "#e4cf93",
-    "data": "#8a5a83",
-}
-BUDGET |= {"saving": "#79aea6", "setup": "#a9b0b7", "page": "#b98f6d", "other": "#d3d7db"}
-VAL = {"kind": "eval", "column": "loss", "smooth": False, "stat": "mean"}
-TRAIN = {"kind": "train", "column": "loss", "smooth": True, "stat": "mean"}
+LIMIT = 100 * CRITERION
+ROW = 68
+"""Height of an arm, in pixels."""
+MOST = 200.0
+"""Largest gap that is drawn, in percent."""
 
 
-def loss_curves(
-    runs: Any,
-    *,
-    x: str = "step",
-    y: str = "loss",
-    smoothing: float = 0.95,
-    log: bool = False,
-    group: str | None = None,
-) -> Figure:
-    """Draw training loss, faint and smoothed, and validation loss, marked; one panel for each corpus.
+def gap_intervals(runs: pd.DataFrame, baseline: str | None = None, metric: str = METRIC) -> Figure:
+    """Draw each arm's gap with the interval its verdict is read from, its seeds, and the criterion.
 
-    The log's own points stand beside runs on the same complete corpus.
+    One panel a baseline; an interval that leaves the panel is told in full in the arm's line.
 
     Args:
-        runs: As figure.select takes them: a run, a list of runs, or a frame of frames.load_runs.
-        x, y, smoothing, log, group: The reader's choices, as in series.STATE; group defaults to seed where no
-            experiment has two runs.
+        runs, baseline, metric: Arguments of verdicts.
     """
-    drawn, notes = base.select(runs)
-    panels, recorded = list(drawn["panel"].unique()), _recorded(drawn)
-    notes = [
-        "marked: validation subset; thin: training, smoothed; faint: training as logged",
-        *notes,
+    judged = verdicts(runs, baseline, metric)
+    rows = {(row["source"], row["variant"]): row for row in judged.to_dict("records")}
+    found = [
+        [pair for pair in family if math.isfinite(_row(rows, pair)["gap"])]
+        for family in families(runs, baseline)
     ]
-    figure = base.new_figure("Loss", notes, panels)
-    for row, name, colour, nth, by in _lines(drawn):
-        if by["group"] == "seed":
-            raw = TRAIN | by | {"stat": "envelope", "smooth": False}
-            base.add_line(
-                figure, row, raw, name, {"width": 1, "color": colour}, opacity=0.3, showlegend=False
-            )
-        else:
-            base.add_band(figure, row, VAL | by, name, colour)
-        style = {"color": colour, "dash": DASHES[nth % len(DASHES)]}
-        base.add_line(
-            figure, row, TRAIN | by, name, style | {"width": 1.2}, opacity=0.75, showlegend=False
-        )
-        base.add_line(figure, row, VAL | by, name, style | {"width": 2.2}, marker=_marker(nth))
-    for key, (arm, panel, _) in recorded.items():
-        marker = {
-            "symbol": "x-thin-open",
-            "size": 10,
-            "line_width": 2.5,
-            "color": arm_colours([arm])[arm],
-        }
-        spec, name = VAL | {"runs": [key], "group": None}, f"{arm}, recorded (other code)"
-        base.add_line(
-            figure, panels.index(panel) + 1, spec, name, {}, mode="markers", marker=marker
-        )
-    figure.update_yaxes(title_text=Y_TITLES[y])
-    rows = _rows(drawn) | {key: series for key, (_, _, series) in recorded.items()}
-    state = _state(drawn, group) | {"x": x, "y": y, "smoothing": smoothing, "log": log}
-    return base.finish(figure, rows, state, ["x", "y", "group", "smoothing", "log"])
+    panels = [family for family in found if family]
+    notes = [
+        "dot: gap; bar: the verdict's interval, 95 % jointly for the arms of one baseline",
+        "ticks: seeds, each paired with the same seed of the baseline",
+    ]
+    headings = [_heading(family[0]) for family in panels]
+    if len(headings) == 1:
+        notes = [headings[0], *notes]
+    height = 30 + ROW * max((len(family) for family in panels), default=1)
+    figure = base.new_figure("Gap to the baseline", notes, headings, height)
+    styles = arm_styles(judged["arm"])
+    for number, family in enumerate(panels, 1):
+        _draw_family(figure, number, family, [_row(rows, pair) for pair in family], styles, metric)
+    figure.update_xaxes(rangemode="normal", ticksuffix=" %")
+    figure.update_layout(showlegend=False, margin_l=20)
+    return base.title_x(figure, "gap in perplexity to the baseline")
 
 
 def gap_curves(
     runs: pd.DataFrame, baseline: str | None = None, *, x: str = "step", group: str | None = None
 ) -> Figure:
-    """Draw each arm's validation perplexity relative to its baseline, at equal x and seed, with the 5 % line.
+    """Draw each arm's validation perplexity relative to its baseline, at equal x and seed.
 
     Args:
-        runs: Frame of frames.load_runs.
-        baseline: As pairs.pairs takes it.
-        x, group: The reader's choices.
+        runs: Frame of load_runs.
+        baseline: As in verdicts.
+        x, group: The reader's choices, as in series.STATE.
     """
-    drawn, _ = base.select(runs)
-    below: dict[str, str] = {}
-    for pair in (pair for pair in pairs.pairs(drawn, baseline) if pair.base is not None):
-        same_seed = pair.arm.merge(pair.base, on="seed")
-        below |= dict(zip(same_seed["run_x"], same_seed["run_y"], strict=True))
-    judged = drawn[drawn["run"].isin(below)]
-    alone = [run for run in drawn["run"] if run not in {*below, *below.values()}]
-    notes = [
-        "perplexity / baseline's perplexity - 1 at the same x and seed, on the validation subset"
-    ]
-    notes += [f"{run}: no baseline with its seed" for run in alone]
-    figure = base.new_figure("Gap to the baseline", notes, list(judged["panel"].unique()))
-    for row, name, colour, nth, by in _lines(judged):
-        spec = VAL | by | {"base": [below[key] for key in by["runs"]]}
-        if by["group"] == "arm":
-            base.add_band(figure, row, spec, name, colour)
-        style = {"color": colour, "width": 2.2, "dash": DASHES[nth % len(DASHES)]}
-        base.add_line(figure, row, spec, name, style, marker=_marker(nth))
-    if below:
-        limit = 100 * (statistics.CRITERION - 1)
-        text = {
-            "annotation_text": f"criterion +{limit:.0f} %",
-            "annotation_position": "bottom right",
-        }
-        figure.add_hline(y=limit, line={"dash": "dash", "width": 1.5, "color": base.INK}, **text)
-        figure.add_hline(y=0, line={"width": 1, "color": base.INK})
+    drawn, _ = select(runs)
+    base_run: dict[str, str] = {}
+    base_name: dict[str, str] = {}
+    for pair in pairs(drawn, baseline):
+        if pair.base is not None:
+            shared = pair.arm.merge(pair.base, on="seed")
+            base_run |= dict(zip(shared["run_x"], shared["run_y"], strict=True))
+            base_name |= dict.fromkeys(shared["run_x"], pair.base_name)
+    judged = drawn[drawn["run"].isin(base_run)]
+    if len(set(base_name.values())) > 1:
+        names = judged["name"] + " against " + judged["run"].map(base_name)
+        judged = judged.assign(name=names)
+    unpaired = [run for run in drawn["run"] if run not in {*base_run, *base_run.values()}]
+    notes = ["perplexity / baseline's perplexity - 1 at equal x and seed, on the validation subset"]
+    notes += [f"{run}: no baseline with its seed" for run in unpaired]
+    panels = list(judged["panel"].unique())
+    figure = base.new_figure("Gap to the baseline over training", notes, panels)
+    for line in lines(judged):
+        spec = VAL | line.spec | {"base": [base_run[run] for run in line.spec["runs"]]}
+        if line.spec["group"] == "arm":
+            base.add_band(figure, line.row, spec, line.name, line.style.colour)
+        base.add_line(figure, line.row, spec, line.name, line.stroke(2.2), marker=line.marker())
+    if base_run:
+        _add_criterion(figure)
     figure.update_yaxes(title_text="gap in perplexity (%)")
-    return base.finish(figure, _rows(drawn), _state(judged, group) | {"x": x}, ["x", "group"])
-
-
-def rate_and_gradient(
-    runs: Any, *, x: str = "step", smoothing: float = 0.95, group: str | None = None
-) -> Figure:
-    """Draw the learning rate and the gradient norm before clipping; arguments as in loss_curves."""
-    drawn, notes = base.select(runs)
-    if drawn["panel"].nunique() > 1:
-        drawn = drawn.assign(name=drawn["name"] + ", " + drawn["corpus"])
-    panels = ["Learning rate", "Gradient norm"] if len(drawn) else []
-    notes = ["gradient norm before clipping: smoothed, and faint as logged", *notes]
-    figure = base.new_figure("Learning rate and gradient norm", notes, panels, height=240)
-    for _, name, colour, nth, by in _lines(drawn):
-        style = {"color": colour, "dash": DASHES[nth % len(DASHES)]}
-        shared = {"legendgroup": f"{name} {by['group']}"}
-        rate, norm = (TRAIN | by | {"column": column} for column in ("learning_rate", "grad_norm"))
-        base.add_line(figure, 1, rate | {"smooth": False}, name, style | {"width": 2}, **shared)
-        shared["showlegend"] = False
-        if by["group"] == "seed":
-            raw = norm | {"stat": "envelope", "smooth": False}
-            base.add_line(
-                figure, 2, raw, name, {"width": 1, "color": colour}, opacity=0.3, **shared
-            )
-        base.add_line(figure, 2, norm, name, style | {"width": 1.6}, **shared)
-    figure.update_yaxes(exponentformat="power", rangemode="tozero")
-    state = _state(drawn, group) | {"x": x, "smoothing": smoothing}
-    return base.finish(figure, _rows(drawn), state, ["x", "group", "smoothing", "log"])
+    state = reader_state(judged, group) | {"x": x}
+    return base.finish(figure, series_of(drawn), state, ["x", "group"])
 
 
 def tokens_to_reach(runs: Any) -> Figure:
-    """Draw the tokens each arm sees until its validation loss (mean over seeds) first falls to a value."""
-    drawn, notes = base.select(runs)
-    notes = [
-        "read upwards from a loss: the tokens each arm needs to get there for the first time",
-        *notes,
-    ]
-    figure = base.new_figure("Tokens to reach a loss", notes, list(drawn["panel"].unique()))
-    for row, name, colour, _, by in _lines(drawn):
-        if by["group"] == "arm":
-            tokens, loss = trace_values(VAL | by, _rows(drawn), STATE | {"x": "tokens"})
-            first = np.flatnonzero(np.diff(np.fmin.accumulate(loss), prepend=math.inf) < 0)
-            points = {
-                "x": loss[first].round(5).tolist(),
-                "y": tokens[first].tolist(),
-                "marker": _marker(0),
-            }
-            line = {"color": colour, "width": 2.2}
-            base.add(
-                figure,
-                row,
-                go.Scatter(**points, name=escape(name), line=line, mode="lines+markers"),
-            )
-    figure.update_xaxes(autorange="reversed", rangemode="normal")
-    figure.update_yaxes(title_text="tokens seen", rangemode="tozero")
-    base.title_x(figure, Y_TITLES["loss"])
-    return figure
-
-
-def final_perplexity(runs: pd.DataFrame, metric: str = "final_val_loss") -> Figure:
-    """Draw each arm's perplexity: its seeds, their mean with a 95 % interval, and 1.05 x the baseline's.
+    """Draw the tokens each arm sees until its validation loss (mean over seeds) first falls to a
+    value.
 
     Args:
-        runs: Frame of frames.load_runs, of tables.recorded, or both.
-        metric: A column of losses.
+        runs: As selection.select takes them.
     """
-    panels = dict(list(pairs.comparable(runs, metric).groupby(["corpus", "tokenizer"], sort=False)))
-    height = 60 + 44 * max((rows["variant"].nunique() for rows in panels.values()), default=2)
-    notes = ["ticks: seeds; dot: their mean with a 95 % t-interval; dashed: 1.05 x baseline"]
-    figure = base.new_figure("Perplexity", notes, [", ".join(key) for key in panels], height=height)
-    for row, rows in enumerate(panels.values(), 1):
-        names = [
-            _perplexity(figure, row, group, metric)
-            for _, group in rows.groupby("variant", sort=False)
-        ]
-        figure.update_yaxes(range=[len(names) - 0.4, -0.6], showgrid=False, row=row, col=1)
-    figure.update_xaxes(rangemode="normal").update_layout(showlegend=False)
-    base.title_x(figure, "perplexity")
-    return figure
+    drawn, problems = select(runs)
+    notes = ["read upwards from a loss: the tokens an arm needs to get there for the first time"]
+    panels = list(drawn["panel"].unique())
+    figure = base.new_figure("Tokens to reach a loss", notes + problems, panels)
+    for line in lines(drawn):
+        if line.spec["group"] == "arm":
+            base.add(figure, line.row, _first_reached(line, series_of(drawn)))
+    figure.update_xaxes(autorange="reversed", rangemode="normal")
+    figure.update_yaxes(title_text="tokens seen", rangemode="tozero")
+    return base.title_x(figure, Y_TITLES["loss"])
 
 
-def _perplexity(figure: Figure, row: int, group: pd.DataFrame, metric: str) -> str:
-    """Draw one arm; returns the name of its line."""
-    first, losses = group.iloc[0], group[metric].to_numpy()
-    who = first["variant"] if first["source"] == frames.RECORDED else frames.name(first)
-    name = f"{escape(first['arm'])}<br>{who}, n = {len(group)}"
-    colour = arm_colours([first["arm"]])[first["arm"]]
-    interval = statistics.paired_interval(losses)
-    mean, low, high = np.exp([interval.mean, interval.low, interval.high])
-    tick = {"color": colour, "size": 14, "symbol": "line-ns-open", "line_width": 2}
-    look = {"mode": "markers", "hoverinfo": "x"}
-    seeds = {
-        "x": np.exp(losses).round(5).tolist(),
-        "y": [name] * len(losses),
-        "name": "seeds",
-        "marker": tick,
-    }
-    base.add(figure, row, go.Scatter(**seeds, **look))
-    bar = {
-        "array": [high - mean],
-        "arrayminus": [mean - low],
-        "symmetric": False,
-        "thickness": 2,
-        "width": 0,
-    }
-    dot = {"x": [mean], "y": [name], "name": "mean", "marker": {"color": colour, "size": 11}}
-    base.add(figure, row, go.Scatter(**dot, error_x=bar if interval.known else None, **look))
-    if first["arm"] == "baseline":
-        line = {"dash": "dash", "width": 1.5, "color": base.INK}
-        figure.add_vline(x=statistics.CRITERION * mean, line=line, row=row, col=1)
-    return name
-
-
-def time_budget(runs: pd.DataFrame) -> Figure:
-    """Draw where the wall time of each done run went; `runs` is a frame of frames.load_runs."""
-    spent = tables.time_budget(runs)
-    longest = spent["wall_seconds"].max() if len(spent) else 0
-    unit, seconds = next(
-        (u for u in (("hours", 3600), ("minutes", 60)) if longest > 2 * u[1]), ("seconds", 1)
+def _first_reached(line: Line, rows: dict[str, Any]) -> go.Scatter:
+    """Return the tokens at each new least loss of a line."""
+    tokens, loss = trace_values(VAL | line.spec, rows, STATE | {"x": "tokens"})
+    first = np.flatnonzero(np.diff(np.fmin.accumulate(loss), prepend=math.inf) < 0)
+    return go.Scatter(
+        x=loss[first].round(5).tolist(),
+        y=tokens[first].tolist(),
+        name=escape(line.name),
+        line=line.stroke(2.2),
+        marker=line.marker(),
+        mode="lines+markers",
     )
-    panels = ["all"] if len(spent) else []
-    figure = base.new_figure(
-        "Where the time went", ["wall time of each run"], panels, 40 + 24 * max(len(spent), 6)
-    )
-    for part, colour in BUDGET.items() if panels else ():
-        x = (spent[part].fillna(0) / seconds).round(5).tolist()
-        base.add(
-            figure,
-            1,
-            go.Bar(
-                x=x,
-                y=list(spent["run"]),
-                name=part.replace("_", " "),
-                orientation="h",
-                marker_color=colour,
-            ),
+
+
+def _row(rows: dict[tuple, dict[str, Any]], pair: Pair) -> dict[str, Any]:
+    """Return the verdict of a pair."""
+    first = pair.arm.iloc[0]
+    return rows[first["source"], first["variant"]]
+
+
+def _heading(pair: Pair) -> str:
+    first = pair.base.iloc[0]
+    return f"{first['corpus']}, {first['tokenizer']}: against {first['arm']} ({pair.base_name})"
+
+
+def _draw_family(
+    figure: Figure,
+    panel: int,
+    family: list[Pair],
+    rows: list[dict[str, Any]],
+    styles: dict[str, ArmStyle],
+    metric: str,
+) -> None:
+    """Draw the arms of one baseline, one below the other."""
+    seeds = [_seed_gaps(pair, metric) for pair in family]
+    widest = max(map(_reach, rows, seeds))
+    with_id = len({row["arm"] for row in rows}) < len(rows)
+    where = {"row": panel, "col": 1}
+    for place, (row, gaps) in enumerate(zip(rows, seeds, strict=True)):
+        _draw_arm(figure, panel, place, row, gaps, styles[row["arm"]])
+        figure.add_annotation(
+            text=_label(row, with_id),
+            align="left",
+            x=0,
+            xref="x domain",
+            xanchor="left",
+            y=place - 0.2,
+            yanchor="bottom",
+            showarrow=False,
+            **where,
         )
-    figure.update_layout(barmode="stack", bargap=0.3, legend_traceorder="normal").update_xaxes(
-        title_text=unit
+        # Short lines, so that none strikes through a label.
+        for value, dash in ((0, "solid"), (LIMIT, "dash")):
+            stroke = {"dash": dash, "width": 1.4, "color": base.INK}
+            mark = {"x0": value, "x1": value, "y0": place - 0.18, "y1": place + 0.25}
+            figure.add_shape(type="line", line=stroke, **mark, **where)
+    for value, text, side in ((0, "baseline", "right"), (LIMIT, f"criterion +{LIMIT:g} %", "left")):
+        below = {"y": len(rows) - 0.72, "yanchor": "top", "font_size": 11.5, "showarrow": False}
+        figure.add_annotation(text=text, x=value, xanchor=side, **below, **where)
+    low = min(-0.35 * widest, *(100 * row["gap"] - 0.2 * widest for row in rows))
+    figure.update_xaxes(range=[low, 1.15 * widest], showgrid=False, **where)
+    figure.update_yaxes(
+        range=[len(rows) - 0.45, -0.85],
+        showgrid=False,
+        showline=False,
+        showticklabels=False,
+        ticks="",
+        **where,
     )
-    return figure.update_yaxes(autorange="reversed", showgrid=False)
 
 
-def _state(drawn: pd.DataFrame, group: str | None) -> dict[str, Any]:
-    return STATE | {"group": group or ("arm" if drawn["variant"].duplicated().any() else "seed")}
+def _seed_gaps(pair: Pair, metric: str) -> list[float]:
+    """Return the gap of each seed, in percent."""
+    gaps = [100 * stats.gap(nats) for nats in pair.differences(metric)]
+    return [round(gap, 4) for gap in gaps if math.isfinite(gap)]
 
 
-def _rows(drawn: pd.DataFrame) -> dict[str, Any]:
-    return dict(zip(drawn["run"], drawn["series"], strict=True))
+def _reach(row: dict[str, Any], seeds: list[float]) -> float:
+    """Return the largest gap that the panel has to show, in percent.
+
+    A bound far outside the seeds, and the gap of an arm that diverged, may leave the panel.
+    """
+    largest = max(map(abs, [*seeds, 100 * row["gap"], LIMIT]))
+    bounds = [abs(100 * row[key]) for key in ("low", "high")]
+    inside = [bound for bound in bounds if bound < 3 * largest]
+    return min(max([largest, *inside]), MOST)
 
 
-def _lines(drawn: pd.DataFrame) -> list[tuple[int, str, str, int, dict[str, Any]]]:
-    """(panel row, name, colour, nth of its group, runs and grouping): a line for each group, then one for each run."""
-    panels, found = list(drawn["panel"].unique()), []
-    for _, members in drawn.groupby("variant", sort=False):
-        first = members.iloc[0]
-        row, name, colour = panels.index(first["panel"]) + 1, first["name"], first["colour"]
-        counted = name if len(members) == 1 else f"{name} (mean of {len(members)})"
-        found.append((row, counted, colour, 0, {"runs": list(members["run"]), "group": "arm"}))
-        for nth, run in enumerate(members.itertuples()):
-            found.append(
-                (
-                    row,
-                    f"{name} · seed {run.seed}",
-                    colour,
-                    nth,
-                    {"runs": [run.run], "group": "seed"},
-                )
-            )
-    return found
+def _draw_arm(
+    figure: Figure,
+    panel: int,
+    place: int,
+    row: dict[str, Any],
+    seeds: list[float],
+    style: ArmStyle,
+) -> None:
+    """Draw an arm's seeds, and its mean with the interval."""
+    name, look = escape(f"{row['arm']} ({row['id']})"), {"mode": "markers", "hoverinfo": "x+name"}
+    tick = {"color": style.colour, "size": 13, "symbol": "line-ns-open", "line_width": 1.5}
+    y = [place] * len(seeds)
+    base.add(figure, panel, go.Scatter(x=seeds, y=y, name=f"{name}, seeds", marker=tick, **look))
+    gap, bar = 100 * row["gap"], None
+    if math.isfinite(row["low"]) and row["high"] < LARGEST_GAP:
+        bar = {
+            "array": [round(100 * row["high"] - gap, 4)],
+            "arrayminus": [round(gap - 100 * row["low"], 4)],
+            "symmetric": False,
+            "thickness": 2.5,
+            "width": 5,
+        }
+    dot = {"color": style.colour, "size": 11, "symbol": style.symbol}
+    mean = go.Scatter(x=[round(gap, 4)], y=[place], name=name, marker=dot, error_x=bar, **look)
+    base.add(figure, panel, mean)
 
 
-def _marker(nth: int) -> dict[str, Any]:
-    return {"symbol": SYMBOLS[nth % len(SYMBOLS)], "size": 6, "maxdisplayed": 25}
+def _label(row: dict[str, Any], with_id: bool) -> str:
+    """Return an arm's two lines over its interval."""
+    name = f"{row['arm']} ({row['id']})" if with_id else row["arm"]
+    interval = ""
+    if math.isfinite(row["low"]):
+        interval = f" ({percent(row['low'], 1)} to {percent(row['high'], 1)})"
+    return f"<b>{escape(name)}</b><br>{percent(row['gap'], 1)}{interval}: {row['verdict']}"
 
 
-def _recorded(drawn: pd.DataFrame) -> dict[str, tuple[str, str, dict[str, Any]]]:
-    """Run -> (arm, panel, series) of the log's points on the complete corpora that are drawn."""
-    whole = {run.panel for run in drawn.itertuples() if not run.config["corpus"]["sample"]}
-    found = {}
-    for row in frames.recorded().itertuples():
-        panel = f"{row.corpus}, {row.tokenizer}"
-        if panel in whole:
-            points = [
-                (point["step"], None, math.log(point["perplexity"]))
-                for point in row.timing["evaluations"]
-            ]
-            points.append((int(row.steps), row.wall_seconds, row.final_val_loss))
-            step, seconds, loss = zip(*points, strict=True)
-            series = {"eval": {"step": step, "seconds": seconds, "loss": loss}}
-            series |= {
-                "step_tokens": row.tokens / row.steps,
-                "epoch_tokens": row.tokens / row.epochs,
-            }
-            found[row.run] = (row.arm, panel, series)
-    return found
+def _add_criterion(figure: Figure) -> None:
+    """Draw the criterion, labelled, and the baseline across every panel."""
+    line = {"width": 1.4, "color": base.INK}
+    figure.add_hline(y=0, line=line)
+    figure.add_hline(
+        y=LIMIT,
+        line=line | {"dash": "dash"},
+        annotation_text=f"criterion +{LIMIT:g} %",
+        annotation_position="top right",
+        annotation_yshift=1,
+    )

@@ -1,102 +1,139 @@
-"""Live choices of explore.ipynb in JupyterLab; the exported page shows what stood there when it was executed."""
+"""Live choices of explore.ipynb in JupyterLab."""
 
-from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import ipywidgets
 
 from oelm_lib.errors import UserError
-from oelm_lib.explore import figures as explore
-from oelm_lib.explore import probes
-from oelm_lib.runs.reading import CHECKPOINTS, find_runs
+from oelm_lib.explore import maps, tables
+from oelm_lib.explore.arms import open_arms
+from oelm_lib.runs.reading import find_runs
+from oelm_lib.runs.schema import CHECKPOINTS
+from oelm_lib.training.trained import Trained
 from oelm_lib.view.live import put
 from oelm_lib.view.tables import table
 
+MEAN = "mean of the heads"
+BOTH, OVER_TIME = "the two runs", "the left run's checkpoints"
+
 
 class HeadExplorer(ipywidgets.VBox):
-    """One head of two runs side by side, with their next tokens and texts, for a prompt that can be changed.
+    """All heads of a layer of two runs, and the prompt's tokens with where each looks.
 
     Args:
-        runs: As probes.open_arms takes them; the two to begin with are the first ones.
+        runs: As explore.open_arms takes them; the first two are shown first.
         prompt: Text to begin with.
+        outputs: Folder of the run folders; default config.outputs_dir().
     """
 
     def __init__(self, runs: str, prompt: str, outputs: str = ""):
         self._outputs = outputs
-        names = [arm.name for arm in probes.open_arms(runs, outputs=outputs)]
-        others = [f"{path.parent.name}/{path.name}" for path in find_runs(outputs or None)]
-        options = list(dict.fromkeys([*names, *others]))
-        wide = {"layout": {"width": "30em"}}
-        self.left = ipywidgets.Dropdown(description="left", options=options, value=names[0], **wide)
-        self.right = ipywidgets.Dropdown(
-            description="right", options=options, value=names[min(1, len(names) - 1)], **wide
-        )
-        self.checkpoint = ipywidgets.Dropdown(description="checkpoint", options=CHECKPOINTS)
-        self.layer = ipywidgets.Dropdown(description="layer")
-        self.head = ipywidgets.Dropdown(description="head")
+        self._arms: dict[tuple[str, str], Trained] = {}
+        self._paths = {
+            f"{path.parent.name}/{path.name}": path for path in find_runs(outputs or None)
+        }
+        names = [arm.name for arm in open_arms(runs, outputs=outputs)]
+        options = list(dict.fromkeys([*names, *self._paths]))
+        self.left = _choice("left", options, names[0])
+        self.right = _choice("right", options, names[min(1, len(names) - 1)])
+        self.compare = _choice("compare", [BOTH, OVER_TIME])
+        self.checkpoint = _choice("checkpoint", list(CHECKPOINTS))
+        self.layer = _choice("layer", [0])
+        self.head = _choice("colour", [MEAN])
         self.seed = ipywidgets.BoundedIntText(0, min=0, max=10**6, description="seed")
         self.prompt = ipywidgets.Textarea(
             prompt, description="prompt", continuous_update=False, layout={"width": "60em"}
         )
-        self.problem, self.map, self.words = (
-            ipywidgets.HTML(),
-            ipywidgets.Output(),
-            ipywidgets.HTML(),
-        )
-        choices = (
-            self.left,
-            self.right,
-            self.checkpoint,
-            self.layer,
-            self.head,
-            self.seed,
-            self.prompt,
-        )
-        columns = ipywidgets.HBox([ipywidgets.VBox(choices[:3]), ipywidgets.VBox(choices[3:6])])
-        super().__init__([columns, self.prompt, self.problem, self.map, self.words])
-        self._arms: dict[tuple[str, str], Any] = {}
+        self.write = ipywidgets.Button(description="write texts")
+        self.problem = ipywidgets.HTML()
+        self.map = ipywidgets.Output()
+        self.tokens = ipywidgets.HTML()
+        self.words = ipywidgets.HTML()
+        left = ipywidgets.VBox([self.left, self.right, self.compare, self.checkpoint])
+        right = ipywidgets.VBox([self.layer, self.head, ipywidgets.HBox([self.seed, self.write])])
+        choices = ipywidgets.HBox([left, right])
+        super().__init__([choices, self.prompt, self.problem, self.tokens, self.map, self.words])
         self._offering = False
         self.draw()
-        for widget in choices:
+        for widget in (self.left, self.right, self.compare, self.checkpoint, self.layer):
             widget.observe(lambda change: self.draw(), "value")
+        self.head.observe(lambda change: self.draw(), "value")
+        self.prompt.observe(lambda change: self.draw(), "value")
+        self.write.on_click(lambda button: self.write_texts())
 
     def draw(self) -> None:
-        """Draw what the choices ask for, or say in one line why not."""
+        """Draw what the choices ask for; where that fails, one line says why and nothing stays."""
         if self._offering:
             return
+        self.words.value = ""
         try:
-            arms = [self._arm(box.value) for box in (self.left, self.right)]
+            arms = self._chosen()
             self._offer(arms)
-            figure = explore.attention_pair(
-                arms, self.prompt.value, self.layer.value, self.head.value
-            )
-            after = (
-                explore.next_tokens(arms, self.prompt.value),
-                explore.texts(arms, self.prompt.value, seed=self.seed.value),
-            )
+            head = None if self.head.value == MEAN else int(self.head.value.split()[-1])
+            figure = maps.layer_grid(arms, self.prompt.value, self.layer.value)
+            line = maps.token_line(arms[0], self.prompt.value, self.layer.value, head)
         except UserError as error:
-            self.problem.value = f"<p style='color:#c0392b'>{escape(str(error))}</p>"
+            self._fail(error)
             return
         self.problem.value = ""
+        self.tokens.value = (
+            f"<p>{escape(arms[0].name)}: point at a token to see where it looks</p>{line}"
+        )
         put(self.map, figure)
-        self.words.value = "".join(table(frame).to_html() for frame in after)
 
-    def _arm(self, name: str) -> Any:
-        key = name, self.checkpoint.value
-        if key not in self._arms:
-            (self._arms[key],) = probes.open_arms(name, self.checkpoint.value, self._outputs)
-        return self._arms[key]
+    def write_texts(self) -> None:
+        """Show the next tokens and a text of each run; it takes longer than a map."""
+        try:
+            arms = self._chosen()
+            frames = [
+                tables.next_tokens(arms, self.prompt.value),
+                tables.texts(arms, self.prompt.value, seed=self.seed.value),
+            ]
+        except UserError as error:
+            self._fail(error)
+            return
+        self.words.value = "".join(table(frame).to_html() for frame in frames)
 
-    def _offer(self, arms: Sequence[Any]) -> None:
-        """Offer the layers and heads that both have; what was chosen stays where it can."""
+    def _fail(self, error: UserError) -> None:
+        self.problem.value = f"<p style='color:#c0392b'>{escape(str(error))}</p>"
+        self.map.outputs = ()
+        self.tokens.value = self.words.value = ""
+
+    def _chosen(self) -> list[Trained]:
+        """The runs to draw: two runs at one checkpoint, or one run at all its checkpoints."""
+        if self.compare.value == OVER_TIME:
+            folder = Path(self._paths[self.left.value])
+            names = [name for name in CHECKPOINTS if (folder / f"{name}.pt").is_file()]
+            steps = {arm.step: arm for arm in (self._open(self.left.value, name) for name in names)}
+            return [steps[step] for step in sorted(steps)]
+        names = dict.fromkeys([self.left.value, self.right.value])
+        return [self._open(name, self.checkpoint.value) for name in names]
+
+    def _open(self, name: str, checkpoint: str) -> Trained:
+        if (name, checkpoint) not in self._arms:
+            (self._arms[name, checkpoint],) = open_arms(name, checkpoint, self._outputs)
+        return self._arms[name, checkpoint]
+
+    def _offer(self, arms: list[Trained]) -> None:
+        """Offer the layers and heads that all runs have; a choice stays where it can."""
+        layers = list(range(min(arm.config.model.num_layers for arm in arms)))
+        count = min(arm.config.model.num_heads for arm in arms)
+        heads = [MEAN, *(f"head {number}" for number in range(count))]
         self._offering = True
-        for box, count in ((self.layer, "num_layers"), (self.head, "num_heads")):
-            options, chosen = (
-                range(min(getattr(arm.config.model, count) for arm in arms)),
-                box.value,
-            )
-            if len(box.options) != len(options):
+        for box, options in ((self.layer, layers), (self.head, heads)):
+            if list(box.options) != options:
+                chosen = box.value
                 box.options = options
-                box.value = chosen if chosen in options else 0
+                box.value = chosen if chosen in options else options[0]
         self._offering = False
+
+
+def _choice(name: str, options: list[Any], value: Any = None) -> ipywidgets.Dropdown:
+    return ipywidgets.Dropdown(
+        description=name,
+        options=options,
+        value=options[0] if value is None else value,
+        layout={"width": "30em"},
+    )

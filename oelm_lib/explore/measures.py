@@ -1,6 +1,7 @@
-"""What attention maps, weights and losses say of a model: pure functions of arrays.
+"""Measures of attention maps, weights and losses: pure functions of arrays.
 
-Attention maps A are (..., T, T); row i sums to 1 over the keys 0..i. Leading axes (layer, head, sequence) stay.
+Attention maps A are (..., T, T); row i sums to 1 over the keys 0..i. Leading axes (layer, head,
+sequence) are kept.
 """
 
 import numpy as np
@@ -11,37 +12,49 @@ LOCAL = 4
 
 
 def normalised_entropy(maps: Float[np.ndarray, "*n T T"]) -> Float[np.ndarray, "*n"]:
-    """Mean over queries i >= 1 of -sum a log a / log(i + 1): 0 for one key, 1 for uniform. Xue et al. 2025."""
+    """Return the mean over queries i >= 1 of -sum a log a / log(i + 1).
+
+    0 for one key, 1 for uniform attention. Source: Xue et al. 2025, arXiv:2510.11602.
+    """
     logs = np.log(maps, out=np.zeros_like(maps), where=maps > 0)
     entropy = -(maps * logs).sum(-1)[..., 1:]
     return (entropy / np.log(np.arange(2, maps.shape[-1] + 1))).mean(-1)
 
 
 def concentration(maps: Float[np.ndarray, "*n T T"]) -> Float[np.ndarray, "*n"]:
-    """||A||_F / sqrt(T): 1 where each query takes one key. Xue et al. 2025, over sqrt(T) to compare lengths."""
+    """Return ||A||_F / sqrt(T): 1 where each query takes one key.
+
+    Source: Xue et al. 2025; divided by sqrt(T) so that lengths compare.
+    """
     return np.sqrt((maps**2).sum((-2, -1)) / maps.shape[-1])
 
 
 def first_token_mass(maps: Float[np.ndarray, "*n T T"]) -> Float[np.ndarray, "*n"]:
-    """Mean share that queries i >= 1 give to token 0 (the sink of Xiao et al. 2023, arXiv:2309.17453)."""
+    """Return the mean share that queries i >= 1 give to token 0.
+
+    Source: the attention sink of Xiao et al. 2023, arXiv:2309.17453.
+    """
     return maps[..., 1:, 0].mean(-1)
 
 
 def local_mass(maps: Float[np.ndarray, "*n T T"]) -> Float[np.ndarray, "*n"]:
-    """Mean share at distances 0..LOCAL-1, over queries that have as many keys and more."""
+    """Return the mean share at distances 0..LOCAL-1, over queries with at least LOCAL + 1 keys."""
     near = sum(np.diagonal(maps, -d, -2, -1)[..., LOCAL - d :] for d in range(LOCAL))
     return near.mean(-1)
 
 
 def previous_token_score(maps: Float[np.ndarray, "*n T T"]) -> Float[np.ndarray, "*n"]:
-    """Mean share that queries i >= 1 give to i - 1 (TransformerLens, head_detector.py, mode mul)."""
+    """Return the mean share that queries i >= 1 give to i - 1.
+
+    Source: TransformerLens, head_detector.py, mode mul.
+    """
     return np.diagonal(maps, -1, -2, -1).mean(-1)
 
 
 def repeated_tokens(
     rng: np.random.Generator, ids: Int[np.ndarray, " V"], first: int, period: int, count: int
-):
-    """`count` sequences (count, 1 + 2 * period) of the token `first` and a block of random `ids` twice."""
+) -> Int[np.ndarray, "N L"]:
+    """Return sequences (count, 1 + 2 * period): `first`, then a block of random `ids` twice."""
     block = rng.choice(ids, (count, period))
     return np.concatenate([np.full((count, 1), first), block, block], 1)
 
@@ -49,50 +62,62 @@ def repeated_tokens(
 def duplicate_token_score(
     maps: Float[np.ndarray, "*n T T"], period: int
 ) -> Float[np.ndarray, "*n"]:
-    """Mean share from the second copy of repeated_tokens to the same token of the first (TransformerLens)."""
+    """Return the mean share from the second copy of repeated_tokens to the same token of the first.
+
+    Source: TransformerLens, head_detector.py.
+    """
     return np.diagonal(maps, -period, -2, -1)[..., 1:].mean(-1)
 
 
 def induction_score(maps: Float[np.ndarray, "*n T T"], period: int) -> Float[np.ndarray, "*n"]:
-    """Mean share from the second copy to the token after the same one. Olsson et al. 2022, arXiv:2209.11895."""
+    """Return the mean share from the second copy to the token after the same one of the first.
+
+    Source: Olsson et al. 2022, arXiv:2209.11895.
+    """
     return np.diagonal(maps, 1 - period, -2, -1)[..., 2:].mean(-1)
 
 
 def copying_mass(
     maps: Float[np.ndarray, "N *n T T"], tokens: Int[np.ndarray, "N L"]
 ) -> Float[np.ndarray, "*n"]:
-    """Share given to keys that hold the next token, mean over queries i < L - 1 whose next token stood earlier."""
+    """Return the mean share given to keys that hold the next token.
+
+    The mean is over the queries i < L - 1 whose next token stood earlier in the window.
+    """
     holds = np.tril(
         tokens[:, 1:, None] == tokens[:, None, :-1]
     )  # (N, T, T): key j holds what follows query i
-    found = np.einsum("n...ij,nij->...ni", maps, holds)
-    return found[..., holds.any(-1)].mean(-1)
+    shares = np.einsum("n...ij,nij->...ni", maps, holds)
+    return shares[..., holds.any(-1)].mean(-1)
 
 
 def in_context_score(losses: Float[np.ndarray, "N T"]) -> float:
-    """Loss at token 500 minus loss at token 50 of 512, scaled to T (Olsson et al. 2022); less is better."""
+    """Return the loss at token 500 minus the loss at token 50 of 512, scaled to T; lower is better.
+
+    Source: Olsson et al. 2022.
+    """
     length = losses.shape[1]
     return float(losses[:, length * 500 // 512].mean() - losses[:, length * 50 // 512].mean())
 
 
 def repeats(tokens: Int[np.ndarray, "N L"], n: int) -> Bool[np.ndarray, "N L-1"]:
-    """Whether each token but the first ends an n-gram that stood earlier in its window.
+    """Return whether each token but the first ends an n-gram that stood earlier in its window.
 
-    n = 2 is the slice of Zoology (Arora et al. 2023, arXiv:2312.04927) without its limit on frequent bigrams; n = 1:
-    the token itself could be copied.
+    With n = 1 the token itself could be copied. n = 2 is the slice of Zoology (Arora et al. 2023,
+    arXiv:2312.04927) without its limit on frequent bigrams.
     """
     later, length = tokens[:, 1:], tokens.shape[1]
-    found = np.zeros(later.shape, bool)
-    for back in range(1, length):  # the earlier place lies `back` tokens before
-        same = tokens[:, back:] == tokens[:, :-back]  # (N, L - back), of tokens back..
+    repeated = np.zeros(later.shape, bool)
+    for back in range(1, length):  # the earlier place is `back` tokens before
+        same = tokens[:, back:] == tokens[:, :-back]  # (N, L - back), for the tokens from `back` on
         for _ in range(n - 1):
             same = np.pad(same[:, 1:] & same[:, :-1], ((0, 0), (1, 0)))
-        found[:, back - 1 :] |= same
-    return found
+        repeated[:, back - 1 :] |= same
+    return repeated
 
 
 def effective_rank(singular_values: Float[np.ndarray, "*n K"]) -> Float[np.ndarray, "*n"]:
-    """exp of the entropy of s / sum(s). Roy & Vetterli 2007."""
+    """Return exp of the entropy of s / sum(s). Source: Roy & Vetterli 2007."""
     share = singular_values / singular_values.sum(-1, keepdims=True)
     logs = np.log(share, out=np.zeros_like(share), where=share > 0)
     return np.exp(-(share * logs).sum(-1))
@@ -103,9 +128,10 @@ def qk_spectrum(
     key: Float[np.ndarray, "H K D"],
     gain: Float[np.ndarray, " D"],
 ) -> Float[np.ndarray, "H K"]:
-    """Singular values of each head's form diag(g) W_q^T W_k diag(g), g the gain of the LayerNorm before it.
+    """Return the singular values of each head's form diag(g) W_q^T W_k diag(g).
 
-    The form is (D, D) of rank K: with QR of both factors its singular values are those of R_q R_k^T.
+    g is the gain of the LayerNorm before it. The form is (D, D) of rank K: with QR of both factors
+    its singular values are those of R_q R_k^T.
     """
     r_query, r_key = (
         np.linalg.qr((weight * gain).swapaxes(1, 2), mode="r") for weight in (query, key)
@@ -114,7 +140,10 @@ def qk_spectrum(
 
 
 def orthogonality_error(weight: Float[np.ndarray, "H K D"]) -> Float[np.ndarray, " H"]:
-    """||W W^T / s^2 - I||_F / sqrt(K), s^2 the mean square norm of the head's rows: 0 for orthonormal rows times s."""
+    """Return ||W W^T / s^2 - I||_F / sqrt(K) of each head: 0 for orthonormal rows times s.
+
+    s^2 is the mean square norm of the head's rows.
+    """
     gram = weight @ weight.swapaxes(1, 2)
     size = weight.shape[1]
     scale = np.trace(gram, axis1=1, axis2=2)[:, None, None] / size
@@ -122,6 +151,6 @@ def orthogonality_error(weight: Float[np.ndarray, "H K D"]) -> Float[np.ndarray,
 
 
 def drift(weight: np.ndarray, start: np.ndarray) -> float:
-    """||W - W_0|| / ||W_0||: how far a weight went from its start; the norm itself where it started at 0."""
+    """Return ||W - W_0|| / ||W_0||, or ||W|| where the weight started at 0."""
     size = np.linalg.norm(start)
     return float(np.linalg.norm(weight - start) / (size or 1.0))

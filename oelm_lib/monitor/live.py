@@ -6,10 +6,11 @@ from typing import Any
 import ipywidgets
 import pandas as pd
 
-from oelm_lib.compare import plots
 from oelm_lib.monitor.table import run_table, select_rows
 from oelm_lib.runs import frames
 from oelm_lib.runs.overview import overview
+from oelm_lib.view.budget import time_budget
+from oelm_lib.view.curves import loss_curves
 from oelm_lib.view.live import put, watch
 
 MOST_CURVES = 12
@@ -64,9 +65,9 @@ class Monitor(ipywidgets.VBox):
         names = [row["run"] for row in drawn]
         runs = frames.load_runs(self._exps, self._outputs)
         runs = runs[runs["run"].isin(names)]
-        put(self.curves, plots.loss_curves(runs, group="seed"))
+        put(self.curves, loss_curves(runs, group="seed"))
         budgets = {row["run"]: row.get("budget") for row in drawn}
-        put(self.budgets, plots.time_budget(_with_budgets(runs, budgets)))
+        put(self.budgets, time_budget(_with_budgets(runs, budgets)))
 
     def _look(self) -> None:
         try:
@@ -84,7 +85,7 @@ def _newest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _with_budgets(runs: pd.DataFrame, budgets: dict[str, Any]) -> pd.DataFrame:
-    """The runs in the shape that plots.time_budget takes, with the seconds spent so far."""
+    """The runs in the shape that time_budget takes, with the seconds spent so far."""
     runs = runs[runs["run"].isin([run for run, parts in budgets.items() if parts])]
     spent = [budgets[run] for run in runs["run"]]
     return runs.assign(

@@ -1,12 +1,16 @@
-"""Read and prepare the notebooks that pages are made of."""
+"""Read, execute and prepare the notebooks that pages are made of."""
 
 import json
+import logging
 import re
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from oelm_lib import config
 from oelm_lib.errors import UserError
+from oelm_lib.report.kernel import literal_path, own_kernel_manager
+from oelm_lib.report.provenance import KEY
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -22,6 +26,49 @@ FOLD = "fold:"
 EXECUTABLE = ("application/javascript", "application/vnd.jupyter.widget-state+json")
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 WIDGET_NOTE = '<p class="note">Live controls: open the notebook in JupyterLab.</p>'
+
+
+def execute(
+    name: str, target: Path, parameters: dict[str, Any], command: str = "", **options: Any
+) -> None:
+    """Execute a notebook of notebooks/ and write it with its outputs.
+
+    Args:
+        name: Notebook without its suffix.
+        target: The .ipynb to write.
+        parameters: Values of the notebook's parameters cell.
+        command: What a user types to get the same; the page names it.
+        options: Further arguments of papermill.execute_notebook.
+
+    Raises:
+        PapermillExecutionError: A cell failed; `target` holds what there is.
+    """
+    import papermill
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    try:
+        papermill.execute_notebook(
+            literal_path(config.ROOT / "notebooks" / f"{name}.ipynb"),
+            literal_path(target),
+            parameters=parameters,
+            progress_bar=False,
+            store_widget_state=False,
+            coalesce_streams=True,
+            cwd=config.ROOT,
+            kernel_manager_class=own_kernel_manager(),
+            extra_arguments=["--IPKernelApp.log_level=40"],  # no warning about TCP at each start
+            **options,
+        )
+    finally:
+        if command and target.is_file():
+            _record_command(target, command)
+
+
+def _record_command(path: Path, command: str) -> None:
+    """Note in an executed notebook which command made it."""
+    plain = json.loads(path.read_text(encoding="utf-8"))
+    plain["metadata"][KEY] = {"command": command}
+    path.write_text(json.dumps(plain, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def read_notebook(path: Path) -> Any:
@@ -72,6 +119,8 @@ def prepare(notebook: Any) -> tuple[list[dict], dict[str, dict]]:
     cells = [cell for cell in notebook.cells if not HIDDEN_TAGS & set(_tags(cell))]
     notebook.cells = sorted(cells, key=lambda cell: _fold_title(cell) is not None)
     for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not _is_live_only(output)]
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
                 # A progress line rewrites itself; only its last state matters.
@@ -80,6 +129,11 @@ def prepare(notebook: Any) -> tuple[list[dict], dict[str, dict]]:
         if title := _fold_title(cell):
             cell.outputs = [_folded(title, cell.outputs)] if cell.outputs else []
     return figures, rows
+
+
+def _is_live_only(output: Any) -> bool:
+    """Whether an output is for JupyterLab alone, such as a figure's save buttons."""
+    return output.get("metadata", {}).get("oelm") == "live-only"
 
 
 def _replace_live_output(output: Any, figures: list[dict], rows: dict[str, dict]) -> None:
@@ -96,6 +150,11 @@ def _replace_live_output(output: Any, figures: list[dict], rows: dict[str, dict]
         output.data = {"text/html": WIDGET_NOTE}
 
 
+def _is_live_only(output: Any) -> bool:
+    """Whether an output is for JupyterLab alone, as the save buttons of figures are."""
+    return output.get("metadata", {}).get("oelm") == "live-only"
+
+
 def _rows(figure: dict) -> dict[str, dict]:
     """Take the runs' rows out of a figure's metadata; none where it has no whole ones."""
     meta = figure.setdefault("layout", {}).get("meta")
@@ -106,6 +165,11 @@ def _rows(figure: dict) -> dict[str, dict]:
         return {key: series for key, series in rows.items() if isinstance(series, dict)}
     except (TypeError, ValueError, AttributeError):
         return {}
+
+
+def _is_live_only(output: Any) -> bool:
+    """Whether an output is for JupyterLab only (view.save_buttons)."""
+    return output.get("metadata", {}).get(KEY) == "live-only"
 
 
 def _tags(cell: Any) -> list[str]:

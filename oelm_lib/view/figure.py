@@ -1,25 +1,24 @@
-"""What all figures share: the runs they draw, their look, and what the page controller needs."""
+"""Layout of all figures: fonts, panels, legends, and the data of the page's controls."""
 
 import json
+import textwrap
 from html import escape
 from typing import Any
 
-import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from oelm_lib.arms import arm_colours
-from oelm_lib.config import Experiment
-from oelm_lib.errors import UserError
-from oelm_lib.runs import frames, reading
-from oelm_lib.view.series import run_series, trace_values
+from oelm_lib.view.save_buttons import SAVE_BUTTONS
+from oelm_lib.view.series import trace_values
 
 MIMETYPE = "application/vnd.plotly.v1+json"
 CONFIG = {
     "displaylogo": False,
     "showSendToCloud": False,
-    "responsive": True,
-    "modeBarButtonsToRemove": ["lasso2d", "select2d", "toImage"],
+    # JupyterLab's renderer resizes figures itself; with plotly's own handler beside it they
+    # collapse to a height of 0 when a tab is shown again. The exported page turns it on.
+    "responsive": False,
+    "modeBarButtonsToRemove": ["lasso2d", "select2d"],
 }
 INK, GRID = "#7a7a7a", "rgba(128,128,128,0.22)"
 """Readable on white and on near-black; the page replaces them by the theme's own."""
@@ -30,88 +29,58 @@ X_TITLES = {
     "hours": "hours since start",
     "epochs": "epochs",
 }
+NOTE_LENGTH = 150
+"""Characters of a line under the title; the page wraps it, JupyterLab does not."""
+MOST_NOTES = 4
 
 
 class Figure(go.Figure):
-    """A plotly figure that says how to read it where plotly's mimetype is not shown (plain nbconvert, GitHub)."""
+    """A plotly figure that notebooks show with its config, and with buttons that save it.
+
+    Where plotly's MIME type is not shown (plain nbconvert, GitHub), a line says how to see it.
+    """
 
     def _repr_mimebundle_(self, include=None, exclude=None, **kwargs) -> dict[str, Any]:
-        plain = json.loads(self.to_json())
         title = escape(self.layout.title.text or "figure")
-        note = f"<p><em>Interactive figure: {title}. For a page that shows it: <code>oelm report X.ipynb</code></em></p>"
+        note = f"Interactive figure: {title}. For a page that shows it:"
         return {
-            MIMETYPE: plain | {"config": CONFIG},
-            "text/html": note,
+            MIMETYPE: json.loads(self.to_json()) | {"config": CONFIG},
+            "text/html": f"<p><em>{note} <code>oelm report X.ipynb</code></em></p>",
             "text/plain": f"Figure: {title}",
         }
+
+    def outputs(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the figure and its save buttons as two outputs of a notebook cell."""
+        return (
+            {"data": self._repr_mimebundle_(), "metadata": {}},
+            {"data": {"text/html": SAVE_BUTTONS}, "metadata": {"oelm": "live-only"}},
+        )
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
-        display(self._repr_mimebundle_(), raw=True)
-
-
-def select(runs: Any) -> tuple[pd.DataFrame, list[str]]:
-    """Read what there is to draw.
-
-    Args:
-        runs: A run (anything with `.path`, or a path), a list of runs, or a frame of frames.load_runs.
-
-    Returns:
-        The frame's rows that can be drawn, with `series` (run_series), `panel` (corpus and tokenizer: losses over
-        different ones share no axis), `name` (the arm; its folder too, where two in a panel are one arm) and
-        `colour`; and a line for each run that is not drawn, or not whole.
-    """
-    if not isinstance(runs, pd.DataFrame):
-        runs = frames.load_folders(
-            [reading.folder(run) for run in (runs if isinstance(runs, list) else [runs])]
-        )
-    runs = runs[runs["source"] == frames.MEASURED]
-    read = [_series(row) for _, row in runs.iterrows()]
-    notes = [
-        f"{run}: {problem}" for run, (_, problem) in zip(runs["run"], read, strict=True) if problem
-    ]
-    runs = runs.assign(series=[series for series, _ in read])
-    runs = runs[runs["series"].notna()]
-    twice = runs.groupby(["corpus", "tokenizer", "arm"])["variant"].transform("nunique") > 1
-    colours, rows = arm_colours(runs["arm"]), [row for _, row in runs.iterrows()]
-    names = [
-        f"{row.arm} · {frames.name(row)}" if two else row.arm
-        for row, two in zip(rows, twice, strict=True)
-    ]
-    panels = [f"{row.corpus}, {row.tokenizer}" for row in rows]
-    return runs.assign(panel=panels, name=names, colour=[colours[row.arm] for row in rows]), notes
-
-
-def _series(run: pd.Series) -> tuple[dict[str, Any] | None, str]:
-    """Rows of a run or None, and what is wrong with them or ""."""
-    if not isinstance(run["experiment"], Experiment):
-        return None, run["reason"]
-    try:
-        series = run_series(run["path"])
-    except UserError as error:
-        return None, str(error).replace(f"{run['path']}/", "")
-    steps, losses = series["train"]["step"], series["train"]["loss"]
-    lost = [step for step, loss in zip(steps, losses, strict=True) if loss is None]
-    if not steps and not series["eval"]["step"]:
-        return None, "no rows yet"
-    return (
-        series,
-        f"loss is not a number at step {lost[0]:,} and {len(lost) - 1} later points"
-        if lost
-        else "",
-    )
+        for output in self.outputs():
+            display(output["data"], metadata=output["metadata"], raw=True)
 
 
 def new_figure(title: str, notes: list[str], panels: list[str], height: int = 320) -> Figure:
-    """Lay out an empty figure of one panel a row, each `height` high; no panels: one that says so."""
-    lines = [escape(line if len(line) < 120 else f"{line[:117]}...") for line in notes[:4]]
-    lines += [f"and {len(notes) - 4} more runs"] if len(notes) > 4 else []
+    """Return an empty figure with one panel a row.
+
+    Args:
+        notes: Lines under the title; those after the fourth are only counted.
+        panels: Headings; none: the figure says that there is nothing to draw.
+        height: Of a panel, in pixels.
+    """
+    lines = _note_lines(notes)
     rows = max(len(panels), 1)
-    headings = panels if rows > 1 else None
-    top, total = 66 + 19 * len(lines) + 14 * (rows > 1), height * rows if panels else 80
+    top = 58 + 17 * len(lines) + 14 * (rows > 1)
+    total = height * rows if panels else 80
     figure = make_subplots(
-        rows, 1, subplot_titles=headings, vertical_spacing=60 / total, figure=Figure()
+        rows,
+        1,
+        subplot_titles=panels if rows > 1 else None,
+        vertical_spacing=60 / total,
+        figure=Figure(),
     )
     figure.update_annotations(x=0, xanchor="left", font_size=14)
     figure.update_layout(
@@ -135,27 +104,48 @@ def new_figure(title: str, notes: list[str], panels: list[str], height: int = 32
         showlegend=True,
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": INK, "activecolor": INK},
     )
-    for row, y_axis in enumerate(figure.select_yaxes(), 1):
-        place = {"y": y_axis.domain[1], "yanchor": "top", "tracegroupgap": 1, "font_size": 12.5}
-        figure.update_layout(
-            {_legend(row): place | {"groupclick": "togglegroup", "bgcolor": "rgba(0,0,0,0)"}}
-        )
-    axis = {
-        "gridcolor": GRID,
-        "linecolor": GRID,
-        "zeroline": False,
-        "showline": True,
-        "automargin": True,
-    }
-    axis |= {"title_font_size": 13, "title_standoff": 8}
-    figure.update_xaxes(**axis, ticks="outside", tickcolor=GRID, rangemode="tozero")
-    figure.update_yaxes(**axis, hoverformat=".5~g")
+    _set_axes(figure)
     if not panels:
         figure.add_annotation(
             text="Nothing to draw yet.", showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5
         )
         figure.update_xaxes(visible=False).update_yaxes(visible=False)
     return figure
+
+
+def _note_lines(notes: list[str]) -> list[str]:
+    """Return the first notes as lines of HTML, and how many there are beside them."""
+    lines = [
+        escape(textwrap.shorten(note, NOTE_LENGTH, placeholder="..."))
+        for note in notes[:MOST_NOTES]
+    ]
+    hidden = len(notes) - MOST_NOTES
+    return [*lines, f"and {hidden} more"] if hidden > 0 else lines
+
+
+def _set_axes(figure: Figure) -> None:
+    """Give every panel the axes of the house and a legend beside it."""
+    for row, y_axis in enumerate(figure.select_yaxes(), 1):
+        legend = {
+            "y": y_axis.domain[1],
+            "yanchor": "top",
+            "tracegroupgap": 1,
+            "font_size": 12.5,
+            "groupclick": "togglegroup",
+            "bgcolor": "rgba(0,0,0,0)",
+        }
+        figure.update_layout({_legend(row): legend})
+    axis = {
+        "gridcolor": GRID,
+        "linecolor": GRID,
+        "zeroline": False,
+        "showline": True,
+        "automargin": True,
+        "title_font_size": 13,
+        "title_standoff": 8,
+    }
+    figure.update_xaxes(**axis, ticks="outside", tickcolor=GRID, rangemode="tozero")
+    figure.update_yaxes(**axis, hoverformat=".5~g")
 
 
 def add(figure: Figure, row: int, trace: Any) -> None:
@@ -170,42 +160,48 @@ def add_line(
     """Add a line that the page computes.
 
     Args:
-        spec: As series.trace_values takes it, and `group`: the grouping it is shown in (arm, seed; None: always).
+        spec: Argument of series.trace_values, and `group`: the grouping in which the line is shown
+            (arm or seed; None: always).
+        line: Plotly's line properties.
+        more: Other properties of the trace.
     """
-    mode = "lines+markers" if "marker" in more else "lines"
-    group = f"{row} {name} {spec['group']}"
-    add(
-        figure,
-        row,
-        go.Scatter(
-            **{"name": escape(name), "meta": spec, "line": line, "legendgroup": group, "mode": mode}
-            | more
-        ),
-    )
+    look = {
+        "name": escape(name),
+        "meta": spec,
+        "line": line,
+        "legendgroup": f"{row} {name} {spec['group']}",
+        "mode": "lines+markers" if "marker" in more else "lines",
+    }
+    add(figure, row, go.Scatter(**look | more))
 
 
 def add_band(figure: Figure, row: int, spec: dict[str, Any], name: str, colour: str) -> None:
-    """Fill from the least to the largest over a group's seeds."""
+    """Fill from the smallest to the largest value over a group's seeds."""
     red, green, blue = (int(colour[n : n + 2], 16) for n in (1, 3, 5))
-    fill = {
+    look = {
         "showlegend": False,
         "hoverinfo": "skip",
         "fillcolor": f"rgba({red},{green},{blue},0.16)",
     }
-    for stat, to in (("min", None), ("max", "tonexty")):
-        add_line(
-            figure, row, spec | {"stat": stat}, name, {"width": 0, "color": colour}, fill=to, **fill
-        )
+    line = {"width": 0, "color": colour}
+    for stat, fill in (("min", None), ("max", "tonexty")):
+        add_line(figure, row, spec | {"stat": stat}, name, line, fill=fill, **look)
 
 
 def finish(
     figure: Figure, rows: dict[str, Any], state: dict[str, Any], controls: list[str]
 ) -> Figure:
-    """Compute the lines for `state`; hand rows (run -> series) and choices to the page controller."""
+    """Compute the lines for `state`, and store what the page's controls need.
+
+    Args:
+        rows: Run -> run_series.
+        state: The reader's choices, as series.STATE.
+        controls: Names of the controls that the page shows.
+    """
     for trace in figure.data:
         trace.x, trace.y = trace_values(trace.meta, rows, state)
         trace.visible = trace.meta["group"] in (state["group"], None)
-    # As one string: notebook files give every number of a list a line of its own.
+    # One string: a notebook file gives every number of a list a line of its own.
     packed = json.dumps(rows, separators=(",", ":"))
     figure.update_layout(
         meta={"state": state, "controls": controls if rows else [], "rows": packed}
@@ -217,7 +213,7 @@ def finish(
 
 
 def title_x(figure: Figure, text: str) -> Figure:
-    """Title the last panel's x axis; another's would stand in the way of the next panel's heading."""
+    """Title the last panel's x axis; another panel's title would overlap the next heading."""
     list(figure.select_xaxes())[-1].title.text = text
     return figure
 

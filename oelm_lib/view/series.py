@@ -1,7 +1,7 @@
-"""What a curve is made of: a run's rows, thinned, and how a trace is computed from them.
+"""Data of curves: the thinned rows of a run, and how a trace is computed from them.
 
-The page controller (reporting/templates/page.js) computes the same from the same rows; tests/reporting/test_html.py
-holds the two together.
+The page's script (report/templates/page.js) computes the same from the same rows;
+tests/report/test_controls.py compares the two.
 """
 
 from functools import lru_cache
@@ -14,18 +14,22 @@ from oelm_lib.files import sha256_file
 from oelm_lib.runs import reading
 
 BUCKETS = 500
-"""Most points a run keeps of each kind: about one for two pixels."""
+"""Largest number of points of each kind that a run keeps: about one for two pixels."""
 COLUMNS = {"train": ("loss", "learning_rate", "grad_norm"), "eval": ("loss",)}
 SPIKY = ("loss", "grad_norm")
 STATE = {"x": "step", "y": "loss", "smoothing": 0.95, "log": False, "group": "arm"}
-"""What a reader can choose. x: step tokens hours epochs; y: loss perplexity; group: arm seed."""
+"""The reader's choices. x: step, tokens, hours, epochs; y: loss, perplexity; group: arm, seed."""
 
 
 def run_series(path: Path) -> dict[str, Any]:
-    """Rows of a run for figures: at most BUCKETS train and BUCKETS eval points, each the mean of its bucket.
+    """Return the rows of a run for figures: at most BUCKETS train and BUCKETS eval points.
 
-    A train point also carries the least and the largest value of its bucket (`loss_low`, `loss_high`), so that no
-    spike is lost. Numbers that are not finite are None. Raises UserError where the run cannot be read.
+    A point is the mean of its bucket. A train point also has the smallest and the largest value of
+    its bucket (`loss_low`, `loss_high`), so that no spike is lost. Numbers that are not finite are
+    None.
+
+    Raises:
+        UserError: The run cannot be read.
     """
     files = [path / name for name in ("config.yaml", "metrics.jsonl")]
     return _read(
@@ -36,7 +40,7 @@ def run_series(path: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=64)
 def _read(path: Path, stamp: tuple) -> dict[str, Any]:
-    """A comparison draws the same rows many times; `stamp` changes when the files do."""
+    """Read and cache the rows; `stamp` (size and time of the files) changes when they do."""
     plain, metrics = reading.read_config(path), reading.read_metrics(path)
     thinned = {
         event: _thin(metrics[metrics["event"] == event], columns)
@@ -49,6 +53,7 @@ def _read(path: Path, stamp: tuple) -> dict[str, Any]:
 
 
 def _thin(frame: Any, columns: tuple[str, ...]) -> dict[str, list]:
+    """Return the mean of each bucket of rows, and the extremes of spiky columns."""
     size = -(-len(frame) // BUCKETS) or 1
     groups = frame.groupby(np.arange(len(frame)) // size)
     thinned = {
@@ -66,6 +71,7 @@ def _thin(frame: Any, columns: tuple[str, ...]) -> dict[str, list]:
 
 
 def _short(values: Any, digits: int = 5) -> list[float | None]:
+    """Round to significant digits; None where a value is not finite."""
     return [
         float(f"{value:.{digits}g}") if np.isfinite(value) else None
         for value in values.astype(float)
@@ -73,9 +79,10 @@ def _short(values: Any, digits: int = 5) -> list[float | None]:
 
 
 def ema(step: np.ndarray, values: np.ndarray, smoothing: float) -> np.ndarray:
-    """Debiased exponential moving average over steps, the same however densely a run was logged.
+    """Return the debiased exponential moving average, whatever the spacing of the log.
 
-    A value's weight falls by the factor `smoothing` over each thousandth of the run. NaN gets no weight and stays NaN.
+    The weight of a value falls by the factor `smoothing` over each thousandth of the run. NaN has
+    no weight and stays NaN.
     """
     unit = max(step[-1] / 1000, 1e-9) if len(step) else 1.0
     total = weight = 0.0
@@ -95,8 +102,9 @@ def trace_values(
     """Compute the x and y of a trace.
 
     Args:
-        spec: `runs` (keys of rows), `base` (as many keys, or absent: y becomes the gap to them in percent), `kind`
-            (train or eval), `column`, `smooth` (bool), `stat` (mean, min, max over the runs; envelope of one run).
+        spec: `runs` (keys of rows), `base` (as many keys, or absent: y becomes the gap to them in
+            percent), `kind` (train or eval), `column`, `smooth` (bool), `stat` (mean, min, max over
+            the runs; envelope of one run).
         rows: Run key -> run_series.
         state: As STATE.
     """
@@ -110,14 +118,16 @@ def trace_values(
     if len(curves) > 1:
         reduce = {"mean": np.mean, "min": np.min, "max": np.max}[spec["stat"]]
         y = reduce([_interpolate(x, *curve) for curve in curves], axis=0)
-    if "base" in spec:
-        y = 100 * np.expm1(y)
-    elif spec["column"] == "loss" and state["y"] == "perplexity":
-        y = np.exp(y)
+    with np.errstate(over="ignore"):  # the perplexity of an arm that diverged is infinite
+        if "base" in spec:
+            y = 100 * np.expm1(y)
+        elif spec["column"] == "loss" and state["y"] == "perplexity":
+            y = np.exp(y)
     return x, y
 
 
 def _curve(spec: dict, series: dict, state: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Return the x and y of one run."""
     part = {name: np.array(values, dtype=float) for name, values in series[spec["kind"]].items()}
     scale = {
         "step": 1,
@@ -133,8 +143,8 @@ def _curve(spec: dict, series: dict, state: dict) -> tuple[np.ndarray, np.ndarra
 
 
 def _interpolate(x: np.ndarray, known_x: np.ndarray, known_y: np.ndarray) -> np.ndarray:
-    """Linear; NaN outside the known range."""
-    there = np.isfinite(known_y)
-    if not there.any():
+    """Interpolate linearly; NaN outside the known range."""
+    known = np.isfinite(known_y)
+    if not known.any():
         return np.full(len(x), np.nan)
-    return np.interp(x, known_x[there], known_y[there], left=np.nan, right=np.nan)
+    return np.interp(x, known_x[known], known_y[known], left=np.nan, right=np.nan)

@@ -1,32 +1,81 @@
-"""Tables and text as notebooks and pages show them."""
+"""Tables of notebooks and pages: one renderer, with the format of each column."""
 
+from collections.abc import Callable
 from html import escape
 from typing import Any
 
 import pandas as pd
 
-from oelm_lib.runs.status import format_duration
+from oelm_lib import stats
+from oelm_lib.runs.status import format_duration, format_eta
 
-BUDGET = (
-    "setup",
-    "data",
-    "step",
-    "evaluation",
-    "saving",
-    "other",
-    "final_evaluation",
-    "page",
-)
+LARGEST_GAP = 10.0
+"""Larger gaps (1,000 %) are shown as such: the arm has diverged, and its digits mean nothing."""
+WRAPPED = 30
+"""Columns with longer text than this wrap."""
+COUNTS = ("n", "gap_n", "seeds")
+TONES = {
+    stats.PASS: "good",
+    stats.YES: "good",
+    stats.FAIL: "bad",
+    stats.NO: "bad",
+    stats.UNSTABLE: "bad",
+    stats.INCONCLUSIVE: "unsure",
+    stats.NOT_SHOWN: "unsure",
+    stats.UNKNOWN: "unsure",
+}
+MARKS = {"good": "✓", "bad": "✗", "unsure": "?"}
+"""A mark stands before each verdict, so that the colour is never alone."""
+TONE_COLOURS = {"good": "#0a8060", "bad": "#d0342c", "unsure": "#a06a00"}
+"""Where the page's style sheet does not set its own: contrast of at least 3 on white and on
+near-black."""
 
 
-def percent(value: float) -> str:
-    """A gap with its sign: +9.75 %."""
-    return f"{100 * value:+.2f} %"
+class Html(str):
+    """Text that notebooks show as HTML."""
+
+    def _repr_html_(self) -> str:
+        return str(self)
 
 
-FORMATS = {
+def percent(value: float, digits: int = 2) -> str:
+    """Return a gap with its sign: +9.75 %."""
+    if value > LARGEST_GAP:
+        return f"over {100 * LARGEST_GAP:+,.0f} %"
+    return f"{100 * value:+.{digits}f} %".replace("-", "−")
+
+
+def verdict_html(verdict: str) -> str:
+    """Return a verdict as bold coloured HTML with a mark before it."""
+    tone = TONES.get(verdict)
+    if tone is None:
+        return escape(verdict)
+    style = f"color:var(--{tone},{TONE_COLOURS[tone]});font-weight:600;white-space:nowrap"
+    return f"<span class='{tone}' style='{style}'>{MARKS[tone]} {escape(verdict)}</span>"
+
+
+def _date(value: str) -> str:
+    return str(value)[:16].replace("T", " ")
+
+
+FORMATS: dict[Callable[[Any], str], tuple[str, ...]] = {
     percent: ("gap", "gap_back", "gap_to_plain", "gap_to_own", "low", "high"),
-    format_duration: ("wall_seconds", "seconds", *BUDGET),
+    verdict_html: ("verdict", "within_5_%", "within_1_%"),
+    format_duration: (
+        "wall_seconds",
+        "time",
+        "seconds",
+        "setup",
+        "data",
+        "step_seconds",
+        "evaluation",
+        "saving",
+        "other",
+        "final_evaluation",
+        "page",
+    ),
+    format_eta: ("eta_seconds",),
+    _date: ("started", "finished"),
     "{:+.4f}".format: ("nats", "total_nats"),
     "{:.1%}".format: ("trainable_share", "confidence", "difference_on_repeats", "repeats"),
     "{:.2%}".format: ("trained_at_medium", "trained_here", "within"),
@@ -45,65 +94,72 @@ FORMATS = {
     "{:,}".format: ("total", "trainable", "frozen", "trainable_parameters"),
     "{:.3g}".format: ("p", "learning_rate", "mean_step_seconds", "epochs"),
 }
-
-
-def as_shown(key: str, value: Any) -> str:
-    """One value of a column as `show` has it."""
-    form = next((form for form, keys in FORMATS.items() if key in keys), None)
-    return form(value) if form else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def show(table: pd.DataFrame) -> Any:
-    """The table styled for notebooks and pages, with units; a dash for what is missing."""
-    formats = {key: form for form, keys in FORMATS.items() for key in keys if key in table}
-    rest = table.select_dtypes("float").columns.difference(list(formats))
-    formats |= {key: "{:.2f}" if key.endswith("perplexity") else "{:.4f}" for key in rest}
-    styled = table.style.format(formats, na_rep="–", escape="html").hide(axis="index")
-    return styled.set_table_attributes("class='oelm-table'")
-
-
-COUNTS = ("n", "gap_n")
-
-
-class Html(str):
-    """Text that notebooks show as HTML."""
-
-    def _repr_html_(self) -> str:
-        return str(self)
+"""Format -> the columns that have it. A new column needs a line here only if its numbers need
+another format than four decimals (two for a column that ends in `perplexity`)."""
+FORMAT_OF = {column: form for form, columns in FORMATS.items() for column in columns}
 
 
 def table(frame: pd.DataFrame) -> Any:
-    """Style a table: what is the same in all rows stands above it, what is empty is left out."""
-    frame = frame.loc[:, frame.map(lambda value: value not in (None, "") and value == value).any()]
-    same = [
-        key
-        for key in frame
-        if len(frame) > 1 and key not in COUNTS and frame[key].map(str).nunique() == 1
+    """Return a frame as a styled table (a pandas Styler) that wraps long text.
+
+    A column with one value in all rows stands in the caption; an empty column is left out. Numbers
+    are right-aligned and have the format of their column; a dash stands for a missing value.
+    """
+    frame = frame.loc[:, frame.map(_is_given).any()]
+    constant = [
+        column
+        for column in frame
+        if len(frame) > 1 and column not in COUNTS and frame[column].map(str).nunique() == 1
     ]
-    above = "; ".join(f"{_words(key)}: {as_shown(key, frame[key].iloc[0])}" for key in same)
-    shown = frame.drop(columns=same)
-    numbers, longest = (
-        set(shown.select_dtypes("number")),
-        {key: shown[key].map(str).str.len().max() for key in shown},
+    caption = "; ".join(
+        f"{_heading(column)}: {_format(column, frame[column].iloc[0])}" for column in constant
     )
-    looks = {key: "text-align:right" if key in numbers else "text-align:left" for key in shown}
-    looks |= {
-        key: "text-align:left;white-space:normal;min-width:18em"
-        for key in shown
-        if longest[key] > 40
-    }
-    styles = {key: [{"selector": "", "props": look}] for key, look in looks.items()}
-    general = [
-        {"selector": "td", "props": "white-space:nowrap"},
-        {"selector": "caption", "props": "text-align:left"},
-    ]
-    styled = (
-        show(shown)
-        .format_index(lambda key: escape(_words(key)), axis="columns")
-        .set_table_styles(general)
+    shown = frame.drop(columns=constant)
+    formats = {column: (lambda value, c=column: _format(c, value)) for column in shown}
+    styles = {column: [{"selector": "", "props": _alignment(shown[column])}] for column in shown}
+    return (
+        shown.style.format(formats, na_rep="–")
+        .hide(axis="index")
+        .format_index(lambda column: escape(_heading(column)), axis="columns")
+        .set_table_attributes("class='oelm-table'")
+        .set_table_styles([{"selector": "caption", "props": "text-align:left"}])
+        .set_table_styles(styles, overwrite=False)
+        .set_caption(caption)
     )
-    return styled.set_table_styles(styles, overwrite=False).set_caption(escape(above))
 
 
-def _words(key: Any) -> str:
-    return str(key).replace("_", " ")
+def fold(summary: str, *parts: Any) -> Html:
+    """Return tables or text that a reader opens with a click on `summary`."""
+    body = "".join(part._repr_html_() for part in parts)
+    return Html(f"<details class='oelm-fold'><summary>{escape(summary)}</summary>{body}</details>")
+
+
+def _is_given(value: Any) -> bool:
+    return isinstance(value, list) or (value not in (None, "") and value == value)
+
+
+def _format(column: str, value: Any) -> str:
+    """Return a value as HTML, as its column is shown."""
+    if not _is_given(value):
+        return "–"
+    form = FORMAT_OF.get(column)
+    if form is verdict_html:
+        return verdict_html(str(value))
+    if isinstance(value, str) and form is not _date:
+        return escape(value)
+    if form:
+        return escape(form(value))
+    if isinstance(value, float):
+        return f"{value:.2f}" if column.endswith("perplexity") else f"{value:.4f}"
+    return escape(str(value))
+
+
+def _alignment(values: pd.Series) -> str:
+    if pd.api.types.is_numeric_dtype(values):
+        return "text-align:right;white-space:nowrap"
+    wraps = values.map(str).str.len().max() > WRAPPED
+    return f"text-align:left;white-space:{'normal;min-width:14em' if wraps else 'nowrap'}"
+
+
+def _heading(column: Any) -> str:
+    return str(column).replace("_", " ")

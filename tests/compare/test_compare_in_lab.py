@@ -3,7 +3,10 @@ import pytest
 from tests import runs_factory
 from tests.lab import open_lab, run_all
 
-TITLES = "[...document.querySelectorAll('.jupyter-widgets .js-plotly-plot .ytitle')].map(title => title.textContent)"
+TITLES = (
+    "[...document.querySelectorAll('.jupyter-widgets .js-plotly-plot .ytitle')]"
+    ".map(title => title.textContent)"
+)
 
 
 @pytest.mark.slow

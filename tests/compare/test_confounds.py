@@ -1,22 +1,28 @@
 import pytest
 
-from oelm_lib.compare import confounds, tables
+from oelm_lib import compare
+from oelm_lib.compare.confounds import FEW_SEEDS, differences
 from oelm_lib.config import load_config
 from tests.runs_factory import make_run
 
 STEPS = load_config("DEMO-01").train.max_steps
+DEMO_WARNINGS = [
+    "stories: synthetic text; a gap on it says little about natural language",
+    "baseline, OELM-Freeze: one learning rate only; another rate may change its gap",
+]
+"""What weakens any comparison on the embedded corpus that has enough seeds."""
 
 
-def compared(outputs, *, arm=None, base=None, seeds=(1, 2)):
+def warnings_of(outputs, *, arm=None, base=None, seeds=(1, 2)):
     """Warnings of DEMO-02 against DEMO-01 with changes in how either was run."""
     for seed in seeds:
-        make_run(outputs, "DEMO-01", seed, **(base or {}))
-        make_run(outputs, "DEMO-02", seed, **(arm or {}))
-    return confounds.warnings(tables.load_runs(outputs=outputs))
+        make_run(outputs, "DEMO-01", seed, documents=0, **(base or {}))
+        make_run(outputs, "DEMO-02", seed, documents=0, **(arm or {}))
+    return compare.warnings(compare.load_runs(outputs=outputs))
 
 
-def test_a_fair_comparison_has_no_warning(tmp_path):
-    assert compared(tmp_path) == []
+def test_a_fair_comparison_names_only_its_corpus_and_rates(tmp_path):
+    assert warnings_of(tmp_path, seeds=range(FEW_SEEDS)) == DEMO_WARNINGS
 
 
 @pytest.mark.parametrize(
@@ -24,131 +30,131 @@ def test_a_fair_comparison_has_no_warning(tmp_path):
     [
         (
             {"experiment": {"optim.weight_decay": 0.1}},
-            "optim.weight_decay differs, undeclared: 0.01 in",
+            "DEMO-02: optim.weight_decay is 0.1, but 0.01 in its baseline; `changes` does not",
         ),
         (
             {"resolved": {"precision": "bf16"}},
-            "resolved.precision differs: fp32 in DEMO-01_baseline, bf16 in",
+            "DEMO-02: resolved.precision is bf16, but fp32 in its baseline",
         ),
+        ({"resolved": {"threads": 8}}, "DEMO-02: resolved.threads is 8, but 1 in its baseline"),
+        ({"resolved": {"device_name": "H100"}}, "DEMO-02: resolved.device_name is H100, but "),
         (
-            {"resolved": {"threads": 8}},
-            "resolved.threads differs: 1 in DEMO-01_baseline, 8 in DEMO-02_oelm_freeze.",
+            {"resolved": {"compile": True}},
+            "DEMO-02: resolved.compile is True, but False in its baseline",
         ),
-        ({"resolved": {"device_name": "H100"}}, "resolved.device_name differs"),
-        ({"resolved": {"compile": True}}, "resolved.compile differs"),
-        ({"corpus": {"manifest_sha256": "f" * 64}}, "corpus.manifest_sha256 differs: "),
-        ({"corpus": {"sample": True}}, "corpus.sample differs: False in DEMO-01_baseline, True in"),
-        (
-            {"overrides": "optim.learning_rate=0.02"},
-            "optim.learning_rate differs, undeclared: 0.01 in",
-        ),
-        ({"overrides": "train.max_steps=130"}, "is a rehearsal, not DEMO-02: train.max_steps=130."),
+        ({"corpus": {"manifest_sha256": "f" * 64}}, "DEMO-02: corpus.manifest_sha256 is fff"),
+        ({"corpus": {"sample": True}}, "DEMO-02: corpus.sample is True, but False in its baseline"),
+        ({"corpus": {"sample": True}}, "stories: a sample of the corpus, not the corpus"),
+        ({"overrides": "optim.learning_rate=0.02"}, "optim.learning_rate is 0.02, but 0.01 in"),
+        ({"overrides": "train.max_steps=130"}, f"steps is 130, but {STEPS:g} in its baseline"),
         (
             {"overrides": "train.max_steps=130"},
-            f"steps differs: {STEPS:g} in DEMO-01_baseline, 130 in",
+            "a rehearsal of DEMO-02 with train.max_steps=130, not DEMO-02 itself",
+        ),
+        (
+            {"experiment": {"model.position": "t5"}},
+            "DEMO-02: model.position = t5 (baseline: learned): a baseline with the same addition is"
+            " needed for a PASS",
         ),
     ],
 )
 def test_each_difference_is_a_warning(tmp_path, change, expected):
-    found = compared(tmp_path, arm=change)
+    found = warnings_of(tmp_path, arm=change)
     assert any(expected in text for text in found), found
     assert all("\n" not in text for text in found)
 
 
-def test_a_declared_recipe_change_still_warns_that_it_mixes(tmp_path):
-    change = {
-        "experiment": {
-            "optim.learning_rate": 0.02,
-            "changes": ["optim.learning_rate", "model.freeze_q"],
-        }
-    }
-    found = compared(tmp_path, arm=change)
-    assert any(
-        "learning rate differs between the arms (0.01 in DEMO-01_baseline, 0.02 in" in text
-        for text in found
-    )
-    assert any("model.freeze_k differs, undeclared" in text for text in found)
+def test_a_declared_recipe_change_still_warns_that_it_mixes(tmp_path, monkeypatch):
+    change = {"id": "OWN-01", "changes": ["optim.learning_rate", "model.freeze_q"]}
+    found = warnings_of(tmp_path, arm={"experiment": change | {"optim.learning_rate": 0.02}})
+    mixed = "optim.learning_rate is 0.02, but 0.01 in its baseline: the gap mixes it with the arm"
+    assert any(mixed in text for text in found), found
+    assert any("model.freeze_k is True" in text and "not declare" in text for text in found)
+
+
+def test_one_warning_names_all_its_arms(demo):
+    found = compare.warnings(compare.load_runs(outputs=demo))
+    assert found[0] == "DEMO-02, DEMO-03, DEMO-04: only 3 seeds; a claim of 5 % needs about 8"
+    assert len(found) == len(set(found)) == 3
 
 
 def test_one_seed_is_named(tmp_path):
-    assert compared(tmp_path, seeds=(1,)) == [
-        "DEMO-02_oelm_freeze and DEMO-01_baseline share one seed: the interval is unknown."
-    ]
+    expected = "DEMO-02: one shared seed: noise and effect cannot be told apart"
+    assert warnings_of(tmp_path, seeds=(1,)) == [expected, *DEMO_WARNINGS]
 
 
 def test_missing_seeds_are_named(tmp_path):
-    compared(tmp_path, seeds=(1, 2))
+    warnings_of(tmp_path, seeds=(1, 2))
     make_run(tmp_path, "DEMO-01", 3)
     make_run(tmp_path, "DEMO-02", 4)
-    found = confounds.warnings(tables.load_runs(outputs=tmp_path))
-    assert "DEMO-02_oelm_freeze lacks seed 3; only shared seeds are compared." in found
-    assert "DEMO-01_baseline lacks seed 4; only shared seeds are compared." in found
+    found = compare.warnings(compare.load_runs(outputs=tmp_path))
+    assert "DEMO-02: no loss with seed 3; only shared seeds are compared" in found
+    assert "DEMO-01: no loss with seed 4; only shared seeds are compared" in found
 
 
-def test_a_sample_beside_a_complete_corpus_is_named(tmp_path):
-    make_run(tmp_path, "DEMO-01", 1)
-    make_run(tmp_path, "GPT-01", 1, corpus={"sample": True}, train_every=10_000)
-    found = confounds.warnings(tables.load_runs(outputs=tmp_path))
-    assert "Samples (tinystories-phase3) stand beside complete corpora (stories)." in found
+def test_rates_that_were_varied_are_not_called_untuned(tmp_path):
+    found = warnings_of(tmp_path, arm={"experiment": {"optim.learning_rate": 0.02}})
+    make_run(tmp_path, "DEMO-02", 1, overrides="optim.learning_rate=0.03")
+    found = compare.warnings(compare.load_runs(outputs=tmp_path))
+    assert "baseline: one learning rate only; another rate may change its gap" in found
 
 
 def test_an_unfinished_arm_is_not_blamed_for_its_steps(tmp_path):
     make_run(tmp_path, "DEMO-01", 1)
     make_run(tmp_path, "DEMO-02", 1, state="running", done=0.5)
-    found = confounds.warnings(tables.load_runs(outputs=tmp_path))
-    assert any("running at step" in text and text.endswith("; not compared.") for text in found)
-    assert not any("steps differs" in text for text in found)
+    found = compare.warnings(compare.load_runs(outputs=tmp_path))
+    assert any("running at step" in text and text.endswith("; not compared") for text in found)
+    assert not any("steps is" in text for text in found)
 
 
 def test_a_run_that_only_lost_its_timing_is_compared_and_named(tmp_path):
-    compared(tmp_path)
+    warnings_of(tmp_path)
     (tmp_path / "DEMO-02_oelm_freeze" / "seed1" / "timing_stats.json").write_text("{")
-    runs = tables.load_runs(outputs=tmp_path)
-    assert tables.verdicts(runs)["n"].tolist() == [2]
-    (text,) = confounds.warnings(runs)
-    assert "timing_stats.json" in text and "not compared" not in text
+    runs = compare.load_runs(outputs=tmp_path)
+    assert compare.verdicts(runs)["n"].tolist() == [2]
+    (text,) = [text for text in compare.warnings(runs) if "timing_stats.json" in text]
+    assert "not compared" not in text
 
 
 def test_arms_of_other_commits_are_named(tmp_path):
-    compared(tmp_path)
+    warnings_of(tmp_path)
     for path in tmp_path.glob("DEMO-02*/seed*/config.yaml"):
         path.write_text(path.read_text().replace("commit: 0123", "commit: 9999"))
-    found = confounds.warnings(tables.load_runs(outputs=tmp_path))
-    assert any(text.startswith("code.commit differs: 01234567... in") for text in found), found
+    found = compare.warnings(compare.load_runs(outputs=tmp_path))
+    assert any(text.startswith("DEMO-02: code.commit is 99994567...") for text in found), found
 
 
-def test_differences_list_every_key_and_whether_it_was_declared(tmp_path):
-    runs = tables.recorded()
-    table = confounds.differences(runs.iloc[0], runs.iloc[1]).set_index("key")
+def test_differences_list_every_key_and_whether_it_was_declared():
+    runs = compare.recorded()
+    table = differences(runs.iloc[0], runs.iloc[1]).set_index("key")
     assert table["declared"].all()
     assert set(table.index) == {
-        *(
-            "model.qk_init",
-            "model.qk_scale",
-            "model.freeze_q",
-            "model.freeze_k",
-            "optim.learning_rate",
-        )
+        "model.qk_init",
+        "model.qk_scale",
+        "model.freeze_q",
+        "model.freeze_k",
+        "optim.learning_rate",
     }
     assert tuple(table.loc["optim.learning_rate", ["first", "second"]]) == (3e-4, 1e-3)
-    between = confounds.differences(runs.iloc[1], runs.iloc[2])  # both are compared to GPT-01
+    between = differences(runs.iloc[1], runs.iloc[2])  # both are compared to GPT-01
     assert between["key"].tolist() == ["model.qk_init", "model.qk_scale"]
     assert between["declared"].all()
-    unrelated = confounds.differences(runs.iloc[0], runs.iloc[4])
+    unrelated = differences(runs.iloc[0], runs.iloc[4])
     assert not unrelated["declared"].any()
 
 
-def test_recorded_results_say_that_other_code_made_them():
-    (text,) = [
-        text for text in confounds.warnings(tables.recorded("GPT-0[12]")) if "other code" in text
-    ]
-    assert text.startswith("GPT-01, GPT-02: recorded by other code")
+def test_recorded_arms_differ_in_learning_rate_and_are_the_best_of_many():
+    found = compare.warnings(compare.recorded("GPT-0[123]"))
+    rate = "optim.learning_rate is 0.001, but 0.0003 in its baseline: the gap mixes it with the arm"
+    assert f"GPT-02, GPT-03: {rate}" in found
+    best = "recorded by other code; the loss is the best of its evaluations"
+    assert f"GPT-01, GPT-02, GPT-03: {best}" in found
 
 
 def test_warnings_follow_the_baseline_that_is_asked_for(tmp_path):
     for exp in ("DEMO-02", "DEMO-03"):
         make_run(tmp_path, exp, 1)
-    runs = tables.load_runs(outputs=tmp_path)
-    assert sum("no run of its baseline" in text for text in confounds.warnings(runs)) == 2
-    against = confounds.warnings(runs, "DEMO-02")
-    assert not any("DEMO-03_oelm_random: no run" in text for text in against)
+    runs = compare.load_runs(outputs=tmp_path)
+    (missing,) = [text for text in compare.warnings(runs) if "no run of its baseline" in text]
+    assert missing.startswith("DEMO-02, DEMO-03: ")
+    assert not any("DEMO-03: no run" in text for text in compare.warnings(runs, "DEMO-02"))

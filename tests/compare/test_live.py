@@ -31,6 +31,7 @@ def test_every_choice_changes_the_figure(tmp_path):
         (explorer.figure, "rate"),
         (explorer.figure, "gap"),
         (explorer.baseline, "DEMO-03"),
+        (explorer.baseline, ""),
     ]
     for widget, value in changes:
         before = json.dumps(shown(explorer))
@@ -38,8 +39,34 @@ def test_every_choice_changes_the_figure(tmp_path):
         assert json.dumps(shown(explorer)) != before, widget.description
     assert {name.split(" · ")[0] for name in visible(shown(explorer))} == {
         "OELM-Freeze",
+        "OELM-Random",
         "frozen Gaussian",
     }
+
+
+def test_the_list_of_baselines_follows_the_runs(tmp_path):
+    runs_factory.make_run(tmp_path, "DEMO-02")
+    explorer = CurveExplorer("DEMO-*", "DEMO-01", str(tmp_path))
+    assert explorer.baseline.value == ""
+    runs_factory.make_run(tmp_path, "DEMO-01")
+    explorer.refresh()
+    assert list(explorer.baseline.options.values()) == ["", "DEMO-01", "DEMO-02"]
+    assert explorer.baseline.value == "DEMO-01"
+    explorer.baseline.value = ""
+    runs_factory.make_run(tmp_path, "DEMO-03")
+    explorer.refresh()
+    assert explorer.baseline.value == ""
+
+
+def test_a_baseline_with_an_addition_is_drawn_and_named(tmp_path):
+    for exp in ("GPT-09", "GPT-13", "GPT-14"):
+        runs_factory.make_run(tmp_path, exp, train_every=10_000)
+    explorer = CurveExplorer("GPT-*", "", str(tmp_path))
+    explorer.figure.value = "gap"
+    assert visible(shown(explorer)) == [
+        "baseline + T5 bias against GPT-09",
+        "T5 bias against GPT-13",
+    ]
 
 
 def test_refresh_follows_new_rows_and_new_runs(tmp_path):

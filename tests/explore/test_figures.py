@@ -2,14 +2,15 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 
 from oelm_lib import training
 from oelm_lib.data.tokenizer import Ids
 from oelm_lib.errors import UserError
-from oelm_lib.explore import figures as explore
-from oelm_lib.explore.live import HeadExplorer
+from oelm_lib.explore import figures, maps, sentences, tables
+from oelm_lib.explore.live import OVER_TIME, HeadExplorer
 from oelm_lib.view.figure import MIMETYPE
 from tests.conftest import TINY_RUN
 from tests.lab import open_lab, run_all
@@ -28,63 +29,149 @@ def outputs(tiny_run, monkeypatch):
     return run.path.parents[1]
 
 
-def test_every_figure_holds_every_arm(outputs):
-    from oelm_lib.explore import probes
+@pytest.fixture
+def arms(outputs):
+    from oelm_lib.explore.arms import open_arms
 
-    arms = probes.open_arms("DEMO-*/seed42")
-    shape = [TINY_RUN["model.num_layers"], TINY_RUN["model.num_heads"]]
+    return open_arms("DEMO-*/seed42")
+
+
+def test_every_figure_holds_every_arm(arms):
+    names = ["baseline", "OELM-Freeze"]
     for draw in (
-        explore.head_scores,
-        explore.depth,
-        explore.spectra,
-        explore.loss_by_position,
-        explore.logit_spread,
+        figures.head_scores,
+        figures.depth,
+        figures.spectra,
+        figures.loss_by_position,
+        figures.logit_spread,
     ):
         figure = draw(arms)
         named = [trace.name for trace in figure.data if trace.showlegend is not False]
-        assert sorted(named) == sorted(map(probes.label, arms)), draw
+        assert sorted(named) == sorted(names), draw
         assert all(len(trace.x) == len(trace.y) > 0 for trace in figure.data)
-    grid = explore.attention_grid(arms, PROMPT)
+
+
+def test_every_measure_has_a_picture_and_says_which_way_is_good(arms):
+    from oelm_lib.explore.probes import PROBES, summary
+
+    drawn = figures.measures(arms)
+    shown = [probe for key, probe in PROBES.items() if key in summary(arms)]
+    assert len(drawn) == len(shown)
+    for figure, probe in zip(drawn, shown, strict=True):
+        assert probe.title in figure.layout.title.text
+        assert probe.meaning in figure.layout.title.subtitle.text.replace("&#x27;", "'")
+        assert [trace.name for trace in figure.data] == ["baseline", "OELM-Freeze"]
+        assert re.search("[Ll]ower|[Hh]igher|[Nn]either|tells|Directions", probe.meaning)
+
+
+def test_the_attention_grid_is_a_square_a_head(arms):
+    shape = [TINY_RUN["model.num_layers"], TINY_RUN["model.num_heads"]]
+    grid = maps.attention_grid(arms, PROMPT)
     assert [trace.type for trace in grid.data] == ["heatmap", "heatmap"]
     tokens = len(arms[0].encode(PROMPT)[0])
     assert [len(grid.data[0].z), len(grid.data[0].z[0])] == [n * (tokens + 1) - 1 for n in shape]
     assert grid.data[0].z[0][0] == 1.0  # the first query has one key
     assert grid.data[0].text[tokens + 1][0].startswith("layer 1, head 0<br>")
-    assert explore.slices(arms).iloc[0, 3].endswith("100%)")
-    assert list(explore.summary(arms)) == ["measure", *map(probes.label, arms)]
-    assert explore.texts(arms, PROMPT)["text"].str.startswith(PROMPT).all()
-    assert len(explore.next_tokens(arms, PROMPT, 5)) == 5
     other = dataclasses.replace(arms[1], tokenizer=Ids())
     with pytest.raises(UserError, match="other tokens"):
-        explore.attention_pair([arms[0], other], "3 7", 0, 0)
+        maps.layer_grid([arms[0], other], "3 7", 0)
+
+
+def test_a_token_shows_where_it_looks(arms):
+    line = maps.token_line(arms[0], PROMPT + " <b>", 1, head=0)
+    words = maps.words_of(arms[0], PROMPT + " <b>")
+    assert line.count("class='token q") == len(words) and "<b>" not in line
+    assert re.search(r":has\(\.q0:hover\) \.q0\{background-color:rgba\(27,127,196,1\.00\)\}", line)
+    assert line.count("head 0: ") == line.count("head 1: ") == len(words)
+    assert not re.search(r"q2:hover\) \.q3", line)  # no later key
+
+
+def test_tables_have_a_column_an_arm_and_digits_that_mean_something(arms):
+    assert list(tables.summary(arms)) == ["measure", "baseline", "OELM-Freeze"]
+    slices = tables.slices(arms)
+    assert slices["OELM-Freeze: share of its gap"][0] == "100%"
+    assert tables.texts(arms, PROMPT)["text"].str.startswith(PROMPT).all()
+    assert len(tables.next_tokens(arms, PROMPT, 5)) == 5
+    assert [tables.number(value) for value in (5.12345, 0.05678, 1234.5, 15.68, 1e-7)] == [
+        "5.12",
+        "0.057",
+        "1,230",
+        "15.7",
+        "0",
+    ]
+    assert tables.mean_and_range([1.0, 2.0]) == "1.50 (1.00 to 2.00)"
+
+
+def test_findings_follow_from_the_numbers_by_rule(arms, monkeypatch):
+    text = sentences.findings(arms)
+    assert "No head of any arm is one. The nearest is layer" in text
+    assert "Gap of OELM-Freeze." in text and "One seed an arm" in text
+    for line in re.findall("<li>(.*?)</li>", text):
+        numbers = re.findall(
+            r"(?<![\w.])\d+(?:\.\d+)?(?!\d)", re.sub(r"layer \d+, head \d+", "", line)
+        )
+        assert len(numbers) <= 3, line
+    assert sentences._place(2.0) == "It sits on tokens that could be copied."
+    assert sentences._place(1.0) == "It is spread over all tokens."
+    assert sentences._place(0.5).startswith("It lies on other tokens")
+    monkeypatch.setattr(sentences, "STRONG", 0.0)
+    assert re.search(
+        r"Induction heads\.</b> baseline has \d of 4; OELM-Freeze has", sentences.findings(arms)
+    )
 
 
 def shown(explorer):
     return explorer.map.outputs[0]["data"][MIMETYPE]
 
 
-def test_every_choice_changes_the_map_and_a_mistake_is_one_line(outputs):
+def test_every_choice_changes_the_picture(outputs):
     explorer = HeadExplorer("DEMO-*/seed42", PROMPT)
-    changes = [
+    for widget, value in (
         (explorer.layer, 1),
-        (explorer.head, 1),
+        (explorer.head, "head 1"),
         (explorer.prompt, "A dog ran."),
         (explorer.checkpoint, "best"),
-    ]
-    changes += [(explorer.left, explorer.right.value), (explorer.seed, 3)]
-    for widget, value in changes:
-        before = json.dumps(shown(explorer)) + explorer.words.value + explorer.checkpoint.value
+        (explorer.compare, OVER_TIME),
+        (explorer.left, explorer.right.value),
+    ):
+        before = json.dumps(shown(explorer)) + explorer.tokens.value
         widget.value = value
-        assert (
-            json.dumps(shown(explorer)) + explorer.words.value + explorer.checkpoint.value != before
-        ), widget
+        assert json.dumps(shown(explorer)) + explorer.tokens.value != before or (
+            widget is explorer.checkpoint  # the tiny run's best step may be its last
+        )
         assert explorer.problem.value == ""
-    assert (explorer.layer.value, explorer.head.value) == (1, 1)
-    for prompt, words in (("", "the prompt is empty"), ("owl " * 60, "leave out")):
-        explorer.prompt.value = prompt
-        assert words in explorer.problem.value
+    assert (explorer.layer.value, explorer.head.value) == (1, "head 1")
     with pytest.raises(UserError, match="no run is called 'DEMO-99'"):
         HeadExplorer("DEMO-99", PROMPT)
+
+
+def test_texts_are_written_on_demand_and_go_with_the_next_choice(outputs):
+    explorer = HeadExplorer("DEMO-*/seed42", PROMPT)
+    assert explorer.words.value == ""
+    explorer.write_texts()
+    assert "OELM-Freeze" in explorer.words.value
+    explorer.layer.value = 1
+    assert explorer.words.value == ""
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"), [("", "the prompt is empty"), ("owl " * 60, "leave out")]
+)
+def test_a_mistake_is_one_line_and_leaves_no_stale_picture(outputs, prompt, words):
+    explorer = HeadExplorer("DEMO-*/seed42", PROMPT)
+    explorer.write_texts()
+    explorer.prompt.value = prompt
+    assert words in explorer.problem.value
+    assert explorer.map.outputs == () and explorer.tokens.value == explorer.words.value == ""
+    explorer.prompt.value = PROMPT
+    assert explorer.problem.value == "" and shown(explorer) and explorer.tokens.value
+
+
+def test_the_checkpoints_of_a_run_are_shown_in_the_order_of_their_steps(outputs):
+    explorer = HeadExplorer("DEMO-*/seed42", PROMPT)
+    explorer.compare.value = OVER_TIME
+    steps = re.findall(r"step (\d+)", shown(explorer)["layout"]["title"]["subtitle"]["text"])
+    assert steps == ["10", "12"]
 
 
 @pytest.mark.slow
@@ -100,18 +187,20 @@ def test_the_exported_page_holds_every_figure_and_no_live_control(outputs, tmp_p
     page = export(done).read_text()
     for title in (
         "Attention",
+        "entropy of attention",
         "Roles of heads",
         "Over depth",
         "Spectra of the Q/K forms",
         "Loss by position",
     ):
         assert f"<b>{title}</b>" in page.replace("\\u003c", "<").replace("\\u003e", ">"), title
-    assert page.count('class="figure"') == 6
+    assert page.count('class="figure"') == 6 + 14
     assert "Live controls" not in page
-    assert "orthogonality error" in page
+    assert "orthogonality error" in page and "What the probes see" in page
 
 
-MAP = "JSON.stringify([...document.querySelectorAll('.jupyter-widgets .js-plotly-plot')].pop()?.data?.[0]?.z ?? 0)"
+PLOTS = "[...document.querySelectorAll('.jupyter-widgets .js-plotly-plot')]"
+MAP = f"JSON.stringify({PLOTS}.pop()?.data?.[0]?.z ?? 0)"
 
 
 @pytest.mark.slow
@@ -127,7 +216,7 @@ def test_explore_runs_in_jupyterlab_and_layer_head_and_prompt_change_the_map(
         assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
         for choose in (
             lambda: page.get_by_label("layer", exact=True).select_option("1"),
-            lambda: page.get_by_label("head", exact=True).select_option("1"),
+            lambda: page.get_by_label("right", exact=True).select_option(index=0),
             lambda: write(page, "A dog ran."),
         ):
             before = page.evaluate(MAP)

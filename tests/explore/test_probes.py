@@ -32,10 +32,13 @@ def test_recomputed_weights_give_the_output_of_sdpa(name, model_config):
 
 @torch.no_grad()
 def test_a_hand_built_induction_head_scores_one(model_config):
-    """Tied Q = K that reads the token, with the whole key that of the position before it: i looks for the key whose
-    predecessor is its own token. Shifting only half of a head's key leaves half of the match, so the token is coded
-    in the first half alone."""
-    from oelm_lib.explore import measures, probes
+    """Tied Q = K that reads the token, with the key of the position before it.
+
+    Query i looks for the key whose predecessor is its own token. Shifting only half of a head's key
+    leaves half of the match, so the token is coded in the first half alone.
+    """
+    from oelm_lib.explore import attention as explored
+    from oelm_lib.explore import measures
     from oelm_lib.model.gpt import GPT
 
     vocab, period = 8, 5
@@ -50,7 +53,7 @@ def test_a_hand_built_induction_head_scores_one(model_config):
     model.blocks[0].attention.q_proj.weight[:vocab, :vocab] = 10 * torch.eye(vocab)
     block = np.array([[3, 1, 4, 5, 2]])
     tokens = torch.from_numpy(np.concatenate([[[0]], block, block], 1))
-    maps = probes.attention_maps(model, tokens)
+    maps = explored.attention_maps(model, tokens)
     assert measures.induction_score(maps, period) == pytest.approx(1.0, abs=1e-3)
     assert measures.duplicate_token_score(maps, period) == pytest.approx(0.0, abs=1e-3)
 
@@ -58,44 +61,78 @@ def test_a_hand_built_induction_head_scores_one(model_config):
 @pytest.fixture
 def arms(tiny_run, monkeypatch):
     """Baseline, OELM-Freeze and frozen Gaussian, trained for a few steps."""
-    from oelm_lib.explore import probes
+    from oelm_lib.explore.arms import open_arms
 
     for exp in ("DEMO-01", "DEMO-02", "DEMO-04"):
         run = tiny_run(exp, seed=42, train__max_steps=12)
         training.train(run.config, run)
         run.path.parent.rename(run.path.parents[1] / f"{exp}_{run.config.slug}")
     monkeypatch.setenv("OELM_OUTPUTS", str(run.path.parents[1]))
-    return probes.open_arms("DEMO-*/seed42")
+    return open_arms("DEMO-*/seed42")
 
 
 def test_the_probe_tables_of_arms(arms):
     from oelm_lib.explore import probes
+    from oelm_lib.explore.arms import label
+    from oelm_lib.explore.attention import head_table, logit_spread
 
     cfg = arms[0].config.model
-    heads = probes.head_table(arms[1])
+    heads = head_table(arms[1])
     assert len(heads) == cfg.num_layers * cfg.num_heads
-    assert (
-        heads["q_orthogonality_error"].max()
-        < 1e-5
-        < probes.head_table(arms[2])["q_orthogonality_error"].min()
-    )
+    gaussian = head_table(arms[2])["q_orthogonality_error"]
+    assert heads["q_orthogonality_error"].max() < 1e-5 < gaussian.min()
     assert heads["entropy"].between(0, 1).all()
     assert heads["effective_rank"].between(1, cfg.d_head).all()
     table = probes.summary(arms)
-    assert list(table["arm"]) == [probes.label(arm) for arm in arms]
+    assert list(table["arm"]) == [label(arm) for arm in arms]
     assert table["arm"][1] == "OELM-Freeze (DEMO-02, seed 42)"
     assert table.notna().all(axis=None)
-    assert list(probes.roles(arms)) == ["arm", "previous token", "duplicate token", "induction"]
-    assert probes.roles(arms)["induction"].str.startswith("none; nearest ").all()
-    assert set(probes.logit_spread(arms[0])["step"]) == {6, 12}
-    assert probes.logit_spread(arms[0]).groupby("step")["layer"].nunique().eq(cfg.num_layers).all()
+    assert set(probes.PROBES) - set(table) == {"recall_accuracy"}
+    roles = probes.roles(arms)
+    assert list(roles) == ["arm", "role", "heads", "strongest", "share"]
+    assert len(roles) == 3 * len(arms) and roles["heads"].str.endswith(f"of {len(heads)}").all()
+    spread = logit_spread(arms[0])
+    assert set(spread["step"]) == {6, 12}
+    assert spread.groupby("step")["layer"].nunique().eq(cfg.num_layers).all()
+
+
+def test_one_layers_maps_are_those_of_all_layers(arms):
+    from oelm_lib.explore.attention import attention_maps, layer_maps
+
+    tokens = arms[0].encode("The owl saw a cat.")
+    maps = attention_maps(arms[0].model, tokens)
+    for layer in range(len(maps)):
+        np.testing.assert_array_equal(layer_maps(arms[0].model, tokens, layer), maps[layer])
+
+
+def test_seeds_of_an_arm_are_one_group_under_the_shortest_name(arms, tiny_run):
+    from oelm_lib.explore.arms import groups, one_seed_each, open_arms
+
+    names = ["baseline", "OELM-Freeze", "frozen Gaussian"]
+    assert {name: len(seeds) for name, seeds in groups(arms).items()} == dict.fromkeys(names, 1)
+    second = tiny_run("DEMO-02", seed=43, train__max_steps=6)
+    training.train(second.config, second)
+    second.path.rename(arms[1].path.parent / "seed43")
+    rehearsal = tiny_run("DEMO-02", seed=42, train__max_steps=6, train__batch_size=2)
+    training.train(rehearsal.config, rehearsal)
+    both = open_arms(f"DEMO-*/seed* {rehearsal.path}")
+    sizes = {name: len(seeds) for name, seeds in groups(both).items()}
+    folder = rehearsal.path.parent.name
+    assert sizes == {
+        "baseline": 1,
+        "OELM-Freeze (DEMO-02)": 2,
+        "frozen Gaussian": 1,
+        f"OELM-Freeze ({folder})": 1,
+    }
+    assert [arm.seed for arm in one_seed_each(both, 2)] == [42, 42]
 
 
 def test_slices_part_all_tokens_and_their_shares_of_the_gap_sum_to_one(arms):
     from oelm_lib.explore import probes
+    from oelm_lib.explore.arms import label
 
     table = probes.slices(arms).set_index(["arm", "tokens_that"])
-    for arm in map(probes.label, arms):
+    for arm in map(label, arms):
         for yes, no in (
             ("end an earlier bigram", "do not"),
             ("stood earlier", "are new in the window"),
@@ -105,7 +142,7 @@ def test_slices_part_all_tokens_and_their_shares_of_the_gap_sum_to_one(arms):
             assert (parts["token_share"] * parts["loss"]).sum() == pytest.approx(
                 whole["loss"], abs=1e-5
             )
-            if arm != probes.label(arms[0]):
+            if arm != label(arms[0]):
                 assert parts["gap_share"].sum() == pytest.approx(1, abs=1e-4)
 
 
@@ -119,15 +156,15 @@ def test_frozen_weights_do_not_drift_and_trained_ones_do(arms):
 
 
 def test_a_run_named_twice_is_opened_once_and_a_rehearsal_is_called_one(arms, tiny_run):
-    from oelm_lib.explore import probes
+    from oelm_lib.explore.arms import label, open_arms
 
-    named = probes.open_arms("DEMO-02/seed42 DEMO-*/seed42")
+    named = open_arms("DEMO-02/seed42 DEMO-*/seed42")
     assert [arm.config.id for arm in named] == ["DEMO-02", "DEMO-01", "DEMO-04"]
     run = tiny_run("DEMO-02", seed=42, train__max_steps=6)
     training.train(run.config, run)
-    (rehearsal,) = probes.open_arms(str(run.path))
-    assert probes.label(rehearsal) == f"OELM-Freeze ({run.path.parent.name}, seed 42)"
-    assert probes.label(rehearsal) != probes.label(named[0])
+    (rehearsal,) = open_arms(str(run.path))
+    assert label(rehearsal) == f"OELM-Freeze ({run.path.parent.name}, seed 42)"
+    assert label(rehearsal) != label(named[0])
 
 
 def test_next_tokens_are_the_likeliest(arms):
@@ -140,11 +177,12 @@ def test_next_tokens_are_the_likeliest(arms):
 
 def test_what_cannot_be_opened_or_compared_is_one_line(arms, tiny_run):
     from oelm_lib.explore import probes
+    from oelm_lib.explore.arms import open_arms
 
     with pytest.raises(UserError, match=r"runs = 'GPT-\*': no run is called so"):
-        probes.open_arms("GPT-*")
+        open_arms("GPT-*")
     run = tiny_run("DEMO-03", model__max_seq_len=8, train__max_steps=2)
     training.train(run.config, run)
-    other = probes.open_arms(str(run.path))
+    other = open_arms(str(run.path))
     with pytest.raises(UserError, match="reads other windows than DEMO-01_baseline"):
         probes.slices([arms[0], *other])

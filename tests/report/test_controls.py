@@ -10,11 +10,12 @@ import plotly.graph_objects as go
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from oelm_lib.compare import plots, tables
+from oelm_lib import compare, view
 from oelm_lib.report import keep
 from oelm_lib.report.make import report
 from oelm_lib.report.page import export
 from oelm_lib.view import figure, series
+from oelm_lib.view.selection import select
 from tests import runs_factory
 from tests.browser import open_browser
 
@@ -36,8 +37,13 @@ def page_path(tmp_path_factory):
         changes = {"train.max_steps": 12_000, "train.eval_interval": 1000}
         runs_factory.make_run(folder / "outputs", exp, seed, overrides=changes, spike=(5000, 25.0))
     runs_factory.make_run(folder / "outputs", "DEMO-03", 42, state="running", done=0.5)
-    runs = tables.load_runs(None, folder / "outputs")
-    makers = (plots.loss_curves, plots.gap_curves, plots.final_perplexity, plots.rate_and_gradient)
+    runs = compare.load_runs(None, folder / "outputs")
+    makers = (
+        view.loss_curves,
+        compare.gap_curves,
+        compare.gap_intervals,
+        view.rate_and_gradient,
+    )
     cells = [new_markdown_cell("# Page\n\n## Curves")]
     for make in makers:
         output = new_output("display_data", data=make(runs)._repr_mimebundle_())
@@ -108,7 +114,7 @@ def test_draws_everything_without_a_request(page, page_path):
 
 
 def test_controls_compute_what_python_computes(page, page_path):
-    chosen, _ = figure.select(tables.load_runs(None, page_path.parent / "outputs"))
+    chosen, _ = select(compare.load_runs(None, page_path.parent / "outputs"))
     loss, gap = page.locator(".figure").nth(LOSS), page.locator(".figure").nth(GAP)
     for x, y, group in itertools.product(
         ("step", "tokens", "hours", "epochs"), ("loss", "perplexity"), ("arm", "seed")
@@ -232,7 +238,7 @@ def test_report_compares_what_is_named(tmp_path, monkeypatch):
     text = target.read_text()
     assert (
         target.parent == tmp_path
-        and "OELM-Freeze (DEMO-02) on stories" in text
+        and "DEMO-02 against DEMO-01 on stories" in text
         and "DEMO-03" not in text
     )
     assert (

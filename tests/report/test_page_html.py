@@ -7,13 +7,14 @@ import plotly.graph_objects as go
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from oelm_lib.compare import plots, tables
+from oelm_lib import compare
 from oelm_lib.config import ROOT
 from oelm_lib.errors import UserError
 from oelm_lib.report.make import STANDARD, report
 from oelm_lib.report.notebook import WIDGET
 from oelm_lib.report.page import export
 from oelm_lib.runs import frames
+from oelm_lib.view.curves import loss_curves
 from oelm_lib.view.figure import Figure
 from tests import runs_factory
 
@@ -46,8 +47,8 @@ def test_page_is_one_file_without_external_requests(demo, tmp_path):
     source = write(
         tmp_path / "a.ipynb",
         new_markdown_cell("# Title"),
-        code(shown(plots.loss_curves(demo))),
-        code(shown(plots.loss_curves(demo[:2]))),
+        code(shown(loss_curves(demo))),
+        code(shown(loss_curves(demo[:2]))),
         code(new_output("display_data", data={WIDGET: {"model_id": "1"}})),
         widgets={"application/vnd.jupyter.widget-state+json": {"state": {"big": "x" * 1000}}},
     )
@@ -60,7 +61,7 @@ def test_page_is_one_file_without_external_requests(demo, tmp_path):
 
 
 def test_rows_stand_once_in_the_page(demo, tmp_path):
-    figure = plots.loss_curves(demo)
+    figure = loss_curves(demo)
     page = export(write(tmp_path / "a.ipynb", code(shown(figure)), code(shown(figure)))).read_text()
     rows = in_page(page, "oelm-rows")
     assert sorted(rows) == sorted(f"{run.parent.name}/{run.name}" for run in demo)
@@ -196,7 +197,7 @@ def test_a_hostile_notebook_cannot_load_run_or_lead_away(tmp_path):
 
 
 def test_embedded_pictures_links_and_styled_tables_stay(tmp_path, demo):
-    table = tables.results(frames.load_folders(demo)).style.set_table_styles(
+    table = compare.results(frames.load_folders(demo)).style.set_table_styles(
         [{"selector": "td", "props": "text-align:right"}]
     )
     markdown = "# T\n[site](https://site.example) ![dot](data:image/png;base64,iVBORw0=)"
@@ -241,7 +242,7 @@ def test_standard_pages_pass_every_parameter_of_their_notebook(name):
     assert STANDARD[name] == values
 
 
-@pytest.mark.parametrize("target", ["study", "bench", "explore", "run", "a.ipynb"])
+@pytest.mark.parametrize("target", ["example", "bench", "explore", "run", "a.ipynb"])
 def test_a_baseline_is_for_comparisons_only(demo, target):
     with pytest.raises(UserError, match="--baseline belongs to comparisons"):
         report(str(demo[0]) if target == "run" else target, "DEMO-01")

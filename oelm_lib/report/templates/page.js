@@ -73,6 +73,8 @@
     const rows = layout.showlegend === false ? 0 : Math.ceil(names.size / Math.max(1, Math.floor(width / entry)));
     for (const key of Object.keys(layout).filter(key => /^legend\d/.test(key))) delete layout[key];
     layout.legend = {...layout.legend, orientation: "h", x: 0, xanchor: "left", y: 0, yref: "container", yanchor: "bottom"};
+    // Squares become smaller with the width.
+    if (Object.values(layout).some(axis => axis?.scaleanchor)) layout.height *= 0.62;
     layout.height += 22 * rows;
     layout.margin = {...layout.margin, l: Math.min(layout.margin.l, 52), r: 8, b: layout.margin.b + 22 * rows};
   }
@@ -106,7 +108,7 @@
     return figure.data.map(trace => {
       const shown = trace.visible !== false && trace.showlegend !== false, first = shown && !named.has(trace.name);
       if (first) named.add(trace.name);
-      const look = trace.colorbar ? {colorbar: {...trace.colorbar, orientation: "h", y: 1, yanchor: "bottom", len: 0.6}} : {};
+      const look = trace.colorbar ? {showscale: false} : {};  // the mouse tells the value
       return {...trace, ...look, legend: "legend", legendgroup: trace.name, showlegend: first};
     });
   }
@@ -119,8 +121,9 @@
       trace.visible = !trace.meta.group || trace.meta.group === figure.state.group ? hidden : false;
     });
     const layout = layoutOf(figure, print);
-    figure.narrow = layout.legend?.orientation === "h";
-    return Plotly.react(figure.place, tracesOf(figure, layout), layout, figure.config);
+    const narrow = layout.legend?.orientation === "h", make = figure.narrow === narrow ? Plotly.react : Plotly.newPlot;
+    figure.narrow = narrow;
+    return make(figure.place, tracesOf(figure, layout), layout, figure.config);
   }
 
   function csv(figure) {
@@ -172,7 +175,8 @@
       const {state = {}, controls: wanted = []} = figure.layout.meta ?? {};
       Object.assign(figure, {state, controls: wanted, place: make("div"), file: `figure-${Number(box.dataset.figure) + 1}`});
       figure.config = {displaylogo: false, showSendToCloud: false, responsive: true};
-      box.append(...(isOwn(figure) ? [caption(figure)] : []), controls(figure), figure.place);
+      const above = [controls(figure), ...(isOwn(figure) ? [caption(figure)] : [])];
+      box.append(...(wanted.length ? above.reverse() : above), figure.place);
       await draw(figure);
     }
     const all = print => figures.forEach(figure => figure.place && draw(figure, print));

@@ -1,0 +1,108 @@
+"""The runs of a comparison and what they are made of: states, corpora, parameters."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from oelm_lib.compare.confounds import freeze_proven
+from oelm_lib.compare.pairs import METRIC
+from oelm_lib.config import Experiment, load_config
+from oelm_lib.runs.frames import MEASURED, identity, name, select
+
+RUN_COLUMNS = [
+    "id",
+    "corpus",
+    "arm",
+    "seed",
+    "max_steps",
+    "state",
+    "steps",
+    "train_loss",
+    METRIC,
+    "eta_seconds",
+    "learning_rate",
+    "started",
+    "finished",
+    "source",
+    "reason",
+]
+
+
+def matrix(runs: pd.DataFrame, exps: list[str] | str | None = None) -> pd.DataFrame:
+    """Return every run with its state, and the experiments of `exps` that were never run.
+
+    Args:
+        runs: Frame of load_runs.
+        exps: Ids or globs; default none.
+    """
+    rates = [_learning_rate(experiment) for experiment in runs["experiment"]]
+    known = runs.assign(id=[name(run) for run in runs.itertuples()], learning_rate=rates)
+    missing = [load_config(exp) for exp in select(exps) if exp not in set(known["id"])]
+    new = [
+        {
+            **identity(experiment),
+            "learning_rate": experiment.optim.learning_rate,
+            "state": "not run",
+            "reason": "",
+        }
+        for experiment in (missing if exps else [])
+    ]
+    return pd.DataFrame([*known[RUN_COLUMNS].to_dict("records"), *new], columns=RUN_COLUMNS)
+
+
+def corpora(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return what the runs read: documents, tokens, bytes per token of each split, and the epochs
+    of train that a run sees.
+    """
+    rows = []
+    for _, run in runs[runs["experiment"].notna() & (runs["source"] == MEASURED)].iterrows():
+        corpus, experiment = run["config"].get("corpus") or {}, run["experiment"]
+        train = experiment.train
+        seen = train.max_steps * train.batch_size * experiment.model.max_seq_len
+        kinds = [kind for kind in ("sample", "synthetic") if corpus.get(kind)]
+        for split, facts in (corpus.get("splits") or {}).items():
+            tokens = facts["tokens"]
+            rows.append(
+                {
+                    "corpus": run["corpus"],
+                    "tokenizer": run["tokenizer"],
+                    "kind": ", ".join(kinds) or "complete",
+                    "split": split,
+                    "documents": facts["documents"],
+                    "tokens": tokens,
+                    "bytes_per_token": facts["bytes"] / tokens if tokens else math.nan,
+                    "epochs": seen / tokens if split == "train" and tokens else None,
+                }
+            )
+    return pd.DataFrame(rows).drop_duplicates(ignore_index=True)
+
+
+def parameters(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return total, trainable and frozen parameters by arm; `freeze_proven`: the digests of every
+    run agree.
+    """
+    counted = [isinstance(counts, dict) and bool(counts) for counts in runs["parameters"]]
+    known = runs[pd.Series(counted, index=runs.index, dtype=bool)]
+    rows = []
+    for _, group in known.groupby(["source", "variant"], sort=False):
+        first = group.iloc[0]
+        counts = first["parameters"]
+        proofs = [freeze_proven(run) for _, run in group.iterrows()]
+        proofs = [proof for proof in proofs if proof is not None]
+        rows.append(
+            {
+                "corpus": first["corpus"],
+                "arm": first["arm"],
+                "id": name(first),
+                **counts,
+                "trainable_share": counts["trainable"] / counts["total"],
+                "freeze_proven": all(proofs) if proofs else None,
+                "source": first["source"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _learning_rate(experiment: Any) -> float | None:
+    return experiment.optim.learning_rate if isinstance(experiment, Experiment) else None

@@ -1,0 +1,97 @@
+"""Arms compared at equal step, tokens or seconds."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from oelm_lib import stats
+from oelm_lib.compare.pairs import Pair, pairs
+from oelm_lib.errors import UserError
+from oelm_lib.runs.metrics import perplexity
+
+AXES = ("step", "tokens", "seconds")
+QUARTERS = (0.25, 0.5, 0.75, 1.0)
+
+
+def matched(
+    runs: pd.DataFrame,
+    metrics: pd.DataFrame,
+    by: str = "step",
+    at: list[float] | None = None,
+    baseline: str | None = None,
+) -> pd.DataFrame:
+    """Compare arms at equal step, tokens or seconds, between evaluations and never beyond them.
+
+    Evaluations during training score a fixed subset, so these losses are not those of `results`.
+    The intervals are 95 % each, not adjusted for their number.
+
+    Args:
+        runs, baseline: Arguments of verdicts.
+        metrics: Frame of load_metrics.
+        by: step, tokens or seconds (of the run's own clock).
+        at: Where to compare; default the four quarters of what all runs of the two arms reached.
+
+    Raises:
+        UserError: `by` is another word.
+    """
+    if by not in AXES:
+        raise UserError(f"by = {by!r} is not an axis; use step, tokens or seconds")
+    evals = metrics[(metrics["event"] == "eval") & metrics["loss"].notna() & metrics[by].gt(0)]
+    curves = {
+        run: rows.sort_values(by)[[by, "loss"]].to_numpy(float)
+        for run, rows in evals.groupby("run")
+    }
+    rows = []
+    for pair in pairs(runs, baseline):
+        paired = _paired_curves(pair, curves)
+        reach = min((curve[-1, 0] for both in paired for curve in both), default=math.nan)
+        points = at or ([reach * quarter for quarter in QUARTERS] if paired else [math.nan])
+        rows += [_compare_at(pair, paired, by, point) for point in points]
+    return pd.DataFrame(rows)
+
+
+def _paired_curves(
+    pair: Pair, curves: dict[str, np.ndarray]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the evaluation curves of the arm and of its baseline by shared seed."""
+    if pair.base is None:
+        return []
+    base_runs = dict(zip(pair.base["seed"], pair.base["run"], strict=True))
+    return [
+        (curves[run.run], curves[base_runs[run.seed]])
+        for run in pair.arm.itertuples()
+        if run.run in curves and base_runs.get(run.seed) in curves
+    ]
+
+
+def _compare_at(
+    pair: Pair, paired: list[tuple[np.ndarray, np.ndarray]], by: str, point: float
+) -> dict[str, object]:
+    """Return the row of a pair at one point of the axis."""
+    losses = [(_loss_at(arm, point), _loss_at(base, point)) for arm, base in paired]
+    reached = [both for both in losses if not any(map(math.isnan, both))]
+    interval = stats.paired_interval([arm - base for arm, base in reached])
+    means = np.mean(reached, axis=0) if reached else (math.nan, math.nan)
+    first = pair.arm.iloc[0]
+    return {
+        "corpus": first["corpus"],
+        "arm": first["arm"],
+        "id": pair.arm_name,
+        "source": first["source"],
+        "baseline": pair.base_name,
+        by: point,
+        "perplexity": perplexity(means[0]),
+        "baseline_perplexity": perplexity(means[1]),
+        "n": interval.n,
+        "nats": interval.mean,
+        "gap": interval.gap,
+        "unadjusted_low": interval.gap_low,
+        "unadjusted_high": interval.gap_high,
+    }
+
+
+def _loss_at(curve: np.ndarray, point: float) -> float:
+    """Interpolate a loss in the logarithm of the axis, over which curves are nearly straight."""
+    x, loss = np.log(curve[:, 0]), curve[:, 1]
+    return float(np.interp(math.log(point), x, loss, math.nan, math.nan))

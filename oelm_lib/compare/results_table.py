@@ -1,0 +1,129 @@
+"""The results table: one row an arm. A new column is one line of COLUMNS."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from oelm_lib.compare.pairs import METRIC, comparable
+from oelm_lib.compare.verdict import verdicts
+from oelm_lib.runs.frames import RECORDED, name
+from oelm_lib.runs.metrics import perplexity
+from oelm_lib.view.tables import Html, fold, percent, table
+
+
+class Arm(NamedTuple):
+    """What a row is made of.
+
+    Attributes:
+        runs: All runs of the variant, rows of load_runs; `done`: those that have a loss.
+        verdict: Its row of verdicts; {} for a baseline.
+    """
+
+    runs: pd.DataFrame
+    done: pd.DataFrame
+    verdict: dict[str, Any]
+
+    def text(self, column: str) -> Any:
+        """Return the first value of a column that a run has."""
+        return next((value for value in self.runs[column] if isinstance(value, str)), None)
+
+    def mean(self, column: str) -> float:
+        """Return the mean of a column over the done runs."""
+        return self.done[column].mean()
+
+    def rates(self) -> float | str:
+        """Return the peak learning rate; all of them where the runs have several."""
+        known = [experiment for experiment in self.runs["experiment"] if experiment == experiment]
+        rates = sorted({experiment.optim.learning_rate for experiment in known if experiment})
+        return rates[0] if len(rates) == 1 else ", ".join(f"{rate:g}" for rate in rates)
+
+
+COLUMNS: dict[str, Callable[[Arm], Any]] = {
+    "corpus": lambda arm: arm.text("corpus"),
+    "tokenizer": lambda arm: arm.text("tokenizer"),
+    "arm": lambda arm: arm.text("arm"),
+    "id": lambda arm: name(arm.runs.iloc[0]),
+    "n": lambda arm: len(arm.done),
+    "final_val_perplexity": lambda arm: perplexity(arm.mean(METRIC)),
+    "gap": lambda arm: arm.verdict.get("gap", math.nan),
+    "low": lambda arm: arm.verdict.get("low", math.nan),
+    "high": lambda arm: arm.verdict.get("high", math.nan),
+    "gap_n": lambda arm: arm.verdict.get("n"),
+    "verdict": lambda arm: arm.verdict.get("verdict"),
+    "baseline": lambda arm: arm.verdict.get("baseline"),
+    "learning_rate": Arm.rates,
+    "wall_seconds": lambda arm: arm.mean("wall_seconds"),
+    "mean_step_seconds": lambda arm: arm.mean("mean_step_seconds"),
+    "best_val_perplexity": lambda arm: perplexity(arm.mean("best_val_loss")),
+    "best_val_loss": lambda arm: arm.mean("best_val_loss"),
+    "final_val_loss": lambda arm: arm.mean("final_val_loss"),
+    "final_bits_per_byte": lambda arm: arm.mean("final_bits_per_byte"),
+    "source": lambda arm: arm.text("source"),
+    "reason": lambda arm: "; ".join(dict.fromkeys(filter(None, arm.runs["reason"]))),
+}
+
+
+def results(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
+    """Return the final numbers of each arm: means over its done runs, and its verdict.
+
+    `gap`, `low` and `high` are those of `verdicts`, over the `gap_n` seeds shared with `baseline`.
+    Where a corpus was read with two tokenizers, only bits per byte can be compared, and losses and
+    perplexities are left empty.
+
+    Args:
+        runs, baseline: Arguments of verdicts.
+    """
+    judged = {
+        (row["source"], row["variant"]): row for row in verdicts(runs, baseline).to_dict("records")
+    }
+    rows = []
+    for key, group in runs.groupby(["source", "variant"], sort=False):
+        arm = Arm(group, comparable(group), judged.get(key, {}))
+        rows.append({column: value(arm) for column, value in COLUMNS.items()})
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    mixed = frame.groupby("corpus")["tokenizer"].transform("nunique") > 1
+    losses = [column for column in frame if column.endswith(("_loss", "_perplexity"))]
+    frame.loc[mixed.fillna(False).astype(bool), losses] = math.nan
+    return frame.sort_values(["source", "corpus"], kind="stable", ignore_index=True)
+
+
+def show_results(runs: pd.DataFrame, baseline: str | None = None) -> Html:
+    """Return the results as a page shows them: the main ones, and below them all columns, folded.
+
+    Args:
+        runs, baseline: Arguments of verdicts.
+    """
+    frame = results(runs, baseline)
+    main = pd.DataFrame([_main_row(row) for row in frame.to_dict("records")])
+    baselines = set(frame["baseline"].dropna())
+    if len(baselines) == 1:
+        main = main.drop(columns="baseline").rename(columns={"gap": f"gap_to_{baselines.pop()}"})
+    everything = fold("All columns", table(frame.drop(columns="reason")))
+    return Html(table(main)._repr_html_() + everything)
+
+
+def _main_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of results in the few columns that fit a page.
+
+    The perplexity of a recorded run is called what it is: the best of many evaluations.
+    """
+    gap = ""
+    if row["gap"] == row["gap"]:
+        gap = percent(row["gap"], 1)
+    if row["low"] == row["low"]:
+        gap += f" ({percent(row['low'], 1)} to {percent(row['high'], 1)})"
+    return {
+        "corpus": row["corpus"],
+        "arm": f"{row['arm']} ({row['id']})",
+        "n": row["n"],
+        "perplexity": row["final_val_perplexity"],
+        "perplexity_of": (
+            "best of its evaluations" if row["source"] == RECORDED else "last weights"
+        ),
+        "gap": gap,
+        "verdict": row["verdict"],
+        "baseline": row["baseline"],
+        "time": row["wall_seconds"],
+    }

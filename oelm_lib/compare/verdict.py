@@ -1,0 +1,212 @@
+"""The verdict of each arm: paired interval, criterion, and what they say in words."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from oelm_lib import stats
+from oelm_lib.compare.confounds import extra_changes
+from oelm_lib.compare.documents import document_error
+from oelm_lib.compare.pairs import METRIC, Pair, families
+from oelm_lib.runs.frames import RECORDED
+from oelm_lib.runs.metrics import perplexity
+
+CRITERION = 0.05
+"""Largest gap that an arm may have: the log's criterion."""
+MARGIN = 0.01
+"""Arms whose gap lies within +-MARGIN are called equal."""
+NOT_COMPARED = "NOT COMPARED"
+CONFOUNDED = "CONFOUNDED"
+"""Stands in place of PASS where the arm has more than its baseline than the freeze explains."""
+
+
+@dataclass
+class Verdict:
+    """One arm judged against its baseline; losses in nats, gaps as perplexity ratios minus 1.
+
+    Attributes:
+        low, high: Bounds of the gap at `confidence`, over the `arms` comparisons of the baseline.
+        n: Seeds with which both have a loss; `failed`: with which one diverged or failed.
+        sd: Standard deviation of the paired differences.
+        document_error: Standard error of `nats` over documents; `documents_included`: the interval
+            holds it, since it is as large as the error over seeds.
+        equal: Claim "equal within +-MARGIN": YES, NO, NOT SHOWN, ...
+        power: How many seeds would decide an INCONCLUSIVE verdict.
+        confounds: Keys that differ beside the freeze and have no counterpart in the baseline.
+        sentence: The verdict in words.
+    """
+
+    corpus: str
+    arm: str
+    id: str
+    source: str
+    baseline: str | None
+    verdict: str
+    gap: float
+    low: float
+    high: float
+    nats: float
+    n: int
+    perplexity: float
+    baseline_perplexity: float
+    equal: str
+    power: str
+    sd: float
+    failed: int
+    confidence: float
+    arms: int
+    document_error: float
+    documents_included: bool
+    epochs: float
+    variant: str
+    reason: str
+    seeds: list[int] = field(default_factory=list)
+    failed_seeds: list[int] = field(default_factory=list)
+    confounds: list[str] = field(default_factory=list)
+    sentence: str = ""
+
+
+def verdicts(runs: pd.DataFrame, baseline: str | None = None, metric: str = METRIC) -> pd.DataFrame:
+    """Judge every arm against its baseline, one row an arm.
+
+    The claim is "the gap is at most CRITERION". Intervals are Student's t over paired seeds, at
+    95 % jointly for the arms of one baseline (Bonferroni); see `stats`.
+
+    Args:
+        runs: Frame of load_runs.
+        baseline: Experiment id or run folder; default each experiment's compare_to.
+        metric: final_val_loss, or final_test_loss.
+
+    Returns:
+        The fields of Verdict as columns.
+    """
+    found = []
+    for family in families(runs, baseline):
+        differences = [pair.differences(metric) for pair in family]
+        arms = sum(len(nats) > 1 for nats in differences)
+        for pair, nats in zip(family, differences, strict=True):
+            found.append(asdict(_judge(pair, nats, max(arms, 1), metric)))
+    columns = list(Verdict.__dataclass_fields__)
+    return pd.DataFrame(found, columns=columns)
+
+
+def cross_corpus(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
+    """Return each arm's gap on every corpus; `epochs` says how often the corpus was seen."""
+    columns = ["arm", "corpus", "id", "epochs", "baseline_perplexity", "perplexity", "nats", "gap"]
+    table = verdicts(runs, baseline)[[*columns, "low", "high", "n", "verdict", "source"]]
+    return table.sort_values(["source", "arm"], kind="stable", ignore_index=True)
+
+
+def _judge(pair: Pair, differences: list[float], arms: int, metric: str) -> Verdict:
+    arm, base = pair.shared(metric)
+    error = document_error(arm, base, "test" if metric == "final_test_loss" else "val")
+    interval = stats.with_document_error(stats.paired_interval(differences, arms), error)
+    confounds = [] if pair.base is None else extra_changes(pair.arm.iloc[0], pair.base.iloc[0])
+    judged = stats.at_most(interval, CRITERION) if differences else NOT_COMPARED
+    first = pair.arm.iloc[0]
+    found = Verdict(
+        corpus=first["corpus"],
+        arm=first["arm"],
+        id=pair.arm_name,
+        source=first["source"],
+        baseline=pair.base_name,
+        verdict=CONFOUNDED if judged == stats.PASS and confounds else judged,
+        gap=interval.gap,
+        low=interval.gap_low,
+        high=interval.gap_high,
+        nats=interval.mean,
+        n=interval.n,
+        perplexity=perplexity(arm[metric].mean()),
+        baseline_perplexity=perplexity(base[metric].mean()),
+        equal=stats.equal_within(interval, MARGIN) if differences else "",
+        power=_power(interval),
+        sd=interval.sd,
+        failed=interval.failed,
+        confidence=interval.confidence,
+        arms=arms,
+        document_error=error,
+        documents_included=interval.document_error > 0,
+        epochs=pair.arm["epochs"].mean(),
+        variant=first["variant"],
+        reason=pair.reason or ("" if differences else "no seed has ended in both arms"),
+        seeds=[int(seed) for seed in arm.index],
+        failed_seeds=pair.unstable_seeds(metric),
+        confounds=confounds,
+    )
+    found.sentence = sentence(found)
+    return found
+
+
+def _power(interval: stats.Interval) -> str:
+    """Return how many seeds would decide an open claim, in words; "" where it is decided."""
+    if interval.failed:
+        return ""
+    text = stats.seeds_text(interval, stats.bounds_at_most(CRITERION))
+    if text and interval.document_error:
+        return "the error over documents is as large as that over seeds: a larger split is needed"
+    return text.replace("no number of seeds would decide it", "no number of seeds would")
+
+
+def sentence(row: Verdict) -> str:
+    """Return a verdict in words, without the arm's corpus and baseline."""
+    if row.verdict == NOT_COMPARED:
+        return f"{row.arm} is not compared: {row.reason}."
+    if row.failed:
+        total = row.n + row.failed
+        seen = f"; the other seeds show a gap of {_signed(row.gap)} %" if row.n else ""
+        return (
+            f"{row.arm} is unstable: {row.failed} of {_seeds(total)} diverged or failed, in the arm"
+            f" or in its baseline{seen}."
+        )
+    if row.verdict == stats.UNKNOWN:
+        which = " (best of its evaluations)" if row.source == RECORDED else ""
+        return (
+            f"{row.arm} {_change(row.gap)} with one seed{which}; one seed has no interval,"
+            " so this may be noise."
+        )
+    head = f"{row.arm} {_change(row.gap)} ({_signed(row.low)} to {_signed(row.high)})"
+    limit = f"{100 * CRITERION:g} %"
+    if row.verdict == stats.FAIL:
+        return f"{head}; the whole interval is above {limit}."
+    if row.verdict == stats.INCONCLUSIVE:
+        power = f"; {row.power.replace(' decide it', '')}" if row.power else ""
+        return f"{head}; {_seeds(row.n)} cannot decide whether that is above {limit}{power}."
+    equal = f", and within ±{100 * MARGIN:g} %" if row.equal == stats.YES else ""
+    if row.verdict == CONFOUNDED:
+        return (
+            f"{head}; the whole interval is below {limit}, but the arm also differs in"
+            f" {', '.join(row.confounds)}: judge it against a baseline that has the same."
+        )
+    return f"{head}; the whole interval is below {limit}{equal}."
+
+
+def details(row: dict[str, Any]) -> str:
+    """Return how a verdict was reached: baseline, interval, seeds, documents."""
+    parts = [f"against {row['baseline']} on {row['corpus']}"]
+    if row["n"] > 1:
+        over = "seeds and documents" if row["documents_included"] else "seeds"
+        joint = f" jointly for the {row['arms']} arms of this baseline" if row["arms"] > 1 else ""
+        parts.append(f"95 % interval over {over}{joint}")
+    if row["n"]:
+        parts += [f"n = {row['n']}", f"{row['nats']:+.4f} nats"]
+    if math.isfinite(row["document_error"]):
+        parts.append(f"standard error over documents {row['document_error']:.4f} nats")
+    return "; ".join(parts)
+
+
+def _change(gap: float) -> str:
+    """Return a gap as a verb phrase."""
+    if gap > 10:
+        return "loses more than 1,000 % perplexity"
+    return f"{'loses' if gap > -0.0005 else 'gains'} {100 * abs(gap):.1f} % perplexity"
+
+
+def _signed(gap: float) -> str:
+    return "over 1,000" if gap > 10 else f"{100 * gap:+.1f}".replace("-", "−")
+
+
+def _seeds(count: int) -> str:
+    words = ("no seeds", "one seed", "two seeds", "three seeds", "four seeds", "five seeds")
+    return words[count] if count < len(words) else f"{count} seeds"

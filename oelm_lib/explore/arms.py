@@ -1,0 +1,75 @@
+"""Open the runs that a user names, and group the seeds of an arm."""
+
+import fnmatch
+from collections.abc import Sequence
+from pathlib import Path
+
+from oelm_lib.arms import arm_name
+from oelm_lib.errors import UserError
+from oelm_lib.runs.logs import find_run
+from oelm_lib.runs.reading import find_runs
+from oelm_lib.training.trained import Trained, open_trained
+
+
+def open_arms(runs: str, which: str = "latest", outputs: str | Path = "") -> list[Trained]:
+    """Open the checkpoints of runs; the first run is the reference of the others.
+
+    Args:
+        runs: Names as runs.logs.find_run takes them, and globs of <ID>/seed<k> (rehearsals are left
+            out) or <folder>/seed<k>, separated by spaces.
+        which: Checkpoint, `latest` or `best`.
+        outputs: Folder of the run folders; default config.outputs_dir().
+
+    Raises:
+        UserError: No run has this name, or it has no such checkpoint.
+    """
+    folders = {f"{path.parent.name}/{path.name}": path for path in find_runs(outputs or None)}
+    short = {
+        f"{name.split('_')[0]}/{path.name}": path
+        for name, path in folders.items()
+        if "+" not in name
+    }
+    paths: list[Path] = []
+    for name in runs.split():
+        if any(sign in name for sign in "*?["):
+            named = short | folders
+            paths += [path for key, path in named.items() if fnmatch.fnmatch(key, name)]
+        else:
+            paths.append(find_run(name, outputs or None))
+    arms = [open_trained(path, which, outputs) for path in dict.fromkeys(paths)]
+    if not arms:
+        raise UserError(
+            f"runs = {runs!r}: no run is called so; train some (make demo), see oelm status"
+        )
+    return arms
+
+
+def name_of(arm: Trained) -> str:
+    """Return the name of an arm, without its run."""
+    return arm_name(arm.config.to_dict(), arm.config.science_overrides)
+
+
+def label(arm: Trained) -> str:
+    """Return arm and run, which tells any two runs apart."""
+    folder = arm.path.parent.name
+    run = folder if "+" in folder else arm.config.id
+    return f"{name_of(arm)} ({run}, seed {arm.seed})"
+
+
+def groups(arms: Sequence[Trained]) -> dict[str, list[Trained]]:
+    """Return the seeds of each arm under the shortest name that tells the arms apart."""
+    folders = {arm.path.parent.name: name_of(arm) for arm in arms}
+    names = list(folders.values())
+    grouped: dict[str, list[Trained]] = {}
+    for arm in arms:
+        folder = arm.path.parent.name
+        name = folders[folder]
+        if names.count(name) > 1:
+            name = f"{name} ({folder if '+' in folder else arm.config.id})"
+        grouped.setdefault(name, []).append(arm)
+    return grouped
+
+
+def one_seed_each(arms: Sequence[Trained], count: int | None = None) -> list[Trained]:
+    """Return the first seed of each arm, of the first `count` arms."""
+    return [seeds[0] for seeds in groups(arms).values()][:count]

@@ -1,0 +1,119 @@
+"""Attention of trained models, recomputed from what scaled_dot_product_attention gets."""
+
+import functools
+import itertools
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from oelm_lib.explore import measures
+from oelm_lib.explore.windows import KEPT, repeated_sequences, validation_windows
+from oelm_lib.model.gpt import GPT
+from oelm_lib.training.trained import Trained
+
+MAP_TOKENS = 2048
+"""Tokens of the validation split over which attention is averaged."""
+ROLES = {
+    "previous_token": "previous token",
+    "duplicate_token": "duplicate token",
+    "induction": "induction",
+}
+"""Columns of head_table that say what a head is for."""
+STRONG = 0.3
+"""A head with a larger share of its attention in a role has that role."""
+
+
+@torch.no_grad()
+def attention_maps(model: GPT, tokens: Tensor) -> np.ndarray:
+    """Return the share that each query gives to each key, (L, B, H, T, T)."""
+    return np.stack([scores.softmax(-1).numpy() for scores in model.attention_scores(tokens)])
+
+
+@torch.no_grad()
+def layer_maps(model: GPT, tokens: Tensor, layer: int) -> np.ndarray:
+    """Return attention_maps of one layer, (B, H, T, T); the layers above are not computed."""
+    scores = next(itertools.islice(model.attention_scores(tokens), layer, None))
+    return scores.softmax(-1).numpy()
+
+
+@functools.lru_cache(maxsize=KEPT)
+@torch.no_grad()
+def head_table(arm: Trained) -> pd.DataFrame:
+    """Return one row a head: roles on repeated random tokens, attention on text, its spectrum.
+
+    `copying_in_text` is the share that goes to keys which hold the next token, where it stood
+    earlier in the window. A new measure of heads is one line of `_head_row`.
+    """
+    repeated, period = repeated_sequences(arm)
+    copies = attention_maps(arm.model, repeated).mean(1)  # (L, H, T, T)
+    spectra, weights = spectrum(arm), _qk_weights(arm)
+    inputs, targets = validation_windows(arm, MAP_TOKENS)
+    text = torch.cat([inputs, targets[:, -1:]], 1).numpy()
+    rows = []
+    for layer, scores in enumerate(arm.model.attention_scores(inputs)):
+        maps = scores.softmax(-1).numpy()  # (B, H, T, T)
+        copying = measures.copying_mass(maps, text)
+        query, key, _ = weights[layer]
+        errors = measures.orthogonality_error(query), measures.orthogonality_error(key)
+        for head in range(arm.config.model.num_heads):
+            row = {"layer": layer, "head": head, "copying_in_text": copying[head]}
+            row |= _head_row(maps[:, head], copies[layer, head], period, scores[:, head])
+            row["effective_rank"] = measures.effective_rank(spectra[layer, head])
+            row["q_orthogonality_error"] = errors[0][head]
+            row["k_orthogonality_error"] = errors[1][head]
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _head_row(
+    maps: np.ndarray, copied: np.ndarray, period: int, scores: Tensor
+) -> dict[str, float]:
+    """Measures of one head: maps (B, T, T) on text, `copied` (T, T) on repeated tokens."""
+    return {
+        "previous_token": measures.previous_token_score(copied),
+        "duplicate_token": measures.duplicate_token_score(copied, period),
+        "induction": measures.induction_score(copied, period),
+        "previous_in_text": measures.previous_token_score(maps).mean(),
+        "entropy": measures.normalised_entropy(maps).mean(),
+        "concentration": measures.concentration(maps).mean(),
+        "first_token": measures.first_token_mass(maps).mean(),
+        "local": measures.local_mass(maps).mean(),
+        "logit_std": scores[scores.isfinite()].std().item(),
+    }
+
+
+def spectrum(arm: Trained) -> np.ndarray:
+    """Return singular values (L, H, K) of each head's Q/K form with the LayerNorm's gain."""
+    return np.stack(
+        [measures.qk_spectrum(query, key, gain) for query, key, gain in _qk_weights(arm)]
+    )
+
+
+def logit_spread(arm: Trained) -> pd.DataFrame:
+    """Return the logits' standard deviation over training (step, layer, logit_std).
+
+    The numbers are those that the run recorded at its evaluations.
+    """
+    lines = (arm.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    points = []
+    for row in map(json.loads, lines):
+        for layer, std in enumerate(row.get("logit_std") or []):
+            points.append((row["step"], layer, std))
+    return pd.DataFrame(points, columns=["step", "layer", "logit_std"])
+
+
+def _qk_weights(arm: Trained) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Of each layer: W_q and W_k (H, K, D) with all linear additions, and LayerNorm's gain (D)."""
+    weights: list[Any] = []
+    with torch.no_grad():
+        for block in arm.model.blocks:
+            heads = [
+                weight.unflatten(0, (block.attention.num_heads, -1)).numpy()
+                for weight, _ in block.attention.as_linear()
+            ]
+            weights.append((*heads, block.ln1.weight.numpy()))
+    return weights

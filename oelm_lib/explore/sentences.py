@@ -1,0 +1,125 @@
+"""What explore.ipynb sees, in sentences that follow from the numbers by rule."""
+
+from collections.abc import Sequence
+from html import escape
+
+from oelm_lib.explore import probes
+from oelm_lib.explore.arms import groups, label, one_seed_each
+from oelm_lib.explore.attention import ROLES, STRONG, head_table
+from oelm_lib.training.trained import Trained
+from oelm_lib.view.tables import Html
+
+UNIFORM = 0.95
+"""Entropy of attention above which it is called nearly uniform."""
+CONCENTRATED, AVOIDED = 1.5, 0.67
+"""Share of the gap over share of the tokens from which on it sits there, or lies elsewhere."""
+
+
+def findings(arms: Sequence[Trained]) -> Html:
+    """Return the findings as a list, with what the number of seeds allows to say."""
+    lines = [*_heads(arms), *_focus(arms), *_directions(arms), *_gap(arms)]
+    seeds = min(len(group) for group in groups(arms).values())
+    caution = (
+        "One seed an arm: these sentences describe runs, they are no test."
+        if seeds == 1
+        else f"At least {seeds} seeds an arm; the sentences hold for their means."
+    )
+    items = "".join(f"<li><b>{escape(head)}</b> {escape(text)}</li>" for head, text in lines)
+    return Html(f"<ul>{items}</ul><p class='note'>{escape(caution)}</p>")
+
+
+def _heads(arms: Sequence[Trained]) -> list[tuple[str, str]]:
+    """Which arms have heads in a role, or which head comes nearest."""
+    table = probes.roles(arms)
+    lines = []
+    for words in ROLES.values():
+        part = table[table["role"] == words]
+        strong = part[part["share"].astype(float) > STRONG]
+        if len(strong):
+            text = "; ".join(f"{row.arm} has {row.heads}" for row in strong.itertuples()) + "."
+        else:
+            best = part.loc[part["share"].astype(float).idxmax()]
+            text = (
+                f"No head of any arm is one. The nearest is {best['strongest']} of {best['arm']},"
+                f" with a share of {best['share']}."
+            )
+        lines.append((f"{words.capitalize()} heads.", text))
+    return lines
+
+
+def _focus(arms: Sequence[Trained]) -> list[tuple[str, str]]:
+    """How focused attention is, at its ends."""
+    entropy = _group_means(arms, "entropy")
+    lowest, highest = min(entropy, key=entropy.get), max(entropy, key=entropy.get)
+    lines = []
+    if uniform := [name for name, value in entropy.items() if value > UNIFORM]:
+        verb = "attends" if len(uniform) == 1 else "attend"
+        lines.append(f"{_listed(uniform)} {verb} nearly uniformly.")
+    if len(entropy) > 1:
+        lines.append(
+            f"The most focused is {lowest} (entropy {entropy[lowest]:.2f}),"
+            f" the least {highest} ({entropy[highest]:.2f})."
+        )
+    return [("Focus.", " ".join(lines))] if lines else []
+
+
+def _directions(arms: Sequence[Trained]) -> list[tuple[str, str]]:
+    """How many directions the heads compare, at its ends."""
+    rank = _group_means(arms, "effective_rank")
+    if len(rank) < 2:
+        return []
+    lowest, highest = min(rank, key=rank.get), max(rank, key=rank.get)
+    width = arms[0].config.model.d_head
+    return [
+        (
+            "Directions.",
+            f"Of {width} directions, the heads of {highest} compare the most (effective rank"
+            f" {rank[highest]:.1f}), those of {lowest} the fewest ({rank[lowest]:.1f}).",
+        )
+    ]
+
+
+def _gap(arms: Sequence[Trained]) -> list[tuple[str, str]]:
+    """On which tokens each arm loses to the first one."""
+    names = {label(seeds[0]): name for name, seeds in groups(arms).items()}
+    reference = next(iter(names.values()))
+    table = probes.slices(one_seed_each(arms))
+    lines = []
+    for arm, name in list(names.items())[1:]:
+        part = table[table["arm"] == arm].set_index("tokens_that")
+        gap = part.loc["all", "gap_nats"]
+        if gap <= 0:
+            lines.append((f"Gap of {name}.", f"It is not behind {reference} on these windows."))
+            continue
+        share = part.loc["end an earlier bigram", "gap_share"]
+        tokens = part.loc["end an earlier bigram", "token_share"]
+        place = _place(share / tokens)
+        lines.append(
+            (
+                f"Gap of {name}.",
+                f"{place} Tokens that end an earlier bigram are {tokens:.0%} of the text and"
+                f" {share:.0%} of its gap to {reference}.",
+            )
+        )
+    return lines
+
+
+def _place(ratio: float) -> str:
+    """Where a gap lies, from its share on copyable tokens over their share of the text."""
+    if ratio >= CONCENTRATED:
+        return "It sits on tokens that could be copied."
+    if ratio <= AVOIDED:
+        return "It lies on other tokens than those that could be copied."
+    return "It is spread over all tokens."
+
+
+def _group_means(arms: Sequence[Trained], column: str) -> dict[str, float]:
+    """Mean of a column of head_table over the heads and seeds of each arm."""
+    return {
+        name: float(sum(head_table(arm)[column].mean() for arm in seeds) / len(seeds))
+        for name, seeds in groups(arms).items()
+    }
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

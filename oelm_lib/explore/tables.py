@@ -1,0 +1,86 @@
+"""Tables of explore.ipynb: a row a measure or token, a column an arm with its seeds."""
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from oelm_lib.explore import probes
+from oelm_lib.explore.arms import groups, label, one_seed_each
+from oelm_lib.explore.probes import PROBES, SIGNIFICANT
+from oelm_lib.training.trained import Trained
+
+SHOWN_TOKENS = 8
+"""Likeliest next tokens in a table."""
+
+
+def summary(arms: Sequence[Trained]) -> pd.DataFrame:
+    """Return the probe table with an arm in each column; seeds as mean and range."""
+    table = probes.summary(arms).set_index("arm")
+    columns = {
+        name: [table.loc[label(arm)] for arm in seeds] for name, seeds in groups(arms).items()
+    }
+    rows = []
+    for key in [key for key in PROBES if key in table]:
+        cells = {name: mean_and_range(row[key] for row in rows_) for name, rows_ in columns.items()}
+        rows.append({"measure": PROBES[key].title, **cells})
+    steps = {name: f"{rows_[0]['step']:,.0f}" for name, rows_ in columns.items()}
+    return pd.DataFrame([{"measure": "step of the checkpoint", **steps}, *rows])
+
+
+def slices(arms: Sequence[Trained]) -> pd.DataFrame:
+    """Return where the gap to the first arm lies: a row a slice, two columns an arm."""
+    table = probes.slices(one_seed_each(arms))
+    names = {label(seeds[0]): name for name, seeds in groups(arms).items()}
+    reference = next(iter(names.values()))
+    rows = []
+    for words, part in table.groupby("tokens_that", sort=False):
+        row = {"tokens that": words, "share of tokens": f"{part['token_share'].iloc[0]:.0%}"}
+        for line in part.itertuples():
+            name = names[line.arm]
+            if name == reference:
+                row[f"{name}: loss"] = f"{line.loss:.3f}"
+            else:
+                row[f"{name}: gap in nats"] = f"{line.gap_nats:+.3f}"
+                row[f"{name}: share of its gap"] = f"{line.gap_share:.0%}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def next_tokens(arms: Sequence[Trained], prompt: str, count: int = SHOWN_TOKENS) -> pd.DataFrame:
+    """Return the likeliest next tokens of each arm, side by side."""
+    columns = {}
+    for arm, name in zip(one_seed_each(arms), groups(arms), strict=True):
+        table = probes.next_tokens(arm, prompt, count)
+        columns[name] = [f"{word!r} {share:.1%}" for word, share in table.values]
+    return pd.DataFrame({"rank": range(1, count + 1)} | columns)
+
+
+def texts(arms: Sequence[Trained], prompt: str, count: int = 60, seed: int = 0) -> pd.DataFrame:
+    """Return how each arm goes on from the prompt, drawn with the same seed."""
+    rows = [
+        {"arm": name, "text": prompt + arm.continued(prompt, count, seed=seed)[0]}
+        for arm, name in zip(one_seed_each(arms), groups(arms), strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def mean_and_range(values: Iterable[float]) -> str:
+    """Return the mean, and the range of several values, in SIGNIFICANT digits."""
+    numbers = list(values)
+    mean = number(sum(numbers) / len(numbers))
+    if len(numbers) == 1:
+        return mean
+    return f"{mean} ({number(min(numbers))} to {number(max(numbers))})"
+
+
+def number(value: float) -> str:
+    """Return a number with SIGNIFICANT digits, without an exponent."""
+    if abs(value) < 0.0005:
+        return "0"
+    return f"{float(f'{value:.{SIGNIFICANT}g}'):,.{_decimals(value)}f}"
+
+
+def _decimals(value: float) -> int:
+    """Places after the point that leave SIGNIFICANT digits, at most three."""
+    whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
+    return min(3, max(0, SIGNIFICANT - whole))

@@ -1,0 +1,94 @@
+"""Where the wall time of runs went: table and figure."""
+
+import math
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from oelm_lib.runs import frames
+from oelm_lib.view import figure as base
+from oelm_lib.view.figure import Figure
+
+PARTS = {
+    "step": "#5a6b7d",
+    "evaluation": "#cfa640",
+    "final_evaluation": "#e4cf93",
+    "data": "#8a5a83",
+    "saving": "#79aea6",
+    "setup": "#a9b0b7",
+    "other": "#d3d7db",
+    "page": "#b98f6d",
+}
+"""Part of the time -> colour; no colour of an arm among them."""
+AFTER = ("page",)
+"""Parts that come after the run's own wall time."""
+UNITS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
+
+
+def time_budget_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the seconds of each done run by what they went to.
+
+    The parts sum to `wall_seconds`, the time of the run; `page`, the time of its page, is apart.
+
+    Args:
+        runs: Frame of load_runs.
+    """
+    rows = []
+    for run in runs[(runs["state"] == "done") & runs["wall_seconds"].notna()].itertuples():
+        spent = run.timing.get("budget") or _recorded_parts(run)
+        parts = {part: spent.get(part, math.nan) for part in PARTS}
+        counted = sum(
+            seconds
+            for part, seconds in parts.items()
+            if part not in (*AFTER, "other") and math.isfinite(seconds)
+        )
+        rows.append(
+            {
+                "id": frames.name(run),
+                "arm": run.arm,
+                "corpus": run.corpus,
+                "seed": run.seed,
+                "run": run.run,
+                "source": run.source,
+                "wall_seconds": run.wall_seconds,
+                **parts,
+                "other": max(run.wall_seconds - counted, 0.0),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def time_budget(runs: pd.DataFrame) -> Figure:
+    """Draw where the wall time of each done run went.
+
+    Args:
+        runs: Frame of load_runs.
+    """
+    table = time_budget_table(runs)
+    longest = table["wall_seconds"].max() if len(table) else 0
+    unit, seconds = next(entry for entry in UNITS if longest > 2 * entry[1] or entry[1] == 1)
+    notes = [
+        "a bar is the wall time of a run; the time of its page, afterwards, is added at its end"
+    ]
+    height = 40 + 24 * max(len(table), 6)
+    figure = base.new_figure("Where the time went", notes, ["all"] if len(table) else [], height)
+    for part, colour in PARTS.items() if len(table) else ():
+        bar = go.Bar(
+            x=(table[part].fillna(0) / seconds).round(5).tolist(),
+            y=[f"{row.id} · {row.seed:.0f}" for row in table.itertuples()],
+            name=part.replace("_", " "),
+            orientation="h",
+            marker_color=colour,
+        )
+        base.add(figure, 1, bar)
+    figure.update_layout(barmode="stack", bargap=0.3, legend_traceorder="normal")
+    figure.update_xaxes(title_text=unit)
+    return figure.update_yaxes(autorange="reversed", showgrid=False)
+
+
+def _recorded_parts(run: object) -> dict[str, float]:
+    """Return the parts that the log's results tell."""
+    return {
+        "step": run.mean_step_seconds * run.steps,
+        "evaluation": run.timing.get("total_validation_time", math.nan),
+    }

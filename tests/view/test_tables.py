@@ -1,0 +1,57 @@
+import math
+
+import pandas as pd
+import pytest
+
+from oelm_lib import stats
+from oelm_lib.view.tables import fold, percent, table, verdict_html
+
+
+def test_a_constant_column_stands_in_the_caption_and_an_empty_one_is_left_out():
+    frame = pd.DataFrame(
+        {
+            "arm": ["a", "b"],
+            "gap": [0.1, 0.1],
+            "n": [3, 3],
+            "empty": [None, math.nan],
+            "reason": 2 * ["failed: " + "word " * 9],
+        }
+    )
+    caption, _, body = table(frame).to_html().partition("</caption>")
+    assert "gap: +10.00 %" in caption and "word word word" in caption
+    assert ">n<" in body and ">gap<" not in body and ">empty<" not in body
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "text"),
+    [
+        ("gap", -0.0123, "−1.23 %"),
+        ("gap", math.inf, "over +1,000 %"),
+        ("wall_seconds", 16287.0, "4h 31m 27s"),
+        ("started", "2026-02-09T16:08:00Z", ">2026-02-09 16:08<"),
+        ("tokens", 1234567.0, "1,234,567"),
+        ("final_val_perplexity", 5.5361, ">5.54<"),
+        ("final_val_loss", 1.71128, ">1.7113<"),
+        ("final_val_loss", math.nan, ">–<"),
+        ("reason", "<script>", "&lt;script&gt;"),
+    ],
+)
+def test_columns_have_their_format(column, value, text):
+    assert text in table(pd.DataFrame({"key": ["x", "y"], column: [value, 7.5]})).to_html()
+
+
+@pytest.mark.parametrize("verdict", [stats.PASS, stats.FAIL, stats.INCONCLUSIVE, stats.UNSTABLE])
+def test_a_verdict_has_its_word_a_mark_and_a_colour(verdict):
+    html = verdict_html(verdict)
+    assert verdict in html and "color:var(--" in html
+    assert any(mark in html for mark in "✓✗?")
+    assert verdict_html("<b>") == "&lt;b&gt;"
+
+
+def test_folded_tables_open_with_a_click():
+    html = fold("More <b>", table(pd.DataFrame({"arm": ["a"]})))._repr_html_()
+    assert html.startswith("<details") and "More &lt;b&gt;</summary>" in html and "<table" in html
+
+
+def test_percent_has_a_sign():
+    assert percent(0.0975) == "+9.75 %" and percent(-0.5, 1) == "−50.0 %"
