@@ -9,6 +9,7 @@ from typing import Any
 _FILE_OF = {
     "ADDITIONS": "additions",
     "GPT": "gpt",
+    "biases_scores": "additions",
     "cost_table": "cost",
     "generate": "generation",
     "head_orthogonal": "init",
