@@ -81,6 +81,8 @@
     // Squares become smaller with the width.
     if (Object.values(layout).some(axis => axis?.scaleanchor)) layout.height *= 0.62;
     layout.height += 22 * rows;
+    for (const note of layout.annotations ?? [])
+      if (note.text?.length > (width - 60) / 8) note.text = note.text.replace(/ \(|, (?=\S{12})/, "<br>$&");
     const rowNames = [...new Set(data.flatMap(one => Array.isArray(one.y) ? one.y : []).filter(y => typeof y === "string"))];
     if (rowNames.some(name => name.length > 16)) {
       const ticktext = rowNames.map(name => name.replace(/([/+])/, "$1<br>"));
