@@ -3,17 +3,14 @@
 A command imports what it needs when it is called, so `oelm --help` and `oelm status` stay quick.
 """
 
-import os
 import sys
 from typing import Any
 
 import click
 
-from oelm_lib.cli import checks, data, models, pages, runs, study
+from oelm_lib.cli import checks, data, experiments, models, pages, runs, study
 from oelm_lib.cli.streams import open_closed_streams
 from oelm_lib.errors import UserError
-
-FOLDER_VARIABLES = ("OELM_OUTPUTS", "OELM_DATA")
 
 COMMANDS = (
     runs.run,
@@ -22,7 +19,9 @@ COMMANDS = (
     runs.logs,
     runs.stop,
     runs.replay,
+    runs.rm,
     study.study,
+    experiments.new,
     pages.report,
     pages.journal,
     models.generate,
@@ -39,7 +38,6 @@ class OelmGroup(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         open_closed_streams()
-        _make_folders_absolute()
         # jsonschema builds a grammar of IRIs when it is imported: 1 s, and no notebook uses it.
         sys.modules.setdefault("rfc3987_syntax", None)
         try:
@@ -56,13 +54,6 @@ class OelmGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order of COMMANDS, which is the order of work."""
         return list(self.commands)
-
-
-def _make_folders_absolute() -> None:
-    """Resolve relative folders and `~` here: a notebook's kernel works in another folder."""
-    for name in FOLDER_VARIABLES:
-        if value := os.environ.get(name):
-            os.environ[name] = os.path.abspath(os.path.expanduser(value))
 
 
 @click.group(

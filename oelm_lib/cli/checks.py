@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from oelm_lib.cli.options import FiniteRange
 from oelm_lib.cli.streams import outlives_its_reader
 
 
@@ -34,15 +35,15 @@ def doctor(exp: str | None) -> None:
 )
 @click.option(
     "--utilisation",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=FiniteRange(0, 1, min_open=True),
     default=0.3,
     help="Share of the GPU's peak that is reached (default 0.3).",
 )
 def flops(exp: str, gpu: str, utilisation: float) -> None:
     """Predict the arithmetic, memory and time of the experiment ID."""
     from oelm_lib.config import load_config
+    from oelm_lib.model.attend import QUERY_BLOCK
     from oelm_lib.model.cost import cost_table
-    from oelm_lib.model.dropout import QUERY_BLOCK
     from oelm_lib.model.gpt import CHUNK
 
     for name, value in cost_table(load_config(exp), gpu, utilisation, CHUNK, QUERY_BLOCK):
@@ -58,7 +59,7 @@ def flops(exp: str, gpu: str, utilisation: float) -> None:
 )
 @click.option(
     "--dropout",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=FiniteRange(0, 1, max_open=True),
     default=0.1,
     help="Dropout probability (default 0.1).",
 )
@@ -72,7 +73,10 @@ def flops(exp: str, gpu: str, utilisation: float) -> None:
 )
 @outlives_its_reader
 def bench(size: str, dropout: float, rounds: int, threads: int | None) -> None:
-    """Compare the training step with HF GPT-2, a naive step and its matrix products alone."""
+    """Measure the training step beside other implementations.
+
+    The others are HF GPT-2, a naive step, and the matrix products of the step alone.
+    """
     from oelm_lib.bench import figures as speed
     from oelm_lib.bench.cpu import bench as measure
     from oelm_lib.config import outputs_dir

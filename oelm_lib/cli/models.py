@@ -5,8 +5,14 @@ from typing import Any
 
 import click
 
-from oelm_lib.cli.options import checkpoint_option
+from oelm_lib.cli.options import FiniteRange, checkpoint_option, run_named
 from oelm_lib.cli.streams import outlives_its_reader
+from oelm_lib.errors import UserError
+
+MOST_SAMPLES = 4096
+LEAST_TEMPERATURE = 1e-6
+WEIGHTS = ("safetensors", "huggingface")
+METRICS = ("csv", "tensorboard", "wandb-offline")
 
 
 @click.command()
@@ -18,18 +24,21 @@ from oelm_lib.cli.streams import outlives_its_reader
     "--tokens", default=200, type=click.IntRange(1), help="Tokens to draw at most (default 200)."
 )
 @click.option(
-    "--samples", default=1, type=click.IntRange(1), help="Texts to draw in one batch (default 1)."
+    "--samples",
+    default=1,
+    type=click.IntRange(1, MOST_SAMPLES),
+    help="Texts to draw in one batch (default 1).",
 )
 @click.option(
     "--temperature",
     default=1.0,
-    type=click.FloatRange(0),
+    type=FiniteRange(0, 1e6),
     help="Softmax temperature; 0 takes the most likely token (default 1).",
 )
 @click.option("--top-k", type=click.IntRange(1), help="Draw from the K most likely tokens.")
 @click.option(
     "--top-p",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=FiniteRange(0, 1, min_open=True),
     help="Draw from the most likely tokens that hold this probability together.",
 )
 @click.option("--seed", default=0, help="Seed of the draw (default 0).")
@@ -43,33 +52,64 @@ def generate(
     checkpoint: str,
     **sampling: Any,
 ) -> None:
-    """Continue a prompt with the model of RUN: an ID, ID/seed<k> or a run folder.
+    """Continue a prompt with the model of RUN.
+
+    RUN is an ID, ID/seed<k> or a run folder.
 
     A text ends at the end-of-text token or when the context is full.
     """
-    from oelm_lib.training.trained import open_trained
+    from oelm_lib.training import open_trained
 
-    trained = open_trained(name, checkpoint)
-    for text in trained.continued(prompt, tokens, samples, seed, **sampling):
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise UserError("the prompt is not UTF-8 text; set a UTF-8 locale, or type it") from None
+    trained = open_trained(str(run_named(name)), checkpoint)
+    sampling["temperature"] = _temperature(sampling["temperature"])
+    try:
+        texts = trained.continued(prompt, tokens, samples, seed, **sampling)
+    except RuntimeError as error:  # weights that are not finite, or no memory for the samples
+        reason = str(error).splitlines()[0][:150]
+        raise UserError(
+            f"{trained.path}: no text can be drawn: {reason}; use another --checkpoint, or fewer"
+            " --samples"
+        ) from None
+    for text in texts:
         click.echo(prompt + text)
 
 
+def _temperature(value: float) -> float:
+    """Return 0 for a temperature so low that logits divided by it overflow."""
+    return value if value > LEAST_TEMPERATURE else 0.0
+
+
 @click.command()
-@click.argument("name", metavar="RUN")
+@click.argument("names", nargs=-1, metavar="RUN...", required=True)
 @click.option(
     "--format",
     "form",
     default="safetensors",
-    type=click.Choice(["safetensors", "huggingface"]),
-    help="Weights alone (default), or a GPT-2 that `transformers` loads.",
+    type=click.Choice([*WEIGHTS, *METRICS]),
+    help="Weights: safetensors (default), or huggingface, a GPT-2 that `transformers` loads."
+    " Metrics: csv, tensorboard or wandb-offline.",
 )
-@click.option("--output", type=Path, help="Folder to make (default: one in the run folder).")
+@click.option("--output", type=Path, help="What to make (default: a name in the run folder).")
 @checkpoint_option
 @outlives_its_reader
-def export(name: str, form: str, output: Path | None, checkpoint: str) -> None:
-    """Write the weights of RUN for other tools. RUN is an ID, ID/seed<k> or a run folder."""
-    from oelm_lib.training.export import export as write
-    from oelm_lib.training.trained import open_trained
+def export(names: tuple[str, ...], form: str, output: Path | None, checkpoint: str) -> None:
+    """Write the weights or the metrics of runs for other tools.
 
-    trained = open_trained(name, checkpoint)
-    click.echo(write(trained, form, output or trained.path / form))
+    RUN is an ID, ID/seed<k> or a run folder.
+    """
+    if output and len(names) > 1:
+        raise UserError("--output is for one run; leave it out, or export one run at a time")
+    for name in names:
+        path = run_named(name)
+        if form in METRICS:
+            from oelm_lib.view.export_metrics import export_metrics
+
+            click.echo(export_metrics(path, form, output))
+            continue
+        from oelm_lib.training import export_model, open_trained
+
+        click.echo(export_model(open_trained(str(path), checkpoint), form, output or path / form))

@@ -1,5 +1,7 @@
 """Options and values that several commands share."""
 
+import math
+from pathlib import Path
 from typing import Any
 
 import click
@@ -8,16 +10,36 @@ from oelm_lib.errors import UserError
 
 DEFAULT_SEED = 42
 
+
+class FiniteRange(click.FloatRange):
+    """A range of floats without NaN and infinity, which click's own range lets pass."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
 set_option = click.option(
     "--set",
     "changes",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Override one key of the experiment; the run becomes a rehearsal. Repeatable.",
+    help="Override one key, e.g. train.max_steps=50; a run becomes a rehearsal. Repeatable.",
 )
 checkpoint_option = click.option(
     "--checkpoint", default="latest", help="latest (default), best or latest.prev."
 )
+
+
+def run_named(name: str) -> Path:
+    """Return the run folder that a name means, the lowest seed of several. Raises UserError."""
+    from oelm_lib.runs.logs import find_run
+
+    return find_run(name, notify=lambda line: click.echo(line, err=True))
 
 
 def overrides_from(changes: tuple[str, ...]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def report(target: str, baseline: str | None, keep: bool) -> None:
 )
 @outlives_its_reader
 def journal(lang: str, output: Path | None) -> None:
-    """Write the experiment log from the run folders and the recorded numbers."""
+    """Write the experiment log from run folders and recorded numbers."""
     from oelm_lib.report.journal import journal as write_journal
 
     text = write_journal(language=lang, path=output)

@@ -1,4 +1,4 @@
-"""Commands about runs: run, submit, status, logs, stop, replay."""
+"""Commands about runs: run, submit, status, logs, stop, replay, rm."""
 
 import contextlib
 import sys
@@ -6,7 +6,15 @@ from typing import Any
 
 import click
 
-from oelm_lib.cli.options import DEFAULT_SEED, overrides_from, sbatch_from, seeds_from, set_option
+from oelm_lib.cli.options import (
+    DEFAULT_SEED,
+    FiniteRange,
+    overrides_from,
+    run_named,
+    sbatch_from,
+    seeds_from,
+    set_option,
+)
 from oelm_lib.cli.streams import outlives_its_reader
 from oelm_lib.errors import UserError
 
@@ -24,7 +32,7 @@ from oelm_lib.errors import UserError
 @click.option("--wait-idle", is_flag=True, help="Use a GPU only after it was idle for a minute.")
 @click.option(
     "--max-wait",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=24,
     metavar="HOURS",
     help="Give up after HOURS without a running run (default 24).",
@@ -44,13 +52,13 @@ def run(
     test: bool,
     **options: Any,
 ) -> None:
-    """Train experiments, each as an executed notebook with a page in its run folder.
+    """Train experiments, each as an executed notebook with a page.
 
     ID is an experiment or a glob such as "DEMO-*". Finished runs are skipped; the same command
     continues stopped ones.
     """
     from oelm_lib import config
-    from oelm_lib.launch.jobs import make_jobs
+    from oelm_lib.launch.jobs import make_jobs, undeclared_changes
     from oelm_lib.launch.notebook import run_experiment
     from oelm_lib.launch.queue import run_queue
     from oelm_lib.launch.slots import make_slots
@@ -61,6 +69,8 @@ def run(
     if not jobs:
         allowed = ", ".join(config.experiment_ids())
         raise UserError(f"no experiment named; name one or use --all; allowed: {allowed}")
+    for line in undeclared_changes(list(dict.fromkeys(job.exp for job in jobs))):
+        click.echo(f"warning: {line}", err=True)
     if len(jobs) == 1 and not options["gpus"]:
         sys.exit(run_experiment(jobs[0].exp, jobs[0].seed, overrides, fresh, test))
     if fresh:
@@ -151,10 +161,10 @@ def status(exps: tuple[str, ...], watch: bool, as_json: bool) -> None:
 )
 def logs(name: str, follow: bool, lines: int) -> None:
     """Print the log of RUN: an ID, ID/seed<k> or a run folder."""
-    from oelm_lib.runs.logs import find_run, log_lines
+    from oelm_lib.runs.logs import log_lines
 
     with contextlib.suppress(KeyboardInterrupt):
-        for line in log_lines(find_run(name), lines, follow):
+        for line in log_lines(run_named(name), lines, follow):
             click.echo(line)
 
 
@@ -186,8 +196,35 @@ def stop(name: str) -> None:
 @click.command()
 @click.argument("name", metavar="RUN")
 def replay(name: str) -> None:
-    """Repeat the step at which the numbers of RUN became non-finite, and say where they did."""
+    """Repeat the step at which RUN diverged, and name the tensor.
+
+    RUN is an ID, ID/seed<k> or a run folder.
+    """
     from oelm_lib.runs.logs import find_run
-    from oelm_lib.training.trial import replay as replay_step
+    from oelm_lib.training import replay_step
 
     click.echo(replay_step(find_run(name)))
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="RUN...", required=True)
+@click.option("--undo", is_flag=True, help="Bring back the runs that were removed last.")
+@outlives_its_reader
+def rm(names: tuple[str, ...], undo: bool) -> None:
+    """Move runs into a trash folder; --undo brings them back.
+
+    The trash is .trash in the outputs folder; delete it to free the disk.
+
+    RUN is an ID, ID/seed<k> or a run folder. A run that trains is refused.
+    """
+    from oelm_lib.runs.logs import find_run
+    from oelm_lib.runs.trash import remove_run, restore_run
+
+    for name in names:
+        if undo:
+            click.echo(f"{restore_run(name)}: is back")
+            continue
+        path = find_run(name)
+        shown = f"{path.parent.name}/{path.name}"
+        target = remove_run(path)
+        click.echo(f"{shown}: moved to {target}; oelm rm --undo '{shown}' brings it back")

@@ -1,5 +1,6 @@
 """Experiments as typed, frozen configs: load, override, compare."""
 
+from oelm_lib.config.changes import changed_keys, check_changes
 from oelm_lib.config.diff import diff_configs, diff_science
 from oelm_lib.config.experiment import (
     ID_PATTERN,
@@ -24,6 +25,7 @@ from oelm_lib.config.load import (
     validated,
 )
 from oelm_lib.config.model import SIZES, ModelConfig
+from oelm_lib.config.new import experiment_yaml, new_experiment
 from oelm_lib.config.overrides import as_text, parse_overrides
 from oelm_lib.config.paths import PARAMS, ROOT, data_dir, fix_folders, outputs_dir
 from oelm_lib.config.yaml_text import dump_yaml, parse_yaml, read_yaml

@@ -44,26 +44,39 @@ class ModelConfig(Section):
     """First step at which they are frozen; they are trained before."""
     freeze_until: Step | None = None
     """First step at which they are trained again; null: never."""
-    position: Literal["learned", "rope", "alibi", "t5"] = "learned"
-    """Learned embeddings, rotated Q and K, or a fixed or learned bias of the scores by distance."""
     qk_tied: Flag = False
     """Whether W_k is W_q."""
+    # Additions, each with a file in model/additions, in the order in which they act.
+    qk_input_gain: Flag = False
+    """Whether each dimension that W_q and W_k read has a trained gain."""
+    delta_rank: Step = 0
+    """r of a trained low-rank matrix added to each head's rows of W_q and W_k; 0: none."""
     qk_bias: Flag = False
     """Whether Q and K have a bias, trained also where their weights are frozen."""
+    head_mixing: Flag = False
+    """Whether each head's query and key are trained mixtures of those of all heads."""
+    qk_core: Flag = False
+    """Whether each head has a trained (K, K) matrix between query and key."""
+    key_conv: Flag = False
+    """Whether keys pass a trained causal convolution of width 3, with a filter per dimension."""
+    key_shift: Flag = False
+    """Whether the first half of each head's key comes from the position before."""
+    induction_heads: Step = 0
+    """n first heads whose W_k starts as W_q and whose keys come from the position before."""
     qk_norm: Flag = False
     """Whether each head's query and key are divided by their root mean square."""
     qk_gain: Flag = False
     """Whether each dimension of Q and K has a trained gain."""
     head_temperature: Flag = False
     """Whether each head's scores have a trained factor."""
-    qk_core: Flag = False
-    """Whether each head has a trained (K, K) matrix between query and key."""
-    delta_rank: Step = 0
-    """r of a trained low-rank matrix added to each head's rows of W_q and W_k; 0: none."""
-    key_conv: Flag = False
-    """Whether keys pass a trained causal convolution of width 3, with a filter per dimension."""
-    key_shift: Flag = False
-    """Whether the first half of each head's key comes from the position before."""
+    position: Literal["learned", "rope", "alibi", "t5"] = "learned"
+    """Learned embeddings, rotated Q and K, or a fixed or learned bias of the scores by distance."""
+    query_distance: Flag = False
+    """Whether the scores have a trained bias by distance that depends on the query."""
+    forget_gate: Flag = False
+    """Whether each head has a trained gate by which earlier positions fade."""
+    head_gate: Step = 0
+    """n first input dimensions that a trained gate of each head's output reads; 0: no gate."""
 
     @property
     def d_head(self) -> int:
@@ -93,10 +106,18 @@ class ModelConfig(Section):
                 "rope and key_shift split a head in halves,"
                 f" but d_head = {self.d_head}; change num_heads"
             )
-        if self.delta_rank > self.d_head:
-            raise ValueError(
-                f"delta_rank = {self.delta_rank} is above d_head = {self.d_head}; lower it"
-            )
+        most = {
+            "delta_rank": ("d_head", self.d_head),
+            "head_gate": ("d_model", self.d_model),
+            "induction_heads": ("num_heads", self.num_heads),
+        }
+        for key, (limit, value) in most.items():
+            if getattr(self, key) > value:
+                raise ValueError(
+                    f"{key} = {getattr(self, key)} is above {limit} = {value}; lower it"
+                )
+        if self.induction_heads and self.qk_tied:
+            raise ValueError("qk_tied ties all heads already; set induction_heads to 0")
         return self
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ _FILE_OF = {
     "CorpusSpec": "spec",
     "EvalWindows": "batches",
     "Tokenizer": "tokenizer",
+    "check_has_test": "corpus",
     "corpus_names": "spec",
     "list_corpora": "catalog",
     "load_spec": "spec",

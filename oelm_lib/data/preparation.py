@@ -86,6 +86,8 @@ def prepare(
     echo = _Unfailing(echo)
     try:
         with _locked(folder, wait, echo):
+            # A wrong --source is an error even where the corpus is there already.
+            local = None if source is None else open_source(spec, source, echo)
             if (folder / MANIFEST).is_file():
                 echo(f"{folder} is there already; delete it to make it anew")
                 return read_corpus(name, tokenizer)
@@ -97,7 +99,7 @@ def prepare(
             shutil.rmtree(part, ignore_errors=True)
             try:
                 part.mkdir()
-                _make(spec, open_source(spec, source, echo), tokenizer, part, echo)
+                _make(spec, local or open_source(spec, None, echo), tokenizer, part, echo)
                 os.replace(part, folder)
             finally:
                 shutil.rmtree(part, ignore_errors=True)

@@ -54,7 +54,7 @@ def head_scores(arms: Sequence[Trained]) -> base.Figure:
     ]
     figure = base.new_figure("Roles of heads", notes, list(HEAD_ROLES.values()), height=170)
     grouped, ticks = groups(arms), []
-    for nth, (name, arm, colour, is_first) in enumerate(_seeds(arms)):
+    for name, arm, colour, is_first in _seeds(arms):
         heads = head_table(arm)
         ticks = [f"{row.layer}.{row.head}" for row in heads.itertuples()]
         offset = 0.6 * ((list(grouped).index(name) + 0.5) / len(grouped) - 0.5)

@@ -32,7 +32,7 @@ def _heads(arms: Sequence[Trained]) -> list[tuple[str, str]]:
     """Which arms have heads in a role, or which head comes nearest."""
     table = probes.roles(arms)
     lines = []
-    for role, words in ROLES.items():
+    for words in ROLES.values():
         part = table[table["role"] == words]
         strong = part[part["share"].astype(float) > STRONG]
         if len(strong):

@@ -42,7 +42,7 @@ def train_in_processes(
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     # By default the processes look for each other under the host name, which may not resolve.
     command += ["--local-addr=127.0.0.1", f"--nproc-per-node={devices}"]
-    command += ["-m", "oelm_lib.training.distributed", cfg.id, str(run.seed), overrides]
+    command += ["-m", "oelm_lib.training.worker", cfg.id, str(run.seed), overrides]
     with open(run.path / "notebook.log", "a") as log:
         # A session of its own: Ctrl-C reaches the run by its STOP file, not every process at once.
         process = subprocess.Popen(
@@ -53,7 +53,7 @@ def train_in_processes(
             env=(LOCAL_ONLY if sys.platform == "linux" else {}) | os.environ,
             start_new_session=True,
         )
-        _wait(process, run, stop_asked)
+        wait_for_processes(process, stop_asked, lambda: state(run) in ACTIVE)
     if process.returncode and not read_summary(run) and state(run) != "stopped":
         if stop_asked():
             return
@@ -64,16 +64,27 @@ def train_in_processes(
         )
 
 
-def _wait(process: subprocess.Popen, run: Run, stop_asked: Callable[[], bool]) -> None:
-    """Wait for the processes; after a stop, end those that do not train."""
+def wait_for_processes(
+    process: subprocess.Popen,
+    stop_asked: Callable[[], bool],
+    training: Callable[[], bool],
+    patience: float = STOP_SECONDS,
+) -> None:
+    """Wait for the launcher of processes; after a stop, end those that do not train.
+
+    Args:
+        stop_asked: Whether the run was asked to stop.
+        training: Whether the processes train, so that they see the request themselves.
+        patience: Seconds that others have to leave after the request, and after each signal.
+    """
     asked_at = None
     while process.poll() is None:
-        time.sleep(POLL_SECONDS)
+        time.sleep(min(POLL_SECONDS, patience))
         if not stop_asked():
             continue
         asked_at = asked_at or time.monotonic()
-        if time.monotonic() - asked_at > STOP_SECONDS and state(run) not in ACTIVE:
+        if time.monotonic() - asked_at > patience and not training():
             process.terminate()  # torch's launcher ends its workers
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_SECONDS)
+                process.wait(patience)
             kill_tree(process.pid)

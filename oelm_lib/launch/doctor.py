@@ -21,7 +21,6 @@ from oelm_lib.gpus import (
     torch_problem,
     visible_gpus,
 )
-from oelm_lib.launch.names import experiment_name
 from oelm_lib.runs.folder import Run, check_fit
 from oelm_lib.runs.status import format_duration
 
@@ -45,7 +44,7 @@ def doctor(exp: str | None) -> Iterator[tuple[bool, str]]:
     """
     checks = [_versions, _variables, check_gpus, _outputs]
     if exp:
-        checks.append(lambda: _experiment(experiment_name(exp)))
+        checks += [lambda: check_declaration(exp), lambda: _experiment(config.find_id(exp))]
     for check in checks:
         try:
             yield True, check()
@@ -74,7 +73,7 @@ def check_gpus(
     if not gpus:
         return f"GPU: none visible ({VARIABLE}={os.environ.get(VARIABLE, '')})"
     if read_build is None:
-        from oelm_lib.training.precision import torch_build as read_build
+        from oelm_lib.training.device import torch_build as read_build
     if problem := torch_problem(gpus, read_build()):
         raise UserError(f"GPU: {problem}")
     return "GPU: " + ", ".join(_describe_gpu(nvml, gpu) for gpu in gpus)
@@ -121,15 +120,29 @@ def _outputs() -> str:
     return f"{outputs}: writable, with hard links and atomic renames"
 
 
+def check_declaration(exp: str) -> str:
+    """Check that an experiment declares what it changes against its baseline.
+
+    Raises:
+        UserError: It does not; the message has the line to paste.
+    """
+    experiment = config.load_config(exp)
+    if problems := config.check_changes(experiment):
+        raise UserError("; ".join(problems))
+    if experiment.compare_to is None:
+        return f"{experiment.id}: a baseline"
+    return f"{experiment.id}: changes {', '.join(experiment.changes)} of {experiment.compare_to}"
+
+
 def _experiment(exp: str) -> str:
     """Check corpus, tokenizer and disk of an experiment, and predict its time from 20 steps."""
-    from oelm_lib.training.trial import trial
+    from oelm_lib.training import run_trial
 
     cfg, outputs = config.load_config(exp), config.outputs_dir()
     corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
     check_fit(cfg, corpus)
     load_tokenizer(corpus)
-    result = trial(Run(cfg, 0, corpus, outputs / cfg.folder / "trial"), outputs)
+    result = run_trial(Run(cfg, 0, corpus, outputs / cfg.folder / "trial"), outputs)
     needed = CHECKPOINTS * result["checkpoint_bytes"] / 2**30
     free = shutil.disk_usage(outputs).free / 2**30
     low, high = (format_duration(seconds) for seconds in result["seconds"])

@@ -14,7 +14,7 @@ from oelm_lib.launch.names import experiments_named
 from oelm_lib.runs import reading
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.process import this_process
-from oelm_lib.runs.reading import ACTIVE
+from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.status import format_duration
 
 DONE, FAILED, USER_ERROR, STOPPED = 0, 1, 2, 75
@@ -71,6 +71,11 @@ def make_jobs(
     """
     configs = [config.load_config(exp, overrides) for exp in experiments_named(exps)]
     return [make_job(cfg, seed, test) for seed in seeds for cfg in configs]
+
+
+def undeclared_changes(exps: list[str]) -> list[str]:
+    """Return one line for each experiment whose `changes` are not what it changes."""
+    return [line for exp in exps for line in config.check_changes(config.load_config(exp))]
 
 
 def make_job(cfg: config.Experiment, seed: int, test: bool) -> Job:

@@ -1,35 +1,36 @@
 """Names of experiments as people type them."""
 
 import fnmatch
-from pathlib import PurePath
+import re
 
 from oelm_lib import config
+from oelm_lib.config import find_id
+from oelm_lib.config.messages import did_you_mean
 from oelm_lib.errors import UserError
 
 
 def experiments_named(names: list[str]) -> list[str]:
     """Return the experiment ids meant by ids, files of params/ or globs, each once.
 
-    `demo-02` and `params/DEMO-02.yaml` mean DEMO-02.
+    `demo-02`, `params/DEMO-02.yaml` and `demo-0*` are understood.
 
     Raises:
-        UserError: A glob matches no experiment.
+        UserError: There is no such experiment, or a glob matches none.
     """
     ids: list[str] = []
     for name in names:
-        pattern = experiment_name(name)
-        matches = [pattern]
-        if any(character in pattern for character in "*?["):
-            matches = fnmatch.filter(config.experiment_ids(), pattern)
-        if not matches:
-            raise UserError(
-                f"{name!r} matches no experiment; allowed: {', '.join(config.experiment_ids())}"
-            )
-        ids += [exp for exp in matches if exp not in ids]
+        is_glob = any(character in name for character in "*?[")
+        for exp in _matching(name) if is_glob else [find_id(name)]:
+            if exp not in ids:
+                ids.append(exp)
     return ids
 
 
-def experiment_name(text: str) -> str:
-    """Return the id or glob meant by a file name or by lower-case letters."""
-    name = PurePath(text).name.removesuffix(".yaml").removesuffix(".yml")
-    return name.upper()
+def _matching(pattern: str) -> list[str]:
+    """Return the ids that match a glob, in either case of letters."""
+    known = config.experiment_ids()
+    matches = fnmatch.filter(known, pattern.upper())
+    if not matches:
+        near = did_you_mean(re.sub(r"[*?\[\]]", "", pattern).upper(), known)
+        raise UserError(f"{pattern!r} matches no experiment{near}; they are params/<ID>.yaml")
+    return matches

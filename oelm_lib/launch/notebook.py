@@ -16,6 +16,8 @@ from oelm_lib.files import replacing, write_json
 from oelm_lib.launch.distributed import train_in_processes
 from oelm_lib.launch.jobs import DONE, FAILED, LOG, STOPPED, readable
 from oelm_lib.launch.processes import kill_tree
+from oelm_lib.report.notebook import execute
+from oelm_lib.report.page import export
 from oelm_lib.report.provenance import run_command
 from oelm_lib.runs.folder import Run, disk_error, open_run
 from oelm_lib.runs.reading import read_status, read_summary, read_timing, state
@@ -54,8 +56,7 @@ def run_experiment(
     if test:
         check_has_test(run.corpus)  # before the training, not after it
     _remove_stop_file(run)
-    parameters = {"exp": exp, "seed": seed, "overrides": config.as_text(overrides), "fresh": False}
-    execution = _Execution(run, parameters)
+    execution = _Execution(run, {"exp": exp, "seed": seed, "overrides": config.as_text(overrides)})
     error = execution.wait()
     _remove_stop_file(run)
     _make_page(run)
@@ -89,9 +90,9 @@ def progress_line(path: Path) -> str | None:
 def _report_done(run: Run, page: Path, test: bool) -> int:
     print(f"{run.name} is done: {page}")
     if test:
-        from oelm_lib.training.confirm import confirm
+        from oelm_lib.training import score_test_split
 
-        loss = confirm(run.path)
+        loss = score_test_split(run.path)
         print(f"{run.name}: test_loss {'not finite' if loss is None else format(loss, '.4f')}")
     return DONE
 
@@ -121,9 +122,8 @@ class _Execution:
     def __init__(self, run: Run, parameters: dict[str, Any]):
         self.stop_asked = False
         self._run, self._error = run, None
-        cfg = run.config
-        self._command = run_command(cfg.id, run.seed, cfg.overrides)
         self._shown_warnings: set[str] = set()
+        self._command = run_command(run.config.id, run.seed, run.config.overrides)
         self._thread = threading.Thread(target=self._execute, args=(parameters,), daemon=True)
 
     def wait(self) -> BaseException | None:
@@ -166,8 +166,6 @@ class _Execution:
     def _execute_notebook(self, parameters: dict[str, Any]) -> None:
         from nbclient.exceptions import DeadKernelError
         from papermill.exceptions import PapermillExecutionError
-
-        from oelm_lib.report.execute import execute
 
         target = self._run.path / "train.ipynb"
         growing = target.with_name(".train.part.ipynb")  # papermill writes in place
@@ -224,8 +222,6 @@ def _make_page(run: Run) -> None:
     notebook = run.path / "train.ipynb"
     if not notebook.is_file():
         return
-    from oelm_lib.report.page import export
-
     start = time.perf_counter()
     try:
         export(notebook)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from oelm_lib.config import Experiment, ModelConfig
+from oelm_lib.model.additions import active, added_numbers
 
 GPU_FLOPS = {"A5000": 111e12, "A100": 312e12, "H100": 989e12}
 """Dense fp16 peak from the vendor's data sheets, FLOP/s."""
@@ -12,7 +13,11 @@ FLOAT = 4
 
 @dataclass(frozen=True)
 class Gemm:
-    """`count` times `batch` products of an (m, k) with a (k, n) matrix; `part` says for what, `kind` in which pass."""
+    """`count` times `batch` products of an (m, k) with a (k, n) matrix.
+
+    part: What it computes: query, key, value, output, attention, feed_forward, head, or an addition.
+    kind: forward, input (gradient of what was read) or weight (gradient of the weight).
+    """
 
     part: str
     kind: str
@@ -29,46 +34,41 @@ class Gemm:
 
 
 def gemms(cfg: ModelConfig, batch_size: int) -> list[Gemm]:
-    """All matrix products of a step on the plain path: explicit softmax attention, all logits at once.
+    """Return all matrix products of a step: explicit softmax attention, all logits at once.
 
-    W_q and W_k are taken as frozen where they are so at any step.
-
-    kind: forward, input (gradient of what was read) or weight (gradient of the weight).
+    W_q and W_k count as frozen where they are so at any step.
     """
     rows, layers, d = batch_size * cfg.max_seq_len, cfg.num_layers, cfg.d_model
-    frozen, deltas = frozen_layers(cfg), 2 * layers * (cfg.delta_rank > 0)
-    products = []
-    for part, count, trained, inner, outer in (
-        ("query", layers, layers - cfg.freeze_q * frozen, d, d),
-        ("key", layers, layers - (cfg.freeze_q if cfg.qk_tied else cfg.freeze_k) * frozen, d, d),
-        ("delta", deltas, deltas, d, cfg.num_heads * cfg.delta_rank),
-        ("value", layers, layers, d, d),
-        ("output", layers, layers, d, d),
-        ("feed_forward", layers, layers, d, cfg.d_ff),
-        ("feed_forward", layers, layers, cfg.d_ff, d),
-        ("head", 1, 1, d, cfg.vocab_size),
-    ):
-        products += [
-            Gemm(part, "forward", count, 1, rows, inner, outer),
-            Gemm(part, "input", count, 1, rows, outer, inner),
-            Gemm(part, "weight", trained, 1, outer, rows, inner),
-        ]
     heads, length, k = batch_size * cfg.num_heads, cfg.max_seq_len, cfg.d_head
-    for part, count, inner in (
-        ("delta", deltas, cfg.delta_rank),
-        ("core", layers * cfg.qk_core, k),
-    ):
-        products += [
-            Gemm(part, "forward", count, heads, length, inner, k),
-            Gemm(part, "input", count, heads, length, k, inner),
-            Gemm(part, "weight", count, heads, inner, length, k),
-        ]
-    for kind, count in (("forward", layers), ("input", 2 * layers)):
-        products += [
-            Gemm("attention", kind, count, heads, length, k, length),
-            Gemm("attention", kind, count, heads, length, length, k),
-        ]
+    frozen = frozen_layers(cfg)
+    trained_q = layers - cfg.freeze_q * frozen
+    trained_k = trained_q if cfg.qk_tied else layers - cfg.freeze_k * frozen
+    products = [
+        *_passes("query", layers, trained_q, 1, rows, d, d),
+        *_passes("key", layers, trained_k, 1, rows, d, d),
+        *_passes("value", layers, layers, 1, rows, d, d),
+        *_passes("output", layers, layers, 1, rows, d, d),
+        *_passes("feed_forward", layers, layers, 1, rows, d, cfg.d_ff),
+        *_passes("feed_forward", layers, layers, 1, rows, cfg.d_ff, d),
+        *_passes("head", 1, 1, 1, rows, d, cfg.vocab_size),
+        Gemm("attention", "forward", layers, heads, length, k, length),
+        Gemm("attention", "forward", layers, heads, length, length, k),
+        Gemm("attention", "input", 2 * layers, heads, length, k, length),
+        Gemm("attention", "input", 2 * layers, heads, length, length, k),
+    ]
+    for addition in active(cfg):
+        for product in addition.products(cfg, batch_size):
+            products += _passes(addition.name, layers, layers, *product)
     return [product for product in products if product.count]
+
+
+def _passes(part: str, layers: int, trained: int, batch: int, m: int, k: int, n: int) -> list[Gemm]:
+    """The products of a layer's forward pass and of its two gradients."""
+    return [
+        Gemm(part, "forward", layers, batch, m, k, n),
+        Gemm(part, "input", layers, batch, m, n, k),
+        Gemm(part, "weight", trained, batch, k, m, n),
+    ]
 
 
 def frozen_layers(cfg: ModelConfig) -> int:
@@ -77,23 +77,23 @@ def frozen_layers(cfg: ModelConfig) -> int:
 
 
 def step_flops(cfg: ModelConfig, batch_size: int) -> dict[str, int | float]:
-    """FLOPs of a step.
+    """Return FLOPs of a step.
 
     Returns:
-        forward, backward, plain (their sum, as torch's FlopCounterMode counts the plain path), saved_by_freezing, and
-        fast: without the attention to later positions, which the fast kernels never compute.
+        forward; backward; plain: their sum, as torch's FlopCounterMode counts the plain path;
+        saved_by_freezing; fast: without the attention to later positions, which fast kernels skip.
     """
     products = gemms(cfg, batch_size)
     total = sum(p.flops for p in products)
     forward = sum(p.flops for p in products if p.kind == "forward")
     trained = cfg.model_copy(update={"freeze_q": False, "freeze_k": False})
-    later = sum(p.flops for p in products if p.part == "attention") * (1 - 1 / cfg.max_seq_len) / 2
+    attention = sum(p.flops for p in products if p.part == "attention")
     return {
         "forward": forward,
         "backward": total - forward,
         "plain": total,
         "saved_by_freezing": sum(p.flops for p in gemms(trained, batch_size)) - total,
-        "fast": total - later,
+        "fast": total - attention * (1 - 1 / cfg.max_seq_len) / 2,
     }
 
 
@@ -105,10 +105,11 @@ MEDIUM = {
     "d_ff": 2048,
     "max_seq_len": 512,
 }
+"""The log's size."""
 
 
 def parameter_numbers(cfg: ModelConfig) -> dict[str, int]:
-    """Scalars: total, trainable (at some step), frozen."""
+    """Return numbers of scalars: total, trainable (at some step), frozen."""
     d, positions = cfg.d_model, cfg.max_seq_len * (cfg.position == "learned")
     block = 2 * d * d + 2 * d * cfg.d_ff + cfg.d_ff + 5 * d
     path, frozen = _qk_numbers(cfg)
@@ -117,69 +118,59 @@ def parameter_numbers(cfg: ModelConfig) -> dict[str, int]:
 
 
 def qk_share(cfg: ModelConfig) -> float:
-    """Share of the 2 L D^2 numbers of a trained W_q and W_k that are updated at any step, with all that is added to
-    the path of queries and keys."""
+    """Return the trained share of Q/K: numbers updated at any step over the 2 L D^2 of W_q and W_k.
+
+    All additions to attention count among the former.
+    """
     path, frozen = _qk_numbers(cfg)
     return (path - frozen) / (2 * cfg.num_layers * cfg.d_model**2)
 
 
 def _qk_numbers(cfg: ModelConfig) -> tuple[int, int]:
-    """Scalars on the path of queries and keys, and those never updated; counts are those of model/attention."""
-    d, h, k, sides = cfg.d_model, cfg.num_heads, cfg.d_head, 1 if cfg.qk_tied else 2
-    layer = (
-        sides * d * (d + cfg.qk_bias) + 2 * cfg.delta_rank * (d + k) * h + h * k * k * cfg.qk_core
-    )
-    layer += (
-        3 * d * cfg.key_conv
-        + 2 * d * cfg.qk_gain
-        + h * cfg.head_temperature
-        + 32 * h * (cfg.position == "t5")
-    )
-    frozen = (
-        0
-        if cfg.ever_trains_qk
-        else sum((cfg.freeze_q, cfg.freeze_k)[:sides]) * frozen_layers(cfg) * d * d
-    )
-    return cfg.num_layers * layer, frozen
+    """Scalars of W_q, W_k and all additions, and those of them that are never updated."""
+    square, projections = cfg.d_model**2, 1 if cfg.qk_tied else 2
+    total = cfg.num_layers * (projections * square + added_numbers(cfg))
+    sides = 0 if cfg.ever_trains_qk else sum((cfg.freeze_q, cfg.freeze_k)[:projections])
+    return total, sides * frozen_layers(cfg) * square
 
 
 def medium(cfg: ModelConfig) -> ModelConfig:
-    """The same arm at the log's size; where it names layers, the first six with the same share of frozen ones."""
+    """Return the same arm at the log's size.
+
+    Where it names frozen layers, the first layers with the same share of frozen ones.
+    """
     layers = cfg.frozen_layers
     if layers != "all":
-        layers = tuple(
-            range(
-                round(MEDIUM["num_layers"] * (1 - len(layers) / cfg.num_layers)),
-                MEDIUM["num_layers"],
-            )
-        )
+        trained = round(MEDIUM["num_layers"] * (1 - len(layers) / cfg.num_layers))
+        layers = tuple(range(trained, MEDIUM["num_layers"]))
     return cfg.model_copy(update=MEDIUM | {"frozen_layers": layers})
 
 
 def step_bytes(
     cfg: ModelConfig, batch_size: int, chunk: int, query_block: int
 ) -> dict[str, int | float]:
-    """Bytes of tensors at the end of the forward pass, where a step in fp32 on a CPU holds most.
+    """Return bytes of tensors at the end of the forward pass, where a step holds most.
+
+    In fp32 on a CPU; of additions, only parameters are counted.
 
     Args:
         chunk: Positions whose logits are held at once.
-        query_block: Queries whose attention probabilities are made at once (where dropout keeps them).
+        query_block: Queries whose attention probabilities are made at once (if dropout keeps them).
 
     Returns:
-        weights, gradients, adam, activations, logits (a chunk), and peak: the head's gradient exists by then.
+        weights, gradients, adam, activations, logits (a chunk), and peak: the head's gradient
+        exists by then.
     """
     rows, d, numbers = batch_size * cfg.max_seq_len, cfg.d_model, parameter_numbers(cfg)
-    # Per token: what both norms, the projections, attention and the output projection read; the feed-forward's hidden
-    # layer before and after GELU; two statistics of each norm.
+    # Per token: what both norms, the projections, attention and the output projection read; the
+    # feed-forward's hidden layer before and after GELU; two statistics of each norm.
     block = FLOAT * (8 * d + 2 * cfg.d_ff + 4)
     outside = FLOAT * 2 * d  # the last norm's input, and the gradient of what the head reads
     if cfg.dropout:
-        # A mask byte an element, and each attention probability that can be other than 0 with its mask.
-        block += (
-            2 * d
-            + cfg.d_ff
-            + (FLOAT + 1) * cfg.num_heads * _mean_keys(cfg.max_seq_len, query_block)
-        )
+        # A mask byte an element, and each attention probability that can be other than 0 with its
+        # mask.
+        keys = _mean_keys(cfg.max_seq_len, query_block)
+        block += 2 * d + cfg.d_ff + (FLOAT + 1) * cfg.num_heads * keys
         outside += d
     else:
         block += FLOAT * cfg.num_heads  # log of the softmax's denominator

@@ -1,4 +1,4 @@
-"""The one Transformer of the workbook; arms differ by config fields only."""
+"""The one Transformer of the workbook; arms differ by config keys only."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from oelm_lib.config import ModelConfig
-from oelm_lib.model.attention import CausalSelfAttention, attention_scores
+from oelm_lib.model.additions.base import Places
+from oelm_lib.model.attention import CausalSelfAttention, attention_scores, make_places
 from oelm_lib.model.dropout import dropout
 from oelm_lib.model.init import init_weights_
 
@@ -33,10 +34,13 @@ class Block(nn.Module):
         self.dropout = cfg.dropout
 
     def forward(
-        self, x: Float[Tensor, "B T D"], past: list[Tensor] | None = None
+        self,
+        x: Float[Tensor, "B T D"],
+        places: Places | None = None,
+        past: list[Tensor] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Add attention and feed-forward to the residual stream."""
-        x = x + self.attention(self.ln1(x), past)
+        x = x + self.attention(self.ln1(x), places, past)
         hidden = dropout(F.gelu(self.fc_in(self.ln2(x))), self.dropout, self.training)
         return x + dropout(self.fc_out(hidden), self.dropout, self.training)
 
@@ -45,15 +49,15 @@ class GPT(nn.Module):
     """Decoder-only language model with a tied head.
 
     Args:
-        cfg: Sizes and the Q/K state.
-        seed: Names every parameter's random stream, so arms with one seed share what they have in common.
+        cfg: Sizes, and what queries and keys are made of.
+        seed: Names every parameter's random stream: arms with one seed share common parameters.
     """
 
     def __init__(self, cfg: ModelConfig, seed: int = 42):
         super().__init__()
         self.cfg = cfg
-        # torch's own init, soon overwritten, would draw from the default generator, which is dropout's. The meta device
-        # would spare it, but imports all of torch.compile (3 s).
+        # torch's own init, soon overwritten, would draw from the default generator, which belongs
+        # to dropout. The meta device would avoid it, but imports all of torch.compile (3 s).
         with torch.random.fork_rng(devices=[]):
             self.token_embedding = nn.Embedding(cfg.vocab_size, cfg.d_model)
             if cfg.position == "learned":
@@ -65,20 +69,22 @@ class GPT(nn.Module):
     def forward(
         self, tokens: Int[Tensor, "B T"], targets: Int[Tensor, "B T"] | None = None
     ) -> tuple[Float[Tensor, "B T V"] | None, Float[Tensor, ""] | None]:
-        """Logits of the next token, or with targets their mean cross entropy in nats.
+        """Return logits of the next token, or with targets their mean cross entropy in nats.
 
         Args:
             tokens: T at most max_seq_len.
             targets: The next tokens; -100 is not scored.
 
         Returns:
-            (logits, None), or (None, loss) where targets are given: the logits need not outlive the loss.
+            (logits, None), or (None, loss) where targets are given: the logits need not outlive
+            the loss.
         """
         x, head = self.hidden(tokens), self.token_embedding.weight
         if targets is None:
             return F.linear(x, head), None
         x, targets = x.flatten(0, 1), targets.flatten()
-        # The chunked loss makes its gradients before the scaler multiplies them: in fp16 they would vanish.
+        # The chunked loss makes its gradients before the scaler multiplies them: in fp16 they would
+        # vanish.
         if torch.is_autocast_enabled(x.device.type) or len(x) * len(head) <= FEW_LOGITS:
             return None, F.cross_entropy(F.linear(x, head).float(), targets, ignore_index=IGNORED)
         options = nn.LinearCrossEntropyOptions(torch.compiler.is_compiling(), CHUNK, None)
@@ -87,9 +93,12 @@ class GPT(nn.Module):
     def token_losses(
         self, tokens: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]
     ) -> Float[Tensor, "B T"]:
-        """Cross entropy of each target in nats, 0 where it is -100; logits are held for a chunk at a time."""
+        """Return the cross entropy of each target in nats, 0 where it is -100.
+
+        Logits are held for CHUNK positions at a time.
+        """
         x = self.hidden(tokens).flatten(0, 1)
-        chunks = [
+        losses = [
             F.cross_entropy(
                 F.linear(part, self.token_embedding.weight).float(),
                 goal,
@@ -98,53 +107,67 @@ class GPT(nn.Module):
             )
             for part, goal in zip(x.split(CHUNK), targets.flatten().split(CHUNK), strict=True)
         ]
-        return torch.cat(chunks).view_as(targets)
+        return torch.cat(losses).view_as(targets)
 
     def freeze(self, step: int) -> bool:
-        """Freeze or train Q and K as the config asks for step 0, 1, ...; returns whether that is a change.
+        """Freeze or train W_q and W_k as the config asks for step 0, 1, ...
 
-        As built, what is trained at any step has requires_grad, so that an optimizer made then knows it.
+        As built, what is trained at any step has requires_grad, so that an optimizer made then
+        holds it.
+
+        Returns:
+            Whether that changed a weight's `requires_grad`.
         """
         return any([block.attention.freeze(step) for block in self.blocks])
 
     def next_logits(
         self, tokens: Int[Tensor, "B T"], past: list[list[Tensor]]
     ) -> Float[Tensor, "B V"]:
-        """Logits of the token after these, which follow those in `past`: [] for each block before the first call."""
+        """Return the logits of the token after these.
+
+        Args:
+            tokens: They follow those in `past`; after the first call, one a row.
+            past: A list per block, empty before the first call; extended in place.
+        """
         return F.linear(self.hidden(tokens, past)[:, -1], self.token_embedding.weight)
 
     def hidden(
         self, tokens: Int[Tensor, "B T"], past: list[list[Tensor]] | None = None
     ) -> Float[Tensor, "B T D"]:
-        """The normalised residual stream that the head reads; `past` is as in next_logits."""
-        x = self._embedded(tokens, past[0][0].shape[2] if past and past[0] else 0)
+        """Return the normalised residual stream that the head reads; `past` is as in next_logits."""
+        x, places = self._embed(tokens, past[0][0].shape[2] if past and past[0] else 0)
         for layer, block in enumerate(self.blocks):
-            x = block(x, past[layer]) if past else block(x)
+            x = block(x, places, past[layer] if past else None)
         return self.ln_out(x)
 
     def attention_scores(self, tokens: Int[Tensor, "B T"]) -> Iterator[Float[Tensor, "B H T T"]]:
-        """Scores of each block's attention, one block at a time; -inf on later keys."""
-        x = self._embedded(tokens)
+        """Yield the scores of each block's attention; -inf on later keys."""
+        x, places = self._embed(tokens)
         for block in self.blocks:
-            q, k, _, bias = block.attention.heads(block.ln1(x))
+            q, k, _, bias = block.attention.heads(block.ln1(x), places)
             yield attention_scores(q, k, bias)
-            x = block(x)
+            x = block(x, places)
 
-    def _embedded(self, tokens: Int[Tensor, "B T"], first: int = 0) -> Float[Tensor, "B T D"]:
-        """The residual stream before the blocks, of tokens at the positions from `first` on."""
-        end = first + tokens.shape[1]
-        if end > self.cfg.max_seq_len:
+    def _embed(
+        self, tokens: Int[Tensor, "B T"], first: int = 0
+    ) -> tuple[Float[Tensor, "B T D"], Places | None]:
+        """Return what the blocks read, of tokens at the positions from `first` on."""
+        length = tokens.shape[1]
+        if first + length > self.cfg.max_seq_len:
             raise ValueError(
-                f"{end} tokens exceed max_seq_len = {self.cfg.max_seq_len}; cut the input"
+                f"{first + length} tokens exceed max_seq_len = {self.cfg.max_seq_len};"
+                " shorten the input"
             )
         x = self.token_embedding(tokens)
         if self.cfg.position == "learned":
-            x = x + self.position_embedding.weight[first:end]
-        return dropout(x, self.cfg.dropout, self.training)
+            x = x + self.position_embedding.weight[first : first + length]
+        additions = self.blocks[0].attention.additions
+        places = make_places(self.cfg, additions, first, length, x.device)
+        return dropout(x, self.cfg.dropout, self.training), places
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:
-    """Numbers of scalars: total, trainable (of a model as built: at some step), frozen."""
+    """Return numbers of scalars: total, trainable (of a model as built: at some step), frozen."""
     total = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {"total": total, "trainable": trainable, "frozen": total - trainable}

@@ -1,6 +1,5 @@
 """The facts of the journal: runs, results, verdicts, and what is left to do."""
 
-import contextlib
 import re
 from collections.abc import Iterator
 from html import unescape
@@ -15,7 +14,6 @@ from oelm_lib.compare.confounds import differences
 from oelm_lib.compare.pairs import families
 from oelm_lib.compare.verdict import CRITERION
 from oelm_lib.config import ROOT, Experiment, experiment_ids, load_config
-from oelm_lib.errors import UserError
 from oelm_lib.report.provenance import run_command
 from oelm_lib.runs.frames import RECORDED, name, phase3
 from oelm_lib.runs.metrics import perplexity

@@ -1,12 +1,15 @@
-"""Read and prepare the notebooks that pages are made of."""
+"""Read, execute and prepare the notebooks that pages are made of."""
 
 import json
+import logging
 import re
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from oelm_lib import config
 from oelm_lib.errors import UserError
+from oelm_lib.report.kernel import literal_path, own_kernel_manager
 from oelm_lib.report.provenance import KEY
 
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -23,6 +26,49 @@ FOLD = "fold:"
 EXECUTABLE = ("application/javascript", "application/vnd.jupyter.widget-state+json")
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 WIDGET_NOTE = '<p class="note">Live controls: open the notebook in JupyterLab.</p>'
+
+
+def execute(
+    name: str, target: Path, parameters: dict[str, Any], command: str = "", **options: Any
+) -> None:
+    """Execute a notebook of notebooks/ and write it with its outputs.
+
+    Args:
+        name: Notebook without its suffix.
+        target: The .ipynb to write.
+        parameters: Values of the notebook's parameters cell.
+        command: What a user types to get the same; the page names it.
+        options: Further arguments of papermill.execute_notebook.
+
+    Raises:
+        PapermillExecutionError: A cell failed; `target` holds what there is.
+    """
+    import papermill
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    try:
+        papermill.execute_notebook(
+            literal_path(config.ROOT / "notebooks" / f"{name}.ipynb"),
+            literal_path(target),
+            parameters=parameters,
+            progress_bar=False,
+            store_widget_state=False,
+            coalesce_streams=True,
+            cwd=config.ROOT,
+            kernel_manager_class=own_kernel_manager(),
+            extra_arguments=["--IPKernelApp.log_level=40"],  # no warning about TCP at each start
+            **options,
+        )
+    finally:
+        if command and target.is_file():
+            _record_command(target, command)
+
+
+def _record_command(path: Path, command: str) -> None:
+    """Note in an executed notebook which command made it."""
+    plain = json.loads(path.read_text(encoding="utf-8"))
+    plain["metadata"][KEY] = {"command": command}
+    path.write_text(json.dumps(plain, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def read_notebook(path: Path) -> Any:
@@ -85,6 +131,11 @@ def prepare(notebook: Any) -> tuple[list[dict], dict[str, dict]]:
     return figures, rows
 
 
+def _is_live_only(output: Any) -> bool:
+    """Whether an output is for JupyterLab alone, such as a figure's save buttons."""
+    return output.get("metadata", {}).get("oelm") == "live-only"
+
+
 def _replace_live_output(output: Any, figures: list[dict], rows: dict[str, dict]) -> None:
     """Put placeholders in place of a figure or a widget; drop what a page must not run."""
     data = output.get("data", {})
@@ -97,6 +148,11 @@ def _replace_live_output(output: Any, figures: list[dict], rows: dict[str, dict]
         figures.append(figure)
     elif WIDGET in data:
         output.data = {"text/html": WIDGET_NOTE}
+
+
+def _is_live_only(output: Any) -> bool:
+    """Whether an output is for JupyterLab alone, as the save buttons of figures are."""
+    return output.get("metadata", {}).get("oelm") == "live-only"
 
 
 def _rows(figure: dict) -> dict[str, dict]:

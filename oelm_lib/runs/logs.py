@@ -1,59 +1,100 @@
-"""Find a run by what people call it, and follow its log."""
+"""Find a run by its name, and follow its log."""
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from oelm_lib.config.messages import did_you_mean
 from oelm_lib.errors import UserError
-from oelm_lib.runs.reading import ACTIVE, find_runs, state
+from oelm_lib.runs.reading import find_runs, record_file, state
+from oelm_lib.runs.schema import ACTIVE
 
 LOGS = ("training.log", "notebook.log")
 POLL_SECONDS = 0.5
 
 
-def find_run(name: str, outputs: Path | str | None = None) -> Path:
-    """The run folder of a path, `<ID>`, `<ID>/seed<k>`, or the same with the folder's name.
+def find_run(
+    name: str,
+    outputs: Path | str | None = None,
+    notify: Callable[[str], None] | None = None,
+) -> Path:
+    """Return the run folder of a path, `<ID>`, `<ID>/seed<k>`, or the same with the folder's name.
+
+    `demo-02` and `params/DEMO-02.yaml` mean DEMO-02. An experiment comes before its rehearsals.
+
+    Args:
+        notify: Takes one line. Given, a name with several seeds means the lowest, and the line
+            says so.
 
     Raises:
         UserError: No run or several runs have this name.
     """
     if Path(name).is_dir() and Path(name).name.startswith("seed"):
         return Path(name)
-    found = {}
-    for path in find_runs(outputs):
-        exp, folder = path.parent.name.split("_")[0], path.parent.name
-        if name.strip("/") in (exp, folder, f"{exp}/{path.name}", f"{folder}/{path.name}"):
-            found[f"{folder}/{path.name}"] = path
-    exact = {shown: path for shown, path in found.items() if "+" not in shown}
-    found = exact if len(exact) == 1 else found
-    if len(found) != 1:
-        what = (
-            f"{len(found)} runs are called {name!r}: {', '.join(found)}"
-            if found
-            else f"no run is called {name!r}"
+    matches = _runs_named(re.sub(r"^params/|\.yaml$", "", name.strip("/")), outputs)
+    experiments = {shown: path for shown, path in matches.items() if "+" not in shown}
+    matches = experiments or matches
+    folders = {path.parent for path in matches.values()}
+    if not matches:
+        raise UserError(f"no run is called {name!r}{_near(name, outputs)}; see oelm status")
+    if len(matches) > 1 and (notify is None or len(folders) > 1):
+        raise UserError(
+            f"{len(matches)} runs are called {name!r}: {', '.join(list(matches)[:3])}"
+            f"{', ...' if len(matches) > 3 else ''}; name one as FOLDER/seed<k>, see oelm status"
         )
-        raise UserError(f"{what}; name one as FOLDER/seed<k>, see oelm status")
-    return next(iter(found.values()))
+    shown, path = next(iter(matches.items()))
+    if len(matches) > 1:
+        notify(f"{name} has {len(matches)} seeds; using the lowest, {shown}")
+    return path
+
+
+def _runs_named(name: str, outputs: Path | str | None) -> dict[str, Path]:
+    """Return `<folder>/seed<k>` -> path of the runs with a name, lowest seeds first."""
+    matches = {}
+    for path in find_runs(outputs):
+        folder, seed = path.parent.name, path.name
+        exp = folder.split("_")[0]
+        upper, _, rest = name.partition("/")
+        typed = "/".join(part for part in (upper.upper(), rest) if part)
+        if typed in (exp, f"{exp}/{seed}") or name in (folder, f"{folder}/{seed}"):
+            matches[f"{folder}/{seed}"] = path
+    return matches
+
+
+def _near(name: str, outputs: Path | str | None) -> str:
+    """Return " (did you mean X?)" for the runs with the nearest names, or ""."""
+    known = [f"{path.parent.name.split('_')[0]}/{path.name}" for path in find_runs(outputs)]
+    return did_you_mean(name.upper().replace("SEED", "seed"), list(dict.fromkeys(known)))
 
 
 def log_lines(run: Path, last: int, follow: bool = False) -> Iterator[str]:
-    """The last lines of a run's log, then with `follow` every new one until the run ends.
+    """Yield the last lines of a run's log, then with `follow` new ones until the run ends.
 
     Raises:
         UserError: There is no log.
     """
-    path = next((run / name for name in LOGS if (run / name).is_file()), None)
+    paths = (record_file(run, name) for name in LOGS)
+    path = next((path for path in paths if path.exists()), None)
     if path is None:
         raise UserError(f"{run}: no {' or '.join(LOGS)} yet; see oelm status")
     with open(path, encoding="utf-8", errors="replace") as file:
         yield from file.read().splitlines()[-last:] if last else ()
         while follow:
-            # Asked before reading: what a run writes before it ends is still shown.
+            # Asked before reading, so that the last lines of a run that ends now are read.
             active = state(run) in ACTIVE
-            if path.stat().st_size < file.tell():  # the run went on from an earlier checkpoint
-                file.seek(path.stat().st_size)
+            size = path.stat().st_size
+            if size < file.tell():  # the run continued from an earlier checkpoint
+                file.seek(size)
             yield from file.read().splitlines()
             if not active:
                 yield f"({state(run)})"
                 return
             time.sleep(POLL_SECONDS)
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    """All names of a run folder."""
+    folder = path.parent.name
+    exp = folder.split("_")[0]
+    return exp, folder, f"{exp}/{path.name}", f"{folder}/{path.name}"

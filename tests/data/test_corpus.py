@@ -118,3 +118,13 @@ def test_a_copy_without_its_tokenizer_is_refused(source):
     (corpus.path / "tokenizer.json").unlink()
     with pytest.raises(UserError, match=r"tokenizer.json: is missing; copy it too, or delete"):
         open_corpus("tinystories-sample", "bpe-300")
+
+
+def test_a_split_without_tokens_is_refused(corpus):
+    manifest = corpus.path / "manifest.json"
+    facts = json.loads(manifest.read_text())
+    facts["splits"]["val"] |= {"tokens": 0, "documents": 0, "bytes": 0}
+    manifest.write_text(json.dumps(facts | {"checksum": checksum(facts)}))
+    (corpus.path / "val.bin").write_bytes(b"")
+    with pytest.raises(UserError, match=r"val.bin: the val split has no tokens; delete"):
+        open_corpus("tinystories-sample", "gpt2")

@@ -3,8 +3,10 @@ import gzip
 import hashlib
 import json
 import os
+import random
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -23,10 +25,11 @@ from oelm_lib.data import (
     prepare,
     show_corpus,
 )
+from oelm_lib.data.bpe import train_bpe
 from oelm_lib.data.corpus import MANIFEST, check_has_test, checksum
 from oelm_lib.data.preparation import _locked
 from oelm_lib.data.splits import permuted_split
-from oelm_lib.data.tokenizer import gpt2_tokenizer
+from oelm_lib.data.tokenizer import bpe_tokenizer, gpt2_tokenizer
 from oelm_lib.errors import UserError
 
 from .conftest import STORIES
@@ -329,7 +332,7 @@ def test_second_preparation_says_who_holds_it(source, data_folder):
 
 
 def test_killed_preparation_leaves_nothing_that_looks_whole(source, data_folder):
-    folder = source(train=STORIES, validation=STORIES)
+    folder = source(train=STORIES, validation=STORIES[:9])
     program = (
         "import os, sys\nfrom oelm_lib.data import prepare\n"
         "prepare('tinystories-sample', sys.argv[1], echo=lambda line: os.kill(os.getpid(), 9))"
@@ -357,6 +360,66 @@ def test_prepared_corpus_stays(source):
     )
     assert again == first
     assert lines == [f"{first.path} is there already; delete it to make it anew"]
+
+
+def test_a_reader_that_goes_away_does_not_end_the_preparation(source):
+    """As `oelm data prepare NAME | head -1`."""
+
+    def broken_pipe(line):
+        lines.append(line)
+        raise BrokenPipeError
+
+    def closed_file(line):
+        raise ValueError("I/O operation on closed file")
+
+    lines = []
+    folder = source(train=STORIES, validation=STORIES)
+    assert prepare("tinystories-sample", folder, echo=broken_pipe).path.is_dir()
+    assert len(lines) == 1
+    assert prepare("tinystories-sample", folder, "bpe-300", echo=closed_file).path.is_dir()
+
+
+def test_a_folder_without_a_manifest_is_an_error_before_any_work(source, data_folder):
+    folder = data_folder / "tinystories-sample" / "gpt2"
+    folder.mkdir(parents=True)
+    (folder / "train.bin").write_bytes(b"half a copy")
+    with pytest.raises(UserError, match=r"gpt2: has no manifest.json, so it is no complete corpus"):
+        prepare("tinystories-sample", source(train=STORIES, validation=STORIES), echo=quiet)
+    assert (folder / "train.bin").read_bytes() == b"half a copy"
+
+
+def test_a_limit_holds_for_associative_recall_too():
+    corpus = prepare("mqar-sample", tokenizer="ids-40", limit=5, echo=quiet)
+    assert {facts["documents"] for facts in corpus.manifest["splits"].values()} == {5}
+
+
+LONG_TRAINING = """
+import os, signal, sys, threading
+from oelm_lib.data import bpe, prepare
+bpe.WORD_BYTES = 10**9  # the library then needs minutes
+threading.Timer(float(sys.argv[2]), os.kill, (os.getpid(), signal.SIGINT)).start()
+prepare("tinystories-sample", sys.argv[1], "bpe-512")
+"""
+
+
+def test_ctrl_c_is_heard_while_a_tokenizer_is_trained(tmp_path, data_folder):
+    letters = "".join(random.Random(0).choices("acgt", k=400_000))
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps({"text": split + letters}))
+    command = [sys.executable, "-c", LONG_TRAINING, str(tmp_path), "1.5"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGINT
+    assert done.stdout.splitlines() == ["tinystories-sample: training bpe-512"]
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt")
+    assert _nothing_left(data_folder)
+
+
+def test_a_word_of_a_million_letters_is_learned_in_parts():
+    letters = "".join(random.Random(0).choices("acgt", k=1_000_000))
+    content = train_bpe("bpe-512", iter(["some words", letters]))
+    tokenizer = bpe_tokenizer(content)
+    assert tokenizer.decode(tokenizer.encode_documents([letters])[0]) == letters
+    assert json.loads(content)["pre_tokenizer"]["type"] == "ByteLevel"
 
 
 def test_list_and_show(source, data_folder):

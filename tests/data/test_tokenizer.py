@@ -1,4 +1,6 @@
 import hashlib
+import os
+import shutil
 import subprocess
 import sys
 
@@ -114,3 +116,20 @@ def test_changed_tokenizer_file_is_refused(stories, tmp_path):
     ):
         load_tokenizer(changed)
     assert load_tokenizer(stories).vocab_size == 1024
+
+
+def test_a_cache_that_may_not_be_read_counts_as_empty(tmp_path, monkeypatch):
+    """As /tmp/data-gym-cache of another user: the package's copy is used."""
+    cache = tmp_path / "data-gym-cache"
+    cache.mkdir()
+    _cache(cache, {"vocab.bpe": b"of another user", "encoder.json": b"of another user"})
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(cache))
+    setpriv = shutil.which("setpriv")
+    if os.getuid() or not setpriv:
+        pytest.skip("needs root and setpriv")
+    os.chown(cache, 65534, 65534)
+    cache.chmod(0o700)
+    command = [setpriv, "--bounding-set=-dac_override,-dac_read_search", sys.executable, "-c"]
+    command += ["from oelm_lib.data.tokenizer import gpt2_tokenizer as g; print(g().vocab_size)"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("50257\n", "")

@@ -29,8 +29,10 @@ def test_jobs_are_every_experiment_and_seed_once():
 
 
 def test_a_glob_that_matches_nothing_and_a_wrong_override_are_refused():
-    with pytest.raises(UserError, match=r"'NONE-\*' matches no experiment; allowed: CPU-01"):
+    with pytest.raises(UserError, match=r"'NONE-\*' matches no experiment"):
         make_jobs(["NONE-*"], [1], {})
+    with pytest.raises(UserError, match=r"'DEMO-7\*' matches no .*did you mean DEMO-0"):
+        make_jobs(["DEMO-7*"], [1], {})
     with pytest.raises(UserError, match=r"unknown key train\.x"):
         make_jobs(["DEMO-01"], [1], {"train.x": 1})
 
@@ -47,7 +49,7 @@ def test_overrides_survive_the_way_through_text():
     assert config.parse_overrides(text) == overrides
 
 
-@pytest.mark.parametrize("text", ["demo-02", "params/DEMO-02.yaml", "./DEMO-02.yaml", "DEMO-02"])
+@pytest.mark.parametrize("text", ["demo-02", "params/DEMO-02.yaml", "demo-?2", "DEMO-02"])
 def test_an_experiment_is_understood_as_people_type_it(text):
     assert [job.exp for job in make_jobs([text], [1], {})] == ["DEMO-02"]
 

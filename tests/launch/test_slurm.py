@@ -1,3 +1,4 @@
+import os
 import subprocess
 
 import pytest
@@ -13,7 +14,9 @@ def test_a_dry_run_prints_the_matrix_without_what_is_done(tiny_env, tiny):
     overrides = tiny()
     jobs = make_jobs(["DEMO-01", "DEMO-02"], [1, 2], overrides)
     jobs[0].path.mkdir(parents=True)
-    write_json(jobs[0].path / "summary.json", {"steps": 24})
+    write_json(
+        jobs[0].path / "summary.json", {"steps": 24, "best_val_loss": 1.0, "final_val_loss": 1.0}
+    )
     lines = submit(jobs, overrides, {"time": "60", "gres": "gpu:1"}, 2, report=True, dry_run=True)
     assert lines[0].startswith("4 runs: 1 done before, 3 in one array (time=60, gres=gpu:1)")
     assert [line.split(" --set")[0].split("run ")[1] for line in lines[1:4]] == [
@@ -65,3 +68,26 @@ def test_a_machine_without_slurm_is_told_so(tiny_env, tiny, monkeypatch, tmp_pat
 
 def test_the_plain_script_is_valid_bash():
     subprocess.run(["bash", "-n", ROOT / "slurm" / "train.sbatch"], check=True)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "arguments", "expected"),
+    [
+        ("", [], "run DEMO-02 --seed 43"),
+        ("0", [], "run DEMO-02 --seed 43 --set machine.device=cuda"),
+        ("0", ["--set", "machine.device=cpu"], "run DEMO-02 --seed 43 --set machine.device=cpu"),
+    ],
+)
+def test_the_plain_script_asks_for_a_gpu_where_it_has_one(gpus, arguments, expected, tmp_path):
+    command = tmp_path / ".venv" / "bin" / "oelm"
+    command.parent.mkdir(parents=True)
+    command.write_text("#!/bin/bash\necho $*\n")
+    command.chmod(0o755)
+    done = subprocess.run(
+        ["bash", ROOT / "slurm" / "train.sbatch", *arguments],
+        env={"PATH": os.environ["PATH"], "SLURM_JOB_GPUS": gpus, "SLURM_ARRAY_TASK_ID": "5"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, expected), done.stderr

@@ -1,9 +1,6 @@
-import pytest
 import torch
 
-from tests.model.test_attention import ADDITIONS, ALL, FROZEN, stirred
-
-SAME = 1e-4  # float32 rounding through two layers of stirred weights
+from tests.model.additions import stirred
 
 
 def drawn(model, tokens, count, seed=0, **options):
@@ -14,22 +11,6 @@ def drawn(model, tokens, count, seed=0, **options):
 
 def prompts(cfg, rows=3, length=4):
     return torch.randint(cfg.vocab_size, (rows, length), generator=torch.Generator().manual_seed(3))
-
-
-@pytest.mark.parametrize("name", ["baseline", *ADDITIONS, "all"])
-@torch.no_grad()
-def test_cached_logits_are_those_of_the_whole_sequence(name, model_config):
-    cfg = model_config(**FROZEN | {"baseline": {}, "all": ALL}.get(name, ADDITIONS.get(name)))
-    model = stirred(cfg).eval()
-    tokens = prompts(cfg, length=cfg.max_seq_len)
-    whole, _ = model(tokens)
-    past = [[] for _ in model.blocks]
-    for start, end in zip(
-        [0, *range(4, cfg.max_seq_len)], range(4, cfg.max_seq_len + 1), strict=True
-    ):
-        torch.testing.assert_close(
-            model.next_logits(tokens[:, start:end], past), whole[:, end - 1], rtol=SAME, atol=SAME
-        )
 
 
 @torch.no_grad()

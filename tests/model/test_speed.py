@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from tests.conftest import ARMS, TINY_MODEL
+from tests.model.additions import ALL
 from tests.model.test_gpt import batch
 
 RELATIVE = 1e-5  # float32 rounding
@@ -42,7 +43,7 @@ def test_the_chunked_loss_equals_all_logits_at_once(model_config, monkeypatch, c
 
 @pytest.mark.parametrize("length", [1, 7, 128, 200])
 def test_attention_with_dropout_equals_explicit_softmax_with_the_same_draws(length):
-    from oelm_lib.model import dropout
+    from oelm_lib.model import attend, dropout
 
     p, shape = 0.3, (2, 3, length, 4)
     q, k, v, grad = (
@@ -50,12 +51,12 @@ def test_attention_with_dropout_equals_explicit_softmax_with_the_same_draws(leng
     )
     inputs = [x.requires_grad_() for x in (q, k, v)]
     torch.manual_seed(5)
-    y = dropout.DroppedAttention.apply(*inputs, p)
+    y = attend.BlockedAttention.apply(*inputs, None, p)
     torch.manual_seed(5)
     keep = torch.zeros(2, 3, length, length)
     for b in range(2):
-        for start in range(0, length, dropout.QUERY_BLOCK):
-            end = min(start + dropout.QUERY_BLOCK, length)
+        for start in range(0, length, attend.QUERY_BLOCK):
+            end = min(start + attend.QUERY_BLOCK, length)
             keep[b, :, start:end, :end] = dropout.keep_mask(
                 torch.Size((3, end - start, end)), p
             ).float()
@@ -94,13 +95,13 @@ def test_dropout_keeps_the_mean_and_draws_from_the_default_generator_only(p):
 def test_a_step_leaves_nothing_for_frozen_tensors(model_config, arm):
     from oelm_lib.config import load_config
     from oelm_lib.model.gpt import GPT
-    from oelm_lib.training.optim import gradients, make_optimizer, update
+    from oelm_lib.training.optim import backward, make_optimizer, update
     from oelm_lib.training.precision import Precision
 
     cfg = model_config(**ARMS[arm], dropout=0.1)
     model, optim = GPT(cfg), load_config("GPT-01").optim
     optimizer, precision = make_optimizer(model, optim), Precision("fp32", torch.device("cpu"))
-    gradients(model, optimizer, precision, batch(cfg), 1.0)
+    backward(model, precision, batch(cfg))
     made = {name for name, value in model.named_parameters() if value.grad is not None}
     update(optimizer, precision, [1e-3])
     assert made == {name for name, value in model.named_parameters() if value.requires_grad}
@@ -108,17 +109,8 @@ def test_a_step_leaves_nothing_for_frozen_tensors(model_config, arm):
     assert all(value.grad is None for value in model.parameters())
 
 
-EVERY_ADDITION = (
-    ARMS["oelm_freeze"]
-    | {"delta_rank": 2}
-    | dict.fromkeys(
-        "qk_tied qk_bias qk_norm qk_gain head_temperature qk_core key_conv key_shift".split(), True
-    )
-)
-COMPILED_ARMS = [
-    *ARMS.values(),
-    *(EVERY_ADDITION | {"position": name} for name in ("rope", "alibi", "t5")),
-]
+POSITIONS = [ALL | {"position": name} for name in ("rope", "alibi", "t5")]
+COMPILED_ARMS = [*ARMS.values(), *(ARMS["oelm_freeze"] | added for added in POSITIONS)]
 COMPILED = """
 import json, sys, torch
 from torch._dynamo.utils import counters

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from oelm_lib.config import as_text
-from oelm_lib.report.execute import execute
+from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
 from tests.browser import open_browser
 from tests.conftest import TINY_RUN

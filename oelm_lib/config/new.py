@@ -1,0 +1,81 @@
+"""Write a new experiment from one that exists."""
+
+import re
+from typing import Any
+
+from oelm_lib.config.changes import changed_keys, changes_line
+from oelm_lib.config.experiment import ID_PATTERN, SECTIONS, Experiment
+from oelm_lib.config.load import experiment_path, load_config, parse_experiment
+from oelm_lib.config.messages import shorten
+from oelm_lib.config.yaml_text import dump_yaml, parse_yaml
+from oelm_lib.errors import UserError
+
+
+def new_experiment(
+    base_id: str,
+    new_id: str,
+    overrides: dict[str, Any] | str | None = None,
+    *,
+    compare_to: str | None = None,
+    title: str | None = None,
+    question: str | None = None,
+) -> str:
+    """Return the YAML of a new experiment, with `changes` computed; nothing is written.
+
+    Args:
+        base_id: Experiment whose values it takes.
+        new_id: Its id, such as DEMO-05.
+        overrides: Keys that differ from base_id, as in `load_config`.
+        compare_to: Its baseline; None: that of base_id, or base_id where that is a baseline.
+        title: None: the title of base_id and the overrides.
+        question: None: what the overrides do against compare_to.
+
+    Raises:
+        UserError: The id is not valid or exists, or an override is not valid.
+    """
+    if not isinstance(new_id, str) or not re.fullmatch(ID_PATTERN, new_id):
+        raise UserError(
+            f"id {shorten(new_id)} is not capitals, a hyphen and 2 to 4 digits, such as DEMO-05"
+        )
+    if experiment_path(new_id).exists():
+        raise UserError(f"params/{new_id}.yaml exists; choose another id, or edit that file")
+    base = load_config(base_id, overrides)
+    against = load_config(compare_to or base.compare_to or base.id)
+    arm = ", ".join(
+        f"{key.rpartition('.')[2]}={shorten(value)}" for key, value in base.overrides.items()
+    )
+    plain = base.to_dict() | {
+        "id": new_id,
+        "slug": _slug(base),
+        "title": title or (f"{base.title}, {arm}" if arm else base.title),
+        "question": question or f"What does {arm or base.slug} do, against {against.id}?",
+        "compare_to": against.id,
+        "changes": changed_keys(base, against.id),
+    }
+    text = experiment_yaml(parse_experiment(plain, f"new experiment {new_id}"))
+    parse_experiment(parse_yaml(text), f"params/{new_id}.yaml")
+    return text
+
+
+def experiment_yaml(experiment: Experiment) -> str:
+    """Return the file of an experiment: its keys in order, those with their default left out."""
+    plain = experiment.to_dict()
+    lines = [
+        f"{key}: {dump_yaml(plain[key], one_line=True)}"
+        for key in ("id", "slug", "title", "question", "compare_to")
+    ]
+    lines.append(changes_line(plain["changes"]))
+    for name in SECTIONS:
+        section = getattr(experiment, name)
+        fields = type(section).model_fields.items()
+        keys = [key for key, field in fields if getattr(section, key) != field.default]
+        if keys:
+            lines.append(f"{name}:")
+            lines += [f"  {key}: {dump_yaml(plain[name][key], one_line=True)}" for key in keys]
+    return "\n".join(lines) + "\n"
+
+
+def _slug(experiment: Experiment) -> str:
+    """Slug of the base with the last parts of the overridden keys, for the run folder."""
+    keys = [key.rpartition(".")[2] for key in experiment.overrides]
+    return re.sub(r"[^a-z0-9_]+", "_", "_".join([experiment.slug, *keys]).lower())[:60]

@@ -1,0 +1,31 @@
+"""A fixed penalty of the scores by distance, in place of learned position embeddings.
+
+Formula: scores - slope_h * distance, slope_h = 2^(-8 (h + 1) / H) for h = 0, 1, ...
+Numbers a layer: 0.
+Source: Press et al. 2021, arXiv:2108.12409.
+"""
+
+from __future__ import annotations
+
+from oelm_lib.model.additions.base import Addition
+
+
+class Alibi(Addition):
+    starts_neutral = False
+
+    def table(self, cfg, distance):
+        from torch import arange
+
+        head = arange(1, cfg.num_heads + 1, device=distance.device)
+        return -slopes(head, cfg.num_heads).view(1, -1, 1, 1) * distance
+
+    def score(self, attention, q, places, remembered):
+        return places.tables[self.name]
+
+
+def slopes(head, count: int):
+    """Slope of each head, numbered from 1."""
+    return 2.0 ** (-8.0 * head / count)
+
+
+ADDITION = Alibi()

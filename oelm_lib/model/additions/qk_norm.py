@@ -1,0 +1,22 @@
+"""Each head's query and key is divided by its root mean square.
+
+Formula: q_h / rms(q_h), k_h / rms(k_h).
+Numbers a layer: 0.
+Source: Henry et al. 2020, arXiv:2010.04245.
+"""
+
+from __future__ import annotations
+
+from oelm_lib.model.additions.base import Addition
+
+
+class Norm(Addition):
+    starts_neutral = False
+
+    def transform(self, attention, q, k, places):
+        from torch.nn.functional import rms_norm
+
+        return rms_norm(q, q.shape[-1:]), rms_norm(k, k.shape[-1:])
+
+
+ADDITION = Norm()

@@ -1,0 +1,98 @@
+"""Metrics of a run for other tools: CSV, TensorBoard, and Weights & Biases offline."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from oelm_lib.errors import UserError
+from oelm_lib.files import replacing
+from oelm_lib.runs.reading import read_config, read_metrics
+
+VALUES = ("loss", "perplexity", "learning_rate", "grad_norm", "tokens_per_s", "tokens")
+PROJECT = "oelm-workbook"
+
+
+def export_metrics(run: Path, form: str, output: Path | None = None) -> Path:
+    """Write the metrics of a run in another tool's format.
+
+    Args:
+        run: Run folder.
+        form: `csv`, `tensorboard` or `wandb-offline`.
+        output: File (csv) or folder to make; default: in the run folder.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: The run has no metrics yet, or the tool's package is missing.
+    """
+    metrics = read_metrics(run)
+    if metrics.empty:
+        raise UserError(f"{run}: no metrics yet; see oelm status")
+    if form == "csv":
+        target = output or run / "metrics.csv"
+        with replacing(target) as temporary:
+            metrics.to_csv(temporary, index=False)
+        return target
+    target = output or run / form
+    target.mkdir(parents=True, exist_ok=True)
+    write = {"tensorboard": _write_tensorboard, "wandb-offline": _write_wandb}[form]
+    write(run, metrics, target)
+    return target
+
+
+def scalars(metrics: Any) -> Iterator[tuple[int, float, dict[str, float]]]:
+    """Yield step, seconds since the start, and `train/loss` and the like, for each row.
+
+    Args:
+        metrics: Frame of read_metrics.
+    """
+    for row in metrics.itertuples():
+        values = {f"{row.event}/{name}": getattr(row, name) for name in VALUES}
+        finite = {name: float(value) for name, value in values.items() if value == value}
+        yield int(row.step), float(row.seconds), finite
+
+
+def _write_tensorboard(run: Path, metrics: Any, target: Path) -> None:
+    try:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    except ImportError:
+        raise _missing("tensorboard", "tensorboard") from None
+    start = datetime.fromisoformat(read_config(run)["created"]).timestamp()
+    for old in target.glob("events.out.tfevents.*"):
+        old.unlink()  # of an earlier export, which would be drawn twice
+    writer = EventFileWriter(str(target))
+    for step, seconds, values in scalars(metrics):
+        entries = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        summary = Summary(value=entries)
+        writer.add_event(Event(wall_time=start + seconds, step=step, summary=summary))
+    writer.close()
+
+
+def _write_wandb(run: Path, metrics: Any, target: Path) -> None:
+    try:
+        import wandb
+    except ImportError:
+        raise _missing("wandb-offline", "wandb") from None
+    record = read_config(run)
+    session = wandb.init(
+        mode="offline",
+        dir=str(target),
+        project=PROJECT,
+        name=f"{run.parent.name}/{run.name}",
+        group=record["experiment"]["id"],
+        config=record["experiment"] | {"seed": record["seed"]},
+    )
+    for step, seconds, values in scalars(metrics):
+        session.log(values | {"seconds": seconds}, step=step)
+    session.finish()
+
+
+def _missing(form: str, package: str) -> UserError:
+    return UserError(
+        f"--format {form} needs the package {package}; pip install -e '.[{package}]',"
+        " or use --format csv"
+    )

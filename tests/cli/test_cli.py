@@ -1,0 +1,163 @@
+"""The command line: streams that are closed or go away, folders, lazy imports, help."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from oelm_lib import config
+from oelm_lib.cli import COMMANDS, main
+from oelm_lib.config import PARAMS, paths
+from oelm_lib.errors import UserError
+from oelm_lib.launch.doctor import check_declaration
+from oelm_lib.launch.jobs import undeclared_changes
+
+
+def python(code, **options):
+    return subprocess.run([sys.executable, "-c", code], text=True, timeout=60, **options)
+
+
+def test_every_command_has_help_in_one_sentence():
+    for command in COMMANDS:
+        result = CliRunner().invoke(main, [command.name, "--help"])
+        assert result.exit_code == 0, result.output
+        assert len(command.get_short_help_str(300)) <= 66  # the list of commands cuts no line
+        assert all(item.help for item in command.params if isinstance(item, click.Option))
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_closed_streams_are_opened_for_the_command_and_its_children(closed, tmp_path):
+    code = (
+        "import os, subprocess, sys\n"
+        f"for number in {closed}: os.close(number)\n"
+        f"if 1 in {closed}: sys.stdout = None\n"
+        "from oelm_lib.cli.streams import open_closed_streams\n"
+        "open_closed_streams()\n"
+        "print('text')\n"
+        "child = 'import os; [os.fstat(number) for number in range(3)]'\n"
+        "done = subprocess.run([sys.executable, '-c', child])\n"
+        f"open({str(tmp_path / 'code')!r}, 'w').write(str(done.returncode))\n"
+    )
+    assert python(code, capture_output=True).returncode == 0
+    assert (tmp_path / "code").read_text() == "0"
+
+
+@pytest.mark.parametrize("writer", ["print", "click.echo"])
+def test_a_command_finishes_its_work_after_its_reader_has_gone(writer, tmp_path):
+    code = (
+        "import click\n"
+        "from oelm_lib.cli.streams import outlives_its_reader\n"
+        "@outlives_its_reader\n"
+        "def work():\n"
+        f"    for number in range(20000): {writer}('line')\n"
+        f"    open({str(tmp_path / 'made')!r}, 'w').write('whole')\n"
+        "work()\n"
+    )
+    reading, writing = os.pipe()
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=writing)
+    os.close(writing)
+    os.read(reading, 4)
+    os.close(reading)
+    assert process.wait(60) == 0
+    assert (tmp_path / "made").read_text() == "whole"
+
+
+def test_relative_folders_are_made_absolute_for_the_kernels(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OELM_OUTPUTS", "runs")
+    monkeypatch.setenv("OELM_DATA", "~/corpora")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert CliRunner().invoke(main, ["status"]).exit_code == 0
+    assert os.environ["OELM_OUTPUTS"] == str(tmp_path / "runs")
+    assert os.environ["OELM_DATA"] == str(tmp_path / "home" / "corpora")
+
+
+def test_a_command_starts_without_the_heavy_packages():
+    code = (
+        "import sys\n"
+        "from oelm_lib.cli import main\n"
+        "main(['status', 'NONE-01'], standalone_mode=False)\n"
+        "import oelm_lib.launch.notebook, oelm_lib.launch.queue, papermill\n"
+        "loaded = [name for name in ('torch', 'pandas', 'plotly', 'nbconvert', 'rfc3987_syntax')"
+        " if sys.modules.get(name)]\n"
+        "assert not loaded, loaded\n"
+    )
+    done = python(code, capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["export", "DEMO-01", "DEMO-02", "--output", "x"], "--output is for one run"),
+        (["run", "DEMO-01", "--seeds", "1,²"], "--seeds '1,²' should be whole numbers"),
+        (["rm", "DEMO-01"], "no run is called 'DEMO-01'"),
+        (["logs", "DEMO-01"], "no run is called 'DEMO-01'"),
+        (["run", "demo-99"], "no experiment 'demo-99'"),
+        (["run", "DEMO-01", "--set", "machine.threads=100000"], "machine.threads = 100000: should"),
+        (["generate", "DEMO-01", "--prompt", "\udcff"], "the prompt is not UTF-8 text"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, message, monkeypatch, tmp_path):
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    (line,) = result.output.strip().splitlines()
+    assert message in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", "DEMO-01", "--temperature", "nan"],
+        ["generate", "DEMO-01", "--temperature", "inf"],
+        ["generate", "DEMO-01", "--top-p", "nan"],
+        ["generate", "DEMO-01", "--samples", "100000000000"],
+        ["flops", "DEMO-01", "--utilisation", "nan"],
+        ["run", "DEMO-01", "--max-wait", "nan"],
+        ["bench", "--dropout", "nan"],
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_any_work(arguments):
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{arguments[-2]}'" in result.output
+
+
+@pytest.fixture
+def own_params(monkeypatch, tmp_path):
+    """A params folder of this test with the experiments of the demo."""
+    for path in PARAMS.glob("DEMO-*.yaml"):
+        shutil.copy(path, tmp_path)
+    monkeypatch.setattr(paths, "PARAMS", tmp_path)
+    return tmp_path
+
+
+def test_a_new_experiment_declares_its_changes_and_is_never_overwritten(own_params):
+    command = ["new", "DEMO-05", "--from", "demo-02", "--set", "model.freeze_k=false"]
+    shown = CliRunner().invoke(main, [*command, "--dry-run"])
+    assert not (own_params / "DEMO-05.yaml").exists()
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert (own_params / "DEMO-05.yaml").read_text() == shown.output
+    experiment = config.load_config("DEMO-05")
+    assert config.check_changes(experiment) == []
+    assert (experiment.compare_to, experiment.model.freeze_k) == ("DEMO-01", False)
+    again = CliRunner().invoke(main, command)
+    assert (again.exit_code, "exists; choose another id" in again.output) == (2, True)
+
+
+def test_undeclared_changes_are_told_before_compute(own_params):
+    file = own_params / "DEMO-02.yaml"
+    lines = file.read_text().splitlines()
+    lines = ["changes: [model.freeze_q]" if x.startswith("changes:") else x for x in lines]
+    file.write_text("\n".join(lines))
+    (line,) = undeclared_changes(["DEMO-01", "DEMO-02"])
+    assert "DEMO-02.yaml: changes is not what differs from DEMO-01; write `changes: [" in line
+    with pytest.raises(UserError, match="write `changes: "):
+        check_declaration("DEMO-02")
+    assert check_declaration("DEMO-01") == "DEMO-01: a baseline"

@@ -1,0 +1,212 @@
+"""The engine of a study, as a user runs it: in a copy of the checkout, in processes of its own."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from oelm_lib import config
+from oelm_lib.config import dump_yaml
+from tests.conftest import TINY_RUN
+
+PLAN = {
+    "question": "What does it cost?",
+    "base": "DEMO-01",
+    "set": TINY_RUN | {"train.max_steps": 12},
+    "corpora": ["stories"],
+    "arms": {
+        "trained": {},
+        "frozen": {"set": {"model.freeze_q": True, "model.freeze_k": True}, "against": "trained"},
+    },
+    "tune": {"seeds": [1, 2], "start": 0.02, "factor": 2.0, "error": 1.0, "most_rates": 3},
+    "confirm": {"seeds": {"from": 101, "count": 2}, "split": "test"},
+    "claims": [{"arm": "frozen", "at_most": 0.05}],
+}
+TUNING_RUNS, CONFIRMATION_RUNS = 12, 4
+
+
+class Checkout:
+    """A copy of the checkout with one study in it."""
+
+    def __init__(self, folder, data):
+        self.folder = folder
+        ignored = shutil.ignore_patterns("__pycache__", "studies")
+        for name in ("oelm_lib", "params", "notebooks"):
+            shutil.copytree(config.ROOT / name, folder / name, ignore=ignored)
+        (folder / "params" / "studies").mkdir()
+        shutil.copy(config.ROOT / "pyproject.toml", folder)
+        self.environment = os.environ | {
+            "PYTHONPATH": str(folder),
+            "OELM_DATA": str(data),
+            "OELM_OUTPUTS": str(folder / "outputs"),
+            "OMP_NUM_THREADS": "1",
+        }
+        self.records_path = folder / "reports" / "tiny" / "runs.jsonl"
+
+    def declare(self, **changes):
+        """Write the plan."""
+        text = dump_yaml(PLAN | changes)
+        (self.folder / "params" / "studies" / "tiny.yaml").write_text(text)
+
+    def start(self, *options):
+        """Begin `oelm study tiny`."""
+        command = [sys.executable, "-m", "oelm_lib.cli", "study", "tiny", *options]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(
+            command, env=self.environment, cwd=self.folder, start_new_session=True, **pipes
+        )
+
+    def run(self, *options):
+        """Run `oelm study tiny`; returns (exit code, output)."""
+        process = self.start(*options)
+        output, _ = process.communicate(timeout=300)
+        return process.returncode, output
+
+    def records(self):
+        """The lines of runs.jsonl."""
+        with contextlib.suppress(FileNotFoundError):
+            return [json.loads(line) for line in self.records_path.read_text().splitlines()]
+        return []
+
+    def wait_for_records(self, count):
+        """Wait until so many runs are recorded."""
+        end = time.monotonic() + 300
+        while len(self.records()) < count:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def checkout(tmp_path, stories):
+    made = Checkout(tmp_path / "checkout", stories)
+    made.declare()
+    return made
+
+
+def keys(records):
+    return [(r["arm"], r["rate"], r["seed"]) for r in records]
+
+
+@pytest.mark.slow
+def test_a_study_is_trained_recorded_and_never_trained_again(checkout):
+    code, output = checkout.run("--dry-run")
+    assert code == 0
+    assert "0 runs recorded, about 20 left" in output
+    code, output = checkout.run("--workers", "2")
+    assert code == 0, output
+    records = checkout.records()
+    assert len(set(keys(records))) == len(records) == TUNING_RUNS + CONFIRMATION_RUNS
+    confirmed = [record for record in records if record["stage"] == "confirm"]
+    assert {record["seed"] for record in confirmed} == {101, 102}
+    assert all(record["test_loss"] and record["test_documents"] for record in confirmed)
+    assert all(record["test_loss"] is None for record in records if record["stage"] == "tune")
+    assert all(record["machine"]["gflops"] > 0 for record in records)
+    runs = list((checkout.folder / "outputs" / "studies" / "tiny").glob("*/seed*"))
+    assert len(runs) == len(records)
+    assert all((run / "summary.json").is_file() for run in runs)
+    assert not list((checkout.folder / "outputs").rglob("*.pt"))
+    before = checkout.records_path.read_bytes()
+    code, output = checkout.run()
+    assert (code, checkout.records_path.read_bytes()) == (0, before)
+    assert "complete" in output
+    check_refusals(checkout)
+
+
+def check_refusals(checkout):
+    """A plan that changes after confirmation began, and a corpus with other content."""
+    checkout.declare(confirm={"seeds": {"from": 201, "count": 2}})
+    code, output = checkout.run()
+    assert code == 2
+    assert "the plan changed after its confirmation began: confirm" in output
+    checkout.declare(set=PLAN["set"] | {"train.max_steps": 13})
+    code, output = checkout.run()
+    assert code == 2
+    assert "of another plan: train.max_steps was 12, is 13" in output
+    checkout.declare()
+    lines = checkout.records()
+    lines[0]["data"]["splits"]["val"]["sha256"] = "0" * 64
+    checkout.records_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    code, output = checkout.run()
+    assert code == 2
+    assert "its val split is not the one that recorded runs read" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_the_same_study_gives_the_same_losses_with_any_number_of_workers(checkout, tmp_path):
+    assert checkout.run("--workers", "1")[0] == 0
+    first = {
+        key: r["val_loss"]
+        for key, r in zip(keys(checkout.records()), checkout.records(), strict=True)
+    }
+    shutil.rmtree(checkout.folder / "outputs")
+    shutil.rmtree(checkout.records_path.parent)
+    assert checkout.run("--workers", "3")[0] == 0
+    second = {
+        key: r["val_loss"]
+        for key, r in zip(keys(checkout.records()), checkout.records(), strict=True)
+    }
+    assert first == second
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_and_the_same_command_goes_on(checkout):
+    checkout.declare(set=PLAN["set"] | {"train.max_steps": 60})
+    process = checkout.start("--workers", "2")
+    checkout.wait_for_records(1)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 75, output
+    assert "Traceback" not in output
+    before = keys(checkout.records())
+    assert len(before) < TUNING_RUNS
+    code, output = checkout.run()
+    assert code == 0, output
+    assert keys(checkout.records())[: len(before)] == before
+    assert len(set(keys(checkout.records()))) == TUNING_RUNS + CONFIRMATION_RUNS
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_loses_one_run_which_is_trained_again(checkout):
+    process = checkout.start("--workers", "2")
+    checkout.wait_for_records(1)
+    workers = [
+        child
+        for child in psutil.Process(process.pid).children()
+        if "spawn_main" in " ".join(child.cmdline())
+    ]
+    workers[0].kill()
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert "its worker died (exit code -9)" in output
+    assert len(set(keys(checkout.records()))) == TUNING_RUNS + CONFIRMATION_RUNS
+
+
+@pytest.mark.slow
+def test_two_engines_share_a_study(checkout):
+    engines = [checkout.start("--workers", "1") for _ in range(2)]
+    outputs = [engine.communicate(timeout=300)[0] for engine in engines]
+    assert [engine.returncode for engine in engines] == [0, 0], outputs
+    records = checkout.records()
+    assert len(set(keys(records))) == len(records) == TUNING_RUNS + CONFIRMATION_RUNS
+
+
+@pytest.mark.slow
+def test_an_arm_that_diverges_is_recorded_and_stops_nothing(checkout):
+    arms = PLAN["arms"] | {
+        "wild": {"set": {"optim.grad_clip": 1e9}, "against": "trained", "rate_factor": 1e8}
+    }
+    checkout.declare(arms=arms, claims=[*PLAN["claims"], {"arm": "wild", "at_most": 0.05}])
+    code, output = checkout.run()
+    assert code == 0, output
+    wild = [record for record in checkout.records() if record["arm"] == "wild"]
+    assert {record["stage"] for record in wild} == {"tune"}
+    assert "diverged" in {record["status"] for record in wild}
+    assert len([r for r in checkout.records() if r["arm"] != "wild"]) == 16

@@ -1,0 +1,185 @@
+import copy
+
+import pytest
+import study_factory as factory
+
+from oelm_lib import config
+from oelm_lib.errors import UserError
+from oelm_lib.study import plan as plans
+from oelm_lib.study.cell import BASE_SIZE, Cell
+from oelm_lib.study.checks import check_only_adds
+from oelm_lib.study.plan import parse_plan, read_plan, study_names
+
+LADDER = {
+    "sizes": {"small": {"set": {"model.d_model": 32}, "rate_factor": 2.0}},
+    "arms": ["frozen"],
+    "corpora": ["stories"],
+    "seeds": 4,
+    "flat": 0.005,
+}
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_every_declared_study_is_valid(name):
+    plan = read_plan(name)
+    assert set(plan.corpora) <= factory.corpus_names()
+    for size in plan.sizes:
+        for arm in plan.arms:
+            cell = Cell(plan.corpora[0], size, arm)
+            assert plan.config(cell, 0.01).data.corpus == plan.corpora[0]
+
+
+def test_a_run_is_the_base_with_the_changes_of_plan_size_and_arm():
+    plan = factory.make_plan(ladder=LADDER)
+    cfg = plan.config(Cell("stories", "small", "frozen"), 0.02)
+    base = config.load_config("DEMO-01")
+    assert set(config.diff_configs(base, cfg)) == {
+        "train.max_steps",
+        "model.d_model",
+        "model.qk_init",
+        "model.qk_scale",
+        "model.freeze_q",
+        "model.freeze_k",
+        "optim.learning_rate",
+    }
+    assert cfg.optim.learning_rate == 0.02
+
+
+def test_the_first_rate_is_that_of_corpus_arm_and_size():
+    arms = factory.plain_plan()["arms"]
+    arms["frozen"] |= {"rate_factor": 1.5}
+    tune = {"seeds": [1, 2], "start": {"stories": 0.01}}
+    plan = factory.make_plan(arms=arms, tune=tune, ladder=LADDER)
+    assert plan.start(Cell("stories", BASE_SIZE, "trained")) == 0.01
+    assert plan.start(Cell("stories", "small", "frozen")) == 0.03
+
+
+def test_seeds_of_a_claim_are_the_first_of_confirmation():
+    plan = factory.make_plan()
+    assert plan.confirm_seeds(None) == [101, 102, 103, 104]
+    assert plan.confirm_seeds(2) == [101, 102]
+
+
+MISTAKES = {
+    "unknown arm in a claim": (
+        {"claims": [{"arm": "frozn", "at_most": 0.05}]},
+        "claims: 'frozn' is not declared; known: frozen, trained, twin",
+    ),
+    "confirmation seeds that tuned": (
+        {"confirm": {"seeds": {"from": 2, "count": 4}}},
+        "seed 2 is one of tune.seeds; choose fresh seeds",
+    ),
+    "seeds of a claim reach tuning's": (
+        {
+            "tune": {"seeds": [1, 120], "start": 0.01},
+            "claims": [{"arm": "frozen", "at_most": 0.05, "seeds": 24}],
+        },
+        "seed 120 is one of tune.seeds",
+    ),
+    "one tuning seed": ({"tune": {"seeds": [1], "start": 0.01}}, "tune.seeds"),
+    "one confirmation seed": ({"confirm": {"seeds": {"from": 101, "count": 1}}}, "count = 1"),
+    "no baseline": ({"claims": [{"arm": "trained", "at_most": 0.05}]}, "'trained' is judged but"),
+    "a baseline that is no arm": (
+        {"arms": {"trained": {}, "frozen": {"set": factory.FROZEN, "against": "base"}}},
+        "against: 'base' is not declared",
+    ),
+    "an arm against itself": (
+        {"arms": {"frozen": {"set": factory.FROZEN, "against": "frozen"}}},
+        "against: 'frozen' is not declared",
+    ),
+    "two names for one arm": (
+        {"arms": factory.plain_plan()["arms"] | {"again": {}}},
+        "trained (base) and again (base) are the same runs",
+    ),
+    "unknown key": ({"arm": {}}, "unknown key arm"),
+    "unknown setting": (
+        {"arms": factory.plain_plan()["arms"] | {"odd": {"set": {"model.frozen": True}}}},
+        "unknown key model.frozen",
+    ),
+    "a claim without a limit": ({"claims": [{"arm": "frozen"}]}, "has no `at_most`"),
+    "a claim about nothing": ({"claims": [{"at_most": 0.05}]}, "either `arm` or `equal`"),
+    "equality without a margin": ({"claims": [{"equal": ["frozen", "twin"]}]}, "has `within`"),
+    "no claims": ({"claims": []}, "claims"),
+    "a corpus twice": ({"corpora": ["stories", "stories"]}, "one corpus twice"),
+    "a corpus without a first rate": (
+        {"tune": {"seeds": [1, 2], "start": {"wikitext2": 0.01}}},
+        "tune.start",
+    ),
+    "a share above its limit": (
+        {
+            "arms": factory.plain_plan()["arms"]
+            | {
+                "delta": {
+                    "set": factory.FROZEN | {"model.delta_rank": 4},
+                    "against": "trained",
+                }
+            },
+            "claims": [{"arm": "delta", "at_most": 0.05, "trained_share": 0.1}],
+        },
+        "of the Q/K weights of the models of this study, more than trained_share",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_a_plan_is_one_line(mistake):
+    changes, words = MISTAKES[mistake]
+    with pytest.raises(UserError) as told:
+        parse_plan(factory.plain_plan(**changes), "params/studies/x.yaml")
+    assert words in str(told.value)
+    assert str(told.value).startswith("params/studies/x.yaml: ")
+    assert "\n" not in str(told.value)
+    assert "GPT-01" not in str(told.value)
+
+
+def test_an_unknown_study_names_those_there_are():
+    with pytest.raises(UserError, match="no study 'nothing'; known: example"):
+        read_plan("nothing")
+
+
+def test_a_plan_may_add_after_confirmation_began():
+    old, plain = factory.make_plan(), factory.plain_plan()
+    plain["arms"]["more"] = {"set": factory.FROZEN | {"model.qk_scale": 2.0}, "against": "trained"}
+    plain["claims"].append({"arm": "more", "at_most": 0.05})
+    plain["corpora"].append("tinyshakespeare")
+    plain["ladder"] = LADDER
+    check_only_adds(old, parse_plan(plain, "plan"))
+
+
+def changed(path, value):
+    plain = copy.deepcopy(factory.plain_plan())
+    target = plain
+    for key in path[:-1]:
+        target = target[key]
+    target[path[-1]] = value
+    return parse_plan(plain, "plan")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (["set", "train.max_steps"], 30),
+        (["tune", "seeds"], [1, 2, 3]),
+        (["confirm", "seeds", "count"], 8),
+        (["arms", "frozen", "set", "model.qk_scale"], 2.0),
+        (["claims", 0, "at_most"], [0.05]),
+        (["corpora"], ["tinyshakespeare", "stories"]),
+    ],
+)
+def test_a_plan_that_changes_after_confirmation_began_is_refused(path, value):
+    """Fault 5: a declared hypothesis changed after 4 of 5 seeds."""
+    with pytest.raises(UserError, match="the plan changed after its confirmation began"):
+        check_only_adds(factory.make_plan(), changed(path, value))
+
+
+def test_the_hash_follows_the_content_alone():
+    assert factory.make_plan().hash == factory.make_plan().hash
+    assert changed(["set", "train.max_steps"], 30).hash != factory.make_plan().hash
+
+
+def test_plans_are_files_below_params(monkeypatch, tmp_path):
+    monkeypatch.setattr(plans, "folder", lambda: tmp_path)
+    assert study_names() == []
+    (tmp_path / "broken.yaml").write_text("arms: [")
+    with pytest.raises(UserError, match="not valid YAML"):
+        read_plan("broken")

@@ -1,0 +1,135 @@
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+import study_factory as factory
+
+from oelm_lib.errors import UserError
+from oelm_lib.study.cell import BASE_SIZE, Cell
+from oelm_lib.study.checks import check_corpora, check_records
+from oelm_lib.study.records import append_record, read_records
+
+PLAN = factory.make_plan()
+CELL = Cell("stories", BASE_SIZE, "frozen")
+
+
+def line(seed=1, loss=3.0, rate=0.01, **changes):
+    return factory.make_line(PLAN, CELL, rate, seed, loss, **changes)
+
+
+def test_records_come_back_as_they_were_written(tmp_path):
+    path = tmp_path / "new" / "runs.jsonl"
+    assert append_record(path, line(seed=1))
+    assert append_record(path, line(seed=2, loss=None))
+    first, second = read_records(path)
+    assert (first.cell, first.rate, first.seed, first.val_loss) == (CELL, 0.01, 1, 3.0)
+    assert (second.status, second.loss("val")) == ("diverged", None)
+    assert read_records(tmp_path / "none.jsonl") == []
+
+
+def test_a_run_is_recorded_once(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    assert append_record(path, line())
+    assert not append_record(path, line(loss=2.0))
+    assert [record.val_loss for record in read_records(path)] == [3.0]
+
+
+def test_only_a_torn_tail_is_cut(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    append_record(path, line(seed=1))
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[: len(whole) // 2])
+    assert len(read_records(path)) == 1
+    append_record(path, line(seed=2))
+    assert [record.seed for record in read_records(path)] == [1, 2]
+    assert path.read_bytes().startswith(whole)
+
+
+def test_two_engines_that_append_at_once_lose_nothing(tmp_path):
+    """The second engine writes while the first is between reading the file and writing to it."""
+    path = tmp_path / "runs.jsonl"
+    append_record(path, line(seed=1))
+    path.write_bytes(path.read_bytes() + b'{"torn')
+    code = (
+        "import json, sys; from pathlib import Path;"
+        "from oelm_lib.study.records import append_record;"
+        "append_record(Path(sys.argv[1]), json.loads(sys.argv[2]))"
+    )
+    second = []
+
+    def interleave():
+        command = [sys.executable, "-c", code, str(path), json.dumps(line(seed=3))]
+        second.append(subprocess.Popen(command, env=os.environ))
+        with pytest.raises(subprocess.TimeoutExpired):
+            second[0].wait(1.0)  # it waits for the lock
+
+    append_record(path, line(seed=2), before_write=interleave)
+    assert second[0].wait(60) == 0
+    assert [record.seed for record in read_records(path)] == [1, 2, 3]
+
+
+def test_many_writers_lose_nothing(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    threads = [
+        threading.Thread(target=append_record, args=(path, line(seed=seed))) for seed in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(record.seed for record in read_records(path)) == list(range(20))
+
+
+@pytest.mark.parametrize("broken", [b"{}", b"null", b"[1]", b"\xff", b'{"study": "test"}'])
+def test_a_broken_line_is_named_and_nothing_is_written(tmp_path, broken):
+    path = tmp_path / "runs.jsonl"
+    append_record(path, line(seed=1))
+    path.write_bytes(broken + b"\n" + path.read_bytes())
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="line 1 is not a record"):
+        read_records(path)
+    with pytest.raises(UserError, match="line 1 is not a record"):
+        append_record(path, line(seed=2))
+    assert path.read_bytes() == before
+
+
+def test_two_rates_in_one_confirmed_cell_are_refused(tmp_path):
+    """Fault 1: runs of one arm at two rates were pooled as if they were seeds."""
+    path = tmp_path / "runs.jsonl"
+    append_record(path, line(seed=101, rate=0.01, stage="confirm"))
+    append_record(path, line(seed=102, rate=0.02, stage="confirm"))
+    with pytest.raises(UserError, match=r"rates 0\.01 and 0\.02; they are different arms"):
+        read_records(path)
+
+
+def test_a_record_of_another_study_or_plan_is_refused():
+    ours = factory.make_record(PLAN, CELL, 0.01, 1, 3.0)
+    check_records([ours], "test", PLAN)
+    with pytest.raises(UserError, match="is of study 'test'"):
+        check_records([ours], "other", PLAN)
+    longer = factory.make_plan(set={"train.max_steps": 30})
+    with pytest.raises(UserError, match=r"another plan: train\.max_steps was 20, is 30"):
+        check_records([ours], "test", longer)
+
+
+def test_a_key_that_is_newer_than_a_record_changes_nothing():
+    old = line()
+    del old["science"]["model.key_shift"]
+    check_records([factory.Record.model_validate(old)], "test", PLAN)
+
+
+def test_a_corpus_with_other_content_is_refused():
+    record = factory.make_record(PLAN, CELL, 0.01, 1, 3.0)
+    check_corpora([record], {"stories": record.data["splits"], "other": {}})
+    with pytest.raises(UserError, match="its train split is not the one that recorded runs read"):
+        check_corpora([record], {"stories": {"train": {"sha256": "00"}}})
+
+
+@pytest.mark.parametrize("loss", [800.0, 6.94])
+def test_a_loss_above_a_uniform_guess_counts_as_diverged(loss):
+    """Fault 15: rates with a loss of 800 ended in OverflowError."""
+    assert factory.make_record(PLAN, CELL, 0.01, 1, loss).loss("val") is None
+    assert factory.make_record(PLAN, CELL, 0.01, 1, 6.9).loss("val") == 6.9

@@ -1,0 +1,198 @@
+import math
+
+import numpy as np
+import pytest
+import study_factory as factory
+
+from oelm_lib import stats
+from oelm_lib.study.cell import BASE_SIZE, Cell
+from oelm_lib.study.grid import Grid
+from oelm_lib.study.verdicts import family_size, judge, judge_ladder
+
+PLAN = factory.make_plan()
+NOISE = [0.0, 0.004, -0.004, 0.002]
+
+
+def cell(arm, corpus="stories", size=BASE_SIZE):
+    return Cell(corpus, size, arm)
+
+
+def study(losses, plan=PLAN, rates=None):
+    """A grid of tuned and confirmed arms: arm -> losses seed by seed."""
+    records = []
+    for arm, values in losses.items():
+        records += factory.tuned(plan, cell(arm))
+        records += factory.confirmed(plan, cell(arm), (rates or {}).get(arm, 0.01), values)
+    return Grid(plan, records)
+
+
+def with_gap(nats):
+    return [3.0 + nats + noise for noise in NOISE]
+
+
+BASE = [3.0, 3.01, 3.02, 3.03]
+
+
+def test_a_verdict_is_read_off_the_interval_of_the_declared_seeds():
+    grid = study({"trained": BASE, "frozen": [x + 0.2 for x in with_gap(0)], "twin": with_gap(0.2)})
+    first, second = judge(grid)
+    differences = [a - b for a, b in zip([x + 0.2 for x in with_gap(0)], BASE, strict=True)]
+    assert first.interval == stats.paired_interval(differences, k=2)
+    assert [limit.verdict for limit in first.limits] == [stats.FAIL, stats.FAIL]
+    assert [limit.text for limit in first.limits] == ["at most +5 %", "at most +1 %"]
+    assert (second.arm, second.baseline) == ("frozen", "twin")
+    assert first.rates == (0.01, 0.01)
+
+
+def test_runs_at_other_rates_never_enter_a_verdict():
+    """Fault 1: one record more at another rate turned FAIL (n = 5) into INCONCLUSIVE (n = 6)."""
+    before = study({"trained": with_gap(0), "frozen": with_gap(0.2), "twin": with_gap(0.2)})
+    more = [factory.make_record(PLAN, cell("frozen"), 0.04, seed, 9.0) for seed in (1, 2)]
+    after = Grid(PLAN, before.records + more)
+    assert judge(after)[0].interval == judge(before)[0].interval
+
+
+def test_missing_runs_leave_the_other_claims_as_they_are():
+    """Fault 2: one missing loss replaced the whole headline."""
+    grid = study({"trained": with_gap(0), "frozen": with_gap(0.2), "twin": with_gap(0.2)[:2]})
+    first, second = judge(grid)
+    assert first.limits[0].verdict == stats.FAIL
+    assert second.limits[0].verdict == "INCOMPLETE"
+    assert (second.interval.n, second.planned) == (2, 4)
+    none = judge(Grid(PLAN, []))
+    assert {limit.verdict for one in none for limit in one.limits} == {"NOT RUN YET"}
+
+
+@pytest.mark.parametrize("arm", ["frozen", "trained"])
+def test_a_diverged_seed_of_either_arm_is_unstable(arm):
+    """Fault 3: the survivors passed."""
+    losses = {"trained": with_gap(0), "frozen": with_gap(0.001), "twin": with_gap(0)}
+    losses[arm] = [*losses[arm][:3], None]
+    first = judge(study(losses))[0]
+    assert {limit.verdict for limit in first.limits} == {stats.UNSTABLE}
+    assert (first.interval.n, first.interval.failed) == (3, 1)
+
+
+def test_seeds_beyond_the_declared_number_are_left_out():
+    losses = {"trained": with_gap(0), "frozen": [*with_gap(0.2), 9.0], "twin": with_gap(0.2)}
+    assert judge(study(losses))[0].interval.n == 4
+
+
+def test_a_family_counts_pairs_not_limits():
+    """Fault 7: intervals are Bonferroni over the comparisons of a family, and say so."""
+    assert family_size(PLAN, "main", "stories") == 2
+    claims = [
+        {"arm": "frozen", "at_most": [0.05, 0.01]},
+        {"arm": "frozen", "at_most": 0.1},
+        {"arm": "twin", "at_most": 0.05},
+        {"equal": ["frozen", "twin"], "within": 0.01, "family": "rows"},
+    ]
+    plan = factory.make_plan(claims=claims)
+    assert family_size(plan, "main", "stories") == 2
+    assert family_size(plan, "rows", "stories") == 1
+    assert family_size(plan, "rows", "elsewhere") == 0
+
+
+def test_a_family_has_its_size_before_its_runs_are_there():
+    assert {one.interval.k for one in judge(Grid(PLAN, []))} == {2}
+
+
+def test_an_open_claim_says_how_many_seeds_would_decide_it():
+    """Fault 9."""
+    frozen = [3.0 + math.log(1.04) + 5 * noise for noise in NOISE]
+    first = judge(study({"trained": [3.0] * 4, "frozen": frozen, "twin": frozen}))[0]
+    assert first.limits[0].verdict == stats.INCONCLUSIVE
+    assert "seeds would decide it" in first.limits[0].seeds
+
+
+def test_an_interval_holds_the_error_over_documents_where_that_is_as_large():
+    """Fault 10."""
+    draw = np.random.default_rng(0)
+    common = draw.normal(0, 40, 30)
+    records = []
+    for arm, shift in (("trained", 0.0), ("frozen", 1.0), ("twin", 1.0)):
+        records += factory.tuned(PLAN, cell(arm))
+        for n in range(4):
+            nats = 300 + shift * common + 0.1 * n
+            documents = {"nats": nats.tolist(), "tokens": [100] * 30}
+            loss = float(nats.sum() / 3000)
+            records.append(
+                factory.make_record(
+                    PLAN, cell(arm), 0.01, 101 + n, loss, stage="confirm", test_documents=documents
+                )
+            )
+    first = judge(Grid(PLAN, records))[0]
+    assert first.document_error == pytest.approx(0.4 / math.sqrt(30), rel=0.4)
+    assert first.interval.document_error == first.document_error
+    assert first.interval.high - first.interval.low > 2 * first.document_error
+
+
+def test_a_rate_at_an_edge_is_named():
+    """Fault 6."""
+    records = [
+        factory.make_record(PLAN, cell("frozen"), 0.01 * 2**n, seed, 3.0 - 0.1 * n)
+        for n in range(-1, 7)
+        for seed in PLAN.tune.seeds
+    ]
+    records += factory.tuned(PLAN, cell("trained")) + factory.tuned(PLAN, cell("twin"))
+    assert judge(Grid(PLAN, records))[0].at_edge == ("frozen",)
+
+
+def test_a_claim_added_after_confirmation_began_is_marked():
+    """Fault 5."""
+    plain = factory.plain_plan()
+    plain["claims"].append({"arm": "twin", "at_most": 0.05})
+    plan = factory.make_plan(claims=plain["claims"])
+    judged = judge(Grid(plan, []), frozen=PLAN)
+    assert [one.declared for one in judged] == [True, True, False]
+
+
+LADDER = {
+    "sizes": {
+        "small": {"set": {"model.d_model": 32}},
+        "large": {"set": {"model.d_model": 128}},
+    },
+    "arms": ["frozen"],
+    "corpora": ["stories"],
+    "seeds": 4,
+    "flat": 0.005,
+}
+
+
+def ladder_grid(gaps, noise=0.0002):
+    plan, records = factory.make_plan(ladder=LADDER), []
+    for size, nats in gaps.items():
+        for arm, shift in (("trained", 0.0), ("frozen", nats)):
+            values = [3.0 + 0.01 * n + shift * (1 + noise * n) for n in range(4)]
+            records += factory.tuned(plan, cell(arm, size=size))
+            records += factory.confirmed(plan, cell(arm, size=size), 0.01, values)
+    return Grid(plan, records)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "verdict"),
+    [
+        ({"small": 0.1, "base": 0.1, "large": 0.1}, "FLAT"),
+        ({"small": 0.05, "base": 0.1, "large": 0.15}, "GROWS"),
+        ({"small": 0.15, "base": 0.1, "large": 0.05}, "SHRINKS"),
+    ],
+)
+def test_the_slope_of_the_gap_over_sizes_is_judged(gaps, verdict):
+    (slope,) = judge_ladder(ladder_grid(gaps))
+    assert slope.verdict == verdict
+    assert [size for size, _, _ in slope.sizes] == ["small", "base", "large"]
+
+
+def test_the_slope_is_that_of_least_squares_over_decades_of_parameters():
+    gaps = {"small": 0.05, "base": 0.12, "large": 0.15}
+    (slope,) = judge_ladder(ladder_grid(gaps, noise=0.0))
+    decades = np.log10([parameters for _, parameters, _ in slope.sizes])
+    expected = np.polyfit(decades, list(gaps.values()), 1)[0]
+    assert slope.interval.mean == pytest.approx(expected)
+
+
+def test_an_unfinished_ladder_says_so():
+    assert judge_ladder(Grid(factory.make_plan(ladder=LADDER), []))[0].verdict == "NOT RUN YET"
+    grid = ladder_grid({"small": 0.1, "base": 0.1, "large": 0.1})
+    part = Grid(grid.plan, grid.records[:-1])
+    assert judge_ladder(part)[0].verdict == "INCOMPLETE"
