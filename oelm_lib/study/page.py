@@ -138,7 +138,7 @@ def _slope_sentence(slope: Slope) -> str:
     return (
         f"{span} the gap of <b>{escape(slope.arm)}</b> changes by"
         f" {interval_text(slope.interval)} for each factor of ten on {escape(slope.corpus)}:"
-        f" {escape(slope.verdict)}."
+        f" {escape(slope.verdict)}{f' ({slope.seeds})' if slope.seeds else ''}."
     )
 
 

@@ -187,6 +187,8 @@ class Slope:
     interval: Interval
     """Change of the difference in nats per decade of parameters."""
     verdict: str
+    seeds: str
+    """How many seeds would decide whether the gap is flat; empty where that is decided."""
     planned: int
 
 
@@ -231,9 +233,17 @@ def _slope(grid: Grid, comparisons: list[Comparison], flat: float, k: int) -> Sl
     first, planned = comparisons[0], len(comparisons[0].seeds)
     verdict = _slope_verdict(interval, flat, planned)
     return Slope(
-        first.cell.arm, first.baseline.arm, first.cell.corpus, tuple(sizes), interval, verdict,
-        planned,
-    )  # fmt: skip
+        arm=first.cell.arm,
+        baseline=first.baseline.arm,
+        corpus=first.cell.corpus,
+        sizes=tuple(sizes),
+        interval=interval,
+        verdict=verdict,
+        seeds=stats.seeds_text(interval, stats.bounds_within(flat))
+        if interval.n == planned
+        else "",
+        planned=planned,
+    )
 
 
 def _slope_verdict(interval: Interval, flat: float, planned: int) -> str:
