@@ -66,7 +66,8 @@ def check_only_adds(old: Plan, new: Plan) -> None:
 
 def _changed(what: str, old: Any, new: Any) -> UserError:
     return UserError(
-        f"the plan changed after its confirmation began: {what} was {_short(old)}, is {_short(new)};"
+        f"the plan changed after its confirmation began: {what} was {_short(old)}, is"
+        f" {_short(new)};"
         " take it back, or declare another study (only additions are allowed)"
     )
 

@@ -126,7 +126,7 @@ def _words(limit: verdicts.Limit) -> str:
         stats.UNSTABLE: f"{limit.text} cannot be said: seeds diverged",
         stats.UNKNOWN: f"{limit.text} cannot be said of one seed",
     }
-    open_text = f"whether {limit.text} stays open" + (f" ({limit.seeds})" if limit.seeds else "")
+    open_text = f"{limit.text} stays open" + (f" ({limit.seeds})" if limit.seeds else "")
     return escape(said.get(limit.verdict, open_text))
 
 
@@ -216,7 +216,7 @@ def _status(study: Study) -> str:
     grid, plan = study.grid, study.plan
     left = sum(count for _, _, count in grid.expected_left())
     done = len(grid.records)
-    state = f"{done} runs recorded, about {left} to go" if left else f"complete with {done} runs"
+    state = f"{done} runs recorded, about {left} to go" if left else f"Complete with {done} runs"
     cell = grid.exploratory_cells()[0]
     cfg = plan.config(cell, plan.start(cell))
     tokens = cfg.train.max_steps * cfg.train.batch_size * cfg.model.max_seq_len

@@ -79,13 +79,13 @@ def _point(arm: str, share: float, y: float, style: ArmStyle, bars: dict | None)
 
 
 def _styles(study: Study, arms: set[str]) -> dict[str, ArmStyle]:
-    """Looks by arm; an arm that is one of the log's has its look."""
+    """Looks by arm; the first arm of the plan that is one of the log's has its look."""
     plan = study.plan
-    names = {}
-    for arm in arms:
+    names: dict[str, str] = {}
+    for arm in [name for name in plan.arms if name in arms]:
         cell = Cell(plan.corpora[0], BASE_SIZE, arm)
         known = arm_name(plan.config(cell, plan.start(cell)).to_dict())
-        names[arm] = known if known in COLOURS else arm
+        names[arm] = known if known in COLOURS and known not in names.values() else arm
     styles = arm_styles(names.values())
     return {arm: styles[name] for arm, name in names.items()}
 
