@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from oelm_lib.cli import checks, data, models, pages, runs, study
+from oelm_lib.cli import checks, data, experiments, models, pages, runs, study
 from oelm_lib.cli.streams import open_closed_streams
 from oelm_lib.errors import UserError
 
@@ -21,6 +21,7 @@ COMMANDS = (
     runs.replay,
     runs.rm,
     study.study,
+    experiments.new,
     pages.report,
     pages.journal,
     models.generate,

@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from oelm_lib.cli.options import FiniteRange
 from oelm_lib.cli.streams import outlives_its_reader
 
 
@@ -34,7 +35,7 @@ def doctor(exp: str | None) -> None:
 )
 @click.option(
     "--utilisation",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=FiniteRange(0, 1, min_open=True),
     default=0.3,
     help="Share of the GPU's peak that is reached (default 0.3).",
 )
@@ -58,7 +59,7 @@ def flops(exp: str, gpu: str, utilisation: float) -> None:
 )
 @click.option(
     "--dropout",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=FiniteRange(0, 1, max_open=True),
     default=0.1,
     help="Dropout probability (default 0.1).",
 )

@@ -5,10 +5,12 @@ from typing import Any
 
 import click
 
-from oelm_lib.cli.options import checkpoint_option, run_named
+from oelm_lib.cli.options import FiniteRange, checkpoint_option, run_named
 from oelm_lib.cli.streams import outlives_its_reader
 from oelm_lib.errors import UserError
 
+MOST_SAMPLES = 4096
+LEAST_TEMPERATURE = 1e-6
 WEIGHTS = ("safetensors", "huggingface")
 METRICS = ("csv", "tensorboard", "wandb-offline")
 
@@ -22,18 +24,21 @@ METRICS = ("csv", "tensorboard", "wandb-offline")
     "--tokens", default=200, type=click.IntRange(1), help="Tokens to draw at most (default 200)."
 )
 @click.option(
-    "--samples", default=1, type=click.IntRange(1), help="Texts to draw in one batch (default 1)."
+    "--samples",
+    default=1,
+    type=click.IntRange(1, MOST_SAMPLES),
+    help="Texts to draw in one batch (default 1).",
 )
 @click.option(
     "--temperature",
     default=1.0,
-    type=click.FloatRange(0),
+    type=FiniteRange(0, 1e6),
     help="Softmax temperature; 0 takes the most likely token (default 1).",
 )
 @click.option("--top-k", type=click.IntRange(1), help="Draw from the K most likely tokens.")
 @click.option(
     "--top-p",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=FiniteRange(0, 1, min_open=True),
     help="Draw from the most likely tokens that hold this probability together.",
 )
 @click.option("--seed", default=0, help="Seed of the draw (default 0).")
@@ -55,9 +60,27 @@ def generate(
     """
     from oelm_lib.training import open_trained
 
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise UserError("the prompt is not UTF-8 text; set a UTF-8 locale, or type it") from None
     trained = open_trained(str(run_named(name)), checkpoint)
-    for text in trained.continued(prompt, tokens, samples, seed, **sampling):
+    sampling["temperature"] = _temperature(sampling["temperature"])
+    try:
+        texts = trained.continued(prompt, tokens, samples, seed, **sampling)
+    except RuntimeError as error:  # weights that are not finite, or no memory for the samples
+        reason = str(error).splitlines()[0][:150]
+        raise UserError(
+            f"{trained.path}: no text can be drawn: {reason}; use another --checkpoint, or fewer"
+            " --samples"
+        ) from None
+    for text in texts:
         click.echo(prompt + text)
+
+
+def _temperature(value: float) -> float:
+    """Return 0 for a temperature so low that logits divided by it overflow."""
+    return value if value > LEAST_TEMPERATURE else 0.0
 
 
 @click.command()

@@ -1,5 +1,6 @@
 """Options and values that several commands share."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,25 @@ from oelm_lib.errors import UserError
 
 DEFAULT_SEED = 42
 
+
+class FiniteRange(click.FloatRange):
+    """A range of floats without NaN and infinity, which click's own range lets pass."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
 set_option = click.option(
     "--set",
     "changes",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Override one key of the experiment; the run becomes a rehearsal. Repeatable.",
+    help="Override one key, e.g. train.max_steps=50; a run becomes a rehearsal. Repeatable.",
 )
 checkpoint_option = click.option(
     "--checkpoint", default="latest", help="latest (default), best or latest.prev."

@@ -8,6 +8,7 @@ import click
 
 from oelm_lib.cli.options import (
     DEFAULT_SEED,
+    FiniteRange,
     overrides_from,
     run_named,
     sbatch_from,
@@ -31,7 +32,7 @@ from oelm_lib.errors import UserError
 @click.option("--wait-idle", is_flag=True, help="Use a GPU only after it was idle for a minute.")
 @click.option(
     "--max-wait",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=24,
     metavar="HOURS",
     help="Give up after HOURS without a running run (default 24).",
@@ -57,7 +58,7 @@ def run(
     continues stopped ones.
     """
     from oelm_lib import config
-    from oelm_lib.launch.jobs import make_jobs
+    from oelm_lib.launch.jobs import make_jobs, undeclared_changes
     from oelm_lib.launch.notebook import run_experiment
     from oelm_lib.launch.queue import run_queue
     from oelm_lib.launch.slots import make_slots
@@ -68,6 +69,8 @@ def run(
     if not jobs:
         allowed = ", ".join(config.experiment_ids())
         raise UserError(f"no experiment named; name one or use --all; allowed: {allowed}")
+    for line in undeclared_changes(list(dict.fromkeys(job.exp for job in jobs))):
+        click.echo(f"warning: {line}", err=True)
     if len(jobs) == 1 and not options["gpus"]:
         sys.exit(run_experiment(jobs[0].exp, jobs[0].seed, overrides, fresh, test))
     if fresh:

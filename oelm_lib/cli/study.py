@@ -20,12 +20,14 @@ from oelm_lib.cli.streams import outlives_its_reader
 )
 @outlives_its_reader
 def study(name: str, dry_run: bool, workers: int, gpus: str | None, slurm: str | None) -> None:
-    """Train every missing run of the study NAME, declared in params/studies/NAME.yaml.
+    """Train every missing run of the study NAME.
 
-    Each ended run adds a line to reports/NAME/runs.jsonl. The same command continues after a stop,
-    and on another machine with the recorded runs. `oelm report NAME` makes the page.
+    The study is declared in params/studies/NAME.yaml. Each ended run adds a line to
+    reports/NAME/runs.jsonl. The same command continues after a stop, and on another machine with
+    the recorded runs. `oelm report NAME` makes the page.
     """
-    from oelm_lib.launch.devices import choose_gpus, open_nvml
+    from oelm_lib.gpus import open_nvml
+    from oelm_lib.launch.devices import choose_gpus
     from oelm_lib.launch.studies import run_study
 
     chosen = choose_gpus(gpus, open_nvml()) if gpus else None

@@ -101,7 +101,7 @@ class MachineConfig(Section):
     """Whether torch takes only algorithms that give the same bits each time; slower on a GPU."""
     log_interval: Count = 10
     """Steps between metric rows."""
-    threads: Annotated[int, Field(strict=True, ge=0)] = 0
+    threads: Annotated[int, Field(strict=True, ge=0, le=1024)] = 0
     """CPU threads of torch; 0 keeps torch's choice."""
     devices: Count = 1
     """GPUs (processes on a CPU) that share each batch; more than one needs `oelm run`."""

@@ -44,7 +44,7 @@ def doctor(exp: str | None) -> Iterator[tuple[bool, str]]:
     """
     checks = [_versions, _variables, check_gpus, _outputs]
     if exp:
-        checks.append(lambda: _experiment(config.find_id(exp)))
+        checks += [lambda: check_declaration(exp), lambda: _experiment(config.find_id(exp))]
     for check in checks:
         try:
             yield True, check()
@@ -118,6 +118,20 @@ def _outputs() -> str:
         os.link(first, second)
         os.replace(first, second)
     return f"{outputs}: writable, with hard links and atomic renames"
+
+
+def check_declaration(exp: str) -> str:
+    """Check that an experiment declares what it changes against its baseline.
+
+    Raises:
+        UserError: It does not; the message has the line to paste.
+    """
+    experiment = config.load_config(exp)
+    if problems := config.check_changes(experiment):
+        raise UserError("; ".join(problems))
+    if experiment.compare_to is None:
+        return f"{experiment.id}: a baseline"
+    return f"{experiment.id}: changes {', '.join(experiment.changes)} of {experiment.compare_to}"
 
 
 def _experiment(exp: str) -> str:

@@ -12,7 +12,9 @@ from oelm_lib.study.grid import Grid
 
 
 def cost_table(grid: Grid, workers: int) -> str:
-    """Return the runs that are done and left, and the core-hours left, by stage, corpus and size."""
+    """Return the runs that are done and left, and the core-hours left, by stage, corpus and
+    size.
+    """
     seconds = _seconds_by_cell(grid)
     done: dict[tuple[str, str, str], int] = {}
     for record in grid.records:
@@ -85,13 +87,11 @@ def _run_flops(grid: Grid, cell: Cell) -> float:
 
 
 def _trial_seconds(grid: Grid, cell: Cell) -> float:
-    """Return the seconds of a run by a trial, with a trace of why where there is none."""
-    import torch
-
+    """Return the seconds of a run by a trial of it on one thread; 0 where it has no corpus."""
     from oelm_lib.training import run_trial
 
-    torch.set_num_threads(1)
-    cfg, outputs = grid.plan.config(cell, grid.plan.start(cell)), config.outputs_dir()
+    overrides = grid.plan.overrides(cell, grid.plan.start(cell)) | {"machine.threads": 1}
+    cfg, outputs = config.load_config(grid.plan.base, overrides), config.outputs_dir()
     try:
         corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
     except UserError as error:

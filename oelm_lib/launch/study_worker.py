@@ -1,11 +1,13 @@
 """A worker of a study: one process that trains runs one after another, without a notebook."""
 
+import multiprocessing
 import os
 import signal
 import sys
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +53,13 @@ def serve(connection: Connection, environment: dict[str, str], log: Path) -> Non
     with open(log, "a", buffering=1, encoding="utf-8") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
-    machine: dict[str, Any] = {}
     while True:
         try:
             task = connection.recv()
         except (EOFError, OSError):
             return
         try:
-            machine = machine or _machine()
-            reply = _train(task, machine)
+            reply = _train(task)
         except UserError as error:
             reply = Reply(REFUSED, message=str(error))
         except Exception as error:
@@ -71,20 +71,12 @@ def serve(connection: Connection, environment: dict[str, str], log: Path) -> Non
             return
 
 
-def _machine() -> dict[str, Any]:
-    import torch
-
-    from oelm_lib.study.machine import describe_machine
-
-    torch.set_num_threads(1)
-    return describe_machine()
-
-
-def _train(task: Task, machine: dict[str, Any]) -> Reply:
+def _train(task: Task) -> Reply:
     """Train a run to its end and make its record. Raises UserError where it cannot be trained."""
     from oelm_lib.runs.folder import open_run
     from oelm_lib.study.records import make_record
     from oelm_lib.training import score_test_split, train
+    from oelm_lib.training.machine import describe_machine
 
     cfg = config.load_config(task.base, task.overrides)
     run = open_run(cfg, task.planned.seed, task.outputs)
@@ -101,7 +93,7 @@ def _train(task: Task, machine: dict[str, Any]) -> Reply:
                 return Reply(STOPPED)
     if task.score_test and run.finished:
         score_test_split(run)
-    record = make_record(run.path, task.planned, task.study, task.plan_hash, machine)
+    record = make_record(run.path, task.planned, task.study, task.plan_hash, describe_machine())
     return Reply(RECORDED, record)
 
 
@@ -109,3 +101,33 @@ def delete_checkpoints(path: Path) -> None:
     """Delete the weights of a recorded run; its summary, config and metrics stay."""
     for name in CHECKPOINTS:
         (path / name).unlink(missing_ok=True)
+
+
+@dataclass
+class Worker:
+    """The engine's side of a worker: its process, its connection and the run that it trains."""
+
+    number: int
+    place: dict[str, str]
+    """Environment of the process: its GPU, if any."""
+    process: BaseProcess | None = None
+    connection: Connection | None = None
+    run: PlannedRun | None = None
+    started: float = 0.0
+
+    def open(self, log: Path) -> None:
+        """Start the process; its output goes to `log`."""
+        context = multiprocessing.get_context("spawn")
+        self.connection, there = context.Pipe()
+        environment = self.place | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        before = {key: os.environ.get(key) for key in environment}
+        os.environ.update(environment)  # read when the child's libraries are loaded
+        try:
+            self.process = context.Process(
+                target=serve, args=(there, environment, log), daemon=True
+            )
+            self.process.start()
+        finally:
+            for key, value in before.items():
+                os.environ.pop(key) if value is None else os.environ.update({key: value})
+        there.close()

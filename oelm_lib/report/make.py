@@ -13,7 +13,7 @@ from oelm_lib.runs.reading import find_runs
 from oelm_lib.study.plan import study_names
 
 STANDARD = {
-    "compare": {"exps": "DEMO-*", "baseline": "DEMO-01", "outputs": ""},
+    "compare": {"exps": "DEMO-*", "baseline": "", "outputs": ""},
     "explore": {
         "runs": "DEMO-*/seed42",
         "prompt": "Lily was a brave baker. One day Lily found a small lantern."
@@ -75,7 +75,8 @@ def _compare(target: str, baseline: str | None) -> Path:
     if not any(fnmatch.fnmatch(exp, pattern) for exp in known for pattern in patterns):
         raise UserError(
             f"{target}: not an executed notebook, a run folder or an experiment; use X.ipynb,"
-            f" outputs/<ID>_<slug>/seed42, {', '.join([*STANDARD, *study_names()])}, or a glob of {', '.join(ids)}"
+            f" outputs/<ID>_<slug>/seed42, {', '.join([*STANDARD, *study_names()])},"
+            f" or a glob of {', '.join(ids)}"
         )
     if baseline and baseline not in known:
         raise UserError(f"--baseline {baseline}: no such experiment; use one of {', '.join(ids)}")

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 
 from oelm_lib.model.cost import qk_share
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, TUNE, Cell, PlannedRun
-from oelm_lib.study.plan import Claim, Plan
+from oelm_lib.study.plan import Plan
 from oelm_lib.study.records import Record
-from oelm_lib.study.tuning import INTERIOR, Fit, Point, fit_rates, next_rates
+from oelm_lib.study.schema import Claim
+from oelm_lib.study.tuning import INTERIOR, Fit, Point, first_rates, fit_rates, next_rates
 
 EXPECTED_RATES = 4
 """Rates that a cell is expected to need, for the cost of what is not tuned yet."""
@@ -54,11 +55,12 @@ class Grid:
     def tuning_needs(self, cell: Cell) -> list[PlannedRun]:
         """The runs that tuning needs next; none where it has ended."""
         points, seeds = self.tuning_points(cell), self.plan.tune.seeds
+        start = self.plan.start(cell)
         done = {(rate, seed) for rate, seed, _ in points}
-        rates = sorted({rate for rate, _, _ in points})
+        rates = sorted({rate for rate, _ in done} | set(first_rates(self.plan.tune, start)))
         missing = [(rate, seed) for rate in rates for seed in seeds if (rate, seed) not in done]
         if not missing:
-            new = next_rates(points, self.plan.tune, self.plan.start(cell))
+            new = next_rates(points, self.plan.tune, start)
             missing = [(rate, seed) for rate in new for seed in seeds]
         return [PlannedRun(cell, rate, seed, TUNE) for rate, seed in missing]
 
@@ -67,7 +69,9 @@ class Grid:
         return bool(self.tuning_points(cell)) and not self.tuning_needs(cell)
 
     def rate(self, cell: Cell) -> float | None:
-        """Learning rate of a cell's confirmation: of the runs that are there, else the fitted one."""
+        """Learning rate of a cell's confirmation: of the runs that are there, else the fitted
+        one.
+        """
         confirmed = [record.rate for record in self._cells.get(cell, []) if record.stage == CONFIRM]
         return confirmed[0] if confirmed else self.fit(cell).rate
 
@@ -90,7 +94,9 @@ class Grid:
         return [arm for arm in choice.among if self.trained_share(arm) <= limit]
 
     def tuned_gap(self, arm: str, corpus: str, size: str = BASE_SIZE) -> float | None:
-        """Difference to the baseline of the fitted minima on validation, in nats; None: not tuned."""
+        """Difference to the baseline of the fitted minima on validation, in nats; None: not
+        tuned.
+        """
         cells = [Cell(corpus, size, arm), Cell(corpus, size, self.plan.arms[arm].against)]
         if not all(self.is_tuned(cell) for cell in cells):
             return None

@@ -51,15 +51,13 @@ def logit_std(model: GPT, tokens: torch.Tensor) -> list[float]:
     Args:
         tokens: (B, T).
     """
-    batch, length = tokens.shape
+    length = tokens.shape[1]
     queries, keys = torch.tril_indices(length, length, device=tokens.device)
-    correction = min(1, batch * len(queries) - 1)  # a single score has no spread
     layers = []
     with _evaluation_mode(model):
         for scores in model.attention_scores(tokens):  # (B, H, T, T)
             heads = [head[:, queries, keys] for head in scores.transpose(0, 1)]
-            spreads = torch.stack([head.std(correction=correction) for head in heads])
-            layers.append(spreads.mean())
+            layers.append(torch.stack([head.std() for head in heads]).mean())
     return torch.stack(layers).tolist()
 
 

@@ -12,7 +12,6 @@ from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.reading import read_metrics
 from oelm_lib.runs.status import format_eta
 from oelm_lib.training.evaluation import logit_std, mean_loss, token_losses
-from oelm_lib.training.health import BadStep
 from oelm_lib.training.session import Session
 
 
@@ -127,11 +126,11 @@ def check_numbers(session: Session, numbers: list[float] | None = None) -> None:
         numbers: `Health.numbers`, where the host has read them already.
 
     Raises:
-        UserError: The run has failed. bad_step.json then says at which step.
+        UserError: The run has failed; bad_step.json says at which step.
     """
     health = session.state.health
     if bad := health.failure(health.numbers.tolist() if numbers is None else numbers):
-        _write_bad_step(session, bad)
+        _write_bad_step(session, bad.step, loss=bad.loss, grad_norm=bad.norm)
         in_a_row = f" for {bad.in_a_row} steps in a row" if bad.in_a_row > 1 else ""
         raise UserError(
             f"step {bad.step:,}: loss is {bad.loss:.4g}, gradient norm {bad.norm:.4g}{in_a_row};"
@@ -144,24 +143,24 @@ def check_val_loss(session: Session, loss: float) -> None:
     """Stop the run where a validation loss is not finite.
 
     Raises:
-        UserError: It is not.
+        UserError: It is not; bad_step.json says at which step.
     """
     if not math.isfinite(loss):
+        _write_bad_step(session, session.state.step, val_loss=loss)
         raise UserError(
             f"step {session.state.step:,}: val_loss is {loss:.4g}; {_last_finite(session.run)};"
             f" the run is kept in {session.run.path}; {_remedy(session)}"
         )
 
 
-def _write_bad_step(session: Session, bad: BadStep) -> None:
-    """Write what `oelm replay` needs, and which windows the step saw."""
-    run, windows = session.run, session.state.batches.window_numbers(bad.step - 1)
+def _write_bad_step(session: Session, step: int, **numbers: float) -> None:
+    """Write at which step the run failed, what it saw, and its numbers."""
+    run, windows = session.run, session.state.batches.window_numbers(step - 1)
     record = {
-        "step": bad.step,
+        "step": step,
         "windows": windows.tolist(),
         "last_finite": _last_finite(run),
-        "loss": bad.loss,
-        "grad_norm": bad.norm,
+        **numbers,
     }
     write_json(run.path / "bad_step.json", record, run.lock.check)
 

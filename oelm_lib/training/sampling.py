@@ -5,7 +5,7 @@ import time
 import torch
 
 from oelm_lib.data.tokenizer import load_tokenizer
-from oelm_lib.model.generate import generate
+from oelm_lib.model.generation import generate
 from oelm_lib.seeds import named_generator
 from oelm_lib.training.state import TrainingState
 
@@ -32,10 +32,10 @@ class Sampler:
         self._token_seconds = 0.0
 
     def __call__(self) -> tuple[str, str] | None:
-        """Return a prompt and its continuation, or None where there is no time or room for it."""
+        """Return a prompt and its continuation, or None where there is no time for it."""
         start = time.perf_counter()
         allowed = SHARE * (start - self._started)
-        if not self._prompt.numel() or self._spent + self._sample_seconds > allowed:
+        if self._spent + self._sample_seconds > allowed:
             return None
         count = SAMPLE_TOKENS if self._token_seconds else TRIAL_TOKENS
         state = self._state

@@ -161,7 +161,7 @@ class TrainingState:
     def backward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Run forward and backward; return the batch's mean loss in nats, on the device."""
         if self.compiled:
-            compiler.start_step()
+            compiler.start_step(self.device)
         loss = distributed.mean(optim.backward(self.training_model, self.precision, batch))
         finite = loss.isfinite()  # an fp16 loss may overflow; its step is skipped
         self.loss_sum += torch.where(finite, loss, 0.0)
@@ -234,7 +234,9 @@ class TrainingState:
             UserError: It is not a checkpoint of this run, or its frozen tensors have changed.
         """
         try:
-            differences = config_differences(self.run, saved["experiment"], saved["seed"], saved["splits"])
+            differences = config_differences(
+                self.run, saved["experiment"], saved["seed"], saved["splits"]
+            )
             if not differences:
                 self._load(saved)
         except torch.OutOfMemoryError:

@@ -1,6 +1,7 @@
 """The command line: streams that are closed or go away, folders, lazy imports, help."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -8,7 +9,12 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from oelm_lib import config
 from oelm_lib.cli import COMMANDS, main
+from oelm_lib.config import PARAMS, paths
+from oelm_lib.errors import UserError
+from oelm_lib.launch.doctor import check_declaration
+from oelm_lib.launch.jobs import undeclared_changes
 
 
 def python(code, **options):
@@ -92,6 +98,8 @@ def test_a_command_starts_without_the_heavy_packages():
         (["rm", "DEMO-01"], "no run is called 'DEMO-01'"),
         (["logs", "DEMO-01"], "no run is called 'DEMO-01'"),
         (["run", "demo-99"], "no experiment 'demo-99'"),
+        (["run", "DEMO-01", "--set", "machine.threads=100000"], "machine.threads = 100000: should"),
+        (["generate", "DEMO-01", "--prompt", "\udcff"], "the prompt is not UTF-8 text"),
     ],
 )
 def test_a_mistake_is_one_line(arguments, message, monkeypatch, tmp_path):
@@ -100,3 +108,56 @@ def test_a_mistake_is_one_line(arguments, message, monkeypatch, tmp_path):
     assert result.exit_code == 2
     (line,) = result.output.strip().splitlines()
     assert message in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", "DEMO-01", "--temperature", "nan"],
+        ["generate", "DEMO-01", "--temperature", "inf"],
+        ["generate", "DEMO-01", "--top-p", "nan"],
+        ["generate", "DEMO-01", "--samples", "100000000000"],
+        ["flops", "DEMO-01", "--utilisation", "nan"],
+        ["run", "DEMO-01", "--max-wait", "nan"],
+        ["bench", "--dropout", "nan"],
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_any_work(arguments):
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{arguments[-2]}'" in result.output
+
+
+@pytest.fixture
+def own_params(monkeypatch, tmp_path):
+    """A params folder of this test with the experiments of the demo."""
+    for path in PARAMS.glob("DEMO-*.yaml"):
+        shutil.copy(path, tmp_path)
+    monkeypatch.setattr(paths, "PARAMS", tmp_path)
+    return tmp_path
+
+
+def test_a_new_experiment_declares_its_changes_and_is_never_overwritten(own_params):
+    command = ["new", "DEMO-05", "--from", "demo-02", "--set", "model.freeze_k=false"]
+    shown = CliRunner().invoke(main, [*command, "--dry-run"])
+    assert not (own_params / "DEMO-05.yaml").exists()
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert (own_params / "DEMO-05.yaml").read_text() == shown.output
+    experiment = config.load_config("DEMO-05")
+    assert config.check_changes(experiment) == []
+    assert (experiment.compare_to, experiment.model.freeze_k) == ("DEMO-01", False)
+    again = CliRunner().invoke(main, command)
+    assert (again.exit_code, "exists; choose another id" in again.output) == (2, True)
+
+
+def test_undeclared_changes_are_told_before_compute(own_params):
+    file = own_params / "DEMO-02.yaml"
+    lines = file.read_text().splitlines()
+    lines = ["changes: [model.freeze_q]" if x.startswith("changes:") else x for x in lines]
+    file.write_text("\n".join(lines))
+    (line,) = undeclared_changes(["DEMO-01", "DEMO-02"])
+    assert "DEMO-02.yaml: changes is not what differs from DEMO-01; write `changes: [" in line
+    with pytest.raises(UserError, match="write `changes: "):
+        check_declaration("DEMO-02")
+    assert check_declaration("DEMO-01") == "DEMO-01: a baseline"

@@ -42,6 +42,17 @@ def test_runs_go_only_to_gpus_that_others_have_left(tiny_env, tiny, capsys):
     assert read_summary(jobs[1].path)["steps"] == 24
 
 
+def test_runs_that_fail_for_one_reason_say_it_once_and_leave_no_folder(tiny_env, tiny, capsys):
+    overrides = tiny(model__vocab_size=50)
+    jobs = make_jobs(["DEMO-01", "DEMO-02"], [1, 2], overrides)
+    assert run_queue(jobs, overrides, Slots(workers=2)) == 1
+    printed = capsys.readouterr().out
+    assert printed.count("model.vocab_size = 50, but stories") == 1, printed
+    assert printed.count("for the same reason as DEMO-0") == 3
+    assert "4 runs did not end" in printed
+    assert list(tiny_env.glob("*")) == []
+
+
 def test_the_queue_gives_up_when_no_gpu_becomes_free(tiny_env, tiny, capsys):
     nvml = FakeNvml(1)
     nvml.used[0] = 20.0

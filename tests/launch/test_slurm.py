@@ -1,3 +1,4 @@
+import os
 import subprocess
 
 import pytest
@@ -67,3 +68,26 @@ def test_a_machine_without_slurm_is_told_so(tiny_env, tiny, monkeypatch, tmp_pat
 
 def test_the_plain_script_is_valid_bash():
     subprocess.run(["bash", "-n", ROOT / "slurm" / "train.sbatch"], check=True)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "arguments", "expected"),
+    [
+        ("", [], "run DEMO-02 --seed 43"),
+        ("0", [], "run DEMO-02 --seed 43 --set machine.device=cuda"),
+        ("0", ["--set", "machine.device=cpu"], "run DEMO-02 --seed 43 --set machine.device=cpu"),
+    ],
+)
+def test_the_plain_script_asks_for_a_gpu_where_it_has_one(gpus, arguments, expected, tmp_path):
+    command = tmp_path / ".venv" / "bin" / "oelm"
+    command.parent.mkdir(parents=True)
+    command.write_text("#!/bin/bash\necho $*\n")
+    command.chmod(0o755)
+    done = subprocess.run(
+        ["bash", ROOT / "slurm" / "train.sbatch", *arguments],
+        env={"PATH": os.environ["PATH"], "SLURM_JOB_GPUS": gpus, "SLURM_ARRAY_TASK_ID": "5"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, expected), done.stderr

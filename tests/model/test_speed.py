@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from tests.conftest import ARMS, TINY_MODEL
+from tests.model.additions import ALL
 from tests.model.test_gpt import batch
 
 RELATIVE = 1e-5  # float32 rounding
@@ -108,17 +109,8 @@ def test_a_step_leaves_nothing_for_frozen_tensors(model_config, arm):
     assert all(value.grad is None for value in model.parameters())
 
 
-EVERY_ADDITION = (
-    ARMS["oelm_freeze"]
-    | {"delta_rank": 2}
-    | dict.fromkeys(
-        "qk_tied qk_bias qk_norm qk_gain head_temperature qk_core key_conv key_shift".split(), True
-    )
-)
-COMPILED_ARMS = [
-    *ARMS.values(),
-    *(EVERY_ADDITION | {"position": name} for name in ("rope", "alibi", "t5")),
-]
+POSITIONS = [ALL | {"position": name} for name in ("rope", "alibi", "t5")]
+COMPILED_ARMS = [*ARMS.values(), *(ARMS["oelm_freeze"] | added for added in POSITIONS)]
 COMPILED = """
 import json, sys, torch
 from torch._dynamo.utils import counters

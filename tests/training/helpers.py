@@ -124,10 +124,11 @@ class HostReads(TorchDispatchMode):
             yield self
 
 
+READING_METHODS = {"tolist", "item", "cpu", "__bool__", "__int__", "__float__", "__index__"}
+
+
 class _Calls(TorchFunctionMode):
     """Counts calls of the reading methods, and not the operators within them again."""
-
-    READING = {"tolist", "item", "cpu", "__bool__", "__int__", "__float__", "__index__"}
 
     def __init__(self, reads):
         super().__init__()
@@ -138,7 +139,7 @@ class _Calls(TorchFunctionMode):
         # A tensor's own device is a torch.device; who wants the host writes "cpu".
         given = [value for value in (*args[1:], *kwargs.values()) if isinstance(value, str)]
         to_host = name == "to" and "cpu" in given
-        if self._reads.within_call or not (name in self.READING or to_host):
+        if self._reads.within_call or not (name in READING_METHODS or to_host):
             return func(*args, **kwargs)
         self._reads.count += 1
         self._reads.within_call = True

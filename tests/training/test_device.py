@@ -58,14 +58,16 @@ def test_without_a_gpu_auto_is_the_cpu_in_fp32_and_a_named_gpu_is_refused(gpus):
     gpus()
     assert resolve_device("auto") == torch.device("cpu")
     assert resolve_precision("auto", torch.device("cpu"))[0].name == "fp32"
-    with pytest.raises(UserError, match="machine.device = cuda:1: found no GPU that torch can use"):
+    with pytest.raises(
+        UserError, match=r"machine.device = cuda:1: found no GPU that torch can use"
+    ):
         resolve_device("cuda:1")
 
 
 def test_a_gpu_beyond_the_last_is_refused(gpus):
     gpus((9, 0), (9, 0))
     assert resolve_device("cuda") == torch.device("cuda:0")
-    with pytest.raises(UserError, match="machine.device = cuda:2: found cuda:0, cuda:1; allowed"):
+    with pytest.raises(UserError, match=r"machine.device = cuda:2: found cuda:0, cuda:1; allowed"):
         resolve_device("cuda:2")
 
 
@@ -112,7 +114,7 @@ def test_more_threads_than_a_process_can_start_are_refused(tiny_run, monkeypatch
         train(run)
     assert runs.state(run) == "failed"
     monkeypatch.setattr(device.os, "cpu_count", lambda: 200)
-    with pytest.raises(UserError, match="allowed: 1 .. 200"):
+    with pytest.raises(UserError, match=r"allowed: 1 .. 200"):
         set_threads(201)
 
 

@@ -80,10 +80,6 @@ def test_the_spread_of_scores_is_that_over_allowed_keys_and_the_mean_of_heads(mo
         assert spread == pytest.approx(sum(heads) / len(heads), rel=1e-5)
 
 
-def test_a_single_score_has_no_spread(model):
-    assert logit_std(model, torch.zeros(1, 1, dtype=torch.int64)) == [0.0, 0.0]
-
-
 def test_the_mean_is_taken_in_double_precision():
     losses = np.full(2**25, 0.1, dtype=np.float32)
     assert mean_loss(losses) == pytest.approx(float(np.float32(0.1)), rel=1e-12)

@@ -31,7 +31,9 @@ def watch(health, loss, norm=1.0):
 
 
 @pytest.mark.parametrize("name", ["fp32", "bf16"])
-@pytest.mark.parametrize("bad", [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan), (1.0, math.inf)])
+@pytest.mark.parametrize(
+    "bad", [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan), (1.0, math.inf)]
+)
 def test_a_run_fails_at_its_first_bad_step_and_skips_every_later_update(name, bad):
     health = Health(Precision(name, CPU))
     assert [watch(health, 2.0, 3.0), watch(health, 1.0, 4.0)] == [3.0, 4.0]
@@ -158,7 +160,7 @@ def test_the_count_of_overflows_continues_after_a_stop(tiny_run, monkeypatch):
     stop_at(monkeypatch, 20)
     schedule = {"train__precision": "fp16", "train__max_steps": 60}
     train(tiny_run(**schedule))
-    with pytest.raises(UserError, match="step 34: loss is .* for 30 steps in a row"):
+    with pytest.raises(UserError, match=r"step 34: loss is .* for 30 steps in a row"):
         train(tiny_run(**schedule))
 
 
@@ -172,13 +174,17 @@ def test_a_validation_loss_that_is_not_finite_stops_the_run(tiny_run, monkeypatc
 
     session = keep_states(monkeypatch)
     monkeypatch.setattr(record, "mean_loss", diverged)
-    with pytest.raises(UserError, match=rf"step {at}: val_loss is nan; .*lower optim.learning_rate"):
+    with pytest.raises(
+        UserError, match=rf"step {at}: val_loss is nan; .*lower optim.learning_rate"
+    ):
         train(run)
     status = runs.read_status(run)
     assert status["state"] == "failed"
     assert all(loss is not None for _, loss in status["evals"])
     assert status["best"] is None or status["best"]["loss"] is not None
     assert runs.read_summary(run) is None
+    bad = json.loads((run.path / "bad_step.json").read_text())
+    assert (bad["step"], bad["val_loss"]) == (at, None)
 
 
 def test_weights_that_diverge_in_the_last_step_leave_no_summary(tiny_run, monkeypatch):

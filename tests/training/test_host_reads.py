@@ -1,5 +1,7 @@
 """The training loop of a GPU: the host reads the device at log points only, once."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -19,7 +21,7 @@ def reads_by_step(run, monkeypatch):
     monkeypatch.setattr(session.Session, "stopping", count)
     with reads.counting():
         train(run)
-    return [after - before for before, after in zip(by_step, by_step[1:], strict=False)]
+    return [after - before for before, after in itertools.pairwise(by_step)]
 
 
 def test_the_counter_sees_every_kind_of_read():
@@ -62,7 +64,10 @@ def test_an_evaluation_reads_the_losses_once_and_the_spreads_once(tiny_run, monk
         monkeypatch.setattr("oelm_lib.training.evaluation.BATCH_TOKENS", 16 * 16)
         assert len(subset) > 32  # at least three batches
         tokens = windows.batch(subset[:2])[0]
-        for evaluate in (lambda: token_losses(model, windows, subset), lambda: logit_std(model, tokens)):
+        for evaluate in (
+            lambda: token_losses(model, windows, subset),
+            lambda: logit_std(model, tokens),
+        ):
             reads = HostReads()
             with reads.counting():
                 evaluate()
@@ -77,4 +82,6 @@ def test_the_gpu_path_trains_the_same_weights(tiny_run, monkeypatch):
     train(first)
     force_gpu_path(monkeypatch)
     train(second)
-    assert same_tensors(*(checkpoint.load(run.path / "latest.pt")["model"] for run in (first, second)))
+    assert same_tensors(
+        *(checkpoint.load(run.path / "latest.pt")["model"] for run in (first, second))
+    )

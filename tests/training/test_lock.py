@@ -69,7 +69,7 @@ def test_a_lost_lock_stops_the_run_with_one_line_and_nothing_is_written(
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainingState, "update", lose)
-        with pytest.raises(LockLost, match="process 1 on .* writes nothing more") as raised:
+        with pytest.raises(LockLost, match=r"process 1 on .* writes nothing more") as raised:
             train(run)
     assert "\n" not in str(raised.value)
     assert files_of(run) == files[0]

@@ -1,0 +1,37 @@
+"""Commands about experiment files: new."""
+
+import click
+
+from oelm_lib.cli.options import overrides_from, set_option
+
+
+@click.command()
+@click.argument("new_id", metavar="ID")
+@click.option("--from", "base", required=True, metavar="ID", help="Experiment to start from.")
+@set_option
+@click.option("--compare-to", metavar="ID", help="Its baseline (default: that of --from).")
+@click.option("--title", help="Title (default: that of --from and the changes).")
+@click.option("--question", help="The question it answers (default: what the changes do).")
+@click.option("--dry-run", is_flag=True, help="Print the file and write nothing.")
+def new(
+    new_id: str,
+    base: str,
+    changes: tuple[str, ...],
+    dry_run: bool,
+    **words: str | None,
+) -> None:
+    """Write params/ID.yaml, a new experiment from another one.
+
+    For example: oelm new DEMO-05 --from DEMO-02 --set model.freeze_k=false. The keys that differ
+    from its baseline are computed and declared in the file.
+    """
+    from oelm_lib.config import new_experiment, paths
+    from oelm_lib.files import write_text
+
+    text = new_experiment(base, new_id, overrides_from(changes), **words)
+    if dry_run:
+        click.echo(text, nl=False)
+        return
+    target = paths.PARAMS / f"{new_id}.yaml"
+    write_text(target, text)
+    click.echo(f"{target}: written; edit it, then: oelm run {new_id}")
