@@ -28,8 +28,8 @@ FLAGS = (
 )
 HEAD = """# Reports
 
-Each page opens offline. It was made by the command that stands under it, with `--keep`, from a
-clean commit.
+Each page opens offline. The command under it made it, from the commit that stands there;
+`oelm report TARGET --keep` published it in this folder.
 """
 
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 
 from oelm_lib.model.cost import qk_share
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, TUNE, Cell, PlannedRun
-from oelm_lib.study.plan import Claim, Plan
+from oelm_lib.study.plan import Plan
 from oelm_lib.study.records import Record
+from oelm_lib.study.schema import Claim
 from oelm_lib.study.tuning import INTERIOR, Fit, Point, first_rates, fit_rates, next_rates
 
 EXPECTED_RATES = 4
@@ -68,7 +69,9 @@ class Grid:
         return bool(self.tuning_points(cell)) and not self.tuning_needs(cell)
 
     def rate(self, cell: Cell) -> float | None:
-        """Learning rate of a cell's confirmation: of the runs that are there, else the fitted one."""
+        """Learning rate of a cell's confirmation: of the runs that are there, else the fitted
+        one.
+        """
         confirmed = [record.rate for record in self._cells.get(cell, []) if record.stage == CONFIRM]
         return confirmed[0] if confirmed else self.fit(cell).rate
 
@@ -91,7 +94,9 @@ class Grid:
         return [arm for arm in choice.among if self.trained_share(arm) <= limit]
 
     def tuned_gap(self, arm: str, corpus: str, size: str = BASE_SIZE) -> float | None:
-        """Difference to the baseline of the fitted minima on validation, in nats; None: not tuned."""
+        """Difference to the baseline of the fitted minima on validation, in nats; None: not
+        tuned.
+        """
         cells = [Cell(corpus, size, arm), Cell(corpus, size, self.plan.arms[arm].against)]
         if not all(self.is_tuned(cell) for cell in cells):
             return None

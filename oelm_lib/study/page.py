@@ -7,8 +7,9 @@ from oelm_lib import stats
 from oelm_lib.stats import Interval
 from oelm_lib.study import verdicts
 from oelm_lib.study.grid import Grid
-from oelm_lib.study.plan import Claim, Plan, read_plan
+from oelm_lib.study.plan import Plan, read_plan
 from oelm_lib.study.records import frozen_plan, read_records, records_path
+from oelm_lib.study.schema import Claim
 from oelm_lib.study.verdicts import Judgement, Slope
 from oelm_lib.view.tables import Html, percent
 

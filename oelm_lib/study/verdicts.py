@@ -10,8 +10,9 @@ from oelm_lib.model.cost import parameter_numbers
 from oelm_lib.stats import Interval
 from oelm_lib.study.cell import BASE_SIZE, Cell
 from oelm_lib.study.grid import Comparison, Grid
-from oelm_lib.study.plan import Claim, Plan
+from oelm_lib.study.plan import Plan
 from oelm_lib.study.records import Record
+from oelm_lib.study.schema import Claim
 from oelm_lib.study.tuning import DIVERGED, INTERIOR
 
 NOT_RUN, INCOMPLETE = "NOT RUN YET", "INCOMPLETE"
@@ -74,7 +75,9 @@ def judge(grid: Grid, frozen: Plan | None = None) -> list[Judgement]:
 
 
 def family_size(plan: Plan, family: str, corpus: str) -> int:
-    """Number of comparisons of a family on a corpus: pairs of arms, however many limits each has."""
+    """Number of comparisons of a family on a corpus: pairs of arms, however many limits each
+    has.
+    """
     pairs = {
         claim.equal or (claim.arm, claim.against or _baseline(plan, claim.arm))
         for claim in plan.claims
@@ -194,7 +197,9 @@ class Slope:
 
 
 def judge_ladder(grid: Grid) -> list[Slope]:
-    """Judge the slope of every arm of the ladder: one slope for each seed, then a paired interval."""
+    """Judge the slope of every arm of the ladder: one slope for each seed, then a paired
+    interval.
+    """
     ladder = grid.plan.ladder
     groups: dict[tuple[str, str], list[Comparison]] = {}
     for comparison in grid.ladder_comparisons():
