@@ -39,7 +39,10 @@ ENOUGH_SEEDS = 3
 
 
 def journal(
-    outputs: Path | str | None = None, language: str = "en", path: Path | str | None = None
+    outputs: Path | str | None = None,
+    language: str = "en",
+    path: Path | str | None = None,
+    rehearsals: bool = True,
 ) -> str:
     """Regenerate the experiment log as Markdown; every number in it comes from a file.
 
@@ -47,6 +50,7 @@ def journal(
         outputs: Folder of the run folders; default config.outputs_dir().
         language: en or zh.
         path: File to write; hand-written notes between its markers are kept. None only returns the text.
+        rehearsals: Whether runs with overrides are listed too.
 
     Raises:
         UserError: Unknown language; `path` holds something else or a damaged marker, or cannot be written.
@@ -57,7 +61,7 @@ def journal(
         )
     notes = _notes(Path(path)) if path else {}
     say = _words(language)
-    facts = _facts(outputs)
+    facts = _facts(outputs, rehearsals)
 
     def percent(value: float, digits: int = 2, sign: str = "+") -> str:
         return f"{100 * value:{sign}.{digits}f}{' ' if language == 'en' else ''}%"
@@ -115,9 +119,9 @@ def _notes(path: Path) -> dict[str, str]:
     return {section: note for section, note in notes.items() if note.strip()}
 
 
-def _facts(outputs: Path | str | None) -> dict[str, Any]:
+def _facts(outputs: Path | str | None, rehearsals: bool) -> dict[str, Any]:
     """Everything the template prints."""
-    measured, log = compare.load_runs(outputs=outputs), phase3()
+    measured, log = compare.load_runs(outputs=outputs, rehearsals=rehearsals), phase3()
     runs = pd.concat([measured, compare.recorded()], ignore_index=True)
     known = [load_config(exp) for exp in experiment_ids()]
     shapes: dict[tuple, list[str]] = {}
