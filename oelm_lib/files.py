@@ -49,8 +49,15 @@ def write_text(path: Path, text: str, check: Check | None = None) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any, check: Check | None = None) -> None:
-    """Write indented JSON atomically; numbers that are not finite become null; `check` as above."""
+def write_json(path: Path, value: Any, check: Check | None = None, checksum: bool = False) -> None:
+    """Write indented JSON atomically; numbers that are not finite become null.
+
+    Args:
+        check: As for `replacing`.
+        checksum: Add the `checksum` that `read_json` verifies. A value that has one gets it anew.
+    """
+    if checksum or (isinstance(value, dict) and "checksum" in value):
+        value = with_checksum(value)
     write_text(path, json.dumps(finite(value), indent=1, ensure_ascii=False) + "\n", check)
 
 
@@ -166,7 +173,7 @@ REMEDIES = {
     errno.ENOENT: "make the folder, or mend the link that leads to it",
     errno.ENOTDIR: "a file stands where a folder should be: choose another folder",
     errno.EEXIST: "a file or a dangling link stands where a folder should be: remove it",
-    errno.ELOOP: "mend the link that leads to itself",
+    errno.ELOOP: "remove the link: a file or folder belongs there",
     errno.ENAMETOOLONG: "choose a folder with a shorter name",
     errno.ESTALE: "the network disk was remounted: give the command again",
     errno.EIO: "check the disk: it does not read or write",

@@ -15,7 +15,7 @@ PARAMETERS = {
     "explore": ["runs", "prompt"],
     "monitor": ["exps", "outputs"],
     "bench": ["results"],
-    "study": ["runs"],
+    "study": ["name"],
 }
 MAX_CELLS = MAX_LINES = 12
 LOGIC = (

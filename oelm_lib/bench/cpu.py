@@ -25,9 +25,10 @@ from oelm_lib.files import write_json
 from oelm_lib.model.attend import QUERY_BLOCK
 from oelm_lib.model.cost import Gemm, gemms, step_bytes, step_flops
 from oelm_lib.model.gpt import CHUNK, GPT
+from oelm_lib.training.device import keep_freed_memory
 from oelm_lib.training.evaluation import BATCH_TOKENS, token_losses
 from oelm_lib.training.optim import make_optimizer, update
-from oelm_lib.training.precision import Precision, keep_freed_memory
+from oelm_lib.training.precision import Precision
 
 SIZES = {
     "medium": ("GPT-01", "GPT-02", {}),

@@ -18,7 +18,13 @@ from oelm_lib.errors import UserError
 from oelm_lib.model.attention import CausalSelfAttention
 from oelm_lib.model.gpt import GPT, Block
 from oelm_lib.training.evaluation import BATCH_TOKENS
-from oelm_lib.training.optim import gradients, make_optimizer, update
+from oelm_lib.training.optim import (
+    backward,
+    clip_gradients,
+    gradient_norm,
+    make_optimizer,
+    update,
+)
 from oelm_lib.training.precision import Precision
 
 CPU = torch.device("cpu")
@@ -46,8 +52,8 @@ class Step:
 class NaiveAttention(CausalSelfAttention):
     """Attention as in the log's code: all scores, a new mask, softmax, dropout."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (self._heads(proj(x)) for proj in (self.q_proj, self.k_proj, self.v_proj))
+    def forward(self, x: Tensor, *_: None) -> Tensor:
+        q, k, v = (self.split_heads(proj(x)) for proj in (self.q_proj, self.k_proj, self.v_proj))
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, H, T, T)
         mask = torch.triu(torch.ones(x.shape[1], x.shape[1], device=x.device), 1).bool()
         weights = scores.masked_fill(mask, -math.inf).softmax(-1)
@@ -59,7 +65,7 @@ class NaiveAttention(CausalSelfAttention):
 class NaiveBlock(Block):
     """The workbook's block with torch's dropout."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *_: None) -> Tensor:
         x = x + self.attention(self.ln1(x))
         hidden = F.dropout(F.gelu(self.fc_in(self.ln2(x))), self.dropout, self.training)
         return x + F.dropout(self.fc_out(hidden), self.dropout, self.training)
@@ -71,7 +77,9 @@ def workbook_step(cfg: Experiment, batch: Batch) -> Step:
     optimizer, precision = make_optimizer(model, cfg.optim), Precision("fp32", CPU)
 
     def run() -> None:
-        gradients(model, optimizer, precision, batch, cfg.optim.grad_clip)
+        backward(model, precision, batch)
+        norm = gradient_norm(optimizer, precision)
+        clip_gradients(optimizer, cfg.optim.grad_clip, norm)
         update(optimizer, precision, [RATE])
 
     return Step(run, model, optimizer)

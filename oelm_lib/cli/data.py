@@ -1,4 +1,4 @@
-"""Commands about corpora: data prepare, data list, data show."""
+"""Commands about corpora: data prepare, new, list and show."""
 
 from pathlib import Path
 
@@ -26,7 +26,8 @@ def prepare(name: str, source: Path | None, tokenizer: str, limit: int | None) -
     """Tokenise the corpus NAME into data/NAME/<tokenizer>/."""
     from oelm_lib.data import prepare as prepare_corpus
 
-    click.echo(prepare_corpus(name, source, tokenizer, limit, echo=click.echo).path)
+    corpus = prepare_corpus(name, source, tokenizer, limit, echo=click.echo)
+    click.echo(click.format_filename(corpus.path))
 
 
 @data.command("list")
@@ -48,3 +49,18 @@ def show(name: str, tokenizer: str, documents: int) -> None:
     from oelm_lib.data import show_corpus
 
     click.echo(show_corpus(name, tokenizer, documents))
+
+
+@data.command()
+@click.argument("name")
+@click.option("--from", "source", type=Path, required=True, help="File or folder of your text.")
+@click.option("--tokenizer", help="gpt2 or bpe-<N> (default: by the size of the text).")
+@outlives_its_reader
+def new(name: str, source: Path, tokenizer: str | None) -> None:
+    """Write a corpus file NAME for your own text and prepare it (docs/own-corpus.md)."""
+    from oelm_lib.data import new_corpus
+
+    corpus = new_corpus(name, source, tokenizer, echo=click.echo)
+    click.echo(click.format_filename(corpus.path))
+    keys = f"--set data.corpus={name} --set data.tokenizer={corpus.tokenizer}"
+    click.echo(f"run: oelm run DEMO-02 {keys} --set model.vocab_size={corpus.vocab_size}")

@@ -58,7 +58,7 @@ def generate(
 
     A text ends at the end-of-text token or when the context is full.
     """
-    from oelm_lib.training.trained import open_trained
+    from oelm_lib.training import open_trained
 
     try:
         prompt.encode()
@@ -110,7 +110,6 @@ def export(names: tuple[str, ...], form: str, output: Path | None, checkpoint: s
 
             click.echo(export_metrics(path, form, output))
             continue
-        from oelm_lib.training.export import export as write
-        from oelm_lib.training.trained import open_trained
+        from oelm_lib.training import export_model, open_trained
 
-        click.echo(write(open_trained(str(path), checkpoint), form, output or path / form))
+        click.echo(export_model(open_trained(str(path), checkpoint), form, output or path / form))

@@ -201,7 +201,7 @@ def replay(name: str) -> None:
     RUN is an ID, ID/seed<k> or a run folder.
     """
     from oelm_lib.runs.logs import find_run
-    from oelm_lib.training.trial import replay as replay_step
+    from oelm_lib.training import replay_step
 
     click.echo(replay_step(find_run(name)))
 

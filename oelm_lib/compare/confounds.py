@@ -99,14 +99,14 @@ def _pair_warnings(pair: Pair, metric: str) -> Iterator[tuple[str, str]]:
     if pair.base is None:
         yield subject, f"{pair.reason}, so there is no gap"
         return
-    base, other = pair.base.iloc[0], pair.base_name
+    base = pair.base.iloc[0]
     shared_arm, shared_base = pair.shared(metric)
     # Repeats of one arm can differ too (a run on another machine): look at every shared seed.
     both = zip(shared_arm.iterrows(), shared_base.iterrows(), strict=True)
     tables = [differences(first, second) for (_, second), (_, first) in both]
     table = pd.concat(tables or [differences(base, arm)]).drop_duplicates("key")
     for key, old, new, declared in table.itertuples(index=False):
-        values = f"{key} is {short(new)}, but {short(old)} in {other}"
+        values = f"{key} is {short(new)}, but {short(old)} in its baseline"
         if not declared:
             science = key in arm["experiment"].science
             yield subject, f"{values}{'; `changes` does not declare it' if science else ''}"
@@ -120,7 +120,10 @@ def _pair_warnings(pair: Pair, metric: str) -> Iterator[tuple[str, str]]:
             given = ", ".join(f"{key}={short(value)}" for key, value in overrides.items())
             yield name(rows), f"a rehearsal of {rows['id']} with {given}, not {rows['id']} itself"
     arm_seeds, base_seeds = (set(comparable(rows, metric)["seed"]) for rows in pair[:2])
-    for who, missing in ((subject, base_seeds - arm_seeds), (other, arm_seeds - base_seeds)):
+    for who, missing in (
+        (subject, base_seeds - arm_seeds),
+        (pair.base_name, arm_seeds - base_seeds),
+    ):
         if missing:
             yield who, f"no loss with seed {_list(missing)}; only shared seeds are compared"
 

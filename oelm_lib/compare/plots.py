@@ -42,8 +42,8 @@ def gap_intervals(runs: pd.DataFrame, baseline: str | None = None, metric: str =
     ]
     panels = [family for family in found if family]
     notes = [
-        "dot: gap; bar: the verdict's interval, 95 % jointly for the arms of one baseline;"
-        " ticks: seeds, each paired with its baseline"
+        "dot: gap; bar: the verdict's interval, 95 % jointly for the arms of one baseline",
+        "ticks: seeds, each paired with the same seed of the baseline",
     ]
     headings = [_heading(family[0]) for family in panels]
     if len(headings) == 1:
@@ -178,7 +178,12 @@ def _draw_family(
     low = min(-0.35 * widest, *(100 * row["gap"] - 0.2 * widest for row in rows))
     figure.update_xaxes(range=[low, 1.15 * widest], showgrid=False, **where)
     figure.update_yaxes(
-        range=[len(rows) - 0.45, -0.85], showgrid=False, showticklabels=False, **where
+        range=[len(rows) - 0.45, -0.85],
+        showgrid=False,
+        showline=False,
+        showticklabels=False,
+        ticks="",
+        **where,
     )
 
 

@@ -10,7 +10,7 @@ from oelm_lib.compare.pairs import METRIC, comparable
 from oelm_lib.compare.verdict import verdicts
 from oelm_lib.runs.frames import RECORDED, name
 from oelm_lib.runs.metrics import perplexity
-from oelm_lib.view.tables import Html, fold, table
+from oelm_lib.view.tables import Html, fold, percent, table
 
 
 class Arm(NamedTuple):
@@ -63,22 +63,6 @@ COLUMNS: dict[str, Callable[[Arm], Any]] = {
     "source": lambda arm: arm.text("source"),
     "reason": lambda arm: "; ".join(dict.fromkeys(filter(None, arm.runs["reason"]))),
 }
-MAIN = [
-    "corpus",
-    "arm",
-    "id",
-    "n",
-    "final_val_perplexity",
-    "gap",
-    "low",
-    "high",
-    "verdict",
-    "baseline",
-    "wall_seconds",
-]
-"""Columns that a page shows; the others are folded."""
-HEADINGS = {"final_val_perplexity": "perplexity", "wall_seconds": "time"}
-RECORDED_HEADING = "perplexity_(best_of_its_evaluations)"
 
 
 def results(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
@@ -106,13 +90,40 @@ def results(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
 
 
 def show_results(runs: pd.DataFrame, baseline: str | None = None) -> Html:
-    """Return the results as a page shows them: the main columns, and all columns folded.
+    """Return the results as a page shows them: the main ones, and below them all columns, folded.
 
-    The perplexity of recorded runs is headed as what it is: the best of many evaluations.
+    Args:
+        runs, baseline: Arguments of verdicts.
     """
     frame = results(runs, baseline)
-    headings = dict(HEADINGS)
-    if len(frame) and (frame["source"] == RECORDED).all():
-        headings["final_val_perplexity"] = RECORDED_HEADING
-    main = table(frame[MAIN].rename(columns=headings))
-    return Html(main._repr_html_() + fold("All columns", table(frame.drop(columns="reason"))))
+    main = pd.DataFrame([_main_row(row) for row in frame.to_dict("records")])
+    baselines = set(frame["baseline"].dropna())
+    if len(baselines) == 1:
+        main = main.drop(columns="baseline").rename(columns={"gap": f"gap_to_{baselines.pop()}"})
+    everything = fold("All columns", table(frame.drop(columns="reason")))
+    return Html(table(main)._repr_html_() + everything)
+
+
+def _main_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of results in the few columns that fit a page.
+
+    The perplexity of a recorded run is called what it is: the best of many evaluations.
+    """
+    gap = ""
+    if row["gap"] == row["gap"]:
+        gap = percent(row["gap"], 1)
+    if row["low"] == row["low"]:
+        gap += f" ({percent(row['low'], 1)} to {percent(row['high'], 1)})"
+    return {
+        "corpus": row["corpus"],
+        "arm": f"{row['arm']} ({row['id']})",
+        "n": row["n"],
+        "perplexity": row["final_val_perplexity"],
+        "perplexity_of": (
+            "best of its evaluations" if row["source"] == RECORDED else "last weights"
+        ),
+        "gap": gap,
+        "verdict": row["verdict"],
+        "baseline": row["baseline"],
+        "time": row["wall_seconds"],
+    }

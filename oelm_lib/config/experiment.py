@@ -4,9 +4,9 @@ import html
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
-from oelm_lib.config.fields import Count, Flag, Real, Section, Step
+from oelm_lib.config.fields import Count, Flag, Real, Section, Step, on_or_off
 from oelm_lib.config.model import ModelConfig
 from oelm_lib.files import sha256_json
 
@@ -95,8 +95,10 @@ class MachineConfig(Section):
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
     """auto, cpu, cuda or cuda:N."""
-    compile: Flag = False
-    """Whether the model goes through torch.compile."""
+    compile: Annotated[Literal["auto", "off", "on"], BeforeValidator(on_or_off)] = "auto"
+    """Whether the training step goes through torch.compile; auto: on a GPU."""
+    deterministic: Flag = False
+    """Whether torch takes only algorithms that give the same bits each time; slower on a GPU."""
     log_interval: Count = 10
     """Steps between metric rows."""
     threads: Annotated[int, Field(strict=True, ge=0, le=1024)] = 0

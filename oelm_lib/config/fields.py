@@ -18,6 +18,11 @@ def _plain_number(value: Any) -> Any:
     return value
 
 
+def on_or_off(value: Any) -> Any:
+    """Return on or off for what YAML reads as a bool."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 Real = Annotated[float, BeforeValidator(_plain_number)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Step = Annotated[int, Field(strict=True, ge=0)]

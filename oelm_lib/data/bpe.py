@@ -12,6 +12,10 @@ ECHO_SECONDS = 5.0
 """Time between lines of progress."""
 
 
+class TooLittleTextError(UserError):
+    """The text yields fewer tokens than the tokenizer should have."""
+
+
 def train_bpe(
     tokenizer: str, texts: Iterator[str], echo: Callable[[str], None] = lambda line: None
 ) -> str:
@@ -26,7 +30,7 @@ def train_bpe(
         A tokenizer.json of the `tokenizers` library, the same for the same text.
 
     Raises:
-        UserError: The text is too small for N.
+        TooLittleTextError: The text is too small for N.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -49,7 +53,7 @@ def train_bpe(
     library.pre_tokenizer = words
     found = library.get_vocab_size() + 1
     if found < size:
-        raise UserError(
+        raise TooLittleTextError(
             f"tokenizer = {tokenizer}: the train split yields {found} tokens; use at most"
             f" bpe-{found}"
         )

@@ -46,8 +46,8 @@ def find_splits(
     """Find the files of each split below a folder.
 
     A file belongs to a split by its name (train.jsonl, train-00000-of-00002.parquet) or by a
-    folder above it (train/0000.txt), links followed, hidden files left out. The order is that of
-    the names, numbers in them by value.
+    folder above it (train/0000.txt), links followed, hidden files left out; where no name says a
+    split, all files are train. The order is that of the names, numbers in them by value.
 
     Args:
         source: The folder; a sub-folder named as spec.hub_config is searched in its place.
@@ -67,6 +67,9 @@ def find_splits(
             found[file.split].append(file)
         elif not file:
             ignored.append(path)
+    if not any(found.values()):
+        found["train"] = [file for path in ignored if (file := _as_train(path, root))]
+        ignored = [path for path in ignored if not path.name.endswith(KINDS)]
     for split, files in found.items():
         files.sort(key=lambda file: _natural(str(file.path)))
         _check_one_set(split, files, spec)
@@ -128,6 +131,12 @@ def _classify(path: Path, root: Path) -> _File | None:
     if len(splits) > 1:
         raise UserError(f"{path}: its name says {' and '.join(splits)}; rename it or its folder")
     return _File(path, splits[0], places[-1], kind) if places else None
+
+
+def _as_train(path: Path, root: Path) -> _File | None:
+    """Return a file of a folder in which no name says a split; None where it is not text."""
+    kind = next((kind for kind in KINDS if path.name.endswith(kind)), None)
+    return _File(path, "train", (root, ""), kind) if kind and path.is_file() else None
 
 
 def _check_one_set(split: str, files: list[_File], spec: CorpusSpec) -> None:

@@ -49,6 +49,11 @@ def is_text(path: str) -> bool:
     return path.removesuffix(".gz").endswith(".txt")
 
 
+def open_bytes(path: Path) -> BinaryIO:
+    """Open a text file, gzipped or not, to read its bytes."""
+    return gzip.open(path) if path.suffix == ".gz" else open(path, "rb")
+
+
 def _parquet_rows(path: Path, spec: CorpusSpec) -> Iterator[tuple[float, str, bool]]:
     import pyarrow
     import pyarrow.parquet

@@ -101,6 +101,8 @@ class CorpusSpec(Section):
             yield "validation: permutation needs more than one document; use document: row"
         if self.document == "split" and self.test == "halves":
             yield "test: halves needs more than one document; use document: row"
+        if self.document == "split" and self.token_limit:
+            yield "token_limit keeps whole documents; use document: row, or remove it"
 
     def _source_conflicts(self) -> Iterator[str]:
         """Yield each contradiction between the keys that describe the source."""

@@ -9,7 +9,8 @@ import ipywidgets
 from oelm_lib.errors import UserError
 from oelm_lib.explore import maps, tables
 from oelm_lib.explore.arms import open_arms
-from oelm_lib.runs.reading import CHECKPOINTS, find_runs
+from oelm_lib.runs.reading import find_runs
+from oelm_lib.runs.schema import CHECKPOINTS
 from oelm_lib.training.trained import Trained
 from oelm_lib.view.live import put
 from oelm_lib.view.tables import table

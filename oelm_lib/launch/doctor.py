@@ -73,7 +73,7 @@ def check_gpus(
     if not gpus:
         return f"GPU: none visible ({VARIABLE}={os.environ.get(VARIABLE, '')})"
     if read_build is None:
-        from oelm_lib.training.precision import torch_build as read_build
+        from oelm_lib.training.device import torch_build as read_build
     if problem := torch_problem(gpus, read_build()):
         raise UserError(f"GPU: {problem}")
     return "GPU: " + ", ".join(_describe_gpu(nvml, gpu) for gpu in gpus)
@@ -136,13 +136,13 @@ def check_declaration(exp: str) -> str:
 
 def _experiment(exp: str) -> str:
     """Check corpus, tokenizer and disk of an experiment, and predict its time from 20 steps."""
-    from oelm_lib.training.trial import trial
+    from oelm_lib.training import run_trial
 
     cfg, outputs = config.load_config(exp), config.outputs_dir()
     corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
     check_fit(cfg, corpus)
     load_tokenizer(corpus)
-    result = trial(Run(cfg, 0, corpus, outputs / cfg.folder / "trial"), outputs)
+    result = run_trial(Run(cfg, 0, corpus, outputs / cfg.folder / "trial"), outputs)
     needed = CHECKPOINTS * result["checkpoint_bytes"] / 2**30
     free = shutil.disk_usage(outputs).free / 2**30
     low, high = (format_duration(seconds) for seconds in result["seconds"])

@@ -14,7 +14,7 @@ from oelm_lib.launch.names import experiments_named
 from oelm_lib.runs import reading
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.process import this_process
-from oelm_lib.runs.reading import ACTIVE
+from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.status import format_duration
 
 DONE, FAILED, USER_ERROR, STOPPED = 0, 1, 2, 75

@@ -90,9 +90,9 @@ def progress_line(path: Path) -> str | None:
 def _report_done(run: Run, page: Path, test: bool) -> int:
     print(f"{run.name} is done: {page}")
     if test:
-        from oelm_lib.training.confirm import confirm
+        from oelm_lib.training import score_test_split
 
-        loss = confirm(run.path)
+        loss = score_test_split(run.path)
         print(f"{run.name}: test_loss {'not finite' if loss is None else format(loss, '.4f')}")
     return DONE
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from oelm_lib import config
 from oelm_lib.data import check_has_test, open_corpus
-from oelm_lib.launch.notebook import DONE, FAILED, STOPPED
+from oelm_lib.launch.jobs import DONE, FAILED, STOPPED
 from oelm_lib.launch.study_cost import cost_table, seconds_left
 from oelm_lib.launch.study_worker import RECORDED, REFUSED, Reply, Task, delete_checkpoints, serve
 from oelm_lib.launch.study_worker import STOPPED as RUN_STOPPED
@@ -103,10 +103,10 @@ def _submit(name: str, jobs: int, sbatch: dict[str, str]) -> int:
     """Submit engines of one worker each as one Slurm array."""
     import sys
 
-    from oelm_lib.launch.slurm import submit_commands
+    from oelm_lib.launch.slurm import asks_for_gpu, submit_commands
 
     command = [sys.executable, "-m", "oelm_lib.cli", "study", name, "--workers", "1"]
-    if sbatch.get("gres", "").startswith("gpu"):
+    if asks_for_gpu(sbatch):
         command += ["--gpus", "auto"]
     for number in submit_commands(sbatch, [command] * jobs, jobs):
         print(f"{name}: job {number}")

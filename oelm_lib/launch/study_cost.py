@@ -85,17 +85,15 @@ def _run_flops(grid: Grid, cell: Cell) -> float:
 
 
 def _trial_seconds(grid: Grid, cell: Cell) -> float:
-    """Return the seconds of a run by a trial, with a trace of why where there is none."""
-    import torch
+    """Return the seconds of a run by a trial of it on one thread; 0 where it has no corpus."""
+    from oelm_lib.training import run_trial
 
-    from oelm_lib.training.trial import trial
-
-    torch.set_num_threads(1)
-    cfg, outputs = grid.plan.config(cell, grid.plan.start(cell)), config.outputs_dir()
+    overrides = grid.plan.overrides(cell, grid.plan.start(cell)) | {"machine.threads": 1}
+    cfg, outputs = config.load_config(grid.plan.base, overrides), config.outputs_dir()
     try:
         corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
     except UserError as error:
         print(f"time unknown: {error}")
         return 0.0
     outputs.mkdir(parents=True, exist_ok=True)
-    return trial(Run(cfg, 0, corpus, outputs / cfg.folder), outputs)["seconds"][1]
+    return run_trial(Run(cfg, 0, corpus, outputs / cfg.folder), outputs)["seconds"][1]

@@ -51,15 +51,13 @@ def serve(connection: Connection, environment: dict[str, str], log: Path) -> Non
     with open(log, "a", buffering=1, encoding="utf-8") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
-    machine: dict[str, Any] = {}
     while True:
         try:
             task = connection.recv()
         except (EOFError, OSError):
             return
         try:
-            machine = machine or _machine()
-            reply = _train(task, machine)
+            reply = _train(task)
         except UserError as error:
             reply = Reply(REFUSED, message=str(error))
         except Exception as error:
@@ -71,21 +69,12 @@ def serve(connection: Connection, environment: dict[str, str], log: Path) -> Non
             return
 
 
-def _machine() -> dict[str, Any]:
-    import torch
-
-    from oelm_lib.study.machine import describe_machine
-
-    torch.set_num_threads(1)
-    return describe_machine()
-
-
-def _train(task: Task, machine: dict[str, Any]) -> Reply:
+def _train(task: Task) -> Reply:
     """Train a run to its end and make its record. Raises UserError where it cannot be trained."""
     from oelm_lib.runs.folder import open_run
     from oelm_lib.study.records import make_record
-    from oelm_lib.training.confirm import confirm
-    from oelm_lib.training.loop import train
+    from oelm_lib.training import score_test_split, train
+    from oelm_lib.training.machine import describe_machine
 
     cfg = config.load_config(task.base, task.overrides)
     run = open_run(cfg, task.planned.seed, task.outputs)
@@ -101,8 +90,8 @@ def _train(task: Task, machine: dict[str, Any]) -> Reply:
             if not run.finished:
                 return Reply(STOPPED)
     if task.score_test and run.finished:
-        confirm(run)
-    record = make_record(run.path, task.planned, task.study, task.plan_hash, machine)
+        score_test_split(run)
+    record = make_record(run.path, task.planned, task.study, task.plan_hash, describe_machine())
     return Reply(RECORDED, record)
 
 

@@ -5,8 +5,8 @@ from collections import Counter
 from html import escape
 from typing import Any
 
-from oelm_lib.runs.overview import HEADINGS, KEYS, cell_text
-from oelm_lib.runs.reading import ACTIVE
+from oelm_lib.runs.overview import COLUMNS, cell_text
+from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.view.tables import Html
 
 LEFT_ALIGNED = ("run", "state", "device", "reason")
@@ -47,10 +47,10 @@ def run_table(rows: list[dict[str, Any]]) -> Html:
         return Html(f"<p>{escape(NO_RUNS)}</p>")
     counts = Counter(row["state"] for row in rows)
     count = f"{len(rows)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.items())
-    texts = [{key: cell_text(key, row) for key in KEYS} for row in rows]
+    texts = [{key: cell_text(key, row) for key in COLUMNS} for row in rows]
     columns = [
         (key, heading or "note")
-        for key, heading in zip(KEYS, HEADINGS, strict=True)
+        for key, heading in COLUMNS.items()
         if any(row[key] for row in texts)
     ]
     head = "".join(f"<th {_style(key)}>{escape(heading)}</th>" for key, heading in columns)

@@ -7,8 +7,8 @@
 import importlib
 from typing import Any
 
-_HOMES = {"execute": "notebook", "export": "page", "report": "make"}
-__all__ = ["execute", "export", "report"]
+_HOMES = {"export": "page", "report": "make"}
+__all__ = ["export", "report"]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from oelm_lib.runs.reading import find_runs
 from oelm_lib.study.plan import study_names
 
 STANDARD = {
-    "compare": {"exps": "DEMO-*", "baseline": "DEMO-01", "outputs": ""},
+    "compare": {"exps": "DEMO-*", "baseline": "", "outputs": ""},
     "explore": {
         "runs": "DEMO-*/seed42",
         "prompt": "Lily was a brave baker. One day Lily found a small lantern."

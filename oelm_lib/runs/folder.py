@@ -1,4 +1,4 @@
-"""Open a run's folder: validated, compared with what is there, held by one writer."""
+"""Run folders: opened, checked against what they hold, written by one process."""
 
 import datetime
 import json
@@ -20,7 +20,8 @@ from oelm_lib.runs.provenance import (
     session_record,
     sessions,
 )
-from oelm_lib.runs.reading import FORMAT, read_config, read_summary
+from oelm_lib.runs.reading import read_config, read_documents, read_summary
+from oelm_lib.runs.schema import FORMAT
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +64,7 @@ class Run:
             plain = read_config(self)
             earlier = sessions(plain)
             if changes := describe_changes(earlier[-1], session):
-                warnings.append(f"goes on with something changed: {changes}")
+                warnings.append(f"continues with something changed: {changes}")
             plain["sessions"] = [*earlier, session]
         else:
             plain = self._new_config(session, parameters)
@@ -109,16 +110,18 @@ def open_run(
 ) -> Run:
     """Open the run of an experiment with a seed: new, to be continued, or finished.
 
-    Prepares the corpus where that is possible, checks that model and data fit each other, and takes the folder's
-    lock unless the run is finished.
+    Prepares the corpus where that is possible, checks that model and data fit each other, and
+    acquires the folder's lock unless the run is finished.
 
     Args:
+        cfg: As load_config returns it.
         seed: Repeat of the experiment, at least 0.
         outputs: Folder of the runs; default config.outputs_dir().
         fresh: Rename an existing folder and start anew.
 
     Raises:
-        UserError: The run is active, was made with another config or corpus, or data and model do not fit.
+        UserError: Another process writes the run, it was made with another config or corpus, its
+            record is damaged, or data and model do not fit.
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise UserError(f"seed = {seed!r} should be a whole number of at least 0, e.g. 42")
@@ -126,91 +129,130 @@ def open_run(
         raise UserError(f"fresh = {fresh!r} should be True or False")
     corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
     check_fit(cfg, corpus)
-    path = (Path(outputs) if outputs else config.outputs_dir()) / cfg.folder / f"seed{seed}"
+    root = Path(outputs).absolute() if outputs else config.outputs_dir()
+    path = root / cfg.folder / f"seed{seed}"
     run = Run(cfg, seed, corpus, path)
     try:
         if fresh and path.exists():
-            run.lock.acquire()
-            run.lock.release()
-            os.rename(path, path.with_name(f"{path.name}.{datetime.datetime.now():%Y%m%d-%H%M%S}"))
-        if (path / "config.yaml").is_file():
+            _rename_old(run)
+        if (path / "config.yaml").exists():
             _check_same(run)
-        if not run.finished:
+        if run.finished:
+            if (path / "documents.npz").exists():
+                read_documents(run)  # a damaged one is reported before anything relies on it
+        else:
             path.mkdir(parents=True, exist_ok=True)
             run.lock.acquire()
     except OSError as error:
         raise UserError(
-            f"{path}: cannot write here: {error.strerror}; {remedy(error)}, or set OELM_OUTPUTS to"
-            " another folder"
+            f"{error.filename or path}: cannot write here: {error.strerror}; {remedy(error)},"
+            " or set OELM_OUTPUTS to another folder"
         ) from None
     return run
 
 
 def reopen(path: Path) -> Run:
-    """The run that a folder's config.yaml tells of, to be read. Raises UserError where its corpus is another now."""
+    """Return the run of a folder, as its config.yaml records it, for reading.
+
+    Raises:
+        UserError: config.yaml is broken, or the corpus has other content now.
+    """
     plain = read_config(path)
     cfg = config.parse_experiment(plain["experiment"], f"{path}/config.yaml", plain["overrides"])
     corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
     if corpus.manifest["splits"] != plain["corpus"].get("splits"):
         raise UserError(
-            f"{path}: the corpus {corpus.name} was prepared anew since, with other content; bring it back"
+            f"{path}: the corpus {corpus.name} was prepared anew since, with other content;"
+            " bring the old one back"
         )
     return Run(cfg, plain["seed"], corpus, path)
 
 
 def check_fit(cfg: Experiment, corpus: Corpus) -> None:
-    """Raise UserError where the corpus is too small for the experiment or has another vocabulary."""
+    """Check that the corpus is large enough for the experiment and has its vocabulary.
+
+    Raises:
+        UserError: It does not fit; the message names the key to change.
+    """
+    name = corpus.name
     if cfg.model.vocab_size != corpus.vocab_size:
         raise UserError(
-            f"model.vocab_size = {cfg.model.vocab_size}, but {corpus.name} prepared with {corpus.tokenizer} has"
-            f" {corpus.vocab_size} tokens; set model.vocab_size={corpus.vocab_size} or another data.tokenizer"
+            f"model.vocab_size = {cfg.model.vocab_size}, but {name} prepared with"
+            f" {corpus.tokenizer} has {corpus.vocab_size} tokens; set"
+            f" model.vocab_size={corpus.vocab_size} or another data.tokenizer"
         )
     length, batch = cfg.model.max_seq_len, cfg.train.batch_size
     if corpus.recall and length != (needed := corpus.manifest["split_rules"]["recall"]["length"]):
         raise UserError(
-            f"model.max_seq_len = {length}: examples of {corpus.name} have {needed} tokens; set it to that"
+            f"model.max_seq_len = {length}: examples of {name} have {needed} tokens; set it to that"
         )
-    sizes = {name: split["tokens"] for name, split in corpus.manifest["splits"].items()}
+    sizes = {split: facts["tokens"] for split, facts in corpus.manifest["splits"].items()}
     windows = (sizes["train"] - 1) // length
     if windows < batch:
         raise UserError(
-            f"train.batch_size = {batch} x model.max_seq_len = {length} needs {batch * length + 1} tokens, the train"
-            f" split of {corpus.name} has {sizes['train']}; allowed batch_size: up to {windows}; lower one of them"
+            f"train.batch_size = {batch} x model.max_seq_len = {length} needs {batch * length + 1}"
+            f" tokens, the train split of {name} has {sizes['train']}; allowed batch_size: up to"
+            f" {windows}; lower one of them"
         )
     if sizes["val"] <= length:
         raise UserError(
-            f"the val split of {corpus.name} has {sizes['val']} tokens, less than one window of {length + 1};"
-            f" set model.max_seq_len to at most {sizes['val'] - 1} or prepare a larger corpus"
+            f"the val split of {name} has {sizes['val']} tokens, less than one window of"
+            f" {length + 1}; set model.max_seq_len to at most {sizes['val'] - 1} or prepare a"
+            " larger corpus"
         )
+
+
+def config_differences(
+    run: Run, science: dict[str, Any], seed: int, splits: dict[str, Any] | None
+) -> str:
+    """Return how a recorded config, seed and corpus differ from the run's own; "" where equal.
+
+    Args:
+        science: Recorded keys that decide the result, as Experiment.science has them.
+        seed: Recorded seed.
+        splits: Recorded splits of the corpus manifest.
+    """
+    changed = config.diff_science(science, run.config.science)
+    differences = [f"{key} was {old}, is {new}" for key, (old, new) in changed.items()]
+    if seed != run.seed:
+        differences.append(f"seed was {seed}, is {run.seed}")
+    if splits != run.corpus.manifest["splits"]:
+        differences.append(
+            f"the corpus {run.corpus.name} was prepared anew since, with other content"
+        )
+    return "; ".join(differences)
+
+
+def disk_error(error: OSError, path: Path) -> UserError:
+    """Return the error for a user whose disk refuses a file of a run in progress."""
+    return UserError(
+        f"{error.filename or path}: {error.strerror or error}; {remedy(error)}, then the same"
+        " command continues from the last checkpoint"
+    )
+
+
+def _rename_old(run: Run) -> None:
+    """Keep the folder of an earlier run under another name."""
+    stamp = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    old = run.path.with_name(f"{run.path.name}.{stamp}")
+    run.lock.acquire()
+    try:
+        os.rename(run.path, old)
+        (old / "lock.json").unlink(missing_ok=True)
+    finally:
+        run.lock.release()
 
 
 def _check_same(run: Run) -> None:
     """Raise UserError where the folder holds a run of another config or corpus."""
-    recorded = read_config(run)
+    plain = read_config(run)
     before = config.parse_experiment(
-        recorded["experiment"], f"{run.path}/config.yaml", recorded["overrides"]
+        plain["experiment"], f"{run.path}/config.yaml", plain["overrides"]
     )
-    shown = other_than(run, before.science, recorded["seed"], recorded["corpus"].get("splits"))
-    if shown:
+    splits = plain["corpus"].get("splits")
+    differences = config_differences(run, before.science, plain["seed"], splits)
+    if differences:
         raise UserError(
-            f"{run.path}: made with another config ({shown}); go back to it, use overrides, or start anew:"
-            " oelm run ID --fresh (keeps the old folder under another name)"
+            f"{run.path}: made with another config ({differences}); go back to it, use overrides,"
+            " or start anew: oelm run ID --fresh (keeps the old folder under another name)"
         )
-
-
-def other_than(run: Run, science: dict[str, Any], seed: int, splits: dict[str, Any] | None) -> str:
-    """What of a recorded config, seed and corpus is not that of the run, in words; "" where all is."""
-    differing = config.diff_science(science, run.config.science)
-    shown = [f"{key} was {old}, is {new}" for key, (old, new) in differing.items()]
-    shown += [] if seed == run.seed else [f"seed was {seed}, is {run.seed}"]
-    if splits != run.corpus.manifest["splits"]:
-        shown.append(f"the corpus {run.corpus.name} was prepared anew since, with other content")
-    return "; ".join(shown)
-
-
-def disk_error(error: OSError, path: Path) -> UserError:
-    """Return the error for a user whose disk refuses a file of a run that is under way."""
-    return UserError(
-        f"{error.filename or path}: {error.strerror or error}; {remedy(error)}, then the same"
-        " command goes on from the last checkpoint"
-    )

@@ -1,4 +1,4 @@
-"""How long a run will still take, from what its steps, evaluations and saves took lately."""
+"""Forecast of the time a run still takes, from its recent steps, evaluations and saves."""
 
 from collections import deque
 from statistics import median, quantiles
@@ -12,16 +12,17 @@ UNMEASURED = 1 / 3
 
 
 class Forecast:
-    """Seconds left of a run, as a range.
+    """Forecast of the seconds left, as a range.
 
-    An evaluation counts as so many steps, so that a machine that slows down is noticed at once. The steps of about
-    the last fortieth of the run decide, at least five log intervals and at most fifty.
+    The range spans the middle half of the recent log intervals: the last fortieth of the run, at
+    least five intervals and at most fifty. The cost of an evaluation is kept in steps, so a machine
+    that slows down changes the forecast at the next interval.
 
     Args:
         train: The run's schedule.
         log_interval: Steps between two calls of `step`.
-        eval_steps: Steps that take as long as an evaluation, until one is measured.
-        final_evals: Evaluations that take as long as scoring the whole split at the end.
+        eval_steps: Cost of an evaluation in steps, until one is measured.
+        final_evals: Cost of scoring the whole split at the end, in evaluations.
     """
 
     def __init__(
@@ -34,38 +35,39 @@ class Forecast:
         self._saves: deque[float] = deque(maxlen=3)
 
     def step(self, seconds: float) -> None:
-        """Add the seconds per step of a log interval: everything but evaluations and saves."""
+        """Add the seconds per step of a log interval, without its evaluations and saves."""
         self._steps.append(seconds)
 
     def evaluation(self, seconds: float) -> None:
-        """Add what an evaluation took, the saving of a new best included."""
+        """Add the seconds of an evaluation, the save of a new best included."""
         if self._steps:
             self._evals.append(seconds / median(self._steps))
 
     def save(self, seconds: float) -> None:
-        """Add what a regular save took."""
+        """Add the seconds of a regular save."""
         self._saves.append(seconds)
 
     def left(self, step: int) -> tuple[float, float] | None:
-        """Seconds left (low, high) once `step` is logged, its evaluation and save still to come; None: unknown."""
+        """Return the seconds left (low, high), or None before a step is measured.
+
+        Args:
+            step: Steps done and logged; the evaluation and save due at this step are still ahead.
+        """
         if not self._steps:
             return None
-        spread = (
-            quantiles(self._steps, n=4, method="inclusive")
-            if len(self._steps) > 1
-            else [*self._steps] * 3
-        )
+        if len(self._steps) > 1:
+            low, middle, high = quantiles(self._steps, n=4, method="inclusive")
+        else:
+            low = middle = high = self._steps[0]
         total = self._train.max_steps
-        evals = _still_to_come(step, total, self._train.eval_interval) + self._final_evals
-        evaluation = median(self._evals or [self._eval_steps]) * spread[1]
-        saves = _still_to_come(step, total, self._train.save_interval) * median(
-            self._saves or [0.0]
-        )
-        low, high = (1 - SLACK) * spread[0], (1 + SLACK) * spread[2]
-        costs = evals * evaluation + saves
-        return (total - step) * low + costs, (total - step) * high + costs
+        evals = _events_ahead(step, total, self._train.eval_interval) + self._final_evals
+        saves = _events_ahead(step, total, self._train.save_interval)
+        costs = evals * median(self._evals or [self._eval_steps]) * middle
+        costs += saves * median(self._saves or [0.0])
+        steps = total - step
+        return steps * (1 - SLACK) * low + costs, steps * (1 + SLACK) * high + costs
 
 
-def _still_to_come(step: int, total: int, interval: int) -> int:
-    """Events at step or later: at every multiple of the interval, and at the end."""
+def _events_ahead(step: int, total: int, interval: int) -> int:
+    """Number of events at `step` or later: at every multiple of the interval, and at the end."""
     return -(-total // interval) - (step - 1) // interval

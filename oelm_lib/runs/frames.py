@@ -3,6 +3,7 @@
 import fnmatch
 import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from oelm_lib.config import (
     read_yaml,
 )
 from oelm_lib.errors import UserError
-from oelm_lib.runs import reading as records
+from oelm_lib.runs import reading
 
 MEASURED = "measured by this code"
 RECORDED = "recorded in the log (other code)"
 IDENTITY = ["source", "variant", "run", "id", "arm", "corpus", "tokenizer", "seed"]
+"""Columns that say which run it is; `variant` is the folder that holds the seeds of one arm."""
 LOSSES = [
     "best_val_loss",
     "final_val_loss",
@@ -31,11 +33,26 @@ LOSSES = [
     "subset_error",
 ]
 NUMBERS = [*LOSSES, "wall_seconds", "mean_step_seconds", "steps", "tokens", "epochs"]
-OTHERS = (
-    "path state reason experiment config max_steps train_loss eta_seconds started finished".split()
-)
-COLUMNS = [*IDENTITY, *OTHERS, *NUMBERS, "parameters", "frozen", "timing"]
-"""`variant` is the run folder's parent: one arm's repeats. `experiment` is an Experiment, `config` the config.yaml."""
+COLUMNS = [
+    *IDENTITY,
+    "path",
+    "state",
+    "reason",
+    "experiment",
+    "config",
+    "max_steps",
+    "train_loss",
+    "eta_seconds",
+    "started",
+    "finished",
+    *NUMBERS,
+    "parameters",
+    "frozen",
+    "timing",
+]
+"""Columns of load_runs; `experiment` is an Experiment, `config` the content of config.yaml."""
+METRICS = ["event", "step", "tokens", "loss", "seconds", *IDENTITY]
+"""Columns of load_metrics where no run has a row."""
 
 
 def load_runs(
@@ -51,10 +68,13 @@ def load_runs(
         outputs: Folder of the run folders; default config.outputs_dir().
         rehearsals: Whether an id means the rehearsals of its experiment too.
 
+    Returns:
+        A frame with the columns COLUMNS: losses in nats per token, times in seconds.
+
     Raises:
         UserError: No run and no experiment matches one of `exps`.
     """
-    paths = records.find_runs(outputs, exps, rehearsals)
+    paths = reading.find_runs(outputs, exps, rehearsals)
     ids = [*experiment_ids(), *(path.parent.name.split("_")[0] for path in paths)]
     for pattern in _patterns(exps):
         if not fnmatch.filter(ids, pattern) and "+" not in pattern:
@@ -65,81 +85,69 @@ def load_runs(
 
 
 def load_folders(paths: list[Path]) -> pd.DataFrame:
-    """The rows of load_runs for these run folders."""
+    """Return the rows of load_runs for these run folders."""
     return _frame([_row(path) for path in paths])
 
 
 @functools.cache
 def phase3() -> dict[str, Any]:
-    """The log's numbers, params/recorded/phase3.yaml."""
+    """Return the numbers of the log, params/recorded/phase3.yaml."""
     return read_yaml(PARAMS / "recorded" / "phase3.yaml")
 
 
 def recorded(exps: list[str] | str | None = None) -> pd.DataFrame:
-    """Read the log's results as rows of load_runs; losses are the logarithms of its perplexities, n = 1."""
-    log, rows = phase3(), []
-    for exp in [exp for exp in select(exps) if exp in log["experiments"]]:
-        entry, experiment = log["experiments"][exp], load_config(exp)
-        steps = experiment.train.max_steps
-        tokens = steps * experiment.train.batch_size * experiment.model.max_seq_len
-        loss = math.log(entry["best_val_perplexity"])
-        machine = {
-            "device_name": log["machine"]["device_name"],
-            "precision": experiment.train.precision,
-        }
-        shown = f"{exp} (recorded)"
-        rows.append(
-            identity(experiment)
-            | {
-                key: entry[key]
-                for key in ("wall_seconds", "mean_step_seconds", "started", "finished")
-            }
-            | {
-                "source": RECORDED,
-                "variant": shown,
-                "run": shown,
-                "seed": log["seed"],
-                "state": "done",
-                "reason": "",
-            }
-            | {"best_val_loss": loss, "final_val_loss": loss, "steps": steps, "tokens": tokens}
-            | {
-                "epochs": tokens / log["train_tokens"][experiment.data.corpus],
-                "config": {"resolved": machine},
-            }
-            | {"parameters": log["parameters"][entry["model_type"]], "timing": entry}
-        )
-    return _frame(rows)
+    """Return the log's results as rows of load_runs.
+
+    Losses are the logarithms of its perplexities, in nats; each arm has one seed.
+    """
+    known = phase3()["experiments"]
+    return _frame([_recorded_row(exp) for exp in select(exps) if exp in known])
 
 
 def load_metrics(runs: pd.DataFrame) -> pd.DataFrame:
-    """Read the metric rows of all runs once, each with its run's identity; unreadable files are left out."""
-    log = phase3()["experiments"] if (runs["source"] == RECORDED).any() else {}
+    """Read the metric rows of all runs, each with the columns IDENTITY of its run.
+
+    Args:
+        runs: Frame of load_runs or recorded. Runs whose metrics cannot be read are left out.
+    """
     frames = []
-    for row in runs[runs["experiment"].notna()].itertuples():
-        if row.source == RECORDED:
-            frame = pd.DataFrame(log[row.id]["evaluations"], columns=["step", "loss", "perplexity"])
-            frame = frame.assign(
-                event="eval", tokens=frame["step"] * (row.tokens / row.steps), seconds=math.nan
+    for run in runs[runs["experiment"].notna()].itertuples():
+        try:
+            frame = (
+                _recorded_metrics(run) if run.source == RECORDED else reading.read_metrics(run.path)
             )
-        else:
-            try:
-                frame = records.read_metrics(row.path)
-            except UserError:
-                continue
+        except UserError:
+            continue
         if len(frame):
-            frames.append(frame.assign(**{key: getattr(row, key) for key in IDENTITY}))
-    empty = pd.DataFrame(columns=["event", "step", "tokens", "loss", "seconds", *IDENTITY])
-    return pd.concat(frames, ignore_index=True) if frames else empty
+            frames.append(frame.assign(**{key: getattr(run, key) for key in IDENTITY}))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=METRICS)
 
 
 def select(exps: list[str] | str | None) -> list[str]:
-    """Known experiment ids that match ids or globs; default all."""
+    """Return the known experiment ids that match ids or globs; default all."""
+    patterns = _patterns(exps)
     return [
         exp
         for exp in experiment_ids()
-        if any(fnmatch.fnmatch(exp, pattern) for pattern in _patterns(exps))
+        if any(fnmatch.fnmatch(exp, pattern) for pattern in patterns)
     ]
+
+
+def name(run: Any) -> str:
+    """Return the name of a run's arm: its experiment's id, or the folder of an overridden run."""
+    return run.variant if "+" in run.variant else run.id
+
+
+def identity(experiment: Experiment) -> dict[str, Any]:
+    """Return the columns that an experiment alone decides."""
+    return {
+        "id": experiment.id,
+        "arm": arm_name(experiment.to_dict(), experiment.overrides),
+        "corpus": experiment.data.corpus,
+        "tokenizer": experiment.data.tokenizer,
+        "experiment": experiment,
+        "max_steps": experiment.train.max_steps,
+    }
 
 
 def _patterns(exps: list[str] | str | None) -> list[str]:
@@ -147,89 +155,131 @@ def _patterns(exps: list[str] | str | None) -> list[str]:
 
 
 def _row(path: Path) -> dict[str, Any]:
-    """A run folder as a row, whatever is missing or broken in it."""
+    """One run folder, whatever is missing or broken in it."""
     reasons: list[str] = []
-
-    def read(reader: Any) -> dict[str, Any]:
-        try:
-            return reader(path) or {}
-        except UserError as error:
-            reasons.append(str(error).replace(f"{path}/", "").removeprefix(f"{path}: "))
-            return {}
-
-    plain, status, summary = (
-        read(records.read_config),
-        read(records.read_status),
-        read(records.read_summary),
-    )
+    plain = _read_or_note(reading.read_config, path, reasons)
+    status = _read_or_note(reading.read_status, path, reasons)
+    summary = _read_or_note(reading.read_summary, path, reasons)
+    known = _identity_or_note(plain, reasons)
+    if summary:
+        state = "done"
+    else:
+        state = "unreadable" if reasons else reading.state(path)
+    timing = _read_or_note(reading.read_timing, path, reasons)
     folder = path.parent.name
-    row = {"id": folder.split("_")[0], "source": MEASURED, "variant": folder, "path": path}
-    row |= {
+    row = {
+        "source": MEASURED,
+        "variant": folder,
         "run": f"{folder}/{path.name}",
+        "id": folder.split("_")[0],
         "seed": int(path.name.removeprefix("seed")),
+        "path": path,
+        "state": state,
         "config": plain,
-    }
-    if plain:
-        try:
-            row |= identity(
-                parse_experiment(plain["experiment"], "config.yaml", plain["overrides"])
-            )
-        except (UserError, KeyError, TypeError) as error:
-            reasons.append(
-                str(error)
-                if isinstance(error, UserError)
-                else f"config.yaml: {error} is missing or wrong"
-            )
-    row["state"] = "done" if summary else records.state(path) if not reasons else "unreadable"
-    row |= {key: _number(summary.get(key)) for key in NUMBERS} | {
-        "train_loss": _number(status.get("train_loss"))
-    }
-    if not summary:
-        row |= {"steps": _number(status.get("step")), "eta_seconds": status.get("eta_seconds")}
-    row |= {"started": plain.get("created"), "finished": summary.get("finished")}
-    row |= {
+        "train_loss": _number(status.get("train_loss")),
+        "eta_seconds": None if summary else status.get("eta_seconds"),
+        "started": plain.get("created"),
+        "finished": summary.get("finished"),
         "parameters": plain.get("parameters"),
         "frozen": summary.get("frozen"),
-        "timing": read(records.read_timing),
+        "timing": timing,
+        **{key: _number(summary.get(key)) for key in NUMBERS},
+        **known,
     }
-    return row | {"reason": "; ".join(reasons) or _reason(row, status)}
+    if not summary:
+        row["steps"] = _number(status.get("step"))
+    row["reason"] = "; ".join(reasons) or _reason(row, status)
+    return row
+
+
+def _read_or_note(
+    reader: Callable[[Path], dict[str, Any] | None], path: Path, reasons: list[str]
+) -> dict[str, Any]:
+    """What a reader returns; {} where it fails, and then a reason more."""
+    try:
+        return reader(path) or {}
+    except UserError as error:
+        reasons.append(str(error).replace(f"{path}/", "").removeprefix(f"{path}: "))
+        return {}
+
+
+def _identity_or_note(plain: dict[str, Any], reasons: list[str]) -> dict[str, Any]:
+    """The identity that a config.yaml tells; {} where it is broken, and then a reason more."""
+    if not plain:
+        return {}
+    try:
+        return identity(parse_experiment(plain["experiment"], "config.yaml", plain["overrides"]))
+    except UserError as error:
+        reasons.append(str(error))
+    except (KeyError, TypeError) as error:
+        reasons.append(f"config.yaml: {error} is missing or wrong")
+    return {}
 
 
 def _reason(row: dict[str, Any], status: dict[str, Any]) -> str:
     """Why a readable run is not compared, or ""."""
-    where = (
-        f" at step {row['steps']:,.0f} of {row['max_steps']:,}"
-        if row.get("max_steps") and row["steps"] >= 0
-        else ""
-    )
-    if row["state"] == "done":
-        return (
-            ""
-            if math.isfinite(row["final_val_loss"])
-            else "final_val_loss is missing or not a number"
-        )
-    if row["state"] == "failed":
+    state = row["state"]
+    if state == "done":
+        is_finite = math.isfinite(row["final_val_loss"])
+        return "" if is_finite else "final_val_loss is missing or not a number"
+    if state == "failed":
         return f"failed: {status.get('error')}"
-    if row["state"] in ("dead", "stopped"):
-        return f"{row['state']}{where}; the same command goes on"
-    return "nothing in it yet" if row["state"] == "empty" else f"{row['state']}{where}"
+    if state == "empty":
+        return "nothing in it yet"
+    where = ""
+    if row.get("max_steps") and row["steps"] >= 0:
+        where = f" at step {row['steps']:,.0f} of {row['max_steps']:,}"
+    remedy = "; the same command continues it" if state in ("dead", "stopped") else ""
+    return f"{state}{where}{remedy}"
 
 
-def name(run: Any) -> str:
-    """What a run's arm is called: its experiment's id, or the folder of a rehearsal, which is not the experiment."""
-    return run.variant if "+" in run.variant else run.id
+def _recorded_row(exp: str) -> dict[str, Any]:
+    """One experiment of the log."""
+    log, experiment = phase3(), load_config(exp)
+    entry = log["experiments"][exp]
+    steps = experiment.train.max_steps
+    tokens = steps * experiment.train.batch_size * experiment.model.max_seq_len
+    loss = math.log(entry["best_val_perplexity"])
+    machine = {
+        "device_name": log["machine"]["device_name"],
+        "precision": experiment.train.precision,
+    }
+    return {
+        **identity(experiment),
+        "source": RECORDED,
+        "variant": f"{exp} (recorded)",
+        "run": f"{exp} (recorded)",
+        "seed": log["seed"],
+        "state": "done",
+        "reason": "",
+        "config": {"resolved": machine},
+        "started": entry["started"],
+        "finished": entry["finished"],
+        "best_val_loss": loss,
+        "final_val_loss": loss,
+        "wall_seconds": entry["wall_seconds"],
+        "mean_step_seconds": entry["mean_step_seconds"],
+        "steps": steps,
+        "tokens": tokens,
+        "epochs": tokens / log["train_tokens"][experiment.data.corpus],
+        "parameters": log["parameters"][entry["model_type"]],
+        "timing": entry,
+    }
 
 
-def identity(experiment: Experiment) -> dict[str, Any]:
-    """The columns that an experiment alone decides."""
-    row = {"id": experiment.id, "arm": arm_name(experiment.to_dict(), experiment.overrides)}
-    row |= {"corpus": experiment.data.corpus, "tokenizer": experiment.data.tokenizer}
-    return row | {"experiment": experiment, "max_steps": experiment.train.max_steps}
+def _recorded_metrics(run: Any) -> pd.DataFrame:
+    """The evaluations that the log printed of one experiment."""
+    evaluations = phase3()["experiments"][run.id]["evaluations"]
+    frame = pd.DataFrame(evaluations, columns=["step", "loss", "perplexity"])
+    return frame.assign(
+        event="eval", tokens=frame["step"] * (run.tokens / run.steps), seconds=math.nan
+    )
 
 
 def _number(value: Any) -> float:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if good else math.nan
+    """A finite number as float, everything else as NaN."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else math.nan
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

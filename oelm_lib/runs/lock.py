@@ -13,8 +13,8 @@ A dead writer's lock is taken away by a rename, which succeeds for exactly one o
 """
 
 import contextlib
-import errno
 import fcntl
+import itertools
 import json
 import os
 import secrets
@@ -25,8 +25,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from oelm_lib.errors import UserError
-from oelm_lib.files import NO_FLOCK
+from oelm_lib.files import remedy
+from oelm_lib.runs.lock_file import (
+    is_at,
+    lock_exclusively,
+    parse_record,
+    read_bytes,
+    writer_name,
+)
 from oelm_lib.runs.process import boot_id, now, this_process
+from oelm_lib.runs.schema import ACTIVE
 
 NAME = "lock.json"
 BEAT_SECONDS = 5.0
@@ -35,10 +43,6 @@ WATCH_SECONDS = 30.0
 """How long a starter watches the beat of a writer that may run on another host."""
 PATIENCE_SECONDS = 0.5
 """How long a starter waits for another one that examines the lock at the same moment."""
-MOST_ATTEMPTS = 20
-"""Attempts to take a lock that others take and give up meanwhile."""
-ACTIVE = ("running", "evaluating", "saving")
-"""States of status.json while a process trains."""
 
 
 class LockLost(UserError):  # noqa: N818 (the state, not an error of the code)
@@ -55,6 +59,21 @@ class _Claim:
     beat_at: int
     stopped: threading.Event = field(default_factory=threading.Event)
     thread: threading.Thread | None = None
+
+    def start_beat(self) -> None:
+        """Count up the beat in the locked file, in a thread, until `stopped`."""
+        self.thread = threading.Thread(target=self._beat, daemon=True, name="lock beat")
+        self.thread.start()
+
+    def _beat(self) -> None:
+        for count in itertools.count(1):
+            if self.stopped.wait(BEAT_SECONDS):
+                return
+            with contextlib.suppress(OSError):
+                # Only the digits change, in the file that this process created: a reader sees no
+                # torn token, and the lock of a later writer is another file.
+                os.pwrite(self.file, f"{count:012d}".encode(), self.beat_at)
+                os.fsync(self.file)
 
 
 class RunLock:
@@ -85,13 +104,23 @@ class RunLock:
 
         Raises:
             UserError: Another process is the writer.
+            UserError: The folder cannot be written.
             LockLost: This process was the writer, and another has taken over.
-            OSError: The folder cannot be written.
         """
         if self.held:
             self.check()
             return
-        for _ in range(MOST_ATTEMPTS):
+        try:
+            self._take()
+        except OSError as error:
+            raise UserError(
+                f"{error.filename or self.folder}: cannot write here: {error.strerror};"
+                f" {remedy(error)}, or set OELM_OUTPUTS to another folder"
+            ) from None
+
+    def _take(self) -> None:
+        """Create lock.json, after a dead writer's one is taken away."""
+        for _ in range(20):  # others may take it and give it up meanwhile
             with contextlib.suppress(FileExistsError):
                 # O_EXCL: of several starters, exactly one creates the file.
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
@@ -105,13 +134,15 @@ class RunLock:
         claim = self._claim()
         if claim is None:
             raise LockLost(f"{self.folder}: not opened for writing by this process; open it again")
-        data = _read(self._file)
-        if _record(data).get("token") == claim.token:
+        data = read_bytes(self._file)
+        if parse_record(data).get("token") == claim.token:
             return
         if not data:
             reason = "its lock.json was deleted or emptied"
         else:
-            reason = f"{_name(_record(data))} has taken it over while this process was silent"
+            reason = (
+                f"{writer_name(parse_record(data))} has taken it over while this process was silent"
+            )
         raise LockLost(
             f"{self.folder}: {reason}; this process writes nothing more;"
             " see oelm status, then start the run again where nothing else writes it"
@@ -125,26 +156,23 @@ class RunLock:
         claim.stopped.set()
         claim.thread.join()
         with contextlib.suppress(OSError):
-            if _record(_read(self._file)).get("token") == claim.token:
+            if parse_record(read_bytes(self._file)).get("token") == claim.token:
                 self._remove(claim.token)
-        del self._claims[self._key()]
+        del self._claims[self.folder.resolve()]
         with contextlib.suppress(OSError):
             # Explicit, since a forked child shares the lock through its copy of the descriptor.
             fcntl.flock(claim.file, fcntl.LOCK_UN)
         os.close(claim.file)
 
-    def _key(self) -> Path:
-        return self.folder.resolve()
-
     def _claim(self) -> _Claim | None:
         """The claim of this process; a forked child does not inherit its parent's."""
-        claim = self._claims.get(self._key())
+        claim = self._claims.get(self.folder.resolve())
         return claim if claim and claim.pid == os.getpid() else None
 
     def _start(self, file: int) -> None:
         """Write the record into the new lock.json, lock it and start its beat."""
         try:
-            if _flock(file) is False:
+            if lock_exclusively(file, PATIENCE_SECONDS) is False:
                 raise in_use(self.folder, {})  # a starter has opened the file and keeps it
             token = secrets.token_hex(16)
             record = this_process() | {"boot": boot_id(), "since": now(), "token": token}
@@ -155,27 +183,31 @@ class RunLock:
             os.close(file)
             raise
         claim = _Claim(file, token, os.getpid(), len(text.encode()))
-        claim.thread = threading.Thread(target=_beat, args=(claim,), daemon=True, name="lock beat")
-        self._claims[self._key()] = claim
-        claim.thread.start()
+        self._claims[self.folder.resolve()] = claim
+        claim.start_beat()
         for grave in self.folder.glob(".lock.*.dead"):  # of a starter that was killed
             grave.unlink(missing_ok=True)
 
     def _remove_dead(self) -> None:
         """Take away the lock of a dead writer. Raises UserError where the writer lives."""
         self._wait_for_record()
+        if self._file.is_symlink():
+            raise UserError(f"{self._file}: is a link, and a lock is a file; remove the link")
         try:
-            file = os.open(self._file, os.O_RDONLY)
+            try:
+                file = os.open(self._file, os.O_RDWR)  # NFS locks a writable file only
+            except PermissionError:
+                file = os.open(self._file, os.O_RDONLY)  # of another user
         except FileNotFoundError:
             return
         try:
-            locked = _flock(file)
+            locked = lock_exclusively(file, PATIENCE_SECONDS)
             if locked is False:
                 raise in_use(self.folder)
-            if not _is_at(file, self._file):
+            if not is_at(file, self._file):
                 return  # another starter has taken this one away meanwhile
-            data = _read(self._file)
-            record = _record(data)
+            data = read_bytes(self._file)
+            record = parse_record(data)
             # The writer's own kernel drops its flock with it; of others, only the beat tells.
             ours = locked and record.get("boot") == boot_id()
             if not ours and self._changes(data):
@@ -187,17 +219,17 @@ class RunLock:
     def _wait_for_record(self) -> None:
         """Give a starter that has just created lock.json the time to lock and fill it."""
         end = time.monotonic() + PATIENCE_SECONDS
-        while time.monotonic() < end and self._file.exists() and not _read(self._file):
+        while time.monotonic() < end and self._file.exists() and not read_bytes(self._file):
             time.sleep(0.05)
 
     def _changes(self, before: bytes) -> bool:
         """Watch lock.json and status.json; whether one of them is written meanwhile."""
         status = self.folder / "status.json"
-        status_before = _read(status)
+        status_before = read_bytes(status)
         end = time.monotonic() + WATCH_SECONDS
         while time.monotonic() < end:
             time.sleep(min(0.5, WATCH_SECONDS / 4))
-            if _read(self._file) != before or _read(status) != status_before:
+            if read_bytes(self._file) != before or read_bytes(status) != status_before:
                 return True
         return False
 
@@ -206,7 +238,7 @@ class RunLock:
         grave = self._file.with_name(f".lock.{secrets.token_hex(8)}.dead")
         with contextlib.suppress(FileNotFoundError):  # another starter was first
             os.rename(self._file, grave)
-            if _record(_read(grave)).get("token") != token:
+            if parse_record(read_bytes(grave)).get("token") != token:
                 os.rename(grave, self._file)  # the lock of a writer that came in between
             grave.unlink(missing_ok=True)
 
@@ -230,7 +262,7 @@ def is_locked(folder: Path) -> bool | None:
             return True
         except OSError:
             return None
-        return False if _record(_read(path)).get("boot") == boot_id() else None
+        return False if parse_record(read_bytes(path)).get("boot") == boot_id() else None
     finally:
         os.close(file)
 
@@ -242,8 +274,8 @@ def in_use(folder: Path, record: dict[str, Any] | None = None) -> UserError:
         record: Content of lock.json; read where it is not given.
     """
     if record is None:
-        record = _record(_read(folder / NAME))
-    status = _record(_read(folder / "status.json"))
+        record = parse_record(read_bytes(folder / NAME))
+    status = parse_record(read_bytes(folder / "status.json"))
     trains = status.get("pid") == record.get("pid") and status.get("state") in ACTIVE
     if trains:
         remedy = f"wait for it, stop it (oelm stop {folder}), or choose another seed"
@@ -252,65 +284,4 @@ def in_use(folder: Path, record: dict[str, Any] | None = None) -> UserError:
             "it does not train, so oelm stop does not reach it: restart the kernel of the notebook"
             " that opened the run (open_run), or choose another seed"
         )
-    return UserError(f"{folder}: in use by {_name(record)}; {remedy}")
-
-
-def _flock(file: int) -> bool | None:
-    """Lock the file exclusively; False where another process keeps it, None without `flock`."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except OSError as error:
-            if error.errno in NO_FLOCK or error.errno == errno.EBADF:
-                return None  # EBADF: NFS wants a writable descriptor, and the file is another's
-            if not isinstance(error, BlockingIOError):
-                raise
-            if time.monotonic() > end:
-                return False
-        time.sleep(0.05)
-
-
-def _beat(claim: _Claim) -> None:
-    """Count up the beat in the locked file until the claim ends."""
-    count = 0
-    while not claim.stopped.wait(BEAT_SECONDS):
-        count += 1
-        with contextlib.suppress(OSError):
-            # Only the digits change, in the file that this process created: a reader never sees a
-            # torn token, and the lock of a later writer is another file.
-            os.pwrite(claim.file, f"{count:012d}".encode(), claim.beat_at)
-            os.fsync(claim.file)
-
-
-def _is_at(file: int, path: Path) -> bool:
-    """Whether the open file is still the one at the path."""
-    try:
-        return os.path.samestat(os.fstat(file), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _read(path: Path) -> bytes:
-    """Content of a small file; empty where it is missing."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-
-
-def _record(data: bytes) -> dict[str, Any]:
-    """The record in these bytes; {} where they are damaged."""
-    try:
-        record = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def _name(record: dict[str, Any]) -> str:
-    """The writer in words."""
-    if "pid" not in record:
-        return "a process that its damaged lock.json does not name"
-    return f"process {record['pid']} on {record.get('host')} since {record.get('since')}"
+    return UserError(f"{folder}: in use by {writer_name(record)}; {remedy}")

@@ -1,4 +1,4 @@
-"""Find a run by what people call it, and follow its log."""
+"""Find a run by its name, and follow its log."""
 
 import re
 import time
@@ -7,7 +7,8 @@ from pathlib import Path
 
 from oelm_lib.config.messages import did_you_mean
 from oelm_lib.errors import UserError
-from oelm_lib.runs.reading import ACTIVE, find_runs, state
+from oelm_lib.runs.reading import find_runs, record_file, state
+from oelm_lib.runs.schema import ACTIVE
 
 LOGS = ("training.log", "notebook.log")
 POLL_SECONDS = 0.5
@@ -68,23 +69,32 @@ def _near(name: str, outputs: Path | str | None) -> str:
 
 
 def log_lines(run: Path, last: int, follow: bool = False) -> Iterator[str]:
-    """The last lines of a run's log, then with `follow` every new one until the run ends.
+    """Yield the last lines of a run's log, then with `follow` new ones until the run ends.
 
     Raises:
         UserError: There is no log.
     """
-    path = next((run / name for name in LOGS if (run / name).is_file()), None)
+    paths = (record_file(run, name) for name in LOGS)
+    path = next((path for path in paths if path.exists()), None)
     if path is None:
         raise UserError(f"{run}: no {' or '.join(LOGS)} yet; see oelm status")
     with open(path, encoding="utf-8", errors="replace") as file:
         yield from file.read().splitlines()[-last:] if last else ()
         while follow:
-            # Asked before reading: what a run writes before it ends is still shown.
+            # Asked before reading, so that the last lines of a run that ends now are read.
             active = state(run) in ACTIVE
-            if path.stat().st_size < file.tell():  # the run went on from an earlier checkpoint
-                file.seek(path.stat().st_size)
+            size = path.stat().st_size
+            if size < file.tell():  # the run continued from an earlier checkpoint
+                file.seek(size)
             yield from file.read().splitlines()
             if not active:
                 yield f"({state(run)})"
                 return
             time.sleep(POLL_SECONDS)
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    """All names of a run folder."""
+    folder = path.parent.name
+    exp = folder.split("_")[0]
+    return exp, folder, f"{exp}/{path.name}", f"{folder}/{path.name}"

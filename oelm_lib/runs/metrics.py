@@ -22,7 +22,9 @@ class AppendFile:
     def __init__(self, path: Path, length: int, check: Check | None = None):
         self._check = check or (lambda: None)
         self._check()
-        self._file = open(path, "ab+")
+        # O_NOFOLLOW: the file that is cut must lie in the run folder.
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        self._file = os.fdopen(os.open(path, flags, 0o666), "ab+")
         size = os.fstat(self._file.fileno()).st_size
         kept = whole_lines(self._file.fileno(), min(length, size))
         self.is_short = kept < length

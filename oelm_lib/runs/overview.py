@@ -1,15 +1,15 @@
-"""Where all runs stand, from their status.json and summary.json alone: fast on a slow shared file system."""
+"""Overview of all runs, from status.json and summary.json alone: fast on a slow network disk."""
 
 import functools
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from oelm_lib.errors import UserError
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.reading import (
-    ACTIVE,
     find_runs,
     queue_alive,
     read_config,
@@ -17,90 +17,86 @@ from oelm_lib.runs.reading import (
     read_summary,
     true_state,
 )
+from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.status import format_duration, format_eta
 
-COPIED = "step max_steps train_loss steps_per_s tokens_per_s eta_seconds device gpus memory_bytes budget job".split()
-KEYS = "run state step share train_loss best_val_perplexity gap steps_per_s tokens_per_s eta_seconds device".split()
-KEYS += ["memory_bytes", "heartbeat_age", "reason"]
-HEADINGS = [
-    "run",
-    "state",
-    "step",
-    "%",
-    "loss",
-    "best ppl",
-    "gap (at step)",
-    "it/s",
-    "tokens/s",
-    "ETA",
-    "device",
-]
-HEADINGS += ["GiB", "beat", ""]
+COLUMNS = {
+    "run": "run",
+    "state": "state",
+    "step": "step",
+    "share": "%",
+    "train_loss": "loss",
+    "best_val_perplexity": "best ppl",
+    "gap": "gap (at step)",
+    "steps_per_s": "it/s",
+    "tokens_per_s": "tokens/s",
+    "eta_seconds": "ETA",
+    "device": "device",
+    "memory_bytes": "GiB",
+    "heartbeat_age": "beat",
+    "reason": "",
+}
+"""Key of a row -> heading of its column in the table of `oelm status`."""
 FORMATS = {
     "step": ",",
     "share": ".0%",
     "train_loss": ".4f",
     "best_val_perplexity": ",.2f",
     "steps_per_s": ",.2f",
+    "tokens_per_s": ",.0f",
 }
-FORMATS |= {"tokens_per_s": ",.0f"}
+LEFT_ALIGNED = ("run", "state", "reason")
 
 
 def overview(
     exps: list[str] | str | None = None, outputs: Path | str | None = None
 ) -> list[dict[str, Any]]:
-    """One row a run; a folder that cannot be read says so in `reason`.
+    """Return one row a run; a folder that cannot be read says so in `reason`.
 
     Args:
         exps, outputs: As find_runs takes them.
 
     Returns:
-        Rows with `run path state reason`, the fields of status.json in COPIED, `share` (of the steps),
-        `best_val_perplexity` (subset; whole split once done), `heartbeat_age` (seconds) and, where the baseline's
-        run with the same seed and overrides has an evaluation at the same step, `gap gap_nats gap_base gap_step`.
+        Rows with `run path state reason`, the fields of status.json that _row names, `share` (of
+        the steps), `best_val_perplexity` (subset; whole split once done), `heartbeat_age` (seconds)
+        and, where the baseline's run with the same seed and overrides has an evaluation at the same
+        step, `gap gap_base gap_step`.
     """
-    everything = {_key(path): path for path in find_runs(outputs)}
-    read = functools.cache(lambda path: read_status(path) or {"state": "empty"})
-    baselines: dict[str, str | None] = {}
+    folders = {_key(path): path for path in find_runs(outputs)}
+    # A baseline's status serves all its arms; config.yaml is slow to read.
+    status = functools.cache(lambda path: read_status(path) or {"state": "empty"})
+    baseline = functools.cache(_baseline)
     rows = []
     for path in find_runs(outputs, exps):
         try:
-            status = read(path)
-            row = _row(path, status, read_summary(path))
-            exp, overrides, seed = _key(path)
-            if status.get("evals"):
-                if exp not in baselines:  # config.yaml is slow to read, so once for each experiment
-                    baselines[exp] = read_config(path)["experiment"].get("compare_to")
-                base = everything.get((baselines[exp], overrides, seed))
-                row |= _gap(baselines[exp], status, read(base)) if base else {}
+            row = _row(path, status(path), read_summary(path))
+            losses = dict(status(path).get("evals", []))
+            base = baseline(path.parent) if losses else None
+            base_path = folders.get((base, *_key(path)[1:]))
+            if base_path:
+                row |= _gap(base, losses, dict(_or_empty(status, base_path).get("evals", [])))
         except UserError as error:
-            row = {
-                "run": f"{path.parent.name}/{path.name}",
-                "path": str(path),
-                "state": "unreadable",
-            }
-            row["reason"] = str(error).removeprefix(f"{path}/").removeprefix(f"{path}: ")
+            row = _unreadable(path, error)
         rows.append(row)
     return rows
 
 
 def table(rows: list[dict[str, Any]], width: int | None = None) -> str:
-    """The rows as text for a terminal of `width` characters, a count of the states first."""
+    """Return the rows as text for a terminal of `width` characters, a count of the states first."""
     if not rows:
         return "no such runs yet; start one: oelm run DEMO-01"
     counts = Counter(row["state"] for row in rows)
-    lines = [
-        f"{len(rows)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items())
-    ]
-    cells = [HEADINGS] + [[cell_text(key, row) for key in KEYS] for row in rows]
-    used = [n for n in range(len(KEYS)) if any(line[n] for line in cells[1:])]
-    widths = {n: max(len(line[n]) for line in cells) for n in used}
-    for line in cells:
-        shown = [
-            line[n].ljust(widths[n]) if n < 2 or n == len(KEYS) - 1 else line[n].rjust(widths[n])
-            for n in used
-        ]
-        lines.append("  ".join(shown).rstrip()[:width])
+    states = ", ".join(f"{count} {state}" for state, count in counts.items())
+    lines = [f"{len(rows)} runs: {states}"]
+    cells = [{key: cell_text(key, row) for key in COLUMNS} for row in rows]
+    used = [key for key in COLUMNS if any(line[key] for line in cells)]
+    for line in [COLUMNS, *cells]:
+        padded = []
+        for key in used:
+            size = max(len(COLUMNS[key]), *(len(other[key]) for other in cells))
+            align = str.ljust if key in LEFT_ALIGNED else str.rjust
+            padded.append(align(line[key], size))
+        lines.append("  ".join(padded).rstrip()[:width])
     return "\n".join(lines)
 
 
@@ -110,41 +106,85 @@ def _key(path: Path) -> tuple[str, str, str]:
     return variant.split("_")[0], overrides, path.name
 
 
-def _row(path: Path, status: dict[str, Any], summary: dict[str, Any] | None) -> dict[str, Any]:
-    state = "done" if summary else true_state(path, status).replace("dead", "dead?")
-    age = time.time() - (status.get("heartbeat") or 0)
-    # A queued run is only as alive as the queue that holds it; Slurm's queue outlives every process here.
-    if state == "queued" and not status.get("job") and not queue_alive(status):
-        state = "stopped"
-    row = {"run": f"{path.parent.name}/{path.name}", "path": str(path), "state": state}
-    row |= {key: status.get(key) for key in COPIED}
-    best = (status.get("best") or {}).get("loss")
-    if summary:
-        best, row["step"] = summary["best_val_loss"], summary["steps"]
-    row["best_val_perplexity"] = None if best is None else perplexity(best)
-    row["share"] = (
-        row["step"] / row["max_steps"] if row["max_steps"] and row["step"] is not None else None
-    )
-    if state not in ACTIVE:
-        row |= dict.fromkeys(("eta_seconds", "steps_per_s", "tokens_per_s", "memory_bytes"))
-    row["heartbeat_age"] = max(age, 0.0) if state in (*ACTIVE, "dead?") else None
-    return row | {
-        "reason": status.get("error") or (f"Slurm job {status['job']}" if status.get("job") else "")
+def _baseline(folder: Path) -> str | None:
+    """The experiment that the runs of this folder are compared to, from the first readable one."""
+    error = None
+    for path in sorted(folder.glob("seed*")):
+        try:
+            return read_config(path)["experiment"].get("compare_to")
+        except UserError as problem:
+            error = problem
+    raise error or UserError(f"{folder}: holds no run")
+
+
+def _or_empty(read: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, Any]:
+    """What `read` returns, or {} where the file cannot be read."""
+    try:
+        return read(path)
+    except UserError:
+        return {}
+
+
+def _unreadable(path: Path, error: UserError) -> dict[str, Any]:
+    return {
+        "run": f"{path.parent.name}/{path.name}",
+        "path": str(path),
+        "state": "unreadable",
+        "reason": str(error).removeprefix(f"{path}/").removeprefix(f"{path}: "),
     }
 
 
-def _gap(base: str, mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    """Gap to the baseline at the last step both evaluated, on the same subset of validation."""
-    losses, others = dict(mine["evals"]), dict(theirs.get("evals") or [])
-    shared = [step for step in losses if step in others]
+def _row(path: Path, status: dict[str, Any], summary: dict[str, Any] | None) -> dict[str, Any]:
+    """One run, without its gap."""
+    state = "done" if summary else _shown_state(path, status)
+    is_active = state in ACTIVE
+    best = summary["best_val_loss"] if summary else (status.get("best") or {}).get("loss")
+    step = summary["steps"] if summary else status.get("step")
+    max_steps = status.get("max_steps")
+    age = time.time() - (status.get("heartbeat") or 0)
+    job = status.get("job")
+    return {
+        "run": f"{path.parent.name}/{path.name}",
+        "path": str(path),
+        "state": state,
+        "step": step,
+        "max_steps": max_steps,
+        "train_loss": status.get("train_loss"),
+        "steps_per_s": status.get("steps_per_s") if is_active else None,
+        "tokens_per_s": status.get("tokens_per_s") if is_active else None,
+        "eta_seconds": status.get("eta_seconds") if is_active else None,
+        "memory_bytes": status.get("memory_bytes") if is_active else None,
+        "device": status.get("device"),
+        "gpus": status.get("gpus"),
+        "budget": status.get("budget"),
+        "job": job,
+        "best_val_perplexity": perplexity(best) if isinstance(best, int | float) else None,
+        "share": step / max_steps if max_steps and step is not None else None,
+        "heartbeat_age": max(age, 0.0) if is_active or state == "dead?" else None,
+        "reason": status.get("error") or (f"Slurm job {job}" if job else ""),
+    }
+
+
+def _shown_state(path: Path, status: dict[str, Any]) -> str:
+    """State of a run that is not done; `dead?`, since only a heartbeat tells of other hosts."""
+    state = true_state(path, status).replace("dead", "dead?")
+    # A queued run is as alive as the queue that holds it; Slurm's queue outlives every process.
+    if state == "queued" and not status.get("job") and not queue_alive(status):
+        return "stopped"
+    return state
+
+
+def _gap(base: str, losses: dict[int, float], base_losses: dict[int, float]) -> dict[str, Any]:
+    """Gap to the baseline at the last step that both evaluated, on the same validation subset."""
+    shared = [step for step in losses if step in base_losses]
     if not shared:
         return {}
-    nats = losses[shared[-1]] - others[shared[-1]]
+    nats = losses[shared[-1]] - base_losses[shared[-1]]
     return {"gap": perplexity(nats) - 1, "gap_base": base, "gap_step": shared[-1]}
 
 
 def cell_text(key: str, row: dict[str, Any]) -> str:
-    """Format one value of a row for people; "" where it is missing."""
+    """Return one value of a row as text; "" where it is missing."""
     value = row.get(key)
     if value is None:
         return ""

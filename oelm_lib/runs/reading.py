@@ -1,32 +1,44 @@
-"""Read run folders, whatever state they are in; no torch."""
+"""Read the files of run folders, in whatever state they are."""
+
+from __future__ import annotations
 
 import fnmatch
-import json
+import re
 import socket
+import stat
 import time
+import zipfile
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
+import numpy as np
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
-from oelm_lib.runs.lock import ACTIVE, is_locked
+from oelm_lib.files import parse_yaml, read_json, remedy
+from oelm_lib.runs.lock import is_locked
 from oelm_lib.runs.process import is_alive
+from oelm_lib.runs.schema import (
+    ACTIVE,
+    CONFIG_KEYS,
+    FORMAT,
+    METRIC_COLUMNS,
+    STATUS_KEYS,
+    SUMMARY_KEYS,
+)
 
-FORMAT = 1
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
 STALE_SECONDS = 120.0
 """Age of a heartbeat from another host at which its run is shown as dead."""
-CONFIG_KEYS = {"kind": str, "label": str, "seed": int} | dict.fromkeys(
-    ("experiment", "overrides", "code", "versions", "resolved", "corpus", "parameters"), dict
+SEED_FOLDER = re.compile(r"seed(0|[1-9][0-9]*)", re.ASCII)
+RESCORE = (
+    "delete it and summary.json: the same command then scores the last checkpoint again"
+    " and trains no step"
 )
-"""What config.yaml holds beside its format."""
-METRIC_COLUMNS = {"event": "string", "step": "int64", "tokens": "int64"} | dict.fromkeys(
-    "loss perplexity learning_rate grad_norm tokens_per_s eval_tokens eval_seconds seconds".split(),
-    "float64",
-)
-CHECKPOINTS = ("latest", "best", "latest.prev")
-"""Last weights, by which arms are compared; those with the least loss on the subset; those saved before the last."""
 
 
 def find_runs(
@@ -34,7 +46,7 @@ def find_runs(
     exps: list[str] | str | None = None,
     rehearsals: bool = True,
 ) -> list[Path]:
-    """Run folders `<outputs>/<ID>_<slug>[+hash]/seed<k>`, sorted.
+    """Return the run folders `<outputs>/<ID>_<slug>[+hash]/seed<k>`, sorted.
 
     Args:
         outputs: Default: config.outputs_dir().
@@ -44,15 +56,14 @@ def find_runs(
     """
     root = Path(outputs) if outputs else config.outputs_dir()
     patterns = exps.replace(",", " ").split() if isinstance(exps, str) else exps or ["*"]
-    found = (
+    paths = [
         path
         for path in root.glob("*/seed*")
-        if path.is_dir() and path.name.removeprefix("seed").isdigit()
-    )
-    named = [
-        path for path in found if any(_is_named(path.parent.name, p, rehearsals) for p in patterns)
+        if SEED_FOLDER.fullmatch(path.name)
+        and any(_is_named(path.parent.name, pattern, rehearsals) for pattern in patterns)
+        and path.is_dir()
     ]
-    return sorted(named, key=lambda path: (path.parent.name, int(path.name.removeprefix("seed"))))
+    return sorted(paths, key=lambda path: (path.parent.name, int(path.name.removeprefix("seed"))))
 
 
 def _is_named(folder: str, pattern: str, rehearsals: bool) -> bool:
@@ -64,79 +75,111 @@ def _is_named(folder: str, pattern: str, rehearsals: bool) -> bool:
 
 
 def read_config(run: Any) -> dict[str, Any]:
-    """config.yaml of a run (a Run or a folder). Raises UserError where missing, broken or newer."""
-    path = folder(run) / "config.yaml"
-    if not path.is_file():
-        raise UserError(
-            f"{folder(run)}: no config.yaml, so not a run that started; delete the folder or start the run"
-        )
+    """Return config.yaml of a run (a Run or a folder).
+
+    Raises:
+        UserError: The file is missing, broken or of a newer format.
+    """
+    path = record_file(run, "config.yaml")
     try:
-        plain = yaml.load(
-            path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        )
-    except (yaml.YAMLError, ValueError, OSError):
+        plain = parse_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder(run)}: no config.yaml, so not a run that started; start the run (the same"
+            " command), or delete the folder"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}; {remedy(error)}") from None
+    except ValueError:
         raise UserError(
             f"{path}: not readable as YAML; restore it or start the run afresh (--fresh)"
         ) from None
-    found = plain.get("format") if isinstance(plain, dict) else None
-    if found != FORMAT:
+    version = plain.get("format") if isinstance(plain, dict) else None
+    if version != FORMAT:
         raise UserError(
-            f"{path}: format {found!r}; this version reads {FORMAT}; update the workbook"
+            f"{path}: format {version!r}; this version reads {FORMAT}; update the workbook"
         )
-    wrong = [key for key, kind in CONFIG_KEYS.items() if not isinstance(plain.get(key), kind)]
-    if wrong:
-        raise UserError(
-            f"{path}: {wrong[0]} is missing or broken; restore the file or start afresh (--fresh)"
-        )
+    _check_types(path, plain, CONFIG_KEYS, "restore the file or start afresh (--fresh)")
     return plain
 
 
 def read_status(run: Any) -> dict[str, Any] | None:
-    """status.json, or None where there is none yet."""
-    return _read_json(folder(run) / "status.json")
+    """Return status.json, or None where there is none yet. Raises UserError where it is broken."""
+    path = record_file(run, "status.json")
+    status = read_json(path)
+    if status is None:
+        return None
+    present = {key: kind for key, kind in STATUS_KEYS.items() if key in status}
+    _check_types(path, status, present, "delete it: the run writes it again when it goes on")
+    evals = [pair for pair in status.get("evals", []) if _is_pair(pair)]  # null: not finite
+    eta = status.get("eta_seconds")
+    return status | {"evals": evals, "eta_seconds": eta if _is_pair(eta) else None}
 
 
 def read_summary(run: Any) -> dict[str, Any] | None:
-    """summary.json, or None while the run is not done."""
-    return _read_json(folder(run) / "summary.json")
+    """Return summary.json, or None while the run is not done.
+
+    A file of an older version has no `checksum`, so a change in it would not be noticed.
+
+    Raises:
+        UserError: The file is broken or fails its checksum.
+    """
+    path = record_file(run, "summary.json")
+    summary = read_json(path)
+    if summary is not None:
+        _check_types(path, summary, SUMMARY_KEYS, RESCORE)
+    return summary
 
 
 def read_timing(run: Any) -> dict[str, Any] | None:
-    """timing_stats.json, or None while the run is not done."""
-    return _read_json(folder(run) / "timing_stats.json")
+    """Return timing_stats.json, or None while the run is not done. Raises UserError if broken."""
+    return read_json(record_file(run, "timing_stats.json"))
 
 
-def read_metrics(run: Any):
-    """metrics.jsonl as a DataFrame, one row an event; a torn last line is dropped.
+def read_documents(run: Any) -> dict[str, np.ndarray]:
+    """Return documents.npz: nats and tokens of each document; `test_...` where scored on the test.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    path = record_file(run, "documents.npz")
+    try:
+        with np.load(path) as arrays:  # a zip archive: a changed byte fails its CRC-32
+            documents = {name: arrays[name] for name in arrays}
+        for prefix in {name.removesuffix("tokens") for name in documents if "tokens" in name}:
+            if documents[f"{prefix}nats"].shape != documents[f"{prefix}tokens"].shape:
+                raise ValueError("unequal lengths")
+        if "nats" not in documents:
+            raise ValueError("no nats")
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing; {RESCORE}") from None
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
+        raise UserError(f"{path}: is damaged; {RESCORE}") from None
+    return documents
+
+
+def read_metrics(run: Any) -> pd.DataFrame:
+    """Return metrics.jsonl as a frame, one row an event; a torn last line is dropped.
 
     Raises:
         UserError: A line before the last is not a metrics row.
     """
     import pyarrow as pa
-    from pyarrow import json as arrow_json
 
-    path = folder(run) / "metrics.jsonl"
-    data = path.read_bytes() if path.is_file() else b""
-    data = data[: data.rfind(b"\n") + 1]
-    schema = pa.schema(list(METRIC_COLUMNS.items()))
-    options = arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-
-    def rows(part: bytes):
-        if not part:
-            return schema.empty_table()
-        table = arrow_json.read_json(
-            pa.BufferReader(part), arrow_json.ReadOptions(block_size=len(part)), options
-        )
-        if table["step"].null_count:
-            raise pa.ArrowInvalid("a row without its step")
-        return table
-
+    path = record_file(run, "metrics.jsonl")
     try:
-        return rows(data).to_pandas()
+        data = path.read_bytes()
+    except FileNotFoundError:
+        data = b""
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}; {remedy(error)}") from None
+    data = data[: data.rfind(b"\n") + 1]
+    try:
+        return _metric_rows(data).to_pandas()
     except pa.ArrowInvalid:
-        for number, line in enumerate(data.splitlines(keepends=True), 1):
+        for number, line in enumerate(data.split(b"\n"), 1):
             try:
-                rows(line)
+                _metric_rows(line + b"\n" if line else b"\n")
             except pa.ArrowInvalid:
                 raise UserError(
                     f"{path}: line {number} is not a metrics row; delete that line"
@@ -144,8 +187,30 @@ def read_metrics(run: Any):
         raise
 
 
+def _metric_rows(data: bytes) -> pa.Table:
+    """Whole lines of metrics.jsonl as a table. Raises ArrowInvalid."""
+    import pyarrow as pa
+    from pyarrow import json as arrow_json
+
+    schema = pa.schema(list(METRIC_COLUMNS.items()))
+    if not data:
+        return schema.empty_table()
+    lines = data.count(b"\n")
+    # A line that is no object (`null`) crashes Arrow's parser, which also takes \r for a newline.
+    if not data.startswith(b"{") or data.count(b"\n{") != lines - 1 or b"\r" in data:
+        raise pa.ArrowInvalid("a line that is no object")
+    table = arrow_json.read_json(
+        pa.BufferReader(data),
+        arrow_json.ReadOptions(block_size=len(data)),
+        arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+    )
+    if table["step"].null_count or table["event"].null_count or table.num_rows != lines:
+        raise pa.ArrowInvalid("a row without its step or event, or two rows on a line")
+    return table
+
+
 def state(run: Any) -> str:
-    """State of a run: that of status.json, `dead` where its writer is gone, `empty`, `unreadable`."""
+    """Return the state of status.json, or `dead` (its writer is gone), `empty`, `unreadable`."""
     try:
         return true_state(folder(run), read_status(run) or {"state": "empty"})
     except UserError:
@@ -153,7 +218,7 @@ def state(run: Any) -> str:
 
 
 def true_state(path: Path, status: dict[str, Any]) -> str:
-    """The state that status.json tells, or `dead` where its writer is gone.
+    """Return the state of a status record, or `dead` where its writer is gone.
 
     The folder's lock decides. Where it cannot (a writer on another host), the heartbeat does, by
     this host's clock: good enough to show, and never used to take a lock over.
@@ -166,31 +231,50 @@ def true_state(path: Path, status: dict[str, Any]) -> str:
 
 
 def queue_alive(status: dict[str, Any]) -> bool:
-    """Whether the queue that wrote a `queued` status still runs: by its process, elsewhere by age."""
+    """Whether the queue that wrote a `queued` status runs: by its process, elsewhere by its age."""
     if status.get("host") == socket.gethostname():
         return is_alive(status)
     return _is_fresh(status)
 
 
 def folder(run: Any) -> Path:
-    """The folder of a Run, or a path as it is."""
+    """Return the folder of a Run, or a path as it is."""
     return Path(getattr(run, "path", run))
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def record_file(run: Any, name: str) -> Path:
+    """Return the path of a run's own file, which need not exist.
+
+    Raises:
+        UserError: It is a link, a pipe or a folder: what is read or written would lie elsewhere.
+    """
+    path = folder(run) / name
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}; check its rights") from None
-    except ValueError:
+        mode = path.lstat().st_mode
+    except OSError:
+        return path
+    if not stat.S_ISREG(mode):
+        kind = "link" if stat.S_ISLNK(mode) else "folder" if stat.S_ISDIR(mode) else "device"
         raise UserError(
-            f"{path}: not readable as JSON; delete it, the run rewrites it when it goes on"
-        ) from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: holds {type(value).__name__}, not an object; delete it")
-    return value
+            f"{path}: is a {kind}, and the record of a run is plain files of its folder; put the"
+            " file itself there, or remove it"
+        )
+    return path
+
+
+def _check_types(path: Path, plain: dict[str, Any], kinds: dict[str, Any], hint: str) -> None:
+    """Raise UserError where a key is missing or its value of another type."""
+    for key, kind in kinds.items():
+        value = plain.get(key)
+        is_wrong = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
+        if is_wrong or (key not in plain):
+            raise UserError(f"{path}: {key} is missing or broken; {hint}")
+
+
+def _is_pair(value: Any) -> bool:
+    """Whether it is a list of two numbers."""
+    numbers = isinstance(value, list) and [item for item in value if type(item) in (int, float)]
+    return bool(numbers) and len(numbers) == len(value) == 2
 
 
 def _is_fresh(record: dict[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from oelm_lib.runs.process import this_process
 
 BEAT_SECONDS = 5.0
 """Longest time between two heartbeats."""
-PHASES = ("setup", "data", "step", "evaluation", "saving", "final_evaluation")
+PHASES = ("setup", "compile", "data", "step", "evaluation", "saving", "final_evaluation")
 
 
 class Status:

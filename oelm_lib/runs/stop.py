@@ -1,4 +1,4 @@
-"""The signals that ask a run, a notebook or a queue to save and stop."""
+"""Signals that ask a run, a notebook or a queue to save and stop."""
 
 import contextlib
 import signal

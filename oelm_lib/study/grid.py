@@ -6,7 +6,7 @@ from oelm_lib.model.cost import qk_share
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, TUNE, Cell, PlannedRun
 from oelm_lib.study.plan import Claim, Plan
 from oelm_lib.study.records import Record
-from oelm_lib.study.tuning import INTERIOR, Fit, Point, fit_rates, next_rates
+from oelm_lib.study.tuning import INTERIOR, Fit, Point, first_rates, fit_rates, next_rates
 
 EXPECTED_RATES = 4
 """Rates that a cell is expected to need, for the cost of what is not tuned yet."""
@@ -54,11 +54,12 @@ class Grid:
     def tuning_needs(self, cell: Cell) -> list[PlannedRun]:
         """The runs that tuning needs next; none where it has ended."""
         points, seeds = self.tuning_points(cell), self.plan.tune.seeds
+        start = self.plan.start(cell)
         done = {(rate, seed) for rate, seed, _ in points}
-        rates = sorted({rate for rate, _, _ in points})
+        rates = sorted({rate for rate, _ in done} | set(first_rates(self.plan.tune, start)))
         missing = [(rate, seed) for rate in rates for seed in seeds if (rate, seed) not in done]
         if not missing:
-            new = next_rates(points, self.plan.tune, self.plan.start(cell))
+            new = next_rates(points, self.plan.tune, start)
             missing = [(rate, seed) for rate in new for seed in seeds]
         return [PlannedRun(cell, rate, seed, TUNE) for rate, seed in missing]
 

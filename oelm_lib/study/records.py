@@ -165,7 +165,7 @@ def _diverged(path: Path) -> dict[str, Any]:
         "test_documents": None,
         "epochs": None,
         "frozen_unchanged": None,
-        "seconds": round(status["seconds"] or 0.0, 1),
+        "seconds": round(status.get("seconds") or 0.0, 1),
     }
 
 

@@ -87,6 +87,11 @@ def fit_rates(points: Sequence[Point]) -> Fit:
     )
 
 
+def first_rates(tune: Tune, start: float) -> list[float]:
+    """Return the three rates that every tuning begins with."""
+    return [rounded_rate(start * tune.factor**power) for power in (-1, 0, 1)]
+
+
 def next_rates(points: Sequence[Point], tune: Tune, start: float) -> list[float]:
     """Return the rates to try next, none where tuning has ended.
 
@@ -98,8 +103,8 @@ def next_rates(points: Sequence[Point], tune: Tune, start: float) -> list[float]
         start: First rate.
     """
     tried = sorted({rate for rate, _, _ in points})
-    if not tried:
-        return [rounded_rate(start * tune.factor**power) for power in (-1, 0, 1)]
+    if missing := [rate for rate in first_rates(tune, start) if rate not in tried]:
+        return missing
     stable = _stable_means(points)
     fit = fit_rates(points)
     precise = fit.state == INTERIOR and fit.error <= tune.error and math.isfinite(fit.low)

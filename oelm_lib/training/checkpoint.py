@@ -1,8 +1,8 @@
-"""Checkpoints: written whole or not at all, checked when read, the last one kept behind the newest.
+"""Checkpoint files: written whole or not at all, checked when read, the previous one kept.
 
-torch.save writes a zip archive; the archive's comment, its last 64 bytes, holds the SHA-256 of all bytes before
-it. A file that is torn, truncated, empty or has a flipped bit is found out before it is used, and `torch.load`
-reads it like any other.
+torch.save writes a zip archive; the archive's comment, its last 64 bytes, holds the SHA-256 of all
+bytes before it. So a file that is torn, truncated or empty, or has a flipped bit, is recognised
+before it is used, and `torch.load` reads it like any other.
 """
 
 import hashlib
@@ -15,39 +15,52 @@ import torch
 from torch.utils._pytree import tree_map_only
 
 from oelm_lib.errors import UserError
-from oelm_lib.files import replacing
+from oelm_lib.files import Check, replacing
 
-FORMAT = 1
+FORMAT = 2
 COMMENT_LENGTH = (64).to_bytes(2, "little")
 """The last field of a zip archive before its comment."""
-SEAL = 66
+SEAL_BYTES = 66
 """Bytes of that field and the comment."""
+
+BROKEN = (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError)
+"""What reading a checkpoint raises that lacks or breaks something."""
 
 
 class DamagedError(Exception):
     """A checkpoint file is not whole."""
 
 
-def save(path: Path, state: dict[str, Any], keep_previous: bool = False) -> None:
-    """Write a checkpoint atomically; with `keep_previous` the old file becomes <name>.prev.pt."""
-    with replacing(path) as temporary:
+def save(
+    path: Path, state: dict[str, Any], keep_previous: bool = False, check: Check | None = None
+) -> None:
+    """Write a checkpoint atomically.
+
+    Args:
+        state: Tensors and plain values; `step` is required.
+        keep_previous: Keep the old file as <name>.prev.pt.
+        check: Called before the file takes its place; what it raises prevents that.
+    """
+    with replacing(path, check) as temporary:
         try:
             with open(temporary, "wb") as file:
                 torch.save(state | {"format": FORMAT}, file)
         except RuntimeError as error:
-            # torch hides the error of a full disk behind one of its own, made while it tidies up.
+            # torch hides the error of a full disk behind its own, raised while it cleans up.
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
         _seal(temporary)
         if keep_previous and path.is_file():
+            if check:
+                check()
             # A link, not a rename: at no moment is there no `path`.
-            fresh_link = path.with_suffix(".prev.tmp")
-            fresh_link.unlink(missing_ok=True)
-            os.link(path, fresh_link)
-            os.replace(fresh_link, path.with_suffix(".prev.pt"))
+            link = path.with_suffix(".prev.tmp")
+            link.unlink(missing_ok=True)
+            os.link(path, link)
+            os.replace(link, path.with_suffix(".prev.pt"))
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of tensors and plain values; executes nothing.
+    """Read a checkpoint of tensors and plain values; no code in it is executed.
 
     Raises:
         DamagedError: The file is not whole.
@@ -55,38 +68,38 @@ def load(path: Path) -> dict[str, Any]:
     """
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(size - SEAL, 0))
+        file.seek(max(size - SEAL_BYTES, 0))
         seal = file.read()
-        if seal != COMMENT_LENGTH + _digest(file, size - SEAL):
+        if seal != COMMENT_LENGTH + _digest(file, size - SEAL_BYTES):
             raise DamagedError(f"{path}: {size} bytes that fail their checksum")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # a foreign archive fails in torch's reader in a hundred ways
+    except Exception as error:  # torch's reader raises many kinds on a foreign archive
         raise UserError(
-            f"{path}: no archive of tensors, or holds objects that only run code could rebuild, so it is refused"
-            f" ({type(error).__name__}); use a checkpoint made by this workbook"
+            f"{path}: refused ({type(error).__name__}): no archive of tensors, or one with objects"
+            " that only run code could rebuild; use a checkpoint made by this workbook"
         ) from None
     if not isinstance(state, dict) or not isinstance(state.get("step"), int):
         raise UserError(
-            f"{path}: holds no step, so it is not a run's checkpoint; use one made by this workbook"
+            f"{path}: holds no step, so it is no checkpoint of a run; use one made by this workbook"
         )
-    if state.get("format") != FORMAT:
-        found = state.get("format")
+    if (found := state.get("format")) != FORMAT:
         raise UserError(
-            f"{path}: checkpoint format {found!r}; this version reads {FORMAT}; update the workbook"
+            f"{path}: checkpoint format {found!r}; this version reads {FORMAT}; use the version"
+            " of the workbook that wrote it, or start the run again: oelm run ID --fresh"
         )
     return state
 
 
 def load_latest(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
-    """The newest whole checkpoint of a run folder, and a warning where a damaged one was passed over.
+    """Return the newest whole checkpoint of a run folder, and a warning about damaged ones.
 
     Returns:
-        (None, warning or None) where no whole one is there.
+        (None, warning or None) where the folder has no whole checkpoint.
     """
-    found = []
+    damaged = []
     for name in ("latest.pt", "latest.prev.pt"):
         path = folder / name
         if not path.is_file():
@@ -94,16 +107,25 @@ def load_latest(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
         try:
             state = load(path)
         except DamagedError as error:
-            found.append(str(error))
+            damaged.append(str(error))
             continue
-        return state, _lost(
-            found, f"going on from {name} at step {state['step']}"
-        ) if found else None
-    return None, _lost(found, "starting at step 0") if found else None
+        return state, _damage_warning(damaged, f"continuing from {name} at step {state['step']}")
+    return None, _damage_warning(damaged, "starting at step 0")
 
 
-def _lost(found: list[str], remedy: str) -> str:
-    return f"{'; '.join(found)}; {remedy}, the steps after it are trained again"
+def unusable(path: Path, error: Exception) -> UserError:
+    """Return the error about a checkpoint that is whole, but not one of this run."""
+    return UserError(
+        f"{path}: lacks or breaks something that a checkpoint of this run has"
+        f" ({type(error).__name__}: {error}); delete it, or start again: oelm run ID --fresh"
+    )
+
+
+def _damage_warning(damaged: list[str], remedy: str) -> str | None:
+    """One line about damaged checkpoints; None where there are none."""
+    if not damaged:
+        return None
+    return f"{'; '.join(damaged)}; {remedy}, later steps are trained again"
 
 
 def _seal(path: Path) -> None:
@@ -126,25 +148,29 @@ def _digest(file: BinaryIO, length: int) -> bytes:
 
 
 class Saver:
-    """Writes checkpoints: at once on a CPU; on a GPU through a host copy and one thread, one save in flight."""
+    """Writes checkpoints: at once on a CPU; on a GPU from a host copy in a thread, one at a time.
 
-    def __init__(self, in_background: bool):
+    Args:
+        in_background: Whether to copy the state and write the file in a thread.
+        check: As for `save`.
+    """
+
+    def __init__(self, in_background: bool, check: Check | None = None):
         self._pool = ThreadPoolExecutor(1) if in_background else None
         self._saving: Future | None = None
+        self._check = check
 
     def save(self, path: Path, state: dict[str, Any], keep_previous: bool = False) -> None:
-        """Save `state`, which later training may change in place."""
+        """Save `state`, whose tensors later training may change in place."""
         self.wait()
-        if self._pool:
-            copied = tree_map_only(
-                torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), state
-            )
-            self._saving = self._pool.submit(save, path, copied, keep_previous)
-        else:
-            save(path, state, keep_previous)
+        if not self._pool:
+            save(path, state, keep_previous, self._check)
+            return
+        host = tree_map_only(torch.Tensor, lambda x: x.detach().to("cpu", copy=True), state)
+        self._saving = self._pool.submit(save, path, host, keep_previous, self._check)
 
     def wait(self) -> None:
-        """Wait for the save in flight; raises what went wrong in it."""
+        """Wait for the save in progress; raise what went wrong in it."""
         saving, self._saving = self._saving, None
         if saving:
             saving.result()

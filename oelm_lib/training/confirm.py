@@ -1,45 +1,59 @@
-"""The end of a confirmation run: its last weights on the test split, once."""
+"""End of a confirmation run: its last weights on the test split, once."""
+
+from pathlib import Path
 
 import numpy as np
-import torch
 
-from oelm_lib.data.batches import EvalWindows
-from oelm_lib.data.corpus import open_test
+from oelm_lib.data import EvalWindows, open_test
 from oelm_lib.errors import UserError
 from oelm_lib.files import replacing, write_json
+from oelm_lib.runs.folder import Run
 from oelm_lib.runs.reading import folder, read_summary
+from oelm_lib.training.device import prepare_device
 from oelm_lib.training.evaluation import document_losses, mean_loss, token_losses
-from oelm_lib.training.precision import resolve_device
-from oelm_lib.training.trained import open_trained
+from oelm_lib.training.trained import Trained, open_trained
 
 
-def confirm(run) -> float:
-    """Score a finished run on the test split; returns nats per token, written into its summary and documents.npz.
+def score_test_split(run: Run | Path) -> float:
+    """Score the last weights of a finished run on the test split, in nats per token.
+
+    The loss goes into summary.json, the losses of the documents into documents.npz. A run that has
+    been scored is not scored again.
 
     Raises:
-        UserError: The corpus is another one than the run's or has no test split, or the last weights are gone.
+        UserError: The corpus is not the run's or has no test split, the last weights are gone, or
+            another process writes the run.
     """
     path, summary = folder(run), read_summary(run)
     if summary["final_test_loss"] is not None:
         return summary["final_test_loss"]
     trained = open_trained(path)
-    cfg, corpus = trained.config, trained.corpus
     if trained.step != summary["steps"]:
         raise UserError(
-            f"{path}: no checkpoint of the last step, {summary['steps']:,}; train it again (--fresh)"
+            f"{path}: has no checkpoint of the last step, {summary['steps']:,}; train the run again"
+            " (--fresh)"
         )
-    device = resolve_device(cfg.machine.device)
-    if cfg.machine.threads:
-        torch.set_num_threads(cfg.machine.threads)
-    tokens = open_test(corpus)
-    windows = EvalWindows(tokens, cfg.model.max_seq_len, device, corpus.recall)
-    losses = token_losses(trained.model.to(device), windows, np.arange(windows.windows))
-    block = corpus.block_tokens(cfg.model.max_seq_len)
-    scored = document_losses(losses, tokens, corpus.eot, block)
-    with np.load(path / "documents.npz") as documents:
-        documents = dict(documents) | {f"test_{key}": value for key, value in scored.items()}
-    with replacing(path / "documents.npz") as temporary, open(temporary, "wb") as file:
-        np.savez(file, **documents)
-    loss = mean_loss(losses)
-    write_json(path / "summary.json", summary | {"final_test_loss": loss})
+    trained.lock.acquire()
+    try:
+        loss = _score(trained)
+        check = trained.lock.check
+        write_json(path / "summary.json", summary | {"final_test_loss": loss}, check)
+    finally:
+        trained.lock.release()
     return loss
+
+
+def _score(trained: Trained) -> float:
+    """Score the test split and add its documents to documents.npz."""
+    cfg, corpus, path = trained.config, trained.corpus, trained.path / "documents.npz"
+    length = cfg.model.max_seq_len
+    device = prepare_device(cfg.machine)
+    tokens = open_test(corpus)
+    windows = EvalWindows(tokens, length, device, corpus.recall)
+    losses = token_losses(trained.model.to(device), windows, np.arange(windows.windows))
+    scores = document_losses(losses, tokens, corpus.eot, corpus.block_tokens(length))
+    with np.load(path) as before:
+        documents = dict(before) | {f"test_{key}": value for key, value in scores.items()}
+    with replacing(path, trained.lock.check) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **documents)
+    return mean_loss(losses)

@@ -1,44 +1,53 @@
-"""What a person sees while a run goes: lines, and one line that changes in place."""
+"""Output of a training run: lines, and one progress line that is replaced in place."""
 
 import sys
 import time
 from collections.abc import Callable
 
 REFRESH_SECONDS = 2.0
+"""Time between two progress lines in a notebook or on a terminal."""
+LOG_SECONDS = 60.0
+"""Time between two progress lines in a file."""
 
 
 class Console:
-    """Prints lines; shows progress in one notebook output, one terminal line, or a line a minute in a log."""
+    """Prints lines, and progress as one notebook output, one terminal line, or lines in a file.
 
-    def __init__(self):
-        self.on_progress: Callable[[bool], None] | None = None
-        self._shown = 0.0
+    Args:
+        on_progress: Called after each progress line, with whether it is the last.
+    """
+
+    def __init__(self, on_progress: Callable[[bool], None] | None = None):
+        self._on_progress = on_progress
+        self._shown_at = 0.0
         self._in_notebook = _kernel_is_running()
         self._on_terminal = sys.stdout.isatty()
 
     def line(self, text: str) -> None:
         """Print a line that stays."""
-        if self._on_terminal and self._shown:
+        if self._on_terminal and self._shown_at:
             sys.stdout.write("\r\033[K")
         print(text, flush=True)
 
     def progress(self, text: str, last: bool = False) -> None:
-        """Replace the progress line, at most every REFRESH_SECONDS."""
-        quiet = REFRESH_SECONDS if self._in_notebook or self._on_terminal else 60.0
-        if time.monotonic() - self._shown < quiet and not last:
+        """Replace the progress line, unless it is too new; the last one is always shown."""
+        refresh = REFRESH_SECONDS if self._in_notebook or self._on_terminal else LOG_SECONDS
+        if time.monotonic() - self._shown_at < refresh and not last:
             return
-        again, self._shown = bool(self._shown), time.monotonic()
+        is_update = bool(self._shown_at)
+        self._shown_at = time.monotonic()
         if self._in_notebook:
             from IPython.display import display
 
-            display({"text/plain": text}, raw=True, display_id=f"progress-{id(self)}", update=again)
+            name = f"progress-{id(self)}"
+            display({"text/plain": text}, raw=True, display_id=name, update=is_update)
         elif self._on_terminal:
             sys.stdout.write("\r\033[K" + text + ("\n" if last else ""))
             sys.stdout.flush()
         else:
             print(text, flush=True)
-        if self.on_progress:
-            self.on_progress(last)
+        if self._on_progress:
+            self._on_progress(last)
 
 
 def _kernel_is_running() -> bool:

@@ -1,17 +1,16 @@
-"""Losses on fixed windows; draws no random number and leaves the model as it was."""
+"""Losses on fixed windows; no random number is drawn, and the model is left as it was."""
 
-import hashlib
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from torch import nn
 
 from oelm_lib.data.batches import IGNORED, EvalWindows
 from oelm_lib.model.gpt import GPT
 
 BATCH_TOKENS = 8192
-"""Tokens in an evaluation batch: without autograd more fit than in training."""
+"""Tokens in an evaluation batch; without autograd, more fit than in training."""
 
 
 @torch.no_grad()
@@ -21,36 +20,49 @@ def token_losses(
     numbers: np.ndarray,
     stopping: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
-    """Nats of every scored token of these windows, in order, in fp32; cut short where `stopping` says so."""
-    was_training = model.training
-    model.eval()
-    losses = []
-    for part in np.split(
-        numbers, range(0, len(numbers), max(BATCH_TOKENS // windows.length, 1))[1:]
-    ):
-        tokens, targets = windows.batch(part)
-        losses.append(model.token_losses(tokens, targets)[targets != IGNORED])
-        if stopping():
-            break
-    model.train(was_training)
-    return torch.cat(losses).cpu().numpy()
+    """Return the loss of every scored token of these windows, in order, in nats and fp32.
+
+    Losses stay on the device until the last batch; the host reads them once.
+
+    Args:
+        numbers: Window numbers, at least one.
+        stopping: Asked after each batch; the rest is left out where it is true.
+    """
+    losses, scored = [], []
+    batch_size = max(BATCH_TOKENS // windows.length, 1)
+    with _evaluation_mode(model):
+        for part in np.split(numbers, range(batch_size, len(numbers), batch_size)):
+            tokens, targets = windows.batch(part)
+            losses.append(model.token_losses(tokens, targets).flatten())
+            scored.append((targets != IGNORED).flatten())
+            if stopping():
+                break
+    both = torch.stack([torch.cat(losses), torch.cat(scored).float()]).cpu()
+    return both[0][both[1] == 1].numpy()
 
 
 @torch.no_grad()
 def logit_std(model: GPT, tokens: torch.Tensor) -> list[float]:
-    """Standard deviation of each layer's attention scores over queries and their keys, the mean of its heads."""
-    was_training = model.training
-    model.eval()
-    found = [
-        torch.stack([head[head.isfinite()].std() for head in scores.transpose(0, 1)]).mean().item()
-        for scores in model.attention_scores(tokens)  # (B, H, T, T)
-    ]
-    model.train(was_training)
-    return found
+    """Return the standard deviation of each layer's attention scores, the mean over its heads.
+
+    It is taken over queries and the keys they may attend to. Layers are on the device until all
+    are done; the host reads them once.
+
+    Args:
+        tokens: (B, T).
+    """
+    length = tokens.shape[1]
+    queries, keys = torch.tril_indices(length, length, device=tokens.device)
+    layers = []
+    with _evaluation_mode(model):
+        for scores in model.attention_scores(tokens):  # (B, H, T, T)
+            heads = [head[:, queries, keys] for head in scores.transpose(0, 1)]
+            layers.append(torch.stack([head.std() for head in heads]).mean())
+    return torch.stack(layers).tolist()
 
 
 def mean_loss(losses: np.ndarray) -> float:
-    """Mean nats per token, summed in double precision."""
+    """Return the mean in nats per token, summed in double precision."""
     return float(losses.mean(dtype=np.float64))
 
 
@@ -67,18 +79,18 @@ def document_losses(
     Returns:
         nats: (documents,) float64; tokens: (documents,) int64, those scored.
     """
-    before = np.arange(len(losses)) // block if eot is None else np.cumsum(tokens[:-1] == eot)
-    counts = np.bincount(before)
-    sums = np.bincount(before, weights=losses.astype(np.float64))
+    document = np.arange(len(losses)) // block if eot is None else np.cumsum(tokens[:-1] == eot)
+    counts = np.bincount(document)
+    sums = np.bincount(document, weights=losses.astype(np.float64))
     return {"nats": sums[counts > 0], "tokens": counts[counts > 0]}
 
 
-def frozen_digest(model: nn.Module) -> tuple[str, int]:
-    """SHA-256 over names and bytes of all frozen tensors, and their number."""
-    digest, count = hashlib.sha256(), 0
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            digest.update(name.encode())
-            digest.update(parameter.detach().cpu().numpy().tobytes())
-            count += 1
-    return digest.hexdigest(), count
+@contextlib.contextmanager
+def _evaluation_mode(model: GPT) -> Iterator[None]:
+    """Turn dropout off for the block."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

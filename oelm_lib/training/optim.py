@@ -1,4 +1,4 @@
-"""AdamW, the learning-rate schedule, and one step."""
+"""AdamW, the learning-rate schedule, and the parts of one optimizer step."""
 
 import inspect
 import math
@@ -9,24 +9,26 @@ from torch import Tensor, nn
 
 from oelm_lib.config import OptimConfig
 from oelm_lib.errors import UserError
-from oelm_lib.training.distributed import mean
 from oelm_lib.training.precision import Precision
 
 
 class AdamW(torch.optim.AdamW):
-    """torch's AdamW, but for the wrappers that import all of torch.compile (3 s) to keep it out of these methods."""
+    """torch's AdamW without the decorators that keep torch.compile out of its methods.
 
-    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
-    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
-    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
-    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
-    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
+    Rule: `torch._dynamo`, 3 s to import, is loaded only where a model is compiled. The decorators
+    would import it at the first call; nothing here compiles an optimizer, so nothing needs them.
+    """
+
+
+for _name in ("zero_grad", "add_param_group", "state_dict", "load_state_dict"):
+    setattr(AdamW, _name, inspect.unwrap(getattr(torch.optim.AdamW, _name)))
+AdamW.step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
 
 def make_optimizer(model: nn.Module, cfg: OptimConfig) -> AdamW:
-    """Fused AdamW over the trainable tensors only; decay on all of them, as in the log.
+    """Return fused AdamW over the trainable tensors; weight decay applies to all, as in the log.
 
-    Its first group has the common schedule, the others those of `cfg.groups`.
+    The first parameter group has the common schedule, the others those of `cfg.groups`.
 
     Raises:
         UserError: A group has no trainable parameter.
@@ -37,8 +39,8 @@ def make_optimizer(model: nn.Module, cfg: OptimConfig) -> AdamW:
         names = [name for name in common if re.search(group.match, name)]
         if not names:
             raise UserError(
-                f"optim.groups: {group.match!r} matches no trainable parameter that is left; names are such as"
-                f" {', '.join(list(common)[:4])}"
+                f"optim.groups: {group.match!r} matches no trainable parameter that is left;"
+                f" names are such as {', '.join(list(common)[:4])}"
             )
         groups.append({"params": [common.pop(name) for name in names]})
     groups.insert(0, {"params": list(common.values())})
@@ -48,47 +50,59 @@ def make_optimizer(model: nn.Module, cfg: OptimConfig) -> AdamW:
 
 
 def learning_rates(step: int, cfg: OptimConfig, max_steps: int) -> list[float]:
-    """The rate of each of the optimizer's groups at step 0, 1, ..."""
-    own = [
-        cfg.model_copy(
-            update={"learning_rate": group.learning_rate, "warmup_steps": group.warmup_steps}
-        )
-        for group in cfg.groups
+    """Return the learning rate of each parameter group at step 0, 1, ..."""
+    low = cfg.min_learning_rate
+    return [
+        learning_rate(step, schedule.learning_rate, low, schedule.warmup_steps, max_steps)
+        for schedule in (cfg, *cfg.groups)
     ]
-    return [learning_rate(step, each, max_steps) for each in (cfg, *own)]
 
 
-def learning_rate(step: int, cfg: OptimConfig, max_steps: int) -> float:
-    """Rate of step 0, 1, ...: linear warm-up to the peak, then a cosine to min_learning_rate at max_steps."""
-    if step < cfg.warmup_steps:
-        return cfg.learning_rate * (step + 1) / cfg.warmup_steps
-    progress = (step - cfg.warmup_steps) / max(max_steps - cfg.warmup_steps, 1)
+def learning_rate(step: int, peak: float, low: float, warmup_steps: int, max_steps: int) -> float:
+    """Return the rate at step 0, 1, ...: linear warm-up to `peak`, then a cosine to `low`.
+
+    Args:
+        low: Rate at step `max_steps`.
+    """
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(max_steps - warmup_steps, 1)
     cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-    return cfg.min_learning_rate + (cfg.learning_rate - cfg.min_learning_rate) * cosine
+    return low + (peak - low) * cosine
 
 
-def gradients(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    precision: Precision,
-    batch: tuple[Tensor, Tensor],
-    clip: float,
-) -> tuple[Tensor, Tensor]:
-    """Forward and backward of one batch; returns (loss, gradient norm before clipping), both on the device."""
+def backward(model: nn.Module, precision: Precision, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """Run forward and backward on one batch; return the loss, detached, on the device."""
     with precision.autocast():
         _, loss = model(*batch)
     precision.scaler.scale(loss).backward()
-    precision.scaler.unscale_(optimizer)
-    norm = nn.utils.clip_grad_norm_(
-        [p for group in optimizer.param_groups for p in group["params"]], clip
-    )
-    return mean(loss.detach()), norm
+    return loss.detach()
+
+
+def gradient_norm(optimizer: torch.optim.Optimizer, precision: Precision) -> Tensor:
+    """Return the norm of all gradients, without the loss scale, on the device."""
+    grads = [p.grad for p in _parameters(optimizer) if p.grad is not None]
+    return nn.utils.get_total_norm(grads) / precision.loss_scale()
+
+
+def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float, norm: Tensor) -> None:
+    """Scale the gradients so that a norm above `max_norm` becomes `max_norm`.
+
+    Args:
+        norm: Their norm without the loss scale. NaN makes all of them NaN, so that the scaler
+            skips the update.
+    """
+    nn.utils.clip_grads_with_norm_(_parameters(optimizer), max_norm, norm)
 
 
 def update(optimizer: torch.optim.Optimizer, precision: Precision, rates: list[float]) -> None:
-    """Apply the gradients at each group's learning rate and clear them; the scaler skips an overflowed update."""
+    """Apply the gradients at each group's learning rate and clear them."""
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
     precision.scaler.step(optimizer)
     precision.scaler.update()
     optimizer.zero_grad(set_to_none=True)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [p for group in optimizer.param_groups for p in group["params"]]

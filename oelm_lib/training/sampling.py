@@ -1,48 +1,57 @@
-"""Short texts drawn while a run trains, where they cost next to nothing."""
+"""Short texts sampled while a run trains, at a small share of its time."""
 
 import time
-from typing import TYPE_CHECKING
 
 import torch
 
-from oelm_lib.data.tokenizer import Tokenizer, load_tokenizer
+from oelm_lib.data.tokenizer import load_tokenizer
 from oelm_lib.model.generate import generate
 from oelm_lib.seeds import named_generator
-
-if TYPE_CHECKING:
-    from oelm_lib.training.session import Session
+from oelm_lib.training.state import TrainingState
 
 SHARE = 0.002
-"""Of the session's wall time, at most, for samples."""
+"""Largest share of the session's wall time that samples may take."""
 PROMPT_TOKENS, TRIAL_TOKENS, SAMPLE_TOKENS = 8, 8, 64
 
 
 class Sampler:
-    """Continues the first tokens of the validation split; each step's generator has a name, so none is saved.
+    """Continues the first tokens of the validation split.
 
-    The first call draws a few tokens, to know what one costs; later ones draw nothing while a sample is too dear.
+    Each step has a named generator, so no random state is saved. The first call draws a few tokens
+    to measure what one costs; later calls draw nothing while a sample costs more than SHARE.
     """
 
-    def __init__(self, session: "Session"):
-        self._session, self._corpus = session, session.run.corpus
-        length = min(PROMPT_TOKENS, session.cfg.model.max_seq_len - 1)  # a token must fit behind it
-        self._prompt = torch.from_numpy(self._corpus.tokens("val")[:length].astype("int64"))[None]
-        self._tokenizer: Tokenizer | None = None
-        self._started, self._spent, self._token_seconds = time.perf_counter(), 0.0, 0.0
+    def __init__(self, state: TrainingState):
+        self._state = state
+        corpus = state.run.corpus
+        length = min(PROMPT_TOKENS, state.cfg.model.max_seq_len - 1)  # leaves room for one token
+        self._prompt = torch.from_numpy(corpus.tokens("val")[:length].astype("int64"))[None]
+        self._tokenizer = None
+        self._started = time.perf_counter()
+        self._spent = 0.0
+        self._token_seconds = 0.0
 
     def __call__(self) -> tuple[str, str] | None:
-        """A prompt and how the model goes on, or None where there is no time for it."""
-        start, session, sample = time.perf_counter(), self._session, None
-        if self._spent + SAMPLE_TOKENS * self._token_seconds > SHARE * (start - self._started):
+        """Return a prompt and its continuation, or None where there is no time for it."""
+        start = time.perf_counter()
+        allowed = SHARE * (start - self._started)
+        if self._spent + self._sample_seconds > allowed:
             return None
         count = SAMPLE_TOKENS if self._token_seconds else TRIAL_TOKENS
-        generator = named_generator(session.run.seed, f"sampling at step {session.step}")
-        drawn = generate(session.model, self._prompt.to(session.device), count, generator)
+        state = self._state
+        generator = named_generator(state.run.seed, f"sampling at step {state.step}")
+        drawn = generate(state.model, self._prompt.to(state.device), count, generator)
         self._token_seconds = (time.perf_counter() - start) / drawn.shape[1]
-        if count == SAMPLE_TOKENS:
-            self._tokenizer = self._tokenizer or load_tokenizer(self._corpus)
-            sample = tuple(
-                self._tokenizer.decode(tokens[0].tolist()) for tokens in (self._prompt, drawn)
-            )
+        sample = self._decode(drawn) if count == SAMPLE_TOKENS else None
         self._spent += time.perf_counter() - start
         return sample
+
+    @property
+    def _sample_seconds(self) -> float:
+        return SAMPLE_TOKENS * self._token_seconds
+
+    def _decode(self, drawn: torch.Tensor) -> tuple[str, str]:
+        """Texts of the prompt and of the tokens drawn after it."""
+        self._tokenizer = self._tokenizer or load_tokenizer(self._state.run.corpus)
+        prompt, text = (self._tokenizer.decode(ids[0].tolist()) for ids in (self._prompt, drawn))
+        return prompt, text

@@ -1,7 +1,8 @@
-"""A trained model taken from its run folder, to be read and never to be written."""
+"""Trained models read from run folders."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,17 +13,17 @@ from oelm_lib.model.generate import generate
 from oelm_lib.model.gpt import GPT
 from oelm_lib.runs.folder import Run, reopen
 from oelm_lib.runs.logs import find_run
-from oelm_lib.runs.reading import CHECKPOINTS
+from oelm_lib.runs.schema import CHECKPOINTS
 from oelm_lib.seeds import named_generator
 from oelm_lib.training import checkpoint
 
 
-@dataclass(frozen=True, eq=False)  # one is itself alone, so that what is computed of it can be kept
+@dataclass(frozen=True, eq=False)  # compared by identity, so that results can be cached by it
 class Trained(Run):
     """A run with the model of one checkpoint, on the CPU and in evaluation mode.
 
     Attributes:
-        step: Updates it has had.
+        step: Updates that the model has had.
     """
 
     step: int
@@ -30,70 +31,80 @@ class Trained(Run):
     tokenizer: Tokenizer | Ids
 
     def encode(self, prompt: str) -> Tensor:
-        """Ids (1, T) of a prompt. Raises UserError where it is empty or longer than the context."""
+        """Return the ids (1, T) of a prompt.
+
+        Raises:
+            UserError: It is empty, longer than the context, or has ids beyond the vocabulary.
+        """
         ids = self.tokenizer.encode_documents([prompt])[0]
-        most = self.config.model.max_seq_len
-        if len(ids) and max(ids) >= self.corpus.vocab_size:
+        limit, vocab_size = self.config.model.max_seq_len, self.corpus.vocab_size
+        if len(ids) and max(ids) >= vocab_size:
             raise UserError(
-                f"the prompt has the id {max(ids)}; ids of {self.corpus.name} are 0 .. {self.corpus.vocab_size - 1}"
+                f"the prompt has the id {max(ids)}; ids of {self.corpus.name} are"
+                f" 0 .. {vocab_size - 1}"
             )
         if not len(ids):
             raise UserError("the prompt is empty; give at least one word, e.g. 'Once upon a time'")
-        if len(ids) > most:
+        if len(ids) > limit:
             raise UserError(
-                f"the prompt has {len(ids)} tokens, the context {most}; leave out {len(ids) - most}"
+                f"the prompt has {len(ids)} tokens, the context {limit};"
+                f" leave out {len(ids) - limit}"
             )
         return torch.from_numpy(ids.astype("int64"))[None]
 
     def continued(
-        self, prompt: str, count: int = 200, samples: int = 1, seed: int = 0, **how
+        self, prompt: str, count: int = 200, samples: int = 1, seed: int = 0, **sampling: Any
     ) -> list[str]:
-        """Texts that go on from the prompt, each until end-of-text, `count` tokens or a full context.
+        """Return continuations of the prompt.
+
+        Each ends at end-of-text, after `count` tokens, or where the context is full.
 
         Args:
-            how: temperature, top_k and top_p, as model.generate takes them.
+            sampling: temperature, top_k and top_p, as `oelm_lib.model.generate` takes them.
         """
         tokens = self.encode(prompt).expand(samples, -1)
-        drawn = generate(
-            self.model, tokens, count, named_generator(seed, "sampling"), **how
-        ).tolist()
+        generator = named_generator(seed, "sampling")
+        rows = generate(self.model, tokens, count, generator, **sampling).tolist()
         eot = self.corpus.eot
-        return [
-            self.tokenizer.decode(row[: row.index(eot)] if eot in row else row) for row in drawn
-        ]
+        texts = [row[: row.index(eot)] if eot in row else row for row in rows]
+        return [self.tokenizer.decode(text) for text in texts]
 
 
 def open_trained(
     name: str | Path, which: str = CHECKPOINTS[0], outputs: str | Path = ""
 ) -> Trained:
-    """Load a run's checkpoint; `name` and `outputs` are as for runs.logs.find_run.
+    """Load the model of a run.
+
+    Args:
+        name: As for `oelm_lib.runs.logs.find_run`.
+        which: One of CHECKPOINTS: latest, best, latest.prev.
+        outputs: Folder of the runs; default config.outputs_dir().
 
     Raises:
-        UserError: No such run or checkpoint, a damaged one, one of another architecture, or another corpus now.
+        UserError: There is no such run or checkpoint, the checkpoint is damaged or of another
+            architecture, or the corpus has changed since.
     """
     if which not in CHECKPOINTS:
         raise UserError(f"checkpoint {which!r} is unknown; allowed: {', '.join(CHECKPOINTS)}")
-    run = reopen(path := find_run(str(name), outputs))
-    others = [
-        f"use --checkpoint {other}"
-        for other in CHECKPOINTS
-        if other != which and (path / f"{other}.pt").is_file()
-    ]
-    remedy = " or ".join([*others, f"oelm run {run.config.id} --seed {run.seed}"])
+    path = find_run(str(name), outputs)
+    run = reopen(path)
+    present = [kind for kind in CHECKPOINTS if (path / f"{kind}.pt").is_file() and kind != which]
+    choices = [f"use --checkpoint {kind}" for kind in present]
+    remedy = " or ".join([*choices, f"oelm run {run.config.id} --seed {run.seed}"])
     try:
-        state = checkpoint.load(path / f"{which}.pt")
+        saved = checkpoint.load(path / f"{which}.pt")
     except FileNotFoundError:
         raise UserError(f"{path}: has no {which}.pt; {remedy}") from None
     except checkpoint.DamagedError as error:
         raise UserError(f"{error}; {remedy}") from None
     model = GPT(run.config.model, run.seed).eval()
     try:
-        model.load_state_dict(state["model"])
+        model.load_state_dict(saved["model"])
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        found = next((line.strip() for line in str(error).splitlines()[1:]), type(error).__name__)
+        lines = [line.strip() for line in str(error).splitlines()[1:]] or [type(error).__name__]
         raise UserError(
-            f"{path}/{which}.pt: holds another architecture than config.yaml ({found[:150]}); {remedy}"
+            f"{path}/{which}.pt: holds another architecture than config.yaml ({lines[0][:150]});"
+            f" {remedy}"
         ) from None
-    return Trained(
-        **vars(run), step=state["step"], model=model, tokenizer=load_tokenizer(run.corpus)
-    )
+    tokenizer = load_tokenizer(run.corpus)
+    return Trained(**vars(run), step=saved["step"], model=model, tokenizer=tokenizer)

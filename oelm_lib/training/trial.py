@@ -1,4 +1,4 @@
-"""Steps that leave no trace in the run folder: a trial before a run, the replay of a step that went bad."""
+"""Steps that leave no trace in the run folder: a trial before a run, the replay of a bad step."""
 
 import json
 import tempfile
@@ -8,58 +8,70 @@ from typing import Any
 
 import torch
 
+from oelm_lib.data import EvalWindows
 from oelm_lib.errors import UserError
 from oelm_lib.runs.folder import Run, reopen
+from oelm_lib.runs.status import Budget, format_duration
 from oelm_lib.training import checkpoint
+from oelm_lib.training.device import device_name
 from oelm_lib.training.evaluation import token_losses
-from oelm_lib.training.precision import device_name
-from oelm_lib.training.session import Session
+from oelm_lib.training.progress import Progress
+from oelm_lib.training.state import TrainingState
 
 WARM_STEPS = 3
 """First steps of a trial, which are slower and are not timed."""
+SLOW_SECONDS = 600.0
+"""A run that is projected to take longer than this on a CPU gets a warning."""
 
 
-def trial(run: Run, outputs: Path, steps: int = 20) -> dict[str, Any]:
-    """Train some steps, score a batch and save once below `outputs`; nothing of it stays.
+def run_trial(run: Run, outputs: Path, steps: int = 20) -> dict[str, Any]:
+    """Time some training steps, a part of an evaluation and a save; delete what was written.
+
+    Args:
+        outputs: Folder on whose disk the checkpoint is written.
 
     Returns:
-        device, precision, seconds: (low, high) of the whole run, checkpoint_bytes.
+        device, precision; seconds: (low, high) of the whole run; checkpoint_bytes.
     """
-    session = Session(run)
-    session.build()
-    session.start_clocks()
+    cfg, corpus = run.config, run.corpus
+    state = TrainingState(run)
+    state.compile()
+    windows = EvalWindows(corpus.tokens("val"), cfg.model.max_seq_len, state.device, corpus.recall)
+    subset = windows.subset(cfg.train.eval_tokens)
+    forecast = Progress(cfg, Budget(), 0, 0, (len(subset), windows.windows)).forecast
     for number in range(WARM_STEPS + steps):
         start = time.perf_counter()
-        session.advance()
-        if session.device.type == "cuda":
-            torch.cuda.synchronize(session.device)
+        state.advance()
+        if state.device.type == "cuda":
+            torch.cuda.synchronize(state.device)
         if number >= WARM_STEPS:
-            session.forecast.step(time.perf_counter() - start)
-    windows = session.subset[: max(len(session.subset) // 8, 1)]
+            forecast.step(time.perf_counter() - start)
+    part = subset[: max(len(subset) // 8, 1)]
     start = time.perf_counter()
-    token_losses(session.model, session.windows, windows)
-    session.forecast.evaluation((time.perf_counter() - start) * len(session.subset) / len(windows))
+    token_losses(state.model, windows, part)
+    forecast.evaluation((time.perf_counter() - start) * len(subset) / len(part))
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=outputs) as folder:
         path = Path(folder) / "trial.pt"
-        checkpoint.save(
-            path, {"model": session.model.state_dict(), "optimizer": session.optimizer.state_dict()}
-        )
+        checkpoint.save(path, state.state_dict())
         size = path.stat().st_size
-    session.forecast.save(time.perf_counter() - start)
+    forecast.save(time.perf_counter() - start)
     return {
-        "device": device_name(session.device),
-        "precision": session.precision.name,
-        "seconds": session.forecast.left(1),
+        "device": device_name(state.device),
+        "precision": state.precision.name,
+        "seconds": forecast.left(1),
         "checkpoint_bytes": size,
     }
 
 
-def replay(path: Path) -> str:
-    """Run the step of bad_step.json again, from the newest checkpoint: its loss, and the gradient norm of each tensor.
+def replay_step(path: Path) -> str:
+    """Make the step of bad_step.json again, from the newest checkpoint.
+
+    Returns:
+        Lines of text: the step's loss, and the gradient norm of each tensor.
 
     Raises:
-        UserError: No step of this run went bad, or its checkpoint is of a later step.
+        UserError: No step of this run went bad, or the newest checkpoint is of a later step.
     """
     try:
         record = json.loads((path / "bad_step.json").read_text())
@@ -68,33 +80,60 @@ def replay(path: Path) -> str:
         raise UserError(
             f"{path}: no readable bad_step.json, so no step to replay; see oelm status"
         ) from None
-    session = Session(reopen(path))
-    session.build(checkpoint.load_latest(path)[0])
-    if session.step >= bad:
+    state = TrainingState(reopen(path))
+    saved, _ = checkpoint.load_latest(path)
+    if saved:
+        state.load_state_dict(saved, path / "latest.pt")
+    start = state.step
+    if start >= bad:
         raise UserError(
-            f"{path}: the newest checkpoint, of step {session.step}, is past step {bad}; nothing to replay"
+            f"{path}: the newest checkpoint, of step {start}, is past step {bad}; nothing to replay"
         )
-    start = session.step
-    while session.step < bad - 1:
-        session.advance()
-    session.freeze()
-    with session.precision.autocast():
-        _, loss = session.model(*session.batches(session.step))
-    session.precision.scaler.scale(loss).backward()
-    session.precision.scaler.unscale_(session.optimizer)
+    state.compile()
+    while state.step < bad - 1:
+        state.advance()
+    state.freeze()
+    loss = state.backward(state.next_batch())
+    scale = state.precision.loss_scale()
     norms = {
-        name: p.grad.norm().item()
-        for name, p in session.model.named_parameters()
+        name: (p.grad.norm() / scale).item()
+        for name, p in state.model.named_parameters()
         if p.grad is not None
     }
-    before = record.get("loss") or "no number"
+    before = record.get("loss") or "not finite"
     lines = [
-        f"step {bad:,} again from step {start:,}: loss {loss.item():.6g}, then it was {before}"
+        f"step {bad:,} again from step {start:,}: loss {loss.item():.6g}, before it was {before}",
+        "gradient norm by tensor:",
+        *(f"{norm:12.4g}  {name}" for name, norm in norms.items()),
     ]
-    return "\n".join(
-        [
-            *lines,
-            "gradient norm by tensor:",
-            *(f"{norm:12.4g}  {name}" for name, norm in norms.items()),
-        ]
+    return "\n".join(lines)
+
+
+def slow_warning(state: TrainingState) -> str | None:
+    """Return a warning with the projected time where a run on a CPU takes over SLOW_SECONDS."""
+    if state.device.type != "cpu":
+        return None
+    steps, batch_size = state.cfg.train.max_steps, state.cfg.train.batch_size
+    seconds = _pass_seconds(state, 1) * batch_size * steps
+    if seconds > SLOW_SECONDS:
+        # One window, cold, overstates the step of a small model: measure again before warning.
+        windows = batch_size if seconds / steps < 1 else 1
+        seconds = _pass_seconds(state, windows) * batch_size / windows * steps
+    if seconds < SLOW_SECONDS:
+        return None
+    days = f" ({seconds / 86400:.1f} days)" if seconds > 86400 else ""
+    return (
+        f"on this CPU the {steps:,} steps will take about {format_duration(seconds)}{days}; use a"
+        " GPU, or rehearse with fewer steps: overrides train.max_steps=10"
     )
+
+
+def _pass_seconds(state: TrainingState, windows: int) -> float:
+    """Seconds of a forward and backward pass over the first windows; leaves no trace."""
+    tokens, targets = state.batches(0)
+    start = time.perf_counter()
+    state.model.eval()  # no dropout: its generator must not move
+    state.model(tokens[:windows], targets[:windows])[1].backward()
+    state.model.train()
+    state.optimizer.zero_grad(set_to_none=True)
+    return time.perf_counter() - start

@@ -29,8 +29,8 @@ X_TITLES = {
     "hours": "hours since start",
     "epochs": "epochs",
 }
-NOTE_WIDTH = 100
-"""Characters of a line under the title; the page wraps them anew."""
+NOTE_LENGTH = 150
+"""Characters of a line under the title; the page wraps it, JupyterLab does not."""
 MOST_NOTES = 4
 
 
@@ -114,11 +114,10 @@ def new_figure(title: str, notes: list[str], panels: list[str], height: int = 32
 
 
 def _note_lines(notes: list[str]) -> list[str]:
-    """Return the notes as lines of HTML that fit a narrow window."""
+    """Return the first notes as lines of HTML, and how many there are beside them."""
     lines = [
-        escape(line)
+        escape(textwrap.shorten(note, NOTE_LENGTH, placeholder="..."))
         for note in notes[:MOST_NOTES]
-        for line in textwrap.wrap(textwrap.shorten(note, 180, placeholder="..."), NOTE_WIDTH)
     ]
     hidden = len(notes) - MOST_NOTES
     return [*lines, f"and {hidden} more"] if hidden > 0 else lines

@@ -24,7 +24,7 @@ for (const t of plot._fullData) {
     .map(cell).join(',')));
 }
 const link = document.createElement('a');
-link.href = URL.createObjectURL(new Blob([lines.join('\\n') + '\\n'], {type: 'text/csv'}));
+link.href = window.URL.createObjectURL(new Blob([lines.join('\\n') + '\\n'], {type: 'text/csv'}));
 link.download = name + '.csv';
 link.click();
 """

@@ -15,19 +15,20 @@ WRAPPED = 30
 """Columns with longer text than this wrap."""
 COUNTS = ("n", "gap_n", "seeds")
 TONES = {
-    stats.PASS: "oelm-pass",
-    stats.YES: "oelm-pass",
-    stats.FAIL: "oelm-fail",
-    stats.NO: "oelm-fail",
-    stats.UNSTABLE: "oelm-fail",
-    stats.INCONCLUSIVE: "oelm-open",
-    stats.NOT_SHOWN: "oelm-open",
-    stats.UNKNOWN: "oelm-open",
+    stats.PASS: "good",
+    stats.YES: "good",
+    stats.FAIL: "bad",
+    stats.NO: "bad",
+    stats.UNSTABLE: "bad",
+    stats.INCONCLUSIVE: "unsure",
+    stats.NOT_SHOWN: "unsure",
+    stats.UNKNOWN: "unsure",
 }
-MARKS = {"oelm-pass": "✓", "oelm-fail": "✗", "oelm-open": "?"}
-TONE_COLOURS = {"oelm-pass": "#0a8060", "oelm-fail": "#d0342c", "oelm-open": "#a06a00"}
-"""Contrast of at least 3 on white and on near-black (the words are bold); a mark stands beside
-each word, so that the colour is never alone."""
+MARKS = {"good": "✓", "bad": "✗", "unsure": "?"}
+"""A mark stands before each verdict, so that the colour is never alone."""
+TONE_COLOURS = {"good": "#0a8060", "bad": "#d0342c", "unsure": "#a06a00"}
+"""Where the page's style sheet does not set its own: contrast of at least 3 on white and on
+near-black."""
 
 
 class Html(str):
@@ -49,10 +50,8 @@ def verdict_html(verdict: str) -> str:
     tone = TONES.get(verdict)
     if tone is None:
         return escape(verdict)
-    style = f"color:{TONE_COLOURS[tone]};font-weight:650;white-space:nowrap"
-    return (
-        f"<span class='oelm-verdict {tone}' style='{style}'>{MARKS[tone]} {escape(verdict)}</span>"
-    )
+    style = f"color:var(--{tone},{TONE_COLOURS[tone]});font-weight:600;white-space:nowrap"
+    return f"<span class='{tone}' style='{style}'>{MARKS[tone]} {escape(verdict)}</span>"
 
 
 def _date(value: str) -> str:
@@ -146,6 +145,8 @@ def _format(column: str, value: Any) -> str:
     form = FORMAT_OF.get(column)
     if form is verdict_html:
         return verdict_html(str(value))
+    if isinstance(value, str) and form is not _date:
+        return escape(value)
     if form:
         return escape(form(value))
     if isinstance(value, float):

@@ -30,23 +30,23 @@ def test_a_fair_comparison_names_only_its_corpus_and_rates(tmp_path):
     [
         (
             {"experiment": {"optim.weight_decay": 0.1}},
-            "DEMO-02: optim.weight_decay is 0.1, but 0.01 in DEMO-01; `changes` does not declare",
+            "DEMO-02: optim.weight_decay is 0.1, but 0.01 in its baseline; `changes` does not",
         ),
         (
             {"resolved": {"precision": "bf16"}},
-            "DEMO-02: resolved.precision is bf16, but fp32 in DEMO-01",
+            "DEMO-02: resolved.precision is bf16, but fp32 in its baseline",
         ),
-        ({"resolved": {"threads": 8}}, "DEMO-02: resolved.threads is 8, but 1 in DEMO-01"),
+        ({"resolved": {"threads": 8}}, "DEMO-02: resolved.threads is 8, but 1 in its baseline"),
         ({"resolved": {"device_name": "H100"}}, "DEMO-02: resolved.device_name is H100, but "),
         (
             {"resolved": {"compile": True}},
-            "DEMO-02: resolved.compile is True, but False in DEMO-01",
+            "DEMO-02: resolved.compile is True, but False in its baseline",
         ),
         ({"corpus": {"manifest_sha256": "f" * 64}}, "DEMO-02: corpus.manifest_sha256 is fff"),
-        ({"corpus": {"sample": True}}, "DEMO-02: corpus.sample is True, but False in DEMO-01"),
+        ({"corpus": {"sample": True}}, "DEMO-02: corpus.sample is True, but False in its baseline"),
         ({"corpus": {"sample": True}}, "stories: a sample of the corpus, not the corpus"),
         ({"overrides": "optim.learning_rate=0.02"}, "optim.learning_rate is 0.02, but 0.01 in"),
-        ({"overrides": "train.max_steps=130"}, f"steps is 130, but {STEPS:g} in DEMO-01"),
+        ({"overrides": "train.max_steps=130"}, f"steps is 130, but {STEPS:g} in its baseline"),
         (
             {"overrides": "train.max_steps=130"},
             "a rehearsal of DEMO-02 with train.max_steps=130, not DEMO-02 itself",
@@ -67,7 +67,7 @@ def test_each_difference_is_a_warning(tmp_path, change, expected):
 def test_a_declared_recipe_change_still_warns_that_it_mixes(tmp_path, monkeypatch):
     change = {"id": "OWN-01", "changes": ["optim.learning_rate", "model.freeze_q"]}
     found = warnings_of(tmp_path, arm={"experiment": change | {"optim.learning_rate": 0.02}})
-    mixed = "optim.learning_rate is 0.02, but 0.01 in DEMO-01: the gap mixes it with the arm"
+    mixed = "optim.learning_rate is 0.02, but 0.01 in its baseline: the gap mixes it with the arm"
     assert any(mixed in text for text in found), found
     assert any("model.freeze_k is True" in text and "not declare" in text for text in found)
 
@@ -145,7 +145,7 @@ def test_differences_list_every_key_and_whether_it_was_declared():
 
 def test_recorded_arms_differ_in_learning_rate_and_are_the_best_of_many():
     found = compare.warnings(compare.recorded("GPT-0[123]"))
-    rate = "optim.learning_rate is 0.001, but 0.0003 in GPT-01: the gap mixes it with the arm"
+    rate = "optim.learning_rate is 0.001, but 0.0003 in its baseline: the gap mixes it with the arm"
     assert f"GPT-02, GPT-03: {rate}" in found
     best = "recorded by other code; the loss is the best of its evaluations"
     assert f"GPT-01, GPT-02, GPT-03: {best}" in found

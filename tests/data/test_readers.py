@@ -1,5 +1,6 @@
 import gzip
 import json
+import random
 
 import pyarrow
 import pyarrow.parquet
@@ -148,6 +149,29 @@ def test_bad_files_say_where(tmp_path, small_pieces, name, content, message):
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
         list(read_rows(path, ROWS))
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.jsonl.gz", "a.txt", "a.txt.gz"])
+def test_a_damaged_file_is_read_or_refused(source, tmp_path, name):
+    """Whatever bytes change, are lost or added: a UserError, or text."""
+    texts = [f"Story {number} of ducks é." for number in range(50)]
+    content = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+    if name == "a.parquet":
+        content = (source(train=texts) / "train.parquet").read_bytes()
+    content = gzip.compress(content) if name.endswith(".gz") else content
+    rng = random.Random(name)
+    refused = 0
+    for _ in range(150):
+        place, length = rng.randrange(len(content)), rng.randint(0, 5)
+        damaged = content[:place] + rng.randbytes(length)
+        damaged += content[place + rng.choice([0, 5, len(content)]) :]
+        (tmp_path / name).write_bytes(damaged)
+        try:
+            assert all(isinstance(text, str) for _, text, _ in read_rows(tmp_path / name, STORIES))
+        except UserError as error:
+            refused += 1
+            assert len(str(error)) < 600 and "\n" not in str(error)
+    assert refused > 20
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])

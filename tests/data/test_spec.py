@@ -44,6 +44,7 @@ def write_spec(tmp_path, monkeypatch):
         ({"validation_fraction": 0.1}, "validation_fraction needs validation: permutation or tail"),
         ({"document": "split"} | PERMUTED, "permutation needs more than one document"),
         ({"document": "split", "test": "halves"}, "halves needs more than one document"),
+        ({"document": "split", "token_limit": 9}, "token_limit keeps whole documents"),
         ({"document": "article", "text_separator": "\n"}, "text_separator divides rows"),
         ({"rows": {"validation": 3}} | PERMUTED, "rows.validation: that split is not read"),
         ({"limit": 9}, r"limit makes a sample; name the file mine-sample.yaml"),

@@ -11,7 +11,15 @@ import pytest
 from tests.conftest import TINY_RUN
 
 # Fields that a clock or a process number decides.
-WALL = {"seconds", "tokens_per_s", "eval_seconds", "wall_seconds", "mean_step_seconds", "finished"}
+WALL = {
+    "seconds",
+    "tokens_per_s",
+    "eval_seconds",
+    "wall_seconds",
+    "mean_step_seconds",
+    "finished",
+    "checksum",
+}
 CHANGES = TINY_RUN | {"train.max_steps": 300, "train.eval_interval": 12, "train.save_interval": 5}
 
 

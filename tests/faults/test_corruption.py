@@ -7,8 +7,9 @@ import pytest
 
 from oelm_lib import runs, training
 from oelm_lib.errors import UserError
+from oelm_lib.runs import lock
 from tests.faults.conftest import equal, record
-from tests.training.test_loop import stop_at
+from tests.training.helpers import stop_at
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +40,9 @@ def stopped(tiny_run, monkeypatch, tmp_path, tmp_path_factory):
             run = tiny_run(folder=made / "stopped")
             training.train(run.config, run)
     shutil.copytree(made / "stopped", tmp_path / "outputs")
+    monkeypatch.setattr(lock, "WATCH_SECONDS", 0.1)  # the lock's writer is on another host
     run = tiny_run()
+    run.lock.release()
     (run.path / "lock.json").write_text(
         '{"pid": 1, "host": "gone", "process_start": 1.0, "since": "then"}'
     )
@@ -108,13 +111,13 @@ def test_a_best_checkpoint_lost_at_the_end_leaves_the_comparison_whole(
     from oelm_lib.training import loop
 
     (run.path / "lock.json").unlink()
-    finish = loop._finish
+    finish = loop.finish
 
     def lose_best_and_finish(session):
-        session.best = {"step": 12, "loss": 1.0}  # best.pt holds another step
+        session.state.best = {"step": 12, "loss": 1.0}  # best.pt holds another step
         return finish(session)
 
-    monkeypatch.setattr(loop, "_finish", lose_best_and_finish)
+    monkeypatch.setattr(loop, "finish", lose_best_and_finish)
     values = runs.read_summary(go_on(tiny_run))
     assert "best_val_loss is unknown" in capsys.readouterr().out
     assert values["best_val_loss"] is None

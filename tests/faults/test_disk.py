@@ -13,7 +13,8 @@ import pytest
 
 from oelm_lib import runs, training
 from oelm_lib.errors import UserError
-from oelm_lib.training import checkpoint, loop
+from oelm_lib.training import checkpoint
+from oelm_lib.training.state import TrainingState
 from tests.faults.conftest import equal, leftovers, only_run, record, settings
 
 NOBODY = 65534
@@ -46,14 +47,15 @@ def fill(disk, left):
 
 def at_step(monkeypatch, step, action):
     """Do something when the loop has done `step` steps, before the step is logged."""
-    real = loop._record
+    update = TrainingState.update
 
-    def record_and_act(session, *args):
-        if session.step == step:
+    def update_and_act(state):
+        rate = update(state)
+        if state.step == step:
             action()
-        real(session, *args)
+        return rate
 
-    monkeypatch.setattr(loop, "_record", record_and_act)
+    monkeypatch.setattr(TrainingState, "update", update_and_act)
 
 
 # At step 10 a row is appended, at step 15 a checkpoint is written; the status is rewritten in between.
@@ -68,13 +70,14 @@ def test_a_full_disk_ends_in_one_line_and_the_run_goes_on(
     run = tiny_run(folder=small_disk)
     at_step(monkeypatch, step, lambda: fill(small_disk, left))
     with pytest.raises(
-        UserError, match=r"No space left on device; free the disk.*goes on from the last checkpoint"
+        UserError,
+        match=r"No space left on device; free the disk.*continues from the last checkpoint",
     ):
         training.train(run.config, run)
     monkeypatch.undo()
     monkeypatch.setenv("OELM_DATA", str(run.corpus.path.parents[1]))
-    # The writer lives on in this process, so a status that could not be written still says running.
-    assert runs.state(run) == "failed" or left == 0
+    # A status that could not be written still says running, but its lock is not held.
+    assert runs.state(run) == ("failed" if left else "dead")
     assert checkpoint.load(run.path / "latest.pt")["step"] == (5 if step == 10 else 10)
     (small_disk / "filler").unlink()
     again = tiny_run(folder=small_disk)
@@ -106,8 +109,9 @@ def test_a_folder_that_turns_read_only_ends_in_one_line_and_the_run_goes_on(
                     UserError, match=r"Permission denied; mend the permissions, then the same"
                 ):
                     training.train(cfg, run)
-            # Nothing could be written, so the last word stands until it is stale or its process gone.
-            assert runs.state(run) in ("running", "evaluating", "saving")
+            # status.json could not be written and still says running; the lock is not held.
+            assert runs.read_status(run)["state"] in ("running", "evaluating", "saving")
+            assert runs.state(run) == "dead"
             os.chmod(run.path, 0o755)
             assert (
                 training.train(cfg, runs.open_run(cfg, 1, outputs)).values["steps"]

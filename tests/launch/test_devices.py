@@ -133,7 +133,7 @@ def test_doctor_describes_usable_hidden_and_silent_gpus(nvml, monkeypatch):
 
 
 def test_a_run_warns_of_a_gpu_that_torch_cannot_use(nvml, monkeypatch):
-    from oelm_lib.training.precision import gpu_problem
+    from oelm_lib.training.device import gpu_problem
 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert "is a CPU build" in gpu_problem(lambda: nvml, lambda: CPU_BUILD)

@@ -5,13 +5,13 @@ from click.testing import CliRunner
 
 from oelm_lib.cli import main
 from oelm_lib.launch.doctor import doctor
-from oelm_lib.training.trial import trial
+from oelm_lib.training.trial import run_trial
 
 
 def test_a_trial_projects_the_time_and_leaves_nothing_behind(tiny_run, tmp_path):
     run, outputs = tiny_run(machine__devices=2), tmp_path / "outputs"  # tried in this one process
     before = sorted(outputs.rglob("*"))
-    found = trial(run, outputs, steps=4)
+    found = run_trial(run, outputs, steps=4)
     low, high = found["seconds"]
     assert 0 < low <= high < 3600
     assert found["checkpoint_bytes"] > 3 * 4 * 10_000  # weights and two moments in fp32

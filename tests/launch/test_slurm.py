@@ -14,7 +14,9 @@ def test_a_dry_run_prints_the_matrix_without_what_is_done(tiny_env, tiny):
     overrides = tiny()
     jobs = make_jobs(["DEMO-01", "DEMO-02"], [1, 2], overrides)
     jobs[0].path.mkdir(parents=True)
-    write_json(jobs[0].path / "summary.json", {"steps": 24})
+    write_json(
+        jobs[0].path / "summary.json", {"steps": 24, "best_val_loss": 1.0, "final_val_loss": 1.0}
+    )
     lines = submit(jobs, overrides, {"time": "60", "gres": "gpu:1"}, 2, report=True, dry_run=True)
     assert lines[0].startswith("4 runs: 1 done before, 3 in one array (time=60, gres=gpu:1)")
     assert [line.split(" --set")[0].split("run ")[1] for line in lines[1:4]] == [

@@ -77,7 +77,7 @@ class Checkout:
 
     def wait_for_records(self, count):
         """Wait until so many runs are recorded."""
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while len(self.records()) < count:
             assert time.monotonic() < end
             time.sleep(0.05)

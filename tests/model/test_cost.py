@@ -3,15 +3,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from oelm_lib.config import load_config
+from oelm_lib.model.additions import active
 from oelm_lib.model.cost import (
     gemms,
     medium,
-    parameter_numbers,
-    qk_share,
     step_bytes,
     step_flops,
 )
 from tests.conftest import ARMS
+from tests.model.additions import EACH, EACH_AND_ALL
 from tests.model.test_gpt import batch, reference_loss
 
 BATCH = 3
@@ -71,23 +71,33 @@ def test_flops_are_those_that_torch_counts_on_the_plain_path(model_config, chang
     )
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-@pytest.mark.parametrize(
-    "added", [{"delta_rank": 2}, {"qk_core": True}, {"qk_tied": True}, {"key_conv": True}]
-)
-def test_what_is_added_costs_what_torch_counts(model_config, added, frozen):
+def counted_and_predicted(cfg):
     from oelm_lib.model.gpt import GPT
 
-    counted, predicted = [], []
-    for changes in ({}, added):
-        cfg = model_config(freeze_q=frozen, freeze_k=frozen, **changes)
-        model, (tokens, targets) = GPT(cfg), batch(cfg, BATCH)
-        with FlopCounterMode(display=False) as counter:
-            model(tokens, targets)[1].backward()
-        counted.append(counter.get_total_flops())
-        predicted.append(step_flops(cfg, BATCH)["plain"])
-    assert counted[1] - counted[0] == predicted[1] - predicted[0]
-    assert (counted[1] > counted[0]) == bool({"delta_rank", "qk_core"} & set(added))
+    model, (tokens, targets) = GPT(cfg), batch(cfg, BATCH)
+    with FlopCounterMode(display=False) as counter:
+        model(tokens, targets)[1].backward()
+    return counter.get_total_flops(), step_flops(cfg, BATCH)["plain"]
+
+
+@pytest.mark.parametrize("name", [*EACH, "tied"])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_an_addition_costs_what_torch_counts(model_config, name, frozen):
+    # A trained bias of the scores takes another kernel, whatever it is: compare arms that have one.
+    biased = name in ("query_distance", "forget_gate")
+    plain = {"freeze_q": frozen, "freeze_k": frozen, "position": "t5" if biased else "learned"}
+    before = counted_and_predicted(model_config(**plain))
+    after = counted_and_predicted(model_config(**plain | EACH_AND_ALL[name]))
+    if name == "t5":
+        assert after[1] == before[1]
+        return
+    assert after[0] - before[0] == after[1] - before[1]
+    has_products = bool(addition_products(model_config(**EACH_AND_ALL[name])))
+    assert (after[0] > before[0]) == has_products
+
+
+def addition_products(cfg):
+    return [product for addition in active(cfg) for product in addition.products(cfg, BATCH)]
 
 
 def test_freezing_saves_the_weight_gradients_of_query_and_key_only():
@@ -110,37 +120,12 @@ def test_frozen_gradients_and_adam_state_are_36_mib_smaller():
     assert base["gradients"] + base["adam"] - frozen["gradients"] - frozen["adam"] == 36 * 2**20
 
 
-ADDED = "qk_bias qk_norm qk_gain head_temperature qk_core key_conv key_shift".split()
-QK_ARMS = [
-    {"delta_rank": 2},
-    {"position": "t5"},
-    {"position": "rope"},
-    {"qk_tied": True, "qk_bias": True},
-]
-QK_ARMS += [
-    {"frozen_layers": (1,)},
-    {"freeze_until": 5},
-    {"freeze_from": 5},
-    dict.fromkeys(ADDED, True),
-]
-
-
-@pytest.mark.parametrize(
-    "changes", [*ARMS.values(), {"freeze_k": True, "frozen_layers": (1,)}, *QK_ARMS]
-)
-def test_parameter_numbers_are_the_models(model_config, changes):
-    from oelm_lib.model.gpt import GPT, parameter_counts
-
-    cfg = model_config(**changes)
-    assert parameter_numbers(cfg) == parameter_counts(GPT(cfg))
-
-
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_activations_are_within_a_tenth_of_what_the_forward_pass_keeps(model_config, dropout):
     from oelm_lib.model.attend import QUERY_BLOCK
     from oelm_lib.model.gpt import CHUNK, GPT
 
-    # A vocabulary with too many logits to hold at once, which is the path that costs are told of.
+    # A vocabulary with too many logits to hold at once, which is the path that the cost model describes.
     cfg = model_config(
         d_model=64, d_ff=256, num_heads=4, max_seq_len=160, vocab_size=2400, dropout=dropout
     )
@@ -159,24 +144,6 @@ def test_activations_are_within_a_tenth_of_what_the_forward_pass_keeps(model_con
     measured += tokens.numel() * cfg.d_model * 4
     predicted = step_bytes(cfg, BATCH, CHUNK, QUERY_BLOCK)["activations"]
     assert predicted == pytest.approx(measured, rel=0.1)
-
-
-@pytest.mark.parametrize("changes", [{}, *QK_ARMS, *({name: True} for name in ADDED)])
-@pytest.mark.parametrize("frozen", [True, False])
-def test_the_trained_share_counts_what_the_model_updates_on_the_path_of_queries_and_keys(
-    model_config, changes, frozen
-):
-    from oelm_lib.model.gpt import GPT
-
-    cfg = model_config(**{"freeze_q": frozen, "freeze_k": frozen} | changes)
-    trained = sum(
-        p.numel()
-        for name, p in GPT(cfg).named_parameters()
-        if ".attention." in name
-        and not any(part in name for part in ("v_proj", "o_proj"))
-        and p.requires_grad
-    )
-    assert qk_share(cfg) == pytest.approx(trained / (2 * cfg.num_layers * cfg.d_model**2))
 
 
 def test_medium_is_the_log_s_size_and_keeps_the_arm():

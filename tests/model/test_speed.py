@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from tests.conftest import ARMS, TINY_MODEL
+from tests.model.additions import ALL
 from tests.model.test_gpt import batch
 
 RELATIVE = 1e-5  # float32 rounding
@@ -94,13 +95,13 @@ def test_dropout_keeps_the_mean_and_draws_from_the_default_generator_only(p):
 def test_a_step_leaves_nothing_for_frozen_tensors(model_config, arm):
     from oelm_lib.config import load_config
     from oelm_lib.model.gpt import GPT
-    from oelm_lib.training.optim import gradients, make_optimizer, update
+    from oelm_lib.training.optim import backward, make_optimizer, update
     from oelm_lib.training.precision import Precision
 
     cfg = model_config(**ARMS[arm], dropout=0.1)
     model, optim = GPT(cfg), load_config("GPT-01").optim
     optimizer, precision = make_optimizer(model, optim), Precision("fp32", torch.device("cpu"))
-    gradients(model, optimizer, precision, batch(cfg), 1.0)
+    backward(model, precision, batch(cfg))
     made = {name for name, value in model.named_parameters() if value.grad is not None}
     update(optimizer, precision, [1e-3])
     assert made == {name for name, value in model.named_parameters() if value.requires_grad}
@@ -108,17 +109,8 @@ def test_a_step_leaves_nothing_for_frozen_tensors(model_config, arm):
     assert all(value.grad is None for value in model.parameters())
 
 
-EVERY_ADDITION = (
-    ARMS["oelm_freeze"]
-    | {"delta_rank": 2}
-    | dict.fromkeys(
-        "qk_tied qk_bias qk_norm qk_gain head_temperature qk_core key_conv key_shift".split(), True
-    )
-)
-COMPILED_ARMS = [
-    *ARMS.values(),
-    *(EVERY_ADDITION | {"position": name} for name in ("rope", "alibi", "t5")),
-]
+POSITIONS = [ALL | {"position": name} for name in ("rope", "alibi", "t5")]
+COMPILED_ARMS = [*ARMS.values(), *(ARMS["oelm_freeze"] | added for added in POSITIONS)]
 COMPILED = """
 import json, sys, torch
 from torch._dynamo.utils import counters

@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 import yaml
 
+from oelm_lib import stats
+from oelm_lib.compare.verdict import CONFOUNDED
 from oelm_lib.config import PARAMS, experiment_ids
 from oelm_lib.errors import UserError
-from oelm_lib.report.journal import LANGUAGES, TEMPLATES, journal
+from oelm_lib.report.journal import LANGUAGES, escape, journal
+from oelm_lib.report.journal_facts import gather
+from oelm_lib.report.render import TEMPLATES
 from oelm_lib.runs.frames import phase3
 from tests import runs_factory
 from tests.runs_factory import make_run
@@ -87,7 +91,8 @@ def test_recorded_journal_gives_the_logs_figures_recomputed(recorded, language):
         "0.0837s",
     ):
         assert figure in plain
-    assert text.count("UNKNOWN INTERVAL") == 4
+    one_seed = {"en": "One seed has no interval", "zh": "只有一个种子，没有置信区间"}
+    assert text.count(one_seed[language]) == 4
     assert "_html" not in text and "{" not in text
 
 
@@ -151,7 +156,7 @@ def near(number, pool):
 def test_templates_hold_no_numbers():
     template = (TEMPLATES / "journal.md.j2").read_text(encoding="utf-8")
     assert not re.search(r"\d", re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "", template, flags=re.DOTALL))
-    words = yaml.safe_load((TEMPLATES / "journal.yaml").read_text(encoding="utf-8"))
+    words = yaml.safe_load((TEMPLATES / "journal.yaml").read_text(encoding="utf-8"))["phrases"]
     for key, phrase in words.items():
         assert set(phrase) == set(LANGUAGES), key
         assert not any(re.search(r"\d", text) for text in phrase.values()), key
@@ -183,14 +188,70 @@ def test_measured_runs_appear_with_command_state_and_reason(measured):
     assert f"2 of {len(experiment_ids())} experiments done by this code" in text
 
 
-def test_next_steps_follow_from_the_results(measured):
-    text = measured.partition("## Next steps")[2]
+def test_next_steps_follow_from_the_results_and_name_no_recorded_run(measured):
+    text = measured.partition("## Next steps")[2].partition("authors' plans")[0]
     (never,) = re.findall("Run with this code: (.*)", text)
-    assert "GPT-01" in never and "DEMO-02" not in never
+    assert "GPT-08" in never and "DEMO-02" not in never
     assert "Go on with: DEMO-03_oelm_random/seed44" in text
-    assert re.search(r"Add seeds \(fewer than 3\): .*DEMO-02", text)
-    assert "Tell orthogonality from scale: GPT-02 / GPT-03" in text
-    assert "Compare at the baseline's learning rate: GPT-02, GPT-03, GPT-05, GPT-07" in text
+    assert re.search(r"Add seeds \(fewer than 3\): DEMO-02\n", text)
+    named = set(re.findall(r"[A-Z]+-\d+", text))
+    assert not named & set(phase3()["experiments"])
+
+
+def test_an_experiment_that_separates_orthogonality_from_scale_is_asked_for_until_it_ran(tmp_path):
+    def asked():
+        return gather(tmp_path)["todo"]["mixed"]
+
+    for exp in ("DEMO-01", "DEMO-02", "DEMO-03"):
+        make_run(tmp_path, exp)
+    assert asked() == ["DEMO-04", "GPT-08"]
+    make_run(tmp_path, "DEMO-04")
+    assert asked() == ["GPT-08"]
+
+
+def test_results_come_before_matrices(recorded):
+    headings = re.findall("^## (.*)", recorded["en"], re.MULTILINE)
+    assert headings[:3] == ["Goal", "Results", "Overall findings"]
+    assert headings.index("Results") < headings.index("Experiment matrix")
+
+
+def test_chinese_words_are_chinese(tmp_path):
+    text = journal(fill(tmp_path), "zh")
+    for english in (
+        "INCONCLUSIVE",
+        "UNKNOWN",
+        "PASS",
+        "FAIL",
+        "not run",
+        "frozen Gaussian",
+        "百万",
+    ):
+        assert english not in text, english
+    assert "Baseline + T5 偏置，偏置与增益" in text and "冻结高斯" in text
+
+
+def test_every_phrase_that_a_verdict_needs_is_there():
+    words = yaml.safe_load((TEMPLATES / "journal.yaml").read_text(encoding="utf-8"))["phrases"]
+    verdicts = {stats.PASS, stats.FAIL, stats.INCONCLUSIVE, stats.UNKNOWN, stats.UNSTABLE}
+    assert verdicts | {CONFOUNDED} <= set(words)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_titles_and_reasons_cannot_leave_their_cell(tmp_path, language):
+    title = "Stories, a | b <script>alert(1)</script> [x](javascript:y) `c`"
+    make_run(tmp_path, "DEMO-01")
+    make_run(tmp_path, "DEMO-02", experiment={"title": title, "model.frozen_layers": [0]})
+    text = journal(tmp_path, language)
+    assert "<script" not in text and not re.search(r"(?<!\\)\]\(javascript", text)
+    assert r"a \| b &lt;script>alert(1)&lt;/script> \[x\](javascript:y) \`c\`" in text
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        cells = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(cells) == 1, table
+
+
+def test_escape_keeps_plain_text():
+    assert escape("GPT-02_oelm_freeze/seed42, 1.5 %") == "GPT-02_oelm_freeze/seed42, 1.5 %"
+    assert escape("a\nb & <i>") == "a b &amp; &lt;i>"
 
 
 def test_notes_survive_regeneration(tmp_path):
@@ -238,7 +299,7 @@ def test_strings_from_files_cannot_break_the_table(tmp_path):
     status = json.loads((path / "status.json").read_text())
     (path / "status.json").write_text(json.dumps(status | {"error": "a | b\n<script>"}))
     text = journal(tmp_path)
-    assert r"failed: a \| b &lt;script>" in text
+    assert r"a \| b &lt;script>" in text
     assert "<script>" not in text
 
 

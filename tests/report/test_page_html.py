@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from oelm_lib.compare import results
+from oelm_lib import compare
 from oelm_lib.config import ROOT
 from oelm_lib.errors import UserError
 from oelm_lib.report.make import STANDARD, report
@@ -197,7 +197,7 @@ def test_a_hostile_notebook_cannot_load_run_or_lead_away(tmp_path):
 
 
 def test_embedded_pictures_links_and_styled_tables_stay(tmp_path, demo):
-    table = results(frames.load_folders(demo)).style.set_table_styles(
+    table = compare.results(frames.load_folders(demo)).style.set_table_styles(
         [{"selector": "td", "props": "text-align:right"}]
     )
     markdown = "# T\n[site](https://site.example) ![dot](data:image/png;base64,iVBORw0=)"
@@ -242,7 +242,7 @@ def test_standard_pages_pass_every_parameter_of_their_notebook(name):
     assert STANDARD[name] == values
 
 
-@pytest.mark.parametrize("target", ["study", "bench", "explore", "run", "a.ipynb"])
+@pytest.mark.parametrize("target", ["example", "bench", "explore", "run", "a.ipynb"])
 def test_a_baseline_is_for_comparisons_only(demo, target):
     with pytest.raises(UserError, match="--baseline belongs to comparisons"):
         report(str(demo[0]) if target == "run" else target, "DEMO-01")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from oelm_lib import config
-from oelm_lib.runs.forecast import UNMEASURED, Forecast, _still_to_come
+from oelm_lib.runs.forecast import UNMEASURED, Forecast, _events_ahead
 
 LOG = 10
 STEP_SECONDS = 0.09
@@ -81,8 +81,8 @@ def test_nothing_is_said_before_a_step_is_measured(cfg):
     )  # the last evaluation and the final one, at the first guess
 
 
-def test_what_is_still_to_come_counts_this_step_and_the_end():
-    assert [_still_to_come(step, 25, 10) for step in (1, 9, 10, 11, 20, 21, 25)] == [
+def test_what_is_events_ahead_counts_this_step_and_the_end():
+    assert [_events_ahead(step, 25, 10) for step in (1, 9, 10, 11, 20, 21, 25)] == [
         3,
         3,
         3,
@@ -91,4 +91,4 @@ def test_what_is_still_to_come_counts_this_step_and_the_end():
         1,
         1,
     ]
-    assert [_still_to_come(step, 20, 10) for step in (1, 10, 11, 20)] == [2, 2, 1, 1]
+    assert [_events_ahead(step, 20, 10) for step in (1, 10, 11, 20)] == [2, 2, 1, 1]

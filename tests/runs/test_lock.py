@@ -303,8 +303,8 @@ def test_a_lost_lock_stops_every_kind_of_write(own, tmp_path):
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "running"
 
 
-def test_a_folder_that_cannot_be_written_is_the_callers_error(tmp_path):
-    with pytest.raises(FileNotFoundError):
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="cannot write here: No such file or directory; make the"):
         RunLock(tmp_path / "missing").acquire()
 
 

@@ -119,7 +119,9 @@ def test_a_writer_that_is_gone_shows_as_dead_and_a_queue_that_is_gone_holds_noth
 
 
 def test_done_failed_and_broken_runs_say_so(make_run, tmp_path):
-    make_run(seed=1, state="done", summary={"best_val_loss": 0.0, "steps": 1000})
+    make_run(
+        seed=1, state="done", summary={"best_val_loss": 0.0, "final_val_loss": 0.1, "steps": 1000}
+    )
     make_run(seed=2, state="failed", error="loss is nan")
     (make_run(seed=3) / "status.json").write_text("{")
     (tmp_path / "DEMO-01_baseline" / "seed4").mkdir()
@@ -181,3 +183,49 @@ def test_a_log_is_followed_until_the_run_ends(make_run):
     log.write_text("a\n")  # gone on from an earlier checkpoint
     write_json(path / "status.json", NOW | {"state": "done"})
     assert list(lines) == ["(done)"]
+
+
+def test_an_evaluation_that_is_no_number_is_left_out_and_no_other_run_suffers(make_run, tmp_path):
+    make_run(evals=[[100, 3.0], [300, 2.0]])
+    make_run("DEMO-02", evals=[[100, 3.5], [300, None]], best={"step": 300, "loss": None})
+    make_run(
+        "DEMO-03", evals=[[300, None]], best=None, train_loss=None, state="failed", error="inf"
+    )
+    rows = overview(outputs=tmp_path)
+    assert [row.get("gap_step") for row in rows] == [None, 100, None]
+    assert [row["best_val_perplexity"] is None for row in rows] == [False, True, True]
+    assert len(table(rows).splitlines()) == 5
+
+
+def test_a_baseline_that_cannot_be_read_leaves_its_arms_without_a_gap(make_run, tmp_path):
+    (make_run(evals=[[100, 3.0]]) / "status.json").write_text("{")
+    make_run("DEMO-02", evals=[[100, 3.5]])
+    rows = overview(outputs=tmp_path)
+    assert [(row["state"], row.get("gap")) for row in rows] == [
+        ("unreadable", None),
+        ("running", None),
+    ]
+
+
+def test_an_arm_with_one_broken_config_still_knows_its_baseline(make_run, tmp_path):
+    make_run(evals=[[100, 3.0]])
+    make_run(seed=2, evals=[[100, 3.0]])
+    (make_run("DEMO-02", evals=[[100, 3.0]]) / "config.yaml").write_text("[" * 40_000)
+    make_run("DEMO-02", seed=2, evals=[[100, 3.0]])
+    assert [row.get("gap") for row in overview("DEMO-02", tmp_path)] == [0.0, 0.0]
+
+
+def test_a_summary_with_any_byte_changed_is_named_or_unchanged(make_run, tmp_path):
+    path = make_run(state="done")
+    summary = {"best_val_loss": 1.25, "final_val_loss": 1.5, "steps": 1000, "epochs": 2.0}
+    write_json(path / "summary.json", summary, checksum=True)
+    good, (right,) = (path / "summary.json").read_bytes(), overview(outputs=tmp_path)
+    for place in range(0, len(good), 3):
+        changed = bytes([good[place] ^ 2])
+        (path / "summary.json").write_bytes(good[:place] + changed + good[place + 1 :])
+        (row,) = overview(outputs=tmp_path)
+        if row["state"] == "unreadable":
+            assert "summary.json" in row["reason"]
+        else:
+            assert row["best_val_perplexity"] == right["best_val_perplexity"]
+            assert row["step"] == right["step"]

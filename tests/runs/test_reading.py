@@ -1,12 +1,17 @@
 import json
+import os
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from oelm_lib import runs
 from oelm_lib.errors import UserError
 from oelm_lib.runs.lock import RunLock
+from oelm_lib.runs.metrics import AppendFile
 from oelm_lib.runs.process import this_process
+from oelm_lib.runs.reading import read_documents
 
 ROW = {"event": "train", "step": 10, "tokens": 100, "loss": 1.5, "perplexity": 4.5, "seconds": 1.0}
 
@@ -39,6 +44,15 @@ def test_no_metrics_is_an_empty_frame_with_the_same_columns(tmp_path):
         '{"event": "train"}',
         "\x00\x01",
         '{"event": "train", "step": 1, "loss": "x"}',
+        "null",
+        " null",
+        "\ufeffnull",
+        "true",
+        "",
+        '{"event": "train", "step": 1}\rnull',
+        '{"event": "train", "step": 1} {"event": "train", "step": 2}',
+        '{"event": null, "step": 1}',
+        "[" * 40_000,
     ],
 )
 def test_a_broken_line_in_the_middle_is_named(tmp_path, bad):
@@ -71,7 +85,7 @@ def test_status_is_truthful_about_a_writer_that_is_gone(tmp_path):
 def test_broken_files_are_one_line(tmp_path):
     with pytest.raises(UserError, match=r"no config\.yaml"):
         runs.read_config(tmp_path)
-    for content in ("a: [", "[]", "format: 99"):
+    for content in ("a: [", "[]", "format: 99", "[" * 40_000, "format: 1\nseed: true"):
         (tmp_path / "config.yaml").write_text(content)
         with pytest.raises(UserError):
             runs.read_config(tmp_path)
@@ -94,3 +108,95 @@ def test_runs_are_found_by_id_or_glob(tmp_path):
     assert len(runs.find_runs(tmp_path)) == 4
     assert len(runs.find_runs(tmp_path, ["DEMO-01", "GPT-02"])) == 2
     assert runs.find_runs(tmp_path / "missing") == []
+
+
+def test_a_missing_or_mistyped_key_of_a_record_is_named(tmp_path):
+    files = {
+        "summary.json": (
+            runs.read_summary,
+            {"steps": 5, "best_val_loss": None, "final_val_loss": 1},
+        ),
+        "status.json": (runs.read_status, {"state": "running", "step": 5, "evals": []}),
+    }
+    for name, (read, good) in files.items():
+        (tmp_path / name).write_text(json.dumps(good))
+        assert read(tmp_path).items() >= good.items()
+        for key in good:
+            (tmp_path / name).write_text(json.dumps(good | {key: True}))
+            with pytest.raises(UserError, match=rf"{name}: {key} is missing or broken; delete it"):
+                read(tmp_path)
+    (tmp_path / "summary.json").write_text('{"steps": 5, "best_val_loss": 1.0}')
+    with pytest.raises(UserError, match="final_val_loss is missing"):
+        runs.read_summary(tmp_path)
+
+
+@pytest.mark.parametrize("eta", [None, [], [1.0], [1.0, None], ["a", "b"], [1, 2, 3], [True, 1]])
+def test_an_eta_that_is_no_range_is_none(tmp_path, eta):
+    (tmp_path / "status.json").write_text(json.dumps({"state": "running", "eta_seconds": eta}))
+    assert runs.read_status(tmp_path)["eta_seconds"] is None
+    (tmp_path / "status.json").write_text('{"state": "running", "eta_seconds": [1.5, 2]}')
+    assert runs.read_status(tmp_path)["eta_seconds"] == [1.5, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("config.yaml", runs.read_config),
+        ("status.json", runs.read_status),
+        ("summary.json", runs.read_summary),
+        ("timing_stats.json", runs.read_timing),
+        ("metrics.jsonl", runs.read_metrics),
+        ("documents.npz", read_documents),
+    ],
+)
+def test_a_record_that_is_a_link_a_folder_or_a_pipe_is_refused(tmp_path, name, read):
+    outside = tmp_path / "outside"
+    outside.write_text("{}")
+    for make, kind in (
+        (lambda path: path.symlink_to(outside), "link"),
+        (lambda path: path.symlink_to("missing"), "link"),
+        (Path.mkdir, "folder"),
+        (os.mkfifo, "device"),
+    ):
+        folder = tmp_path / kind / str(len(list(tmp_path.rglob("*"))))
+        folder.mkdir(parents=True)
+        make(folder / name)
+        with pytest.raises(UserError, match=f"{name}: is a {kind}, and the record of a run is"):
+            read(folder)
+
+
+def test_a_file_that_grows_does_not_follow_a_link_out_of_the_folder(tmp_path):
+    outside = tmp_path / "outside"
+    outside.write_text("precious")
+    (tmp_path / "rows").symlink_to(outside)
+    with pytest.raises(OSError, match="symbolic link"):
+        AppendFile(tmp_path / "rows", 0)
+    assert outside.read_text() == "precious"
+
+
+def test_damaged_documents_are_named_with_what_to_do(tmp_path):
+    path = tmp_path / "documents.npz"
+    with pytest.raises(UserError, match=r"is missing; delete it and summary\.json"):
+        read_documents(tmp_path)
+    np.savez(path, nats=np.arange(50.0), tokens=np.arange(50))
+    good = path.read_bytes()
+    assert read_documents(tmp_path)["nats"][49] == 49.0
+    for content in (b"", good[:-30], good[: len(good) // 2], b"PK" + good):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="is damaged"):
+            read_documents(tmp_path)
+    start = good.index(np.arange(50.0).tobytes())
+    for place in range(start, start + 400, 7):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        with pytest.raises(UserError, match="is damaged"):
+            read_documents(tmp_path)
+    np.savez(path, nats=np.arange(50.0), tokens=np.arange(49))
+    with pytest.raises(UserError, match="is damaged"):
+        read_documents(tmp_path)
+
+
+def test_only_folders_with_a_plain_seed_are_runs(tmp_path):
+    for name in ("seed0", "seed7", "seed07", "seed²", "seed٣", "seed", "seed-1", "seed1e3"):
+        (tmp_path / "GPT-01_a" / name).mkdir(parents=True)
+    (tmp_path / "GPT-01_a" / "seed8").touch()
+    assert [path.name for path in runs.find_runs(tmp_path)] == ["seed0", "seed7"]

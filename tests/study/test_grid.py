@@ -143,3 +143,12 @@ def test_expected_runs_count_what_is_not_known_yet():
     left = Grid(PLAN, []).expected_left()
     assert sum(count for stage, _, count in left if stage == TUNE) == 3 * 4 * 2
     assert sum(count for stage, _, count in left if stage == CONFIRM) == 3 * 4
+
+
+def test_rates_do_not_depend_on_the_order_in_which_runs_end():
+    records = factory.tuned(PLAN, cell("frozen"))
+    for ended in range(1, 6):
+        for part in (records[:ended], records[-ended:]):
+            needs = Grid(PLAN, part).tuning_needs(cell("frozen"))
+            assert len(needs) == 6 - ended
+            assert {run.rate for run in needs} <= {0.005, 0.01, 0.02}

@@ -44,7 +44,7 @@ def test_a_damaged_file_is_found_out_and_the_one_before_is_used(tmp_path, damage
     loaded, warning = checkpoint.load_latest(tmp_path)
     assert loaded["step"] == 2
     assert "latest.pt" in warning
-    assert "going on from latest.prev.pt at step 2" in warning
+    assert "continuing from latest.prev.pt at step 2" in warning
 
 
 def test_any_flipped_bit_is_found_out(tmp_path):
@@ -89,7 +89,7 @@ def test_another_format_is_refused_with_both_numbers(tmp_path):
     path = tmp_path / "latest.pt"
     torch.save({"step": 1, "format": 99}, path)
     checkpoint._seal(path)
-    with pytest.raises(UserError, match="format 99; this version reads 1"):
+    with pytest.raises(UserError, match="format 99; this version reads 2"):
         checkpoint.load(path)
 
 

@@ -40,7 +40,7 @@ def in_two_forks(run):
     """Train a run in two processes that start with this one's patches; both must end well."""
     import torch._dynamo  # noqa: F401  torch's DDP imports it: here once, not in every process
 
-    from oelm_lib.training import distributed
+    from oelm_lib.training import worker
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -53,7 +53,7 @@ def in_two_forks(run):
             try:
                 os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}
                 os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-                distributed.main(run.config.id, run.seed, as_text(run.config.overrides))
+                worker.main(run.config.id, run.seed, as_text(run.config.overrides))
                 code = 0
             except BaseException:
                 traceback.print_exc()
@@ -67,19 +67,20 @@ def test_a_stop_in_the_final_evaluation_of_two_processes_ends_both_and_goes_on(
     tiny_run, monkeypatch, tmp_path
 ):
     """Rank 0 alone evaluates and hears of the stop: the other has left after the last step, and waits for nothing."""
-    from oelm_lib.training import loop
+    from oelm_lib.training import result, stop_request
 
     monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "outputs"))
     run = tiny_run("DEMO-02", machine__devices=2)
     run.lock.release()
-    real = loop._whole_split
+    whole_split_losses = result.whole_split_losses
 
     def stopped(session):
         (run.path / "STOP").touch()
-        return real(session)
+        return whole_split_losses(session)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_whole_split", stopped)
+        patch.setattr(stop_request, "FILE_SECONDS", 0.0)
+        patch.setattr(result, "whole_split_losses", stopped)
         in_two_forks(run)
     assert (runs.state(run), runs.read_status(run)["step"]) == (
         "stopped",

@@ -17,7 +17,7 @@ SAME = 1e-4
 @pytest.fixture
 def trained(tiny_run, monkeypatch):
     """A function that trains a tiny run and opens it."""
-    from oelm_lib.training.trained import open_trained
+    from oelm_lib.training import open_trained
 
     def make(exp="DEMO-02", **changes):
         run = tiny_run(exp, train__max_steps=6, **changes)
@@ -73,7 +73,7 @@ def test_a_bad_prompt_or_checkpoint_is_one_line(trained, arguments, words):
 
 
 def test_a_run_without_its_checkpoint_names_those_that_are_there(trained):
-    from oelm_lib.training.trained import open_trained
+    from oelm_lib.training import open_trained
 
     model = trained()
     (model.path / "latest.pt").unlink()
@@ -89,7 +89,7 @@ def test_a_run_without_its_checkpoint_names_those_that_are_there(trained):
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(trained):
-    from oelm_lib.training.trained import open_trained
+    from oelm_lib.training import open_trained
 
     model, other = trained(), trained(model__d_model=32)
     shutil.copy(other.path / "latest.pt", model.path / "latest.pt")
@@ -116,7 +116,7 @@ def test_safetensors_hold_the_state_dict_and_the_experiment(trained):
     config = json.loads((folder / "config.json").read_text())
     assert config["experiment"] == model.config.to_dict()
     assert config["oelm"]["step"] == 6
-    assert "is there already" in oelm("export", model.name).output
+    assert "exists already" in oelm("export", model.name).output
 
 
 FOLDED = {
@@ -136,13 +136,13 @@ def test_transformers_gives_the_same_logits_and_greedy_text(trained, tmp_path, c
     transformers = pytest.importorskip(
         "transformers", reason="transformers is not installed (extra: bench)"
     )
-    from oelm_lib.training.export import export
+    from oelm_lib.training import export_model
 
     model = trained(**{f"model__{key}": value for key, value in changes.items()})
     with torch.no_grad():
         for weight in model.model.parameters():  # so that nothing is at its start
             weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
-    folder = export(model, "huggingface", tmp_path / "gpt2")
+    folder = export_model(model, "huggingface", tmp_path / "gpt2")
     other = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     text = "The owl asked Lily, who had 3 cakes: \"Is it far?\"  \n'No.'"
@@ -195,10 +195,10 @@ def test_transformers_reads_gpt2_tokens(tmp_path):
 def test_arms_that_gpt2_cannot_express_are_refused_with_the_reason(
     trained, tmp_path, changes, reason
 ):
-    from oelm_lib.training.export import export
+    from oelm_lib.training import export_model
 
     pytest.importorskip("safetensors", reason="safetensors is not installed (extra: bench)")
     model = trained(**{f"model__{key}": value for key, value in changes.items()})
     with pytest.raises(UserError, match=f"GPT-2 cannot express {reason}"):
-        export(model, "huggingface", tmp_path / "gpt2")
+        export_model(model, "huggingface", tmp_path / "gpt2")
     assert not (tmp_path / "gpt2").exists()

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 KERNEL_SHAPE = (2048, 128, 512)
 """Matrix product by which the speed of a machine's kernels is recorded."""
 
@@ -15,10 +17,11 @@ KERNEL_SHAPE = (2048, 128, 512)
 def describe_machine() -> dict[str, Any]:
     """Return the CPU, torch's vector instructions, and how fast one thread multiplies matrices.
 
+    Torch keeps to one thread afterwards.
+
     The last tells kernels apart that one library chooses by machine and environment.
     """
-    import torch
-
+    torch.set_num_threads(1)
     rows, inner, columns = KERNEL_SHAPE
     a, b = torch.randn(rows, inner), torch.randn(inner, columns)
     best = math.inf

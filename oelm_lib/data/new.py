@@ -1,0 +1,228 @@
+"""A corpus file for a user's own text: rules proposed from the text, written, then prepared."""
+
+import contextlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from oelm_lib.config import PARAMS, data_dir, dump_yaml
+from oelm_lib.data.bpe import TooLittleTextError
+from oelm_lib.data.corpus import Corpus
+from oelm_lib.data.folder import find_splits
+from oelm_lib.data.preparation import prepare
+from oelm_lib.data.readers import is_text, open_bytes
+from oelm_lib.data.source import Source, open_source
+from oelm_lib.data.spec import GUIDE, NAME_PATTERN, CorpusSpec, corpus_names
+from oelm_lib.data.tokenizer import END_OF_TEXT
+from oelm_lib.errors import UserError
+from oelm_lib.files import write_text
+
+HEAD = 1 << 20
+"""Bytes at the start of a text file that are searched for separators."""
+FIRST_ROWS = 100
+"""Rows of a Parquet or JSON-lines file that are searched for the field with most text."""
+SURVEY = 1 << 25
+"""Characters that are read to estimate the size of the text and the number of documents."""
+MANY_FILES = 20
+"""From this number of text files on, each is taken as a document."""
+MOST_SEPARATORS = 5
+"""A separator counts as one from this number of occurrences on."""
+PERMUTED_FROM, HALVED_FROM = 20, 100
+"""Number of documents from which whole ones become validation, and half of these test."""
+SEED = 42
+BPE_SIZES = {512: 1e6, 2048: 3e7, 8192: 1e9}
+"""N of the proposed bpe-<N> -> bytes of text up to which it is; larger text takes gpt2."""
+_TITLE = re.compile(r"^ = [^=\n]+ = \r?$", re.MULTILINE)
+
+Keys = dict[str, Any]
+Echo = Callable[[str], None]
+
+
+def new_corpus(
+    name: str, source: str | Path, tokenizer: str | None = None, echo: Echo = print
+) -> Corpus:
+    """Write params/corpora/<name>.yaml for the text in a file or folder, and prepare it.
+
+    What a document is, the separator, the split rules and the tokenizer are proposed from the
+    text. The file explains each key and can be edited (docs/own-corpus.md).
+
+    Args:
+        name: Name of the corpus: small letters, digits and hyphens.
+        source: Folder or file. Files or folders named train, validation and test are the splits;
+            where no name says a split, all files are divided.
+        tokenizer: `gpt2` or `bpe-<N>`; None: by the size of the text.
+        echo: Takes lines of progress.
+
+    Returns:
+        The prepared corpus.
+
+    Raises:
+        UserError: The name is taken, or the text cannot be read; no corpus file is left.
+    """
+    path, source = _new_path(name), Path(source)
+    keys = {"title": name, "about": f"Text from {source.resolve().name}.", "document": "row"}
+    keys |= _document_rules(_open_train(name, keys, source, echo).files["train"])
+    text = _open_train(name, keys, source, lambda line: None)
+    documents, characters = _survey(text)
+    keys |= _split_rules(_splits_present(name, keys, source), documents)
+    CorpusSpec(name=name, **keys)
+    whole_documents = keys.get("validation") != "tail"
+    tokenizers = [tokenizer] if tokenizer else _tokenizers(characters, whole_documents)
+    try:
+        write_text(path, _file_content(name, keys))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); check its folder") from None
+    echo(f"{name}: wrote params/corpora/{name}.yaml (about {documents:,} documents)")
+    try:
+        return _prepare_first_that_fits(name, source, tokenizers, echo)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _new_path(name: str) -> Path:
+    """Return the place of the corpus file. Raises UserError where the name cannot be used."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise UserError(
+            f"corpus name {name[:80]!r}: use small letters, digits and hyphens, e.g. my-text"
+        )
+    if name in corpus_names():
+        raise UserError(
+            f"params/corpora/{name}.yaml: exists already; choose another name, or edit it and run"
+            f" `oelm data prepare {name} --source FOLDER`"
+        )
+    if (data_dir() / name).exists():
+        raise UserError(f"{data_dir() / name}: exists already; choose another name, or delete it")
+    return PARAMS / "corpora" / f"{name}.yaml"
+
+
+def _open_train(name: str, keys: Keys, source: Path, echo: Echo) -> Source:
+    """Open the train split of the source alone. Raises UserError where there is none."""
+    rules = _permutation(0.5) | {"test": "none"}
+    return open_source(CorpusSpec(name=name, **keys | rules), source, echo)
+
+
+def _permutation(fraction: float) -> Keys:
+    return {
+        "validation": "permutation",
+        "validation_fraction": fraction,
+        "validation_seed": SEED,
+    }
+
+
+def _splits_present(name: str, keys: Keys, source: Path) -> set[str]:
+    """Return which of train, validation and test the source has."""
+    if not source.is_dir():
+        return {"train"}
+    files = find_splits(source, CorpusSpec(name=name, **keys), lambda line: None)
+    return {split for split, paths in files.items() if paths}
+
+
+def _document_rules(files: list[str]) -> Keys:
+    """Propose the keys that say what a document is, from the first file and the number of files."""
+    first = Path(files[0])
+    if not is_text(first.name):
+        return {"text_field": _text_field(first)}
+    with open_bytes(first) as file:
+        head = file.read(HEAD).decode(errors="replace").replace("\r\n", "\n")
+    if _TITLE.search(head):
+        return {"document": "article"}
+    if END_OF_TEXT in head:
+        return {"text_separator": END_OF_TEXT}
+    if len(files) < MANY_FILES:
+        for separator in ("\n\n\n", "\n\n", "\n"):
+            if head.strip().count(separator) >= MOST_SEPARATORS:
+                return {"text_separator": separator}
+    return {}
+
+
+def _text_field(file: Path) -> str:
+    """Return `text`, or the column or key with most text in the first rows."""
+    characters: Counter[str] = Counter()
+    for row in islice(_first_rows(file), FIRST_ROWS):
+        for key, value in row.items():
+            if isinstance(value, str):
+                characters[key] += len(value)
+    if not characters:
+        raise UserError(f"{file}: no column or key holds text; convert it, or remove the file")
+    return "text" if "text" in characters else characters.most_common(1)[0][0]
+
+
+def _first_rows(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield rows of a Parquet or JSON-lines file, as far as they can be read."""
+    if file.suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            with open(file, "rb") as raw:
+                batches = pyarrow.parquet.ParquetFile(raw).iter_batches(batch_size=FIRST_ROWS)
+                yield from next(batches, pyarrow.table({})).to_pylist()
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
+            raise UserError(f"{file}: cannot be read ({str(error)[:200]})") from None
+        return
+    with open_bytes(file) as lines:
+        for line in islice(iter(lambda: lines.readline(HEAD), b""), FIRST_ROWS):
+            with contextlib.suppress(ValueError, RecursionError):  # told when the file is read
+                row = json.loads(line)
+                yield row if isinstance(row, dict) else {}
+
+
+def _survey(text: Source) -> tuple[int, int]:
+    """Return the estimated number of documents and of characters of the train split."""
+    documents = characters = 0
+    for piece, ends in text.pieces("train"):
+        documents, characters = documents + ends, characters + len(piece)
+        if characters >= SURVEY:
+            break
+    share = text.fraction if characters >= SURVEY else 1
+    return max(1, round(documents / (share or 1))), round(characters / (share or 1))
+
+
+def _split_rules(present: set[str], documents: int) -> Keys:
+    """Propose the split rules, from the splits that the source has and the number of documents."""
+    if "validation" in present:
+        return {} if "test" in present else {"test": "halves"}
+    if documents < PERMUTED_FROM:
+        return {"validation": "tail", "validation_fraction": 0.1, "test": "none"}
+    # At least 40 documents where there are enough of them, at least 5 % of all.
+    rules = _permutation(round(max(0.05, min(0.2, 40 / documents)), 3))
+    if "test" in present:
+        return rules
+    return rules | {"test": "halves" if documents >= HALVED_FROM else "none"}
+
+
+def _tokenizers(characters: int, whole_documents: bool) -> list[str]:
+    """Propose tokenizers by the size of the text, the next to take where it is too small for one.
+
+    Where a document is cut in two, gpt2 alone counts the tokens.
+    """
+    fitting = [size for size, limit in BPE_SIZES.items() if characters <= limit]
+    if not (fitting and whole_documents):
+        return ["gpt2"]
+    smaller = [size for size in BPE_SIZES if size <= fitting[0]]
+    return [f"bpe-{size}" for size in reversed(smaller)] + ["bpe-300", "gpt2"]
+
+
+def _prepare_first_that_fits(name: str, source: Path, tokenizers: list[str], echo: Echo) -> Corpus:
+    """Prepare the corpus with the first of the tokenizers that its text is large enough for."""
+    *others, last = tokenizers
+    for tokenizer in others:
+        try:
+            return prepare(name, source, tokenizer, echo=echo)
+        except TooLittleTextError as error:
+            echo(f"{name}: {error}")
+    return prepare(name, source, last, echo=echo)
+
+
+def _file_content(name: str, keys: Keys) -> str:
+    """Return the corpus file: each key below a comment that says what it does."""
+    lines = [f"# Proposed by `oelm data new {name}`; every key: {GUIDE}. To use other rules, edit"]
+    lines += [f"# them, delete data/{name} and run `oelm data prepare {name} --source PATH`."]
+    for key, value in keys.items():
+        lines += [f"# {CorpusSpec.model_fields[key].description}", dump_yaml({key: value}).strip()]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,220 @@
+"""The facts of the journal: runs, results, verdicts, and what is left to do."""
+
+import re
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from oelm_lib import compare, stats
+from oelm_lib.arms import arm_name
+from oelm_lib.compare.confounds import differences
+from oelm_lib.compare.pairs import families
+from oelm_lib.compare.verdict import CRITERION
+from oelm_lib.config import ROOT, Experiment, experiment_ids, load_config
+from oelm_lib.report.provenance import run_command
+from oelm_lib.runs.frames import RECORDED, name, phase3
+from oelm_lib.runs.metrics import perplexity
+
+SHAPE = (
+    "model.d_model",
+    "model.num_layers",
+    "model.num_heads",
+    "model.d_ff",
+    "model.max_seq_len",
+    "model.vocab_size",
+    "train.batch_size",
+)
+ENOUGH_SEEDS = 3
+SEPARATES = "frozen Gaussian"
+"""Arm that differs from OELM-Freeze in orthogonality alone, and from OELM-Random in scale alone."""
+UNFINISHED = ("stopped", "dead", "failed")
+
+
+def gather(outputs: Path | str | None, rehearsals: bool = True) -> dict[str, Any]:
+    """Return everything that the journal's template prints."""
+    measured, log = compare.load_runs(outputs=outputs, rehearsals=rehearsals), phase3()
+    runs = pd.concat([measured, compare.recorded()], ignore_index=True)
+    known = [load_config(exp) for exp in experiment_ids()]
+    kinds = [getattr(experiment, "kind", None) for experiment in runs["experiment"]]
+    whole = runs[[kind == "experiment" for kind in kinds]]
+    sections = [_section(rows) for _, rows in whole.groupby(["source", "corpus"], sort=False)]
+    sections = [section for section in sections if section["arms"]]
+    done = whole[(whole["source"] != RECORDED) & (whole["state"] == "done")]
+    started = [row | _launch(row) for row in _records(measured)]
+    return {
+        "log": log,
+        "confidence": 1 - stats.ALPHA,
+        "criterion": 1 + CRITERION,
+        "enough_seeds": ENOUGH_SEEDS,
+        "corpora": {
+            experiment.data.corpus: experiment.title.split(", ")[0] for experiment in known
+        },
+        "names": {experiment.id: experiment.title for experiment in known},
+        "known": len(known),
+        "done": done["id"].nunique(),
+        "recorded": list(dict.fromkeys(runs.loc[runs["source"] == RECORDED, "corpus"])),
+        "recorded_source": RECORDED,
+        "updated": max([log["updated"], *measured["finished"].dropna()])[:10],
+        "matrix": _records(compare.matrix(runs, "*")),
+        "shape": [key.partition(".")[2] for key in SHAPE],
+        "shapes": _shapes(known),
+        "measured": started,
+        "folders": _folders(started, log),
+        "sections": sections,
+        "printed": _printed(log["printed"]),
+        "cross": _cross_corpus(whole),
+        "studies": dict(_study_sentences()),
+        "todo": _todo(known, measured, sections),
+    }
+
+
+def _shapes(known: list[Experiment]) -> dict[tuple, list[str]]:
+    """Model shape -> ids of the experiments that have it."""
+    shapes: dict[tuple, list[str]] = {}
+    for experiment in known:
+        shapes.setdefault(tuple(experiment.science[key] for key in SHAPE), []).append(experiment.id)
+    return shapes
+
+
+def _folders(started: list[dict[str, Any]], log: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Run and folder of the measured runs, then of the log's."""
+    recorded = [
+        (exp, entry["output_dir"])
+        for exp, entry in log["experiments"].items()
+        if "output_dir" in entry
+    ]
+    return [*((row["run"], row["path"]) for row in started), *recorded]
+
+
+def _cross_corpus(runs: pd.DataFrame) -> list[list[dict[str, Any]]]:
+    """Gaps of each arm that was judged on more than one corpus."""
+    table = compare.cross_corpus(runs)
+    table = table[table["n"] > 0]
+    groups = [_records(rows) for _, rows in table.groupby(["source", "arm"], sort=False)]
+    return [rows for rows in groups if len(rows) > 1]
+
+
+def _section(runs: pd.DataFrame) -> dict[str, Any]:
+    """Results of one corpus from one source: arms, verdicts with what differs, ablation."""
+    results = compare.results(runs)
+    arms = {row["id"]: row for row in results[results["n"] > 0].to_dict("records")}
+    pairs = [pair for family in families(runs) for pair in family]  # in the order of the verdicts
+    judged = []
+    for pair, row in zip(pairs, compare.verdicts(runs).to_dict("records"), strict=True):
+        if not row["n"]:
+            continue
+        base = pair.base.iloc[0]
+        changes = differences(base, pair.arm.iloc[0]).to_dict("records")
+        times = [arms[key]["mean_step_seconds"] for key in (row["id"], row["baseline"])]
+        judged.append(
+            row
+            | {
+                "base_arm": base["arm"],
+                "differences": changes,
+                "keys": [item["key"] for item in changes],
+                "step_time": times[0] / times[1] - 1,
+            }
+        )
+    return {
+        "corpus": runs["corpus"].iloc[0],
+        "source": runs["source"].iloc[0],
+        "arms": list(arms.values()),
+        "base": judged[0]["base_arm"] if judged else "baseline",
+        "verdicts": judged,
+        "ablation": compare.ablation(runs).to_dict("records"),
+    }
+
+
+def _todo(
+    known: list[Experiment], measured: pd.DataFrame, sections: list[dict[str, Any]]
+) -> dict[str, list[str]]:
+    """Kind of work -> what it is about; only experiments that this code can run are named."""
+    own = [section for section in sections if section["source"] != RECORDED]
+    judged = [row for section in own for row in section["verdicts"]]
+    started = {name(run) for run in measured.itertuples()}
+    recorded = set(phase3()["experiments"])
+    open_verdicts = (stats.INCONCLUSIVE, stats.UNSTABLE)
+    return {
+        "never": [exp.id for exp in known if exp.id not in started | recorded],
+        "resume": measured.loc[measured["state"].isin(UNFINISHED), "run"].tolist(),
+        "seeds": [row["id"] for row in judged if row["n"] < ENOUGH_SEEDS],
+        "inconclusive": [
+            row["id"]
+            for row in judged
+            if row["verdict"] in open_verdicts and row["n"] >= ENOUGH_SEEDS
+        ],
+        "rate": [row["id"] for row in judged if "optim.learning_rate" in row["keys"]],
+        "mixed": [exp for section in sections for exp in _separating(known, started, section)],
+        "fail": [row["id"] for row in judged if row["verdict"] == stats.FAIL],
+    }
+
+
+def _separating(known: list[Experiment], started: set[str], section: dict[str, Any]) -> list[str]:
+    """Experiments that would tell orthogonality from scale where a comparison mixes them.
+
+    None where the arm that separates them was measured, or no experiment has it on this corpus.
+    """
+    mixed = any(row["differs"].count("qk_") == 2 for row in section["ablation"])
+    if not mixed or SEPARATES in [row["arm"] for row in section["arms"]]:
+        return []
+    return [
+        experiment.id
+        for experiment in known
+        if experiment.data.corpus == section["corpus"]
+        and arm_name(experiment.to_dict()) == SEPARATES
+        and experiment.id not in started
+    ]
+
+
+def _printed(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Gaps as the log printed them beside what its numbers give.
+
+    A gap between unequal steps is recomputed at a step that both runs reached.
+    """
+    runs = compare.recorded()
+    losses, metrics = runs.set_index("id")["final_val_loss"], compare.load_metrics(runs)
+    rows = []
+    for claim in claims:
+        first, second = claim["first"], claim["second"]
+        gap, step = stats.gap(losses[second] - losses[first]), None
+        if "steps" in claim:
+            both = runs[runs["id"].isin([first, second])]
+            table = compare.matched(both, metrics, at=claim["steps"])
+            gap, step = table[table["n"] > 0].iloc[0][["gap", "step"]]
+        rows.append(claim | {"gap": gap, "step": step})
+    return rows
+
+
+def _study_sentences() -> Iterator[tuple[str, list[str]]]:
+    """Name and sentences of each study that has records."""
+    from oelm_lib.study.page import load_study, sentences
+    from oelm_lib.study.plan import study_names
+    from oelm_lib.study.records import records_path
+
+    for study in study_names():
+        if records_path(study).is_file():
+            lines = [
+                unescape(re.sub(r"<[^>]*>", "", line)) for line in sentences(load_study(study))
+            ]
+            yield study, lines
+
+
+def _launch(run: dict[str, Any]) -> dict[str, Any]:
+    """The command that makes a run, its day, folder and perplexity."""
+    overrides = run["experiment"].overrides if run["experiment"] else {}
+    loss = run["final_val_loss"]
+    path = run["path"]
+    return {
+        "command": run_command(run["id"], run["seed"], overrides),
+        "date": (run["started"] or "")[:10],
+        "path": path.relative_to(ROOT) if path.is_relative_to(ROOT) else path,
+        "perplexity": loss and perplexity(loss),
+    }
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as dicts, None for what is missing."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")

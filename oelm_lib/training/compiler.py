@@ -1,0 +1,37 @@
+"""torch.compile of the training step: where it is used, and how its work is done beforehand."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from oelm_lib.training import distributed
+
+WARM_UP_CALLS = 3
+"""Calls until a CUDA graph is replayed: one to warm up, one to record, one to replay."""
+
+
+def is_enabled(choice: str, device: torch.device) -> bool:
+    """Whether `machine.compile` means compiled on this device; auto: on a GPU."""
+    return choice == "on" or (choice == "auto" and device.type == "cuda")
+
+
+def compiled(model: nn.Module, device: torch.device) -> nn.Module:
+    """Return the model compiled for one shape of batch; with CUDA graphs on a single GPU."""
+    graphs = device.type == "cuda" and distributed.size() == 1
+    mode = "reduce-overhead" if graphs else "default"
+    return torch.compile(model, fullgraph=True, dynamic=False, mode=mode)
+
+
+def warm_up(step: Callable[[], None], device: torch.device) -> None:
+    """Call a forward and backward pass until it is compiled; the random generators do not move."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        for _ in range(WARM_UP_CALLS):
+            start_step()
+            step()
+
+
+def start_step() -> None:
+    """Tell CUDA graphs that the results of the step before are no longer used."""
+    torch.compiler.cudagraph_mark_step_begin()

@@ -1,0 +1,117 @@
+"""Device of a run: which one, its threads, its memory allocator."""
+
+import ctypes
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from oelm_lib.config import MachineConfig
+from oelm_lib.errors import UserError
+from oelm_lib.gpus import TorchBuild, open_nvml, torch_problem, visible_gpus
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Names of glibc's malloc.h."""
+MIN_THREAD_LIMIT = 64
+"""Threads that may be asked for on any machine; on one with more cores, that many."""
+CUBLAS_WORKSPACE = ":4096:8"
+"""Workspace with which cuBLAS adds in the same order each time."""
+
+
+def prepare_device(machine: MachineConfig) -> torch.device:
+    """Resolve the device and make it, its thread count and its allocator current in this process.
+
+    Raises:
+        UserError: The device is not there, or the thread count is out of range.
+    """
+    device = resolve_device(machine.device)
+    set_threads(machine.threads)
+    if machine.deterministic != torch.are_deterministic_algorithms_enabled():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACE)
+        torch.use_deterministic_algorithms(machine.deterministic)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    else:
+        keep_freed_memory()
+    return device
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the torch device for auto, cpu, cuda or cuda:N.
+
+    Raises:
+        UserError: The device is not there.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or (name == "auto" and not count):
+        return torch.device("cpu")
+    index = int(name.partition(":")[2] or 0)
+    if index >= count:
+        found = ", ".join(f"cuda:{i}" for i in range(count)) or "no GPU that torch can use"
+        remedy = gpu_problem() or "check nvidia-smi"
+        raise UserError(
+            f"machine.device = {name}: found {found}; allowed here: cpu, auto; {remedy}"
+        )
+    return torch.device("cuda", index)
+
+
+def torch_build() -> TorchBuild:
+    """Return what decides whether this torch can use a GPU."""
+    error = ""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as problem:
+        error = str(problem)
+    devices = 0 if error else torch.cuda.device_count()
+    return TorchBuild(torch.__version__, torch.version.cuda, devices, error)
+
+
+def gpu_problem(
+    open_driver: Callable[[], Any] = open_nvml,
+    read_build: Callable[[], TorchBuild] = torch_build,
+) -> str | None:
+    """Return why torch cannot use the GPUs that the driver shows, or None."""
+    try:
+        gpus = visible_gpus(open_driver())
+    except UserError:
+        return None
+    return torch_problem(gpus, read_build())
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of the GPU, or cpu."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def is_asynchronous(device: torch.device) -> bool:
+    """Whether work on the device is queued, so that the host waits when it reads a number."""
+    return device.type != "cpu"
+
+
+def set_threads(count: int) -> None:
+    """Set torch's CPU threads; 0 keeps torch's choice.
+
+    Raises:
+        UserError: More threads than a process can start.
+    """
+    limit = max(MIN_THREAD_LIMIT, os.cpu_count() or 1)
+    if count > limit:
+        raise UserError(
+            f"machine.threads = {count}: this machine has {os.cpu_count()} cores;"
+            f" allowed: 1 .. {limit}, or 0 for torch's choice"
+        )
+    if count:
+        torch.set_num_threads(count)
+
+
+def keep_freed_memory() -> None:
+    """Let the process keep the memory it frees, for the next step; without glibc, do nothing.
+
+    By default glibc returns each tensor of 32 MiB or more to the system and faults it in again
+    page by page, which takes seven times as long as writing it once.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)

@@ -1,0 +1,153 @@
+import contextlib
+
+import pytest
+import torch
+
+from oelm_lib import runs
+from oelm_lib.config import MachineConfig
+from oelm_lib.errors import UserError
+from oelm_lib.training import device
+from oelm_lib.training.device import MIN_THREAD_LIMIT, prepare_device, resolve_device, set_threads
+from oelm_lib.training.precision import Precision, resolve_precision
+from tests.training.helpers import train
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """A function that pretends that torch has GPUs of these compute capabilities."""
+
+    def pretend(*capabilities):
+        def capability(gpu=None):
+            assert gpu is not None, "asks the current device, not the run's"
+            return capabilities[torch.device(gpu).index]
+
+        made_current = []
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(capabilities))
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
+        monkeypatch.setattr(torch.cuda, "get_device_capability", capability)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *args, **kwargs: True)
+        monkeypatch.setattr(torch.cuda, "set_device", made_current.append)
+        return made_current
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "precision"),
+    [("cuda:0", 0, "fp32"), ("cuda:1", 1, "bf16"), ("auto", 0, "fp32"), ("cuda:2", 2, "fp32")],
+)
+def test_auto_precision_asks_the_device_of_the_run_and_not_for_emulation(
+    gpus, name, index, precision
+):
+    """V100, H100, T4: torch says of all three that bf16 is supported."""
+    made_current = gpus((7, 0), (9, 0), (7, 5))
+    found = prepare_device(MachineConfig(device=name, threads=1))
+    assert found == torch.device("cuda", index)
+    assert made_current == [found]
+    assert resolve_precision("auto", found)[0].name == precision
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16", "fp16"])
+def test_a_precision_that_is_named_is_taken(gpus, name):
+    gpus((7, 0))
+    precision, warning = resolve_precision(name, torch.device("cuda:0"))
+    assert (precision.name, warning) == (name, None)
+
+
+def test_without_a_gpu_auto_is_the_cpu_in_fp32_and_a_named_gpu_is_refused(gpus):
+    gpus()
+    assert resolve_device("auto") == torch.device("cpu")
+    assert resolve_precision("auto", torch.device("cpu"))[0].name == "fp32"
+    with pytest.raises(
+        UserError, match=r"machine.device = cuda:1: found no GPU that torch can use"
+    ):
+        resolve_device("cuda:1")
+
+
+def test_a_gpu_beyond_the_last_is_refused(gpus):
+    gpus((9, 0), (9, 0))
+    assert resolve_device("cuda") == torch.device("cuda:0")
+    with pytest.raises(UserError, match=r"machine.device = cuda:2: found cuda:0, cuda:1; allowed"):
+        resolve_device("cuda:2")
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16"])
+def test_the_loss_scale_is_1_and_stays_so_where_the_scaler_only_skips(monkeypatch, name):
+    from oelm_lib.training import precision
+
+    monkeypatch.setattr(precision, "is_asynchronous", lambda device: True)
+    made = Precision(name, torch.device("cpu"))
+    assert made.scaler.is_enabled()
+    assert made.loss_scale() == 1.0
+    assert made.scaler.get_growth_interval() > 1e9
+
+
+def test_on_a_cpu_only_fp16_has_a_loss_scale():
+    cpu = torch.device("cpu")
+    assert [Precision(name, cpu).scaler.is_enabled() for name in ("fp32", "bf16", "fp16")] == [
+        False,
+        False,
+        True,
+    ]
+    assert Precision("fp16", cpu).loss_scale() == 65536.0
+    assert Precision("fp32", cpu).loss_scale() == 1.0
+
+
+def test_fp16_on_a_cpu_means_fp32_and_says_so(tiny_run, capsys):
+    run = tiny_run(train__precision="fp16")
+    train(run)
+    assert "on a CPU that means fp32" in capsys.readouterr().out
+    assert runs.read_config(run)["resolved"]["precision"] == "fp32"
+
+
+def test_bf16_trains_on_a_cpu(tiny_run):
+    bf16, fp32 = tiny_run(train__precision="bf16", folder="a"), tiny_run(folder="b")
+    losses = [train(run).values["final_val_loss"] for run in (bf16, fp32)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert losses[0] != losses[1]
+
+
+def test_more_threads_than_a_process_can_start_are_refused(tiny_run, monkeypatch):
+    run = tiny_run(machine__threads=100_000)
+    words = r"machine.threads = 100000: this machine has \d+ cores; allowed: 1 .. \d+, or 0"
+    with pytest.raises(UserError, match=words):
+        train(run)
+    assert runs.state(run) == "failed"
+    monkeypatch.setattr(device.os, "cpu_count", lambda: 200)
+    with pytest.raises(UserError, match=r"allowed: 1 .. 200"):
+        set_threads(201)
+
+
+def test_threads_within_the_limit_are_set_and_zero_keeps_them():
+    before = torch.get_num_threads()
+    try:
+        set_threads(MIN_THREAD_LIMIT // 32)
+        assert torch.get_num_threads() == MIN_THREAD_LIMIT // 32
+        set_threads(0)
+        assert torch.get_num_threads() == MIN_THREAD_LIMIT // 32
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def restored_determinism():
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.slow  # torch imports its compiler to set the flag
+def test_deterministic_algorithms_are_a_choice_that_changes_no_bit_on_a_cpu(tiny_run, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    plain, chosen = tiny_run(folder="a"), tiny_run(folder="b", machine__deterministic=True)
+    losses = [train(plain).values["final_val_loss"]]
+    assert not torch.are_deterministic_algorithms_enabled()
+    with restored_determinism():
+        losses.append(train(chosen).values["final_val_loss"])
+        assert torch.are_deterministic_algorithms_enabled()
+        assert device.os.environ["CUBLAS_WORKSPACE_CONFIG"] == device.CUBLAS_WORKSPACE
+        train(tiny_run(folder="c", train__max_steps=1))
+        assert not torch.are_deterministic_algorithms_enabled()
+    assert losses[0] == losses[1]
+    assert runs.read_config(chosen)["resolved"]["deterministic"] is True
