@@ -46,7 +46,7 @@ def test_sigterm_to_everything_in_the_middle_of_a_slow_save_leaves_a_whole_check
     assert not (path / "STOP").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_while_the_kernel_starts_stops_before_the_first_step(oelm, tmp_path, number):
     process = oelm("run", "DEMO-02", *LONG)
     while not list(tmp_path.glob("outputs/*/seed42/notebook.log")):
