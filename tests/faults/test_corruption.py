@@ -1,4 +1,4 @@
-"""Files of a stopped run that were damaged: it goes on, or says in one line what to do; never a traceback."""
+"""Files of a stopped run that were damaged: it resumes, or says in one line what to do."""
 
 import random
 import shutil
