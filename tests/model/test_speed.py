@@ -145,7 +145,8 @@ for line in sys.argv[2:]:
     model = gpt.GPT(cfg)
     compiled, losses = torch.compile(model, fullgraph=True, backend=sys.argv[1]), []
     for seed in range(3):
-        ids = torch.randint(cfg.vocab_size, (3, cfg.max_seq_len + 1), generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        ids = torch.randint(cfg.vocab_size, (3, cfg.max_seq_len + 1), generator=generator)
         loss = compiled(ids[:, :-1], ids[:, 1:])[1]
         loss.backward()
         losses.append([loss.item(), model(ids[:, :-1], ids[:, 1:])[1].item()])
@@ -154,14 +155,15 @@ for line in sys.argv[2:]:
                 if parameter.requires_grad:
                     parameter -= 0.1 * parameter.grad
                     parameter.grad = None
-    print(json.dumps([losses, counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())]))
+    breaks = sum(counters["graph_break"].values())
+    print(json.dumps([losses, counters["stats"]["unique_graphs"], breaks]))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_compiles_whole_and_once_on_every_arm(dropout):
-    """In a process of its own: jaxtyping's hook wraps the model here. aot_eager traces as inductor does, in seconds."""
+    """In a process without jaxtyping's hook; aot_eager traces as inductor does, in seconds."""
     configs = [json.dumps(TINY_MODEL | arm | {"dropout": dropout}) for arm in COMPILED_ARMS]
     done = subprocess.run(
         [sys.executable, "-c", COMPILED, "aot_eager", *configs], capture_output=True, text=True
