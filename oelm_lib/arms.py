@@ -17,12 +17,6 @@ COLOURS = {
     "frozen Gaussian": "#00a67d",
 }
 """The log's arms: Okabe-Ito hues with a contrast of at least 3 on white and on near-black."""
-STUDY = {
-    "orthogonal": "OELM-Freeze",
-    "Gaussian at the log's scale": "OELM-Random",
-    "Gaussian": "frozen Gaussian",
-}
-"""Names that the study gives to the log's arms."""
 OTHERS = ("#ab68fe", "#d20349", "#c442a8", "#5f51e5", "#ad86b8", "#b58900")
 """Colours of all other families, with the same contrast."""
 SYMBOLS = (
@@ -94,7 +88,7 @@ def arm_colour(name: str) -> str:
     The log's four arms have their own; any other has the colour of its family: what it adds first,
     such as "T5 bias" in "baseline + T5 bias, delta r=4".
     """
-    return COLOURS.get(STUDY.get(name, name)) or OTHERS[_hash(_family(name)) % len(OTHERS)]
+    return COLOURS.get(name) or OTHERS[_hash(_family(name)) % len(OTHERS)]
 
 
 def arm_colours(names: Iterable[str]) -> dict[str, str]:
@@ -110,7 +104,7 @@ def arm_styles(names: Iterable[str]) -> dict[str, ArmStyle]:
     one in alphabetical order takes the next free symbol, then the next dash.
     """
     styles: dict[str, ArmStyle] = {}
-    for name in sorted(set(names), key=lambda name: (STUDY.get(name, name) not in COLOURS, name)):
+    for name in sorted(set(names), key=lambda name: (name not in COLOURS, name)):
         looks = (ArmStyle(arm_colour(name), *look) for look in _looks(name))
         styles[name] = next(look for look in looks if look not in styles.values())
     return styles
@@ -118,9 +112,8 @@ def arm_styles(names: Iterable[str]) -> dict[str, ArmStyle]:
 
 def _looks(name: str) -> Iterable[tuple[str, str]]:
     """Yield the dashes and symbols that an arm may take, the preferred one first."""
-    known = STUDY.get(name, name)
-    if known in COLOURS:
-        yield "solid", LOG_SYMBOLS[known]
+    if name in COLOURS:
+        yield "solid", LOG_SYMBOLS[name]
     start, trained = _hash(name), bool(TRAINED.match(name))
     for turn in range(len(DASHES)):
         dash = DASHES[(turn + trained) % len(DASHES)]

@@ -6,7 +6,7 @@ from html import escape
 import numpy as np
 import plotly.graph_objects as go
 
-from oelm_lib.arms import arm_colours
+from oelm_lib.arms import COLOURS, ArmStyle, arm_name, arm_styles
 from oelm_lib.stats import Interval, gap
 from oelm_lib.study.cell import BASE_SIZE, Cell
 from oelm_lib.study.page import Study
@@ -18,6 +18,7 @@ NO_SHARE = 1e-4
 """Where an arm that trains none of the Q/K weights is drawn on the logarithmic axis."""
 SHARES = {NO_SHARE: "0", 1e-3: "0.1 %", 1e-2: "1 %", 1e-1: "10 %", 1.0: "100 %"}
 CURVE_POINTS = 41
+UNCONFIRMED = ArmStyle(base.INK, "solid", "circle-open")
 MARGIN = 3.0
 """Room above and below the gaps of the first figure, in percent."""
 
@@ -32,19 +33,19 @@ def gaps(study: Study) -> base.Figure:
         "grey: tuned only (validation, first corpus); dashed: the limits that are claimed",
     ]
     figure = base.new_figure("What is trained, and what it costs", notes, corpora, height=380)
-    colours = arm_colours({one.arm for one in judged})
+    styles = _styles(study, {one.arm for one in judged})
     confirmed = {one.arm for one in judged if one.corpus == study.plan.corpora[0]}
     for arm, _, nats, share in exploration(study.grid):
         if nats is not None and arm not in confirmed:
             row = corpora.index(study.plan.corpora[0]) + 1
-            base.add(figure, row, _point(arm, share, 100 * gap(nats), base.INK, None))
+            base.add(figure, row, _point(arm, share, 100 * gap(nats), UNCONFIRMED, None))
     shown: set[tuple[str, str]] = set()
     for one in judged:
         if (one.corpus, one.arm) in shown:
             continue
         shown.add((one.corpus, one.arm))
         bars = _bars(one.interval)
-        trace = _point(one.arm, one.trained_share, 100 * one.interval.gap, colours[one.arm], bars)
+        trace = _point(one.arm, one.trained_share, 100 * one.interval.gap, styles[one.arm], bars)
         base.add(figure, corpora.index(one.corpus) + 1, trace)
     for limit in sorted({limit for one in judged for limit in one.claim.at_most}):
         line = {"dash": "dash", "width": 1.2, "color": base.INK}
@@ -64,23 +65,29 @@ def gaps(study: Study) -> base.Figure:
     return base.title_x(figure, "trained share of the Q/K weights")
 
 
-def _point(
-    arm: str, share: float, y: float, colour: str, bars: dict | None, symbol: str = "circle"
-) -> go.Scatter:
+def _point(arm: str, share: float, y: float, style: ArmStyle, bars: dict | None) -> go.Scatter:
     return go.Scatter(
         x=[max(share, NO_SHARE)],
         y=[round(y, 3)],
         error_y=bars,
         mode="markers",
         name=escape(arm),
-        marker={
-            "size": 10 if bars else 7,
-            "color": colour,
-            "symbol": symbol if bars else f"{symbol}-open",
-        },
+        marker={"size": 10 if bars else 7, "color": style.colour, "symbol": style.symbol},
         showlegend=bars is not None,
         hovertemplate=f"{escape(arm)}<br>%{{y:+.2f}} %, {share:.2%} trained<extra></extra>",
     )
+
+
+def _styles(study: Study, arms: set[str]) -> dict[str, ArmStyle]:
+    """Looks by arm; an arm that is one of the log's has its look."""
+    plan = study.plan
+    names = {}
+    for arm in arms:
+        cell = Cell(plan.corpora[0], BASE_SIZE, arm)
+        known = arm_name(plan.config(cell, plan.start(cell)).to_dict())
+        names[arm] = known if known in COLOURS else arm
+    styles = arm_styles(names.values())
+    return {arm: styles[name] for arm, name in names.items()}
 
 
 def _bars(interval: Interval) -> dict | None:
@@ -99,10 +106,10 @@ def tuning(study: Study) -> base.Figure:
     panels = list(dict.fromkeys(_panel(cell) for cell in cells))
     notes = ["points: mean over the tuning seeds; star: the fitted minimum with its 95 % interval"]
     figure = base.new_figure("Tuned learning rates (validation)", notes, panels, height=380)
-    colours = arm_colours({cell.arm for cell in cells})
+    styles = _styles(study, {cell.arm for cell in cells})
     for cell in cells:
-        row, colour = panels.index(_panel(cell)) + 1, colours[cell.arm]
-        for trace in _fit_traces(study, cell, colour):
+        row = panels.index(_panel(cell)) + 1
+        for trace in _fit_traces(study, cell, styles[cell.arm]):
             base.add(figure, row, trace)
     figure.update_xaxes(type="log", rangemode="normal")
     figure.update_yaxes(title_text="loss (nats per token)")
@@ -113,7 +120,7 @@ def _panel(cell: Cell) -> str:
     return cell.corpus if cell.size == BASE_SIZE else f"{cell.corpus}, {cell.size}"
 
 
-def _fit_traces(study: Study, cell: Cell, colour: str) -> list[go.Scatter]:
+def _fit_traces(study: Study, cell: Cell, style: ArmStyle) -> list[go.Scatter]:
     """Points, curve and minimum of one cell."""
     losses: dict[float, list[float]] = {}
     for rate, _, loss in study.grid.tuning_points(cell):
@@ -127,7 +134,7 @@ def _fit_traces(study: Study, cell: Cell, colour: str) -> list[go.Scatter]:
             x=rates,
             y=[round(float(np.mean(losses[rate])), 5) for rate in rates],
             mode="markers",
-            marker={"size": 6, "color": colour},
+            marker={"size": 6, "color": style.colour, "symbol": style.symbol},
             hovertemplate=hover,
             **group,
         )
@@ -137,7 +144,11 @@ def _fit_traces(study: Study, cell: Cell, colour: str) -> list[go.Scatter]:
         a, b, c = fit.coefficients
         x = np.linspace(math.log2(rates[0]), math.log2(rates[-1]), CURVE_POINTS)
         curve = {"x": 2**x, "y": (a + b * x + c * x**2).round(5)}
-        look = {"mode": "lines", "line": {"color": colour, "width": 1.3}, "hoverinfo": "skip"}
+        look = {
+            "mode": "lines",
+            "line": {"color": style.colour, "width": 1.3, "dash": style.dash},
+            "hoverinfo": "skip",
+        }
         traces.append(go.Scatter(**curve, **look, showlegend=False, **group))
         bars = None
         if math.isfinite(fit.low):
@@ -146,7 +157,7 @@ def _fit_traces(study: Study, cell: Cell, colour: str) -> list[go.Scatter]:
                 "arrayminus": [fit.rate - fit.low],
                 "symmetric": False,
             }
-        star = {"size": 11, "color": colour, "symbol": "star"}
+        star = {"size": 12, "color": style.colour, "symbol": "star"}
         point = {"x": [fit.rate], "y": [round(fit.loss, 5)], "error_x": bars, "mode": "markers"}
         traces.append(
             go.Scatter(**point, marker=star, hovertemplate=hover, showlegend=False, **group)
@@ -160,7 +171,7 @@ def ladder(study: Study) -> base.Figure:
     panels = list(dict.fromkeys(slope.corpus for slope in slopes))
     notes = ["95 % intervals of each size by itself; the verdict is of the slope over all sizes"]
     figure = base.new_figure("The gap over the size of the model", notes, panels, height=360)
-    colours = arm_colours({slope.arm for slope in slopes})
+    styles = _styles(study, {slope.arm for slope in slopes})
     for slope in slopes:
         run = [size for size in slope.sizes if size[2].n]
         bars = [_bars(interval) for _, _, interval in run]
@@ -174,7 +185,8 @@ def ladder(study: Study) -> base.Figure:
             },
             mode="lines+markers",
             name=escape(f"{slope.arm}: {slope.verdict}"),
-            line={"color": colours[slope.arm]},
+            line={"color": styles[slope.arm].colour},
+            marker={"symbol": styles[slope.arm].symbol, "size": 9},
         )
         base.add(figure, panels.index(slope.corpus) + 1, trace)
     figure.update_xaxes(type="log", rangemode="normal")

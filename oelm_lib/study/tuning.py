@@ -18,6 +18,10 @@ WINDOW = 5
 """Rates that a fit uses at most, those nearest to the best."""
 NARROWEST = 0.6
 """Rates nearer to a diverging one than this power of the factor are not tried."""
+UNSTABLE_SPREAD = 0.2
+"""Nats between the seeds of one rate above which the rate counts as diverging: near the edge of
+stability one seed blows up and another does not.
+"""
 INTERIOR, EDGE, DIVERGED = "interior", "edge", "diverged"
 Point = tuple[float, int, float | None]
 """Learning rate, seed, validation loss in nats; None: the run diverged."""
@@ -97,7 +101,8 @@ def next_rates(points: Sequence[Point], tune: Tune, start: float) -> list[float]
 
     Rates are added by `tune.factor` towards the minimum until it is interior, its interval bounded
     and its error at most `tune.error`, or `tune.most_rates` were tried. Beside a diverging rate the
-    next one halves the distance.
+    next one halves the distance; once WINDOW rates are stable, the widest gap at the minimum is
+    halved.
 
     Args:
         points: All runs of the cell so far, every seed at every rate.
@@ -113,6 +118,8 @@ def next_rates(points: Sequence[Point], tune: Tune, start: float) -> list[float]
         return []
     if not stable:
         return [rounded_rate(tried[0] / tune.factor)]
+    if fit.state == INTERIOR and len(stable) >= WINDOW:
+        return _between(sorted(stable), fit.rate, tune.factor)
     side = _side(stable, fit)
     edge = max(stable) if side > 0 else min(stable)
     beyond = [rate for rate in tried if (rate - edge) * side > 0]
@@ -125,11 +132,15 @@ def next_rates(points: Sequence[Point], tune: Tune, start: float) -> list[float]
 
 
 def _stable_means(points: Sequence[Point]) -> dict[float, float]:
-    """Rate -> mean loss, for the rates at which no seed diverged."""
+    """Rate -> mean loss, for the rates at which no seed diverged and all seeds agree."""
     losses: dict[float, list[float | None]] = {}
     for rate, _, loss in points:
         losses.setdefault(rate, []).append(loss)
-    return {rate: float(np.mean(found)) for rate, found in losses.items() if None not in found}
+    return {
+        rate: float(np.mean(found))
+        for rate, found in losses.items()
+        if None not in found and max(found) - min(found) <= UNSTABLE_SPREAD
+    }
 
 
 def _side(stable: dict[float, float], fit: Fit) -> int:
@@ -143,6 +154,16 @@ def _side(stable: dict[float, float], fit: Fit) -> int:
     if fit.state == INTERIOR:
         return -1 if best <= len(rates) - 1 - best else 1
     return -1 if stable[rates[0]] < stable[rates[-1]] else 1
+
+
+def _between(rates: list[float], fitted: float, factor: float) -> list[float]:
+    """Return the middle of the widest gap at the fitted rate; none where all gaps are narrow."""
+    above = next(n for n, rate in enumerate(rates) if rate >= fitted)
+    gaps = [rates[n : n + 2] for n in range(max(above - 2, 0), min(above + 1, len(rates) - 1))]
+    low, high = max(gaps, key=lambda gap: gap[1] / gap[0])
+    if math.log(high / low) < NARROWEST * math.log(factor):
+        return []
+    return [rounded_rate(math.sqrt(low * high))]
 
 
 def _fieller(b: float, c: float, covariance: np.ndarray, degrees: int) -> tuple[float, float]:

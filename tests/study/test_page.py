@@ -5,6 +5,7 @@ import study_factory as factory
 from test_grid import tuned_all
 from test_verdicts import BASE, LADDER, cell, ladder_grid, study, with_gap
 
+from oelm_lib.arms import COLOURS
 from oelm_lib.config import dump_yaml
 from oelm_lib.study import page, plots, records, tables, verdicts
 from oelm_lib.study import plan as plans
@@ -169,3 +170,11 @@ def test_a_study_is_read_from_its_files(monkeypatch, tmp_path):
     changed = factory.make_plan(set={"train.max_steps": 30})
     records.freeze_plan("test", changed)
     assert records.frozen_plan("test") == plan
+
+
+def test_an_arm_of_the_log_has_its_look_under_any_name():
+    grid = study(COMPLETE)
+    colours = {trace.name: trace.marker.color for trace in plots.tuning(shown(grid)).data}
+    assert colours["trained"] == COLOURS["baseline"]
+    assert colours["frozen"] == COLOURS["OELM-Freeze"]
+    assert colours["twin"] == COLOURS["frozen Gaussian"]

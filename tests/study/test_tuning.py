@@ -108,3 +108,29 @@ def test_noise_that_hides_the_curvature_asks_for_more_rates():
 
 def test_tuning_is_deterministic():
     assert tune_to_the_end(parabola(6e-3)) == tune_to_the_end(parabola(6e-3))
+
+
+def test_a_rate_at_which_seeds_disagree_is_an_edge_not_a_point_of_the_fit():
+    """Near the edge of stability one seed blows up; its loss once ruined the parabola."""
+
+    def loss(rate, seed):
+        return parabola(5e-3)(rate, seed) + (0.7 if rate > 6e-3 and seed == 1 else 0.0)
+
+    points = tune_to_the_end(loss)
+    fit = fit_rates(points)
+    assert fit.state == INTERIOR
+    assert fit.rate == pytest.approx(5e-3, rel=0.02)
+
+
+def test_an_imprecise_minimum_is_refined_between_its_rates():
+    """Rates outside the window of the fit once were added in vain."""
+
+    def loss(rate, seed):
+        x = math.log2(rate / 4e-3)
+        return 3.0 + (0.5 * x**2 if x > 0 else 0.02 * x**2)
+
+    points = tune_to_the_end(loss, tune=Tune(seeds=(1, 2), start=4e-3, factor=2.0))
+    rates = [rate for rate, _, _ in points]
+    assert max(rates) <= 3.2e-2
+    assert min(rates) >= 2e-4
+    assert fit_rates(points).rate == pytest.approx(4e-3, rel=0.6)
