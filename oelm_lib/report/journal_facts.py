@@ -33,9 +33,9 @@ SEPARATES = "frozen Gaussian"
 UNFINISHED = ("stopped", "dead", "failed")
 
 
-def gather(outputs: Path | str | None) -> dict[str, Any]:
+def gather(outputs: Path | str | None, rehearsals: bool = True) -> dict[str, Any]:
     """Return everything that the journal's template prints."""
-    measured, log = compare.load_runs(outputs=outputs), phase3()
+    measured, log = compare.load_runs(outputs=outputs, rehearsals=rehearsals), phase3()
     runs = pd.concat([measured, compare.recorded()], ignore_index=True)
     known = [load_config(exp) for exp in experiment_ids()]
     kinds = [getattr(experiment, "kind", None) for experiment in runs["experiment"]]

@@ -102,7 +102,8 @@ def _subject(one: Judgement) -> str:
     """The beginning of a sentence about a claim."""
     name = f"<b>{escape(one.name)}</b>"
     if one.claim.equal:
-        return f"{name} and <b>{escape(one.claim.equal[1])}</b> differ in perplexity"
+        what = "the gap to their baselines" if one.claim.gaps else "perplexity"
+        return f"{name} and <b>{escape(one.claim.equal[1])}</b> differ in {what}"
     against = one.baseline or "its baseline"
     verb = "lowers" if one.interval.known and one.interval.high < 0 else "raises"
     return f"{name} {verb} perplexity over <b>{escape(against)}</b>"
@@ -137,7 +138,7 @@ def _slope_sentence(slope: Slope) -> str:
     return (
         f"{span} the gap of <b>{escape(slope.arm)}</b> changes by"
         f" {interval_text(slope.interval)} for each factor of ten on {escape(slope.corpus)}:"
-        f" {escape(slope.verdict)}."
+        f" {escape(slope.verdict)}{f' ({slope.seeds})' if slope.seeds else ''}."
     )
 
 

@@ -107,6 +107,9 @@ def _check_names(plan: Plan) -> None:
             _check_known("claims", arm, arms | choices)
         if claim.arm in arms and claim.against is None:
             _check_baseline(plan, claim.arm)
+        for arm in claim.equal or () if claim.gaps else ():
+            if arm in arms:
+                _check_baseline(plan, arm)
         for corpus in claim.corpora or ():
             _check_known("claims: corpora", corpus, set(plan.corpora))
     for name in plan.ladder.arms if plan.ladder else ():

@@ -77,6 +77,10 @@ class Claim(Section):
     """Two arms whose perplexities are claimed to be equal."""
     within: Share | None = None
     """Margin of `equal`, e.g. 0.01."""
+    gaps: Flag = False
+    """Whether `equal` is about the arms' gaps, each to its own baseline, in place of their
+    losses.
+    """
     seeds: Annotated[int, Field(strict=True, ge=MIN_SEEDS)] | None = None
     """Number of seeds, in place of the plan's."""
     corpora: Names | None = None
@@ -94,6 +98,8 @@ class Claim(Section):
             raise ValueError("a claim names either `arm` or `equal`")
         if self.arm is not None and self.at_most is None:
             raise ValueError(f"the claim about {self.arm!r} has no `at_most`, e.g. at_most: 0.05")
+        if self.gaps and self.equal is None:
+            raise ValueError("`gaps` belongs to `equal`, e.g. equal: [a, b], gaps: true")
         if self.equal is not None and (self.within is None or self.at_most):
             raise ValueError("a claim `equal` has `within`, e.g. within: 0.01, and no `at_most`")
         return self
