@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from oelm_lib.config import SIZES
+from oelm_lib.config import ModelConfig
 
 LOG_QK_SCALE = 0.45254834
 """qk_scale of the log's N(0, 0.02) at d_model 512."""
@@ -45,9 +45,12 @@ FROZEN = {
     ("normal", LOG_QK_SCALE): "OELM-Random",
     ("normal", 1.0): "frozen Gaussian",
 }
-KNOWN_KEYS = {*SIZES, "qk_init", "qk_scale", "freeze_q", "freeze_k", "frozen_layers"}
-OFF = (False, 0, None, "learned")
-"""Values of the other model keys where nothing is added."""
+OFF = {
+    key: field.default
+    for key, field in ModelConfig.model_fields.items()
+    if not field.is_required() and key != "frozen_layers"
+}
+"""Keys of what an arm may add -> their value where nothing is added."""
 
 
 class ArmStyle(NamedTuple):
@@ -66,7 +69,7 @@ def arm_name(experiment: dict[str, Any], overrides: dict[str, Any] | None = None
         overrides: Those of model.* become part of the name where the log does not know the arm.
     """
     model = experiment["model"]
-    if all(value in OFF for key, value in model.items() if key not in KNOWN_KEYS):
+    if all(model.get(key, off) == off for key, off in OFF.items()):
         frozen = (model["freeze_q"], model["freeze_k"])
         scale = next(
             (s for s in (LOG_QK_SCALE, 1.0) if math.isclose(model["qk_scale"], s, rel_tol=1e-4)),
@@ -75,7 +78,7 @@ def arm_name(experiment: dict[str, Any], overrides: dict[str, Any] | None = None
         init = (model["qk_init"], scale)
         if frozen == (False, False) and init == ("normal", LOG_QK_SCALE):
             return "baseline"
-        if frozen == (True, True) and model["frozen_layers"] == "all" and init in FROZEN:
+        if frozen == (True, True) and model.get("frozen_layers", "all") == "all" and init in FROZEN:
             return FROZEN[init]
     changed = [
         f"{key.removeprefix('model.')}={value}"

@@ -6,7 +6,6 @@ token. Its interval is Student's t at 1 - ALPHA / k for the k comparisons of its
 exp(difference) - 1.
 """
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,29 +15,11 @@ import numpy as np
 from oelm_lib.runs.metrics import perplexity
 
 __all__ = [
-    "ALPHA",
-    "FAIL",
-    "INCONCLUSIVE",
-    "NO",
-    "NOT_SHOWN",
-    "PASS",
-    "UNKNOWN",
-    "UNSTABLE",
-    "YES",
-    "Interval",
-    "at_most",
-    "bootstrap_documents",
-    "bounds_at_most",
-    "bounds_within",
-    "deciding_seeds",
-    "equal_within",
-    "gap",
-    "paired_differences",
-    "paired_interval",
-    "power",
-    "seeds_text",
-    "with_document_error",
-]
+    "ALPHA", "FAIL", "INCONCLUSIVE", "NO", "NOT_SHOWN", "PASS", "UNKNOWN", "UNSTABLE", "YES",
+    "Interval", "at_most", "bootstrap_documents", "bounds_at_most", "bounds_within",
+    "deciding_seeds", "equal_within", "gap", "paired_differences", "paired_interval", "power",
+    "seeds_text", "with_document_error",
+]  # fmt: skip
 
 ALPHA = 0.05
 """Chance that any interval of a family misses its true difference."""
@@ -53,9 +34,7 @@ Bounds = tuple[float, float]
 
 @dataclass(frozen=True)
 class Interval:
-    """Mean of paired differences in nats with its t-interval; the bounds are nan below two
-    pairs.
-    """
+    """Mean of paired differences in nats with its t-interval; bounds are nan below two pairs."""
 
     mean: float
     low: float
@@ -70,9 +49,7 @@ class Interval:
     failed: int = 0
     """Pairs of which a run diverged or failed; any makes the verdict UNSTABLE."""
     document_error: float = 0.0
-    """Standard error over documents that the interval includes, in nats; 0: the interval is over
-    seeds alone.
-    """
+    """Standard error over documents, in nats, that the interval includes; 0: seeds alone."""
 
     @property
     def known(self) -> bool:
@@ -123,17 +100,12 @@ def paired_interval(differences: Sequence[float], k: int = 1) -> Interval:
         k: Comparisons in the family: all k intervals together hold their true values with chance 1
             - ALPHA.
     """
-    return interval_at(differences, 1 - ALPHA / k, k)
-
-
-def interval_at(differences: Sequence[float], confidence: float, k: int = 1) -> Interval:
-    """Return paired_interval at a stated confidence."""
     from scipy.special import stdtrit
 
     values = np.asarray(differences, dtype=float)
     failed = int(np.sum(~np.isfinite(values)))
     values = values[np.isfinite(values)]
-    n = len(values)
+    n, confidence = len(values), 1 - ALPHA / k
     mean = float(values.mean()) if n else math.nan
     if n < 2:
         return Interval(mean, math.nan, math.nan, n, math.nan, confidence, k, failed)
@@ -326,85 +298,3 @@ def bootstrap_documents(
     rng = np.random.default_rng(seed)
     picks = (rng.integers(len(nats), size=len(nats)) for _ in range(resamples))
     return float(np.std([nats[pick].sum() / tokens[pick].sum() for pick in picks], ddof=1))
-
-
-# Kept until the comparison is judged by the functions above.
-CRITERION = 1.05
-MARGIN = 0.01
-
-
-def seeds_for(differences: Sequence[float], half_width: float) -> float:
-    """Pairs that a 95 % interval of such differences needs to be no wider to each side; nan below
-    two pairs.
-    """
-    from scipy.special import stdtrit
-
-    if len(differences) < 2:
-        return math.nan
-    spread = np.std(differences, ddof=1)
-    return next(
-        n
-        for n in itertools.count(2)
-        if stdtrit(n - 1, 1 - ALPHA / 2) * spread <= half_width * math.sqrt(n)
-    )
-
-
-def p_value(differences: Sequence[float], mean: float = 0.0) -> float:
-    """Two-sided p of the paired t-test against `mean`; nan with fewer than two pairs."""
-    from scipy.special import stdtr
-
-    values = np.asarray(differences, dtype=float)
-    if len(values) < 2:
-        return math.nan
-    error = values.std(ddof=1) / math.sqrt(len(values))
-    if error == 0:
-        return float(values.mean() == mean)
-    return float(2 * stdtr(len(values) - 1, -abs(values.mean() - mean) / error))
-
-
-def equivalence_p(differences: Sequence[float], margin: float = MARGIN) -> float:
-    """P-value whose interval first fits within the margin; 1 where the mean lies outside, nan below
-    two pairs.
-    """
-    bounds = (math.log1p(-margin), math.log1p(margin))
-    if len(differences) >= 2 and not bounds[0] < np.mean(differences) < bounds[1]:
-        return 1.0
-    return max(p_value(differences, bound) for bound in bounds)
-
-
-def holm(p_values: Sequence[float], alpha: float = ALPHA) -> list[float]:
-    """Confidence each hypothesis' interval needs so that all verdicts together err at most `alpha`.
-
-    Holm's step-down: the smallest of k p-values is tested at alpha / k, the next at alpha / (k -
-    1), and so on to the first that is not rejected; the rest keep its level. An interval at the
-    returned confidence excludes the tested value exactly where Holm rejects it. A nan (one seed)
-    claims nothing, so it takes no share and keeps 1 - alpha.
-    """
-    confidences = [1 - alpha] * len(p_values)
-    order = sorted(
-        (i for i, p in enumerate(p_values) if not math.isnan(p)), key=lambda i: p_values[i]
-    )
-    level, rejecting = alpha, True
-    for rank, i in enumerate(order):
-        if rejecting:
-            level = alpha / (len(order) - rank)
-            rejecting = p_values[i] <= level
-        confidences[i] = 1 - level
-    return confidences
-
-
-def verdict(interval: Interval, criterion: float = CRITERION) -> str:
-    """Judge perplexity <= criterion x baseline by the whole interval."""
-    if not interval.known:
-        return UNKNOWN
-    bound = math.log(criterion)
-    return PASS if interval.high <= bound else FAIL if interval.low > bound else INCONCLUSIVE
-
-
-def equivalence(interval: Interval, margin: float = MARGIN) -> bool:
-    """Whether the whole interval lies within +-margin of the baseline's perplexity."""
-    return (
-        interval.known
-        and math.log1p(-margin) <= interval.low
-        and interval.high <= math.log1p(margin)
-    )

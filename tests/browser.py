@@ -20,7 +20,7 @@ FLAGS = [
 
 @contextlib.contextmanager
 def open_browser(profile: Path, *, offline: bool = True, **options):
-    """Yield a playwright context (`new_page()`); skips the test where there is no Chromium or playwright.
+    """Yield a playwright context; skip the test where Chromium or playwright is missing.
 
     Args:
         profile: A fresh folder for the user's data.

@@ -79,7 +79,8 @@ def run_all(page) -> None:
     page.get_by_text("Run All Cells", exact=True).click()
     page.wait_for_function(
         """() => {
-            const prompts = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')];
+            const cells = document.querySelectorAll('.jp-Notebook .jp-CodeCell');
+            const prompts = [...cells].map(cell => cell.querySelector('.jp-InputPrompt'));
             return prompts.length && prompts.every(p => /\\[\\d+\\]/.test(p.textContent));
         }""",
         timeout=1000 * RUN_SECONDS,

@@ -5,13 +5,10 @@ takes runs that nobody holds (a run folder has one writer), and records are appe
 """
 
 import contextlib
-import multiprocessing
-import os
 import signal
 import time
 from collections import Counter
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ from oelm_lib import config
 from oelm_lib.data import check_has_test, open_corpus
 from oelm_lib.launch.jobs import DONE, FAILED, STOPPED
 from oelm_lib.launch.study_cost import cost_table, seconds_left
-from oelm_lib.launch.study_worker import RECORDED, REFUSED, Reply, Task, delete_checkpoints, serve
+from oelm_lib.launch.study_worker import RECORDED, REFUSED, Reply, Task, Worker, delete_checkpoints
 from oelm_lib.launch.study_worker import STOPPED as RUN_STOPPED
 from oelm_lib.runs import reading
 from oelm_lib.runs.folder import check_fit
@@ -114,18 +111,6 @@ def _submit(name: str, jobs: int, sbatch: dict[str, str]) -> int:
     return DONE
 
 
-@dataclass
-class _Worker:
-    """A worker process and the run that it trains."""
-
-    number: int
-    place: dict[str, str]
-    process: multiprocessing.process.BaseProcess | None = None
-    connection: Connection | None = None
-    run: PlannedRun | None = None
-    started: float = 0.0
-
-
 class _Engine:
     """Workers of one study, fed until nothing is missing."""
 
@@ -133,12 +118,11 @@ class _Engine:
         self._name, self._plan, self._grid = name, plan, grid
         self._outputs = config.outputs_dir() / "studies" / name
         self._outputs.mkdir(parents=True, exist_ok=True)
-        self._workers = [_Worker(number, place) for number, place in enumerate(places)]
+        self._workers = [Worker(number, place) for number, place in enumerate(places)]
         self._failures: Counter[PlannedRun] = Counter()
         self._busy: set[PlannedRun] = set()
         self._stopping = False
         self._size = -1
-        self._context = multiprocessing.get_context("spawn")
 
     def execute(self) -> int:
         """Train until nothing is left; return an exit code."""
@@ -199,9 +183,9 @@ class _Engine:
                 freeze_plan(self._name, self._plan)
             self._start(idle.pop(0), run)
 
-    def _start(self, worker: _Worker, run: PlannedRun) -> None:
+    def _start(self, worker: Worker, run: PlannedRun) -> None:
         if worker.process is None or not worker.process.is_alive():
-            self._spawn(worker)
+            worker.open(self._outputs / f"worker{worker.number}.log")
         device = "cuda" if "CUDA_VISIBLE_DEVICES" in worker.place else "cpu"
         overrides = self._plan.overrides(run.cell, run.rate)
         overrides |= {"machine.threads": 1, "machine.device": device}
@@ -212,23 +196,6 @@ class _Engine:
         worker.run, worker.started = run, time.monotonic()
         with contextlib.suppress(OSError):  # a worker that died is seen by `_collect`
             worker.connection.send(task)
-
-    def _spawn(self, worker: _Worker) -> None:
-        here, there = self._context.Pipe()
-        environment = worker.place | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        log = self._outputs / f"worker{worker.number}.log"
-        before = {key: os.environ.get(key) for key in environment}
-        os.environ.update(environment)  # read when the child's libraries are loaded
-        try:
-            worker.process = self._context.Process(
-                target=serve, args=(there, environment, log), daemon=True
-            )
-            worker.process.start()
-        finally:
-            for key, value in before.items():
-                os.environ.pop(key) if value is None else os.environ.update({key: value})
-        there.close()
-        worker.connection = here
 
     def _collect(self) -> None:
         """Wait for a reply or a worker's death, and deal with all that there are."""

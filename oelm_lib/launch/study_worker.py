@@ -1,11 +1,13 @@
 """A worker of a study: one process that trains runs one after another, without a notebook."""
 
+import multiprocessing
 import os
 import signal
 import sys
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +101,33 @@ def delete_checkpoints(path: Path) -> None:
     """Delete the weights of a recorded run; its summary, config and metrics stay."""
     for name in CHECKPOINTS:
         (path / name).unlink(missing_ok=True)
+
+
+@dataclass
+class Worker:
+    """The engine's side of a worker: its process, its connection and the run that it trains."""
+
+    number: int
+    place: dict[str, str]
+    """Environment of the process: its GPU, if any."""
+    process: BaseProcess | None = None
+    connection: Connection | None = None
+    run: PlannedRun | None = None
+    started: float = 0.0
+
+    def open(self, log: Path) -> None:
+        """Start the process; its output goes to `log`."""
+        context = multiprocessing.get_context("spawn")
+        self.connection, there = context.Pipe()
+        environment = self.place | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        before = {key: os.environ.get(key) for key in environment}
+        os.environ.update(environment)  # read when the child's libraries are loaded
+        try:
+            self.process = context.Process(
+                target=serve, args=(there, environment, log), daemon=True
+            )
+            self.process.start()
+        finally:
+            for key, value in before.items():
+                os.environ.pop(key) if value is None else os.environ.update({key: value})
+        there.close()

@@ -97,9 +97,13 @@ class CausalSelfAttention(nn.Module):
         q, k, v = self._project(x, "q"), self._project(x, "k"), self.split_heads(self.v_proj(x))
         remembered = {addition.name: addition.remember(self, x) for addition in self.additions}
         if past is not None:
+            if any(addition.needs_past_queries for addition in self.additions):
+                remembered["queries"] = q
             k, v = _extend(past, k, v, remembered)
+            q = remembered.get("queries", q)
         for addition in self.additions:
             q, k = addition.transform(self, q, k, places)
+        q = q[:, :, -x.shape[1] :]
         q, k = q.to(v.dtype), k.to(v.dtype)
         scores = [a.score(self, q, places, remembered[a.name]) for a in self.additions]
         scores = [score for score in scores if score is not None]
@@ -136,7 +140,7 @@ class CausalSelfAttention(nn.Module):
 def make_places(
     cfg: ModelConfig, additions: list[Addition], first: int, length: int, device: torch.device
 ) -> Places | None:
-    """Return what depends on the positions first .. first + length - 1 alone; None: nothing does."""
+    """Return what depends on the positions from `first` on alone; None: no addition needs it."""
     if not additions:
         return None
     place = torch.arange(first + length, device=device)
@@ -160,7 +164,10 @@ def attention_scores(
 def _extend(
     past: list[Tensor], k: Tensor, v: Tensor, remembered: dict[str, Tensor | None]
 ) -> tuple[Tensor, Tensor]:
-    """Append keys, values and remembered tensors to `past`; return, or replace by, the whole."""
+    """Append keys, values and remembered tensors to `past`.
+
+    Returns the keys and values of all positions; `remembered` holds those of all positions, too.
+    """
     names = [name for name, value in remembered.items() if value is not None]
     now = [k, v, *(remembered[name] for name in names)]
     if past:

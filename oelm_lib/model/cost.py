@@ -15,7 +15,7 @@ FLOAT = 4
 class Gemm:
     """`count` times `batch` products of an (m, k) with a (k, n) matrix.
 
-    part: What it computes: query, key, value, output, attention, feed_forward, head, or an addition.
+    part: query, key, value, output, attention, feed_forward, head, or the name of an addition.
     kind: forward, input (gradient of what was read) or weight (gradient of the weight).
     """
 

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 LEVELS = 2**16
-"""A kept element is decided by 16 random bits, so p acts as the nearest multiple of 1 / 65536."""
+"""16 random bits decide on an element, so p acts as the nearest multiple of 1 / 65536."""
 
 
 def dropout(x: Float[Tensor, "..."], p: float, training: bool) -> Float[Tensor, "..."]:
-    """Zero each element with probability p and scale the others by 1 / (1 - p), as F.dropout does."""
+    """Zero each element with probability p and scale the others by 1 / (1 - p), as F.dropout."""
     if not training or not p:
         return x
     if not draws_bits(x):
@@ -21,14 +21,14 @@ def dropout(x: Float[Tensor, "..."], p: float, training: bool) -> Float[Tensor, 
 
 
 def draws_bits(x: Tensor) -> bool:
-    """Whether dropout of x goes the cheap way of this module."""
+    """Whether dropout of x draws the bits of `keep_mask`."""
     return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
 
 
 def keep_mask(shape: torch.Size, p: float) -> Bool[Tensor, "..."]:
-    """Draw which elements stay from torch's default generator.
+    """Draw from torch's default generator which elements stay.
 
-    torch's own draw takes a float an element and several passes: six times as long.
+    torch's own dropout draws a float an element in several passes: six times as long.
     """
     count = math.prod(shape)
     words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
@@ -36,5 +36,5 @@ def keep_mask(shape: torch.Size, p: float) -> Bool[Tensor, "..."]:
 
 
 def keep_scale(p: float) -> float:
-    """What a kept element is multiplied by: the inverse of the probability with which it is kept."""
+    """Return the factor of a kept element: 1 over the probability with which it is kept."""
     return LEVELS / (LEVELS - round(p * LEVELS))

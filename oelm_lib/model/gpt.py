@@ -134,7 +134,7 @@ class GPT(nn.Module):
     def hidden(
         self, tokens: Int[Tensor, "B T"], past: list[list[Tensor]] | None = None
     ) -> Float[Tensor, "B T D"]:
-        """Return the normalised residual stream that the head reads; `past` is as in next_logits."""
+        """Return the normalised residual stream that the head reads; `past` as in next_logits."""
         x, places = self._embed(tokens, past[0][0].shape[2] if past and past[0] else 0)
         for layer, block in enumerate(self.blocks):
             x = block(x, places, past[layer] if past else None)

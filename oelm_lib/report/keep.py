@@ -28,8 +28,9 @@ FLAGS = (
 )
 HEAD = """# Reports
 
-Each page opens offline. It was made by the command that stands under it, with `--keep`, from a
-clean commit.
+Each page opens offline. The command under it made it, from the commit that stands there;
+`oelm report TARGET --keep` published it in this folder. A study's records and its plan lie in a
+folder of the study's name; `study/` holds those of the first study, history that nothing reads.
 """
 
 

@@ -75,7 +75,8 @@ def _compare(target: str, baseline: str | None) -> Path:
     if not any(fnmatch.fnmatch(exp, pattern) for exp in known for pattern in patterns):
         raise UserError(
             f"{target}: not an executed notebook, a run folder or an experiment; use X.ipynb,"
-            f" outputs/<ID>_<slug>/seed42, {', '.join([*STANDARD, *study_names()])}, or a glob of {', '.join(ids)}"
+            f" outputs/<ID>_<slug>/seed42, {', '.join([*STANDARD, *study_names()])},"
+            f" or a glob of {', '.join(ids)}"
         )
     if baseline and baseline not in known:
         raise UserError(f"--baseline {baseline}: no such experiment; use one of {', '.join(ids)}")

@@ -1,4 +1,4 @@
-"""Append-only files of a run: metrics.jsonl and training.log."""
+"""Append-only files of a run: metrics.jsonl, samples.jsonl and training.log."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ from oelm_lib.files import Check, finite, whole_lines
 
 
 class AppendFile:
-    """A text file that only grows, cut back to a known length when a run goes on from a checkpoint.
+    """A text file that only grows; it is cut to a known length when a run resumes.
 
     Args:
         path: The file; made where missing.
@@ -32,29 +32,29 @@ class AppendFile:
         self._file.seek(0, os.SEEK_END)
 
     def sync(self) -> int:
-        """Bring all that was written to the disk; returns its length in bytes."""
+        """Bring the file to the disk; returns its length in bytes."""
         self._file.flush()
         os.fsync(self._file.fileno())
         return self._file.tell()
 
     def write(self, line: str) -> None:
-        """Append one line; it is on its way to the disk when this returns."""
+        """Append one line; the operating system has it when this returns."""
         self._check()
         self._file.write(line.encode() + b"\n")
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file; a line that a full disk refused stays torn and is cut when the run goes on."""
+        """Close the file. A line that a full disk refused stays torn; the next session cuts it."""
         with contextlib.suppress(OSError):
             self._file.close()
 
 
 class Recorder:
-    """Writes the rows of a run to metrics.jsonl and samples.jsonl, and its lines to training.log.
+    """Recorder of a run: rows of metrics.jsonl and samples.jsonl, lines of training.log.
 
     Args:
         path: Run folder.
-        offsets: `offsets()` at the checkpoint that the run goes on from; {} for a new run.
+        offsets: `offsets()` at the checkpoint that the run resumes from; {} for a new run.
         check: The `check` of the run's lock, called before every line.
     """
 
@@ -68,8 +68,8 @@ class Recorder:
         """Append a train row and its line."""
         self._row("train", step, loss, fields)
         self._files["training.log"].write(
-            f"[Step {step}] loss {loss:.4f}  lr {fields['learning_rate']:.2e}  grad_norm {fields['grad_norm']:.3f}"
-            f"  {fields['tokens_per_s']:,.0f} tokens/s"
+            f"[Step {step}] loss {loss:.4f}  lr {fields['learning_rate']:.2e}"
+            f"  grad_norm {fields['grad_norm']:.3f}  {fields['tokens_per_s']:,.0f} tokens/s"
         )
 
     def evaluation(self, step: int, loss: float, new_best: bool, **fields: Any) -> None:
@@ -92,11 +92,11 @@ class Recorder:
         self._files["training.log"].write(text)
 
     def offsets(self) -> dict[str, int]:
-        """Lengths in bytes by file name."""
+        """Return the lengths in bytes by file name; everything up to there is on the disk."""
         return {name: file.sync() for name, file in self._files.items()}
 
     def lost(self) -> str | None:
-        """A warning where a file holds less than at the checkpoint."""
+        """Return a warning where a file is shorter than at the checkpoint, else None."""
         short = [name for name, file in self._files.items() if file.is_short]
         return (
             f"{' and '.join(short)}: shorter than at the checkpoint, the lines are lost"
@@ -115,7 +115,7 @@ class Recorder:
 
 
 def perplexity(loss: float) -> float:
-    """exp of a loss in nats; infinite where that overflows."""
+    """Return exp of a loss in nats; infinite where that overflows."""
     try:
         return math.exp(loss)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""What a run says of itself while it goes: heartbeat, progress line, time budget."""
+"""Run status: heartbeat, time budget, durations as text."""
 
 import contextlib
 import os
@@ -72,7 +72,7 @@ class Status:
 
 
 class Budget:
-    """Where the wall time goes: seconds by phase, continued after a resume."""
+    """Time budget of a run: seconds by phase, continued when the run resumes."""
 
     def __init__(self):
         self.spent = dict.fromkeys(PHASES, 0.0)
@@ -95,16 +95,16 @@ class Budget:
 
     @property
     def seconds(self) -> float:
-        """Wall seconds of the run so far, down time excluded."""
+        """Wall seconds of all sessions so far."""
         return time.perf_counter() - self._start
 
     def to_dict(self) -> dict[str, float]:
-        """Seconds by phase; `other` closes the sum to the wall time."""
+        """Return the seconds by phase; `other` closes the sum to the wall time."""
         return self.spent | {"other": max(self.seconds - sum(self.spent.values()), 0.0)}
 
 
 def format_duration(seconds: float) -> str:
-    """4h 31m 27s, as in the log; parts that are 0 in front are left out."""
+    """Return 4h 31m 27s, as in the log; leading parts that are 0 are left out."""
     whole = round(seconds)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     if hours:
@@ -113,7 +113,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_eta(eta_seconds: list[float] | tuple[float, float] | None) -> str:
-    """The range as text with the clock time of its end."""
+    """Return the range (low, high) in seconds as text with the clock time of its end."""
     if not eta_seconds:
         return "ETA unknown"
     low, high = eta_seconds

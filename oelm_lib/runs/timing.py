@@ -1,67 +1,85 @@
 """timing_stats.json: the log's fields, and the whole time budget."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from oelm_lib.arms import arm_name
 from oelm_lib.config import Experiment
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.status import format_duration
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 WARMUP_STEPS = 100
-"""First steps left out of the step statistics, as in the log (fewer where the run is shorter than twice that)."""
+"""First steps left out of the step statistics, as in the log; none in runs below twice that."""
+LOG_NAMES = {"OELM-Freeze": "oelm_v2", "OELM-Random": "oelm_random"}
+"""The log's `model_type` of its arms; every other arm bears its own name."""
 
 
 def timing_stats(
     cfg: Experiment,
-    metrics: Any,
+    metrics: "pd.DataFrame",
     budget: dict[str, float],
     wall_seconds: float,
     best_val_loss: float | None,
     epoch_steps: int,
 ) -> dict[str, Any]:
-    """Step statistics over log intervals; nothing is taken out as an outlier, so stalls show.
+    """Return the statistics of the step time, in seconds, and the time budget.
+
+    The statistics are over log intervals, weighted by their steps. No outlier is removed, so a
+    stall shows.
 
     Args:
-        metrics: read_metrics of the run.
+        cfg: The run's config.
+        metrics: Frame of read_metrics.
         budget: Budget.to_dict().
-        best_val_loss: Best loss over the whole validation split, nats.
+        wall_seconds: Wall time of the run without its page.
+        best_val_loss: Best loss over the whole validation split, in nats; None where unknown.
         epoch_steps: Steps in an epoch.
     """
     train = metrics[metrics["event"] == "train"]
     evals = metrics[metrics["event"] == "eval"]
-    step_tokens = cfg.train.batch_size * cfg.model.max_seq_len
     skipped = WARMUP_STEPS if cfg.train.max_steps >= 2 * WARMUP_STEPS else 0
-    kept, steps = train["step"] > skipped, np.diff(train["step"], prepend=0)
-    seconds = (
-        (step_tokens / train["tokens_per_s"])[kept]
-        .repeat(steps[kept])
-        .describe(percentiles=[0.5, 0.95, 0.99])
-    )
-    log_type = {"orthogonal": "oelm_v2", "normal": "oelm_random"}
-    frozen = cfg.model.freeze_q and cfg.model.freeze_k
-    ends = np.arange(0, cfg.train.max_steps + 1, epoch_steps)
-    clock = np.interp(ends, np.r_[0, train["step"]], np.r_[0.0, train["seconds"]])
+    step_seconds = _step_seconds(cfg, train, skipped).describe(percentiles=[0.5, 0.95, 0.99])
+    is_frozen = (cfg.model.freeze_q or cfg.model.freeze_k) and bool(cfg.model.frozen_layers)
+    arm = arm_name(cfg.to_dict(), cfg.overrides)
     return {
-        "model_type": log_type[cfg.model.qk_init] if frozen else "baseline",
-        "init_method": cfg.model.qk_init if frozen else "n/a",
+        "model_type": LOG_NAMES.get(arm, arm),
+        "init_method": cfg.model.qk_init if is_frozen else "n/a",
         "dataset": cfg.data.corpus,
         "total_wall_time": wall_seconds,
         "total_formatted": format_duration(wall_seconds),
-        "num_steps_measured": int(seconds["count"]),
+        "num_steps_measured": int(step_seconds["count"]),
         "warmup_steps": skipped,
-        "mean_step_time": seconds["mean"],
-        "std_step_time": seconds["std"],
-        "median_step_time": seconds["50%"],
-        "min_step_time": seconds["min"],
-        "max_step_time": seconds["max"],
-        "p95_step_time": seconds["95%"],
-        "p99_step_time": seconds["99%"],
+        "mean_step_time": step_seconds["mean"],
+        "std_step_time": step_seconds["std"],
+        "median_step_time": step_seconds["50%"],
+        "min_step_time": step_seconds["min"],
+        "max_step_time": step_seconds["max"],
+        "p95_step_time": step_seconds["95%"],
+        "p99_step_time": step_seconds["99%"],
         "total_validation_time": float(evals["eval_seconds"].sum()),
         "mean_validation_time": evals["eval_seconds"].mean(),
         "num_validations": len(evals),
-        "epoch_times": np.diff(clock).tolist(),
+        "epoch_times": _epoch_seconds(cfg, train, epoch_steps),
         "final_perplexity": None if best_val_loss is None else perplexity(best_val_loss),
         "best_val_loss": best_val_loss,
         "budget": budget,
     }
+
+
+def _step_seconds(cfg: Experiment, train: "pd.DataFrame", skipped: int) -> "pd.Series":
+    """Seconds of each step after the first `skipped` ones, the mean of its log interval."""
+    step_tokens = cfg.train.batch_size * cfg.model.max_seq_len
+    steps = np.diff(train["step"], prepend=0)
+    kept = train["step"] > skipped
+    return (step_tokens / train["tokens_per_s"])[kept].repeat(steps[kept])
+
+
+def _epoch_seconds(cfg: Experiment, train: "pd.DataFrame", epoch_steps: int) -> list[float]:
+    """Wall seconds of each whole epoch, read between log points."""
+    ends = np.arange(0, cfg.train.max_steps + 1, epoch_steps)
+    clock = np.interp(ends, np.r_[0, train["step"]], np.r_[0.0, train["seconds"]])
+    return np.diff(clock).tolist()

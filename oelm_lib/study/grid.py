@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 
 from oelm_lib.model.cost import qk_share
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, TUNE, Cell, PlannedRun
-from oelm_lib.study.plan import Claim, Plan
+from oelm_lib.study.plan import Plan
 from oelm_lib.study.records import Record
+from oelm_lib.study.schema import Claim
 from oelm_lib.study.tuning import INTERIOR, Fit, Point, first_rates, fit_rates, next_rates
 
 EXPECTED_RATES = 4
@@ -19,6 +20,13 @@ class Comparison:
     cell: Cell
     baseline: Cell
     seeds: tuple[int, ...]
+    offsets: tuple[Cell, Cell] | None = None
+    """Where two gaps are compared: the baseline of `cell` and that of `baseline`."""
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """All cells whose losses are needed."""
+        return tuple(dict.fromkeys((self.cell, self.baseline, *(self.offsets or ()))))
 
 
 @dataclass
@@ -68,7 +76,9 @@ class Grid:
         return bool(self.tuning_points(cell)) and not self.tuning_needs(cell)
 
     def rate(self, cell: Cell) -> float | None:
-        """Learning rate of a cell's confirmation: of the runs that are there, else the fitted one."""
+        """Learning rate of a cell's confirmation: of the runs that are there, else the fitted
+        one.
+        """
         confirmed = [record.rate for record in self._cells.get(cell, []) if record.stage == CONFIRM]
         return confirmed[0] if confirmed else self.fit(cell).rate
 
@@ -91,7 +101,9 @@ class Grid:
         return [arm for arm in choice.among if self.trained_share(arm) <= limit]
 
     def tuned_gap(self, arm: str, corpus: str, size: str = BASE_SIZE) -> float | None:
-        """Difference to the baseline of the fitted minima on validation, in nats; None: not tuned."""
+        """Difference to the baseline of the fitted minima on validation, in nats; None: not
+        tuned.
+        """
         cells = [Cell(corpus, size, arm), Cell(corpus, size, self.plan.arms[arm].against)]
         if not all(self.is_tuned(cell) for cell in cells):
             return None
@@ -115,7 +127,13 @@ class Grid:
         if baseline is None:
             return None
         seeds = tuple(self.plan.confirm_seeds(claim.seeds))
-        return Comparison(Cell(corpus, BASE_SIZE, arm), Cell(corpus, BASE_SIZE, baseline), seeds)
+        offsets = [self.plan.arms[name].against for name in (arm, baseline)] if claim.gaps else []
+        return Comparison(
+            Cell(corpus, BASE_SIZE, arm),
+            Cell(corpus, BASE_SIZE, baseline),
+            seeds,
+            tuple(Cell(corpus, BASE_SIZE, name) for name in offsets) or None,
+        )
 
     def ladder_comparisons(self) -> list[Comparison]:
         """Pairs of cells of the ladder whose arms are known, size by size."""
@@ -142,13 +160,30 @@ class Grid:
             if record.stage == CONFIRM
         }
 
+    def compared_losses(self, comparison: Comparison) -> list[dict[int, float | None]]:
+        """Losses of both sides by declared seed, less those of their baselines where gaps are
+        compared.
+        """
+        sides = []
+        for n, cell in enumerate((comparison.cell, comparison.baseline)):
+            losses = self.confirmed_losses(cell)
+            if comparison.offsets:
+                other = self.confirmed_losses(comparison.offsets[n])
+                losses = {
+                    seed: None if loss is None or other[seed] is None else loss - other[seed]
+                    for seed, loss in losses.items()
+                    if seed in other
+                }
+            sides.append({seed: losses[seed] for seed in comparison.seeds if seed in losses})
+        return sides
+
     def confirmation_records(self, cell: Cell) -> list[Record]:
         """The runs that confirm a cell."""
         return [record for record in self._cells.get(cell, []) if record.stage == CONFIRM]
 
     def confirmation_needs(self, comparison: Comparison) -> list[PlannedRun]:
         """The runs that a comparison needs next: its tuning, then its seeds, pair by pair."""
-        cells = (comparison.cell, comparison.baseline)
+        cells = comparison.cells
         needs = [run for cell in cells for run in self.tuning_needs(cell)]
         for seed in comparison.seeds:
             for cell in cells:
@@ -204,7 +239,7 @@ class Grid:
         tuned: dict[Cell, int] = {}
         confirmed: dict[Cell, set[int]] = {}
         for comparison in self._expected_comparisons():
-            for cell in (comparison.cell, comparison.baseline):
+            for cell in comparison.cells:
                 tuned[cell] = self._expected_tuning(cell)
                 confirmed.setdefault(cell, set()).update(comparison.seeds)
         for name, choice in self.plan.choices.items():

@@ -7,8 +7,9 @@ from oelm_lib import stats
 from oelm_lib.stats import Interval
 from oelm_lib.study import verdicts
 from oelm_lib.study.grid import Grid
-from oelm_lib.study.plan import Claim, Plan, read_plan
+from oelm_lib.study.plan import Plan, read_plan
 from oelm_lib.study.records import frozen_plan, read_records, records_path
+from oelm_lib.study.schema import Claim
 from oelm_lib.study.verdicts import Judgement, Slope
 from oelm_lib.view.tables import Html, percent
 
@@ -101,7 +102,8 @@ def _subject(one: Judgement) -> str:
     """The beginning of a sentence about a claim."""
     name = f"<b>{escape(one.name)}</b>"
     if one.claim.equal:
-        return f"{name} and <b>{escape(one.claim.equal[1])}</b> differ in perplexity"
+        what = "the gap to their baselines" if one.claim.gaps else "perplexity"
+        return f"{name} and <b>{escape(one.claim.equal[1])}</b> differ in {what}"
     against = one.baseline or "its baseline"
     verb = "lowers" if one.interval.known and one.interval.high < 0 else "raises"
     return f"{name} {verb} perplexity over <b>{escape(against)}</b>"
@@ -136,7 +138,7 @@ def _slope_sentence(slope: Slope) -> str:
     return (
         f"{span} the gap of <b>{escape(slope.arm)}</b> changes by"
         f" {interval_text(slope.interval)} for each factor of ten on {escape(slope.corpus)}:"
-        f" {escape(slope.verdict)}."
+        f" {escape(slope.verdict)}{f' ({slope.seeds})' if slope.seeds else ''}."
     )
 
 

@@ -1,131 +1,18 @@
-"""The declaration of a study: params/studies/<name>.yaml, read, validated and turned into configs."""
+"""The declaration of a study: params/studies/<name>.yaml, read, validated and turned into
+configs.
+"""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from oelm_lib import config
-from oelm_lib.config import Experiment, Flag, Real, Section, Step
+from oelm_lib.config import Experiment, Section
 from oelm_lib.errors import UserError
 from oelm_lib.files import sha256_json
 from oelm_lib.study.cell import BASE_SIZE, Cell, rounded_rate
-
-MIN_SEEDS = 2
-
-
-def _as_tuple(value: Any) -> Any:
-    """A single value where a list is allowed."""
-    return value if isinstance(value, list | tuple) else [value]
-
-
-Positive = Annotated[Real, Field(gt=0)]
-Share = Annotated[Real, Field(gt=0, lt=1)]
-Limits = Annotated[tuple[Positive, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
-Names = Annotated[tuple[str, ...], Field(min_length=1)]
-Settings = dict[str, Any]
-
-
-class Arm(Section):
-    set: Settings = Field(default={})
-    """What the arm changes in the base, by dotted key."""
-    against: str | None = None
-    """The arm that it is judged against: its baseline."""
-    about: str = ""
-    """What the arm is, in words for a reader who does not know the project."""
-    rate_factor: Positive = 1.0
-    """Its tuning starts at this multiple of the plan's first rate."""
-
-
-class Tune(Section):
-    seeds: Annotated[tuple[Step, ...], Field(min_length=MIN_SEEDS)]
-    """Seeds of every tuning run; none may be used in confirmation."""
-    start: Positive | dict[str, Positive]
-    """First learning rate, for all corpora or by corpus; the next are start / factor and x factor."""
-    factor: Annotated[Real, Field(gt=1)] = 1.414
-    """Ratio of neighbouring learning rates."""
-    error: Positive = 0.003
-    """Largest loss, in nats, that the uncertainty of the fitted rate may cost."""
-    most_rates: Annotated[int, Field(strict=True, ge=3)] = 8
-    """Rates tried in a cell, at most."""
-
-
-class ConfirmSeeds(Section):
-    first: Annotated[Step, Field(alias="from")]
-    """First seed; the others follow it."""
-    count: Annotated[int, Field(strict=True, ge=MIN_SEEDS)]
-    """Seeds of a claim that names no number of its own."""
-
-
-class Confirm(Section):
-    seeds: ConfirmSeeds
-    split: Literal["test", "val"] = "test"
-    """Split that the claims are about."""
-
-
-class Claim(Section):
-    """What is claimed of one pair of arms on every corpus: `arm` against its baseline, or two arms that are `equal`."""
-
-    arm: str | None = None
-    """An arm or a choice, judged against its baseline."""
-    against: str | None = None
-    """Another baseline than the arm's own."""
-    at_most: Limits | None = None
-    """Gaps, e.g. 0.05: the arm's perplexity is at most 1.05 x its baseline's. A list: judged by the same interval."""
-    equal: Annotated[tuple[str, str], Field()] | None = None
-    """Two arms whose perplexities are claimed to be equal."""
-    within: Share | None = None
-    """Margin of `equal`, e.g. 0.01."""
-    seeds: Annotated[int, Field(strict=True, ge=MIN_SEEDS)] | None = None
-    """Number of seeds, in place of the plan's."""
-    corpora: Names | None = None
-    """Corpora, in place of the plan's."""
-    family: str = "main"
-    """Comparisons of one family on one corpus share the error rate."""
-    trained_share: Share | None = None
-    """Largest share of the Q/K weights that the arm may train, in the models that are run."""
-    headline: Flag = False
-    """Whether the page's sentences and first table are about it (none: the first claims)."""
-
-    @model_validator(mode="after")
-    def _check(self):
-        if (self.arm is None) == (self.equal is None):
-            raise ValueError("a claim names either `arm` or `equal`")
-        if self.arm is not None and self.at_most is None:
-            raise ValueError(f"the claim about {self.arm!r} has no `at_most`, e.g. at_most: 0.05")
-        if self.equal is not None and (self.within is None or self.at_most):
-            raise ValueError("a claim `equal` has `within`, e.g. within: 0.01, and no `at_most`")
-        return self
-
-
-class Choice(Section):
-    """An arm that tuning chooses: the smallest gap to its own baseline at the fitted minima, on validation."""
-
-    among: Names
-    """Candidates; each needs `against`."""
-    corpus: str
-    """Corpus on which it is chosen."""
-    trained_share: Share | None = None
-    """Candidates that train a larger share of the Q/K weights are left out."""
-    about: str = ""
-
-
-class Size(Section):
-    set: Settings
-    """What the size changes in the base, by dotted key."""
-    rate_factor: Positive = 1.0
-    """Its tuning starts at this multiple of the plan's first rate."""
-
-
-class Ladder(Section):
-    sizes: dict[str, Size]
-    """Sizes beside that of the base, by name."""
-    arms: Names
-    """Arms or choices, each with its baseline."""
-    corpora: Names
-    seeds: Annotated[int, Field(strict=True, ge=MIN_SEEDS)]
-    flat: Share
-    """Change of the gap per decade of parameters that counts as none."""
+from oelm_lib.study.schema import Arm, Choice, Claim, Confirm, Ladder, Names, Settings, Size, Tune
 
 
 class Plan(Section):
@@ -220,6 +107,9 @@ def _check_names(plan: Plan) -> None:
             _check_known("claims", arm, arms | choices)
         if claim.arm in arms and claim.against is None:
             _check_baseline(plan, claim.arm)
+        for arm in claim.equal or () if claim.gaps else ():
+            if arm in arms:
+                _check_baseline(plan, arm)
         for corpus in claim.corpora or ():
             _check_known("claims: corpora", corpus, set(plan.corpora))
     for name in plan.ladder.arms if plan.ladder else ():
@@ -279,7 +169,9 @@ def parse_plan(plain: dict[str, Any], where: str) -> Plan:
 
 
 def _check_arms(plan: Plan) -> None:
-    """Raise UserError where an arm is no experiment, two arms are one, or a share is above its limit."""
+    """Raise UserError where an arm is no experiment, two arms are one, or a share is above its
+    limit.
+    """
     from oelm_lib.model.cost import qk_share
 
     made: dict[str, str] = {}

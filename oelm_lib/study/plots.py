@@ -18,6 +18,8 @@ NO_SHARE = 1e-4
 """Where an arm that trains none of the Q/K weights is drawn on the logarithmic axis."""
 SHARES = {NO_SHARE: "0", 1e-3: "0.1 %", 1e-2: "1 %", 1e-1: "10 %", 1.0: "100 %"}
 CURVE_POINTS = 41
+MARGIN = 3.0
+"""Room above and below the gaps of the first figure, in percent."""
 
 
 def gaps(study: Study) -> base.Figure:
@@ -54,6 +56,10 @@ def gaps(study: Study) -> base.Figure:
         tickvals=list(SHARES),
         ticktext=list(SHARES.values()),
     )
+    drawn = [trace.y[0] for trace in figure.data]
+    if drawn:  # a wide interval may leave the panel; it must not flatten the others
+        room = MARGIN + 0.15 * (max(drawn) - min(drawn))
+        figure.update_yaxes(range=[min(drawn) - room, max(drawn) + room])
     figure.update_yaxes(title_text="gap in perplexity (%)")
     return base.title_x(figure, "trained share of the Q/K weights")
 

@@ -77,6 +77,7 @@ def ladder_table(study: Study) -> pd.DataFrame:
             "change per decade": interval_text(slope.interval),
             "verdict": slope.verdict,
             "seeds": f"{slope.interval.n} of {slope.planned}",
+            "to decide": slope.seeds,
         }
         for slope in study.slopes
     )

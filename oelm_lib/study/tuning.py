@@ -1,8 +1,8 @@
 """Tune a learning rate: fit a parabola over log2 of the rate, and name the rates to try next.
 
-The losses of a cell are modelled as a_seed + b x + c x^2 with x = log2(rate), least squares over all
-seeds and the WINDOW stable rates around the best. The minimum is at x = -b / 2c; its 95 % interval
-is Fieller's (1954, J. R. Stat. Soc. B 16), exact for a parabola with normal noise.
+The losses of a cell are modelled as a_seed + b x + c x^2 with x = log2(rate), least squares over
+all seeds and the WINDOW stable rates around the best. The minimum is at x = -b / 2c; its 95 %
+interval is Fieller's (1954, J. R. Stat. Soc. B 16), exact for a parabola with normal noise.
 """
 
 import math
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from oelm_lib.study.cell import rounded_rate
-from oelm_lib.study.plan import Tune
+from oelm_lib.study.schema import Tune
 
 WINDOW = 5
 """Rates that a fit uses at most, those nearest to the best."""
@@ -96,7 +96,8 @@ def next_rates(points: Sequence[Point], tune: Tune, start: float) -> list[float]
     """Return the rates to try next, none where tuning has ended.
 
     Rates are added by `tune.factor` towards the minimum until it is interior, its interval bounded
-    and its error at most `tune.error`, or `tune.most_rates` were tried. Beside a diverging rate the next one halves the distance.
+    and its error at most `tune.error`, or `tune.most_rates` were tried. Beside a diverging rate the
+    next one halves the distance.
 
     Args:
         points: All runs of the cell so far, every seed at every rate.

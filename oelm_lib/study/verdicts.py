@@ -10,8 +10,9 @@ from oelm_lib.model.cost import parameter_numbers
 from oelm_lib.stats import Interval
 from oelm_lib.study.cell import BASE_SIZE, Cell
 from oelm_lib.study.grid import Comparison, Grid
-from oelm_lib.study.plan import Claim, Plan
+from oelm_lib.study.plan import Plan
 from oelm_lib.study.records import Record
+from oelm_lib.study.schema import Claim
 from oelm_lib.study.tuning import DIVERGED, INTERIOR
 
 NOT_RUN, INCOMPLETE = "NOT RUN YET", "INCOMPLETE"
@@ -74,9 +75,11 @@ def judge(grid: Grid, frozen: Plan | None = None) -> list[Judgement]:
 
 
 def family_size(plan: Plan, family: str, corpus: str) -> int:
-    """Number of comparisons of a family on a corpus: pairs of arms, however many limits each has."""
+    """Number of comparisons of a family on a corpus: pairs of arms, however many limits each
+    has.
+    """
     pairs = {
-        claim.equal or (claim.arm, claim.against or _baseline(plan, claim.arm))
+        (claim.gaps, claim.equal or (claim.arm, claim.against or _baseline(plan, claim.arm)))
         for claim in plan.claims
         if claim.family == family and corpus in plan.claim_corpora(claim)
     }
@@ -99,8 +102,7 @@ def _judge_claim(grid: Grid, claim: Claim, corpus: str, declared: bool) -> Judge
             declared,
         )  # fmt: skip
     interval, document_error = compare_cells(grid, comparison, k)
-    cells = (comparison.cell, comparison.baseline)
-    fits = {cell: grid.fit(cell) for cell in cells if grid.is_tuned(cell)}
+    fits = {cell: grid.fit(cell) for cell in comparison.cells if grid.is_tuned(cell)}
     unstable = any(fit.state == DIVERGED for fit in fits.values())
     done = interval.n + interval.failed
     limits = []
@@ -131,7 +133,7 @@ def _questions(claim: Claim) -> list[tuple]:
     """Text, bounds in nats and verdict function of each limit of a claim."""
     if claim.equal:
         margin = claim.within
-        text = f"equal within ±{100 * margin:g} %"
+        text = f"equal {'gaps ' if claim.gaps else ''}within ±{100 * margin:g} %"
         bounds = stats.bounds_within(margin)
         return [(text, bounds, lambda interval: stats.equal_within(interval, margin))]
     return [
@@ -146,15 +148,10 @@ def _questions(claim: Claim) -> list[tuple]:
 
 def compare_cells(grid: Grid, comparison: Comparison, k: int) -> tuple[Interval, float]:
     """Return the interval of a comparison over its declared seeds, and its error over documents."""
-    losses = [
-        {
-            seed: loss
-            for seed, loss in grid.confirmed_losses(cell).items()
-            if seed in comparison.seeds
-        }
-        for cell in (comparison.cell, comparison.baseline)
-    ]
+    losses = grid.compared_losses(comparison)
     interval = stats.paired_interval(stats.paired_differences(*losses), k)
+    if comparison.offsets:
+        return interval, math.nan
     error = _document_error(
         *(
             [run for run in grid.confirmation_records(cell) if run.seed in comparison.seeds]
@@ -190,11 +187,15 @@ class Slope:
     interval: Interval
     """Change of the difference in nats per decade of parameters."""
     verdict: str
+    seeds: str
+    """How many seeds would decide whether the gap is flat; empty where that is decided."""
     planned: int
 
 
 def judge_ladder(grid: Grid) -> list[Slope]:
-    """Judge the slope of every arm of the ladder: one slope for each seed, then a paired interval."""
+    """Judge the slope of every arm of the ladder: one slope for each seed, then a paired
+    interval.
+    """
     ladder = grid.plan.ladder
     groups: dict[tuple[str, str], list[Comparison]] = {}
     for comparison in grid.ladder_comparisons():
@@ -232,9 +233,17 @@ def _slope(grid: Grid, comparisons: list[Comparison], flat: float, k: int) -> Sl
     first, planned = comparisons[0], len(comparisons[0].seeds)
     verdict = _slope_verdict(interval, flat, planned)
     return Slope(
-        first.cell.arm, first.baseline.arm, first.cell.corpus, tuple(sizes), interval, verdict,
-        planned,
-    )  # fmt: skip
+        arm=first.cell.arm,
+        baseline=first.baseline.arm,
+        corpus=first.cell.corpus,
+        sizes=tuple(sizes),
+        interval=interval,
+        verdict=verdict,
+        seeds=stats.seeds_text(interval, stats.bounds_within(flat))
+        if interval.n == planned
+        else "",
+        planned=planned,
+    )
 
 
 def _slope_verdict(interval: Interval, flat: float, planned: int) -> str:

@@ -28,10 +28,11 @@ def warm_up(step: Callable[[], None], device: torch.device) -> None:
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         for _ in range(WARM_UP_CALLS):
-            start_step()
+            start_step(device)
             step()
 
 
-def start_step() -> None:
+def start_step(device: torch.device) -> None:
     """Tell CUDA graphs that the results of the step before are no longer used."""
-    torch.compiler.cudagraph_mark_step_begin()
+    if device.type == "cuda":
+        torch.compiler.cudagraph_mark_step_begin()

@@ -5,7 +5,7 @@ import time
 import torch
 
 from oelm_lib.data.tokenizer import load_tokenizer
-from oelm_lib.model.generate import generate
+from oelm_lib.model.generation import generate
 from oelm_lib.seeds import named_generator
 from oelm_lib.training.state import TrainingState
 

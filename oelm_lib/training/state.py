@@ -161,7 +161,7 @@ class TrainingState:
     def backward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Run forward and backward; return the batch's mean loss in nats, on the device."""
         if self.compiled:
-            compiler.start_step()
+            compiler.start_step(self.device)
         loss = distributed.mean(optim.backward(self.training_model, self.precision, batch))
         finite = loss.isfinite()  # an fp16 loss may overflow; its step is skipped
         self.loss_sum += torch.where(finite, loss, 0.0)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from oelm_lib.data.tokenizer import Ids, Tokenizer, load_tokenizer
 from oelm_lib.errors import UserError
-from oelm_lib.model.generate import generate
+from oelm_lib.model.generation import generate
 from oelm_lib.model.gpt import GPT
 from oelm_lib.runs.folder import Run, reopen
 from oelm_lib.runs.logs import find_run

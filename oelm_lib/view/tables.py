@@ -66,6 +66,7 @@ FORMATS: dict[Callable[[Any], str], tuple[str, ...]] = {
         "time",
         "seconds",
         "setup",
+        "compile",
         "data",
         "step_seconds",
         "evaluation",

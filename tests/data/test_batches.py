@@ -48,6 +48,11 @@ def test_the_last_partial_batch_is_dropped(batches):
     assert all(batches(step)[0].shape == (SIZE, LENGTH) for step in range(15))
 
 
+@pytest.mark.parametrize(("count", "windows"), [(210, 29), (211, 30), (217, 30), (218, 31)])
+def test_a_window_needs_a_target_for_its_last_token(count, windows):
+    assert Batches(TOKENS[:1].repeat(count), LENGTH, SIZE, 1, CPU).windows == windows
+
+
 def test_windows_do_not_overlap_and_targets_are_the_next_tokens(batches):
     inputs = torch.cat([batches(step)[0] for step in range(batches.epoch_steps)])
     assert len(inputs.unique()) == inputs.numel()
@@ -59,8 +64,9 @@ def test_windows_do_not_overlap_and_targets_are_the_next_tokens(batches):
 
 
 def test_resident_tokens_give_the_same_batches():
-    for recall in (None, (100, 2)):
-        arguments = (TOKENS, LENGTH, SIZE, 3, CPU, recall)
+    """Ids of the upper half of uint16 included."""
+    for tokens, recall in ((TOKENS, None), (TOKENS, (100, 2)), (TOKENS + 65_300, None)):
+        arguments = (tokens, LENGTH, SIZE, 3, CPU, recall)
         resident, read = Batches(*arguments, resident=True), Batches(*arguments, resident=False)
         for step in (0, 1, 6, 7, 15, 2):
             for one, other in zip(resident(step), read(step), strict=True):

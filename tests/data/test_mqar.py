@@ -1,4 +1,4 @@
-"""Associative recall: examples with exact answers, scored behind their queries alone, trained like any corpus."""
+"""Associative recall: examples with exact answers; only tokens after a query are scored."""
 
 import json
 
@@ -56,7 +56,7 @@ def test_queries_stand_near_the_pairs_by_the_power_law():
     assert places[0] > 0.9 > 0.3 > places[-1]
 
 
-def test_batches_and_windows_score_what_follows_a_query_alone(corpus):
+def test_batches_and_windows_score_only_what_follows_a_query(corpus):
     pairs, length = 8, 64
     for tokens, targets in (
         Batches(corpus.tokens("train"), length, 4, 1, CPU, corpus.recall)(0),
@@ -79,7 +79,7 @@ def test_it_is_made_once_and_read_like_any_corpus(corpus):
     assert ids.encode_documents(["3 25"])[0].tolist() == [3, 25]
 
 
-def test_an_experiment_trains_on_it_and_its_probes_tell_the_accuracy(tmp_path):
+def test_an_experiment_trains_on_it_and_is_probed_for_accuracy(tmp_path):
     from oelm_lib.explore import probes
 
     cfg = config.load_config("MQAR-02", SMALL)

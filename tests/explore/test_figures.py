@@ -1,4 +1,4 @@
-"""The explore notebook's figures and live choices, on arms of tiny runs and in a real JupyterLab."""
+"""The explore notebook's figures, sentences and live choices, and a real JupyterLab."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ PROMPT = "The owl saw a cat."
 
 @pytest.fixture
 def outputs(tiny_run, monkeypatch):
-    """Folder with a baseline and an OELM-Freeze of a few steps, under the names of the demo's own runs."""
+    """Folder with a baseline and an OELM-Freeze of a few steps, named as the demo's runs."""
     for exp in ("DEMO-01", "DEMO-02"):
         run = tiny_run(exp, seed=42, train__max_steps=12, model__max_seq_len=64)
         training.train(run.config, run)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from oelm_lib import config, runs
 from oelm_lib.data import corpus
 from oelm_lib.errors import UserError
+from oelm_lib.runs.overview import overview, table
 from oelm_lib.training import checkpoint
 
 EXAMPLES = 1250 if os.environ.get("OELM_FAULTS") == "long" else 40
@@ -164,6 +165,37 @@ def test_the_json_and_yaml_files_of_a_run(data, tmp_path):
     for reader in readers[name]:
         refused_or(reader, tmp_path)
     (tmp_path / name).unlink()
+
+
+STATUS = {
+    "state": "running",
+    "step": 10,
+    "max_steps": 20,
+    "heartbeat": 1.0,
+    "train_loss": 2.5,
+    "eta_seconds": [1.0, 2.0],
+    "evals": [[5, 3.0], [10, None]],
+    "best": {"step": 5, "loss": 3.0},
+    "steps_per_s": 1.0,
+    "device": "cpu",
+}
+SUMMARY = {"steps": 20, "best_val_loss": 1.0, "final_val_loss": None, "best_step": 5, "epochs": 1.0}
+
+
+@fuzzed
+@given(data=st.data())
+def test_a_run_with_any_status_and_summary_is_a_row_of_the_overview(data, tmp_path):
+    path = tmp_path / "DEMO-01_baseline" / "seed1"
+    path.mkdir(parents=True, exist_ok=True)
+    for name, good in (("status.json", STATUS), ("summary.json", SUMMARY)):
+        changes = data.draw(st.dictionaries(st.sampled_from(list(good)), VALUES, max_size=3))
+        if name == "status.json" or data.draw(st.booleans()):
+            (path / name).write_text(json.dumps(good | changes))
+    (row,) = overview(outputs=tmp_path)
+    assert len(table([row]).splitlines()) >= 3
+    json.dumps(row)
+    assert runs.load_runs(outputs=tmp_path)["reason"][0]
+    (path / "summary.json").unlink(missing_ok=True)
 
 
 @fuzzed

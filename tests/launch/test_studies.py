@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
 from oelm_lib import config
 from oelm_lib.config import dump_yaml
+from oelm_lib.errors import UserError
+from oelm_lib.launch.studies import run_study
 from tests.conftest import TINY_RUN
 
 PLAN = {
@@ -92,6 +95,16 @@ def checkout(tmp_path, stories):
 
 def keys(records):
     return [(r["arm"], r["rate"], r["seed"]) for r in records]
+
+
+def test_an_unknown_study_and_a_missing_corpus_are_one_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("OELM_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "outputs"))
+    with pytest.raises(UserError, match="no study 'nothing'; known: example, oelm"):
+        run_study("nothing")
+    with pytest.raises(UserError, match="tinystories-sample"):
+        run_study("oelm")
+    assert not (tmp_path / "outputs").exists()
 
 
 @pytest.mark.slow
@@ -210,3 +223,28 @@ def test_an_arm_that_diverges_is_recorded_and_stops_nothing(checkout):
     assert {record["stage"] for record in wild} == {"tune"}
     assert "diverged" in {record["status"] for record in wild}
     assert len([r for r in checkout.records() if r["arm"] != "wild"]) == 16
+
+
+@pytest.mark.slow
+def test_the_example_study_runs_and_has_its_page(checkout):
+    example = config.ROOT / "params" / "studies" / "example.yaml"
+    shutil.copy(example, checkout.folder / "params" / "studies" / "tiny.yaml")
+    checkout.environment.pop("OELM_DATA")
+    code, output = checkout.run("--workers", "3")
+    assert code == 0, output
+    records = checkout.records()
+    assert len({r["seed"] for r in records if r["stage"] == "confirm"}) == 2
+    assert {r["arm"] for r in records} == {"trained", "frozen", "frozen Gaussian"}
+    command = [sys.executable, "-m", "oelm_lib.cli", "report", "tiny"]
+    page = subprocess.run(
+        command,
+        env=checkout.environment,
+        cwd=checkout.folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    html = Path(page.stdout.strip()).read_text()
+    assert "<b>frozen</b> raises perplexity over <b>trained</b> by" in html
+    assert "Two seeds on generated text show how a study works" in html
+    assert html.count("<details>") == 7

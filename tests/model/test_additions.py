@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from oelm_lib.config import load_config
+from oelm_lib.config import ROOT, load_config
 from oelm_lib.model.additions import ADDITIONS, unfolded
 from oelm_lib.model.cost import parameter_numbers, qk_share
 from tests.model.additions import EACH, EACH_AND_ALL, FROZEN, inputs, reference, stirred
@@ -178,3 +178,21 @@ def test_cached_logits_are_those_of_the_whole_sequence(changed):
     for start, end in zip(starts, ends, strict=True):
         logits = model.next_logits(tokens[:, start:end], past)
         torch.testing.assert_close(logits, whole[:, end - 1], rtol=SAME, atol=SAME)
+
+
+def test_dropout_draws_the_same_in_every_arm(changed, model_config):
+    from oelm_lib.model.gpt import GPT
+
+    tokens, states = torch.arange(12)[None], []
+    for cfg in (model_config(num_heads=4), changed):
+        model = GPT(cfg.model_copy(update={"dropout": 0.3}))
+        torch.manual_seed(1)
+        model(tokens)
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
+
+
+def test_the_public_page_lists_every_addition():
+    text = (ROOT / "docs" / "own-attention.md").read_text()
+    for name in EACH:
+        assert re.search(rf"^\| `(position: )?{name}(: [rn])?` \|", text, re.MULTILINE), name

@@ -1,6 +1,10 @@
+import pytest
 import torch
 
 from tests.model.additions import FROZEN
+
+RELATIVE = 1e-5  # float32 rounding
+SAME = 1e-4  # float32 rounding of sums over 150 positions
 
 
 def test_t5_buckets_are_single_then_grow_with_the_logarithm():
@@ -60,3 +64,60 @@ def test_frozen_for_some_steps_only(model_config):
         (False, *frozen),
         (True, *trained),
     ]
+
+
+@pytest.mark.parametrize("bias", [None, (1, 2, 150, 150), (3, 2, 150, 150)])
+@pytest.mark.parametrize("dropout_p", [0.0, 0.3])
+def test_blocked_attention_has_the_gradients_of_explicit_softmax(bias, dropout_p):
+    from oelm_lib.model.attend import QUERY_BLOCK, BlockedAttention
+    from oelm_lib.model.dropout import keep_mask, keep_scale
+
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(3, 2, 150, 4, requires_grad=True) for _ in range(3))
+    future = torch.full((150, 150), -torch.inf).triu(1)
+    trained = [q, k, v]
+    if bias:
+        trained.append(torch.randn(bias, requires_grad=True))
+    masked = trained[3] + future if bias else None
+    torch.manual_seed(5)
+    y = BlockedAttention.apply(q, k, v, masked, dropout_p)
+    torch.manual_seed(5)
+    keep = torch.ones(3, 2, 150, 150)
+    for b in range(3) if dropout_p else ():
+        for start, end in ((0, QUERY_BLOCK), (QUERY_BLOCK, 150)):
+            keep[b, :, start:end, :end] = keep_mask(torch.Size((2, end - start, end)), dropout_p)
+    scores = q @ k.mT / 2 + (masked if bias else future)
+    expected = scores.softmax(-1) * keep * keep_scale(dropout_p) @ v
+    torch.testing.assert_close(y, expected, rtol=RELATIVE, atol=RELATIVE)
+    grad = torch.randn_like(y)
+    gradients = torch.autograd.grad(y, trained, grad)
+    for gradient, other in zip(
+        gradients, torch.autograd.grad(expected, trained, grad), strict=True
+    ):
+        torch.testing.assert_close(gradient, other, rtol=SAME, atol=SAME)
+
+
+FLASH, MATH = "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_attention_math"
+
+
+@pytest.mark.parametrize(
+    ("changes", "training", "kernel"),
+    [
+        ({}, True, FLASH),
+        ({"position": "rope"}, True, FLASH),
+        ({"position": "alibi"}, True, FLASH),
+        ({"position": "t5"}, True, None),  # the blocked kernel
+        ({"position": "t5"}, False, FLASH),
+        ({"forget_gate": True}, False, FLASH),
+        ({"dropout": 0.1}, True, None),
+    ],
+)
+def test_attention_takes_a_fast_kernel(model_config, changes, training, kernel):
+    from oelm_lib.model.gpt import GPT
+
+    model = GPT(model_config(**changes)).train(training)
+    tokens = torch.arange(12)[None]
+    with torch.set_grad_enabled(training), torch.profiler.profile() as profile:
+        model(tokens)
+    names = {event.name.removeprefix("aten::") for event in profile.events()}
+    assert names & {FLASH, MATH} == ({kernel} if kernel else set())

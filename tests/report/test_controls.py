@@ -158,7 +158,8 @@ def test_a_hidden_line_stays_hidden_and_out_of_the_csv(page, tmp_path):
     plot.locator(".legendtoggle").first.click()
     wait(
         page,
-        "document.querySelectorAll('.js-plotly-plot')[1].data.some(t => t.visible === 'legendonly')",
+        "document.querySelectorAll('.js-plotly-plot')[1]"
+        ".data.some(t => t.visible === 'legendonly')",
     )
     plot.locator("[name=x]").select_option("tokens")
     traces = page.evaluate(SHOWN, GAP)["traces"]

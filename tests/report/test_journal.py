@@ -63,7 +63,7 @@ def scalars(value):
 
 
 def derived(groups):
-    """Losses, perplexities, gaps in both directions, nats and step-time ratios within each corpus."""
+    """Losses, perplexities, gaps both ways, nats and step-time ratios within each corpus."""
     found = []
     for losses, times in groups:
         found += [*losses, *(math.exp(loss) for loss in losses)]
@@ -304,7 +304,7 @@ def test_strings_from_files_cannot_break_the_table(tmp_path):
 
 
 def test_a_chain_of_baselines_keeps_each_finding_with_its_own_base(tmp_path, monkeypatch):
-    """GPT-08 is compared to GPT-02, itself an arm, and GPT-09 to GPT-01: pairs and verdicts come in two orders."""
+    """GPT-08 is compared to GPT-02, itself an arm: pairs and verdicts come in two orders."""
     for exp in ("GPT-01", "GPT-02", "GPT-08", "GPT-09"):
         make_run(
             tmp_path,

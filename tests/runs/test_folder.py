@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 
 from oelm_lib import runs
 from oelm_lib.errors import UserError
+from oelm_lib.files import write_json
+from oelm_lib.runs import lock
 from oelm_lib.runs.process import is_alive, process_start, this_process
 
 PARAMETERS = {"total": 1, "trainable": 1, "frozen": 0}
@@ -56,6 +59,8 @@ def test_fresh_keeps_the_old_folder_under_another_name(tiny_run, tiny_config, tm
     again = runs.open_run(tiny_config(), 1, tmp_path / "outputs", fresh=True)
     assert not (again.path / "kept").exists()
     assert len(list(again.path.parent.glob("seed1.*/kept"))) == 1
+    assert not list(again.path.parent.glob("seed1.*/lock.json"))
+    assert again.lock.held
     assert runs.find_runs(tmp_path / "outputs") == [again.path]
 
 
@@ -123,3 +128,67 @@ def test_a_process_is_told_from_a_dead_one_and_from_a_later_one_with_its_number(
     gone.wait()
     for pid in (gone.pid, None, "x", 1 << 80):
         assert not is_alive({"pid": pid, "process_start": 1.0})
+
+
+def test_a_folder_that_cannot_be_made_names_the_cause_and_the_place(tiny_config, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "file").touch()
+    for name, cause in {
+        "link": "link: cannot write here: .*a dangling link",
+        "loop": "loop.*: Too many levels of symbolic links; remove the link",
+        "file/below": "a file stands where a folder should be",
+        "n" * 300: "choose a folder with a shorter name",
+    }.items():
+        with pytest.raises(UserError, match=cause):
+            runs.open_run(tiny_config(), 1, tmp_path / name)
+
+
+def test_too_few_open_files_are_not_called_a_full_disk(tiny_config, tmp_path):
+    cfg = tiny_config()
+    runs.open_run(cfg, 1, tmp_path / "before").lock.release()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = [os.open(os.devnull, os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held[0] + 1, hard))
+    try:
+        with pytest.raises(UserError, match=r"Too many open files; .*ulimit -n"):
+            lock.RunLock(tmp_path).acquire()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        os.close(held[0])
+
+
+def test_a_relative_outputs_folder_stays_where_it_was(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = runs.open_run(tiny_config(), 1, "relative")
+    monkeypatch.chdir("/")
+    assert run.path.is_relative_to(tmp_path / "relative")
+    run.lock.check()
+    run.lock.release()
+
+
+def test_a_finished_run_is_not_locked_and_its_damaged_documents_are_reported(tiny_run):
+    run = tiny_run()
+    run.record_session(0, {}, PARAMETERS)
+    summary = {"steps": 24, "best_val_loss": 1.0, "final_val_loss": 1.0}
+    write_json(run.path / "summary.json", summary, checksum=True)
+    run.lock.release()
+    assert not tiny_run().lock.held
+    (run.path / "documents.npz").write_bytes(b"PK torn")
+    with pytest.raises(UserError, match=r"documents\.npz: is damaged; delete it and summary\.json"):
+        tiny_run()
+    text = (run.path / "summary.json").read_text()
+    (run.path / "summary.json").write_text(
+        text.replace('"final_val_loss": 1.0', '"final_val_loss": 0.1')
+    )
+    with pytest.raises(UserError, match=r"summary\.json: fails its checksum"):
+        tiny_run()
+
+
+def test_a_run_that_another_process_writes_is_not_renamed_by_fresh(tiny_run, tiny_config, tmp_path):
+    run = tiny_run()
+    (run.path / "lock.json").write_text('{"token": "another"}')
+    with pytest.raises(lock.LockLost):
+        runs.open_run(tiny_config(), 1, tmp_path / "outputs", fresh=True)
+    assert [path.name for path in run.path.parent.iterdir()] == ["seed1"]
+    run.lock.release()

@@ -1,9 +1,13 @@
 import math
+import re
+import shutil
+import time
 
 import pandas as pd
 import pytest
 
 from oelm_lib import config
+from oelm_lib.runs import status as status_module
 from oelm_lib.runs.reading import read_status
 from oelm_lib.runs.status import Budget, Status, format_duration, format_eta
 from oelm_lib.runs.timing import timing_stats
@@ -71,3 +75,51 @@ def test_timing_statistics_leave_out_the_warm_up_but_no_outlier():
     )
     short = timing_stats(cfg, frame[:1], {}, 1.0, None, epoch_steps=150)
     assert short["final_perplexity"] is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "model_type", "init_method"),
+    [
+        ("", "oelm_v2", "orthogonal"),
+        ("model.frozen_layers=[]", "OELM-Freeze, frozen_layers=[]", "n/a"),
+        ("model.freeze_k=false", "OELM-Freeze, freeze_k=False", "orthogonal"),
+        ("model.frozen_layers=[0]", "OELM-Freeze, frozen_layers=[0]", "orthogonal"),
+        ("model.qk_init=normal model.qk_scale=0.45254834", "oelm_random", "normal"),
+        (
+            "model.freeze_q=false model.freeze_k=false model.qk_init=normal"
+            " model.qk_scale=0.45254834",
+            "baseline",
+            "n/a",
+        ),
+    ],
+)
+def test_only_the_arms_of_the_log_bear_its_names(overrides, model_type, init_method):
+    cfg = config.load_config("GPT-02", f"train.max_steps=400 {overrides}")
+    row = {"event": "train", "step": 400, "tokens_per_s": 10.0, "seconds": 1.0, "eval_seconds": 1.0}
+    stats = timing_stats(cfg, pd.DataFrame([row]), {}, 1.0, None, epoch_steps=400)
+    assert (stats["model_type"], stats["init_method"]) == (model_type, init_method)
+
+
+def test_an_eta_beyond_a_day_names_the_day():
+    assert re.search(r"^ETA 30h 00m 00s \(\w+ \d\d:\d\d\)$", format_eta((108000, 108000)))
+
+
+def test_the_heartbeat_writes_what_was_updated_without_writing(tmp_path, monkeypatch):
+    monkeypatch.setattr(status_module, "BEAT_SECONDS", 0.01)
+    status = Status(tmp_path, step=0)
+    first = read_status(tmp_path)["heartbeat"]
+    status.update(write=False, step=3)
+    while read_status(tmp_path)["step"] == 0:
+        time.sleep(0.01)
+    assert read_status(tmp_path)["heartbeat"] > first
+    status.close(state="stopped")
+    assert read_status(tmp_path)["eta_seconds"] is None
+
+
+def test_a_status_that_cannot_be_written_does_not_end_the_run(tmp_path):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    status = Status(folder, step=0)
+    shutil.rmtree(folder)
+    status.update(state="saving")
+    status.close(state="done")

@@ -99,6 +99,14 @@ MISTAKES = {
     "a claim without a limit": ({"claims": [{"arm": "frozen"}]}, "has no `at_most`"),
     "a claim about nothing": ({"claims": [{"at_most": 0.05}]}, "either `arm` or `equal`"),
     "equality without a margin": ({"claims": [{"equal": ["frozen", "twin"]}]}, "has `within`"),
+    "gaps of one arm": (
+        {"claims": [{"arm": "frozen", "at_most": 0.05, "gaps": True}]},
+        "`gaps` belongs to `equal`",
+    ),
+    "gaps of a baseline": (
+        {"claims": [{"equal": ["frozen", "trained"], "gaps": True, "within": 0.01}]},
+        "'trained' is judged but has no baseline",
+    ),
     "no claims": ({"claims": []}, "claims"),
     "a corpus twice": ({"corpora": ["stories", "stories"]}, "one corpus twice"),
     "a corpus without a first rate": (

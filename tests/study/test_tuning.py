@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from oelm_lib.study.plan import Tune
+from oelm_lib.study.schema import Tune
 from oelm_lib.study.tuning import DIVERGED, EDGE, INTERIOR, fit_rates, next_rates
 
 TUNE = Tune(seeds=(1, 2), start=4e-3, factor=1.414)

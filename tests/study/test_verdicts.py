@@ -196,3 +196,27 @@ def test_an_unfinished_ladder_says_so():
     grid = ladder_grid({"small": 0.1, "base": 0.1, "large": 0.1})
     part = Grid(grid.plan, grid.records[:-1])
     assert judge_ladder(part)[0].verdict == "INCOMPLETE"
+
+
+def test_two_gaps_are_compared_seed_by_seed():
+    arms = {
+        "trained": {},
+        "frozen": {"set": factory.FROZEN, "against": "trained"},
+        "trained, wide": {"set": {"model.d_ff": 64}},
+        "frozen, wide": {"set": factory.FROZEN | {"model.d_ff": 64}, "against": "trained, wide"},
+    }
+    claims = [{"equal": ["frozen", "frozen, wide"], "gaps": True, "within": 0.01}]
+    plan = factory.make_plan(arms=arms, claims=claims)
+    losses = {
+        "trained": [3.0, 3.1, 3.2, 3.3],
+        "frozen": [3.11, 3.20, 3.31, 3.40],
+        "trained, wide": [2.5, 2.7, 2.6, 2.9],
+        "frozen, wide": [2.60, 2.80, 2.70, 3.00],
+    }
+    (one,) = judge(study(losses, plan=plan))
+    assert one.interval.mean == pytest.approx(0.005)
+    assert one.limits[0].text == "equal gaps within ±1 %"
+    assert len(Grid(plan, []).comparison(plan.claims[0], "stories").cells) == 4
+    losses["trained, wide"][1] = None
+    (one,) = judge(study(losses, plan=plan))
+    assert one.limits[0].verdict == stats.UNSTABLE

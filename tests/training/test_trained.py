@@ -160,7 +160,7 @@ def test_transformers_gives_the_same_logits_and_greedy_text(trained, tmp_path, c
     found = other.generate(tokens[:, :4], max_new_tokens=8, do_sample=False, eos_token_id=None)[
         0, 4:
     ]
-    from oelm_lib.model.generate import generate
+    from oelm_lib.model.generation import generate
 
     assert torch.equal(
         found, generate(model.model, tokens[:, :4], 8, torch.Generator(), temperature=0.0)[0]

@@ -40,6 +40,14 @@ def unfolded(cfg: ModelConfig) -> list[str]:
     return [addition.name for addition in active(cfg) if not addition.folds]
 
 
+def biases_scores(cfg: ModelConfig) -> bool:
+    """Return whether an addition of a config biases the scores.
+
+    Outside fp32 on a CPU, kernels draw dropout otherwise for such arms: see `oelm_lib.seeds`.
+    """
+    return any(type(addition).score is not Addition.score for addition in active(cfg))
+
+
 def added_numbers(cfg: ModelConfig) -> int:
     """Return the number of scalars that a config's additions have in a layer."""
     return sum(

@@ -60,6 +60,9 @@ class Addition:
     starts_neutral = True
     """Whether the scores of a model at its start are those of a model without it."""
 
+    needs_past_queries = False
+    """Whether `transform` gets the queries of all positions, as it gets their keys."""
+
     def is_on(self, cfg: ModelConfig) -> bool:
         """Whether a config has it."""
         return cfg.position == self.name or bool(getattr(cfg, self.name, False))
@@ -106,7 +109,7 @@ class Addition:
         k: Float[Tensor, "B H S K"],
         places: Places | None,
     ) -> tuple[Float[Tensor, "B H T K"], Float[Tensor, "B H S K"]]:
-        """Change the queries, and the keys of all positions up to the last query."""
+        """Change queries, and the keys of all positions up to the last query."""
         return q, k
 
     def score(

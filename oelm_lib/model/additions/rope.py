@@ -25,7 +25,8 @@ class Rotation(Addition):
 
     def transform(self, attention, q, k, places):
         cos, sin = places.tables[self.name]
-        return rotate(q, cos[places.first :], sin[places.first :]), rotate(k, cos, sin)
+        first = len(cos) - q.shape[2]
+        return rotate(q, cos[first:], sin[first:]), rotate(k, cos, sin)
 
 
 def rotate(x, cos, sin):

@@ -63,7 +63,12 @@
   function caption(figure) {
     const {text, subtitle} = figure.layout.title ?? {}, box = make("div", {className: "caption"});
     if (text) box.append(make("b", {textContent: plain(text)}));
-    if (subtitle?.text) box.append(make("p", {textContent: plain(subtitle.text)}));
+    // view/figure.py wraps notes after 100 characters for JupyterLab; here they wrap by themselves.
+    const notes = plain(subtitle?.text).split("\n").reduce((text, line) => {
+      const last = text.slice(text.lastIndexOf("\n") + 1), wrapped = last.length + line.split(" ")[0].length >= 100 && /^[a-z(]/.test(line);
+      return text + (text && (wrapped ? " " : "\n")) + line;
+    }, "");
+    if (notes) box.append(make("p", {textContent: notes}));
     return box;
   }
 
@@ -76,6 +81,13 @@
     // Squares become smaller with the width.
     if (Object.values(layout).some(axis => axis?.scaleanchor)) layout.height *= 0.62;
     layout.height += 22 * rows;
+    for (const note of layout.annotations ?? [])
+      if (note.text?.length > (width - 60) / 8) note.text = note.text.replace(/ \(|, (?=\S{12})/, "<br>$&");
+    const rowNames = [...new Set(data.flatMap(one => Array.isArray(one.y) ? one.y : []).filter(y => typeof y === "string"))];
+    if (rowNames.some(name => name.length > 16)) {
+      const ticktext = rowNames.map(name => name.replace(/([/+])/, "$1<br>"));
+      layout.yaxis = {...layout.yaxis, tickvals: rowNames, ticktext, tickfont: {size: 10}};
+    }
     layout.margin = {...layout.margin, l: Math.min(layout.margin.l, 52), r: 8, b: layout.margin.b + 22 * rows};
   }
 
@@ -165,6 +177,17 @@
     return bar;
   }
 
+  // On a narrow screen a table that does not fit shows each row as a list of its cells.
+  function stackTables() {
+    for (const table of document.querySelectorAll("main table")) {
+      const heads = [...table.querySelectorAll("thead th")].map(cell => cell.textContent.trim());
+      if (heads.length < 2 || table.scrollWidth <= table.parentElement.clientWidth + 1) continue;
+      for (const row of table.tBodies[0]?.rows ?? [])
+        [...row.cells].forEach((cell, n) => { cell.dataset.label = heads[n] ?? ""; });
+      table.classList.add("stacked");
+    }
+  }
+
   async function start() {
     const bytes = Uint8Array.from(atob(document.getElementById("plotly-gzip").textContent), char => char.charCodeAt(0));
     const textContent = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
@@ -181,6 +204,9 @@
     }
     const all = print => figures.forEach(figure => figure.place && draw(figure, print));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => all(false));
+    stackTables();
+    for (const fold of document.querySelectorAll("details")) fold.addEventListener("toggle", stackTables);
+    addEventListener("resize", stackTables);
     addEventListener("resize", () => figures.forEach(figure => {
       if (figure.place && figure.narrow !== figure.place.clientWidth < NARROW) draw(figure);
     }));

@@ -1,4 +1,4 @@
-"""Draw text from a model, a token at a time, with the keys and values of what stands before kept."""
+"""Draw text from a model, a token at a time, with keys and values of earlier positions kept."""
 
 import torch
 from jaxtyping import Float, Int
@@ -17,13 +17,16 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> Int[Tensor, "B N"]:
-    """Continue each row by `count` tokens, fewer where the context is full; the model is left as it was.
+    """Continue each row by `count` tokens, or fewer if the context is full.
+
+    The model's training mode is restored.
 
     Args:
         generator: On the CPU; the only source of randomness.
         temperature: Divides the logits; 0 takes the likeliest token.
         top_k: Draw from the k likeliest tokens.
-        top_p: Draw from the fewest tokens that together have this probability (Holtzman et al. 2019, arXiv:1904.09751).
+        top_p: Draw from the fewest tokens that together have this probability (Holtzman et al.
+            2019, arXiv:1904.09751).
     """
     was_training, drawn = model.training, []
     model.eval()
@@ -33,9 +36,8 @@ def generate(
         if temperature == 0:
             chosen = logits.argmax(-1, keepdim=True)
         else:
-            chosen = torch.multinomial(
-                probabilities(logits / temperature, top_k, top_p), 1, generator=generator
-            )
+            share = probabilities(logits / temperature, top_k, top_p)
+            chosen = torch.multinomial(share, 1, generator=generator)
         drawn.append(chosen.to(tokens.device))  # (B, 1)
     model.train(was_training)
     return torch.cat(drawn, 1)
@@ -44,7 +46,7 @@ def generate(
 def probabilities(
     logits: Float[Tensor, "B V"], top_k: int | None = None, top_p: float | None = None
 ) -> Float[Tensor, "B V"]:
-    """Softmax over the tokens that top_k and top_p leave, the others 0."""
+    """Return the softmax over the tokens that top_k and top_p keep, 0 for the others."""
     if top_k is not None:
         least = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
@@ -52,6 +54,6 @@ def probabilities(
     if top_p is None:
         return share
     ordered, places = share.sort(descending=True)
-    before = ordered.cumsum(-1) - ordered  # what the likelier ones have together
+    before = ordered.cumsum(-1) - ordered  # total of the likelier tokens
     kept = torch.zeros_like(share).scatter(-1, places, ordered.masked_fill(before >= top_p, 0.0))
     return kept / kept.sum(-1, keepdim=True)

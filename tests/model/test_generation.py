@@ -4,7 +4,7 @@ from tests.model.additions import stirred
 
 
 def drawn(model, tokens, count, seed=0, **options):
-    from oelm_lib.model.generate import generate
+    from oelm_lib.model.generation import generate
 
     return generate(model, tokens, count, torch.Generator().manual_seed(seed), **options)
 
@@ -40,7 +40,7 @@ def test_text_ends_where_the_context_is_full(model_config):
 
 
 def test_what_top_k_and_top_p_leave():
-    from oelm_lib.model.generate import probabilities
+    from oelm_lib.model.generation import probabilities
 
     share = torch.tensor([[0.1, 0.4, 0.2, 0.3]])
     logits = share.log()

@@ -1,0 +1,171 @@
+import re
+
+import pytest
+import study_factory as factory
+from test_grid import tuned_all
+from test_verdicts import BASE, LADDER, cell, ladder_grid, study, with_gap
+
+from oelm_lib.config import dump_yaml
+from oelm_lib.study import page, plots, records, tables, verdicts
+from oelm_lib.study import plan as plans
+from oelm_lib.study.grid import Grid
+from oelm_lib.study.records import append_record
+
+
+def shown(grid, frozen=None):
+    return page.Study(
+        "test", grid, frozen, verdicts.judge(grid, frozen), verdicts.judge_ladder(grid)
+    )
+
+
+def text(html):
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
+
+
+COMPLETE = {"trained": BASE, "frozen": with_gap(0.2), "twin": with_gap(0.2)}
+
+
+def test_each_sentence_has_one_number_with_its_interval_and_the_verdict():
+    made = shown(study(COMPLETE))
+    first, second = page.sentences(made)
+    gap = made.judgements[0].interval
+    assert first == (
+        f"<b>frozen</b> raises perplexity over <b>trained</b> by {page.interval_text(gap)} on"
+        " stories (4 seeds): at most +5 % does not hold."
+    )
+    assert "<b>frozen</b> and <b>twin</b> differ in perplexity by" in second
+    assert "equal within ±1 % holds" in second
+    assert page.interval_text(gap).startswith(f"{100 * gap.gap:+.1f} % [{100 * gap.gap_low:+.1f}, ")
+
+
+def test_a_corpus_that_says_otherwise_is_named_in_the_sentence():
+    plan = factory.make_plan(corpora=["stories", "tinyshakespeare"])
+    grid = study(COMPLETE, plan=plan)
+    for arm, values in (COMPLETE | {"frozen": BASE}).items():
+        there = cell(arm, corpus="tinyshakespeare")
+        grid.records.extend(
+            factory.tuned(plan, there) + factory.confirmed(plan, there, 0.01, values)
+        )
+    first = page.sentences(shown(Grid(plan, grid.records)))[0]
+    assert "at most +5 % does not hold. The same question on tinyshakespeare: PASS." in first
+
+
+def test_the_first_table_has_a_verdict_for_each_limit():
+    table = text(page.first_table(shown(study(COMPLETE))))
+    assert "at most +5 %: FAIL" in table
+    assert "at most +1 %: FAIL" in table
+    assert "equal within ±1 %: YES" in table
+    assert "4 seeds" in table
+
+
+def test_partial_records_say_what_is_missing():
+    """Fault 2: one missing loss replaced the whole answer."""
+    grid = study(COMPLETE | {"twin": with_gap(0.2)[:1]})
+    made = shown(grid)
+    assert "at most +5 %: FAIL" in text(page.first_table(made))
+    assert "1 of 4 seeds equal within ±1 %: INCOMPLETE" in text(page.first_table(made))
+    assert page.sentences(made)[1].endswith("differ in perplexity: not run yet.")
+
+
+def test_a_study_without_any_record_has_a_page():
+    made = shown(Grid(factory.make_plan(ladder=LADDER), []))
+    assert "0 runs recorded, about" in text(page.answer(made))
+    assert text(page.answer(made)).count("NOT RUN YET") == 3
+    assert "Not run yet." in tables.proof(make_file(made))
+    for figure in (plots.gaps(made), plots.tuning(made), plots.ladder(made)):
+        assert figure.layout.title.text
+
+
+def make_file(made):
+    """The study with a plan file where the page looks for it."""
+    return page.Study("example", made.grid, made.frozen, made.judgements, made.slopes)
+
+
+def test_the_proof_folds_every_table():
+    proof = tables.proof(make_file(shown(study(COMPLETE))))
+    assert proof.count("<details>") == 7
+    for words in ("main (2)", "interior", "frozen tensors unchanged", "SHA-256", "c" * 10):
+        assert words in proof
+
+
+def test_diverged_seeds_and_arms_are_shown_not_dropped():
+    """Faults 3 and 15."""
+    made = shown(study(COMPLETE | {"frozen": [3.2, 3.2, None, 3.2]}))
+    assert "UNSTABLE (1 of 4 seeds)" in text(page.first_table(made))
+    lost = [
+        factory.make_record(made.plan, cell("frozen"), 0.01 / 2**n, seed, None)
+        for n in range(-1, 7)
+        for seed in (1, 2)
+    ]
+    made = shown(Grid(made.plan, lost))
+    assert "diverged" in str(tables.tuning_table(made)["state"].tolist())
+    plots.tuning(made)
+
+
+def test_the_figure_shows_the_interval_of_the_verdict():
+    """Fault 11: unpaired, unadjusted intervals stood above the verdicts."""
+    made = shown(study(COMPLETE))
+    interval = made.judgements[0].interval
+    (trace,) = [trace for trace in plots.gaps(made).data if trace.name == "frozen"]
+    assert trace.y[0] == pytest.approx(100 * interval.gap, abs=1e-3)
+    assert trace.error_y.array[0] == pytest.approx(100 * (interval.gap_high - interval.gap))
+    assert trace.error_y.arrayminus[0] == pytest.approx(100 * (interval.gap - interval.gap_low))
+
+
+def test_one_sided_and_two_sided_claims_have_words_of_their_own():
+    """Fault 12: "within 1 %" meant both."""
+    table = tables.claims_table(shown(study(COMPLETE)))
+    assert table["claim"].tolist() == ["at most +5 %", "at most +1 %", "equal within ±1 %"]
+    assert "at most" in page.reading(shown(study(COMPLETE)))
+
+
+def test_what_weakens_the_study_is_said():
+    """Fault 14: "nothing found" stood above three seeds of generated text."""
+    said = text(page.not_shown(shown(study(COMPLETE))))
+    assert "stories: generated text, which says nothing of real text." in said
+    assert "4 seeds: intervals are wide" in said
+    edge = [
+        factory.make_record(factory.make_plan(), cell("frozen"), 0.01 * 2**n, seed, 3 - 0.1 * n)
+        for n in range(-1, 7)
+        for seed in (1, 2)
+    ]
+    made = shown(Grid(factory.make_plan(), edge))
+    assert "not tuned to an interior minimum: frozen on stories" in text(page.not_shown(made))
+
+
+def test_claims_added_later_are_named():
+    plain = factory.plain_plan()
+    plain["claims"].append({"arm": "twin", "at_most": 0.05})
+    made = shown(Grid(factory.make_plan(claims=plain["claims"]), []), frozen=factory.make_plan())
+    assert "Claimed only after confirmation began: twin" in text(page.not_shown(made))
+
+
+def test_names_of_arms_are_escaped():
+    arms = {"trained": {}, "<b>x": {"set": factory.FROZEN, "against": "trained", "about": "<i>"}}
+    plan = factory.make_plan(arms=arms, claims=[{"arm": "<b>x", "at_most": 0.05}])
+    made = shown(Grid(plan, []))
+    html = page.answer(made) + tables.folded("x", tables.claims_table(made))
+    assert "<b>x" not in html.replace("<b>&lt;b&gt;x", "")
+    assert "<i>" not in html
+
+
+def test_the_ladder_has_its_sentence_and_table():
+    made = shown(ladder_grid({"small": 0.05, "base": 0.1, "large": 0.15}))
+    assert "million parameters the gap of <b>frozen</b> changes by" in page.sentences(made)[-1]
+    assert tables.ladder_table(made)["verdict"].tolist() == ["GROWS"]
+    assert len(plots.ladder(made).data) == 1
+
+
+def test_a_study_is_read_from_its_files(monkeypatch, tmp_path):
+    monkeypatch.setattr(plans, "folder", lambda: tmp_path)
+    monkeypatch.setattr(records, "folder", lambda name: tmp_path / name)
+    (tmp_path / "test.yaml").write_text(dump_yaml(factory.plain_plan()))
+    plan = factory.make_plan()
+    for record in tuned_all(plan)[:2]:
+        append_record(tmp_path / "test" / "runs.jsonl", record.model_dump(mode="json"))
+    assert len(page.load_study("test").grid.records) == 2
+    records.freeze_plan("test", plan)
+    assert records.frozen_plan("test") == plan
+    changed = factory.make_plan(set={"train.max_steps": 30})
+    records.freeze_plan("test", changed)
+    assert records.frozen_plan("test") == plan
