@@ -187,25 +187,3 @@ def test_a_running_experiments_curve_grows_in_jupyterlab(tmp_path, stories):
         (run,) = runs.find_runs(outputs)
         assert runs.state(run) == "stopped"
         page.locator(".jupyter-widgets p", has_text="1 stopped").wait_for(timeout=30_000)
-
-
-@pytest.mark.slow
-def test_train_ipynb_draws_while_it_trains_and_goes_on_after_an_interrupt(tmp_path):
-    environment = {"OELM_DATA": str(tmp_path / "data"), "OELM_OUTPUTS": str(tmp_path / "outputs")}
-    training_cell = ".jp-CodeCell:has-text('training.train(')"
-    with open_lab(tmp_path, "train", **environment) as page:
-        page.get_by_text("| Idle").first.wait_for(timeout=90_000)
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_text("Run All Cells", exact=True).click()
-        cell = page.locator(training_cell)
-        cell.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=120_000)
-        page.get_by_role("menuitem", name="Kernel", exact=True).click()
-        page.get_by_text("Interrupt Kernel", exact=True).click()
-        page.get_by_text("stopped at step", exact=False).first.wait_for(timeout=60_000)
-        page.get_by_text("| Idle").first.wait_for(timeout=60_000)
-        (run,) = runs.find_runs(tmp_path / "outputs")
-        assert runs.state(run) == "stopped"
-        run_all(page)
-        page.get_by_text("Perplexity", exact=False).first.wait_for(timeout=60_000)
-        page.screenshot(path=tmp_path / "train.png")
-    assert runs.state(run) == "done"
