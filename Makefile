@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SEEDS := 42,43,44
 
-.PHONY: setup demo test check bench lint faults reports lab clean
+.PHONY: setup demo test check bench gpu lint faults reports lab clean
 
 setup: .venv/.installed
 
@@ -26,6 +26,10 @@ bench: setup
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	for size in medium study; do for dropout in 0.1 0; do \
 	    $(BIN)/oelm bench --size $$size --dropout $$dropout || exit 1; done; done
+
+# On a GPU node: uses PYTHON as it is, installs nothing. DRY=1 prints the plan.
+gpu:
+	@$(PYTHON) -m oelm_lib.launch.gpu_check $(if $(DRY),--dry-run)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -264,3 +266,12 @@ def test_a_key_that_an_old_record_lacks_is_off():
 def test_mappings_can_be_merged():
     text = "a: &a {x: 1, y: 2}\nb: &b {<<: *a, y: 3}\nc: {<<: *b, z: 4}"
     assert config.parse_yaml(text)["c"] == {"x": 1, "y": 3, "z": 4}
+
+
+def test_importing_the_library_is_light_and_offers_load_config():
+    code = (
+        "import sys, oelm_lib as oelm; assert 'pydantic' not in sys.modules;"
+        "assert oelm.load_config('GPT-02').id == 'GPT-02';"
+        "from oelm_lib.model import ADDITIONS, qk_share; assert 'torch' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=config.ROOT).returncode == 0

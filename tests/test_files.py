@@ -232,3 +232,25 @@ for text in ("[" * 40000, "{a: " * 40000, "- " * 40000, "? " * 40000, "&a [" * 4
     assert files.parse_yaml("a: [1, 2]\nb: {c: null}") == {"a": [1, 2], "b": {"c": None}}
     with pytest.raises(ValueError, match="line 2"):
         files.parse_yaml("a: [")
+
+
+def test_digests_are_those_of_sha256(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert files.sha256_file(tmp_path / "file") == digest
+    assert files.sha256_json({"a": 1, "b": 2}) == files.sha256_json({"b": 2, "a": 1})
+    assert files.sha256_json({"a": 1}) != files.sha256_json({"a": 2})
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "free the disk"),
+        (errno.EMFILE, "ulimit -n"),
+        (errno.EACCES, "permissions"),
+        (errno.EROFS, "can be written"),
+        (errno.EXDEV, "check the disk and the permissions"),
+    ],
+)
+def test_the_remedy_fits_the_error(number, words):
+    assert words in files.remedy(OSError(number, "text"))

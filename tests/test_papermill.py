@@ -1,6 +1,7 @@
 """The notebooks as users run them: bare papermill, oelm run, a real JupyterLab."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,26 @@ def test_oelm_run_leaves_notebook_and_page_and_the_second_time_only_shows(call, 
     second = call(*command)
     assert (second.returncode, "is done" in second.stdout) == (0, True)
     assert (run / "train.ipynb").stat().st_mtime_ns == before
+
+
+def test_braces_in_the_path_a_foreign_kernel_and_closed_output_spoil_no_run(
+    tmp_path, stories, monkeypatch
+):
+    folder = tmp_path / "jupyter" / "kernels" / "python3"
+    folder.mkdir(parents=True)
+    foreign = '{"argv": ["/nowhere/python"], "display_name": "Python 3", "language": "python"}'
+    (folder / "kernel.json").write_text(foreign)
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("OELM_DATA", str(stories))
+    monkeypatch.setenv("OELM_OUTPUTS", "o {seed}")  # relative: below the folder of the command
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    sets = [part for key, value in TINY_RUN.items() for part in ("--set", f"{key}={value}")]
+    command = shlex.join([str(BIN / "oelm"), "run", "DEMO-01", *sets])
+    done = subprocess.run(["bash", "-c", f"{command} >&-"], cwd=tmp_path, timeout=300)
+    assert done.returncode == 0
+    (run,) = runs.find_runs(tmp_path / "o {seed}")
+    assert runs.state(run) == "done"
+    assert (run / "train.html").is_file()
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,8 @@ class Step:
     run: Callable[[], None]
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    loss: Callable[[], Tensor] | None = None
+    """Forward pass of another implementation, for the bench on a GPU."""
 
     def __call__(self) -> None:
         self.run()
@@ -95,7 +97,7 @@ def plain_step(model: nn.Module, loss: Callable[[], Tensor]) -> Step:
         optimizer.step()
         optimizer.zero_grad()
 
-    return Step(run, model, optimizer)
+    return Step(run, model, optimizer, loss)
 
 
 def naive_step(cfg: Experiment, batch: Batch) -> Step:

@@ -33,10 +33,11 @@ def report(target: str, baseline: str | None, keep: bool) -> None:
 @click.option(
     "--output", type=Path, help="Markdown file to write; notes between its markers are kept."
 )
+@click.option("--rehearsals", is_flag=True, help="List runs with overrides too.")
 @outlives_its_reader
-def journal(lang: str, output: Path | None) -> None:
+def journal(lang: str, output: Path | None, rehearsals: bool) -> None:
     """Write the experiment log from run folders and recorded numbers."""
     from oelm_lib.report.journal import journal as write_journal
 
-    text = write_journal(language=lang, path=output)
+    text = write_journal(language=lang, path=output, rehearsals=rehearsals)
     click.echo(output or text)

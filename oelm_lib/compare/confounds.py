@@ -22,7 +22,9 @@ FREEZE = {
 }
 ABSORBED = {
     "model.qk_tied",
+    "model.qk_input_gain",
     "model.qk_gain",
+    "model.head_mixing",
     "model.head_temperature",
     "model.qk_core",
     "model.delta_rank",

@@ -25,7 +25,8 @@ class CurveExplorer(ipywidgets.VBox):
     """A figure with choices of runs, axes, smoothing and baseline, which follows runs in progress.
 
     Args:
-        exps, outputs: Arguments of load_runs.
+        exps, outputs: Arguments of load_runs. Rehearsals are left out, unless a glob with `+`
+            names them, e.g. `DEMO-02*+*`.
         baseline: Experiment that the gap is first drawn to; default each experiment's own.
         interval: Seconds between looks at the run folders.
     """
@@ -34,7 +35,7 @@ class CurveExplorer(ipywidgets.VBox):
         self, exps: str = "*", baseline: str = "", outputs: str = "", interval: float = 5.0
     ):
         self._exps, self._outputs, self._wanted = exps, outputs, baseline
-        self._frame = load_runs(exps, outputs)
+        self._frame = load_runs(exps, outputs, rehearsals=False)
         self.runs = ipywidgets.SelectMultiple(description="runs", rows=8, layout={"width": "26em"})
         self.figure = _dropdown("figure", FIGURES)
         self.x = _dropdown("x", ["step", "tokens", "hours", "epochs"])
@@ -68,7 +69,7 @@ class CurveExplorer(ipywidgets.VBox):
 
     def refresh(self) -> None:
         """Read the run folders; where a run made progress or a new one appeared, draw again."""
-        frame = load_runs(self._exps, self._outputs)
+        frame = load_runs(self._exps, self._outputs, rehearsals=False)
         if _progress(frame) != _progress(self._frame):
             self._frame = frame
             self._update_options()

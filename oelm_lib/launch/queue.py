@@ -30,6 +30,7 @@ from oelm_lib.launch.jobs import (
 from oelm_lib.launch.processes import kill_tree
 from oelm_lib.launch.slots import Decision, Slots, check_room, decide
 from oelm_lib.runs import reading
+from oelm_lib.runs.lock import is_locked
 from oelm_lib.runs.status import format_duration
 from oelm_lib.runs.stop import on_stop
 
@@ -176,7 +177,7 @@ class Queue:
     def _collect(self, started: _Started, code: int) -> None:
         """Report a run that has ended, and queue it again where another process holds it."""
         job = started.job
-        held = code == USER_ERROR and (job.path / "lock.json").exists()
+        held = code == USER_ERROR and is_locked(job.path) is not False
         if held and self._starts[job] < MOST_STARTS:
             self._waiting.append(job)
             return

@@ -203,7 +203,7 @@ def training_hours(cfg: Experiment, flops_per_second: float) -> float:
 def cost_table(
     cfg: Experiment, gpu: str, utilisation: float, chunk: int, query_block: int
 ) -> list[tuple[str, str]]:
-    """What a run of this experiment costs, as (name, value) rows; time on `gpu` at a share of its peak."""
+    """Return the cost of a run as (name, value) rows; time on `gpu` at a share of its peak."""
     flops = step_flops(cfg.model, cfg.train.batch_size)
     memory = step_bytes(cfg.model, cfg.train.batch_size, chunk, query_block)
     hours = training_hours(cfg, GPU_FLOPS[gpu] * utilisation)

@@ -27,7 +27,10 @@ SPECIAL = re.compile(r"([\\|\[\]`*])")
 
 
 def journal(
-    outputs: Path | str | None = None, language: str = "en", path: Path | str | None = None
+    outputs: Path | str | None = None,
+    language: str = "en",
+    path: Path | str | None = None,
+    rehearsals: bool = True,
 ) -> str:
     """Return the experiment log as Markdown; every number in it comes from a file.
 
@@ -35,6 +38,7 @@ def journal(
         outputs: Folder of the run folders; default config.outputs_dir().
         language: `en` or `zh`.
         path: File to write. Hand-written notes between its markers are kept.
+        rehearsals: Whether runs with overrides are listed too.
 
     Raises:
         UserError: Unknown language; `path` is not a journal, has a damaged marker, or cannot be
@@ -44,7 +48,7 @@ def journal(
         allowed = " or ".join(LANGUAGES)
         raise UserError(f"language = {language!r} is not a language of the journal; use {allowed}")
     notes = _read_notes(Path(path)) if path else {}
-    facts, say = gather(outputs), _speaker(language)
+    facts, say = gather(outputs, rehearsals), _speaker(language)
     template = _environment(language, facts, say).get_template("journal.md.j2")
     text = template.render(facts, mark=Markup(MARK), notes=notes, t=say, language=language)
     if path:

@@ -1,5 +1,6 @@
 """The facts of the journal: runs, results, verdicts, and what is left to do."""
 
+import contextlib
 import re
 from collections.abc import Iterator
 from html import unescape
@@ -14,6 +15,7 @@ from oelm_lib.compare.confounds import differences
 from oelm_lib.compare.pairs import families
 from oelm_lib.compare.verdict import CRITERION
 from oelm_lib.config import ROOT, Experiment, experiment_ids, load_config
+from oelm_lib.errors import UserError
 from oelm_lib.report.provenance import run_command
 from oelm_lib.runs.frames import RECORDED, name, phase3
 from oelm_lib.runs.metrics import perplexity
@@ -33,9 +35,9 @@ SEPARATES = "frozen Gaussian"
 UNFINISHED = ("stopped", "dead", "failed")
 
 
-def gather(outputs: Path | str | None) -> dict[str, Any]:
+def gather(outputs: Path | str | None, rehearsals: bool = True) -> dict[str, Any]:
     """Return everything that the journal's template prints."""
-    measured, log = compare.load_runs(outputs=outputs), phase3()
+    measured, log = compare.load_runs(outputs=outputs, rehearsals=rehearsals), phase3()
     runs = pd.concat([measured, compare.recorded()], ignore_index=True)
     known = [load_config(exp) for exp in experiment_ids()]
     kinds = [getattr(experiment, "kind", None) for experiment in runs["experiment"]]
@@ -195,11 +197,11 @@ def _study_sentences() -> Iterator[tuple[str, list[str]]]:
     from oelm_lib.study.records import records_path
 
     for study in study_names():
-        if records_path(study).is_file():
-            lines = [
-                unescape(re.sub(r"<[^>]*>", "", line)) for line in sentences(load_study(study))
-            ]
-            yield study, lines
+        if not records_path(study).is_file():
+            continue
+        with contextlib.suppress(UserError):  # a damaged plan must not take the journal away
+            html = sentences(load_study(study))
+            yield study, [unescape(re.sub(r"<[^>]*>", "", line)) for line in html]
 
 
 def _launch(run: dict[str, Any]) -> dict[str, Any]:

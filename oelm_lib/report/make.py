@@ -20,6 +20,7 @@ STANDARD = {
         " The baker was happy.",
     },
     "bench": {"results": ""},
+    "gpu": {"results": ""},
 }
 """Parameters of the pages that are asked for by name. A notebook that was saved with other values
 changes no page."""

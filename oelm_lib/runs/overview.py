@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from oelm_lib.config import as_text
 from oelm_lib.errors import UserError
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.reading import (
@@ -34,6 +35,7 @@ COLUMNS = {
     "device": "device",
     "memory_bytes": "GiB",
     "heartbeat_age": "beat",
+    "overrides": "overrides",
     "reason": "",
 }
 """Key of a row -> heading of its column in the table of `oelm status`."""
@@ -45,7 +47,7 @@ FORMATS = {
     "steps_per_s": ",.2f",
     "tokens_per_s": ",.0f",
 }
-LEFT_ALIGNED = ("run", "state", "reason")
+LEFT_ALIGNED = ("run", "state", "overrides", "reason")
 
 
 def overview(
@@ -66,10 +68,12 @@ def overview(
     # A baseline's status serves all its arms; config.yaml is slow to read.
     status = functools.cache(lambda path: read_status(path) or {"state": "empty"})
     baseline = functools.cache(_baseline)
+    overrides = functools.cache(_overrides)
     rows = []
     for path in find_runs(outputs, exps):
         try:
             row = _row(path, status(path), read_summary(path))
+            row["overrides"] = overrides(path.parent) if "+" in path.parent.name else ""
             losses = dict(status(path).get("evals", []))
             base = baseline(path.parent) if losses else None
             base_path = folders.get((base, *_key(path)[1:]))
@@ -115,6 +119,16 @@ def _baseline(folder: Path) -> str | None:
         except UserError as problem:
             error = problem
     raise error or UserError(f"{folder}: holds no run")
+
+
+def _overrides(folder: Path) -> str:
+    """The overrides of a rehearsal's folder as one types them; "" before its first run."""
+    for path in sorted(folder.glob("seed*")):
+        try:
+            return as_text(read_config(path)["overrides"])
+        except UserError:
+            continue
+    return ""
 
 
 def _or_empty(read: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, Any]:

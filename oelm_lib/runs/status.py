@@ -78,7 +78,7 @@ class Budget:
         self.spent = dict.fromkeys(PHASES, 0.0)
         self._start = time.perf_counter()
 
-    def go_on(self, spent: dict[str, float], elapsed: float) -> None:
+    def resume(self, spent: dict[str, float], elapsed: float) -> None:
         """Add what earlier sessions spent: seconds by phase, and wall seconds."""
         for phase, seconds in spent.items():
             self.spent[phase] += seconds

@@ -1,32 +1,28 @@
 """Training: the loop, its state and checkpoints, and what is done with a trained model.
 
-The names below are loaded when they are first used, so that importing the package stays light.
+Each name is imported when it is first used, so that importing the package stays light.
 """
 
 import importlib
+from typing import Any
 
-_SOURCES = {
-    "train": "loop",
+_FILE_OF = {
     "Trained": "trained",
-    "open_trained": "trained",
     "export_model": "export",
-    "score_test_split": "confirm",
-    "run_trial": "trial",
+    "open_trained": "trained",
     "replay_step": "trial",
+    "run_trial": "trial",
+    "score_test_split": "confirm",
+    "train": "loop",
 }
-__all__ = (
-    "Trained",
-    "export_model",
-    "open_trained",
-    "replay_step",
-    "run_trial",
-    "score_test_split",
-    "train",
-)
+__all__ = sorted(_FILE_OF)
 
 
-def __getattr__(name: str):
-    """Load a public name from its module."""
-    if name not in _SOURCES:
+def __getattr__(name: str) -> Any:
+    if name not in _FILE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_SOURCES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_FILE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

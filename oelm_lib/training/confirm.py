@@ -8,7 +8,7 @@ from oelm_lib.data import EvalWindows, open_test
 from oelm_lib.errors import UserError
 from oelm_lib.files import replacing, write_json
 from oelm_lib.runs.folder import Run
-from oelm_lib.runs.reading import folder, read_summary
+from oelm_lib.runs.reading import folder, read_documents, read_summary
 from oelm_lib.training.device import prepare_device
 from oelm_lib.training.evaluation import document_losses, mean_loss, token_losses
 from oelm_lib.training.trained import Trained, open_trained
@@ -46,14 +46,14 @@ def score_test_split(run: Run | Path) -> float:
 def _score(trained: Trained) -> float:
     """Score the test split and add its documents to documents.npz."""
     cfg, corpus, path = trained.config, trained.corpus, trained.path / "documents.npz"
+    documents = read_documents(trained.path)  # first: a damaged file is reported before the scoring
     length = cfg.model.max_seq_len
     device = prepare_device(cfg.machine)
     tokens = open_test(corpus)
     windows = EvalWindows(tokens, length, device, corpus.recall)
     losses = token_losses(trained.model.to(device), windows, np.arange(windows.windows))
     scores = document_losses(losses, tokens, corpus.eot, corpus.block_tokens(length))
-    with np.load(path) as before:
-        documents = dict(before) | {f"test_{key}": value for key, value in scores.items()}
+    documents |= {f"test_{key}": value for key, value in scores.items()}
     with replacing(path, trained.lock.check) as temporary, open(temporary, "wb") as file:
         np.savez(file, **documents)
     return mean_loss(losses)

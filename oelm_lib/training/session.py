@@ -171,7 +171,7 @@ def _open_record(state: TrainingState, offsets: dict[str, int]) -> Recorder:
 def _restore_record(saved: dict, budget: Budget, path: Path) -> dict[str, int]:
     """Add the time of earlier sessions to the budget; return lengths of append-only files."""
     try:
-        budget.go_on(**saved["record"]["time"])
+        budget.resume(**saved["record"]["time"])
         return {name: int(length) for name, length in saved["record"]["offsets"].items()}
     except checkpoint.BROKEN as error:
         raise checkpoint.unusable(path, error) from None

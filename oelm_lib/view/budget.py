@@ -16,6 +16,7 @@ PARTS = {
     "data": "#8a5a83",
     "saving": "#79aea6",
     "setup": "#a9b0b7",
+    "compile": "#b5658a",
     "other": "#d3d7db",
     "page": "#b98f6d",
 }

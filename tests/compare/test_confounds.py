@@ -1,7 +1,7 @@
 import pytest
 
 from oelm_lib import compare
-from oelm_lib.compare.confounds import FEW_SEEDS, differences
+from oelm_lib.compare.confounds import ABSORBED, FEW_SEEDS, differences
 from oelm_lib.config import load_config
 from tests.runs_factory import make_run
 
@@ -158,3 +158,11 @@ def test_warnings_follow_the_baseline_that_is_asked_for(tmp_path):
     (missing,) = [text for text in compare.warnings(runs) if "no run of its baseline" in text]
     assert missing.startswith("DEMO-02, DEMO-03: ")
     assert not any("DEMO-03: no run" in text for text in compare.warnings(runs, "DEMO-02"))
+
+
+def test_absorbed_additions_are_those_that_w_q_and_w_k_alone_can_express():
+    from oelm_lib.model.additions import ADDITIONS
+
+    folded = {f"model.{addition.name}" for addition in ADDITIONS if addition.folds}
+    # W_q and W_k have no bias, so a trained baseline cannot express qk_bias.
+    assert ABSORBED == folded - {"model.qk_bias"} | {"model.qk_tied"}

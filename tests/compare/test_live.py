@@ -58,6 +58,14 @@ def test_the_list_of_baselines_follows_the_runs(tmp_path):
     assert explorer.baseline.value == ""
 
 
+def test_rehearsals_are_left_out_unless_a_plus_sign_asks_for_them(tmp_path):
+    runs_factory.make_run(tmp_path, "DEMO-01")
+    runs_factory.make_run(tmp_path, "DEMO-01", overrides={"train.max_steps": 130})
+    names = [str(run) for run in CurveExplorer("DEMO-*", "", str(tmp_path)).runs.options]
+    asked = [str(run) for run in CurveExplorer("DEMO-01 *+*", "", str(tmp_path)).runs.options]
+    assert (len(names), len(asked)) == (1, 2)
+
+
 def test_a_baseline_with_an_addition_is_drawn_and_named(tmp_path):
     for exp in ("GPT-09", "GPT-13", "GPT-14"):
         runs_factory.make_run(tmp_path, exp, train_every=10_000)

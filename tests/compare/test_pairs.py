@@ -15,8 +15,8 @@ from tests.runs_factory import make_run
 def own_params(tmp_path, monkeypatch):
     """A copy of params/ that a test may change."""
     folder = tmp_path / "params"
-    shutil.copytree(config.PARAMS, folder, ignore=shutil.ignore_patterns("study"))
-    monkeypatch.setattr(config, "PARAMS", folder)
+    shutil.copytree(config.PARAMS, folder)
+    monkeypatch.setattr(config.paths, "PARAMS", folder)
     return folder
 
 

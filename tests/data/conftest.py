@@ -1,4 +1,4 @@
-"""Fixtures of the corpus tests: a data folder of their own, small sources, the real samples where they are."""
+"""Fixtures: an empty data folder, small sources, the samples of real text."""
 
 import os
 from pathlib import Path

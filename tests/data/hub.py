@@ -17,8 +17,8 @@ class Hub(ThreadingHTTPServer):
     """Serves `data_sets[id][revision][path] -> bytes`.
 
     Attributes:
-        faults: Path of a file -> what happens when it is downloaded: "drop" (the connection breaks half-way, once),
-            "dead" (it always does) or "size" (the tree and headers claim a byte more than there is).
+        faults: Path of a file -> fault of its download: "drop" (the connection breaks half-way,
+            once), "dead" (it breaks every time) or "size" (tree and headers claim a byte too many).
         requests: Every request line.
     """
 

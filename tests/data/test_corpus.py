@@ -79,7 +79,7 @@ def test_changed_tokens(corpus, split):
 @pytest.mark.parametrize(
     ("exp", "demo"), [("GPT-01", "DEMO-01"), ("GPT-05", "DEMO-02"), ("GPT-03", "DEMO-03")]
 )
-def test_without_hub_the_ways_on_are_named(monkeypatch, exp, demo):
+def test_without_the_hub_the_alternatives_are_named(monkeypatch, exp, demo):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -92,7 +92,7 @@ def test_without_hub_the_ways_on_are_named(monkeypatch, exp, demo):
     assert message.endswith(f"`oelm run {demo}`") and "\n" not in message
 
 
-def test_made_at_another_time_from_the_same_text_a_corpus_has_the_same_hash(corpus):
+def test_the_hash_of_a_corpus_does_not_depend_on_the_time(corpus):
     manifest = corpus.path / "manifest.json"
     plain = json.loads(manifest.read_text()) | {"created": "another time"}
     manifest.write_text(json.dumps(plain | {"checksum": checksum(plain)}))
@@ -100,7 +100,7 @@ def test_made_at_another_time_from_the_same_text_a_corpus_has_the_same_hash(corp
 
 
 @pytest.mark.parametrize("splits", [None, [], {}, {"train": None}, {"train": {"tokens": "many"}}])
-def test_a_manifest_that_only_looks_sealed_is_refused(corpus, splits):
+def test_a_manifest_with_a_right_checksum_and_wrong_splits_is_refused(corpus, splits):
     manifest = corpus.path / "manifest.json"
     plain = json.loads(manifest.read_text()) | {"splits": splits}
     manifest.write_text(json.dumps(plain | {"checksum": checksum(plain)}))

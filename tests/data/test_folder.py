@@ -1,4 +1,4 @@
-"""Local sources: which files are read for which split; nothing is dropped or read twice silently."""
+"""Local sources: which files make a split; no text is dropped or read twice silently."""
 
 import gzip
 import json

@@ -84,7 +84,10 @@ def hub(source):
 
 @pytest.fixture
 def prepared(tmp_path):
-    """A function that prepares in a fresh process (the clients read HF_ENDPOINT when imported): manifest or message."""
+    """A function that prepares in a process of its own and returns the manifest or the message.
+
+    The clients read HF_ENDPOINT when they are imported.
+    """
 
     def run(name, endpoint, limit=0, **environment):
         environment = (
@@ -133,14 +136,14 @@ def test_part_on_the_hub_never_passes_for_the_corpus(hub, prepared):
     assert "the train split of the source has 2,000 rows, the complete corpus 2,119,719" in message
 
 
-def test_dropped_connection_is_taken_up_again(hub, prepared):
+def test_a_dropped_connection_is_resumed(hub, prepared):
     hub.faults[TRAIN] = "drop"
     assert prepared("tinystories-sample", hub.url)["splits"]["train"]["documents"] == 2000
     assert not hub.faults
 
 
 @pytest.mark.parametrize("fault", ["dead", "size"])
-def test_file_that_cannot_be_had(hub, prepared, data_folder, fault):
+def test_a_file_that_cannot_be_downloaded(hub, prepared, data_folder, fault):
     hub.faults[TRAIN] = fault
     message = prepared("tinystories-sample", hub.url)
     assert message.startswith(f"roneneldan/TinyStories: {TRAIN} not downloaded (")
@@ -150,14 +153,14 @@ def test_file_that_cannot_be_had(hub, prepared, data_folder, fault):
     assert not list(data_folder.rglob("*.bin"))
 
 
-def test_data_set_that_is_not_there(hub, prepared):
+def test_a_missing_data_set(hub, prepared):
     del hub.data_sets["roneneldan/TinyStories"]
     assert prepared("tinystories-sample", hub.url).startswith(
         "roneneldan/TinyStories: not read from the hub ("
     )
 
 
-def test_no_hub_is_said_within_a_minute(prepared):
+def test_a_missing_hub_is_an_error_within_a_minute(prepared):
     began = time.monotonic()
     assert "(HF_HUB_OFFLINE is set)" in prepared(
         "tinystories", "http://127.0.0.1:9", HF_HUB_OFFLINE="1"

@@ -1,4 +1,4 @@
-"""Associative recall: examples with exact answers, scored behind their queries alone, trained like any corpus."""
+"""Associative recall: examples with exact answers; only tokens after a query are scored."""
 
 import json
 
@@ -56,7 +56,7 @@ def test_queries_stand_near_the_pairs_by_the_power_law():
     assert places[0] > 0.9 > 0.3 > places[-1]
 
 
-def test_batches_and_windows_score_what_follows_a_query_alone(corpus):
+def test_batches_and_windows_score_only_what_follows_a_query(corpus):
     pairs, length = 8, 64
     for tokens, targets in (
         Batches(corpus.tokens("train"), length, 4, 1, CPU, corpus.recall)(0),
@@ -79,8 +79,8 @@ def test_it_is_made_once_and_read_like_any_corpus(corpus):
     assert ids.encode_documents(["3 25"])[0].tolist() == [3, 25]
 
 
-def test_an_experiment_trains_on_it_and_its_probes_tell_the_accuracy(tmp_path):
-    from oelm_lib.explore import probes
+def test_an_experiment_trains_on_it_and_is_probed_for_accuracy(tmp_path):
+    from oelm_lib.explore import open_arms, probes, windows
 
     cfg = config.load_config("MQAR-02", SMALL)
     run = runs.open_run(cfg, 1, tmp_path / "outputs")
@@ -89,8 +89,8 @@ def test_an_experiment_trains_on_it_and_its_probes_tell_the_accuracy(tmp_path):
     with np.load(run.path / "documents.npz") as documents:
         assert documents["tokens"].tolist() == [8] * 500  # an example each
     assert abs(summary["final_val_loss"] - np.log(40)) < 1
-    (arm,) = probes.open_arms(str(run.path))
-    assert 0 <= probes.recall_accuracy(arm) < 0.3
+    (arm,) = open_arms(str(run.path))
+    assert 0 <= windows.recall_accuracy(arm) < 0.3
     assert "recall_accuracy" in probes.summary([arm])
     assert arm.continued("3 25", 2).pop().startswith(" ")
     with pytest.raises(UserError, match="has no words; give token ids"):

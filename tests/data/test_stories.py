@@ -17,7 +17,8 @@ def made():
 def test_same_text_in_every_process(made):
     digest = hashlib.sha256("\0".join(made["validation"]).encode()).hexdigest()
     program = (
-        "import hashlib\nfrom oelm_lib.data.spec import load_spec\nfrom oelm_lib.data.stories import generate_stories\n"
+        "import hashlib\nfrom oelm_lib.data.spec import load_spec\n"
+        "from oelm_lib.data.stories import generate_stories\n"
         "made = generate_stories(load_spec('stories').generator)\n"
         "print(hashlib.sha256('\\0'.join(made['validation']).encode()).hexdigest())"
     )

@@ -1,4 +1,4 @@
-"""Files of a stopped run that were damaged: it goes on, or says in one line what to do; never a traceback."""
+"""Files of a stopped run that were damaged: it resumes, or says in one line what to do."""
 
 import random
 import shutil
@@ -50,8 +50,8 @@ def stopped(tiny_run, monkeypatch, tmp_path, tmp_path_factory):
     return run, twin
 
 
-def go_on(tiny_run):
-    """Train on as often as a stop is asked for."""
+def train_to_the_end(tiny_run):
+    """Train until the run is done; each call may end at a stop."""
     run = tiny_run()
     while not run.finished:
         training.train(run.config, run)
@@ -69,7 +69,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_end_is_bit_equal(
         (run.path / other).unlink()
     path = run.path / name
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    run = go_on(tiny_run)
+    run = train_to_the_end(tiny_run)
     assert ("latest.pt" in capsys.readouterr().out) == (name == "latest.pt")
     assert equal(record(run.path), record(twin.path))
 
@@ -83,7 +83,7 @@ def test_any_other_damaged_file_is_mended_or_named_in_one_line(tiny_run, stopped
     if name != "lock.json":
         (run.path / "lock.json").unlink()
     try:
-        run = go_on(tiny_run)
+        run = train_to_the_end(tiny_run)
     except UserError as error:
         assert "\n" not in str(error)
         assert name in str(error)
@@ -99,7 +99,7 @@ def test_both_checkpoints_damaged_starts_anew_and_ends_bit_equal(tiny_run, stopp
     (run.path / "lock.json").unlink()
     for name in ("latest.pt", "latest.prev.pt"):
         (run.path / name).write_bytes(b"torn")
-    run = go_on(tiny_run)
+    run = train_to_the_end(tiny_run)
     assert "starting at step 0" in capsys.readouterr().out
     assert equal(record(run.path), record(twin.path))
 
@@ -118,7 +118,7 @@ def test_a_best_checkpoint_lost_at_the_end_leaves_the_comparison_whole(
         return finish(session)
 
     monkeypatch.setattr(loop, "finish", lose_best_and_finish)
-    values = runs.read_summary(go_on(tiny_run))
+    values = runs.read_summary(train_to_the_end(tiny_run))
     assert "best_val_loss is unknown" in capsys.readouterr().out
     assert values["best_val_loss"] is None
     assert values["final_val_loss"] == runs.read_summary(twin)["final_val_loss"]

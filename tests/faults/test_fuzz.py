@@ -1,4 +1,4 @@
-"""Whatever a user's file holds: success, or a UserError of one line; OELM_FAULTS=long makes 10,000 examples in all."""
+"""Any content of a user's file: success, or a UserError of one line (OELM_FAULTS=long: 10,000)."""
 
 import copy
 import json

@@ -38,7 +38,7 @@ def test_sigterm_to_everything_in_the_middle_of_a_slow_save_leaves_a_whole_check
     )  # a session of its own, so a scheduler would reach it separately
     out, err = process.communicate(timeout=120)
     assert process.returncode == 75, out + err
-    assert "goes on from its checkpoint" in out
+    assert "the same command continues it from its checkpoint" in out
     assert (runs.state(path), runs.read_status(path)["step"]) == (
         "stopped",
         checkpoint.load(path / "latest.pt")["step"],
@@ -46,7 +46,7 @@ def test_sigterm_to_everything_in_the_middle_of_a_slow_save_leaves_a_whole_check
     assert not (path / "STOP").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_while_the_kernel_starts_stops_before_the_first_step(oelm, tmp_path, number):
     process = oelm("run", "DEMO-02", *LONG)
     while not list(tmp_path.glob("outputs/*/seed42/notebook.log")):
@@ -67,7 +67,7 @@ def test_a_killed_kernel_is_told_and_the_same_command_ends_bit_equal(
     os.kill(runs.read_status(path)["pid"], signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 1, out + err
-    assert "the same command goes on from the last checkpoint" in err
+    assert "the same command continues it from the last checkpoint" in err
     assert "Traceback" not in err
     assert runs.state(path) == "dead"
     process = oelm("run", "DEMO-02", *settings())

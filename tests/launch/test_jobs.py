@@ -61,12 +61,15 @@ def job(tmp_path):
     return Job("DEMO-01", 1, path, 24, 1, test=True)
 
 
+SUMMARY = {"steps": 24, "best_val_loss": 2.0, "final_val_loss": 2.0, "final_test_loss": None}
+
+
 def write(path, name, value):
     (path / name).write_text(json.dumps(value))
 
 
 def test_a_run_that_diverged_is_done_and_described(job):
-    write(job.path, "summary.json", {"final_val_loss": None, "final_test_loss": None})
+    write(job.path, "summary.json", SUMMARY | {"best_val_loss": None, "final_val_loss": None})
     assert job.done
     assert describe_end(job, DONE, 61.0) == (
         "DEMO-01 seed 1: done in 1m 01s, diverged (no finite val_loss)"
@@ -75,9 +78,9 @@ def test_a_run_that_diverged_is_done_and_described(job):
 
 def test_a_run_is_done_when_it_has_the_scores_asked_for(job):
     assert not job.done
-    write(job.path, "summary.json", {"final_val_loss": 2.0, "final_test_loss": None})
+    write(job.path, "summary.json", SUMMARY)
     assert not job.done
-    write(job.path, "summary.json", {"final_val_loss": 2.0, "final_test_loss": 2.1})
+    write(job.path, "summary.json", SUMMARY | {"final_test_loss": 2.1})
     assert job.done
     assert "val_loss 2.0000, perplexity 7.389" in describe_end(job, DONE, 1.0)
 

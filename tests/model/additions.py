@@ -1,4 +1,4 @@
-"""Every addition as config changes, and attention in plain loops from the formulas of their files."""
+"""Every addition as config changes, and attention in plain loops from their formulas."""
 
 import math
 

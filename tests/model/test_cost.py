@@ -125,7 +125,7 @@ def test_activations_are_within_a_tenth_of_what_the_forward_pass_keeps(model_con
     from oelm_lib.model.attend import QUERY_BLOCK
     from oelm_lib.model.gpt import CHUNK, GPT
 
-    # A vocabulary with too many logits to hold at once, which is the path that the cost model describes.
+    # A vocabulary with too many logits to hold at once: the path that the cost model describes.
     cfg = model_config(
         d_model=64, d_ff=256, num_heads=4, max_seq_len=160, vocab_size=2400, dropout=dropout
     )

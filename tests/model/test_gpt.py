@@ -15,7 +15,7 @@ def batch(cfg, rows=3, seed=0):
 
 
 def reference_loss(weights, cfg, tokens, targets):
-    """The same model written plainly: explicit softmax, explicit mask, explicit GELU and LayerNorm."""
+    """The same model in single operations: softmax, mask, GELU and LayerNorm are explicit."""
 
     def norm(x, name):
         centred = x - x.mean(-1, keepdim=True)

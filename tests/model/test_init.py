@@ -17,7 +17,7 @@ def test_each_head_has_orthonormal_rows_and_heads_are_independent():
 
 
 def test_the_sign_fix_makes_the_rows_follow_the_draw():
-    """Uniform (Haar) rows: with R's diagonal made positive, a row has a positive product with its Gaussian."""
+    """Uniform (Haar) rows: with R's diagonal positive, a row.Gaussian product is positive."""
     from oelm_lib.model.init import head_orthogonal
 
     gaussian = torch.randn(8, 32, generator=named_generator(1, "q"))

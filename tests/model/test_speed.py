@@ -41,6 +41,27 @@ def test_the_chunked_loss_equals_all_logits_at_once(model_config, monkeypatch, c
         close(mine, other)
 
 
+@pytest.mark.parametrize("vocab_size", [61, 64, 65])
+@pytest.mark.parametrize("half", [False, True])
+def test_the_loss_of_padded_logits_is_that_of_plain_ones(vocab_size, half):
+    from oelm_lib.model.gpt import padded_logits
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(20, 8, generator=generator, requires_grad=True)
+    head = torch.randn(vocab_size, 8, generator=generator, requires_grad=True)
+    targets = torch.randint(vocab_size, (20,), generator=generator)
+    results = []
+    for make in (padded_logits, F.linear):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            logits = make(x, head)
+        loss = F.cross_entropy(logits.float(), targets)
+        results.append([loss, *torch.autograd.grad(loss, [x, head])])
+    tolerance = 0.02 if half else RELATIVE  # bf16 keeps 8 bits
+    for padded, plain in zip(*results, strict=True):
+        torch.testing.assert_close(padded, plain, rtol=tolerance, atol=tolerance)
+    assert padded_logits(x, head).shape[1] % 64 == 0
+
+
 @pytest.mark.parametrize("length", [1, 7, 128, 200])
 def test_attention_with_dropout_equals_explicit_softmax_with_the_same_draws(length):
     from oelm_lib.model import attend, dropout
@@ -124,7 +145,8 @@ for line in sys.argv[2:]:
     model = gpt.GPT(cfg)
     compiled, losses = torch.compile(model, fullgraph=True, backend=sys.argv[1]), []
     for seed in range(3):
-        ids = torch.randint(cfg.vocab_size, (3, cfg.max_seq_len + 1), generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        ids = torch.randint(cfg.vocab_size, (3, cfg.max_seq_len + 1), generator=generator)
         loss = compiled(ids[:, :-1], ids[:, 1:])[1]
         loss.backward()
         losses.append([loss.item(), model(ids[:, :-1], ids[:, 1:])[1].item()])
@@ -133,14 +155,15 @@ for line in sys.argv[2:]:
                 if parameter.requires_grad:
                     parameter -= 0.1 * parameter.grad
                     parameter.grad = None
-    print(json.dumps([losses, counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())]))
+    breaks = sum(counters["graph_break"].values())
+    print(json.dumps([losses, counters["stats"]["unique_graphs"], breaks]))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_compiles_whole_and_once_on_every_arm(dropout):
-    """In a process of its own: jaxtyping's hook wraps the model here. aot_eager traces as inductor does, in seconds."""
+    """In a process without jaxtyping's hook; aot_eager traces as inductor does, in seconds."""
     configs = [json.dumps(TINY_MODEL | arm | {"dropout": dropout}) for arm in COMPILED_ARMS]
     done = subprocess.run(
         [sys.executable, "-c", COMPILED, "aot_eager", *configs], capture_output=True, text=True

@@ -12,6 +12,7 @@ from oelm_lib.runs.logs import find_run, log_lines
 from oelm_lib.runs.overview import overview, table
 from oelm_lib.runs.process import this_process
 from oelm_lib.runs.reading import CONFIG_KEYS, FORMAT, find_runs
+from tests import runs_factory
 
 NOW = {"state": "running", "step": 400, "max_steps": 1000, "train_loss": 2.5, "steps_per_s": 8.0}
 NOW |= {
@@ -158,6 +159,14 @@ def test_a_run_is_found_by_what_people_call_it(make_run, tmp_path):
     assert find_run("demo-01/seed1", tmp_path) == one
     with pytest.raises(UserError, match=r"no run is called 'DEMO-03' .did you mean DEMO-0"):
         find_run("DEMO-03", tmp_path)
+
+
+def test_a_rehearsal_is_named_by_its_overrides(tmp_path):
+    runs_factory.make_run(tmp_path, "DEMO-01")
+    runs_factory.make_run(tmp_path, "DEMO-01", overrides={"train.max_steps": 130})
+    rows = overview(outputs=tmp_path)
+    assert [row["overrides"] for row in rows] == ["", "train.max_steps=130"]
+    assert "train.max_steps=130" in table(rows)
 
 
 def test_rehearsals_are_found_by_a_plus_sign_and_left_out_on_request(make_run, tmp_path):

@@ -28,7 +28,7 @@ def test_an_eta_reads_as_a_range_with_the_clock_time_of_its_end():
 
 def test_the_budget_closes_to_the_wall_time_and_goes_on_after_a_resume():
     budget = Budget()
-    budget.go_on({"step": 5.0}, elapsed=10.0)
+    budget.resume({"step": 5.0}, elapsed=10.0)
     with budget("step"):
         pass
     spent = budget.to_dict()

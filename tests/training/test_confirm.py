@@ -10,6 +10,7 @@ from oelm_lib import runs
 from oelm_lib.data.batches import EvalWindows
 from oelm_lib.data.corpus import open_test
 from oelm_lib.errors import UserError
+from oelm_lib.files import with_checksum
 from oelm_lib.training import checkpoint, open_trained, score_test_split
 from oelm_lib.training.evaluation import mean_loss, token_losses
 from tests.training.helpers import train
@@ -33,7 +34,7 @@ def test_the_last_weights_are_scored_on_the_test_split(tiny_run):
     assert loss == loss_on(open_test(run.corpus), last)
     assert loss != pytest.approx(loss_on(run.corpus.tokens("val"), last), rel=1e-6)
     assert loss != pytest.approx(loss_on(open_test(run.corpus), best), rel=1e-6)
-    assert runs.read_summary(run) == summary | {"final_test_loss": loss}
+    assert runs.read_summary(run) == with_checksum(summary | {"final_test_loss": loss})
     after = dict(np.load(run.path / "documents.npz"))
     assert all(np.array_equal(after[name], values) for name, values in before.items())
     assert after["test_tokens"].sum() == len(open_test(run.corpus)) - 1
@@ -58,3 +59,20 @@ def test_without_the_last_weights_nothing_is_scored(tiny_run):
     with pytest.raises(UserError, match=r"no checkpoint of the last step, 24; train the run again"):
         score_test_split(run)
     assert runs.read_summary(run)["final_test_loss"] is None
+
+
+def test_torn_documents_are_reported_and_the_run_stays_unscored(tiny_run):
+    run = tiny_run()
+    train(run)
+    path = run.path / "documents.npz"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"documents\.npz: is damaged; delete it and summary\.json"):
+        score_test_split(run)
+    assert runs.read_summary(run)["final_test_loss"] is None
+    assert not run.lock.held
+    for name in ("documents.npz", "summary.json"):  # as the message says
+        (run.path / name).unlink()
+    before = (run.path / "metrics.jsonl").read_bytes()
+    train(tiny_run())
+    assert (run.path / "metrics.jsonl").read_bytes() == before
+    assert score_test_split(run) > 0

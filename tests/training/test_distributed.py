@@ -6,12 +6,14 @@ import traceback
 
 import numpy as np
 import pytest
+import torch
 
 from oelm_lib import runs
 from oelm_lib.config import as_text
 from oelm_lib.errors import UserError
 from oelm_lib.launch.distributed import train_in_processes
 from oelm_lib.runs.reading import read_metrics, read_summary
+from oelm_lib.training import distributed
 
 LOSS_TOLERANCE = 1e-5
 NORM_TOLERANCE = 1e-3
@@ -66,7 +68,7 @@ def in_two_forks(run):
 def test_a_stop_in_the_final_evaluation_of_two_processes_ends_both_and_goes_on(
     tiny_run, monkeypatch, tmp_path
 ):
-    """Rank 0 alone evaluates and hears of the stop: the other has left after the last step, and waits for nothing."""
+    """Rank 0 alone evaluates and hears of the stop; the other left after the last step."""
     from oelm_lib.training import result, stop_request
 
     monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "outputs"))
@@ -120,7 +122,7 @@ def test_two_processes_keep_the_curve_and_a_stopped_run_goes_on_bit_equal(
     assert proof["sha256_start"] == proof["sha256_end"]
     assert not [name for name in os.listdir(both.path) if "rank" in name]
 
-    # With dropout: stopped (here at once, after no or few steps) and continued, it is the run that never stopped.
+    # With dropout: stopped (after no or few steps) and continued, it equals the undisturbed run.
     whole, parted = (
         tiny_run(folder=f, machine__devices=2, **changes | {"model__dropout": 0.2}) for f in "wp"
     )
@@ -133,3 +135,17 @@ def test_two_processes_keep_the_curve_and_a_stopped_run_goes_on_bit_equal(
     assert (runs.state(parted), runs.state(whole)) == ("stopped", "done")
     in_two("p", model__dropout=0.2)
     assert read_metrics(parted)["loss"].tolist() == read_metrics(whole)["loss"].tolist()
+
+
+def test_several_processes_ask_each_other_at_log_points_only(monkeypatch):
+    """Asking makes the host wait for the device."""
+    cpu, asked = torch.device("cpu"), []
+    assert distributed.agree(True, 3, 10, cpu)  # one process asks nobody
+    assert not distributed.agree(False, 10, 10, cpu)
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(
+        distributed.distributed, "broadcast", lambda answer, source: asked.append(source)
+    )
+    answers = [distributed.agree(True, step, 10, cpu) for step in range(21)]
+    assert answers == [step in (0, 10, 20) for step in range(21)]
+    assert asked == [0, 0, 0]

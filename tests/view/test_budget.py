@@ -3,6 +3,7 @@ import math
 import pytest
 
 from oelm_lib.runs.frames import load_runs, recorded
+from oelm_lib.runs.status import PHASES
 from oelm_lib.view.budget import AFTER, PARTS, time_budget, time_budget_table
 from tests import runs_factory
 
@@ -26,3 +27,7 @@ def test_recorded_times_are_split_as_far_as_the_log_tells():
     assert table.loc["GPT-01", "evaluation"] == 7269
     assert table.loc["GPT-01", list(PARTS)].sum() == pytest.approx(16287.72)
     assert math.isnan(table.loc["GPT-04", "evaluation"])
+
+
+def test_every_phase_that_a_run_measures_is_a_part():
+    assert set(PHASES) <= set(PARTS)

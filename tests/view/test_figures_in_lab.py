@@ -9,9 +9,10 @@ from tests.lab import open_lab, run_all
 from tests.test_arms import contrast
 
 STATIC = ".jp-OutputArea-output.jp-RenderedPlotly"
-SIZES = f"""() => [...document.querySelectorAll('{STATIC}')].map(
-    box => [box.querySelector('.main-svg, img')?.getBoundingClientRect().width ?? 0,
-            box.querySelector('.main-svg, img')?.getBoundingClientRect().height ?? 0])"""
+SIZES = f"""() => [...document.querySelectorAll('{STATIC}')].map(box => {{
+    const drawn = box.querySelector('.main-svg, img')?.getBoundingClientRect();
+    return [drawn?.width ?? 0, Math.min(box.offsetHeight, drawn?.height ?? 0)];
+}})"""
 COLOURS = f"""() => {{
     const hex = colour => '#' + colour.match(/\\d+/g).slice(0, 3)
         .map(part => Number(part).toString(16).padStart(2, '0')).join('');

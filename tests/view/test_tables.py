@@ -27,6 +27,7 @@ def test_a_constant_column_stands_in_the_caption_and_an_empty_one_is_left_out():
     [
         ("gap", -0.0123, "−1.23 %"),
         ("gap", math.inf, "over +1,000 %"),
+        ("unadjusted_low", 0.0671, "+6.71 %"),
         ("wall_seconds", 16287.0, "4h 31m 27s"),
         ("started", "2026-02-09T16:08:00Z", ">2026-02-09 16:08<"),
         ("tokens", 1234567.0, "1,234,567"),

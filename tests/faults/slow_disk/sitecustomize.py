@@ -1,4 +1,4 @@
-"""Python imports this first where the folder is on PYTHONPATH: a disk that takes 1.5 s for a checkpoint."""
+"""A disk that takes 1.5 s for a checkpoint; Python imports this where the folder is on PYTHONPATH."""
 
 import os
 import time

@@ -1,0 +1,51 @@
+"""`make gpu` where there is no GPU, and the run that it stops and continues."""
+
+import subprocess
+import sys
+
+import pytest
+
+from oelm_lib.config import ROOT
+from oelm_lib.launch import gpu_check
+
+
+def call(*arguments):
+    command = [sys.executable, "-m", "oelm_lib.launch.gpu_check", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_plan_states_minutes_within_the_limit():
+    done = call("--dry-run")
+    assert done.returncode == 0
+    assert "total   8.0 min at most" in done.stdout
+    assert sum(stage.minutes for stage in gpu_check.STAGES) <= 8
+    assert all(stage.name in done.stdout for stage in gpu_check.STAGES)
+
+
+def test_without_a_gpu_it_ends_in_one_line():
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    done = call()
+    assert done.returncode == 2
+    assert done.stderr == "make gpu: no CUDA GPU on this machine; run it on a GPU node\n"
+    assert done.stdout == ""
+
+
+def test_missing_packages_are_named(monkeypatch):
+    monkeypatch.setitem(gpu_check.PACKAGES, "no_such_module", "no-such-package")
+    reason = gpu_check.missing_packages()
+    assert reason == "this Python lacks no-such-package; pip install no-such-package"
+
+
+@pytest.mark.slow
+def test_the_rehearsal_is_stopped_once_and_continued(tmp_path, monkeypatch):
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("OELM_DATA", str(tmp_path / "data"))
+    steps = "train.max_steps=60 train.eval_interval=60 train.save_interval=20"
+    monkeypatch.setattr(gpu_check, "RUN", ["DEMO-02", "--seed", "1", "--set", steps])
+    monkeypatch.setattr(gpu_check, "STOP_STEP", 20)
+    result = gpu_check.run_experiment()
+    assert result["passed"], result["summary"]
+    assert result["result"]["steps"] == 60

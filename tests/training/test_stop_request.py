@@ -1,0 +1,81 @@
+"""Signals and STOP files ask a run to save and stop."""
+
+import os
+import signal
+
+import pytest
+
+from oelm_lib import runs
+from oelm_lib.training import result, stop_request
+from oelm_lib.training.state import TrainingState
+from tests.training.helpers import rows_of, train, without_clock
+
+
+def test_a_stop_file_and_a_signal_save_and_stop(tiny_run, monkeypatch):
+    run = tiny_run()
+    (run.path / "STOP").touch()
+    train(run)
+    assert (runs.read_status(run)["state"], runs.read_status(run)["step"]) == ("stopped", 0)
+    assert not (run.path / "STOP").exists()
+    update = TrainingState.update
+
+    def signal_after_step_9(state):
+        rate = update(state)
+        if state.step == 9:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return rate
+
+    monkeypatch.setattr(TrainingState, "update", signal_after_step_9)
+    before = signal.getsignal(signal.SIGTERM)
+    train(tiny_run())
+    assert (runs.read_status(run)["state"], runs.read_status(run)["step"]) == ("stopped", 9)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_the_stop_file_is_looked_for_once_a_second(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(stop_request.time, "monotonic", lambda: now[0])
+    stop = stop_request.StopRequest(tmp_path)
+    assert not stop()
+    (tmp_path / "STOP").touch()
+    now[0] += stop_request.FILE_SECONDS - 0.01
+    assert not stop()
+    now[0] += 0.02
+    assert stop()
+    (tmp_path / "STOP").unlink()
+    now[0] += 10.0
+    assert stop()  # a request is not taken back
+
+
+def test_a_second_interrupt_stops_at_once(tmp_path):
+    stop = stop_request.StopRequest(tmp_path)
+    with stop.on_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop()
+        os.kill(os.getpid(), signal.SIGTERM)  # only Ctrl-C is impatient
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_stop_in_the_final_evaluation_is_heard_and_nothing_is_lost(tiny_run, monkeypatch):
+    undisturbed = tiny_run(folder="a")
+    train(undisturbed)
+    whole_split_losses, scored = result.whole_split_losses, []
+
+    def stopped(session):
+        (session.run.path / "STOP").touch()
+        scored.append(whole_split_losses(session))
+        return scored[-1]
+
+    run = tiny_run(folder="b")
+    with monkeypatch.context() as patch:
+        patch.setattr(stop_request, "FILE_SECONDS", 0.0)
+        patch.setattr(result, "whole_split_losses", stopped)
+        assert train(run).values == {}
+    assert len(scored[0]) < len(run.corpus.tokens("val")) - 1  # cut short
+    assert not (run.path / "STOP").exists()
+    assert (runs.read_status(run)["state"], runs.read_status(run)["step"]) == ("stopped", 24)
+    train(tiny_run(folder="b"))
+    assert without_clock(rows_of(run)) == without_clock(rows_of(undisturbed))
+    summaries = [runs.read_summary(run), runs.read_summary(undisturbed)]
+    assert without_clock(summaries[:1]) == without_clock(summaries[1:])
