@@ -17,7 +17,7 @@ demo: setup
 	$(BIN)/oelm report compare
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 check: setup
 	$(BIN)/pytest -m slow -n 3 --maxschedchunk 1

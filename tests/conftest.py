@@ -1,4 +1,12 @@
-"""Fixtures that every part uses. oelm_lib.model must be imported inside functions: jaxtyping's hook comes first."""
+"""Fixtures that every part uses.
+
+oelm_lib.model must be imported inside functions: jaxtyping's hook comes first.
+"""
+
+import os
+
+# Several test processes share the cores; tiny products gain nothing from threads of their own.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings

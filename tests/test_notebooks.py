@@ -15,6 +15,7 @@ PARAMETERS = {
     "explore": ["runs", "prompt"],
     "monitor": ["exps", "outputs"],
     "bench": ["results"],
+    "gpu": ["results"],
     "study": ["name"],
 }
 MAX_CELLS = MAX_LINES = 12

@@ -1,5 +1,6 @@
 """Bench of the training step on a GPU: precision, compilation, positions, arms, other code."""
 
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -68,7 +69,7 @@ def all_cases() -> list[Case]:
 def bench_gpu(
     out: Path,
     seconds: float,
-    device: torch.device,
+    device: torch.device | str,
     cases: list[Case] | None = None,
     changes: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -83,6 +84,7 @@ def bench_gpu(
         `peak_flops` (measured), `bandwidth` (bytes/s, measured), `rows` (one a case),
         `left_out` (cases without a measurement, each with its reason).
     """
+    device = torch.device(device)
     end = time.monotonic() + seconds
     result: dict[str, Any] = {
         "peak_flops": product_rate(device),
@@ -91,10 +93,9 @@ def bench_gpu(
         "left_out": [],
     }
     for case in all_cases() if cases is None else cases:
-        if time.monotonic() > end:
-            result["left_out"].append(asdict(case) | {"reason": "out of time"})
-            continue
         try:
+            if time.monotonic() > end:
+                raise UserError("out of time")
             row = measure(case, device, changes)
         except UserError as error:
             result["left_out"].append(asdict(case) | {"reason": str(error)})
@@ -104,6 +105,21 @@ def bench_gpu(
             result["rows"].append(row | {"share_of_peak": share, "floor_seconds": floor})
         write_json(out, result)
     return result
+
+
+def gpu_name() -> str | None:
+    """Return the name of the first GPU that torch can use, or None."""
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+
+
+def versions() -> dict[str, Any]:
+    """Return the versions that decide speed and numbers."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
 
 
 def measure(

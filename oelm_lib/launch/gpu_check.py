@@ -105,23 +105,22 @@ def missing_packages() -> str | None:
 
 def no_gpu() -> str | None:
     """Return why there is no GPU to check, or None."""
-    import torch
-
-    if torch.cuda.is_available():
-        return None
+    from oelm_lib.bench.gpu import gpu_name
     from oelm_lib.training.device import gpu_problem
+
+    if gpu_name():
+        return None
 
     return gpu_problem() or "no CUDA GPU on this machine; run it on a GPU node"
 
 
 def check() -> int:
     """Run all stages, write the result after each, and make the page."""
-    import torch
-
+    from oelm_lib.bench.gpu import gpu_name, versions
     from oelm_lib.config import ROOT
     from oelm_lib.files import write_json
 
-    card = torch.cuda.get_device_name(0)
+    card = gpu_name()
     out = ROOT / "reports" / "gpu" / f"{card.replace(' ', '-')}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"card": card, "versions": versions()}
@@ -136,18 +135,6 @@ def check() -> int:
     return 0 if result["tests"]["passed"] and result["run"]["passed"] else 1
 
 
-def versions() -> dict[str, Any]:
-    """Return the versions that decide speed and numbers."""
-    import torch
-
-    return {
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
-    }
-
-
 def run_tests() -> dict[str, Any]:
     """Run the tests marked gpu; returns their verdict and the end of their output."""
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "tests/gpu", "-q"]
@@ -159,13 +146,11 @@ def run_tests() -> dict[str, Any]:
 
 def run_bench() -> dict[str, Any]:
     """Measure training steps for BENCH_SECONDS."""
-    import torch
-
     from oelm_lib.bench.gpu import bench_gpu
     from oelm_lib.config import outputs_dir
 
     outputs_dir().mkdir(parents=True, exist_ok=True)
-    measured = bench_gpu(outputs_dir() / "bench_gpu.json", BENCH_SECONDS, torch.device("cuda", 0))
+    measured = bench_gpu(outputs_dir() / "bench_gpu.json", BENCH_SECONDS, "cuda:0")
     summary = f"{len(measured['rows'])} cases, {len(measured['left_out'])} left out"
     return measured | {"summary": summary}
 
