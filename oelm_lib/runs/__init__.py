@@ -21,6 +21,7 @@ _FILE_OF = {
     "open_run": "folder",
     "read_config": "reading",
     "read_documents": "reading",
+    "read_logit_std": "reading",
     "read_metrics": "reading",
     "read_status": "reading",
     "read_summary": "reading",
