@@ -1,0 +1,149 @@
+"""Mutation run: change the library in one place at a time and see whether a test notices.
+
+`make mutants N=200 SEED=1 LIMIT=300` draws N changes, as many from each area, and runs the tests
+of the area on each in a copy of the project; a change that no test notices is printed.
+AREA=stats takes one area only. Changes with a reason in equivalent.yaml do not count.
+"""
+
+import importlib
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.mutants.operators import mutate, mutations
+
+ROOT = Path(__file__).resolve().parents[2]
+EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
+AREAS = {  # area -> its files, its tests
+    "model": (["oelm_lib/model"], ["tests/model"]),
+    "training": (["oelm_lib/training"], ["tests/training"]),
+    "batches": (["oelm_lib/data/batches.py"], ["tests/data/test_batches.py"]),
+    "stats": (["oelm_lib/stats.py"], ["tests/test_stats.py", "tests/compare/test_verdict.py"]),
+    "runs": (["oelm_lib/runs"], ["tests/runs"]),
+    "files": (["oelm_lib/files.py"], ["tests/test_files.py", "tests/runs/test_metrics.py"]),
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    file: str  # relative to the project
+    line: int
+    old: str
+    new: str
+    source: str  # of the whole changed file
+
+
+def sample(area: str, size: int, generator: random.Random) -> list[Mutant]:
+    """Draw mutants of an area: places without replacement, one change at each."""
+    files = [path for name in AREAS[area][0] for path in sorted((ROOT / name).rglob("*.py"))]
+    files += [ROOT / name for name in AREAS[area][0] if name.endswith(".py")]
+    places = [(path, changes) for path in files for _, changes in sorted(mutations(path).items())]
+    generator.shuffle(places)
+    mutants = []
+    for path, changes in places:
+        source = path.read_text()
+        changed = mutate(source, *generator.choice(changes))
+        if changed and len(mutants) < size:
+            pairs = zip(source.splitlines(), changed.splitlines(), strict=False)
+            lines = ((k, old, new) for k, (old, new) in enumerate(pairs, 1) if old != new)
+            line, old, new = next(lines, (0, "", ""))
+            name = str(path.relative_to(ROOT))
+            mutants.append(Mutant(name, line, old.strip(), new.strip(), changed))
+    return mutants
+
+
+def ordered_tests(area: str, file: str) -> list[str]:
+    """Test files of an area, those named after the changed file first, then by length."""
+    found = [path for name in AREAS[area][1] for path in [ROOT / name, *(ROOT / name).rglob("*")]]
+    tests = [path for path in found if path.match("test_*.py")]
+    tests.sort(key=lambda path: (path.stem != f"test_{Path(file).stem}", path.stat().st_size))
+    return [str(path.relative_to(ROOT)) for path in tests]
+
+
+def run_tests(copy: Path, tests: list[str], limit: float) -> str:
+    """Run tests in a child process; "passed", or how a test noticed."""
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        os.chdir(copy)
+        sys.path[:] = [str(copy), *(entry for entry in sys.path if entry not in ("", str(ROOT)))]
+        for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
+            del sys.modules[name]
+        os.environ |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+        sys.dont_write_bytecode = True
+        with open(copy / "pytest.log", "w") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
+    end = time.monotonic() + limit
+    status = None
+    while status is None and time.monotonic() < end:
+        pid, code = os.waitpid(child, os.WNOHANG)
+        status = code if pid else time.sleep(0.05)
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    if status is None:
+        os.waitpid(child, 0)
+        return "time limit"
+    return "killed" if status else "passed"
+
+
+def run_area(area: str, size: int, seed: int, copy: Path, limit: float) -> list[Mutant]:
+    """Run the tests of an area on each of its mutants; print and return those that survive."""
+    began = time.monotonic()
+    if run_tests(copy, ordered_tests(area, ""), limit) != "passed":
+        sys.exit((copy / "pytest.log").read_text() + f"{area}: the tests fail without a change")
+    print(f"{area}: the tests pass in {time.monotonic() - began:.0f} s (limit {limit:.0f} s)")
+    mutants = sample(area, size, random.Random(f"{seed} {area}"))
+    listed = yaml.safe_load(EQUIVALENT.read_text()) or []
+    reasons = {(entry["file"], entry["old"], entry["new"]): entry["why"] for entry in listed}
+    outcomes, survivors = Counter(), []
+    for mutant in mutants:
+        place = copy / mutant.file
+        unchanged = place.read_text()
+        place.write_text(mutant.source)
+        outcome = run_tests(copy, ordered_tests(area, mutant.file), limit)
+        place.write_text(unchanged)
+        if outcome == "passed":
+            known = (mutant.file, mutant.old, mutant.new) in reasons
+            outcome = "equivalent" if known else "survived"
+        outcomes[outcome] += 1
+        if outcome == "survived":
+            survivors.append(mutant)
+            print(
+                f"{mutant.file}:{mutant.line}\n    - {mutant.old}\n    + {mutant.new}", flush=True
+            )
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+    print(f"{area}: {len(mutants)} changes: {counts}", flush=True)
+    return survivors
+
+
+def main() -> None:
+    """Run the areas named in AREA (all of them by default); exit with 1 if a mutant survives."""
+    size, seed = int(os.environ.get("N", 200)), int(os.environ.get("SEED", 1))
+    limit = float(os.environ.get("LIMIT", 300))
+    areas = os.environ.get("AREA", "").split() or list(AREAS)
+    for name in ("hypothesis", "pandas", "scipy.stats", "torch"):
+        importlib.import_module(name)  # once for all test processes, which are forks
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copy = Path(folder) / "project"
+        ignored = shutil.ignore_patterns(".*", "__pycache__", "outputs")
+        shutil.copytree(ROOT, copy, ignore=ignored)
+        survivors = [run_area(area, size // len(AREAS), seed, copy, limit) for area in areas]
+    sys.exit(1 if any(survivors) else 0)
+
+
+if __name__ == "__main__":
+    main()
