@@ -112,6 +112,13 @@ def test_evaluation_windows_score_every_token_but_the_first_once():
     assert (targets[:-1] != IGNORED).all() and (targets[-1] == IGNORED).sum() == LENGTH - 2
 
 
+@pytest.mark.parametrize(("count", "windows"), [(210, 30), (211, 30), (212, 31)])
+def test_no_evaluation_window_is_without_a_target(count, windows):
+    split = EvalWindows(TOKENS[:1].repeat(count), LENGTH, CPU)
+    assert split.windows == windows
+    assert (split.batch(np.arange(windows))[1] != IGNORED).any(1).all()
+
+
 def test_evaluation_windows_are_fixed_and_spread_evenly():
     windows = EvalWindows(TOKENS, LENGTH, CPU)
     subset = windows.subset(5 * LENGTH)

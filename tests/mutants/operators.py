@@ -52,12 +52,16 @@ def in_annotation(node) -> bool:
     return False
 
 
+def swaps_identity(name: str) -> bool:
+    """Whether an operator swaps `is` and another comparison: the same, for None."""
+    return len({word.startswith("Is") for word in name.split("_")[-2:]}) == 2
+
+
 def mutations(path: Path) -> dict[tuple[int, int], list[tuple[Operator, int]]]:
     """Each place (line, column) of a file that can change -> operators, their occurrences."""
-    operators = [DropCall(), DropKeyword()]
-    for name in operator_names():
-        if not get_operator(name).arguments():
-            operators.append(get_operator(name)())
+    names = [name for name in operator_names() if not get_operator(name).arguments()]
+    names = [name for name in names if not swaps_identity(name)]
+    operators = [DropCall(), DropKeyword(), *(get_operator(name)() for name in names)]
     places = defaultdict(list)
     count = dict.fromkeys(operators, 0)
     for node in ast_nodes(get_ast(path.read_text())):
