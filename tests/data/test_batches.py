@@ -6,7 +6,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from oelm_lib.data import Batches, EvalWindows
-from oelm_lib.data.batches import IGNORED
+from oelm_lib.data.batches import IGNORED, scored_targets
 
 CPU = torch.device("cpu")
 LENGTH, SIZE = 7, 4
@@ -110,6 +110,22 @@ def test_evaluation_windows_score_every_token_but_the_first_once():
     assert targets[targets != IGNORED].tolist() == TOKENS[1:].tolist()
     assert torch.equal(tokens[targets != IGNORED] + 1, targets[targets != IGNORED])
     assert (targets[:-1] != IGNORED).all() and (targets[-1] == IGNORED).sum() == LENGTH - 2
+
+
+def test_with_recall_only_targets_of_queries_are_scored():
+    """Queries are the keys, ids 1 .. 3, from position 4 on."""
+    rows = torch.tensor([[1, 4, 3, 5, 0, 3, 4, 1, 4], [1, 4, 3, 5, 3, 5, 0, 1, 4]])
+    skipped = 4 * [IGNORED]
+    assert scored_targets(rows, (4, 4)).tolist() == [
+        [*skipped, IGNORED, 4, IGNORED, 4],
+        [*skipped, 5, IGNORED, IGNORED, 4],
+    ]
+
+
+def test_the_model_skips_the_targets_that_batches_mark():
+    from oelm_lib.model import gpt
+
+    assert IGNORED == gpt.IGNORED
 
 
 @pytest.mark.parametrize(("count", "windows"), [(210, 30), (211, 30), (212, 31)])
