@@ -73,6 +73,15 @@ def test_resident_tokens_give_the_same_batches():
                 assert torch.equal(one, other) and one.dtype == other.dtype
 
 
+def test_tokens_are_kept_on_a_gpu_with_room_for_them(monkeypatch):
+    """Room: four bytes a token are at most a quarter of the free memory."""
+    gpu, needed = torch.device("cuda"), 16 * len(TOKENS)
+    batches = Batches(TOKENS, LENGTH, SIZE, seed=1, device=gpu, resident=False)
+    for free, fits in ((needed, True), (needed - 4, False)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 10**9))
+        assert batches._fits() == fits
+
+
 DEVICE_FUNCTIONS = {"__getitem__", "mul", "add", "long", "__mul__", "__add__"}
 
 
