@@ -56,10 +56,10 @@ def sample(area: str, size: int, generator: random.Random) -> list[Mutant]:
     places = [(path, changes) for path in files for _, changes in sorted(mutations(path).items())]
     generator.shuffle(places)
     mutants = []
-    for path, changes in places:
+    while places and len(mutants) < size:
+        path, changes = places.pop()
         source = path.read_text()
-        changed = mutate(source, *generator.choice(changes))
-        if changed and len(mutants) < size:
+        if changed := mutate(source, *generator.choice(changes)):
             pairs = zip(source.splitlines(), changed.splitlines(), strict=False)
             lines = ((k, old, new) for k, (old, new) in enumerate(pairs, 1) if old != new)
             line, old, new = next(lines, (0, "", ""))

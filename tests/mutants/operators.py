@@ -10,6 +10,10 @@ from cosmic_ray.plugins import get_operator, operator_names
 from parso.python.tree import Name
 
 
+UNCHANGED = ("name", "newline", "string")
+"""Types of nodes that no operator changes, most of a file."""
+
+
 class DropCall(Operator):
     """Replace a call whose value is not used by `pass`."""
 
@@ -64,7 +68,8 @@ def mutations(path: Path) -> dict[tuple[int, int], list[tuple[Operator, int]]]:
     operators = [DropCall(), DropKeyword(), *(get_operator(name)() for name in names)]
     places = defaultdict(list)
     count = dict.fromkeys(operators, 0)
-    for node in ast_nodes(get_ast(path.read_text())):
+    nodes = ast_nodes(get_ast(path.read_text()))
+    for node in (node for node in nodes if node.type not in UNCHANGED):
         for operator in operators:
             for start, _ in operator.mutation_positions(node):
                 if not in_annotation(node):
