@@ -9,7 +9,6 @@ from cosmic_ray.operators.operator import Operator
 from cosmic_ray.plugins import get_operator, operator_names
 from parso.python.tree import Name
 
-
 UNCHANGED = ("name", "newline", "string")
 """Types of nodes that no operator changes, most of a file."""
 
