@@ -24,7 +24,6 @@ import yaml
 from tests.mutants.operators import mutate, mutations
 
 ROOT = Path(__file__).resolve().parents[2]
-NO_TESTS = pytest.ExitCode.NO_TESTS_COLLECTED  # all of a file are slow
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
 AREAS = {  # area -> its files, its tests
     "model": (["oelm_lib/model"], ["tests/model"]),
@@ -85,17 +84,10 @@ def run_tests(copy: Path, tests: list[str], limit: float) -> str:
     """Run tests in a child process; "passed", or how a test noticed."""
     child = os.fork()
     if child == 0:
-        os.setsid()
-        os.chdir(copy)
-        sys.path[:] = [str(copy), *(entry for entry in sys.path if entry not in ("", str(ROOT)))]
-        for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
-            del sys.modules[name]
-        os.environ["PYTHONPATH"] = str(copy)
-        with open(copy / "pytest.log", "w") as log:
-            os.dup2(log.fileno(), 1)
-            os.dup2(log.fileno(), 2)
-        codes = (pytest.main(["-x", "-q", "-p", "no:anyio", "-p", "no:xdist", t]) for t in tests)
-        os._exit(any(code not in (0, NO_TESTS) for code in codes))
+        try:
+            os._exit(_run_pytest(copy, tests))
+        finally:
+            os._exit(1)
     end = time.monotonic() + limit
     status = None
     while status is None and time.monotonic() < end:
@@ -109,6 +101,21 @@ def run_tests(copy: Path, tests: list[str], limit: float) -> str:
         os.waitpid(child, 0)
         return "time limit"
     return "killed" if status else "passed"
+
+
+def _run_pytest(copy: Path, tests: list[str]) -> int:
+    """Be a test process of the copy; return pytest's exit code, 0 where all tests are slow."""
+    os.setsid()
+    os.chdir(copy)
+    sys.path[:] = [str(copy), *(entry for entry in sys.path if entry not in ("", str(ROOT)))]
+    for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
+        del sys.modules[name]
+    os.environ["PYTHONPATH"] = str(copy)
+    with open(copy / "pytest.log", "w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    code = pytest.main(["-x", "-q", "-p", "no:anyio", "-p", "no:xdist", *tests])
+    return 0 if code == pytest.ExitCode.NO_TESTS_COLLECTED else code
 
 
 def write_source(path: Path, source: str) -> None:
