@@ -12,7 +12,7 @@ STEP_SECONDS = 0.09
 
 
 def replay(cfg, eval_seconds, slower=lambda step: 1.0, noise=0.05, final_evals=20.0):
-    """(share of the run's time gone, predicted middle, low, high, truth) at every log point of a made-up run."""
+    """Forecasts of a synthetic run: (share of time gone, middle, low, high, truth) a log point."""
     random, train = np.random.default_rng(0), cfg.train
     step_tokens = train.batch_size * cfg.model.max_seq_len
     forecast = Forecast(train, LOG, UNMEASURED * train.eval_tokens / step_tokens, final_evals)

@@ -27,7 +27,7 @@ NOW |= {"best": {"step": 300, "loss": 2.0}, "error": None}
 
 @pytest.fixture
 def make_run(tmp_path):
-    """A function that writes a run folder as a trainer would, from the fields of its status.json."""
+    """A function from the fields of a status.json to a run folder as a trainer writes it."""
 
     locks = []
 
