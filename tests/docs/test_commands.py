@@ -23,7 +23,7 @@ NOT_RUN = {
     r"oelm run (.* )?--(gpus|all)\b": "needs a GPU, or trains for days",
     r"oelm submit\b": "needs Slurm; tests/launch/test_slurm.py",
     r"oelm data prepare tinystories": "reads the hub, or FOLDER",
-    r"oelm study (example|decay)( --workers 2)?$": "trains for minutes; tests/launch/test_studies.py",
+    r"oelm study (example|decay)( --workers 2)?$": "trains for minutes; tests/launch",
     r"oelm export .*--format (huggingface|tensorboard|wandb-offline)": "needs an optional package",
     r".*\bquery_shift\b": "needs the file that the page asks for",
 }
