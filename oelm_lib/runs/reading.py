@@ -92,8 +92,7 @@ def read_config(run: Any) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}; {remedy(error)}") from None
     except ValueError:
-        hint = "restore it or start the run afresh (--fresh)"
-        raise UserError(f"{path}: not readable as YAML; {hint}") from None
+        raise UserError(f"{path}: not readable as YAML; restore it or start afresh") from None
     version = plain.get("format") if isinstance(plain, dict) else None
     if version != FORMAT:
         text = f"format {version!r}; this version reads {FORMAT}; update the workbook"
@@ -108,7 +107,7 @@ def read_status(run: Any) -> dict[str, Any] | None:
     status = read_json(path)
     if status is None:
         return None
-    present = {key: kind for key, kind in STATUS_KEYS.items() if key in status}
+    present = {key: STATUS_KEYS[key] for key in STATUS_KEYS.keys() & status}
     _check_types(path, status, present, "delete it: the run writes it again when it goes on")
     evals = [pair for pair in status.get("evals", []) if _is_pair(pair)]  # null: not finite
     eta = status.get("eta_seconds")
@@ -285,8 +284,8 @@ def _check_types(path: Path, plain: dict[str, Any], kinds: dict[str, Any], hint:
     """Raise UserError where a key is missing or its value of another type."""
     for key, kind in kinds.items():
         value = plain.get(key)
-        is_wrong = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
-        if is_wrong or (key not in plain):
+        is_right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        if key not in plain or not is_right:
             raise UserError(f"{path}: {key} is missing or broken; {hint}")
 
 

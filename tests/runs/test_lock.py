@@ -297,6 +297,20 @@ def test_a_lost_lock_stops_every_kind_of_write(own, tmp_path):
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "running"
 
 
+def test_a_lock_that_a_full_disk_does_not_take_is_removed(own, tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", refuse)
+        with pytest.raises(UserError, match="No space left on device; free the disk"):
+            own.acquire()
+    assert list(tmp_path.iterdir()) == []
+    assert is_locked(tmp_path) is False
+    own.acquire()
+    assert own.held
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     with pytest.raises(UserError, match="cannot write here: No such file or directory; make the"):
         RunLock(tmp_path / "missing").acquire()
