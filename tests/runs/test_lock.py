@@ -115,6 +115,12 @@ def test_the_refusal_names_what_helps(own, tmp_path):
     assert "restart the kernel" in str(in_use(tmp_path))
 
 
+def test_what_a_killed_starter_took_away_is_removed_by_the_next_one(own, tmp_path):
+    (tmp_path / ".lock.0123456789abcdef.dead").touch()
+    own.acquire()
+    assert [path.name for path in tmp_path.iterdir()] == ["lock.json"]
+
+
 def test_a_process_may_acquire_again_and_all_its_locks_of_a_folder_are_one(own, tmp_path):
     other = RunLock(tmp_path / "." / "")
     own.acquire()
