@@ -1,17 +1,16 @@
 """Everything on one run, in the parts that train.ipynb and its page show."""
 
 from html import escape
-from typing import Any
 
 from oelm_lib import config
 from oelm_lib.arms import arm_name
 from oelm_lib.errors import UserError
+from oelm_lib.markup import Html, html_table
 from oelm_lib.runs.folder import Run
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.overview import overview
 from oelm_lib.runs.reading import read_status
 from oelm_lib.runs.summary import Summary
-from oelm_lib.view.tables import Html
 
 
 def heading(run: Run) -> Html:
@@ -69,7 +68,7 @@ def settings(run: Run) -> Html:
     ]
     folded = (
         f"<details><summary>All {len(rows)} settings</summary>"
-        f"{_table(('key', 'value'), rows)}</details>"
+        f"{html_table(('key', 'value'), rows)}</details>"
     )
     return Html(_differences(cfg) + folded)
 
@@ -98,7 +97,7 @@ def _differences(cfg: config.Experiment) -> str:
         (key, str(before), str(after))
         for key, (before, after) in config.diff_configs(base, cfg).items()
     ]
-    return _table(("differs from the baseline in", base.id, cfg.id), rows)
+    return html_table(("differs from the baseline in", base.id, cfg.id), rows)
 
 
 def _gap(run: Run) -> str:
@@ -121,13 +120,4 @@ def _gap(run: Run) -> str:
 
 def _tables(summary: Summary, name: str) -> str:
     """One of a summary's tables."""
-    return _table((), summary.tables()[name])
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    cells = "".join(f"<th>{escape(text)}</th>" for text in head)
-    lines = "".join(
-        "<tr>" + "".join(f"<td>{escape(str(text))}</td>" for text in row) + "</tr>" for row in rows
-    )
-    thead = f"<thead><tr>{cells}</tr></thead>" if head else ""
-    return f"<table class='oelm-table'>{thead}<tbody>{lines}</tbody></table>"
+    return html_table((), summary.tables()[name])

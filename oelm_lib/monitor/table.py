@@ -5,9 +5,9 @@ from collections import Counter
 from html import escape
 from typing import Any
 
+from oelm_lib.markup import Html, html_table
 from oelm_lib.runs.overview import COLUMNS, cell_text
 from oelm_lib.runs.schema import ACTIVE
-from oelm_lib.view.tables import Html
 
 LEFT_ALIGNED = ("run", "state", "device", "reason")
 STATE_CLASSES = {"done": "good", "failed": "bad", "dead?": "bad", "unreadable": "bad"} | {
@@ -53,24 +53,23 @@ def run_table(rows: list[dict[str, Any]]) -> Html:
         for key, heading in COLUMNS.items()
         if any(row[key] for row in texts)
     ]
-    head = "".join(f"<th {_style(key)}>{escape(heading)}</th>" for key, heading in columns)
-    body = "".join(
-        f"<tr>{''.join(_cell(key, row[key]) for key, _ in columns)}</tr>" for row in texts
+    table = html_table(
+        [heading for _, heading in columns],
+        [[_cell(key, row[key]) for key, _ in columns] for row in texts],
+        [_style(key) for key, _ in columns],
     )
-    table = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
     return Html(
-        f"<p>{escape(count)}</p><div class='oelm-scroll' style='overflow-x:auto'>"
-        f"<table class='oelm-table'>{table}</table></div>"
+        f"<p>{escape(count)}</p><div class='oelm-scroll' style='overflow-x:auto'>{table}</div>"
     )
 
 
 def _cell(key: str, text: str) -> str:
-    shown = escape(text)
-    if key == "state":
-        shown = f"<span class='{STATE_CLASSES.get(text, '')}'>{shown}</span>"
-    return f"<td {_style(key)}>{shown}</td>"
+    """Text of a cell, coloured where it is a state."""
+    if key != "state":
+        return text
+    return Html(f"<span class='{STATE_CLASSES.get(text, '')}'>{escape(text)}</span>")
 
 
 def _style(key: str) -> str:
     align = "left" if key in LEFT_ALIGNED else "right"
-    return f"style='text-align:{align};white-space:nowrap'"
+    return f"text-align:{align};white-space:nowrap"

@@ -16,7 +16,7 @@ import numpy as np
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
-from oelm_lib.files import parse_yaml, read_json, remedy
+from oelm_lib.files import read_json, remedy
 from oelm_lib.runs.lock import is_locked
 from oelm_lib.runs.process import is_alive
 from oelm_lib.runs.schema import (
@@ -27,6 +27,7 @@ from oelm_lib.runs.schema import (
     STATUS_KEYS,
     SUMMARY_KEYS,
 )
+from oelm_lib.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
