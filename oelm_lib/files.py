@@ -19,6 +19,8 @@ DEPTH = 100
 """Deepest nesting of a YAML or JSON file that is read; the parsers are recursive."""
 NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 """What a file system without `flock` answers."""
+NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+"""What a file system without hard links answers (FAT, some network disks and containers)."""
 _BLOCK = 1 << 16
 
 
@@ -68,11 +70,7 @@ def append_line(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in NO_FLOCK:
-                raise
+        take_turn(file)
         size = os.fstat(file).st_size
         whole = whole_lines(file, size)
         if whole < size:
@@ -83,6 +81,15 @@ def append_line(path: Path, text: str) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def take_turn(file: int) -> None:
+    """Wait until no other process appends to an open file; nothing without `flock`."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in NO_FLOCK:
+            raise
 
 
 def whole_lines(file: int, length: int) -> int:

@@ -254,6 +254,24 @@ def test_folders_are_absolute_whatever_the_working_folder(tmp_path, monkeypatch)
     assert str(config.data_dir()) == os.environ["OELM_DATA"] == "/home/me/corpora"
 
 
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("/o\udce9", r"OELM_OUTPUTS: '/o\\udce9' is not UTF-8.*choose another"),
+        ("~nobody-of-that-name/runs", "no such user"),
+        ("runs", "the working folder was deleted"),
+    ],
+)
+def test_a_folder_that_cannot_be_named_is_one_line(tmp_path, monkeypatch, folder, message):
+    (tmp_path / "deleted").mkdir()
+    monkeypatch.chdir(tmp_path / "deleted")
+    (tmp_path / "deleted").rmdir()
+    monkeypatch.setenv("OELM_OUTPUTS", folder)
+    with pytest.raises(UserError, match=message):
+        config.fix_folders()
+    monkeypatch.chdir(tmp_path)
+
+
 def test_a_key_that_an_old_record_lacks_is_off():
     cfg = config.load_config("GPT-02")
     old = {key: value for key, value in cfg.science.items() if key != "model.key_shift"}

@@ -175,10 +175,15 @@ def test_no_seeds_are_proposed_where_the_claim_is_decided():
     assert s.seeds_text(interval, s.bounds_within(0.01)) == ""
 
 
-def test_a_claim_about_equality_outside_the_margin_asks_for_seeds_that_show_it():
-    interval = s.paired_interval(0.02 + 0.015 * np.array([-1, 0, 1, 0.5, -0.5]))
-    few, _ = s.deciding_seeds(interval, s.bounds_within(0.01))
-    assert s.power(0.02, interval.sd, few * 4, (math.log1p(0.01), math.inf)) > 0.8
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_claim_about_equality_outside_the_margin_asks_for_seeds_that_show_it(side):
+    interval = s.paired_interval(side * (0.02 + 0.015 * np.array([-1, 0, 1, 0.5, -0.5])))
+    few, many = s.deciding_seeds(interval, s.bounds_within(0.01))
+    outside = sorted((math.log1p(side * 0.01), side * math.inf))
+    for tail, seeds in ((0.16, few), (0.84, many)):
+        sd = interval.sd * math.sqrt(4 / scipy_stats.chi2.isf(tail, 4))
+        assert s.power(interval.mean, sd, seeds, outside) >= 0.8
+        assert s.power(interval.mean, sd, seeds - 1, outside) < 0.8
 
 
 def test_document_error_widens_the_interval_only_where_it_matters():

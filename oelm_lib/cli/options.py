@@ -55,12 +55,9 @@ def seeds_from(seed: int | None, seeds: str | None) -> list[int]:
         raise UserError("--seed and --seeds are both given; keep one of them")
     if seeds is None:
         return [DEFAULT_SEED if seed is None else seed]
-    parts = [part.strip() for part in seeds.split(",") if part.strip()]
-    if not parts or not all(part.isascii() and part.isdecimal() for part in parts):
-        raise UserError(
-            f"--seeds {seeds!r} should be whole numbers separated by commas, e.g. 42,43,44"
-        )
-    return list(dict.fromkeys(int(part) for part in parts))
+    from oelm_lib.launch.names import parse_seeds
+
+    return parse_seeds(seeds, "--seeds")
 
 
 def sbatch_from(options: tuple[str, ...]) -> dict[str, str]:

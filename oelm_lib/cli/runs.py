@@ -175,12 +175,12 @@ def stop(name: str) -> None:
     import time
 
     from oelm_lib.runs.logs import find_run
-    from oelm_lib.runs.reading import ACTIVE, state
+    from oelm_lib.runs.reading import state
+    from oelm_lib.runs.schema import ACTIVE
+    from oelm_lib.runs.stop import ask_to_stop
 
     path = find_run(name)
-    if state(path) not in ACTIVE:
-        raise UserError(f"{path}: {state(path)}, so there is nothing to stop; see oelm status")
-    (path / "STOP").touch()
+    ask_to_stop(path)
     click.echo(f"{path}: asked to save and stop")
     for _ in range(60):
         time.sleep(0.5)

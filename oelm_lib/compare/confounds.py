@@ -1,6 +1,6 @@
 """What differs between an arm and its baseline beside what the arm is meant to test."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -62,11 +62,14 @@ def differences(first: pd.Series, second: pd.Series) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["key", "first", "second", "declared"])
 
 
-def extra_changes(arm: pd.Series, base: pd.Series) -> list[str]:
+def extra_changes(arm: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
     """Return what a frozen arm has beside the freeze and its trained baseline lacks.
 
     What trained Q and K can express (ABSORBED) and tuned rates (TUNED) do not count. Empty where
     the arm is not frozen, or its baseline is frozen too: their gap is that of the other keys.
+
+    Args:
+        arm, base: Rows of load_runs; of each, only `experiment` is read.
     """
     experiment, other = arm["experiment"], base["experiment"]
     if not _frozen(experiment) or _frozen(other):

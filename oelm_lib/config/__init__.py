@@ -1,4 +1,7 @@
-"""Experiments as typed, frozen configs: load, override, compare."""
+"""Experiments as typed, frozen configs: load, override, compare.
+
+`__all__` is what a notebook or a script may rely on; the other names serve the library itself.
+"""
 
 from oelm_lib.config.changes import changed_keys, check_changes
 from oelm_lib.config.diff import diff_configs, diff_science
@@ -26,7 +29,33 @@ from oelm_lib.config.load import (
     validated,
 )
 from oelm_lib.config.model import SIZES, ModelConfig
-from oelm_lib.config.new import experiment_yaml, new_experiment
+from oelm_lib.config.new import (
+    check_new_id,
+    experiment_yaml,
+    new_experiment,
+    save_experiment,
+)
 from oelm_lib.config.overrides import as_text, parse_overrides
 from oelm_lib.config.paths import PARAMS, ROOT, data_dir, fix_folders, outputs_dir
 from oelm_lib.yaml_text import dump_yaml, parse_yaml
+
+__all__ = [
+    "PARAMS",
+    "ROOT",
+    "DataConfig",
+    "Experiment",
+    "MachineConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "ParameterGroup",
+    "TrainConfig",
+    "check_changes",
+    "data_dir",
+    "diff_configs",
+    "experiment_ids",
+    "experiment_yaml",
+    "flatten",
+    "load_config",
+    "new_experiment",
+    "outputs_dir",
+]

@@ -1,5 +1,6 @@
 """Load experiment files and apply overrides."""
 
+import copy
 import functools
 import re
 from pathlib import Path
@@ -61,7 +62,7 @@ def load_config(exp: str, overrides: dict[str, Any] | str | None = None) -> Expe
     """
     exp = find_id(exp)
     path = experiment_path(exp)
-    plain, where = read_yaml(path), paths.relative_path(path)
+    plain, where = _read_file(path), paths.relative_path(path)
     if plain.get("id") != exp:
         raise UserError(
             f"{where}: id is {shorten(plain.get('id'))}; write {exp}, the name of the file"
@@ -118,6 +119,20 @@ def validated(kind: type[Section], plain: dict[str, Any], where: str, guide: str
         known = _keys(kind) if kind is not Experiment else _experiment_keys()
         mistakes = [describe_error(item, known, guide) for item in error.errors(include_url=False)]
         raise UserError(f"{where}: {'; '.join(mistakes)}") from None
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """Return the mapping of an experiment file, parsed again only where the file has changed."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return read_yaml(path)  # which says what is wrong
+    return copy.deepcopy(_parsed(path, (facts.st_ino, facts.st_mtime_ns, facts.st_size)))
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(path: Path, stamp: tuple[int, ...]) -> dict[str, Any]:
+    return read_yaml(path)
 
 
 def _keys(kind: type[Section]) -> list[str]:

@@ -22,6 +22,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "open_run": "folder",
         "read_config": "reading",
         "read_documents": "reading",
+        "read_logit_std": "reading",
         "read_metrics": "reading",
         "read_status": "reading",
         "read_summary": "reading",

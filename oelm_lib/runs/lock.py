@@ -267,6 +267,11 @@ def is_locked(folder: Path) -> bool | None:
         os.close(file)
 
 
+def is_writer(record: dict[str, Any], status: dict[str, Any]) -> bool:
+    """Whether the process of a lock.json wrote this status.json; yes where the lock is damaged."""
+    return record.get("pid", status.get("pid")) == status.get("pid")
+
+
 def in_use(folder: Path, record: dict[str, Any] | None = None) -> UserError:
     """Return the error that names the writer of a folder, since when, and what makes it stop.
 
@@ -276,8 +281,7 @@ def in_use(folder: Path, record: dict[str, Any] | None = None) -> UserError:
     if record is None:
         record = parse_record(read_bytes(folder / NAME))
     status = parse_record(read_bytes(folder / "status.json"))
-    trains = status.get("pid") == record.get("pid") and status.get("state") in ACTIVE
-    if trains:
+    if is_writer(record, status) and status.get("state") in ACTIVE:
         remedy = f"wait for it, stop it (oelm stop {folder}), or choose another seed"
     else:
         remedy = (

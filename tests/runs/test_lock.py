@@ -239,6 +239,7 @@ def test_a_writer_whose_host_was_suspended_stops_when_it_wakes(writer, tmp_path)
     first, second = writer(("far", 0.0)), writer(("near", 0.0))
     first("acquire")
     os.kill(first.process.pid, signal.SIGSTOP)
+    os.waitpid(first.process.pid, os.WUNTRACED)  # the thread of its beat has stopped too
     assert second("acquire") == "held"
     os.kill(first.process.pid, signal.SIGCONT)
     message = first("check")
