@@ -14,14 +14,17 @@ from oelm_lib.runs.summary import Summary
 
 
 def heading(run: Run) -> Html:
-    """Return the title of a run's page: experiment, arm and seed; below it the question."""
+    """Return the title of a run's page: experiment, arm and seed; below it the question.
+
+    Where the experiment's file does not declare what it changes, the line to paste follows.
+    """
     cfg = run.config
     arm = arm_name(cfg.to_dict(), cfg.overrides)
     title = f"{cfg.id} {arm}, seed {run.seed}" + (" (rehearsal)" if cfg.overrides else "")
     lines = [cfg.label, cfg.question]
-    return Html(
-        f"<h1>{escape(title)}</h1>" + "".join(f"<p>{escape(line)}</p>" for line in lines if line)
-    )
+    texts = [f"<p>{escape(line)}</p>" for line in lines if line]
+    problems = [f"<p class='bad'>{escape(line)}</p>" for line in _undeclared(cfg)]
+    return Html(f"<h1>{escape(title)}</h1>{''.join(texts + problems)}")
 
 
 def result(run: Run) -> Html:
@@ -83,6 +86,14 @@ def artefacts(run: Run) -> Html:
         f" <code>oelm export {escape(name)}</code>.</p>"
     )
     return Html(_tables(Summary(run), "Artefacts") + words)
+
+
+def _undeclared(cfg: config.Experiment) -> list[str]:
+    """What is wrong with `compare_to` and `changes`; nothing where the file is gone."""
+    try:
+        return config.check_changes(cfg)
+    except UserError:
+        return []
 
 
 def _differences(cfg: config.Experiment) -> str:

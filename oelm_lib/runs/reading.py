@@ -286,17 +286,15 @@ def _check_types(path: Path, plain: dict[str, Any], kinds: dict[str, Any], hint:
     """Raise UserError where a key is missing or its value of another type."""
     for key, kind in kinds.items():
         value = plain.get(key)
-        is_wrong = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
-        if is_wrong or (key not in plain):
+        is_flag = isinstance(value, bool) and kind is not bool
+        if key not in plain or is_flag or not isinstance(value, kind):
             raise UserError(f"{path}: {key} is missing or broken; {hint}")
 
 
 def _is_pair(value: Any) -> bool:
     """Whether it is a list of two numbers."""
-    numbers = isinstance(value, list) and [item for item in value if type(item) in (int, float)]
-    return bool(numbers) and len(numbers) == len(value) == 2
+    return isinstance(value, list) and [type(item) in (int, float) for item in value] == [True] * 2
 
 
 def _is_fresh(record: dict[str, Any]) -> bool:
-    heartbeat = record.get("heartbeat")
-    return isinstance(heartbeat, int | float) and time.time() - heartbeat < STALE_SECONDS
+    return time.time() - (record.get("heartbeat") or 0) < STALE_SECONDS
