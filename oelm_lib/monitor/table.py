@@ -10,6 +10,15 @@ from oelm_lib.runs.overview import COLUMNS, cell_text
 from oelm_lib.runs.schema import ACTIVE
 
 LEFT_ALIGNED = ("run", "state", "device", "reason")
+STATES = {
+    "every state": "",
+    "in progress": "active",
+    "done": "done",
+    "stopped": "stopped",
+    "failed": "failed",
+    "queued": "queued",
+}
+"""Choices of a filter -> what select_rows takes."""
 STATE_CLASSES = {"done": "good", "failed": "bad", "dead?": "bad", "unreadable": "bad"} | {
     state: "unsure" for state in ACTIVE
 }
@@ -26,16 +35,23 @@ def select_rows(
         words: Parts of the run's name or globs, separated by spaces; a row matches any of them.
         state: State of the run, `active` for all states of a run in progress, or "" for every one.
     """
-    patterns = [
-        word if any(sign in word for sign in "*?[") else f"*{word}*" for word in words.split()
-    ]
-    states = ACTIVE if state == "active" else (state,)
+    patterns, states = name_patterns(words), states_of(state)
     return [
         row
         for row in rows
         if (not patterns or any(fnmatch.fnmatch(row["run"], pattern) for pattern in patterns))
         and (not state or row["state"] in states)
     ]
+
+
+def name_patterns(words: str) -> list[str]:
+    """Return the glob of each word of a filter; a word without `*?[` may stand anywhere."""
+    return [word if set(word) & set("*?[") else f"*{word}*" for word in words.split()]
+
+
+def states_of(state: str) -> tuple[str, ...]:
+    """Return the states that a choice of STATES means."""
+    return ACTIVE if state == "active" else (state,)
 
 
 def run_table(rows: list[dict[str, Any]]) -> Html:
