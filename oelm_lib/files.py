@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from oelm_lib.errors import UserError
 
 Check = Callable[[], None]
@@ -139,28 +137,6 @@ def with_checksum(record: dict[str, Any]) -> dict[str, Any]:
     """Return a record of plain values with its `checksum`: the SHA-256 of all other keys."""
     plain = {key: value for key, value in finite(record).items() if key != "checksum"}
     return plain | {"checksum": sha256_json(json.loads(json.dumps(plain)))}
-
-
-def parse_yaml(text: str) -> Any:
-    """Return the value of YAML that this code has written, fast and bounded.
-
-    Raises:
-        ValueError: It is not YAML, or nested more than DEPTH deep.
-    """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    depth = 0
-    try:
-        # The composer of libyaml is recursive and overruns the stack; its parser is not.
-        for event in yaml.parse(text, Loader=loader):
-            if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
-            if depth > DEPTH:
-                raise ValueError(f"nested more than {DEPTH} deep")
-        return yaml.load(text, Loader=loader)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(str(error)) from None
 
 
 def remedy(error: OSError) -> str:

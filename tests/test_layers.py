@@ -14,8 +14,9 @@ PACKAGE = Path(oelm_lib.__file__).parent
 TESTS = Path(__file__).parent
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 FLOORS = [
-    {"errors", "seeds"},
+    {"errors", "lazy", "markup", "seeds"},
     {"files"},
+    {"yaml_text"},
     {"config", "gpus"},
     {"arms"},
     {"data", "model"},
@@ -34,6 +35,9 @@ NO_TORCH = {
     "errors",
     "files",
     "gpus",
+    "lazy",
+    "markup",
+    "yaml_text",
     "config",
     "arms",
     "runs",

@@ -24,6 +24,7 @@ from oelm_lib.config.load import (
     find_id,
     load_config,
     parse_experiment,
+    read_yaml,
     skipped_files,
     validated,
 )
@@ -36,7 +37,7 @@ from oelm_lib.config.new import (
 )
 from oelm_lib.config.overrides import as_text, parse_overrides
 from oelm_lib.config.paths import PARAMS, ROOT, data_dir, fix_folders, outputs_dir
-from oelm_lib.config.yaml_text import dump_yaml, parse_yaml, read_yaml
+from oelm_lib.yaml_text import dump_yaml, parse_yaml
 
 __all__ = [
     "PARAMS",

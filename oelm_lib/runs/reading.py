@@ -16,7 +16,7 @@ import numpy as np
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
-from oelm_lib.files import parse_yaml, read_json, remedy
+from oelm_lib.files import read_json, remedy
 from oelm_lib.runs.lock import NAME, is_locked, is_writer
 from oelm_lib.runs.lock_file import parse_record, read_bytes
 from oelm_lib.runs.process import is_alive
@@ -28,6 +28,7 @@ from oelm_lib.runs.schema import (
     STATUS_KEYS,
     SUMMARY_KEYS,
 )
+from oelm_lib.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -284,17 +285,15 @@ def _check_types(path: Path, plain: dict[str, Any], kinds: dict[str, Any], hint:
     """Raise UserError where a key is missing or its value of another type."""
     for key, kind in kinds.items():
         value = plain.get(key)
-        is_right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-        if key not in plain or not is_right:
+        is_flag = isinstance(value, bool) and kind is not bool
+        if key not in plain or is_flag or not isinstance(value, kind):
             raise UserError(f"{path}: {key} is missing or broken; {hint}")
 
 
 def _is_pair(value: Any) -> bool:
     """Whether it is a list of two numbers."""
-    numbers = isinstance(value, list) and [item for item in value if type(item) in (int, float)]
-    return bool(numbers) and len(numbers) == len(value) == 2
+    return isinstance(value, list) and [type(item) in (int, float) for item in value] == [True] * 2
 
 
 def _is_fresh(record: dict[str, Any]) -> bool:
-    heartbeat = record.get("heartbeat")
-    return isinstance(heartbeat, int | float) and time.time() - heartbeat < STALE_SECONDS
+    return time.time() - (record.get("heartbeat") or 0) < STALE_SECONDS

@@ -5,20 +5,13 @@ import math
 from collections import Counter
 from html import escape
 
+from oelm_lib.markup import Html
+from oelm_lib.monitor import table as monitor
 from oelm_lib.runs.overview import COLUMNS, cell_text
-from oelm_lib.runs.schema import ACTIVE
-from oelm_lib.view.tables import TONE_COLOURS, Html
+from oelm_lib.view.tables import TONE_COLOURS
 from oelm_lib.workbench.rows import NOT_RUN, Row
 
-STATES = {
-    "every state": "",
-    "in progress": "active",
-    "done": "done",
-    "stopped": "stopped",
-    "failed": "failed",
-    "queued": "queued",
-    NOT_RUN: NOT_RUN,
-}
+STATES = monitor.STATES | {NOT_RUN: NOT_RUN}
 GROUPS = {"no groups": "", "corpus": "corpus", "arm": "arm", "state": "state", "experiment": "id"}
 SORTS = {
     "last change": "changed",
@@ -35,9 +28,6 @@ SHOWN |= {"tags": "tags", "note": "note", "reason": "reason"}
 """Key of a row -> heading of its column."""
 LEFT_ALIGNED = ("run", "arm", "corpus", "state", "device", "overrides", "tags", "note", "reason")
 WRAPPED = ("note", "reason")
-TONES = {"done": "good", "failed": "bad", "dead?": "bad", "unreadable": "bad"} | {
-    state: "unsure" for state in ACTIVE
-}
 STYLE = """<style>
 .wb-scroll {max-height:24em; overflow:auto; border:1px solid var(--jp-border-color2,#ccc)}
 .wb {border-collapse:collapse; font-size:12px; font-variant-numeric:tabular-nums; line-height:1.5;
@@ -61,10 +51,7 @@ def select_rows(
         state: State of the run, `active` for all states of a run in progress, or "" for every one.
         with_hidden: Whether runs that their notes hide are among them.
     """
-    patterns = [
-        word if any(sign in word for sign in "*?[") else f"*{word}*" for word in words.split()
-    ]
-    states = ACTIVE if state == "active" else (state,)
+    patterns, states = monitor.name_patterns(words), monitor.states_of(state)
     return [
         row
         for row in rows
@@ -115,7 +102,7 @@ def table_html(groups: dict[str, list[Row]]) -> Html:
 
 def state_html(state: str) -> str:
     """Return the name of a state in its colour."""
-    tone = TONES.get(state)
+    tone = monitor.STATE_CLASSES.get(state)
     style = f" style='color:{TONE_COLOURS[tone]};font-weight:600'" if tone else ""
     return f"<span class='{tone or 'plain'}'{style}>{escape(state)}</span>"
 
