@@ -28,13 +28,14 @@ SORTS = {
     "state": "state",
 }
 SEARCHED = ("run", "arm", "corpus", "tags", "note", "title")
-SHOWN = {"run": "run", "arm": "arm", "corpus": "corpus"} | {
-    key: heading for key, heading in COLUMNS.items() if key not in ("run", "reason")
+SHOWN = {"run": "run", "state": "state", "arm": "arm", "corpus": "corpus"} | {
+    key: heading for key, heading in COLUMNS.items() if key not in ("run", "state", "reason")
 }
 SHOWN |= {"tags": "tags", "note": "note", "reason": "reason"}
 """Key of a row -> heading of its column."""
 LEFT_ALIGNED = ("run", "arm", "corpus", "state", "device", "overrides", "tags", "note", "reason")
-WRAPPED = ("note", "reason")
+CUT = ("note", "reason")
+"""Columns of long text: cut, and shown whole under the pointer."""
 TONES = {"done": "good", "failed": "bad", "dead?": "bad", "unreadable": "bad"} | {
     state: "unsure" for state in ACTIVE
 }
@@ -46,7 +47,9 @@ STYLE = """<style>
 .wb th, .wb td {padding:2px 8px; text-align:right; white-space:nowrap; vertical-align:top}
 .wb td {border-top:1px solid var(--jp-border-color3,#e5e5e5)}
 .wb .l {text-align:left}
-.wb .w {text-align:left; white-space:normal; min-width:16em; max-width:32em}
+.wb .w {text-align:left; white-space:normal; min-width:16em}
+.wb .cut {text-align:left; max-width:28em; overflow:hidden; text-overflow:ellipsis}
+.wb + .wb, .wb + p {margin-top:8px}
 .wb .group td {font-weight:600; text-align:left; background:var(--jp-layout-color2,#eee)}
 </style>"""
 
@@ -135,8 +138,9 @@ def _order(row: Row, sort: str) -> tuple:
 def _cell(key: str, row: Row) -> str:
     text = cell_text(key, row)
     shown = state_html(text) if key == "state" else escape(text)
-    return f"<td class='{_side(key)}'>{shown}</td>"
+    title = f" title='{escape(text)}'" if key in CUT and text else ""
+    return f"<td class='{_side(key)}'{title}>{shown}</td>"
 
 
 def _side(key: str) -> str:
-    return "w" if key in WRAPPED else "l" if key in LEFT_ALIGNED else "r"
+    return "cut" if key in CUT else "l" if key in LEFT_ALIGNED else "r"
