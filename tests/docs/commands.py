@@ -1,6 +1,7 @@
 """The commands on the pages: found in blocks of bash and in inline code, and parsed."""
 
 import contextlib
+import itertools
 import re
 import shlex
 import tomllib
@@ -56,7 +57,7 @@ def _parse_make(arguments: list[str]) -> None:
 def _parse_papermill(arguments: list[str]) -> None:
     notebook = nbformat.read(ROOT / arguments[0], 4)
     cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
-    for flag, name in zip(arguments, arguments[1:], strict=False):
+    for flag, name in itertools.pairwise(arguments):
         assert flag != "-p" or re.search(rf"^{name}\b", cell.source, re.MULTILINE), name
 
 

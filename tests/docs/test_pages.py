@@ -1,4 +1,4 @@
-"""The pages of docs/, README and CONTRIBUTING: links, lengths, names of files and of the interface."""
+"""The pages of docs/, README and CONTRIBUTING: links, lengths, names of files, the interface."""
 
 import importlib
 import os
