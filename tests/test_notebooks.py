@@ -17,6 +17,7 @@ PARAMETERS = {
     "bench": ["results"],
     "gpu": ["results"],
     "study": ["name"],
+    "workbench": ["outputs", "words"],
 }
 MAX_CELLS = MAX_LINES = 12
 LOGIC = (

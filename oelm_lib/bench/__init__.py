@@ -3,23 +3,14 @@
 Each name is imported when it is first used; only the measurements need torch.
 """
 
-import importlib
-from typing import Any
+from oelm_lib.lazy import lazy_names
 
-_FILE_OF = {
-    "bench": "cpu",
-    "bench_gpu": "gpu",
-    "expected_hours": "expectations",
-    "expected_rates": "expectations",
-}
-__all__ = sorted(_FILE_OF)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _FILE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_FILE_OF[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "bench": "cpu",
+        "bench_gpu": "gpu",
+        "expected_hours": "expectations",
+        "expected_rates": "expectations",
+    },
+)

@@ -25,13 +25,11 @@ def new(
     For example: oelm new DEMO-05 --from DEMO-02 --set model.freeze_k=false. The keys that differ
     from its baseline are computed and declared in the file.
     """
-    from oelm_lib.config import new_experiment, paths
-    from oelm_lib.files import write_text
+    from oelm_lib.config import new_experiment, save_experiment
 
     text = new_experiment(base, new_id, overrides_from(changes), **words)
     if dry_run:
         click.echo(text, nl=False)
         return
-    target = paths.PARAMS / f"{new_id}.yaml"
-    write_text(target, text)
-    click.echo(f"{target}: written; edit it, then: oelm run {new_id}")
+    path = save_experiment(new_id, text)
+    click.echo(f"{path}: written; edit it, then: oelm run {new_id}")

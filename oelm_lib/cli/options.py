@@ -42,6 +42,15 @@ def run_named(name: str) -> Path:
     return find_run(name, notify=lambda line: click.echo(line, err=True))
 
 
+def note_skipped_files() -> None:
+    """Print one note on the files of params/ that are no experiments, if there are any."""
+    from oelm_lib.config import skipped_files
+
+    if names := skipped_files():
+        note = f"params/ has files that are no experiments: {', '.join(names)}"
+        click.echo(f"note: {note}; rename one to <ID>.yaml, e.g. DEMO-05.yaml, to use it", err=True)
+
+
 def overrides_from(changes: tuple[str, ...]) -> dict[str, Any]:
     """The values of every `--set`, as overrides. Raises UserError."""
     from oelm_lib import config
@@ -55,12 +64,9 @@ def seeds_from(seed: int | None, seeds: str | None) -> list[int]:
         raise UserError("--seed and --seeds are both given; keep one of them")
     if seeds is None:
         return [DEFAULT_SEED if seed is None else seed]
-    parts = [part.strip() for part in seeds.split(",") if part.strip()]
-    if not parts or not all(part.isascii() and part.isdecimal() for part in parts):
-        raise UserError(
-            f"--seeds {seeds!r} should be whole numbers separated by commas, e.g. 42,43,44"
-        )
-    return list(dict.fromkeys(int(part) for part in parts))
+    from oelm_lib.launch.names import parse_seeds
+
+    return parse_seeds(seeds, "--seeds")
 
 
 def sbatch_from(options: tuple[str, ...]) -> dict[str, str]:

@@ -5,16 +5,18 @@ from pathlib import Path
 import click
 
 from oelm_lib.cli.streams import outlives_its_reader
+from oelm_lib.errors import UserError
 
 
 @click.command()
 @click.argument("target", default="compare")
 @click.option("--baseline", help="Experiment that the comparison is judged against.")
+@click.option("--runs", help="Runs of the explore page, e.g. 'DEMO-01/seed42 DEMO-02/seed42'.")
 @click.option(
     "--keep", is_flag=True, help="Publish the page in reports/ with a picture, from a clean commit."
 )
 @outlives_its_reader
-def report(target: str, baseline: str | None, keep: bool) -> None:
+def report(target: str, baseline: str | None, runs: str | None, keep: bool) -> None:
     """Make an offline page of TARGET.
 
     TARGET is an executed notebook, a run folder, experiments, `compare` (default), `explore`,
@@ -23,7 +25,9 @@ def report(target: str, baseline: str | None, keep: bool) -> None:
     from oelm_lib.report.keep import keep as keep_report
     from oelm_lib.report.make import report as make_report
 
-    click.echo((keep_report if keep else make_report)(target, baseline))
+    if keep and runs is not None:
+        raise UserError("--runs is for a page of your own; leave out --keep")
+    click.echo(keep_report(target, baseline) if keep else make_report(target, baseline, runs))
 
 
 @click.command()

@@ -1,12 +1,13 @@
 """What differs between an arm and its baseline beside what the arm is meant to test."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
 from oelm_lib.compare.pairs import METRIC, Pair, comparable, declaration, pairs
 from oelm_lib.config import diff_configs
+from oelm_lib.model import biases_scores
 from oelm_lib.runs.frames import MEASURED, RECORDED, name
 
 MACHINE = ("device_name", "precision", "threads", "compile")
@@ -62,11 +63,14 @@ def differences(first: pd.Series, second: pd.Series) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["key", "first", "second", "declared"])
 
 
-def extra_changes(arm: pd.Series, base: pd.Series) -> list[str]:
+def extra_changes(arm: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
     """Return what a frozen arm has beside the freeze and its trained baseline lacks.
 
     What trained Q and K can express (ABSORBED) and tuned rates (TUNED) do not count. Empty where
     the arm is not frozen, or its baseline is frozen too: their gap is that of the other keys.
+
+    Args:
+        arm, base: Rows of load_runs; of each, only `experiment` is read.
     """
     experiment, other = arm["experiment"], base["experiment"]
     if not _frozen(experiment) or _frozen(other):
@@ -77,6 +81,21 @@ def extra_changes(arm: pd.Series, base: pd.Series) -> list[str]:
         for key, (old, new) in changed.items()
         if key not in FREEZE | ABSORBED | TUNED
     ]
+
+
+def dropout_is_paired(first: pd.Series, second: pd.Series) -> bool:
+    """Return whether two runs of one seed draw the same dropout masks, as `oelm_lib.seeds` says."""
+    models = [row["experiment"].model for row in (first, second)]
+    if all(model.dropout == 0 for model in models):
+        return True
+    machines = [row["config"].get("resolved") or {} for row in (first, second)]
+    plain = all(
+        machine.get("device") == "cpu"
+        and machine.get("precision") == "fp32"
+        and not machine.get("compile")
+        for machine in machines
+    )
+    return plain or biases_scores(models[0]) == biases_scores(models[1])
 
 
 def warnings(runs: pd.DataFrame, baseline: str | None = None, metric: str = METRIC) -> list[str]:
@@ -104,8 +123,7 @@ def _pair_warnings(pair: Pair, metric: str) -> Iterator[tuple[str, str]]:
     base = pair.base.iloc[0]
     shared_arm, shared_base = pair.shared(metric)
     # Repeats of one arm can differ too (a run on another machine): look at every shared seed.
-    both = zip(shared_arm.iterrows(), shared_base.iterrows(), strict=True)
-    tables = [differences(first, second) for (_, second), (_, first) in both]
+    tables = [differences(second, first) for first, second in _shared_rows(shared_arm, shared_base)]
     table = pd.concat(tables or [differences(base, arm)]).drop_duplicates("key")
     for key, old, new, declared in table.itertuples(index=False):
         values = f"{key} is {short(new)}, but {short(old)} in its baseline"
@@ -114,6 +132,8 @@ def _pair_warnings(pair: Pair, metric: str) -> Iterator[tuple[str, str]]:
             yield subject, f"{values}{'; `changes` does not declare it' if science else ''}"
         elif not key.startswith("model."):
             yield subject, f"{values}: the gap mixes it with the arm"
+    if not all(dropout_is_paired(*rows) for rows in _shared_rows(shared_arm, shared_base)):
+        yield subject, "dropout masks are not paired with those of its baseline (oelm_lib/seeds.py)"
     for text in extra_changes(arm, base):
         yield subject, f"{text}: a baseline with the same addition is needed for a PASS"
     for rows in (arm, base):
@@ -128,6 +148,12 @@ def _pair_warnings(pair: Pair, metric: str) -> Iterator[tuple[str, str]]:
     ):
         if missing:
             yield who, f"no loss with seed {_list(missing)}; only shared seeds are compared"
+
+
+def _shared_rows(arm: pd.DataFrame, base: pd.DataFrame) -> Iterator[tuple[pd.Series, pd.Series]]:
+    """Yield (run of the arm, run of its baseline) of each shared seed."""
+    both = zip(arm.iterrows(), base.iterrows(), strict=True)
+    yield from ((first, second) for (_, first), (_, second) in both)
 
 
 def _run_warnings(runs: pd.DataFrame, metric: str) -> Iterator[tuple[str, str]]:

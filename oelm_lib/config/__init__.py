@@ -24,14 +24,20 @@ from oelm_lib.config.load import (
     find_id,
     load_config,
     parse_experiment,
+    read_yaml,
     skipped_files,
     validated,
 )
 from oelm_lib.config.model import SIZES, ModelConfig
-from oelm_lib.config.new import experiment_yaml, new_experiment
+from oelm_lib.config.new import (
+    check_new_id,
+    experiment_yaml,
+    new_experiment,
+    save_experiment,
+)
 from oelm_lib.config.overrides import as_text, parse_overrides
 from oelm_lib.config.paths import PARAMS, ROOT, data_dir, fix_folders, outputs_dir
-from oelm_lib.config.yaml_text import dump_yaml, parse_yaml, read_yaml
+from oelm_lib.yaml_text import dump_yaml, parse_yaml
 
 __all__ = [
     "PARAMS",

@@ -1,5 +1,6 @@
 """Load experiment files and apply overrides."""
 
+import copy
 import functools
 import re
 from pathlib import Path
@@ -12,8 +13,8 @@ from oelm_lib.config.experiment import ID_PATTERN, SECTIONS, Experiment, flatten
 from oelm_lib.config.fields import Section
 from oelm_lib.config.messages import GUIDE, describe_error, did_you_mean, shorten
 from oelm_lib.config.overrides import parse_overrides
-from oelm_lib.config.yaml_text import read_yaml
 from oelm_lib.errors import UserError
+from oelm_lib.yaml_text import parse_yaml
 
 
 def experiment_ids() -> list[str]:
@@ -61,7 +62,7 @@ def load_config(exp: str, overrides: dict[str, Any] | str | None = None) -> Expe
     """
     exp = find_id(exp)
     path = experiment_path(exp)
-    plain, where = read_yaml(path), paths.relative_path(path)
+    plain, where = _read_file(path), paths.relative_path(path)
     if plain.get("id") != exp:
         raise UserError(
             f"{where}: id is {shorten(plain.get('id'))}; write {exp}, the name of the file"
@@ -120,6 +121,20 @@ def validated(kind: type[Section], plain: dict[str, Any], where: str, guide: str
         raise UserError(f"{where}: {'; '.join(mistakes)}") from None
 
 
+def _read_file(path: Path) -> dict[str, Any]:
+    """Return the mapping of an experiment file, parsed again only where the file has changed."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return read_yaml(path)  # which says what is wrong
+    return copy.deepcopy(_parsed(path, (facts.st_ino, facts.st_mtime_ns, facts.st_size)))
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(path: Path, stamp: tuple[int, ...]) -> dict[str, Any]:
+    return read_yaml(path)
+
+
 def _keys(kind: type[Section]) -> list[str]:
     return list(kind.model_fields)
 
@@ -130,3 +145,25 @@ def _experiment_keys() -> list[str]:
     for name in SECTIONS:
         keys += [f"{name}.{key}" for key in _keys(Experiment.model_fields[name].annotation)]
     return keys
+
+
+def read_yaml(path: Path, guide: str = GUIDE) -> dict[str, Any]:
+    """Read a YAML mapping; `guide` is a file that shows every key.
+
+    Raises:
+        UserError: The file cannot be read, or the place of a mistake.
+    """
+    where = paths.relative_path(path)
+    try:
+        plain = parse_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{where}: not valid YAML: {error}; correct the file") from None
+    except OSError as error:
+        raise UserError(
+            f"{where}: cannot be read: {error.strerror}; check the name and its permissions"
+        ) from None
+    if not isinstance(plain, dict):
+        raise UserError(
+            f"{where}: holds {type(plain).__name__}, not a mapping of keys; see {guide}"
+        )
+    return plain

@@ -1,14 +1,16 @@
 """Write a new experiment from one that exists."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 from oelm_lib.config.changes import changed_keys, changes_line
 from oelm_lib.config.experiment import ID_PATTERN, SECTIONS, Experiment
 from oelm_lib.config.load import experiment_path, load_config, parse_experiment
 from oelm_lib.config.messages import shorten
-from oelm_lib.config.yaml_text import dump_yaml, parse_yaml
 from oelm_lib.errors import UserError
+from oelm_lib.files import remedy, write_text
+from oelm_lib.yaml_text import dump_yaml, parse_yaml
 
 
 def new_experiment(
@@ -33,12 +35,7 @@ def new_experiment(
     Raises:
         UserError: The id is not valid or exists, or an override is not valid.
     """
-    if not isinstance(new_id, str) or not re.fullmatch(ID_PATTERN, new_id):
-        raise UserError(
-            f"id {shorten(new_id)} is not capitals, a hyphen and 2 to 4 digits, such as DEMO-05"
-        )
-    if experiment_path(new_id).exists():
-        raise UserError(f"params/{new_id}.yaml exists; choose another id, or edit that file")
+    check_new_id(new_id)
     base = load_config(base_id, overrides)
     against = load_config(compare_to or base.compare_to or base.id)
     arm = ", ".join(
@@ -55,6 +52,33 @@ def new_experiment(
     text = experiment_yaml(parse_experiment(plain, f"new experiment {new_id}"))
     parse_experiment(parse_yaml(text), f"params/{new_id}.yaml")
     return text
+
+
+def save_experiment(new_id: str, text: str) -> Path:
+    """Write the YAML of new_experiment as params/<new_id>.yaml; returns the path.
+
+    Raises:
+        UserError: The id is not valid or exists, or the folder cannot be written.
+    """
+    check_new_id(new_id)
+    path = experiment_path(new_id)
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written: {error.strerror}; {remedy(error)}; nothing was saved"
+        ) from None
+    return path
+
+
+def check_new_id(new_id: str) -> None:
+    """Raise UserError where an id is not valid, or an experiment has it."""
+    if not isinstance(new_id, str) or not re.fullmatch(ID_PATTERN, new_id):
+        raise UserError(
+            f"id {shorten(new_id)} is not capitals, a hyphen and 2 to 4 digits, such as DEMO-05"
+        )
+    if experiment_path(new_id).exists():
+        raise UserError(f"params/{new_id}.yaml exists; choose another id, or edit that file")
 
 
 def experiment_yaml(experiment: Experiment) -> str:

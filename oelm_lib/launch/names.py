@@ -1,4 +1,4 @@
-"""Names of experiments as people type them."""
+"""Experiments and seeds as people type them."""
 
 import fnmatch
 import re
@@ -24,6 +24,23 @@ def experiments_named(names: list[str]) -> list[str]:
             if exp not in ids:
                 ids.append(exp)
     return ids
+
+
+def parse_seeds(text: str, name: str = "seeds") -> list[int]:
+    """Return the whole numbers of "42,43,44", each once.
+
+    Args:
+        name: What the text is called in the error.
+
+    Raises:
+        UserError: The text is something else.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isascii() and part.isdecimal() for part in parts):
+        raise UserError(
+            f"{name} {text!r} should be whole numbers separated by commas, e.g. 42,43,44"
+        )
+    return list(dict.fromkeys(int(part) for part in parts))
 
 
 def _matching(pattern: str) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 import ipywidgets
 import pandas as pd
 
-from oelm_lib.monitor.table import run_table, select_rows
+from oelm_lib.monitor.table import STATES, run_table, select_rows
 from oelm_lib.runs import frames
 from oelm_lib.runs.overview import overview
 from oelm_lib.view.budget import time_budget
@@ -15,14 +15,6 @@ from oelm_lib.view.live import put, watch
 
 MOST_CURVES = 12
 """Runs drawn at once; more lines than that cannot be told apart."""
-STATES = {
-    "every state": "",
-    "in progress": "active",
-    "done": "done",
-    "stopped": "stopped",
-    "failed": "failed",
-    "queued": "queued",
-}
 
 
 class Monitor(ipywidgets.VBox):

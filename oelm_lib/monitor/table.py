@@ -5,11 +5,20 @@ from collections import Counter
 from html import escape
 from typing import Any
 
+from oelm_lib.markup import Html, html_table
 from oelm_lib.runs.overview import COLUMNS, cell_text
 from oelm_lib.runs.schema import ACTIVE
-from oelm_lib.view.tables import Html
 
 LEFT_ALIGNED = ("run", "state", "device", "reason")
+STATES = {
+    "every state": "",
+    "in progress": "active",
+    "done": "done",
+    "stopped": "stopped",
+    "failed": "failed",
+    "queued": "queued",
+}
+"""Choices of a filter -> what select_rows takes."""
 STATE_CLASSES = {"done": "good", "failed": "bad", "dead?": "bad", "unreadable": "bad"} | {
     state: "unsure" for state in ACTIVE
 }
@@ -26,16 +35,23 @@ def select_rows(
         words: Parts of the run's name or globs, separated by spaces; a row matches any of them.
         state: State of the run, `active` for all states of a run in progress, or "" for every one.
     """
-    patterns = [
-        word if any(sign in word for sign in "*?[") else f"*{word}*" for word in words.split()
-    ]
-    states = ACTIVE if state == "active" else (state,)
+    patterns, states = name_patterns(words), states_of(state)
     return [
         row
         for row in rows
         if (not patterns or any(fnmatch.fnmatch(row["run"], pattern) for pattern in patterns))
         and (not state or row["state"] in states)
     ]
+
+
+def name_patterns(words: str) -> list[str]:
+    """Return the glob of each word of a filter; a word without `*?[` may stand anywhere."""
+    return [word if set(word) & set("*?[") else f"*{word}*" for word in words.split()]
+
+
+def states_of(state: str) -> tuple[str, ...]:
+    """Return the states that a choice of STATES means."""
+    return ACTIVE if state == "active" else (state,)
 
 
 def run_table(rows: list[dict[str, Any]]) -> Html:
@@ -53,24 +69,23 @@ def run_table(rows: list[dict[str, Any]]) -> Html:
         for key, heading in COLUMNS.items()
         if any(row[key] for row in texts)
     ]
-    head = "".join(f"<th {_style(key)}>{escape(heading)}</th>" for key, heading in columns)
-    body = "".join(
-        f"<tr>{''.join(_cell(key, row[key]) for key, _ in columns)}</tr>" for row in texts
+    table = html_table(
+        [heading for _, heading in columns],
+        [[_cell(key, row[key]) for key, _ in columns] for row in texts],
+        [_style(key) for key, _ in columns],
     )
-    table = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
     return Html(
-        f"<p>{escape(count)}</p><div class='oelm-scroll' style='overflow-x:auto'>"
-        f"<table class='oelm-table'>{table}</table></div>"
+        f"<p>{escape(count)}</p><div class='oelm-scroll' style='overflow-x:auto'>{table}</div>"
     )
 
 
 def _cell(key: str, text: str) -> str:
-    shown = escape(text)
-    if key == "state":
-        shown = f"<span class='{STATE_CLASSES.get(text, '')}'>{shown}</span>"
-    return f"<td {_style(key)}>{shown}</td>"
+    """Text of a cell, coloured where it is a state."""
+    if key != "state":
+        return text
+    return Html(f"<span class='{STATE_CLASSES.get(text, '')}'>{escape(text)}</span>")
 
 
 def _style(key: str) -> str:
     align = "left" if key in LEFT_ALIGNED else "right"
-    return f"style='text-align:{align};white-space:nowrap'"
+    return f"text-align:{align};white-space:nowrap"

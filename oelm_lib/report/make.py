@@ -26,7 +26,7 @@ STANDARD = {
 changes no page."""
 
 
-def report(target: str | Path, baseline: str | None = None) -> Path:
+def report(target: str | Path, baseline: str | None = None, runs: str | None = None) -> Path:
     """Make a page and return its path.
 
     Args:
@@ -34,9 +34,11 @@ def report(target: str | Path, baseline: str | None = None) -> Path:
             or globs to compare. All but the first two are executed into the outputs folder first.
         baseline: Experiment that a comparison is judged against; default: that of the standard
             page, or each experiment's own compare_to.
+        runs: Runs of the page `explore`, separated by spaces; default: those of the standard page.
 
     Raises:
-        UserError: Nothing has this name, the notebook failed, or the target takes no baseline.
+        UserError: Nothing has this name, the notebook failed, or the target takes no baseline or
+            no runs.
     """
     path, name = Path(target), str(target)
     is_comparison = name == "compare" or not (
@@ -46,6 +48,11 @@ def report(target: str | Path, baseline: str | None = None) -> Path:
     )
     if baseline is not None and not is_comparison:
         raise UserError(f"--baseline belongs to comparisons, {name} is none; leave it out")
+    if runs is not None:
+        if name != "explore":
+            raise UserError(f"--runs belongs to the page explore, not to {name}; leave it out")
+        slug = re.sub(r"[^A-Za-z0-9-]+", "_", f"explore_{runs}").strip("_")[:80]
+        return _make(name, STANDARD[name] | {"runs": runs}, slug, None, runs=runs)
     if path.suffix == ".ipynb":
         return export(path)
     if (path / "config.yaml").is_file():
@@ -93,12 +100,14 @@ def _make(
     name: str,
     baseline: str | None,
     target: str | None = None,
+    runs: str | None = None,
 ) -> Path:
     """Execute a notebook into the outputs folder and export it."""
     from papermill.exceptions import PapermillExecutionError
 
     command = ["oelm", "report", target or notebook]
     command += ["--baseline", baseline] if baseline is not None else []
+    command += ["--runs", runs] if runs is not None else []
     path = config.outputs_dir() / f"{name}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,12 +1,35 @@
-"""Signals that ask a run, a notebook or a queue to save and stop."""
+"""Ask a run, a notebook or a queue to save and stop: by a file, or by a signal."""
 
 import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+from oelm_lib.errors import UserError
+from oelm_lib.files import remedy
+from oelm_lib.runs.reading import state
+from oelm_lib.runs.schema import ACTIVE
+
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+
+
+def ask_to_stop(path: Path) -> None:
+    """Ask the run of a folder to save and stop at the end of its step, evaluation or save.
+
+    Raises:
+        UserError: No process trains it, or the folder cannot be written.
+    """
+    current = state(path)
+    if current not in ACTIVE:
+        raise UserError(f"{path}: {current}, so there is nothing to stop; see oelm status")
+    try:
+        (path / "STOP").touch()
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be asked to stop: {error.strerror}; {remedy(error)}"
+        ) from None
 
 
 @contextlib.contextmanager

@@ -46,14 +46,19 @@ def restore_run(name: str, outputs: Path | None = None) -> Path:
         UserError: The trash has no such run, or the folder exists again.
     """
     root = outputs or config.outputs_dir()
-    removed = sorted((root / TRASH).glob("*/*/seed*"), key=lambda path: path.parts[-3])
     wanted = name.strip("/")
-    for path in reversed(removed):
+    for path in removed_runs(root):
         folder, seed = path.parent.name, path.name
         exp = folder.split("_")[0]
         if wanted in (exp, folder, f"{exp}/{seed}", f"{folder}/{seed}"):
             return _restore(path, root / folder / seed)
     raise UserError(f"{root / TRASH}: no removed run is called {name!r}")
+
+
+def removed_runs(outputs: Path | None = None) -> list[Path]:
+    """Return the run folders in the trash, the one removed last first."""
+    root = (outputs or config.outputs_dir()) / TRASH
+    return sorted(root.glob("*/*/seed*"), key=lambda path: path.parts[-3], reverse=True)
 
 
 def _restore(path: Path, target: Path) -> Path:

@@ -1,0 +1,135 @@
+"""What an experiment asks, what it changes against its baseline, and what it costs, as HTML."""
+
+import math
+from html import escape
+
+from oelm_lib.compare.confounds import short
+from oelm_lib.config import (
+    Experiment,
+    check_changes,
+    diff_configs,
+    experiment_path,
+    load_config,
+    skipped_files,
+)
+from oelm_lib.errors import UserError
+from oelm_lib.markup import Html
+from oelm_lib.model.cost import parameter_numbers, step_flops
+from oelm_lib.runs.reading import read_timing
+from oelm_lib.runs.schema import ACTIVE
+from oelm_lib.runs.status import format_duration
+from oelm_lib.view.tables import TONE_COLOURS
+from oelm_lib.workbench.form import confounds
+from oelm_lib.workbench.rows import NOT_RUN, Row
+from oelm_lib.workbench.table import STYLE, state_html
+
+MOST_TIMED = 5
+"""Runs whose measured time is averaged."""
+
+
+def experiment_html(exp: str, rows: list[Row]) -> Html:
+    """Return everything to know of an experiment before it is run.
+
+    Args:
+        rows: Of RunRows.read; those of other experiments are left out.
+    """
+    try:
+        experiment = load_config(exp)
+    except UserError as error:
+        return Html(f"<p style='color:{TONE_COLOURS['bad']}'>{escape(str(error))}</p>")
+    own = [row for row in rows if row["id"] == exp and row["state"] != NOT_RUN]
+    facts = [("cost", cost_line(experiment)), ("time", time_line(experiment, own))]
+    facts.append(("runs", _runs_line(own)))
+    facts.append(("file", escape(f"params/{experiment_path(exp).name}")))
+    table = "".join(
+        f"<tr><td class='l'><b>{name}</b></td><td class='w' style='max-width:none'>{text}</td></tr>"
+        for name, text in facts
+    )
+    return Html(
+        f"{STYLE}<p><b>{escape(exp)} {escape(experiment.title)}</b><br>"
+        f"{escape(experiment.question)}</p>{changes_html(experiment)}"
+        f"<table class='wb'><tbody>{table}</tbody></table>"
+    )
+
+
+def changes_html(experiment: Experiment) -> str:
+    """Return the keys that differ from the baseline, the undeclared ones named as such."""
+    problems = check_changes(experiment)
+    try:
+        base = load_config(experiment.compare_to) if experiment.compare_to else None
+    except UserError:
+        base = None  # check_changes says so
+    lines = [*problems, *(confounds(experiment, base) if base else [])]
+    warnings = "".join(
+        f"<p style='color:{TONE_COLOURS['unsure']}'>{escape(line)}</p>" for line in lines
+    )
+    if base is None:
+        return warnings or "<p>This is a baseline: it is compared to no other experiment.</p>"
+    rows = "".join(
+        f"<tr><td class='l'>{escape(key)}</td><td class='l'>{escape(short(old))}</td>"
+        f"<td class='l'>{escape(short(new))}</td>"
+        f"<td class='l'>{'yes' if key in experiment.changes else '<b>not declared</b>'}</td></tr>"
+        for key, (old, new) in diff_configs(base, experiment).items()
+    )
+    heads = (f"differs from {base.id} in", base.id, experiment.id, "declared")
+    head = "".join(f"<th class='l'>{escape(text)}</th>" for text in heads)
+    return (
+        f"{warnings}<table class='wb'><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    )
+
+
+def cost_line(experiment: Experiment) -> str:
+    """Return parameters and arithmetic of a run, as `oelm flops` counts them."""
+    numbers = parameter_numbers(experiment.model)
+    flops = step_flops(experiment.model, experiment.train.batch_size)["plain"]
+    steps = experiment.train.max_steps
+    return (
+        f"{numbers['total']:,} parameters, {numbers['frozen']:,} of them frozen;"
+        f" {flops / 1e9:,.2f} GFLOP a step, {flops * steps / 1e15:,.3g} PFLOP in {steps:,} steps"
+    )
+
+
+def time_line(experiment: Experiment, rows: list[Row]) -> str:
+    """Return the time of a run: of the done ones, else from the speed of a run in progress."""
+    done = [row for row in rows if row["state"] == "done"][:MOST_TIMED]
+    seconds = [found for row in done if (found := _wall_seconds(row))]
+    if seconds:
+        mean = format_duration(sum(seconds) / len(seconds))
+        return f"{mean} a run, measured in {len(seconds)} that are done"
+    speeds = [row["steps_per_s"] for row in rows if row.get("steps_per_s")]
+    if speeds:
+        left = experiment.train.max_steps / speeds[0]
+        return f"about {format_duration(left)} a run, from {speeds[0]:,.1f} steps a second"
+    return "not measured yet: no run of it has been timed on this machine"
+
+
+def skipped_note() -> str:
+    """Return a line on files in params/ that are no experiments (Lab's duplicates), or ""."""
+    names = skipped_files()
+    if not names:
+        return ""
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return (
+        f"Skipped in params/: {shown}: not named like DEMO-05.yaml. To use such a copy as an"
+        " experiment, make a new one from the original instead."
+    )
+
+
+def _wall_seconds(row: Row) -> float | None:
+    try:
+        seconds = (read_timing(row["path"]) or {}).get("total_wall_time")
+    except UserError:
+        return None
+    return seconds if isinstance(seconds, int | float) and math.isfinite(seconds) else None
+
+
+def _runs_line(rows: list[Row]) -> str:
+    """Return the seeds of an experiment with their states."""
+    if not rows:
+        return "none yet"
+    shown = [
+        f"{'rehearsal ' if '+' in row['run'] else ''}seed {row['seed']} {state_html(row['state'])}"
+        + (f" {row['share']:.0%}" if row["state"] in ACTIVE and row.get("share") else "")
+        for row in rows[:12]
+    ]
+    return ", ".join(shown) + (f" and {len(rows) - 12} more" if len(rows) > 12 else "")

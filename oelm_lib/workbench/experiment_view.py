@@ -1,0 +1,43 @@
+"""Widget that chooses an experiment and shows what it asks, changes and costs."""
+
+import ipywidgets
+
+from oelm_lib.workbench.experiment import experiment_html
+from oelm_lib.workbench.rows import Row
+from oelm_lib.workbench.widgets import dropdown
+
+FIRST = "DEMO-02"
+"""Experiment that is chosen where none has a run."""
+
+
+class ExperimentView(ipywidgets.VBox):
+    """A choice of one experiment, and everything to know before it is run."""
+
+    def __init__(self):
+        self._shown: tuple = ()
+        self.choice = dropdown("experiment", {}, "32em")
+        self.facts = ipywidgets.HTML()
+        super().__init__([self.choice, self.facts])
+
+    def show(self, rows: list[Row]) -> None:
+        """Offer the experiments that exist now, and show the chosen one."""
+        titles = {row["id"]: row["title"] for row in rows if "+" not in row["run"]}
+        titles = {row["id"]: row["title"] for row in rows} | titles
+        options = {f"{exp}  {titles[exp]}": exp for exp in sorted(titles)}
+        if dict(self.choice.options or {}) != options:
+            kept = self.choice.value or latest_experiment(rows)
+            self.choice.options = options
+            if kept in titles:
+                self.choice.value = kept
+        exp = self.choice.value
+        own = [row for row in rows if row["id"] == exp]
+        shown = exp, [(row["run"], row["state"], row.get("step")) for row in own]
+        if exp and shown != self._shown:
+            self._shown = shown
+            self.facts.value = experiment_html(exp, own)
+
+
+def latest_experiment(rows: list[Row]) -> str:
+    """Return the experiment whose runs changed last, FIRST where there is no run."""
+    latest = max(rows, key=lambda row: row["changed"], default=None)
+    return latest["id"] if latest and latest["changed"] else FIRST

@@ -1,0 +1,164 @@
+"""Widget of the form that makes a new experiment from another."""
+
+from collections.abc import Callable
+from html import escape
+
+import ipywidgets
+
+from oelm_lib.config import SECTIONS, load_config, save_experiment
+from oelm_lib.errors import UserError
+from oelm_lib.view.tables import TONE_COLOURS
+from oelm_lib.workbench.form import (
+    FIRST,
+    WORDS,
+    FormCheck,
+    FormField,
+    base_values,
+    check_form,
+    check_html,
+    form_fields,
+    next_id,
+)
+from oelm_lib.workbench.table import STYLE
+from oelm_lib.workbench.widgets import WIDE, WRAP, Message, button
+
+HELP = {
+    "id": "File name without .yaml: capitals, a hyphen, 2 to 4 digits.",
+    "title": "Empty: the title of the original and what is changed.",
+    "question": "Empty: what the changes do.",
+    "compare_to": "Its baseline; empty: that of the original, or the original if it is one.",
+}
+NAME_WIDTH = "11em"
+
+
+class FormRow(ipywidgets.HBox):
+    """One field with its help, or beside it the reason why its value is impossible."""
+
+    def __init__(self, key: str, help_text: str, options: tuple[str, ...] = ()):
+        self.key, self._help = key, help_text
+        style = {"description_width": NAME_WIDTH}
+        look = {"description": key, "style": style, "layout": {"width": "26em"}}
+        if options:
+            self.field = ipywidgets.Dropdown(options=options, **look)
+        else:
+            self.field = ipywidgets.Text(**look)
+        self.remark = ipywidgets.HTML(layout={"max_width": "44em"})
+        super().__init__([self.field, self.remark], layout=WRAP)
+
+    def mark(self, base: str, reason: str = "") -> None:
+        """Show the reason, or the help; a value that differs from the original says so."""
+        changed = base and self.field.value.strip() != base
+        if reason:
+            line = f"<b style='color:{TONE_COLOURS['bad']}'>{escape(reason)}</b>"
+        else:
+            line = f"<span style='opacity:.8'>{escape(self._help)}</span>"
+        was = f"<b style='color:{TONE_COLOURS['unsure']}'>was {escape(base)}</b>. "
+        self.remark.value = (was if changed else "") + line
+
+
+class FormView(ipywidgets.VBox):
+    """The form: the keys that matter first, the others folded, the differences below.
+
+    Args:
+        on_saved: Called with the id of an experiment that was saved.
+    """
+
+    def __init__(self, on_saved: Callable[[str], None]):
+        self._base, self._known, self._on_saved = "", {}, on_saved
+        self._busy = True
+        self.check = FormCheck()
+        self.words = {key: FormRow(key, HELP[key]) for key in WORDS}
+        self.fields = {field.key: _row(field) for field in form_fields()}
+        folded = {
+            section: [
+                row
+                for key, row in self.fields.items()
+                if key.startswith(f"{section}.") and key not in FIRST
+            ]
+            for section in SECTIONS
+        }
+        folds = ipywidgets.Accordion([ipywidgets.VBox(rows) for rows in folded.values()])
+        folds.titles = [f"{section}: {len(rows)} more" for section, rows in folded.items()]
+        self.summary, self.message = ipywidgets.HTML(), Message()
+        self.save = button("Save experiment", self._save, "Write params/<ID>.yaml")
+        self.save.button_style = "primary"
+        self.reset = button("Reset", lambda: self.start_from(self._base), "Forget the changes")
+        self.heading = ipywidgets.HTML()
+        first = [self.fields[key] for key in FIRST]
+        buttons = ipywidgets.HBox([self.save, self.reset])
+        super().__init__(
+            [
+                self.heading,
+                *self.words.values(),
+                *first,
+                folds,
+                self.summary,
+                buttons,
+                self.message,
+            ],
+            layout=WIDE,
+        )
+        for row in (*self.words.values(), *self.fields.values()):
+            row.field.observe(lambda change: self._check(), "value")
+
+    def start_from(self, base: str) -> None:
+        """Fill the form with the values of an experiment."""
+        try:
+            known, compare_to = base_values(base), load_config(base).compare_to or base
+        except UserError as error:
+            self.message.say(str(error), "bad")
+            return
+        self._busy = True
+        try:
+            self._base, self._known = base, known
+            self.heading.value = f"{STYLE}<b>New experiment from {escape(base)}</b>"
+            values = {"id": next_id(base), "title": "", "question": "", "compare_to": compare_to}
+            for key, row in self.words.items():
+                row.field.value = values[key]
+            for key, row in self.fields.items():
+                _offer(row.field, known[key])
+        finally:
+            self._busy = False
+        self._check()
+
+    def _check(self) -> None:
+        """Check the form, and show the reasons beside the fields and the differences below."""
+        if self._busy or not self._base:
+            return
+        words = {key: row.field.value for key, row in self.words.items()}
+        values = {key: row.field.value for key, row in self.fields.items()}
+        try:
+            self.check = check_form(self._base, values, words)
+        except UserError as error:
+            self.check = FormCheck({"": str(error)})
+        for key, row in self.words.items():
+            row.mark("", self.check.reasons.get(key, ""))
+        for key, row in self.fields.items():
+            row.mark(self._known[key], self.check.reasons.get(key, ""))
+        self.summary.value = check_html(self.check)
+        self.save.disabled = not self.check.text
+
+    def _save(self) -> None:
+        self._check()  # files may have changed since the last key
+        if not self.check.text:
+            return
+        new_id = self.words["id"].field.value.strip()
+
+        def save() -> str:
+            save_experiment(new_id, self.check.text)
+            return f"Saved as params/{new_id}.yaml. It is chosen now: start its runs below."
+
+        if self.message.run(save):
+            self._on_saved(new_id)
+
+
+def _row(field: FormField) -> FormRow:
+    note = "" if field.options else f" ({field.allowed})"
+    return FormRow(field.key, f"{field.help}{note}", field.options)
+
+
+def _offer(field: ipywidgets.Widget, value: str) -> None:
+    """Put a value into a field; a choice that lacks it gets it."""
+    if isinstance(field, ipywidgets.Dropdown) and value not in field.options:
+        field.options = (*field.options, value)
+    field.value = value

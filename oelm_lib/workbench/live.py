@@ -1,0 +1,73 @@
+"""The workbench: its parts, and the look at the files that keeps them true."""
+
+import time
+
+from oelm_lib.errors import UserError
+from oelm_lib.view.live import watch
+from oelm_lib.workbench.experiment_view import ExperimentView
+from oelm_lib.workbench.form_view import FormView
+from oelm_lib.workbench.rows import Row, RunRows
+from oelm_lib.workbench.runs_view import RunsView
+from oelm_lib.workbench.table_view import TableView
+
+LARGEST_SHARE = 0.02
+"""Share of a core that looking at the files may take."""
+
+
+class Workbench:
+    """All experiments and runs, live; everything it shows is read from files.
+
+    Attributes:
+        table, experiment, form, runs: Widgets, each for a cell of the notebook.
+
+    Args:
+        outputs: Folder of the run folders; "": the default.
+        words: First content of the table's search.
+        interval: Least seconds between looks at the run folders.
+    """
+
+    def __init__(self, outputs: str = "", words: str = "", interval: float = 2.0):
+        self._reader, self._due, self._interval = RunRows(outputs), 0.0, interval
+        self._rows: list[Row] = []
+        self.table = TableView(words)
+        self.experiment = ExperimentView()
+        self.form = FormView(self._choose)
+        self.runs = RunsView(self._reader.outputs, self.refresh)
+        self.experiment.choice.observe(lambda change: self._chosen(), "value")
+        self.refresh()
+        self.runs.draws = True
+        self._task = watch(self._look, interval / 2)
+
+    def refresh(self) -> None:
+        """Read what changed, and show it."""
+        rows = self._reader.read()
+        if rows is not self._rows:
+            self._rows = rows
+            self.table.show(rows)
+            self.experiment.show(rows)
+        self.runs.show(rows)
+
+    def _look(self) -> None:
+        """Refresh, not so often that it takes more than LARGEST_SHARE of a core."""
+        start = time.monotonic()
+        if start < self._due:
+            return
+        before = time.process_time()
+        try:
+            self.refresh()
+        except (UserError, OSError) as error:  # a folder that goes away while it is read
+            self.table.count.value = str(error)
+        cost = time.process_time() - before
+        self._due = start + max(self._interval, cost / LARGEST_SHARE)
+
+    def _chosen(self) -> None:
+        exp = self.experiment.choice.value
+        if exp:
+            self.form.start_from(exp)
+            self.runs.choose(exp)
+            self.refresh()
+
+    def _choose(self, exp: str) -> None:
+        """Show an experiment that was just saved."""
+        self.refresh()
+        self.experiment.choice.value = exp

@@ -1,0 +1,54 @@
+"""Widget of the tags and the note of runs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import ipywidgets
+
+from oelm_lib.errors import UserError
+from oelm_lib.runs.notes import Notes, read_notes, write_notes
+from oelm_lib.workbench.widgets import WRAP, button, text
+
+
+class NotesView(ipywidgets.VBox):
+    """Tags, a note and whether tables hide the run; saved in the folder of each selected run.
+
+    Args:
+        selected: Returns the folders of the selected runs.
+        act: Does an action that returns a line for the user, and shows it.
+    """
+
+    def __init__(
+        self,
+        selected: Callable[[], list[Path]],
+        act: Callable[[Callable[[], str]], None],
+    ):
+        self._selected = selected
+        self.tags = text("tags", "", "words, separated by spaces")
+        self.hidden = ipywidgets.Checkbox(description="hide in the table", indent=False)
+        self.note = ipywidgets.Textarea(
+            description="note", rows=2, layout={"width": "44em", "max_width": "95%"}
+        )
+        self.save = button("Save notes", lambda: act(self._save), "Write notes.json")
+        super().__init__(
+            [ipywidgets.HBox([self.tags, self.hidden, self.save], layout=WRAP), self.note]
+        )
+
+    def load(self) -> None:
+        """Show the notes of the first selected run."""
+        paths = self._selected()
+        try:
+            notes = read_notes(paths[0]) if paths else Notes()
+        except UserError:
+            notes = Notes()
+        self.tags.value = " ".join(notes.tags)
+        self.note.value, self.hidden.value = notes.note, notes.hidden
+
+    def _save(self) -> str:
+        paths = self._selected()
+        if not paths:
+            raise UserError("no run is selected; select one in the list")
+        notes = Notes(tuple(self.tags.value.split()), self.note.value, self.hidden.value)
+        for path in paths:
+            write_notes(path, notes)
+        return f"Notes saved for {', '.join(f'{path.parent.name}/{path.name}' for path in paths)}"

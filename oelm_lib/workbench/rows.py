@@ -1,0 +1,143 @@
+"""Rows of the workbench's table: every run, and every experiment that has none."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from oelm_lib.arms import arm_name
+from oelm_lib.config import experiment_ids, experiment_path, load_config, outputs_dir
+from oelm_lib.errors import UserError
+from oelm_lib.runs.notes import FILE, Notes, read_notes
+from oelm_lib.runs.overview import overview
+from oelm_lib.runs.reading import find_runs, read_config
+from oelm_lib.runs.schema import ACTIVE
+
+FILES = ("status.json", "summary.json", "config.yaml", FILE)
+"""Files of a run folder whose change makes its row a new one."""
+NOT_RUN = "not run"
+"""State of an experiment without a run."""
+LIVE = (*ACTIVE, "queued")
+"""States that change without a change of the folder's files."""
+Row = dict[str, Any]
+
+
+class RunRows:
+    """Rows of all runs and experiments; a look reads only the folders that changed.
+
+    Args:
+        outputs: Folder of the run folders; "": the default.
+    """
+
+    def __init__(self, outputs: Path | str = ""):
+        self._outputs = Path(outputs).absolute() if outputs else outputs_dir()
+        self._stamps: dict[Path, tuple] = {}
+        self._rows: dict[Path, Row] = {}
+        self._facts: dict[tuple, dict[str, Any]] = {}
+        self._last: list[Row] = []
+
+    @property
+    def outputs(self) -> Path:
+        """Folder of the run folders."""
+        return self._outputs
+
+    def read(self) -> list[Row]:
+        """Return the rows as they are now.
+
+        Returns:
+            Rows of runs.overview.overview with `id seed arm corpus compare_to title tags note
+            hidden changed` (`changed`: seconds since 1970 of the last status); an experiment
+            without a run has the state NOT_RUN and no `path`. The same list as before where
+            nothing changed.
+        """
+        stamps = {path: _stamp(path) for path in find_runs(self._outputs)}
+        stale = {
+            path.parent.name.split("_")[0]
+            for path, stamp in stamps.items()
+            if stamp != self._stamps.get(path) or self._rows[path]["state"] in LIVE
+        }
+        experiments = {exp: self._experiment_facts(exp) for exp in experiment_ids()}
+        # An arm's gap changes with its baseline.
+        stale |= {exp for exp, facts in experiments.items() if facts["compare_to"] in stale}
+        self._rows = {path: row for path, row in self._rows.items() if path in stamps}
+        if stale:
+            rows = overview(sorted(stale), self._outputs)
+            self._rows |= {Path(row["path"]): self._complete(row) for row in rows}
+        self._stamps = {path: stamp for path, stamp in stamps.items() if path in self._rows}
+        runs = [self._rows[path] for path in stamps if path in self._rows]
+        started = {row["id"] for row in runs}
+        idle = [
+            {"run": exp, "id": exp, "path": "", "state": NOT_RUN, "changed": 0.0, **facts}
+            for exp, facts in experiments.items()
+            if exp not in started
+        ]
+        rows = [*runs, *idle]
+        if rows != self._last:
+            self._last = rows
+        return self._last
+
+    def _complete(self, row: Row) -> Row:
+        """Add what an overview does not hold: the arm, the corpus and the notes."""
+        path = Path(row["path"])
+        try:
+            notes = read_notes(path)
+        except UserError as error:
+            notes, row = Notes(), row | {"reason": str(error)}
+        exp = path.parent.name.split("_")[0]
+        return (
+            row
+            | self._run_facts(path, exp)
+            | {
+                "id": exp,
+                "seed": int(path.name.removeprefix("seed")),
+                "tags": " ".join(notes.tags),
+                "note": notes.note,
+                "hidden": notes.hidden,
+                "changed": _modified(path / "status.json"),
+            }
+        )
+
+    def _run_facts(self, path: Path, exp: str) -> dict[str, Any]:
+        """Arm, corpus and baseline of a run as its record has them, else as its experiment does."""
+        key = (path.parent.name,)  # one arm has one folder
+        if key not in self._facts:
+            try:
+                plain = read_config(path)
+                experiment = plain["experiment"]
+                self._facts[key] = {
+                    "arm": arm_name(experiment, plain["overrides"]),
+                    "corpus": experiment["data"]["corpus"],
+                    "compare_to": experiment["compare_to"],
+                    "title": plain["label"],
+                }
+            except (UserError, KeyError, TypeError):
+                return self._experiment_facts(exp)
+        return self._facts[key]
+
+    def _experiment_facts(self, exp: str) -> dict[str, Any]:
+        """Arm, corpus and baseline of an experiment's file; the reason where it is broken."""
+        key = (exp, _modified(experiment_path(exp)))
+        if key not in self._facts:
+            try:
+                experiment = load_config(exp)
+                self._facts[key] = {
+                    "arm": arm_name(experiment.to_dict()),
+                    "corpus": experiment.data.corpus,
+                    "compare_to": experiment.compare_to,
+                    "title": experiment.title,
+                }
+            except UserError as error:
+                facts = dict.fromkeys(("arm", "corpus", "title"), "")
+                self._facts[key] = facts | {"compare_to": None, "reason": str(error)}
+        return self._facts[key]
+
+
+def _stamp(path: Path) -> tuple[float, ...]:
+    return tuple(_modified(f"{path}/{name}") for name in FILES)
+
+
+def _modified(path: Path | str) -> float:
+    """Time of a file's last change; 0 where there is no file."""
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,105 @@
+"""What the workbench shows of the chosen runs: which are drawn, their log, the commands started."""
+
+import os
+from html import escape
+from pathlib import Path
+
+from oelm_lib.errors import UserError
+from oelm_lib.runs.logs import log_lines
+from oelm_lib.runs.schema import ACTIVE
+from oelm_lib.workbench.launches import Launch
+from oelm_lib.workbench.rows import NOT_RUN, Row
+from oelm_lib.workbench.table import STYLE
+
+MOST_DRAWN = 12
+"""Runs drawn at once; more lines than that cannot be told apart."""
+LOG_LINES = 12
+LISTS = {"of this experiment": "own", "of it and its baseline": "baseline", "all": "all"}
+"""Which runs the list offers."""
+
+
+def listed_runs(rows: list[Row], exp: str, which: str = "own") -> list[str]:
+    """Return the names of the runs that the list offers.
+
+    Args:
+        rows: Of RunRows.read.
+        exp: The chosen experiment.
+        which: Value of LISTS.
+    """
+    base = next((row["compare_to"] for row in rows if row["id"] == exp), None)
+    ids = {"own": (exp,), "baseline": (exp, base)}.get(which)
+    return [
+        row["run"] for row in rows if row["state"] != NOT_RUN and (ids is None or row["id"] in ids)
+    ]
+
+
+def drawn_rows(rows: list[Row], chosen: tuple[str, ...]) -> list[Row]:
+    """Return the chosen runs (the last MOST_DRAWN of many), each with its baseline's run."""
+    by_name = {row["run"]: row for row in rows}
+    arms = [by_name[name] for name in chosen if name in by_name][-MOST_DRAWN:]
+    keys = {_baseline_key(row) for row in arms if row.get("compare_to")}
+    names = {row["run"] for row in arms}
+    bases = [
+        row
+        for row in rows
+        if row["state"] != NOT_RUN and row["run"] not in names and _key(row, row["id"]) in keys
+    ]
+    return [*bases, *arms]
+
+
+def progress(rows: list[Row]) -> list[tuple]:
+    """Return what changes whenever one of the runs makes progress."""
+    return [(row["run"], row["state"], row.get("step")) for row in rows]
+
+
+def log_html(rows: list[Row]) -> str:
+    """Return the last lines of the log of one run: one that trains, else the last to change."""
+    if not rows:
+        return ""
+    active = [row for row in rows if row["state"] in ACTIVE]
+    row = max(active or rows, key=lambda row: row["changed"])
+    try:
+        lines = list(log_lines(Path(row["path"]), LOG_LINES))
+    except (UserError, OSError):
+        lines = ["no log yet"]
+    body = escape("\n".join(line.rpartition("\r")[2] for line in lines))
+    return (
+        f"<b>Log of {escape(row['run'])}</b>"
+        f"<pre style='font-size:11px;line-height:1.35;overflow-x:auto'>{body}</pre>"
+    )
+
+
+def launches_html(launches: list[Launch]) -> str:
+    """Return the commands started last; one that made a page has a link to it."""
+    if not launches:
+        return ""
+    rows = "".join(
+        f"<tr><td class='l'>{'running' if launch.is_alive else 'ended'}</td>"
+        f"<td class='l'><code>{escape(launch.command)}</code></td>"
+        f"<td class='w'>{_outcome(launch)}</td></tr>"
+        for launch in launches
+    )
+    head = "<th class='l'></th><th class='l'>command</th><th class='l'>last line of its log</th>"
+    return f"{STYLE}<table class='wb'><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def page_link(path: Path) -> str:
+    """Return a link to a file, relative to the notebook's folder, which JupyterLab opens."""
+    return f"<a href='{escape(os.path.relpath(path))}' target='_blank'>{escape(path.name)}</a>"
+
+
+def _outcome(launch: Launch) -> str:
+    """The last line of a log, or the link to the file that it names."""
+    path = Path(launch.last_line.strip())
+    if not launch.is_alive and path.suffix in (".html", ".csv") and path.is_file():
+        return page_link(path)
+    return escape(launch.last_line)
+
+
+def _key(row: Row, exp: str) -> tuple[str, str, int]:
+    """(experiment, hash of the overrides, seed) of a run."""
+    return exp, row["run"].split("/")[0].partition("+")[2], row["seed"]
+
+
+def _baseline_key(row: Row) -> tuple[str, str, int]:
+    return _key(row, row["compare_to"])

@@ -1,0 +1,196 @@
+"""Widget that starts the runs of an experiment, shows them live, and steers them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+
+from oelm_lib.compare.plots import gap_curves
+from oelm_lib.runs import frames
+from oelm_lib.view.curves import loss_curves
+from oelm_lib.view.live import put
+from oelm_lib.workbench import actions
+from oelm_lib.workbench.launches import recent_launches
+from oelm_lib.workbench.notes_view import NotesView
+from oelm_lib.workbench.rows import NOT_RUN, Row
+from oelm_lib.workbench.run_facts import (
+    LISTS,
+    drawn_rows,
+    launches_html,
+    listed_runs,
+    log_html,
+    progress,
+)
+from oelm_lib.workbench.table import table_html
+from oelm_lib.workbench.widgets import WIDE, WRAP, Message, button, dropdown, text
+
+MOST_SELECTED = 6
+"""New runs that are selected without being asked for."""
+
+
+class RunsView(ipywidgets.VBox):
+    """The runs of the chosen experiment.
+
+    Args:
+        outputs: Folder of the run folders.
+        refresh: Reads the run folders again and shows them.
+    """
+
+    def __init__(self, outputs: Path, refresh: Callable[[], None]):
+        self._outputs, self._refresh = outputs, refresh
+        self._exp, self._rows, self._drawn, self._launches = "", [], [], None
+        self.draws = False
+        """Whether figures are drawn; not while the page opens, so that it opens fast."""
+        self.seeds = text("seeds", "42", "42,43", "14em")
+        self.at_once = ipywidgets.BoundedIntText(
+            1, min=1, max=64, description="at once", layout={"width": "10em"}
+        )
+        self.start = button("Start", self._start, "oelm run ID --seeds ..., detached")
+        self.start.button_style = "primary"
+        self.which = dropdown("list", LISTS)
+        self.list = ipywidgets.SelectMultiple(
+            description="runs", rows=6, layout={"width": "34em", "max_width": "95%"}
+        )
+        self.message, self.table, self.log_tail = Message(), ipywidgets.HTML(), ipywidgets.HTML()
+        self.commands, self.loss, self.gap = (ipywidgets.Output() for _ in range(3))
+        self.notes = NotesView(self._selected, self._act)
+        starting = ipywidgets.HBox([self.seeds, self.at_once, self.start], layout=WRAP)
+        figures = [self.loss, self.gap]
+        super().__init__(
+            [
+                starting,
+                self.message,
+                self.commands,
+                ipywidgets.HBox([self.list, self.which], layout=WRAP),
+                ipywidgets.HBox(self._steering(), layout=WRAP),
+                ipywidgets.HBox(self._pages(), layout=WRAP),
+                self.table,
+                *figures,
+                self.log_tail,
+                self.notes,
+            ],
+            layout=WIDE,
+        )
+        self.which.observe(lambda change: self._list_runs(), "value")
+        self.list.observe(lambda change: self._choose_runs(), "value")
+
+    def choose(self, exp: str) -> None:
+        """Show another experiment."""
+        self._exp = exp
+        self.start.description = f"Start {exp}"
+        self.list.options = ()
+        self._list_runs()
+
+    def show(self, rows: list[Row]) -> None:
+        """Show the runs as they are now; figures are drawn again where a run made progress."""
+        if rows is not self._rows or (self.draws and not self._drawn):
+            self._rows = rows
+            self._list_runs()
+            self._show_runs()
+        launches = recent_launches(self._outputs)
+        if launches != self._launches:
+            self._launches = launches
+            html = launches_html(launches)
+            data = {"text/html": html, "text/plain": ""}
+            shown = {"output_type": "display_data", "data": data, "metadata": {}}
+            self.commands.outputs = (shown,) if html else ()
+
+    def _steering(self) -> list[ipywidgets.Button]:
+        """Buttons that act on the selected runs."""
+        outputs, selected = self._outputs, self._selected
+        steps: dict[str, tuple[Callable[[], str], str]] = {
+            "Stop": (lambda: actions.stop_runs(selected()), "Save and stop, as oelm stop does"),
+            "Continue": (
+                lambda: actions.continue_runs(selected(), outputs, self.at_once.value),
+                "Go on from the checkpoint, as the same oelm run does",
+            ),
+            "Start afresh": (
+                lambda: actions.restart_run(selected(), outputs),
+                "Train anew; the old folder is renamed and kept",
+            ),
+            "Remove": (lambda: actions.remove_runs(selected()), "Move to the trash: oelm rm"),
+            "Undo remove": (lambda: actions.undo_remove(outputs), "Bring back the last one"),
+        }
+        return [self._button(label, *step) for label, step in steps.items()]
+
+    def _pages(self) -> list[ipywidgets.Button]:
+        """Buttons that make pages of the selected runs."""
+        outputs, selected = self._outputs, self._selected
+        steps: dict[str, tuple[Callable[[], str], str]] = {
+            "Compare": (
+                lambda: actions.make_page(actions.comparison(self._drawn_rows()), outputs),
+                "oelm report ID BASELINE",
+            ),
+            "Explore": (
+                lambda: actions.make_page("explore", outputs, actions.probed(self._drawn_rows())),
+                "oelm report explore --runs ...",
+            ),
+            "Page": (lambda: actions.run_page(selected(), outputs), "oelm report RUN"),
+            "Export CSV": (
+                lambda: actions.export_runs(selected(), outputs),
+                "oelm export RUN --format csv",
+            ),
+        }
+        return [self._button(label, *step) for label, step in steps.items()]
+
+    def _button(self, label: str, action: Callable[[], str], tooltip: str) -> ipywidgets.Button:
+        return button(label, lambda: self._act(action), tooltip)
+
+    def _start(self) -> None:
+        def start() -> str:
+            seeds, at_once = self.seeds.value, self.at_once.value
+            return actions.start_runs(self._exp, seeds, self._outputs, at_once=at_once)
+
+        self._act(start)
+
+    def _act(self, action: Callable[[], str]) -> None:
+        """Do an action, show its line, and show the runs as they are then."""
+        self.message.run(action)
+        self._refresh()
+
+    def _selected(self) -> list[Path]:
+        """Folders of the runs selected in the list."""
+        return [self._outputs / name for name in self.list.value]
+
+    def _drawn_rows(self) -> list[Row]:
+        return drawn_rows(self._rows, self.list.value)
+
+    def _list_runs(self) -> None:
+        """Offer the runs that exist now: what was selected stays so, and a new one is selected."""
+        names = tuple(listed_runs(self._rows, self._exp, self.which.value))
+        known, kept = self.list.options, self.list.value
+        if names == known:
+            return
+        new = [name for name in listed_runs(self._rows, self._exp) if name not in known]
+        self.list.options = names
+        self.list.value = [name for name in names if name in kept or name in new[-MOST_SELECTED:]]
+
+    def _choose_runs(self) -> None:
+        self._show_runs()
+        self.notes.load()
+
+    def _show_runs(self) -> None:
+        """Show the table, the log and the figures of the selected runs and their baselines."""
+        drawn = self._drawn_rows()
+        chosen = [row for row in drawn if row["run"] in self.list.value]
+        self.log_tail.value = log_html(chosen)
+        self.table.value = table_html({"": drawn}) if drawn else self._empty_text()
+        if not self.draws or progress(drawn) == self._drawn:
+            return
+        self._drawn = progress(drawn)
+        self._draw(drawn)
+
+    def _draw(self, drawn: list[Row]) -> None:
+        if not drawn:
+            self.loss.outputs = self.gap.outputs = ()
+            return
+        runs: Any = frames.load_folders([Path(row["path"]) for row in drawn])
+        put(self.loss, loss_curves(runs, group="seed"))
+        put(self.gap, gap_curves(runs, group="seed"))
+
+    def _empty_text(self) -> str:
+        has_runs = any(row["id"] == self._exp and row["state"] != NOT_RUN for row in self._rows)
+        if has_runs:
+            return "<p>Select runs in the list to see their curves.</p>"
+        return f"<p>{self._exp} has no run yet: choose its seeds and press Start.</p>"

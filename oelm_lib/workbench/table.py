@@ -1,0 +1,129 @@
+"""The table of experiments and runs: choose, order and group rows, and render them as HTML."""
+
+import fnmatch
+import math
+from collections import Counter
+from html import escape
+
+from oelm_lib.markup import Html
+from oelm_lib.monitor import table as monitor
+from oelm_lib.runs.overview import COLUMNS, cell_text
+from oelm_lib.view.tables import TONE_COLOURS
+from oelm_lib.workbench.rows import NOT_RUN, Row
+
+STATES = monitor.STATES | {NOT_RUN: NOT_RUN}
+GROUPS = {"no groups": "", "corpus": "corpus", "arm": "arm", "state": "state", "experiment": "id"}
+SORTS = {
+    "last change": "changed",
+    "name": "run",
+    "best perplexity": "best_val_perplexity",
+    "gap": "gap",
+    "state": "state",
+}
+SEARCHED = ("run", "arm", "corpus", "tags", "note", "title")
+SHOWN = {"run": "run", "arm": "arm", "corpus": "corpus"} | {
+    key: heading for key, heading in COLUMNS.items() if key not in ("run", "reason")
+}
+SHOWN |= {"tags": "tags", "note": "note", "reason": "reason"}
+"""Key of a row -> heading of its column."""
+LEFT_ALIGNED = ("run", "arm", "corpus", "state", "device", "overrides", "tags", "note", "reason")
+WRAPPED = ("note", "reason")
+STYLE = """<style>
+.wb-scroll {max-height:24em; overflow:auto; border:1px solid var(--jp-border-color2,#ccc)}
+.wb {border-collapse:collapse; font-size:12px; font-variant-numeric:tabular-nums; line-height:1.5;
+ color:var(--jp-ui-font-color1,inherit)}
+.wb th {position:sticky; top:0; background:var(--jp-layout-color2,#eee); font-weight:600}
+.wb th, .wb td {padding:2px 8px; text-align:right; white-space:nowrap; vertical-align:top}
+.wb td {border-top:1px solid var(--jp-border-color3,#e5e5e5)}
+.wb .l {text-align:left}
+.wb .w {text-align:left; white-space:normal; min-width:16em; max-width:32em}
+.wb .group td {font-weight:600; text-align:left; background:var(--jp-layout-color2,#eee)}
+</style>"""
+
+
+def select_rows(
+    rows: list[Row], words: str = "", state: str = "", with_hidden: bool = False
+) -> list[Row]:
+    """Return the rows that match a filter.
+
+    Args:
+        words: Parts or globs, separated by spaces; each must match one of SEARCHED.
+        state: State of the run, `active` for all states of a run in progress, or "" for every one.
+        with_hidden: Whether runs that their notes hide are among them.
+    """
+    patterns, states = monitor.name_patterns(words), monitor.states_of(state)
+    return [
+        row
+        for row in rows
+        if (not state or row["state"] in states)
+        and (with_hidden or not row.get("hidden"))
+        and all(_matches(row, pattern.lower()) for pattern in patterns)
+    ]
+
+
+def group_rows(rows: list[Row], group: str = "", sort: str = "changed") -> dict[str, list[Row]]:
+    """Return heading -> rows, in order.
+
+    Args:
+        group: Key of a row, or "" for one group without a heading.
+        sort: Key of a row; rows without a value come last. `changed`: the latest first.
+    """
+    groups: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: _order(row, sort)):
+        groups.setdefault(str(row.get(group) or "-") if group else "", []).append(row)
+    return dict(sorted(groups.items())) if group else groups
+
+
+def count_states(rows: list[Row]) -> str:
+    """Return how many runs there are in each state, and how many experiments have none."""
+    counts = Counter(row["state"] for row in rows)
+    waiting = counts.pop(NOT_RUN, 0)
+    parts = [f"{count} {state}" for state, count in counts.items()]
+    text = f"{sum(counts.values())} runs" + (f": {', '.join(parts)}" if parts else "")
+    return text + (f"; {waiting} experiments not run" if waiting else "")
+
+
+def table_html(groups: dict[str, list[Row]]) -> Html:
+    """Return groups of rows as an HTML table; columns without a value are left out."""
+    rows = [row for members in groups.values() for row in members]
+    if not rows:
+        return Html("<p>No such runs or experiments.</p>")
+    used = [key for key in SHOWN if any(row.get(key) not in (None, "") for row in rows)]
+    head = "".join(f"<th class='{_side(key)}'>{escape(SHOWN[key])}</th>" for key in used)
+    body = []
+    for heading, members in groups.items():
+        if heading:
+            name = f"{escape(heading)} ({len(members)})"
+            body.append(f"<tr class='group'><td colspan={len(used)}>{name}</td></tr>")
+        body += [f"<tr>{''.join(_cell(key, row) for key in used)}</tr>" for row in members]
+    table = f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
+    return Html(f"{STYLE}<div class='wb-scroll'><table class='wb'>{table}</table></div>")
+
+
+def state_html(state: str) -> str:
+    """Return the name of a state in its colour."""
+    tone = monitor.STATE_CLASSES.get(state)
+    style = f" style='color:{TONE_COLOURS[tone]};font-weight:600'" if tone else ""
+    return f"<span class='{tone or 'plain'}'{style}>{escape(state)}</span>"
+
+
+def _matches(row: Row, pattern: str) -> bool:
+    return any(fnmatch.fnmatchcase(str(row.get(key) or "").lower(), pattern) for key in SEARCHED)
+
+
+def _order(row: Row, sort: str) -> tuple:
+    value = row.get(sort)
+    if sort == "changed":
+        value = -(value or 0.0)
+    is_missing = value is None or (isinstance(value, float) and math.isnan(value))
+    return is_missing, 0 if is_missing else value, str(row["run"]), row.get("seed", 0)
+
+
+def _cell(key: str, row: Row) -> str:
+    text = cell_text(key, row)
+    shown = state_html(text) if key == "state" else escape(text)
+    return f"<td class='{_side(key)}'>{shown}</td>"
+
+
+def _side(key: str) -> str:
+    return "w" if key in WRAPPED else "l" if key in LEFT_ALIGNED else "r"

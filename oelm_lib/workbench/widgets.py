@@ -1,0 +1,54 @@
+"""What the workbench's widgets share: layouts, labelled fields, and a line for the user."""
+
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import ipywidgets
+
+from oelm_lib.errors import UserError
+from oelm_lib.view.tables import TONE_COLOURS
+
+WRAP = ipywidgets.Layout(flex_flow="row wrap", align_items="center")
+WIDE = ipywidgets.Layout(width="98%")
+
+
+def text(description: str, value: str = "", placeholder: str = "", width: str = "20em") -> Any:
+    """Return a field for a line of text."""
+    return ipywidgets.Text(
+        value, description=description, placeholder=placeholder, layout={"width": width}
+    )
+
+
+def dropdown(description: str, options: Any, width: str = "16em") -> ipywidgets.Dropdown:
+    """Return a choice of one."""
+    return ipywidgets.Dropdown(description=description, options=options, layout={"width": width})
+
+
+def button(label: str, action: Callable[[], None], tooltip: str) -> ipywidgets.Button:
+    """Return a button that calls `action`."""
+    made = ipywidgets.Button(
+        description=label, tooltip=tooltip, layout={"width": "auto", "min_width": "6em"}
+    )
+    made.on_click(lambda _: action())
+    return made
+
+
+class Message(ipywidgets.HTML):
+    """One line for the user: what was done, or why it could not be."""
+
+    def run(self, action: Callable[[], str]) -> bool:
+        """Do an action and show its line; returns whether it succeeded."""
+        try:
+            self.say(action())
+            return True
+        except UserError as error:
+            self.say(str(error), "bad")
+        except OSError as error:
+            self.say(f"{error.filename or 'a file'}: {error.strerror}; nothing was lost", "bad")
+        return False
+
+    def say(self, line: str, tone: str = "good") -> None:
+        """Show a line; `tone` is good, bad or unsure."""
+        colour = TONE_COLOURS[tone]
+        self.value = f"<span style='color:{colour};font-weight:600'>{escape(line)}</span>"

@@ -1,0 +1,188 @@
+"""What the buttons do, and that what is not possible is one line and changes nothing."""
+
+import os
+import subprocess
+import time
+
+import pytest
+
+from oelm_lib.errors import UserError
+from oelm_lib.files import read_json, write_json
+from oelm_lib.runs.process import process_start, this_process
+from oelm_lib.runs.reading import state
+from oelm_lib.workbench import actions
+from oelm_lib.workbench.launches import Launch, recent_launches, start_command
+from tests import runs_factory
+
+
+def wait_for_end(outputs):
+    for _ in range(600):
+        if not any(launch.is_alive for launch in recent_launches(outputs)):
+            return recent_launches(outputs)
+        time.sleep(0.1)
+    raise AssertionError("the command did not end")
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Commands that an action starts, in place of their processes."""
+    commands = []
+
+    def start(arguments, outputs):
+        commands.append(arguments)
+        return Launch(" ".join(["oelm", *arguments]), outputs / "log", True, "")
+
+    monkeypatch.setattr(actions, "start_command", start)
+    return commands
+
+
+def test_a_command_runs_detached_and_its_record_tells_a_new_kernel_of_it(tmp_path):
+    launch = start_command(["status", "NONE-99"], tmp_path)
+    assert launch.is_alive
+    (ended,) = wait_for_end(tmp_path)
+    assert ended.command == "oelm status NONE-99"
+    assert "no such runs yet" in ended.last_line
+    assert (tmp_path / "logs").is_dir() and len(list((tmp_path / "logs").iterdir())) == 2
+
+
+def test_a_command_has_a_session_of_its_own(tmp_path):
+    start_command(["--help"], tmp_path)
+    record = next((tmp_path / "logs").glob("*.json"))
+    pid = read_json(record)["pid"]
+    assert os.getsid(pid) == pid != os.getsid(0)
+    wait_for_end(tmp_path)
+
+
+def test_an_outputs_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="was not started"):
+        start_command(["status"], tmp_path / "file" / "outputs")
+
+
+def test_finished_seeds_are_left_out_and_the_others_started(tmp_path, started):
+    runs_factory.make_run(tmp_path, "DEMO-02", 42)
+    line = actions.start_runs("DEMO-02", "42, 43,44", tmp_path, at_once=2)
+    assert started == [["run", "DEMO-02", "--seeds", "43,44", "--workers", "2"]]
+    assert line.startswith("Started: oelm run DEMO-02 --seeds 43,44")
+
+
+@pytest.mark.parametrize(
+    ("exp", "seeds", "words"),
+    [
+        ("DEMO-02", "42", "every one of these seeds is done"),
+        ("DEMO-02", "forty", "whole numbers separated by commas"),
+        ("DEMO-02", "", "whole numbers"),
+        ("DEMO-99", "42", "no experiment"),
+        ("DEMO-02", "7", "seed 7: runs or waits already"),
+    ],
+)
+def test_a_start_that_is_not_possible_is_one_line(tmp_path, started, exp, seeds, words):
+    runs_factory.make_run(tmp_path, "DEMO-02", 42)
+    runs_factory.make_run(tmp_path, "DEMO-02", 7, state="running", done=0.5)
+    with pytest.raises(UserError, match=words):
+        actions.start_runs(exp, seeds, tmp_path)
+    assert started == []
+
+
+def test_a_queue_that_holds_the_run_already_is_one_line(tmp_path, started):
+    queued(tmp_path, os.getpid())
+    with pytest.raises(UserError, match="runs or waits already"):
+        actions.start_runs("DEMO-02", "5", tmp_path)
+    assert started == []
+
+
+def test_where_no_core_is_free_the_line_says_so(tmp_path, started, monkeypatch):
+    runs_factory.make_run(tmp_path, "DEMO-02", 1, state="running", done=0.5)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
+    line = actions.start_runs("DEMO-03", "1", tmp_path)
+    assert "No core is free: 1 runs train on 1 cores" in line and len(started) == 1
+
+
+def test_continue_takes_the_overrides_of_a_rehearsal_and_skips_what_is_done(tmp_path, started):
+    done = runs_factory.make_run(tmp_path, "DEMO-02", 1)
+    stopped = runs_factory.make_run(tmp_path, "DEMO-02", 2, state="stopped", done=0.5)
+    rehearsal = runs_factory.make_run(
+        tmp_path, "DEMO-02", 3, overrides={"train.max_steps": 130}, state="dead", done=0.5
+    )
+    actions.continue_runs([done, stopped, rehearsal], tmp_path)
+    assert started == [
+        ["run", "DEMO-02", "--seeds", "2"],
+        ["run", "DEMO-02", "--seeds", "3", "--set", "train.max_steps=130"],
+    ]
+    with pytest.raises(UserError, match="none can go on"):
+        actions.continue_runs([done], tmp_path)
+
+
+def test_afresh_is_for_one_run(tmp_path, started):
+    first, second = (runs_factory.make_run(tmp_path, "DEMO-02", seed) for seed in (1, 2))
+    actions.restart_run([first], tmp_path)
+    assert started == [["run", "DEMO-02", "--seeds", "1", "--fresh"]]
+    with pytest.raises(UserError, match="select one"):
+        actions.restart_run([first, second], tmp_path)
+
+
+def test_stop_asks_those_that_train_and_says_where_nothing_does(tmp_path):
+    done = runs_factory.make_run(tmp_path, "DEMO-02", 1)
+    running = runs_factory.make_run(tmp_path, "DEMO-02", 2, state="running", done=0.5)
+    assert "seed2: asked to save and stop" in actions.stop_runs([done, running])
+    assert (running / "STOP").exists() and not (done / "STOP").exists()
+    with pytest.raises(UserError, match="nothing to stop"):
+        actions.stop_runs([done])
+    with pytest.raises(UserError, match="no run is selected"):
+        actions.stop_runs([])
+
+
+def test_stopping_a_run_that_waits_stops_its_queue(tmp_path):
+    queue = subprocess.Popen(["sleep", "60"])
+    try:
+        assert "its queue was asked" in actions.stop_runs([queued(tmp_path, queue.pid)])
+        assert queue.wait(20) != 0
+    finally:
+        queue.kill()
+        queue.wait()
+
+
+def test_a_run_that_trains_is_not_removed_and_one_removed_comes_back(tmp_path):
+    running = runs_factory.make_run(tmp_path, "DEMO-02", 2, state="running", done=0.5)
+    with pytest.raises(UserError, match="stop it first"):
+        actions.remove_runs([running])
+    done = runs_factory.make_run(tmp_path, "DEMO-02", 1)
+    assert "Undo brings it back" in actions.remove_runs([done]) and not done.exists()
+    with pytest.raises(UserError, match="gone already"):
+        actions.remove_runs([done])
+    assert "is back" in actions.undo_remove(tmp_path) and state(done) == "done"
+    with pytest.raises(UserError, match="trash is empty"):
+        actions.undo_remove(tmp_path)
+
+
+def test_undo_brings_back_the_run_removed_last(tmp_path):
+    runs = [runs_factory.make_run(tmp_path, "DEMO-02", seed) for seed in (1, 2)]
+    for run in runs:
+        actions.remove_runs([run])
+    assert "seed2: is back" in actions.undo_remove(tmp_path) and not runs[0].exists()
+
+
+def test_a_comparison_names_the_arms_that_are_done_and_explore_one_run_of_each(tmp_path, started):
+    rows = [
+        {"run": "DEMO-01_baseline/seed1", "id": "DEMO-01", "state": "done"},
+        {"run": "DEMO-02_oelm_freeze/seed1", "id": "DEMO-02", "state": "done"},
+        {"run": "DEMO-02_oelm_freeze/seed2", "id": "DEMO-02", "state": "done"},
+        {"run": "DEMO-03_oelm_random/seed1", "id": "DEMO-03", "state": "running"},
+    ]
+    assert actions.comparison(rows) == "DEMO-01 DEMO-02"
+    assert actions.probed(rows) == "DEMO-01_baseline/seed1 DEMO-02_oelm_freeze/seed1"
+    for action in (actions.comparison, actions.probed):
+        with pytest.raises(UserError, match="none of the selected runs is done"):
+            action(rows[3:])
+    actions.make_page("explore", tmp_path, "DEMO-01/seed1")
+    assert started == [["report", "explore", "--runs", "DEMO-01/seed1"]]
+
+
+def queued(outputs, pid):
+    """A run that a queue with this process holds."""
+    path = outputs / "DEMO-02_oelm_freeze" / "seed5"
+    path.mkdir(parents=True)
+    status = {"state": "queued", "step": 0, "max_steps": 650, "started": None}
+    process = {"pid": pid, "process_start": process_start(pid)}
+    write_json(path / "status.json", status | {"heartbeat": time.time()} | this_process() | process)
+    return path

@@ -1,0 +1,153 @@
+"""The form of a new experiment: fields, reasons, differences, the file."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oelm_lib import config
+from oelm_lib.errors import UserError
+from oelm_lib.workbench.form import FIRST, base_values, check_form, form_fields, next_id
+from oelm_lib.workbench.form_view import FormView
+
+NEW = {"id": "DEMO-77"}
+
+
+def test_every_key_of_the_schema_is_a_field_with_its_meaning():
+    fields = {field.key: field for field in form_fields()}
+    assert set(fields) == set(config.flatten(config.load_config("DEMO-02")))
+    assert set(FIRST) <= set(fields)
+    assert all(field.help and field.allowed for field in fields.values())
+    assert fields["model.freeze_q"].options == ("false", "true")
+    assert fields["model.dropout"].allowed == "number at least 0 and at most 0.99"
+    assert "stories" in fields["data.corpus"].options
+
+
+@pytest.mark.parametrize("exp", config.experiment_ids())
+def test_an_unchanged_form_is_possible_for_every_experiment(exp):
+    check = check_form(exp, base_values(exp), {"id": next_id(exp)})
+    assert check.reasons == {} and check.text
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "words"),
+    [
+        ({"model.num_heads": "3"}, "model.num_heads", "does not divide d_model = 64"),
+        ({"model.dropout": "2"}, "model.dropout", "less than or equal to 0.99"),
+        ({"model.dropout": "[1"}, "model.dropout", "is not a value"),
+        ({"model.dropout": ""}, "model.dropout", "number"),
+        ({"model.frozen_layers": "[7]"}, "model.frozen_layers", "allowed are 0 .. 1 or all"),
+        ({"model.frozen_layers": "some"}, "model.frozen_layers", "all or list"),
+        ({"train.max_steps": "1.5"}, "train.max_steps", "valid integer"),
+        ({"optim.min_learning_rate": "5"}, "optim.min_learning_rate", "lower it"),
+        ({"data.tokenizer": "words"}, "data.tokenizer", "pattern"),
+    ],
+)
+def test_the_reason_of_an_impossible_value_stands_beside_its_field(values, key, words):
+    check = check_form("DEMO-02", values, NEW)
+    assert set(check.reasons) == {key} and words in check.reasons[key]
+    assert check.text == ""
+
+
+def test_every_impossible_value_has_its_own_reason():
+    check = check_form("DEMO-02", {"model.dropout": "2", "train.batch_size": "0"}, NEW)
+    assert set(check.reasons) == {"model.dropout", "train.batch_size"}
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "text"),
+    [
+        ({"id": "DEMO-01"}, "id", "exists"),
+        ({"id": "../x"}, "id", "capitals"),
+        ({"id": ""}, "id", "capitals"),
+        (NEW | {"compare_to": "DEMO-99"}, "compare_to", "no experiment"),
+    ],
+)
+def test_an_id_that_exists_and_an_unknown_baseline_are_refused(words, key, text):
+    check = check_form("DEMO-02", {}, words)
+    assert text in check.reasons[key] and check.text == ""
+
+
+def test_a_value_that_the_prepared_corpus_does_not_fit_is_refused(stories, monkeypatch):
+    monkeypatch.setenv("OELM_DATA", str(stories))
+    values = {"data.tokenizer": "bpe-300", "model.vocab_size": "999"}
+    assert "300 tokens" in check_form("DEMO-02", values, NEW).reasons["model.vocab_size"]
+    values |= {"model.vocab_size": "300", "train.batch_size": "9999999"}
+    assert "allowed batch_size" in check_form("DEMO-02", values, NEW).reasons["train.batch_size"]
+
+
+def test_differences_are_those_from_the_baseline_and_the_file_declares_them():
+    check = check_form("DEMO-02", {"model.freeze_k": "false"}, NEW)
+    assert check.compare_to == "DEMO-01"
+    assert [key for key, _, _ in check.changes] == [
+        "model.qk_init",
+        "model.qk_scale",
+        "model.freeze_q",
+    ]
+    plain = config.parse_yaml(check.text)
+    assert plain["changes"] == [key for key, _, _ in check.changes]
+    assert plain["model"]["freeze_k"] is False and plain["id"] == "DEMO-77"
+    assert check.text == config.new_experiment("DEMO-02", "DEMO-77", "model.freeze_k=false")
+
+
+def test_a_confound_is_named_before_the_run():
+    (warning,) = check_form("DEMO-02", {"model.qk_norm": "true"}, NEW).warnings
+    assert "model.qk_norm" in warning and "DEMO-01 lacks it" in warning
+    assert check_form("DEMO-02", {"model.freeze_k": "false"}, NEW).warnings == []
+
+
+@settings(max_examples=30)
+@given(
+    st.sampled_from([field.key for field in form_fields()]),
+    st.one_of(st.text(max_size=20), st.integers().map(str), st.floats().map(str)),
+)
+def test_any_text_in_any_field_is_accepted_or_has_a_reason(key, text):
+    check = check_form("DEMO-02", {key: text}, NEW)
+    assert bool(check.text) != bool(check.reasons)
+
+
+def test_the_next_id_is_the_first_after_those_that_exist(params):
+    assert next_id("DEMO-02") == "DEMO-05" and next_id("GPT-01") == "GPT-18"
+    (params / "DEMO-05.yaml").write_text("")
+    assert next_id("DEMO-02") == "DEMO-06"
+
+
+@pytest.fixture
+def form(params):
+    saved = []
+    view = FormView(saved.append)
+    view.saved = saved
+    view.start_from("DEMO-02")
+    return view
+
+
+def test_the_form_shows_reasons_as_one_types_and_saves_only_what_is_possible(form, params):
+    row = form.fields["model.num_heads"]
+    assert not form.save.disabled
+    row.field.value = "3"
+    assert "does not divide" in row.remark.value and form.save.disabled
+    form.save.click()
+    assert form.saved == [] and not (params / "DEMO-05.yaml").exists()
+    row.field.value = "2"
+    assert "was 4" in row.remark.value and "model.num_heads" in form.summary.value
+    form.save.click()
+    assert form.saved == ["DEMO-05"]
+    experiment = config.load_config("DEMO-05")
+    assert experiment.model.num_heads == 2 and config.check_changes(experiment) == []
+    form.start_from("DEMO-05")
+    assert row.field.value == "2" and form.words["id"].field.value == "DEMO-06"
+    assert form.words["compare_to"].field.value == "DEMO-01"
+
+
+def test_an_id_taken_while_one_typed_saves_nothing(form, params):
+    (params / "DEMO-05.yaml").write_text("mine")
+    form.save.click()
+    assert form.saved == [] and (params / "DEMO-05.yaml").read_text() == "mine"
+    assert "exists" in form.words["id"].remark.value
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(params):
+    shown = check_form("DEMO-02", {}, NEW).text
+    params.rename(params.with_name("away"))
+    with pytest.raises(UserError, match="nothing was saved"):
+        config.save_experiment("DEMO-77", shown)
+    params.with_name("away").rename(params)
