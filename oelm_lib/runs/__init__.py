@@ -20,7 +20,7 @@ _FILE_OF = {
     "log_lines": "logs",
     "open_run": "folder",
     "read_config": "reading",
-    "read_documents": "reading",
+    "read_documents": "documents",
     "read_logit_std": "reading",
     "read_metrics": "reading",
     "read_status": "reading",
