@@ -254,6 +254,13 @@ def test_folders_are_absolute_whatever_the_working_folder(tmp_path, monkeypatch)
     assert str(config.data_dir()) == os.environ["OELM_DATA"] == "/home/me/corpora"
 
 
+def test_a_huge_size_is_refused_at_once():
+    """The divisors of d_model were searched up to d_model, so the command never ended."""
+    huge = 10**20 - 1
+    with pytest.raises(UserError, match=r"num_heads = 4 does not divide d_model = 9+; use 1, 3, 9"):
+        config.load_config("DEMO-02", {"model.d_model": huge, "model.num_heads": 4})
+
+
 @pytest.mark.parametrize(
     ("folder", "message"),
     [

@@ -8,7 +8,7 @@ import pandas as pd
 
 from oelm_lib import stats
 from oelm_lib.errors import UserError
-from oelm_lib.runs import read_documents
+from oelm_lib.runs.documents import read_documents
 
 
 def document_error(arm: pd.DataFrame, base: pd.DataFrame, split: str = "val") -> float:

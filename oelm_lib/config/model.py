@@ -95,7 +95,8 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _check_sizes(self):
         if self.d_model % self.num_heads:
-            divisors = [str(n) for n in range(1, self.d_model + 1) if self.d_model % n == 0]
+            candidates = range(1, min(self.d_model, 1000) + 1)
+            divisors = [str(n) for n in candidates if self.d_model % n == 0]
             allowed = ", ".join(divisors[:8]) + (", ..." if len(divisors) > 8 else "")
             raise ValueError(
                 f"num_heads = {self.num_heads} does not divide d_model = {self.d_model};"

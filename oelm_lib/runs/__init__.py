@@ -21,7 +21,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "log_lines": "logs",
         "open_run": "folder",
         "read_config": "reading",
-        "read_documents": "reading",
+        "read_documents": "documents",
         "read_logit_std": "reading",
         "read_metrics": "reading",
         "read_status": "reading",

@@ -14,13 +14,14 @@ from oelm_lib.config import Experiment
 from oelm_lib.data import Corpus, open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.files import remedy, write_text
+from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.lock import RunLock
 from oelm_lib.runs.provenance import (
     describe_changes,
     session_record,
     sessions,
 )
-from oelm_lib.runs.reading import read_config, read_documents, read_summary
+from oelm_lib.runs.reading import read_config, read_summary
 from oelm_lib.runs.schema import FORMAT
 
 

@@ -7,12 +7,8 @@ import re
 import socket
 import stat
 import time
-import zipfile
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
@@ -34,6 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+LARGEST = 1 << 60
+"""Largest number that a record can hold; a larger one is damage, and overflows a float or clock."""
 STALE_SECONDS = 120.0
 """Age of a heartbeat from another host at which its run is shown as dead."""
 SEED_FOLDER = re.compile(r"seed(0|[1-9][0-9]*)", re.ASCII)
@@ -112,7 +110,7 @@ def read_status(run: Any) -> dict[str, Any] | None:
     _check_types(path, status, present, "delete it: the run writes it again when it goes on")
     evals = [pair for pair in status.get("evals", []) if _is_pair(pair)]  # null: not finite
     eta = status.get("eta_seconds")
-    return status | {"evals": evals, "eta_seconds": eta if _is_pair(eta) else None}
+    return status | {"evals": evals, "eta_seconds": eta if _is_eta(eta) else None}
 
 
 def read_summary(run: Any) -> dict[str, Any] | None:
@@ -133,28 +131,6 @@ def read_summary(run: Any) -> dict[str, Any] | None:
 def read_timing(run: Any) -> dict[str, Any] | None:
     """Return timing_stats.json, or None while the run is not done. Raises UserError if broken."""
     return read_json(record_file(run, "timing_stats.json"))
-
-
-def read_documents(run: Any) -> dict[str, np.ndarray]:
-    """Return documents.npz: nats and tokens of each document; `test_...` where scored on the test.
-
-    Raises:
-        UserError: The file is missing or damaged.
-    """
-    path = record_file(run, "documents.npz")
-    try:
-        with np.load(path) as arrays:  # a zip archive: a changed byte fails its CRC-32
-            documents = {name: arrays[name] for name in arrays}
-        for prefix in {name.removesuffix("tokens") for name in documents if "tokens" in name}:
-            if documents[f"{prefix}nats"].shape != documents[f"{prefix}tokens"].shape:
-                raise ValueError("unequal lengths")
-        if "nats" not in documents:
-            raise ValueError("no nats")
-    except FileNotFoundError:
-        raise UserError(f"{path}: is missing; {RESCORE}") from None
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
-        raise UserError(f"{path}: is damaged; {RESCORE}") from None
-    return documents
 
 
 def read_metrics(run: Any) -> pd.DataFrame:
@@ -285,14 +261,21 @@ def _check_types(path: Path, plain: dict[str, Any], kinds: dict[str, Any], hint:
     """Raise UserError where a key is missing or its value of another type."""
     for key, kind in kinds.items():
         value = plain.get(key)
-        is_flag = isinstance(value, bool) and kind is not bool
-        if key not in plain or is_flag or not isinstance(value, kind):
+        is_right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        if key not in plain or not is_right or (isinstance(value, int) and abs(value) > LARGEST):
             raise UserError(f"{path}: {key} is missing or broken; {hint}")
 
 
 def _is_pair(value: Any) -> bool:
-    """Whether it is a list of two numbers."""
-    return isinstance(value, list) and [type(item) in (int, float) for item in value] == [True] * 2
+    """Whether it is a list of two numbers that are not absurd."""
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    return all(type(item) in (int, float) and abs(item) <= LARGEST for item in value)
+
+
+def _is_eta(value: Any) -> bool:
+    """Whether it is a range of seconds of which a clock can show the end."""
+    return _is_pair(value) and 0 <= value[0] <= value[1] < 1e10
 
 
 def _is_fresh(record: dict[str, Any]) -> bool:

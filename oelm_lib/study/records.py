@@ -18,9 +18,9 @@ from oelm_lib import config
 from oelm_lib.config import Experiment, Section
 from oelm_lib.errors import UserError
 from oelm_lib.files import take_turn, with_checksum, write_text
+from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.reading import (
     read_config,
-    read_documents,
     read_logit_std,
     read_status,
     read_summary,

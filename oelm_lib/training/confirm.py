@@ -7,8 +7,9 @@ import numpy as np
 from oelm_lib.data import EvalWindows, open_test
 from oelm_lib.errors import UserError
 from oelm_lib.files import replacing, write_json
+from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.folder import Run
-from oelm_lib.runs.reading import folder, read_documents, read_summary
+from oelm_lib.runs.reading import folder, read_summary
 from oelm_lib.training.device import prepare_device
 from oelm_lib.training.evaluation import document_losses, mean_loss, token_losses
 from oelm_lib.training.trained import Trained, open_trained

@@ -1,6 +1,8 @@
+import io
 import json
 import os
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +10,10 @@ import pytest
 
 from oelm_lib import runs
 from oelm_lib.errors import UserError
+from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.lock import RunLock
 from oelm_lib.runs.metrics import AppendFile
 from oelm_lib.runs.process import this_process
-from oelm_lib.runs.reading import read_documents
 
 ROW = {"event": "train", "step": 10, "tokens": 100, "loss": 1.5, "perplexity": 4.5, "seconds": 1.0}
 
@@ -134,7 +136,51 @@ def test_a_missing_or_mistyped_key_of_a_record_is_named(tmp_path):
         runs.read_summary(tmp_path)
 
 
-@pytest.mark.parametrize("eta", [None, [], [1.0], [1.0, None], ["a", "b"], [1, 2, 3], [True, 1]])
+@pytest.mark.parametrize("key", ["step", "max_steps", "memory_bytes", "tokens_per_s"])
+def test_a_number_that_no_run_reaches_is_damage(tmp_path, key):
+    """A status of 10**400 bytes ended `oelm status` for all runs of the folder."""
+    record = {"state": "running", key: 10**400}
+    (tmp_path / "status.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=f"{key} is missing or broken"):
+        runs.read_status(tmp_path)
+    (tmp_path / "status.json").write_text(json.dumps({"state": "done", "evals": [[1, 10**400]]}))
+    assert runs.read_status(tmp_path)["evals"] == []
+
+
+def test_documents_are_one_loss_and_one_count_each(tmp_path):
+    path = tmp_path / "documents.npz"
+    losses, counts = np.ones(2), np.array([1, 2])
+    for nats, tokens in (
+        (np.array(["a", "b"]), counts),
+        (np.array(1.0), np.array(2)),
+        (np.ones((2, 2)), np.ones((2, 2), int)),
+        (np.array([True, False]), counts),
+        (losses, -counts),
+        (losses, losses),
+    ):
+        np.savez(path, nats=nats, tokens=tokens)
+        with pytest.raises(UserError, match="is damaged"):
+            read_documents(tmp_path)
+        np.savez(path, nats=losses, tokens=counts, test_nats=nats, test_tokens=tokens)
+        with pytest.raises(UserError, match="is damaged"):
+            read_documents(tmp_path)
+    header = io.BytesIO()
+    claim = {"descr": "<f8", "fortran_order": False, "shape": (10**13,)}  # 73 TiB
+    np.lib.format.write_array_header_1_0(header, claim)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("nats.npy", "tokens.npy"):
+            archive.writestr(name, header.getvalue())
+    with pytest.raises(UserError, match="is damaged"):
+        read_documents(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "eta",
+    [
+        *(None, [], [1.0], [1.0, None], ["a", "b"], [1, 2, 3], [True, 1]),
+        *([1e308, 1e308], [-1e30, 5], [5, 1], [0, 10**400]),
+    ],
+)
 def test_an_eta_that_is_no_range_is_none(tmp_path, eta):
     (tmp_path / "status.json").write_text(json.dumps({"state": "running", "eta_seconds": eta}))
     assert runs.read_status(tmp_path)["eta_seconds"] is None

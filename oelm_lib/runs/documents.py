@@ -1,0 +1,44 @@
+"""Read documents.npz: the loss of a run on each document of a split."""
+
+import zipfile
+import zlib
+from typing import Any
+
+import numpy as np
+
+from oelm_lib.errors import UserError
+from oelm_lib.runs.reading import RESCORE, record_file
+
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, EOFError, TypeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What numpy raises on a damaged archive; MemoryError: a header that claims terabytes."""
+
+
+def read_documents(run: Any) -> dict[str, np.ndarray]:
+    """Return documents.npz: nats and tokens of each document; `test_...` where scored on the test.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    path = record_file(run, "documents.npz")
+    try:
+        with np.load(path) as arrays:  # a zip archive: a changed byte fails its CRC-32
+            documents = {name: arrays[name] for name in arrays}
+        for prefix in ("", "test_") if "test_tokens" in documents else ("",):
+            _check_documents(documents[f"{prefix}nats"], documents[f"{prefix}tokens"])
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing; {RESCORE}") from None
+    except UNREADABLE:
+        raise UserError(f"{path}: is damaged; {RESCORE}") from None
+    return documents
+
+
+def _check_documents(nats: np.ndarray, tokens: np.ndarray) -> None:
+    """Raise ValueError where the arrays are not one loss and one count a document."""
+    kinds = nats.dtype.kind, tokens.dtype.kind
+    if kinds not in (("f", "i"), ("f", "u")) or not nats.shape == tokens.shape == (nats.size,):
+        raise ValueError("not one loss and one count a document")
+    if (tokens < 0).any():
+        raise ValueError("a negative count")
