@@ -80,10 +80,10 @@ def ordered_tests(area: str, file: str) -> list[str]:
     found = [path for name in AREAS[area][1] for path in [ROOT / name, *(ROOT / name).rglob("*")]]
     tests = [path for path in found if path.match("test_*.py")]
     place = Path(file)
-    word = "additions" if place.parent.name == "additions" else place.stem
+    names = {f"test_{place.stem}", f"test_{place.parent.name}"}
 
     def rank(path: Path) -> tuple[bool, int]:
-        return path.stem != f"test_{place.stem}", -path.read_text().count(word)
+        return path.stem not in names, -path.read_text().count(place.stem)
 
     return [str(path.relative_to(ROOT)) for path in sorted(tests, key=rank)][:FILES]
 

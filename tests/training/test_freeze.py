@@ -1,6 +1,7 @@
 """Frozen tensors are proved to stay as they are."""
 
 import pytest
+import torch
 
 from oelm_lib import runs
 from oelm_lib.training.state import TrainingState
@@ -17,6 +18,18 @@ def test_each_interval_of_a_freeze_has_its_proof(tiny_run):
     assert frozen["sha256_start"] == frozen["sha256_end"]
     assert before["sha256_start"] == after["sha256_end"] != frozen["sha256_start"]
     assert runs.read_summary(run)["parameters"]["frozen"] == 0
+
+
+def test_a_freeze_from_the_start_holds_until_its_end(tiny_run):
+    state = TrainingState(tiny_run(model__freeze_until=3))
+    weight = state.model.blocks[0].attention.q_proj.weight
+    start = weight.detach().clone()
+    assert state.proof.intervals[0]["tensors"] == 4
+    for _ in range(3):
+        state.advance()
+        assert torch.equal(weight, start)
+    state.advance()
+    assert not torch.equal(weight, start)
 
 
 @pytest.mark.parametrize("step", [5, 24])
