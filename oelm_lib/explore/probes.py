@@ -18,8 +18,6 @@ from oelm_lib.training.trained import Trained, open_trained
 
 SIGNIFICANT = 3
 """Digits of a probe: the seeds of one arm differ in the third."""
-COPYABLE = {"end an earlier bigram": "do not", "stood earlier": "are new in the window"}
-"""Slices of the tokens, each beside its complement."""
 
 
 @dataclass(frozen=True)
