@@ -72,6 +72,7 @@ def test_a_line_that_comes_while_a_torn_one_is_cut_is_kept(tmp_path, monkeypatch
         ("a\nb\ntorn", "a\nb\nnew\n"),
         ("a\n" + "x" * 200_000, "a\nnew\n"),
         ("y" * 200_000 + "\n", "y" * 200_000 + "\nnew\n"),
+        ("\n", "\nnew\n"),
         ("\n\n", "\n\nnew\n"),
     ],
 )
@@ -155,6 +156,8 @@ def test_numbers_that_json_does_not_have_become_null(tmp_path):
         "d": "é",
     }
     assert "é" in (tmp_path / "x.json").read_text(encoding="utf-8")
+    files.write_json(tmp_path / "x.json", {"a": [1]})
+    assert (tmp_path / "x.json").read_text() == '{\n "a": [\n  1\n ]\n}\n'
 
 
 def test_a_missing_file_is_none_and_a_broken_one_is_one_line(tmp_path):
@@ -230,6 +233,8 @@ for text in ("[" * 40000, "{a: " * 40000, "- " * 40000, "? " * 40000, "&a [" * 4
     assert json.dumps(parse_yaml(nested)) == nested
     with pytest.raises(ValueError, match="nested more"):
         parse_yaml(f"[{nested}]")
+    with pytest.raises(ValueError, match="nested more"):
+        parse_yaml(f"[{'[], ' * 60}{nested}]")
     assert parse_yaml("a: [1, 2]\nb: {c: null}") == {"a": [1, 2], "b": {"c": None}}
     with pytest.raises(ValueError, match="line 2"):
         parse_yaml("a: [")

@@ -180,6 +180,8 @@ class RunLock:
             os.pwrite(file, f'{text}{0:012d}"}}\n'.encode(), 0)
             os.fsync(file)
         except BaseException:
+            if is_at(file, self._file):
+                self._file.unlink()  # an empty lock would say nothing for as long as it lay there
             os.close(file)
             raise
         claim = _Claim(file, token, os.getpid(), len(text.encode()))

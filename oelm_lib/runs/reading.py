@@ -93,8 +93,7 @@ def read_config(run: Any) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}; {remedy(error)}") from None
     except ValueError:
-        hint = "restore it or start the run afresh (--fresh)"
-        raise UserError(f"{path}: not readable as YAML; {hint}") from None
+        raise UserError(f"{path}: not readable as YAML; restore it or start afresh") from None
     version = plain.get("format") if isinstance(plain, dict) else None
     if version != FORMAT:
         text = f"format {version!r}; this version reads {FORMAT}; update the workbook"
@@ -109,7 +108,7 @@ def read_status(run: Any) -> dict[str, Any] | None:
     status = read_json(path)
     if status is None:
         return None
-    present = {key: kind for key, kind in STATUS_KEYS.items() if key in status}
+    present = {key: STATUS_KEYS[key] for key in STATUS_KEYS.keys() & status}
     _check_types(path, status, present, "delete it: the run writes it again when it goes on")
     evals = [pair for pair in status.get("evals", []) if _is_pair(pair)]  # null: not finite
     eta = status.get("eta_seconds")

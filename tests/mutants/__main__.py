@@ -1,19 +1,24 @@
 """Mutation run: change the library in one place at a time and see whether a test notices.
 
-`make mutants N=200 SEED=1 LIMIT=300` draws N changes, as many from each area, and runs the tests
-of the area on each in a copy of the project; a change that no test notices is printed.
-AREA=stats takes one area only. Changes with a reason in equivalent.yaml do not count.
+`make mutants` draws N changes with SEED, as many from each area, makes one at a time in a copy of
+the project and runs the tests of its area, for LIMIT seconds at most. A change that no test
+notices is printed, but for those in equivalent.yaml.
+
+    make mutants N=200 SEED=1 LIMIT=300     the defaults
+    make mutants AREA='stats files'         some areas
+    make mutants FILES=1                    the nearest test file only: fast, and more survive
 """
 
+import contextlib
 import gc
 import importlib
+import multiprocessing
 import os
 import random
 import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +29,9 @@ import yaml
 from tests.mutants.operators import mutate, mutations
 
 ROOT = Path(__file__).resolve().parents[2]
+N, SEED = int(os.environ.get("N", 200)), int(os.environ.get("SEED", 1))
+LIMIT, FILES = float(os.environ.get("LIMIT", 300)), int(os.environ.get("FILES", 99))
+FORK = multiprocessing.get_context("fork")
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
 AREAS = {  # area -> its files, its tests
     "model": (["oelm_lib/model"], ["tests/model"]),
@@ -67,8 +75,8 @@ def sample(area: str, size: int, generator: random.Random) -> list[Mutant]:
     return mutants
 
 
-def ordered_tests(area: str, file: str, most: int) -> list[str]:
-    """Test files of an area, at most `most`: the one named after a file, then by mentions of it."""
+def ordered_tests(area: str, file: str) -> list[str]:
+    """Test files of an area, at most FILES: the one named after a file, then by mentions of it."""
     found = [path for name in AREAS[area][1] for path in [ROOT / name, *(ROOT / name).rglob("*")]]
     tests = [path for path in found if path.match("test_*.py")]
     place = Path(file)
@@ -77,34 +85,23 @@ def ordered_tests(area: str, file: str, most: int) -> list[str]:
     def rank(path: Path) -> tuple[bool, int]:
         return path.stem != f"test_{place.stem}", -path.read_text().count(word)
 
-    return [str(path.relative_to(ROOT)) for path in sorted(tests, key=rank)][:most]
+    return [str(path.relative_to(ROOT)) for path in sorted(tests, key=rank)][:FILES]
 
 
 def run_tests(copy: Path, tests: list[str], limit: float) -> str:
-    """Run tests in a child process; "passed", or how a test noticed."""
-    child = os.fork()
-    if child == 0:
-        try:
-            os._exit(_run_pytest(copy, tests))
-        finally:
-            os._exit(1)
-    end = time.monotonic() + limit
-    status = None
-    while status is None and time.monotonic() < end:
-        pid, code = os.waitpid(child, os.WNOHANG)
-        status = code if pid else time.sleep(0.05)
-    try:
-        os.killpg(child, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    if status is None:
-        os.waitpid(child, 0)
-        return "time limit"
-    return "killed" if status else "passed"
+    """Run tests in a process of their own; "passed", or how a test noticed."""
+    process = FORK.Process(target=_run_pytest, args=(copy, tests))
+    process.start()
+    process.join(limit)
+    code = process.exitcode
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # what the tests have started, too
+    process.join()
+    return "time limit" if code is None else "killed" if code else "passed"
 
 
-def _run_pytest(copy: Path, tests: list[str]) -> int:
-    """Be a test process of the copy; return pytest's exit code, 0 where all tests are slow."""
+def _run_pytest(copy: Path, tests: list[str]) -> None:
+    """Be a test process of the copy; exit with 0 where no test fails."""
     os.setsid()
     os.chdir(copy)
     sys.path[:] = [str(copy), *(entry for entry in sys.path if entry not in ("", str(ROOT)))]
@@ -115,7 +112,7 @@ def _run_pytest(copy: Path, tests: list[str]) -> int:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     code = pytest.main(["-x", "-q", "-p", "no:anyio", "-p", "no:xdist", *tests])
-    return 0 if code == pytest.ExitCode.NO_TESTS_COLLECTED else code
+    sys.exit(0 if code == pytest.ExitCode.NO_TESTS_COLLECTED else code)  # all of them are slow
 
 
 def write_source(path: Path, source: str) -> None:
@@ -125,24 +122,22 @@ def write_source(path: Path, source: str) -> None:
         compiled.unlink()
 
 
-def run_area(area: str, size: int, seed: int, copy: Path, limit: float, most: int) -> int:
+def run_area(area: str, size: int, copy: Path) -> int:
     """Run the tests of an area on each of its mutants; return how many survive."""
-    began = time.monotonic()
-    mutants = sample(area, size, random.Random(f"{seed} {area}"))
-    tests = {test for m in mutants for test in ordered_tests(area, m.file, most)}
-    if run_tests(copy, sorted(tests), 10 * limit) != "passed":
+    mutants = sample(area, size, random.Random(f"{SEED} {area}"))
+    tests = {test for mutant in mutants for test in ordered_tests(area, mutant.file)}
+    if run_tests(copy, sorted(tests), 10 * LIMIT) != "passed":
         sys.exit((copy / "pytest.log").read_text() + f"{area}: the tests fail without a change")
-    print(f"{area}: the tests pass in {time.monotonic() - began:.0f} s", flush=True)
-    listed = yaml.safe_load(EQUIVALENT.read_text()) or []
-    reasons = {(entry["file"], entry["old"], entry["new"]): entry["why"] for entry in listed}
+    listed = yaml.safe_load(EQUIVALENT.read_text())
+    equivalent = {(entry["file"], entry["old"], entry["new"]) for entry in listed}
     outcomes = Counter()
     for mutant in mutants:
         write_source(copy / mutant.file, mutant.source)
-        outcome = run_tests(copy, ordered_tests(area, mutant.file, most), limit)
+        outcome = run_tests(copy, ordered_tests(area, mutant.file), LIMIT)
         write_source(copy / mutant.file, mutant.unchanged)
         if outcome == "passed":
-            known = (mutant.file, mutant.old, mutant.new) in reasons
-            outcome = "equivalent" if known else "survived"
+            change = mutant.file, mutant.old, mutant.new
+            outcome = "equivalent" if change in equivalent else "survived"
         outcomes[outcome] += 1
         print(f"{outcome}: {mutant.file}:{mutant.line}", flush=True)
         if outcome == "survived":
@@ -153,18 +148,15 @@ def run_area(area: str, size: int, seed: int, copy: Path, limit: float, most: in
 
 
 def main() -> None:
-    """Run the areas named in AREA (all of them by default); exit with 1 if a mutant survives."""
-    size, seed = int(os.environ.get("N", 200)), int(os.environ.get("SEED", 1))
-    limit, most = float(os.environ.get("LIMIT", 300)), int(os.environ.get("FILES", 99))
+    """Run the chosen areas; exit with 1 if a mutant survives."""
     areas = os.environ.get("AREA", "").split() or list(AREAS)
     for name in ("beartype", "hypothesis", "pandas", "pydantic", "scipy.stats", "torch"):
         importlib.import_module(name)  # once for all test processes, which are forks
     gc.freeze()
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy = Path(folder) / "project"
-        ignored = shutil.ignore_patterns(".*", "__pycache__", "outputs")
-        shutil.copytree(ROOT, copy, ignore=ignored)
-        survivors = [run_area(area, size // len(AREAS), seed, copy, limit, most) for area in areas]
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "outputs"))
+        survivors = [run_area(area, N // len(areas), copy) for area in areas]
     sys.exit(1 if any(survivors) else 0)
 
 

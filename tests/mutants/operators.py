@@ -9,11 +9,13 @@ from cosmic_ray.operators.operator import Operator
 from cosmic_ray.plugins import get_operator, operator_names
 from parso.python.tree import Name
 
+Change = tuple[Operator, int]
+"""An operator, and which of the places that it can change in a file."""
 UNCHANGED = ("name", "newline", "string")
 """Types of nodes that no operator changes, most of a file."""
 
 
-class DropCall(Operator):
+class DropCall:
     """Replace a call whose value is not used by `pass`."""
 
     def mutation_positions(self, node):
@@ -23,12 +25,8 @@ class DropCall(Operator):
     def mutate(self, node, index):
         return Name("pass", node.start_pos, node.get_first_leaf().prefix)
 
-    @classmethod
-    def examples(cls):
-        return ()
 
-
-class DropKeyword(Operator):
+class DropKeyword:
     """Leave a keyword argument of a call out."""
 
     def mutation_positions(self, node):
@@ -37,10 +35,6 @@ class DropKeyword(Operator):
 
     def mutate(self, node, index):
         return Name("**{}", node.start_pos, node.get_first_leaf().prefix)
-
-    @classmethod
-    def examples(cls):
-        return ()
 
 
 def in_annotation(node) -> bool:
@@ -60,7 +54,7 @@ def swaps_identity(name: str) -> bool:
     return len({word.startswith("Is") for word in name.split("_")[-2:]}) == 2
 
 
-def mutations(path: Path) -> dict[tuple[int, int], list[tuple[Operator, int]]]:
+def mutations(path: Path) -> dict[tuple[int, int], list[Change]]:
     """Each place (line, column) of a file that can change -> operators, their occurrences."""
     names = [name for name in operator_names() if not get_operator(name).arguments()]
     names = [name for name in names if not swaps_identity(name)]

@@ -81,6 +81,17 @@ def test_nothing_is_said_before_a_step_is_measured(cfg):
     )  # the last evaluation and the final one, at the first guess
 
 
+def test_only_the_last_evaluations_and_saves_count(cfg):
+    forecast = Forecast(cfg.train, LOG, 1.0, final_evals=1.0)
+    forecast.step(0.1)
+    for seconds in [1.0] * 20 + [3.0] * 5:
+        forecast.evaluation(seconds)
+    for seconds in [1.0] * 20 + [7.0] * 3:
+        forecast.save(seconds)
+    low, high = forecast.left(cfg.train.max_steps)
+    assert low == high == pytest.approx(2 * 3.0 + 7.0)
+
+
 def test_what_is_events_ahead_counts_this_step_and_the_end():
     assert [_events_ahead(step, 25, 10) for step in (1, 9, 10, 11, 20, 21, 25)] == [
         3,

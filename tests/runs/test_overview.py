@@ -161,6 +161,30 @@ def test_a_run_is_found_by_what_people_call_it(make_run, tmp_path):
         find_run("DEMO-03", tmp_path)
 
 
+def test_a_table_aligns_words_left_and_numbers_right():
+    rows = [
+        {
+            "run": "A/seed1",
+            "state": "done",
+            "step": 1000,
+            "train_loss": 2.5,
+            "memory_bytes": 3 << 29,
+        },
+        {"run": "AB_b/seed1", "state": "running", "step": 5, "train_loss": None},
+    ]
+    assert table(rows) == (
+        "2 runs: 1 done, 1 running\n"
+        "run         state     step    loss  GiB\n"
+        "A/seed1     done     1,000  2.5000  1.5\n"
+        "AB_b/seed1  running      5"
+    )
+    assert table(rows, width=12).splitlines()[1:] == [
+        "run         ",
+        "A/seed1     ",
+        "AB_b/seed1  ",
+    ]
+
+
 def test_a_rehearsal_is_named_by_its_overrides(tmp_path):
     runs_factory.make_run(tmp_path, "DEMO-01")
     runs_factory.make_run(tmp_path, "DEMO-01", overrides={"train.max_steps": 130})
