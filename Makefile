@@ -47,7 +47,8 @@ reports: demo
 	$(BIN)/oelm report compare --keep
 
 lab: setup
-	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=.
+	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=. \
+	    --LabApp.default_url=/lab/tree/notebooks/workbench.ipynb
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache

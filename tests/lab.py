@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,12 @@ from tests.browser import open_browser
 
 START_SECONDS = 90
 RUN_SECONDS = 240
+ALL_RUN = """() => {
+    const cells = document.querySelectorAll('.jp-Notebook .jp-CodeCell');
+    const prompts = [...cells].map(cell => cell.querySelector('.jp-InputPrompt'));
+    return prompts.length > 0 && prompts.every(p => /\\[\\d+\\]/.test(p.textContent));
+}"""
+"""Whether every code cell has a number: it has run."""
 
 
 @contextlib.contextmanager
@@ -77,14 +84,32 @@ def run_all(page) -> None:
     page.get_by_text("| Idle").first.wait_for(timeout=1000 * START_SECONDS)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
-    page.wait_for_function(
-        """() => {
-            const cells = document.querySelectorAll('.jp-Notebook .jp-CodeCell');
-            const prompts = [...cells].map(cell => cell.querySelector('.jp-InputPrompt'));
-            return prompts.length && prompts.every(p => /\\[\\d+\\]/.test(p.textContent));
-        }""",
-        timeout=1000 * RUN_SECONDS,
+    page.wait_for_function(ALL_RUN, timeout=1000 * RUN_SECONDS)
+
+
+def restart_and_run_all(page) -> None:
+    """Restart the kernel from the menu, run all cells, and wait until the last one has ended."""
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    page.get_by_text("Restart Kernel and Run All Cells").click()
+    page.locator(".jp-Dialog button.jp-mod-accept").click()
+    page.wait_for_function(f"() => !({ALL_RUN})()", timeout=1000 * START_SECONDS)
+    page.wait_for_function(ALL_RUN, timeout=1000 * RUN_SECONDS)
+
+
+def field(page, label: str):
+    """Return the input, choice or text area of the widget with this description."""
+    holder = page.locator(".jupyter-widgets").filter(
+        has=page.locator(f"xpath=./label[normalize-space()='{label}']")
     )
+    return holder.locator("input, select, textarea")
+
+
+def choose(page, label: str, start: str) -> None:
+    """Choose the option of a widget whose text starts with these characters."""
+    choice = field(page, label)
+    option = choice.locator("option").filter(has_text=re.compile(f"^{re.escape(start)}")).first
+    option.wait_for(state="attached", timeout=30_000)
+    choice.select_option(label=option.text_content())
 
 
 def _wait(url: str, server: subprocess.Popen, log: Path) -> None:

@@ -1,89 +1,13 @@
-"""The table of runs, one run's page, and the live curve."""
+"""One run's page, and its live curve."""
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 
-from oelm_lib import config, monitor, runs, training
-from oelm_lib.config import ROOT
-from oelm_lib.monitor import Monitor, run_table
+from oelm_lib import config, monitor, training
 from oelm_lib.monitor.curve import MOST_SHARE
-from oelm_lib.monitor.live import MOST_CURVES
-from tests import runs_factory
-from tests.conftest import TINY_RUN
-from tests.lab import open_lab, run_all
 
 MIMETYPE = "application/vnd.plotly.v1+json"
-POINTS = """Math.max(0, ...[...document.querySelectorAll('.jupyter-widgets .js-plotly-plot')]
-    .flatMap(plot => (plot.calcdata || []).map(points => points.length)))"""
-"""Points of the longest line drawn; the values themselves are packed."""
-
-
-def curve_names(watcher):
-    traces = watcher.curves.outputs[0]["data"][MIMETYPE]["data"]
-    return {trace["name"] for trace in traces if "seed" in trace["name"]}
-
-
-def test_the_monitor_shows_a_table_curves_and_time_of_runs_finished_and_in_progress(tmp_path):
-    runs_factory.make_run(tmp_path, "DEMO-01", state="done")
-    runs_factory.make_run(tmp_path, "DEMO-02", state="running", done=0.5)
-    watcher = Monitor("*", str(tmp_path))
-    assert "2 runs: " in watcher.states.value and "DEMO-02_oelm_freeze/" in watcher.states.value
-    assert curve_names(watcher) == {"OELM-Freeze · seed 42", "baseline · seed 42"}
-    before = watcher.curves.outputs
-    watcher.refresh()
-    assert watcher.curves.outputs is before  # no new rows: nothing is drawn again
-    runs_factory.make_run(tmp_path, "DEMO-03", state="running", done=0.2)
-    watcher.refresh()
-    assert "3 runs: " in watcher.states.value
-    assert curve_names(watcher) == {
-        "OELM-Freeze · seed 42",
-        "OELM-Random · seed 42",
-        "baseline · seed 42",
-    }
-
-
-def test_the_filter_chooses_rows_and_curves(tmp_path):
-    for exp, state in (("DEMO-01", "done"), ("DEMO-02", "running"), ("DEMO-03", "failed")):
-        runs_factory.make_run(tmp_path, exp, state=state, done=0.5 if state != "done" else 1.0)
-    watcher = Monitor("*", str(tmp_path))
-    watcher.words.value = "freeze DEMO-03*"
-    assert "2 runs: " in watcher.states.value and "DEMO-01_baseline/" not in watcher.states.value
-    assert curve_names(watcher) == {"OELM-Freeze · seed 42", "OELM-Random · seed 42"}
-    watcher.state.value = "active"
-    assert "1 runs: 1 running" in watcher.states.value
-    watcher.words.value = "nothing"
-    assert "no such runs yet" in watcher.states.value
-
-
-def test_only_so_many_curves_as_can_be_told_apart_are_drawn(tmp_path):
-    for seed in range(MOST_CURVES + 2):
-        runs_factory.make_run(tmp_path, "DEMO-01", seed, done=0.1, state="stopped")
-    runs_factory.make_run(tmp_path, "DEMO-01", 99, state="running", done=0.2)
-    watcher = Monitor("*", str(tmp_path))
-    names = curve_names(watcher)
-    assert len(names) == MOST_CURVES and any("99" in name for name in names)
-    assert "3 older runs are not drawn" in watcher.note.value
-
-
-def test_table_cells_are_escaped_and_do_not_wrap():
-    rows = [{"run": "a/seed1", "state": "failed", "reason": "<script> a | b", "step": 1200}]
-    table = run_table(rows)
-    assert "&lt;script&gt; a | b" in table and "<script>" not in table and "1,200" in table
-    assert table.count("<td ") == table.count("white-space:nowrap") // 2
-    assert "<span class='bad'>failed</span>" in table
-
-
-def test_the_monitor_starts_before_any_run_does(tmp_path):
-    watcher = Monitor("*", str(tmp_path))
-    assert "no such runs yet" in watcher.states.value
-    (tmp_path / "DEMO-01_baseline" / "seed1").mkdir(parents=True)
-    watcher.refresh()
-    assert "1 runs: 1 empty" in watcher.states.value
-    assert watcher.budgets.outputs
 
 
 def test_the_parts_of_a_runs_page(tiny_run):
@@ -161,39 +85,3 @@ def test_the_live_curve_takes_at_most_its_share_of_the_time(tmp_path, shown):
         curve()
         seconds[0] += 0.5
     assert 5 <= len(shown) <= MOST_SHARE * total / cost + 1
-
-
-@pytest.mark.slow
-def test_a_running_experiments_curve_grows_in_jupyterlab(tmp_path, stories):
-    outputs = tmp_path / "outputs"
-    rare = (
-        "max_steps",
-        "eval_interval",
-        "save_interval",
-    )  # a run of fast steps would else be seen while it saves
-    overrides = TINY_RUN | {f"train.{name}": 10**6 for name in rare}
-    code = "from oelm_lib import config, runs, training;"
-    code += f"c = config.load_config('DEMO-01', {overrides!r});"
-    code += f"training.train(c, runs.open_run(c, 1, {str(outputs)!r}))"
-    environment = {"OELM_DATA": str(stories), "OELM_OUTPUTS": str(outputs)}
-    with open_lab(tmp_path, "monitor", **environment) as page:
-        trainer = subprocess.Popen(
-            [sys.executable, "-c", code], cwd=ROOT, env=os.environ | environment
-        )
-        try:
-            page.get_by_text("| Idle").wait_for(timeout=60_000)
-            run_all(page)
-            page.wait_for_function(f"{POINTS} > 5", timeout=120_000)
-            seen = page.evaluate(POINTS)
-            page.wait_for_function(f"{POINTS} > {seen}", timeout=60_000)
-            page.locator(".jupyter-widgets p", has_text="1 running").wait_for(timeout=10_000)
-            assert (
-                page.locator(".jupyter-widgets .js-plotly-plot").count() == 2
-            )  # curves and time budget
-            page.screenshot(path=tmp_path / "monitor.png")
-        finally:
-            trainer.terminate()
-            trainer.wait(60)
-        (run,) = runs.find_runs(outputs)
-        assert runs.state(run) == "stopped"
-        page.locator(".jupyter-widgets p", has_text="1 stopped").wait_for(timeout=30_000)

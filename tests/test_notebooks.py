@@ -13,7 +13,6 @@ PARAMETERS = {
     "train": ["exp", "seed", "overrides", "fresh"],
     "compare": ["exps", "baseline", "outputs"],
     "explore": ["runs", "prompt"],
-    "monitor": ["exps", "outputs"],
     "bench": ["results"],
     "gpu": ["results"],
     "study": ["name"],

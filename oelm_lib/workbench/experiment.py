@@ -42,7 +42,7 @@ def experiment_html(exp: str, rows: list[Row]) -> Html:
     facts.append(("runs", _runs_line(own)))
     facts.append(("file", escape(f"params/{experiment_path(exp).name}")))
     table = "".join(
-        f"<tr><td class='l'><b>{name}</b></td><td class='w' style='max-width:none'>{text}</td></tr>"
+        f"<tr><td class='l'><b>{name}</b></td><td class='w'>{text}</td></tr>"
         for name, text in facts
     )
     return Html(

@@ -23,7 +23,7 @@ class ExperimentView(ipywidgets.VBox):
         """Offer the experiments that exist now, and show the chosen one."""
         titles = {row["id"]: row["title"] for row in rows if "+" not in row["run"]}
         titles = {row["id"]: row["title"] for row in rows} | titles
-        options = {f"{exp}  {titles[exp]}": exp for exp in sorted(titles)}
+        options = {f"{exp} {titles[exp]}": exp for exp in sorted(titles)}
         if dict(self.choice.options or {}) != options:
             kept = self.choice.value or latest_experiment(rows)
             self.choice.options = options

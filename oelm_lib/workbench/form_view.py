@@ -20,7 +20,7 @@ from oelm_lib.workbench.form import (
     next_id,
 )
 from oelm_lib.workbench.table import STYLE
-from oelm_lib.workbench.widgets import WIDE, WRAP, Message, button
+from oelm_lib.workbench.widgets import WIDE, Message, button
 
 HELP = {
     "id": "File name without .yaml: capitals, a hyphen, 2 to 4 digits.",
@@ -37,13 +37,13 @@ class FormRow(ipywidgets.HBox):
     def __init__(self, key: str, help_text: str, options: tuple[str, ...] = ()):
         self.key, self._help = key, help_text
         style = {"description_width": NAME_WIDTH}
-        look = {"description": key, "style": style, "layout": {"width": "26em"}}
+        look = {"description": key, "style": style, "layout": {"flex": "0 0 25em"}}
         if options:
             self.field = ipywidgets.Dropdown(options=options, **look)
         else:
             self.field = ipywidgets.Text(**look)
-        self.remark = ipywidgets.HTML(layout={"max_width": "44em"})
-        super().__init__([self.field, self.remark], layout=WRAP)
+        self.remark = ipywidgets.HTML(layout={"flex": "1 1 auto", "min_width": "0"})
+        super().__init__([self.field, self.remark], layout={"align_items": "center"})
 
     def mark(self, base: str, reason: str = "") -> None:
         """Show the reason, or the help; a value that differs from the original says so."""
@@ -53,7 +53,7 @@ class FormRow(ipywidgets.HBox):
         else:
             line = f"<span style='opacity:.8'>{escape(self._help)}</span>"
         was = f"<b style='color:{TONE_COLOURS['unsure']}'>was {escape(base)}</b>. "
-        self.remark.value = (was if changed else "") + line
+        self.remark.value = f"<div style='line-height:1.3'>{was if changed else ''}{line}</div>"
 
 
 class FormView(ipywidgets.VBox):

@@ -63,6 +63,7 @@ class Workbench:
     def _chosen(self) -> None:
         exp = self.experiment.choice.value
         if exp:
+            self.experiment.show(self._rows)
             self.form.start_from(exp)
             self.runs.choose(exp)
             self.refresh()

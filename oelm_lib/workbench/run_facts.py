@@ -4,8 +4,11 @@ import os
 from html import escape
 from pathlib import Path
 
+import pandas as pd
+
 from oelm_lib.errors import UserError
 from oelm_lib.runs.logs import log_lines
+from oelm_lib.runs.overview import cell_text
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.workbench.launches import Launch
 from oelm_lib.workbench.rows import NOT_RUN, Row
@@ -14,7 +17,7 @@ from oelm_lib.workbench.table import STYLE
 MOST_DRAWN = 12
 """Runs drawn at once; more lines than that cannot be told apart."""
 LOG_LINES = 12
-LISTS = {"of this experiment": "own", "of it and its baseline": "baseline", "all": "all"}
+LISTS = {"this experiment": "own", "with its baseline": "baseline", "all experiments": "all"}
 """Which runs the list offers."""
 
 
@@ -50,6 +53,38 @@ def drawn_rows(rows: list[Row], chosen: tuple[str, ...]) -> list[Row]:
 def progress(rows: list[Row]) -> list[tuple]:
     """Return what changes whenever one of the runs makes progress."""
     return [(row["run"], row["state"], row.get("step")) for row in rows]
+
+
+def with_budgets(runs: pd.DataFrame, rows: list[Row]) -> pd.DataFrame:
+    """Return the runs in the shape that view.budget takes, with the seconds spent so far.
+
+    Args:
+        runs: Frame of load_folders.
+        rows: The same runs, as RunRows.read has them.
+    """
+    budgets = {row["run"]: row["budget"] for row in rows if row.get("budget")}
+    runs = runs[runs["run"].isin(budgets)]
+    spent = [budgets[run] for run in runs["run"]]
+    return runs.assign(
+        state="done",
+        timing=[{"budget": parts} for parts in spent],
+        wall_seconds=[sum(parts.values()) for parts in spent],
+    )
+
+
+def progress_html(rows: list[Row]) -> str:
+    """Return a bar and a line for each run in progress: step, loss, speed, memory, ETA."""
+    lines = []
+    for row in rows:
+        if row["state"] not in (*ACTIVE, "queued"):
+            continue
+        parts = [row["run"], row["state"], f"step {row.get('step') or 0:,}/{row['max_steps']:,}"]
+        units = {"train_loss": "loss {}", "gap": "gap {}", "tokens_per_s": "{} tokens/s"}
+        units |= {"memory_bytes": "{} GiB", "eta_seconds": "ETA {}"}
+        parts += [unit.format(cell) for key, unit in units.items() if (cell := cell_text(key, row))]
+        bar = f"<progress max=1 value={row.get('share') or 0:.3f} style='width:8em'></progress>"
+        lines.append(f"<div>{bar} {escape(' · '.join(parts))}</div>")
+    return "".join(lines)
 
 
 def log_html(rows: list[Row]) -> str:

@@ -8,6 +8,7 @@ import ipywidgets
 
 from oelm_lib.compare.plots import gap_curves
 from oelm_lib.runs import frames
+from oelm_lib.view.budget import time_budget
 from oelm_lib.view.curves import loss_curves
 from oelm_lib.view.live import put
 from oelm_lib.workbench import actions
@@ -21,6 +22,8 @@ from oelm_lib.workbench.run_facts import (
     listed_runs,
     log_html,
     progress,
+    progress_html,
+    with_budgets,
 )
 from oelm_lib.workbench.table import table_html
 from oelm_lib.workbench.widgets import WIDE, WRAP, Message, button, dropdown, text
@@ -44,19 +47,24 @@ class RunsView(ipywidgets.VBox):
         """Whether figures are drawn; not while the page opens, so that it opens fast."""
         self.seeds = text("seeds", "42", "42,43", "14em")
         self.at_once = ipywidgets.BoundedIntText(
-            1, min=1, max=64, description="at once", layout={"width": "10em"}
+            1,
+            min=1,
+            max=64,
+            description="at once",
+            continuous_update=True,
+            layout={"width": "10em"},
         )
         self.start = button("Start", self._start, "oelm run ID --seeds ..., detached")
         self.start.button_style = "primary"
-        self.which = dropdown("list", LISTS)
+        self.which = dropdown("of", LISTS)
         self.list = ipywidgets.SelectMultiple(
             description="runs", rows=6, layout={"width": "34em", "max_width": "95%"}
         )
         self.message, self.table, self.log_tail = Message(), ipywidgets.HTML(), ipywidgets.HTML()
-        self.commands, self.loss, self.gap = (ipywidgets.Output() for _ in range(3))
+        self.commands, self.loss, self.gap, self.budget = (ipywidgets.Output() for _ in range(4))
         self.notes = NotesView(self._selected, self._act)
         starting = ipywidgets.HBox([self.seeds, self.at_once, self.start], layout=WRAP)
-        figures = [self.loss, self.gap]
+        figures = [self.loss, self.gap, self.budget]
         super().__init__(
             [
                 starting,
@@ -175,7 +183,8 @@ class RunsView(ipywidgets.VBox):
         drawn = self._drawn_rows()
         chosen = [row for row in drawn if row["run"] in self.list.value]
         self.log_tail.value = log_html(chosen)
-        self.table.value = table_html({"": drawn}) if drawn else self._empty_text()
+        bars = progress_html(drawn)
+        self.table.value = bars + table_html({"": drawn}) if drawn else self._empty_text()
         if not self.draws or progress(drawn) == self._drawn:
             return
         self._drawn = progress(drawn)
@@ -183,11 +192,12 @@ class RunsView(ipywidgets.VBox):
 
     def _draw(self, drawn: list[Row]) -> None:
         if not drawn:
-            self.loss.outputs = self.gap.outputs = ()
+            self.loss.outputs = self.gap.outputs = self.budget.outputs = ()
             return
         runs: Any = frames.load_folders([Path(row["path"]) for row in drawn])
         put(self.loss, loss_curves(runs, group="seed"))
         put(self.gap, gap_curves(runs, group="seed"))
+        put(self.budget, time_budget(with_budgets(runs, drawn)))
 
     def _empty_text(self) -> str:
         has_runs = any(row["id"] == self._exp and row["state"] != NOT_RUN for row in self._rows)

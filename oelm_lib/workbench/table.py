@@ -6,12 +6,20 @@ from collections import Counter
 from html import escape
 
 from oelm_lib.markup import Html
-from oelm_lib.monitor import table as monitor
 from oelm_lib.runs.overview import COLUMNS, cell_text
+from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.view.tables import TONE_COLOURS
 from oelm_lib.workbench.rows import NOT_RUN, Row
 
-STATES = monitor.STATES | {NOT_RUN: NOT_RUN}
+STATES = {
+    "every state": "",
+    "in progress": "active",
+    "done": "done",
+    "stopped": "stopped",
+    "failed": "failed",
+    "queued": "queued",
+    NOT_RUN: NOT_RUN,
+}
 GROUPS = {"no groups": "", "corpus": "corpus", "arm": "arm", "state": "state", "experiment": "id"}
 SORTS = {
     "last change": "changed",
@@ -21,13 +29,17 @@ SORTS = {
     "state": "state",
 }
 SEARCHED = ("run", "arm", "corpus", "tags", "note", "title")
-SHOWN = {"run": "run", "arm": "arm", "corpus": "corpus"} | {
-    key: heading for key, heading in COLUMNS.items() if key not in ("run", "reason")
+SHOWN = {"run": "run", "state": "state", "arm": "arm", "corpus": "corpus"} | {
+    key: heading for key, heading in COLUMNS.items() if key not in ("run", "state", "reason")
 }
 SHOWN |= {"tags": "tags", "note": "note", "reason": "reason"}
 """Key of a row -> heading of its column."""
 LEFT_ALIGNED = ("run", "arm", "corpus", "state", "device", "overrides", "tags", "note", "reason")
-WRAPPED = ("note", "reason")
+CUT = ("note", "reason")
+"""Columns of long text: cut, and shown whole under the pointer."""
+TONES = {"done": "good", "failed": "bad", "dead?": "bad", "unreadable": "bad"} | {
+    state: "unsure" for state in ACTIVE
+}
 STYLE = """<style>
 .wb-scroll {max-height:24em; overflow:auto; border:1px solid var(--jp-border-color2,#ccc)}
 .wb {border-collapse:collapse; font-size:12px; font-variant-numeric:tabular-nums; line-height:1.5;
@@ -36,7 +48,9 @@ STYLE = """<style>
 .wb th, .wb td {padding:2px 8px; text-align:right; white-space:nowrap; vertical-align:top}
 .wb td {border-top:1px solid var(--jp-border-color3,#e5e5e5)}
 .wb .l {text-align:left}
-.wb .w {text-align:left; white-space:normal; min-width:16em; max-width:32em}
+.wb .w {text-align:left; white-space:normal; min-width:16em}
+.wb .cut {text-align:left; max-width:28em; overflow:hidden; text-overflow:ellipsis}
+.wb + .wb, .wb + p {margin-top:8px}
 .wb .group td {font-weight:600; text-align:left; background:var(--jp-layout-color2,#eee)}
 </style>"""
 
@@ -51,7 +65,10 @@ def select_rows(
         state: State of the run, `active` for all states of a run in progress, or "" for every one.
         with_hidden: Whether runs that their notes hide are among them.
     """
-    patterns, states = monitor.name_patterns(words), monitor.states_of(state)
+    patterns = [
+        word if any(sign in word for sign in "*?[") else f"*{word}*" for word in words.split()
+    ]
+    states = ACTIVE if state == "active" else (state,)
     return [
         row
         for row in rows
@@ -102,7 +119,7 @@ def table_html(groups: dict[str, list[Row]]) -> Html:
 
 def state_html(state: str) -> str:
     """Return the name of a state in its colour."""
-    tone = monitor.STATE_CLASSES.get(state)
+    tone = TONES.get(state)
     style = f" style='color:{TONE_COLOURS[tone]};font-weight:600'" if tone else ""
     return f"<span class='{tone or 'plain'}'{style}>{escape(state)}</span>"
 
@@ -122,8 +139,9 @@ def _order(row: Row, sort: str) -> tuple:
 def _cell(key: str, row: Row) -> str:
     text = cell_text(key, row)
     shown = state_html(text) if key == "state" else escape(text)
-    return f"<td class='{_side(key)}'>{shown}</td>"
+    title = f" title='{escape(text)}'" if key in CUT and text else ""
+    return f"<td class='{_side(key)}'{title}>{shown}</td>"
 
 
 def _side(key: str) -> str:
-    return "w" if key in WRAPPED else "l" if key in LEFT_ALIGNED else "r"
+    return "cut" if key in CUT else "l" if key in LEFT_ALIGNED else "r"

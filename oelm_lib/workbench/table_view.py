@@ -28,7 +28,7 @@ class TableView(ipywidgets.VBox):
 
     def __init__(self, words: str = ""):
         self._rows: list[Row] = []
-        self.words = text("search", words, "name, arm, corpus, tag or DEMO-0[12]*")
+        self.words = text("search", words, "name, arm, corpus, tag, DEMO-0[12]*", "26em")
         self.state = dropdown("state", STATES)
         self.group = dropdown("group", GROUPS)
         self.sort = dropdown("sort by", SORTS)

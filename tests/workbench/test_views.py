@@ -1,0 +1,174 @@
+"""The widgets without a browser: they show what the files hold, also to a new kernel."""
+
+import pytest
+
+from oelm_lib.runs.notes import Notes, read_notes
+from oelm_lib.workbench import Workbench
+from oelm_lib.workbench.launches import Launch
+from oelm_lib.workbench.run_facts import (
+    MOST_DRAWN,
+    drawn_rows,
+    launches_html,
+    log_html,
+    progress_html,
+)
+from oelm_lib.workbench.runs_view import MOST_SELECTED
+from tests import runs_factory
+
+MIMETYPE = "application/vnd.plotly.v1+json"
+
+
+@pytest.fixture
+def outputs(tmp_path, params):
+    folder = tmp_path / "outputs"
+    folder.mkdir()
+    return folder
+
+
+def open_board(outputs):
+    board = Workbench(str(outputs))
+    board.refresh()  # figures are drawn at the second look
+    return board
+
+
+def curve_names(output):
+    traces = output.outputs[0]["data"][MIMETYPE]["data"]
+    return {trace["name"] for trace in traces if "seed" in trace["name"]}
+
+
+def click(board, label):
+    rows = [box.children for box in board.runs.children if hasattr(box, "children")]
+    buttons = [made for made in sum(rows, ()) if getattr(made, "description", "") == label]
+    buttons[0].click()
+
+
+def test_the_workbench_opens_before_any_run_does(outputs):
+    board = open_board(outputs)
+    assert board.table.count.value.startswith("0 runs; ")
+    assert board.experiment.choice.value == "DEMO-02"
+    assert "cost quality at toy size" in board.experiment.facts.value
+    assert "DEMO-02 has no run yet" in board.runs.table.value
+    runs_factory.make_run(outputs, "DEMO-02", state="running", done=0.4)
+    board.refresh()
+    assert board.table.count.value.startswith("1 runs: 1 running")
+    assert board.runs.list.value == ("DEMO-02_oelm_freeze/seed42",)
+    assert "seed42 · running · step 260/650" in board.runs.table.value
+
+
+def test_curves_are_those_of_the_selected_runs_and_their_baselines(outputs):
+    for seed in (1, 2):
+        runs_factory.make_run(outputs, "DEMO-01", seed)
+        runs_factory.make_run(outputs, "DEMO-02", seed, state="stopped", done=0.5)
+    board = open_board(outputs)
+    board.experiment.choice.value = "DEMO-02"
+    assert curve_names(board.runs.loss) == {
+        f"{arm} · seed {seed}" for arm in ("baseline", "OELM-Freeze") for seed in (1, 2)
+    }
+    assert curve_names(board.runs.gap) == {"OELM-Freeze · seed 1", "OELM-Freeze · seed 2"}
+    board.runs.list.value = ("DEMO-02_oelm_freeze/seed2",)
+    assert curve_names(board.runs.loss) == {"baseline · seed 2", "OELM-Freeze · seed 2"}
+    before = board.runs.loss.outputs
+    board.refresh()
+    assert board.runs.loss.outputs is before  # no new rows: nothing is drawn again
+
+
+def test_only_so_many_runs_are_selected_and_drawn_as_can_be_told_apart(outputs):
+    for seed in range(MOST_DRAWN + 2):
+        runs_factory.make_run(outputs, "DEMO-01", seed, done=0.1, state="stopped")
+    board = open_board(outputs)
+    board.experiment.choice.value = "DEMO-01"
+    assert len(board.runs.list.value) == MOST_SELECTED
+    board.runs.list.value = board.runs.list.options
+    assert len(curve_names(board.runs.loss)) == MOST_DRAWN
+
+
+def test_a_rehearsal_is_drawn_with_the_baselines_run_of_the_same_overrides(outputs):
+    overrides = {"train.max_steps": 130}
+    runs_factory.make_run(outputs, "DEMO-01", 1)
+    runs_factory.make_run(outputs, "DEMO-01", 1, overrides=overrides)
+    runs_factory.make_run(outputs, "DEMO-02", 1, overrides=overrides)
+    rows = Workbench(str(outputs)).runs._rows
+    chosen = tuple(row["run"] for row in rows if row["id"] == "DEMO-02")
+    drawn = [row["run"] for row in drawn_rows(rows, chosen)]
+    assert len(drawn) == 2 and all("+" in name for name in drawn)
+
+
+def test_search_group_and_hidden_runs(outputs):
+    runs_factory.make_demo(outputs, seeds=(1,))
+    board = open_board(outputs)
+    board.table.words.value = "DEMO-0[12]*"
+    assert board.table.count.value == "2 runs: 2 done"
+    board.table.group.value = "arm"
+    assert "baseline (1)" in board.table.table.value
+    board.table.words.value = ""
+    board.experiment.choice.value = "DEMO-02"
+    board.runs.notes.hidden.value, board.runs.notes.tags.value = True, "odd paper"
+    board.runs.notes.save.click()
+    assert read_notes(outputs / "DEMO-02_oelm_freeze" / "seed1") == Notes(
+        ("odd", "paper"), "", True
+    )
+    assert "3 runs: " in board.table.count.value and "1 hidden" in board.table.count.value
+    again = open_board(outputs)
+    again.table.hidden.value = True
+    assert "odd paper" in again.table.table.value
+    again.experiment.choice.value = "DEMO-02"
+    assert again.runs.notes.tags.value == "odd paper"
+
+
+def test_removed_runs_leave_the_page_and_come_back_in_a_new_kernel(outputs):
+    runs_factory.make_run(outputs, "DEMO-02", 1)
+    board = open_board(outputs)
+    click(board, "Remove")
+    assert "Removed: DEMO-02_oelm_freeze/seed1" in board.runs.message.value
+    assert board.runs.list.options == () and "no run yet" in board.runs.table.value
+    again = open_board(outputs)
+    click(again, "Undo remove")
+    assert again.runs.list.options == ("DEMO-02_oelm_freeze/seed1",)
+
+
+def test_a_run_that_trains_is_not_removed_and_nothing_is_lost(outputs):
+    runs_factory.make_run(outputs, "DEMO-02", 1, state="running", done=0.5)
+    board = open_board(outputs)
+    click(board, "Remove")
+    assert "stop it first" in board.runs.message.value
+    assert board.runs.list.value == ("DEMO-02_oelm_freeze/seed1",)
+
+
+def test_duplicates_that_jupyterlab_made_are_named_once(outputs, params):
+    (params / "DEMO-02-Copy1.yaml").write_text((params / "DEMO-02.yaml").read_text())
+    board = open_board(outputs)
+    assert board.table.count.value.count("DEMO-02-Copy1.yaml") == 1
+
+
+def test_an_experiment_with_an_undeclared_change_or_a_broken_file_is_shown_as_such(outputs, params):
+    path = params / "DEMO-02.yaml"
+    path.write_text(path.read_text().replace("dropout: 0.0", "dropout: 0.1"))
+    (params / "DEMO-03.yaml").write_text("id: [")
+    board = open_board(outputs)
+    board.experiment.choice.value = "DEMO-02"
+    board.experiment.choice.value = "DEMO-04"
+    assert "not declared" not in board.experiment.facts.value
+    board.experiment.choice.value = "DEMO-02"
+    assert "not declared" in board.experiment.facts.value
+    assert "changes is not what differs from DEMO-01" in board.experiment.facts.value
+    board.experiment.choice.value = "DEMO-03"
+    assert "not valid YAML" in board.experiment.facts.value
+    assert "not valid YAML" in board.form.message.value
+
+
+def test_texts_from_files_are_escaped(tmp_path):
+    log = tmp_path / "x.log"
+    launch = Launch("oelm run '<b>'", log, True, "<script>1</script>")
+    assert "<script>" not in launches_html([launch]) and "<b>" not in launches_html([launch])
+    row = {"run": "<i>/seed1", "state": "running", "max_steps": 10, "changed": 1.0}
+    assert "<i>" not in progress_html([row])
+    assert "no log yet" in log_html([row | {"path": str(tmp_path)}])
+    assert launches_html([]) == log_html([]) == ""
+
+
+def test_a_command_that_made_a_page_has_a_link_to_it(tmp_path, monkeypatch):
+    page = tmp_path / "compare.html"
+    page.write_text("")
+    monkeypatch.chdir(tmp_path)
+    html = launches_html([Launch("oelm report", tmp_path / "x.log", False, str(page))])
+    assert "<a href='compare.html'" in html

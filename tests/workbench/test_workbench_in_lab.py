@@ -1,0 +1,132 @@
+"""The workbench in JupyterLab: from a new experiment to its comparison, without a shell."""
+
+import re
+import shutil
+
+import pytest
+
+from oelm_lib.config import ROOT, dump_yaml, read_yaml
+from oelm_lib.files import read_json
+from oelm_lib.launch.processes import kill_tree
+from oelm_lib.runs.process import is_alive
+from oelm_lib.runs.reading import find_runs
+from tests.conftest import TINY_RUN
+from tests.lab import choose, field, open_lab, restart_and_run_all, run_all
+
+LONG = 600_000
+"""Milliseconds that runs of a busy machine may take."""
+POINTS = """Math.max(0, ...[...document.querySelectorAll('.jupyter-widgets .js-plotly-plot')]
+    .flatMap(plot => (plot.calcdata || []).map(points => points.length)))"""
+"""Points of the longest line drawn."""
+SIZE = TINY_RUN | {
+    "model.num_layers": 1,
+    "train.max_steps": 5000,
+    "train.eval_interval": 200,
+    "train.save_interval": 1000,
+}
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of the project with small experiments, whose params/ may be written."""
+    copy = tmp_path / "checkout"
+    ignored = shutil.ignore_patterns("__pycache__")
+    for folder in ("oelm_lib", "params", "notebooks"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=ignored)
+    for exp in ("DEMO-01", "DEMO-02"):
+        path = copy / "params" / f"{exp}.yaml"
+        plain = read_yaml(path)
+        for key, value in SIZE.items():
+            section, _, name = key.partition(".")
+            plain.setdefault(section, {})[name] = value
+        path.write_text(dump_yaml(plain))
+    return copy
+
+
+def start(page, exp):
+    """Choose an experiment and start two of its seeds."""
+    choose(page, "experiment", exp)
+    field(page, "seeds").fill("42,43")
+    field(page, "at once").fill("2")
+    button = page.get_by_role("button", name=f"Start {exp}")
+    button.wait_for(timeout=30_000)
+    button.click()
+    page.get_by_text(f"Started: oelm run {exp}").wait_for(timeout=30_000)
+
+
+def wait_for_states(page, *states):
+    """Wait until the chosen experiment's seeds are in these states."""
+    text = ", ".join(f"seed {seed} {state}" for seed, state in states)
+    page.locator(".jupyter-widgets td", has_text=re.compile(f"^{re.escape(text)}")).wait_for(
+        timeout=LONG
+    )
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    """The outputs folder of the Lab; what was started there has ended after the test."""
+    folder = tmp_path / "lab" / "notebooks" / "outputs"
+    yield folder
+    for record in (folder / "logs").glob("*.json"):
+        process = read_json(record)
+        if is_alive(process):
+            kill_tree(process["pid"])
+
+
+@pytest.mark.slow
+def test_from_a_new_experiment_to_its_comparison(tmp_path, checkout, stories, outputs):
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    environment = {"OELM_DATA": str(stories), "OELM_OUTPUTS": str(outputs)}
+    environment |= {"PYTHONPATH": str(checkout)}
+    with open_lab(folder, "workbench", **environment) as page:
+        page.set_viewport_size({"width": 1280, "height": 5000})
+        run_all(page)
+        start(page, "DEMO-01")
+
+        choose(page, "experiment", "DEMO-02")
+        page.get_by_text("New experiment from DEMO-02").wait_for(timeout=30_000)
+        field(page, "model.num_heads").fill("3")
+        page.get_by_text("num_heads = 3 does not divide d_model = 16").first.wait_for()
+        save = page.get_by_role("button", name="Save experiment")
+        assert save.is_disabled()
+        field(page, "model.num_heads").fill("2")
+        choose(page, "model.freeze_k", "false")
+        page.wait_for_function("document.querySelector('.mod-primary:not([disabled])')")
+        save.click()
+        page.get_by_text("Saved as params/DEMO-05.yaml").wait_for(timeout=30_000)
+        assert read_yaml(checkout / "params" / "DEMO-05.yaml")["model"]["freeze_q"] is True
+
+        start(page, "DEMO-05")
+        page.get_by_text(re.compile(r"DEMO-05_\w+/seed42 · running")).wait_for(timeout=LONG)
+        page.wait_for_function(f"{POINTS} > 5", timeout=LONG)
+        seen = page.evaluate(POINTS)
+        page.wait_for_function(f"{POINTS} > {seen}", timeout=LONG)
+
+        restart_and_run_all(page)
+        choose(page, "experiment", "DEMO-05")
+        page.get_by_text(re.compile(r"DEMO-05_\w+/seed42 · running")).wait_for(timeout=30_000)
+        page.get_by_role("button", name="Stop", exact=True).click()
+        wait_for_states(page, (42, "stopped"), (43, "stopped"))
+
+        page.get_by_role("button", name="Continue", exact=True).click()
+        wait_for_states(page, (42, "done"), (43, "done"))
+        choose(page, "experiment", "DEMO-01")
+        wait_for_states(page, (42, "done"), (43, "done"))
+        choose(page, "experiment", "DEMO-05")
+        page.get_by_text("baseline · seed 43").first.wait_for(timeout=30_000)
+        page.screenshot(path=tmp_path / "workbench.png")
+        page.get_by_role("button", name="Compare", exact=True).click()
+        link = page.locator(".jupyter-widgets a", has_text=re.compile(r"^compare_DEMO.*html$"))
+        link.wait_for(timeout=LONG)
+        assert (outputs / link.text_content()).is_file()
+
+        last = field(page, "runs").locator("option").last.text_content()
+        field(page, "runs").select_option(label=last)
+        page.get_by_role("button", name="Remove", exact=True).click()
+        page.get_by_text(re.compile(r"^Removed: DEMO-05_\w+/seed43")).wait_for(timeout=30_000)
+        assert len(find_runs(outputs, "DEMO-05")) == 1
+        page.get_by_role("button", name="Undo remove").click()
+        page.get_by_text(re.compile(r"seed43: is back")).wait_for(timeout=30_000)
+        assert len(find_runs(outputs, "DEMO-05")) == 2
+        assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
