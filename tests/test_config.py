@@ -128,7 +128,7 @@ def test_a_broken_file_is_one_line(tmp_path):
         assert "\n" not in str(raised.value)
 
 
-def test_an_unknown_key_of_a_file_is_named_whatever_its_letters():
+def test_an_unknown_key_of_a_file_is_named_in_any_script():
     plain = config.load_config("GPT-02").to_dict()
     plain["optim"] |= {"beta2": 0.9}
     with pytest.raises(UserError, match=r"unknown key optim\.beta2"):
@@ -243,7 +243,7 @@ def test_files_with_other_names_are_skipped(tmp_path, monkeypatch):
     assert config.load_config("DEMO-02").id == "DEMO-02"
 
 
-def test_folders_are_absolute_whatever_the_working_folder(tmp_path, monkeypatch):
+def test_folders_stay_the_same_in_another_working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("OELM_OUTPUTS", "runs")

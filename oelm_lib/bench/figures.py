@@ -29,13 +29,13 @@ GROWS = ("d_model", "num_layers", "max_seq_len", "vocab_size", "batch_size")
 MIB = 2**20
 
 
-def load(folder: Path | str = "") -> list[dict[str, Any]]:
+def load_results(folder: Path | str = "") -> list[dict[str, Any]]:
     """Read the results of `oelm bench` in a folder, by name; default: the outputs folder."""
     path = Path(folder) if folder else config.outputs_dir()
     return [read_json(file) for file in sorted(path.glob("bench_*.json"))]
 
 
-def name(result: dict[str, Any]) -> str:
+def setting(result: dict[str, Any]) -> str:
     """Size, dropout, threads and clock of a result."""
     threads = f"threads: {result['threads']} ({result['clock']} time)"
     return f"{result['size']}, dropout {result['dropout']:g}, {threads}"
@@ -43,7 +43,7 @@ def name(result: dict[str, Any]) -> str:
 
 def summary(results: list[dict[str, Any]]) -> pd.DataFrame:
     """Tabulate the measurements: one row a quantity, one column a result."""
-    columns = {name(result): _summary(result) for result in results}
+    columns = {setting(result): _summary(result) for result in results}
     return pd.DataFrame(columns).rename_axis("what").reset_index()
 
 
@@ -79,7 +79,7 @@ def _ratio(measured: dict[str, Any]) -> str:
 
 def steps(results: list[dict[str, Any]]) -> base.Figure:
     """Draw the seconds of every round, and the time of the matrix products alone."""
-    names = [name(result) for result in results]
+    names = [setting(result) for result in results]
     figure = base.new_figure("Seconds of a step", ["one point per round"], names, height=300)
     for row, result in enumerate(results, 1):
         for key, (label, colour) in STEPS.items():
@@ -110,7 +110,7 @@ def steps(results: list[dict[str, Any]]) -> base.Figure:
 def parts(results: list[dict[str, Any]]) -> base.Figure:
     """Draw the median seconds of a step's parts, and of evaluating as many tokens."""
     notes = ["medians; evaluation: of as many tokens as a step trains on"]
-    names = [name(result) for result in results]
+    names = [setting(result) for result in results]
     figure = base.new_figure("Parts of a step", notes, names, height=220)
     for row, result in enumerate(results, 1):
         seconds = [result["parts_seconds"][part] for part in PARTS]
@@ -132,7 +132,7 @@ def growth(results: list[dict[str, Any]]) -> base.Figure:
     """Draw time and memory of a step over each size: measured, and predicted by the cost model."""
     grown = [result for result in results if result["growth"]]
     notes = ["relative to the bench's size; bars: all rounds; predicted time: FLOPs"]
-    panels = [f"{what}: {name(result)}" for result in grown for what in GROWS]
+    panels = [f"{what}: {setting(result)}" for result in grown for what in GROWS]
     figure = base.new_figure("Growth, measured and predicted", notes, panels, height=210)
     for row, (result, what) in enumerate(product(grown, GROWS), 1):
         rows = pd.DataFrame([entry for entry in result["growth"] if entry["what"] == what])
@@ -189,7 +189,7 @@ def predictions(results: list[dict[str, Any]]) -> pd.DataFrame:
                 {
                     "what": entry["what"],
                     "value": entry["value"],
-                    "bench": name(result),
+                    "bench": setting(result),
                     "time_measured": f"{median(timings) / median(reference_timings):.2f}",
                     "time_predicted": f"{entry['fast_flops'] / reference['fast_flops']:.2f}",
                     "memory_measured": f"{entry['peak_bytes'] / reference['peak_bytes']:.2f}",

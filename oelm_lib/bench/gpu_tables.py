@@ -12,7 +12,7 @@ MIB = 2**20
 STAGES = ("tests", "bench", "run")
 
 
-def load(folder: Path | str = "") -> list[dict[str, Any]]:
+def load_results(folder: Path | str = "") -> list[dict[str, Any]]:
     """Read the results in a folder, by card; default: reports/gpu of the checkout."""
     path = Path(folder) if folder else config.ROOT / "reports" / "gpu"
     return [read_json(file) for file in sorted(path.glob("*.json"))]

@@ -8,7 +8,7 @@ import pandas as pd
 from oelm_lib.compare.pairs import METRIC, Pair, comparable, declaration, pairs
 from oelm_lib.config import diff_configs
 from oelm_lib.model import biases_scores
-from oelm_lib.runs.frames import MEASURED, RECORDED, name
+from oelm_lib.runs.frames import MEASURED, RECORDED, arm_id
 
 MACHINE = ("device_name", "precision", "threads", "compile")
 CORPUS = ("manifest_sha256", "sample")
@@ -140,7 +140,7 @@ def _pair_warnings(pair: Pair, metric: str) -> Iterator[tuple[str, str]]:
         overrides = rows["experiment"].science_overrides
         if overrides:
             given = ", ".join(f"{key}={short(value)}" for key, value in overrides.items())
-            yield name(rows), f"a rehearsal of {rows['id']} with {given}, not {rows['id']} itself"
+            yield arm_id(rows), f"a rehearsal of {rows['id']} with {given}, not {rows['id']} itself"
     arm_seeds, base_seeds = (set(comparable(rows, metric)["seed"]) for rows in pair[:2])
     for who, missing in (
         (subject, base_seeds - arm_seeds),

@@ -8,7 +8,7 @@ import pandas as pd
 from oelm_lib.compare.confounds import freeze_proven
 from oelm_lib.compare.pairs import METRIC
 from oelm_lib.config import Experiment, load_config
-from oelm_lib.runs.frames import MEASURED, identity, name, select
+from oelm_lib.runs.frames import MEASURED, arm_id, identity, select
 
 RUN_COLUMNS = [
     "id",
@@ -37,7 +37,7 @@ def matrix(runs: pd.DataFrame, exps: list[str] | str | None = None) -> pd.DataFr
         exps: Ids or globs; default none.
     """
     rates = [_learning_rate(experiment) for experiment in runs["experiment"]]
-    known = runs.assign(id=[name(run) for run in runs.itertuples()], learning_rate=rates)
+    known = runs.assign(id=[arm_id(run) for run in runs.itertuples()], learning_rate=rates)
     missing = [load_config(exp) for exp in select(exps) if exp not in set(known["id"])]
     new = [
         {
@@ -94,7 +94,7 @@ def parameters(runs: pd.DataFrame) -> pd.DataFrame:
             {
                 "corpus": first["corpus"],
                 "arm": first["arm"],
-                "id": name(first),
+                "id": arm_id(first),
                 **counts,
                 "trainable_share": counts["trainable"] / counts["total"],
                 "freeze_proven": all(proofs) if proofs else None,

@@ -9,7 +9,7 @@ import pandas as pd
 from oelm_lib.compare.pairs import METRIC, comparable
 from oelm_lib.compare.verdict import verdicts
 from oelm_lib.markup import Html
-from oelm_lib.runs.frames import RECORDED, name
+from oelm_lib.runs.frames import RECORDED, arm_id
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.view.tables import fold, percent, table
 
@@ -45,7 +45,7 @@ COLUMNS: dict[str, Callable[[Arm], Any]] = {
     "corpus": lambda arm: arm.text("corpus"),
     "tokenizer": lambda arm: arm.text("tokenizer"),
     "arm": lambda arm: arm.text("arm"),
-    "id": lambda arm: name(arm.runs.iloc[0]),
+    "id": lambda arm: arm_id(arm.runs.iloc[0]),
     "n": lambda arm: len(arm.done),
     "final_val_perplexity": lambda arm: perplexity(arm.mean(METRIC)),
     "gap": lambda arm: arm.verdict.get("gap", math.nan),

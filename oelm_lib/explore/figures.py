@@ -11,7 +11,7 @@ from oelm_lib.arms import arm_colours
 from oelm_lib.explore.arms import groups, label, name_of
 from oelm_lib.explore.attention import ROLES, STRONG, head_table, spectrum
 from oelm_lib.explore.attention import logit_spread as spread_over_training
-from oelm_lib.explore.probes import PROBES, summary
+from oelm_lib.explore.probes import PROBES, probe_values
 from oelm_lib.explore.windows import window_losses
 from oelm_lib.training.trained import Trained
 from oelm_lib.view import figure as base
@@ -23,7 +23,7 @@ HEAD_ROLES = {key: f"{words} (random tokens, twice)" for key, words in ROLES.ite
 
 def measures(arms: Sequence[Trained]) -> list[base.Figure]:
     """Return one small figure for each probe: a dot a seed, a line an arm."""
-    table = summary(arms).set_index("arm")
+    table = probe_values(arms).set_index("arm")
     return [_measure(arms, table[key].to_dict(), key) for key in PROBES if key in table]
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,12 +13,10 @@ from oelm_lib.explore.arms import groups, label
 from oelm_lib.explore.attention import ROLES, STRONG, head_table
 from oelm_lib.explore.windows import copy_gain, recall_accuracy, window_losses
 from oelm_lib.model.gpt import GPT
-from oelm_lib.training.trained import Trained, open_trained
+from oelm_lib.training.trained import Trained
 
 SIGNIFICANT = 3
 """Digits of a probe: the seeds of one arm differ in the third."""
-COPYABLE = {"end an earlier bigram": "do not", "stood earlier": "are new in the window"}
-"""Slices of the tokens, each beside its complement."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ PROBES = {
 """Column of the probe table -> probe. A new probe is one function and one entry."""
 
 
-def summary(arms: Sequence[Trained]) -> pd.DataFrame:
+def probe_values(arms: Sequence[Trained]) -> pd.DataFrame:
     """Return the probe table: one row a run, a column a probe; probes without a number left out."""
     rows = [
         {"arm": label(arm), "step": arm.step}
@@ -131,17 +128,6 @@ def summary(arms: Sequence[Trained]) -> pd.DataFrame:
         for arm in arms
     ]
     return pd.DataFrame(rows).dropna(axis="columns", how="all")
-
-
-def recorded(path: Path) -> dict[str, float]:
-    """Return the probes that a run's record keeps: its row of the probe table, losses by slice."""
-    arm = open_trained(path)
-    row = summary([arm]).drop(columns=["arm", "step"]).iloc[0].to_dict()
-    parts = slices([arm]).set_index("tokens_that")
-    for words, key in (("end an earlier bigram", "repeated_bigrams"), ("do not", "other_tokens")):
-        row[f"loss_on_{key}"] = parts["loss"][words]
-        row[f"share_of_{key}"] = parts["token_share"][words]
-    return {key: float(f"{value:.5g}") for key, value in row.items() if np.isfinite(value)}
 
 
 def slices(arms: Sequence[Trained]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ SHOWN_TOKENS = 8
 
 def summary(arms: Sequence[Trained]) -> pd.DataFrame:
     """Return the probe table with an arm in each column; seeds as mean and range."""
-    table = probes.summary(arms).set_index("arm")
+    table = probes.probe_values(arms).set_index("arm")
     columns = {
         name: [table.loc[label(arm)] for arm in seeds] for name, seeds in groups(arms).items()
     }

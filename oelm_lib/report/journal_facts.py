@@ -17,7 +17,7 @@ from oelm_lib.compare.verdict import CRITERION
 from oelm_lib.config import ROOT, Experiment, experiment_ids, load_config
 from oelm_lib.errors import UserError
 from oelm_lib.report.provenance import run_command
-from oelm_lib.runs.frames import RECORDED, name, phase3
+from oelm_lib.runs.frames import RECORDED, arm_id, phase3
 from oelm_lib.runs.metrics import perplexity
 
 SHAPE = (
@@ -136,7 +136,7 @@ def _todo(
     """Kind of work -> what it is about; only experiments that this code can run are named."""
     own = [section for section in sections if section["source"] != RECORDED]
     judged = [row for section in own for row in section["verdicts"]]
-    started = {name(run) for run in measured.itertuples()}
+    started = {arm_id(run) for run in measured.itertuples()}
     recorded = set(phase3()["experiments"])
     open_verdicts = (stats.INCONCLUSIVE, stats.UNSTABLE)
     return {

@@ -133,7 +133,7 @@ def select(exps: list[str] | str | None) -> list[str]:
     ]
 
 
-def name(run: Any) -> str:
+def arm_id(run: Any) -> str:
     """Return the name of a run's arm: its experiment's id, or the folder of an overridden run."""
     return run.variant if "+" in run.variant else run.id
 

@@ -7,7 +7,7 @@ from oelm_lib.study.cell import BASE_SIZE, CONFIRM, TUNE, Cell, PlannedRun
 from oelm_lib.study.plan import Plan
 from oelm_lib.study.records import Record
 from oelm_lib.study.schema import Claim
-from oelm_lib.study.tuning import INTERIOR, Fit, Point, first_rates, fit_rates, next_rates
+from oelm_lib.study.tuning import Fit, Point, first_rates, fit_rates, next_rates
 
 EXPECTED_RATES = 4
 """Rates that a cell is expected to need, for the cost of what is not tuned yet."""
@@ -271,11 +271,6 @@ class Grid:
         done = len(self.tuning_points(cell))
         expected = EXPECTED_RATES * len(self.plan.tune.seeds)
         return max(expected - done, len(self.tuning_needs(cell)))
-
-    def interior_cells(self) -> tuple[int, int]:
-        """Cells whose tuning ended at an interior minimum, and all cells whose tuning ended."""
-        ended = [cell for cell in self._cells if self.is_tuned(cell)]
-        return sum(self.fit(cell).state == INTERIOR for cell in ended), len(ended)
 
 
 def _with_first_candidates(plan: Plan, grid: Grid) -> Plan:

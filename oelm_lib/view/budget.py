@@ -45,7 +45,7 @@ def time_budget_table(runs: pd.DataFrame) -> pd.DataFrame:
         )
         rows.append(
             {
-                "id": frames.name(run),
+                "id": frames.arm_id(run),
                 "arm": run.arm,
                 "corpus": run.corpus,
                 "seed": run.seed,

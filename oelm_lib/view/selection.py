@@ -52,7 +52,7 @@ def _looks(runs: pd.DataFrame) -> dict[str, tuple[str, ArmStyle]]:
     looks = {}
     for (_, _, arm), rows in runs.groupby(["corpus", "tokenizer", "arm"], sort=False):
         variants = sorted(rows["variant"].unique(), key=lambda variant: "+" in variant)
-        names = {row.variant: frames.name(row) for row in rows.itertuples()}
+        names = {row.variant: frames.arm_id(row) for row in rows.itertuples()}
         offset = int("+" in variants[0])
         for number, variant in enumerate(variants, offset):
             name = f"{arm} · {names[variant]}" if len(variants) > 1 else arm

@@ -46,7 +46,7 @@ def result(**more):
 
 def test_the_summary_states_ratios_with_their_error(tmp_path):
     (tmp_path / "bench_study_dropout0.json").write_text(json.dumps(result()))
-    table = figures.summary(figures.load(tmp_path)).set_index("what")[
+    table = figures.summary(figures.load_results(tmp_path)).set_index("what")[
         "study, dropout 0, threads: 2 (wall time)"
     ]
     assert table["faster than Hugging Face GPT-2"] == "1.20 ± 0.01"

@@ -160,7 +160,7 @@ def test_a_new_experiment_declares_its_changes_and_is_never_overwritten(own_para
     assert (again.exit_code, "exists; choose another id" in again.output) == (2, True)
 
 
-def test_undeclared_changes_are_told_before_compute(own_params):
+def test_undeclared_changes_are_reported_before_training(own_params):
     file = own_params / "DEMO-02.yaml"
     lines = file.read_text().splitlines()
     lines = ["changes: [model.freeze_q]" if x.startswith("changes:") else x for x in lines]

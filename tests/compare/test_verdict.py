@@ -99,7 +99,7 @@ def test_an_open_verdict_says_how_many_seeds_would_decide_it(tmp_path):
 
 @pytest.mark.parametrize("how", ["failed", "diverged"])
 @pytest.mark.parametrize("which", ["DEMO-01", "DEMO-02"])
-def test_a_lost_seed_makes_the_arm_unstable_whatever_the_others_say(tmp_path, how, which):
+def test_a_diverged_seed_makes_the_verdict_unstable(tmp_path, how, which):
     for seed in range(4):
         for exp in ("DEMO-01", "DEMO-02"):
             lost = exp == which and seed < 2

@@ -91,7 +91,7 @@ def test_an_experiment_trains_on_it_and_is_probed_for_accuracy(tmp_path):
     assert abs(summary["final_val_loss"] - np.log(40)) < 1
     (arm,) = open_arms(str(run.path))
     assert 0 <= windows.recall_accuracy(arm) < 0.3
-    assert "recall_accuracy" in probes.summary([arm])
+    assert "recall_accuracy" in probes.probe_values([arm])
     assert arm.continued("3 25", 2).pop().startswith(" ")
     with pytest.raises(UserError, match="has no words; give token ids"):
         arm.continued("the owl", 2)

@@ -83,7 +83,7 @@ def test_the_probe_tables_of_arms(arms):
     assert heads["q_orthogonality_error"].max() < 1e-5 < gaussian.min()
     assert heads["entropy"].between(0, 1).all()
     assert heads["effective_rank"].between(1, cfg.d_head).all()
-    table = probes.summary(arms)
+    table = probes.probe_values(arms)
     assert list(table["arm"]) == [label(arm) for arm in arms]
     assert table["arm"][1] == "OELM-Freeze (DEMO-02, seed 42)"
     assert table.notna().all(axis=None)

@@ -59,7 +59,7 @@ def test_a_signal_while_the_kernel_starts_stops_before_the_first_step(oelm, tmp_
     assert (runs.state(path), runs.read_status(path)["step"]) == ("stopped", 0)
 
 
-def test_a_killed_kernel_is_told_and_the_same_command_ends_bit_equal(
+def test_a_killed_kernel_is_reported_and_the_same_command_ends_bit_equal(
     oelm, stories, monkeypatch, tmp_path
 ):
     process = oelm("run", "DEMO-02", *settings())

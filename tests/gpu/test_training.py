@@ -5,7 +5,8 @@ import torch
 
 from oelm_lib import runs
 from oelm_lib.training import checkpoint, state
-from tests.training.helpers import rows_of, stop_at, train, without_clock
+from tests.clocked import without_clock
+from tests.training.helpers import rows_of, stop_at, train
 from tests.training.test_compiler import ARMS, LOSS_TOLERANCE, TINY, run_apart
 
 CURVE_TOLERANCE = 1e-2

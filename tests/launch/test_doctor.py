@@ -19,7 +19,7 @@ def test_a_trial_projects_the_time_and_leaves_nothing_behind(tiny_run, tmp_path)
     assert sorted(outputs.rglob("*")) == before
 
 
-def test_the_machine_is_described_and_a_folder_that_cannot_be_written_is_told(
+def test_the_machine_is_described_and_a_folder_that_cannot_be_written_is_reported(
     monkeypatch, tmp_path
 ):
     monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "outputs"))

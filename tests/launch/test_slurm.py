@@ -56,7 +56,7 @@ def test_a_job_that_asks_for_a_gpu_must_train_on_one(options, expected, tiny_env
     assert ("machine.device=cuda" in lines[1]) is expected
 
 
-def test_a_machine_without_slurm_is_told_so(tiny_env, tiny, monkeypatch, tmp_path):
+def test_a_machine_without_slurm_gets_one_line(tiny_env, tiny, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     jobs = make_jobs(["DEMO-01"], [1], tiny())
     with pytest.raises(

@@ -7,7 +7,7 @@ from papermill.parameterize import parameterize_path
 from oelm_lib.report.kernel import literal_path, own_kernel_manager
 
 
-def test_the_kernel_is_this_python_whatever_jupyter_finds(tmp_path, monkeypatch):
+def test_the_kernel_is_this_python_even_if_jupyter_finds_another(tmp_path, monkeypatch):
     folder = tmp_path / "kernels" / "python3"
     folder.mkdir(parents=True)
     foreign = {"argv": ["/foreign/python"], "display_name": "Python 3", "language": "python"}

@@ -16,7 +16,7 @@ from oelm_lib.runs.process import is_alive, process_start, this_process
 PARAMETERS = {"total": 1, "trainable": 1, "frozen": 0}
 
 
-def test_a_new_run_is_locked_and_another_process_is_told_who_holds_it(tiny_run, tmp_path, stories):
+def test_a_new_run_is_locked_and_the_error_names_its_holder(tiny_run, tmp_path, stories):
     run = tiny_run()
     holder = json.loads((run.path / "lock.json").read_text())
     assert holder["pid"] == os.getpid()
@@ -111,7 +111,7 @@ def test_a_process_is_known_by_its_start_since_boot():
     assert process_start(os.getpid()) == pytest.approx(ticks / os.sysconf("SC_CLK_TCK"), abs=0.011)
 
 
-def test_what_a_run_reads_is_told_in_a_few_rows(tiny_run):
+def test_corpus_facts_are_a_few_rows(tiny_run):
     run = tiny_run(train__max_steps=12)
     ((heading, rows),) = runs.CorpusFacts(run).tables().items()
     assert heading.startswith(f"Corpus {run.corpus.name}") and len(rows) == 2 + len(
@@ -121,7 +121,7 @@ def test_what_a_run_reads_is_told_in_a_few_rows(tiny_run):
     assert rows[-1][1].startswith(f"{seen:,} tokens, ")
 
 
-def test_a_process_is_told_from_a_dead_one_and_from_a_later_one_with_its_number():
+def test_a_dead_process_and_a_reused_pid_are_recognised():
     assert is_alive(this_process())
     assert not is_alive(this_process() | {"process_start": 1.0})
     gone = subprocess.Popen([sys.executable, "-c", ""])

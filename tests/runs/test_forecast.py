@@ -44,7 +44,7 @@ def cfg():
 
 # The log's own share: an evaluation every 1,000 steps took as long as 818 steps.
 @pytest.mark.parametrize("eval_share", [0.03, 0.45])
-def test_a_steady_run_is_foretold_within_ten_per_cent_from_a_twentieth_on(cfg, eval_share):
+def test_the_forecast_of_a_steady_run_is_within_10_percent_after_a_twentieth(cfg, eval_share):
     eval_seconds = cfg.train.eval_interval * STEP_SECONDS * eval_share / (1 - eval_share)
     gone, middle, low, high, truth = replay(cfg, eval_seconds)
     from_here = gone >= 0.05
@@ -62,7 +62,7 @@ def test_a_slowdown_half_way_is_made_good_within_a_twentieth_of_the_run(cfg):
     assert wrong[gone > slow_from + 0.05].max() < 0.10
 
 
-def test_a_short_run_is_foretold_too():
+def test_a_short_run_has_a_forecast():
     cfg = config.load_config("DEMO-02")
     gone, middle, *_, truth = replay(cfg, 1.0)
     assert (

@@ -234,7 +234,7 @@ def test_of_many_starters_at_a_dead_writers_lock_exactly_one_wins(writer, tmp_pa
 
 
 @pytest.mark.parametrize("ahead", [-3600.0, 0.0, 3600.0])
-def test_a_live_writer_on_another_host_is_seen_by_its_beat_whatever_its_clock(writer, ahead):
+def test_a_live_writer_on_another_host_is_seen_by_its_heartbeat_at_any_clock(writer, ahead):
     first, second = writer(("far", ahead)), writer(("near", 0.0))
     assert first("acquire") == "held"
     assert second("acquire").startswith("UserError")

@@ -56,7 +56,7 @@ def make_run(tmp_path):
         lock.release()
 
 
-def test_a_run_that_went_astray_is_told_like_any_other(make_run, tmp_path):
+def test_a_diverged_run_is_listed_like_any_other(make_run, tmp_path):
     make_run(evals=[[100, 3.0]])
     make_run("DEMO-02", evals=[[100, 1000.0]])
     assert "+inf% DEMO-01 (100)" in table(overview(outputs=tmp_path))

@@ -47,7 +47,7 @@ def test_confirmation_uses_the_fitted_rate_and_fresh_seeds_pair_by_pair():
     assert not {run.seed for run in needs} & set(PLAN.tune.seeds)
 
 
-def test_a_confirmed_cell_keeps_its_rate_whatever_tuning_adds():
+def test_a_confirmed_cell_keeps_its_rate_after_more_tuning():
     records = tuned_all() + factory.confirmed(PLAN, cell("frozen"), 0.0123, [3.1])
     assert Grid(PLAN, records).rate(cell("frozen")) == 0.0123
 

@@ -24,7 +24,7 @@ def tokens(model):
     return np.random.default_rng(0).integers(model.cfg.vocab_size, size=77).astype(np.uint16)
 
 
-def test_every_token_but_the_first_is_scored_once_whatever_the_batch(model, tokens, monkeypatch):
+def test_every_token_but_the_first_is_scored_once_at_any_batch_size(model, tokens, monkeypatch):
     windows = EvalWindows(tokens, LENGTH, CPU)
     expected = []
     model.eval()

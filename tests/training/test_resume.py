@@ -9,14 +9,8 @@ import torch
 from oelm_lib import runs
 from oelm_lib.errors import UserError
 from oelm_lib.training import checkpoint, loop, state
-from tests.training.helpers import (
-    rows_of,
-    same_tensors,
-    stop_at,
-    take_literally,
-    train,
-    without_clock,
-)
+from tests.clocked import without_clock
+from tests.training.helpers import rows_of, same_tensors, stop_at, take_literally, train
 
 SCHEDULE = {
     "model.freeze_from": 7,
