@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SEEDS := 42,43,44
 
-.PHONY: setup demo test check bench gpu lint faults reports lab clean
+.PHONY: setup demo test check bench gpu lint faults mutants reports lab clean
 
 setup: .venv/.installed
 
@@ -37,6 +37,11 @@ lint: setup
 
 faults: setup
 	OELM_FAULTS=long $(BIN)/pytest -m 'slow or not slow' tests/faults
+
+# Not in CI: minutes to hours. N=200 SEED=1 LIMIT=300 AREA=stats FILES=3 (tests/mutants/__main__.py)
+mutants: setup
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[mutants]'
+	OMP_NUM_THREADS=1 nice $(BIN)/python -m tests.mutants
 
 reports: demo
 	$(BIN)/oelm report compare --keep

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from oelm_lib.errors import UserError
 
 Check = Callable[[], None]
@@ -21,6 +19,8 @@ DEPTH = 100
 """Deepest nesting of a YAML or JSON file that is read; the parsers are recursive."""
 NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 """What a file system without `flock` answers."""
+NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+"""What a file system without hard links answers (FAT, some network disks and containers)."""
 _BLOCK = 1 << 16
 
 
@@ -70,11 +70,7 @@ def append_line(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in NO_FLOCK:
-                raise
+        take_turn(file)
         size = os.fstat(file).st_size
         whole = whole_lines(file, size)
         if whole < size:
@@ -85,6 +81,15 @@ def append_line(path: Path, text: str) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def take_turn(file: int) -> None:
+    """Wait until no other process appends to an open file; nothing without `flock`."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in NO_FLOCK:
+            raise
 
 
 def whole_lines(file: int, length: int) -> int:
@@ -132,28 +137,6 @@ def with_checksum(record: dict[str, Any]) -> dict[str, Any]:
     """Return a record of plain values with its `checksum`: the SHA-256 of all other keys."""
     plain = {key: value for key, value in finite(record).items() if key != "checksum"}
     return plain | {"checksum": sha256_json(json.loads(json.dumps(plain)))}
-
-
-def parse_yaml(text: str) -> Any:
-    """Return the value of YAML that this code has written, fast and bounded.
-
-    Raises:
-        ValueError: It is not YAML, or nested more than DEPTH deep.
-    """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    depth = 0
-    try:
-        # The composer of libyaml is recursive and overruns the stack; its parser is not.
-        for event in yaml.parse(text, Loader=loader):
-            if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
-            if depth > DEPTH:
-                raise ValueError(f"nested more than {DEPTH} deep")
-        return yaml.load(text, Loader=loader)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(str(error)) from None
 
 
 def remedy(error: OSError) -> str:

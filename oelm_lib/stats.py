@@ -44,9 +44,9 @@ class Interval:
     sd: float
     """Standard deviation of the differences."""
     confidence: float
-    k: int = 1
+    k: int
     """Comparisons in the family that this interval belongs to."""
-    failed: int = 0
+    failed: int
     """Pairs of which a run diverged or failed; any makes the verdict UNSTABLE."""
     document_error: float = 0.0
     """Standard error over documents, in nats, that the interval includes; 0: seeds alone."""

@@ -206,8 +206,8 @@ def test_dumped_values_are_read_back(value):
     [
         ("a: 1\nb: 2\na: 3", "the key a is given twice; keep one"),
         ("x: {a: 1, a: 1}", "the key a is given twice; keep one"),
-        ("[" * 40_000, "nested more than 32 deep"),
-        ("a: " * 40_000, "mapping values are not allowed here"),
+        ("[" * 40_000, "nested more than 100 deep"),
+        ("a: " * 40_000, "mapping values are not allowed in this context"),
         ("? [1]\n: 2", "a key is not plain text"),
     ],
 )
@@ -252,6 +252,24 @@ def test_folders_are_absolute_whatever_the_working_folder(tmp_path, monkeypatch)
     monkeypatch.chdir("/")
     assert str(config.outputs_dir()) == os.environ["OELM_OUTPUTS"] == str(tmp_path / "runs")
     assert str(config.data_dir()) == os.environ["OELM_DATA"] == "/home/me/corpora"
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("/o\udce9", r"OELM_OUTPUTS: '/o\\udce9' is not UTF-8.*choose another"),
+        ("~nobody-of-that-name/runs", "no such user"),
+        ("runs", "the working folder was deleted"),
+    ],
+)
+def test_a_folder_that_cannot_be_named_is_one_line(tmp_path, monkeypatch, folder, message):
+    (tmp_path / "deleted").mkdir()
+    monkeypatch.chdir(tmp_path / "deleted")
+    (tmp_path / "deleted").rmdir()
+    monkeypatch.setenv("OELM_OUTPUTS", folder)
+    with pytest.raises(UserError, match=message):
+        config.fix_folders()
+    monkeypatch.chdir(tmp_path)
 
 
 def test_a_key_that_an_old_record_lacks_is_off():

@@ -12,6 +12,7 @@ import pytest
 
 from oelm_lib import files
 from oelm_lib.errors import UserError
+from oelm_lib.yaml_text import parse_yaml
 
 FORK = multiprocessing.get_context("fork")
 
@@ -71,6 +72,7 @@ def test_a_line_that_comes_while_a_torn_one_is_cut_is_kept(tmp_path, monkeypatch
         ("a\nb\ntorn", "a\nb\nnew\n"),
         ("a\n" + "x" * 200_000, "a\nnew\n"),
         ("y" * 200_000 + "\n", "y" * 200_000 + "\nnew\n"),
+        ("\n", "\nnew\n"),
         ("\n\n", "\n\nnew\n"),
     ],
 )
@@ -154,6 +156,8 @@ def test_numbers_that_json_does_not_have_become_null(tmp_path):
         "d": "é",
     }
     assert "é" in (tmp_path / "x.json").read_text(encoding="utf-8")
+    files.write_json(tmp_path / "x.json", {"a": [1]})
+    assert (tmp_path / "x.json").read_text() == '{\n "a": [\n  1\n ]\n}\n'
 
 
 def test_a_missing_file_is_none_and_a_broken_one_is_one_line(tmp_path):
@@ -216,7 +220,7 @@ def test_a_checksum_covers_all_keys_but_itself_in_any_order():
 
 def test_deep_yaml_ends_in_an_error_and_not_in_the_interpreter():
     code = """
-from oelm_lib.files import parse_yaml
+from oelm_lib.yaml_text import parse_yaml
 for text in ("[" * 40000, "{a: " * 40000, "- " * 40000, "? " * 40000, "&a [" * 40000):
     try:
         parse_yaml(text)
@@ -226,12 +230,14 @@ for text in ("[" * 40000, "{a: " * 40000, "- " * 40000, "? " * 40000, "&a [" * 4
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "True\n" * 5, done.stderr
     nested = "[" * files.DEPTH + "]" * files.DEPTH
-    assert json.dumps(files.parse_yaml(nested)) == nested
+    assert json.dumps(parse_yaml(nested)) == nested
     with pytest.raises(ValueError, match="nested more"):
-        files.parse_yaml(f"[{nested}]")
-    assert files.parse_yaml("a: [1, 2]\nb: {c: null}") == {"a": [1, 2], "b": {"c": None}}
+        parse_yaml(f"[{nested}]")
+    with pytest.raises(ValueError, match="nested more"):
+        parse_yaml(f"[{'[], ' * 60}{nested}]")
+    assert parse_yaml("a: [1, 2]\nb: {c: null}") == {"a": [1, 2], "b": {"c": None}}
     with pytest.raises(ValueError, match="line 2"):
-        files.parse_yaml("a: [")
+        parse_yaml("a: [")
 
 
 def test_digests_are_those_of_sha256(tmp_path):

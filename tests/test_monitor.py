@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from oelm_lib import monitor, training
+from oelm_lib import config, monitor, training
 from oelm_lib.monitor.curve import MOST_SHARE
 
 MIMETYPE = "application/vnd.plotly.v1+json"
@@ -27,6 +27,16 @@ def test_the_parts_of_a_runs_page(tiny_run):
     assert difference < settings.index("<details>") < settings.index("<td>optim.warmup_steps</td>")
     assert "This is a baseline" in monitor.settings(base)
     assert "best.pt" in monitor.artefacts(run)
+
+
+def test_the_heading_says_what_an_experiment_does_not_declare(tiny_run, monkeypatch, tmp_path):
+    run = tiny_run()
+    assert "class='bad'" not in monitor.heading(run)
+    for path in config.PARAMS.glob("DEMO-0*.yaml"):
+        text = path.read_text().replace("changes: [", "changes: [model.qk_bias, ")
+        (tmp_path / path.name).write_text(text)
+    monkeypatch.setattr(config.paths, "PARAMS", tmp_path)
+    assert "changes is not what differs from DEMO-01; write `changes: [" in monitor.heading(run)
 
 
 @pytest.fixture

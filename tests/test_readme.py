@@ -1,10 +1,14 @@
 """What README says is what the files say."""
 
 import re
+from html import unescape
 
 import yaml
 
 from oelm_lib import config
+from oelm_lib.study.markdown import markdown_table
+from oelm_lib.study.page import load_study
+from oelm_lib.study.records import records_path
 
 README = (config.ROOT / "README.md").read_text()
 
@@ -22,6 +26,26 @@ def test_recorded_numbers_are_those_of_the_recorded_file():
         if base:
             gap = perplexity / recorded[base]["best_val_perplexity"] - 1
             assert f"({gap:+.2%} vs {base}".replace("%", " %") in text
+
+
+def visible_text(page):
+    """The text of a kept page, without tags and scripts."""
+    text = re.sub(r"<(script|style)\b.*?</\1>", " ", page.read_text(), flags=re.DOTALL)
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", text)))
+
+
+def test_every_number_of_the_answer_stands_on_a_kept_page():
+    answer = re.search(r"<!-- answer -->(.*?)<!-- /answer -->", README, re.DOTALL).group(1)
+    sentences = re.findall(r"^\d\. (.*?)\(\[.*?\]\((reports/[^)]*)\)\)", answer, re.M | re.DOTALL)
+    assert 1 <= len(sentences) <= 5
+    for sentence, page in sentences:
+        (number,) = re.findall(r"\d+(?:\.\d+)? %", sentence)
+        assert number in visible_text(config.ROOT / page), (number, page)
+
+
+def test_the_table_of_the_study_is_that_of_its_records():
+    if records_path("oelm").is_file():
+        assert markdown_table(load_study("oelm")) in README
 
 
 def test_commands_and_links_exist():

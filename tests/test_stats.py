@@ -149,6 +149,12 @@ def test_power_agrees_with_the_noncentral_t():
     assert s.power(0.04, 0.012, 8, s.bounds_at_most(0.05)) == pytest.approx(expected, abs=2e-3)
 
 
+def test_power_without_spread_is_certain():
+    low, high = bounds = s.bounds_within(0.01)
+    for difference, chance in ((0.0, 1), (low, 1), (high, 1), (2 * low, 0), (2 * high, 0)):
+        assert s.power(difference, 0.0, 5, bounds) == chance
+
+
 def test_deciding_seeds_have_the_power_they_promise():
     interval = s.paired_interval([0.03, 0.06, 0.02, 0.07, 0.03])
     bounds = s.bounds_at_most(0.05)
@@ -175,10 +181,15 @@ def test_no_seeds_are_proposed_where_the_claim_is_decided():
     assert s.seeds_text(interval, s.bounds_within(0.01)) == ""
 
 
-def test_a_claim_about_equality_outside_the_margin_asks_for_seeds_that_show_it():
-    interval = s.paired_interval(0.02 + 0.015 * np.array([-1, 0, 1, 0.5, -0.5]))
-    few, _ = s.deciding_seeds(interval, s.bounds_within(0.01))
-    assert s.power(0.02, interval.sd, few * 4, (math.log1p(0.01), math.inf)) > 0.8
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_claim_about_equality_outside_the_margin_asks_for_seeds_that_show_it(side):
+    interval = s.paired_interval(side * (0.02 + 0.015 * np.array([-1, 0, 1, 0.5, -0.5])))
+    few, many = s.deciding_seeds(interval, s.bounds_within(0.01))
+    outside = sorted((math.log1p(side * 0.01), side * math.inf))
+    for tail, seeds in ((0.16, few), (0.84, many)):
+        sd = interval.sd * math.sqrt(4 / scipy_stats.chi2.isf(tail, 4))
+        assert s.power(interval.mean, sd, seeds, outside) >= 0.8
+        assert s.power(interval.mean, sd, seeds - 1, outside) < 0.8
 
 
 def test_document_error_widens_the_interval_only_where_it_matters():
@@ -198,4 +209,6 @@ def test_bootstrap_over_documents_finds_the_standard_error_of_a_mean():
     nats = 50 * 0.2 * draw.standard_normal(400)
     error = s.bootstrap_documents(nats, tokens)
     assert error == pytest.approx(0.2 / math.sqrt(400), rel=0.15)
+    assert error == s.bootstrap_documents(nats, tokens, resamples=1000, seed=0)
     assert math.isnan(s.bootstrap_documents(nats[:1], tokens[:1]))
+    assert s.bootstrap_documents(nats[:2], tokens[:2]) > 0

@@ -77,7 +77,7 @@ def bench(
         "growth": growth(baseline, rounds) if grow else [],
     }
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(out.with_suffix(".json"), result)
+    write_json(out.with_suffix(".json"), result, checksum=True)
     return result
 
 

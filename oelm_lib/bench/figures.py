@@ -1,6 +1,5 @@
 """Table and figures of what `oelm bench` measured on a CPU."""
 
-import json
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -11,6 +10,7 @@ import plotly.graph_objects as go
 
 from oelm_lib import config
 from oelm_lib.arms import COLOURS, OTHERS
+from oelm_lib.files import read_json
 from oelm_lib.view import figure as base
 
 NAIVE, HUGGING_FACE = OTHERS[1], OTHERS[2]
@@ -32,7 +32,7 @@ MIB = 2**20
 def load(folder: Path | str = "") -> list[dict[str, Any]]:
     """Read the results of `oelm bench` in a folder, by name; default: the outputs folder."""
     path = Path(folder) if folder else config.outputs_dir()
-    return [json.loads(file.read_text()) for file in sorted(path.glob("bench_*.json"))]
+    return [read_json(file) for file in sorted(path.glob("bench_*.json"))]
 
 
 def name(result: dict[str, Any]) -> str:

@@ -103,7 +103,7 @@ def bench_gpu(
             share = row["flops"] / row["seconds"] / result["peak_flops"]
             floor = max(row["flops"] / result["peak_flops"], row["bytes"] / result["bandwidth"])
             result["rows"].append(row | {"share_of_peak": share, "floor_seconds": floor})
-        write_json(out, result)
+        write_json(out, result, checksum=True)
     return result
 
 

@@ -1,12 +1,12 @@
 """Tables of what `make gpu` measured, one result per card."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from oelm_lib import config
+from oelm_lib.files import read_json
 
 MIB = 2**20
 STAGES = ("tests", "bench", "run")
@@ -15,7 +15,7 @@ STAGES = ("tests", "bench", "run")
 def load(folder: Path | str = "") -> list[dict[str, Any]]:
     """Read the results in a folder, by card; default: reports/gpu of the checkout."""
     path = Path(folder) if folder else config.ROOT / "reports" / "gpu"
-    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(path.glob("*.json"))]
+    return [read_json(file) for file in sorted(path.glob("*.json"))]
 
 
 def checks(results: list[dict[str, Any]]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from oelm_lib.cli.options import FiniteRange
+from oelm_lib.cli.options import FiniteRange, note_skipped_files
 from oelm_lib.cli.streams import outlives_its_reader
 
 
@@ -18,6 +18,7 @@ def doctor(exp: str | None) -> None:
     """
     from oelm_lib.launch.doctor import doctor as examine
 
+    note_skipped_files()
     healthy = True
     for passed, text in examine(exp):
         healthy &= passed

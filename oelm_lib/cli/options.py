@@ -42,6 +42,15 @@ def run_named(name: str) -> Path:
     return find_run(name, notify=lambda line: click.echo(line, err=True))
 
 
+def note_skipped_files() -> None:
+    """Print one note on the files of params/ that are no experiments, if there are any."""
+    from oelm_lib.config import skipped_files
+
+    if names := skipped_files():
+        note = f"params/ has files that are no experiments: {', '.join(names)}"
+        click.echo(f"note: {note}; rename one to <ID>.yaml, e.g. DEMO-05.yaml, to use it", err=True)
+
+
 def overrides_from(changes: tuple[str, ...]) -> dict[str, Any]:
     """The values of every `--set`, as overrides. Raises UserError."""
     from oelm_lib import config

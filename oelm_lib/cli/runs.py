@@ -9,6 +9,7 @@ import click
 from oelm_lib.cli.options import (
     DEFAULT_SEED,
     FiniteRange,
+    note_skipped_files,
     overrides_from,
     run_named,
     sbatch_from,
@@ -66,6 +67,7 @@ def run(
     overrides = overrides_from(changes)
     seeds = seeds_from(options.pop("seed"), options.pop("seeds"))
     jobs = make_jobs(config.experiment_ids() if everything else list(exps), seeds, overrides, test)
+    note_skipped_files()
     if not jobs:
         allowed = ", ".join(config.experiment_ids())
         raise UserError(f"no experiment named; name one or use --all; allowed: {allowed}")
@@ -141,6 +143,7 @@ def status(exps: tuple[str, ...], watch: bool, as_json: bool) -> None:
     from oelm_lib.files import finite
     from oelm_lib.runs.overview import overview, table
 
+    note_skipped_files()
     if as_json or not watch:
         rows = overview(list(exps))
         click.echo(json.dumps(finite(rows), indent=1) if as_json else table(rows))

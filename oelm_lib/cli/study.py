@@ -18,14 +18,23 @@ from oelm_lib.cli.streams import outlives_its_reader
 @click.option(
     "--slurm", metavar="'KEY=VALUE ...'", help="Submit --workers jobs with these sbatch options."
 )
+@click.option("--table", is_flag=True, help="Print the answer so far as Markdown; train nothing.")
 @outlives_its_reader
-def study(name: str, dry_run: bool, workers: int, gpus: str | None, slurm: str | None) -> None:
+def study(
+    name: str, dry_run: bool, workers: int, gpus: str | None, slurm: str | None, table: bool
+) -> None:
     """Train every missing run of the study NAME.
 
     The study is declared in params/studies/NAME.yaml. Each ended run adds a line to
     reports/NAME/runs.jsonl. The same command continues after a stop, and on another machine with
     the recorded runs. `oelm report NAME` makes the page.
     """
+    if table:
+        from oelm_lib.study.markdown import markdown_table
+        from oelm_lib.study.page import load_study
+
+        click.echo(markdown_table(load_study(name)))
+        return
     from oelm_lib.gpus import open_nvml
     from oelm_lib.launch.devices import choose_gpus
     from oelm_lib.launch.studies import run_study

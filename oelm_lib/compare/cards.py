@@ -9,7 +9,8 @@ from oelm_lib.arms import arm_colour
 from oelm_lib.compare import confounds
 from oelm_lib.compare.pairs import METRIC, pairs
 from oelm_lib.compare.verdict import details, verdicts
-from oelm_lib.view.tables import Html, verdict_html
+from oelm_lib.markup import Html
+from oelm_lib.view.tables import verdict_html
 
 CARD = "border-left:5px solid {};padding:.35em .9em;margin:.8em 0;max-width:50em"
 SMALL = "font-size:.85em;opacity:.8"

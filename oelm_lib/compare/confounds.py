@@ -7,6 +7,7 @@ import pandas as pd
 
 from oelm_lib.compare.pairs import METRIC, Pair, comparable, declaration, pairs
 from oelm_lib.config import diff_configs
+from oelm_lib.model import biases_scores
 from oelm_lib.runs.frames import MEASURED, RECORDED, name
 
 MACHINE = ("device_name", "precision", "threads", "compile")
@@ -82,6 +83,21 @@ def extra_changes(arm: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def dropout_is_paired(first: pd.Series, second: pd.Series) -> bool:
+    """Return whether two runs of one seed draw the same dropout masks, as `oelm_lib.seeds` says."""
+    models = [row["experiment"].model for row in (first, second)]
+    if all(model.dropout == 0 for model in models):
+        return True
+    machines = [row["config"].get("resolved") or {} for row in (first, second)]
+    plain = all(
+        machine.get("device") == "cpu"
+        and machine.get("precision") == "fp32"
+        and not machine.get("compile")
+        for machine in machines
+    )
+    return plain or biases_scores(models[0]) == biases_scores(models[1])
+
+
 def warnings(runs: pd.DataFrame, baseline: str | None = None, metric: str = METRIC) -> list[str]:
     """Return one sentence for each thing that weakens the comparison, and the runs it concerns.
 
@@ -107,8 +123,7 @@ def _pair_warnings(pair: Pair, metric: str) -> Iterator[tuple[str, str]]:
     base = pair.base.iloc[0]
     shared_arm, shared_base = pair.shared(metric)
     # Repeats of one arm can differ too (a run on another machine): look at every shared seed.
-    both = zip(shared_arm.iterrows(), shared_base.iterrows(), strict=True)
-    tables = [differences(first, second) for (_, second), (_, first) in both]
+    tables = [differences(second, first) for first, second in _shared_rows(shared_arm, shared_base)]
     table = pd.concat(tables or [differences(base, arm)]).drop_duplicates("key")
     for key, old, new, declared in table.itertuples(index=False):
         values = f"{key} is {short(new)}, but {short(old)} in its baseline"
@@ -117,6 +132,8 @@ def _pair_warnings(pair: Pair, metric: str) -> Iterator[tuple[str, str]]:
             yield subject, f"{values}{'; `changes` does not declare it' if science else ''}"
         elif not key.startswith("model."):
             yield subject, f"{values}: the gap mixes it with the arm"
+    if not all(dropout_is_paired(*rows) for rows in _shared_rows(shared_arm, shared_base)):
+        yield subject, "dropout masks are not paired with those of its baseline (oelm_lib/seeds.py)"
     for text in extra_changes(arm, base):
         yield subject, f"{text}: a baseline with the same addition is needed for a PASS"
     for rows in (arm, base):
@@ -131,6 +148,12 @@ def _pair_warnings(pair: Pair, metric: str) -> Iterator[tuple[str, str]]:
     ):
         if missing:
             yield who, f"no loss with seed {_list(missing)}; only shared seeds are compared"
+
+
+def _shared_rows(arm: pd.DataFrame, base: pd.DataFrame) -> Iterator[tuple[pd.Series, pd.Series]]:
+    """Yield (run of the arm, run of its baseline) of each shared seed."""
+    both = zip(arm.iterrows(), base.iterrows(), strict=True)
+    yield from ((first, second) for (_, first), (_, second) in both)
 
 
 def _run_warnings(runs: pd.DataFrame, metric: str) -> Iterator[tuple[str, str]]:

@@ -1,14 +1,14 @@
 """Error over documents of a loss difference, from the runs' documents.npz."""
 
 import math
-import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from oelm_lib import stats
-
-UNREADABLE = (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile)
+from oelm_lib.errors import UserError
+from oelm_lib.runs import read_documents
 
 
 def document_error(arm: pd.DataFrame, base: pd.DataFrame, split: str = "val") -> float:
@@ -24,14 +24,18 @@ def document_error(arm: pd.DataFrame, base: pd.DataFrame, split: str = "val") ->
     prefix = "test_" if split == "test" else ""
     differences, tokens = [], None
     for first, second in zip(arm["path"], base["path"], strict=True):
+        if not (isinstance(first, Path) and isinstance(second, Path)):
+            return math.nan  # a recorded run has no folder
         try:
-            with np.load(first / "documents.npz") as one, np.load(second / "documents.npz") as two:
-                tokens = one[f"{prefix}tokens"]
-                if not np.array_equal(tokens, two[f"{prefix}tokens"]):
-                    return math.nan
-                differences.append(one[f"{prefix}nats"] - two[f"{prefix}nats"])
-        except UNREADABLE:
+            one, two = read_documents(first), read_documents(second)
+        except UserError:
             return math.nan
+        if f"{prefix}tokens" not in one:
+            return math.nan
+        tokens = one[f"{prefix}tokens"]
+        if not np.array_equal(tokens, two.get(f"{prefix}tokens")):
+            return math.nan
+        differences.append(one[f"{prefix}nats"] - two[f"{prefix}nats"])
     if tokens is None or not tokens.sum() > 0:
         return math.nan
     return stats.bootstrap_documents(np.mean(differences, axis=0), tokens)

@@ -8,9 +8,10 @@ import pandas as pd
 
 from oelm_lib.compare.pairs import METRIC, comparable
 from oelm_lib.compare.verdict import verdicts
+from oelm_lib.markup import Html
 from oelm_lib.runs.frames import RECORDED, name
 from oelm_lib.runs.metrics import perplexity
-from oelm_lib.view.tables import Html, fold, percent, table
+from oelm_lib.view.tables import fold, percent, table
 
 
 class Arm(NamedTuple):

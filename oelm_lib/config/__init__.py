@@ -1,4 +1,7 @@
-"""Experiments as typed, frozen configs: load, override, compare."""
+"""Experiments as typed, frozen configs: load, override, compare.
+
+`__all__` is what a notebook or a script may rely on; the other names serve the library itself.
+"""
 
 from oelm_lib.config.changes import changed_keys, check_changes
 from oelm_lib.config.diff import diff_configs, diff_science
@@ -21,6 +24,7 @@ from oelm_lib.config.load import (
     find_id,
     load_config,
     parse_experiment,
+    read_yaml,
     skipped_files,
     validated,
 )
@@ -33,4 +37,25 @@ from oelm_lib.config.new import (
 )
 from oelm_lib.config.overrides import as_text, parse_overrides
 from oelm_lib.config.paths import PARAMS, ROOT, data_dir, fix_folders, outputs_dir
-from oelm_lib.config.yaml_text import dump_yaml, parse_yaml, read_yaml
+from oelm_lib.yaml_text import dump_yaml, parse_yaml
+
+__all__ = [
+    "PARAMS",
+    "ROOT",
+    "DataConfig",
+    "Experiment",
+    "MachineConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "ParameterGroup",
+    "TrainConfig",
+    "check_changes",
+    "data_dir",
+    "diff_configs",
+    "experiment_ids",
+    "experiment_yaml",
+    "flatten",
+    "load_config",
+    "new_experiment",
+    "outputs_dir",
+]

@@ -4,7 +4,7 @@ from oelm_lib.config.diff import diff_configs
 from oelm_lib.config.experiment import Experiment
 from oelm_lib.config.load import experiment_ids, load_config
 from oelm_lib.config.messages import did_you_mean
-from oelm_lib.config.yaml_text import dump_yaml
+from oelm_lib.yaml_text import dump_yaml
 
 
 def changed_keys(experiment: Experiment, compare_to: str | None) -> list[str]:

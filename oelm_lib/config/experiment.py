@@ -1,6 +1,5 @@
 """An experiment: its sections, bounds, meanings."""
 
-import html
 import re
 from typing import Annotated, Any, Literal
 
@@ -9,6 +8,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model
 from oelm_lib.config.fields import Count, Flag, Real, Section, Step, on_or_off
 from oelm_lib.config.model import ModelConfig
 from oelm_lib.files import sha256_json
+from oelm_lib.markup import html_table
 
 ID_PATTERN = r"[A-Z]+-[0-9]{2,4}"
 TOKENIZER_PATTERN = r"gpt2|(bpe|ids)-[0-9]+"
@@ -174,14 +174,11 @@ class Experiment(Section):
     def _repr_html_(self) -> str:
         """The resolved experiment as a table, overridden keys marked."""
         keys = {"title": self.label, "question": self.question, **flatten(self)}
-        rows = []
-        for key, value in keys.items():
-            text = f"{value} (overridden)" if key in self.overrides else str(value)
-            rows.append(f"<tr><td>{html.escape(key)}</td><td>{html.escape(text)}</td></tr>")
-        head = f"<tr><th>{html.escape(self.id)}</th><th>{html.escape(self.kind)}</th></tr>"
-        return (
-            f"<table class='oelm-table'><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
-        )
+        rows = [
+            (key, f"{value} (overridden)" if key in self.overrides else value)
+            for key, value in keys.items()
+        ]
+        return html_table((self.id, self.kind), rows)
 
 
 def flatten(experiment: Experiment) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from oelm_lib.config.experiment import ID_PATTERN, SECTIONS, Experiment, flatten
 from oelm_lib.config.fields import Section
 from oelm_lib.config.messages import GUIDE, describe_error, did_you_mean, shorten
 from oelm_lib.config.overrides import parse_overrides
-from oelm_lib.config.yaml_text import read_yaml
 from oelm_lib.errors import UserError
+from oelm_lib.yaml_text import parse_yaml
 
 
 def experiment_ids() -> list[str]:
@@ -145,3 +145,25 @@ def _experiment_keys() -> list[str]:
     for name in SECTIONS:
         keys += [f"{name}.{key}" for key in _keys(Experiment.model_fields[name].annotation)]
     return keys
+
+
+def read_yaml(path: Path, guide: str = GUIDE) -> dict[str, Any]:
+    """Read a YAML mapping; `guide` is a file that shows every key.
+
+    Raises:
+        UserError: The file cannot be read, or the place of a mistake.
+    """
+    where = paths.relative_path(path)
+    try:
+        plain = parse_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{where}: not valid YAML: {error}; correct the file") from None
+    except OSError as error:
+        raise UserError(
+            f"{where}: cannot be read: {error.strerror}; check the name and its permissions"
+        ) from None
+    if not isinstance(plain, dict):
+        raise UserError(
+            f"{where}: holds {type(plain).__name__}, not a mapping of keys; see {guide}"
+        )
+    return plain

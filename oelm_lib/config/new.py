@@ -8,9 +8,9 @@ from oelm_lib.config.changes import changed_keys, changes_line
 from oelm_lib.config.experiment import ID_PATTERN, SECTIONS, Experiment
 from oelm_lib.config.load import experiment_path, load_config, parse_experiment
 from oelm_lib.config.messages import shorten
-from oelm_lib.config.yaml_text import dump_yaml, parse_yaml
 from oelm_lib.errors import UserError
 from oelm_lib.files import remedy, write_text
+from oelm_lib.yaml_text import dump_yaml, parse_yaml
 
 
 def new_experiment(

@@ -3,11 +3,9 @@
 import re
 from typing import Any
 
-import yaml
-
 from oelm_lib.config.messages import shorten
-from oelm_lib.config.yaml_text import dump_yaml, parse_yaml
 from oelm_lib.errors import UserError
+from oelm_lib.yaml_text import dump_yaml, parse_yaml
 
 
 def parse_overrides(overrides: dict[str, Any] | str | None) -> dict[str, Any]:
@@ -36,7 +34,7 @@ def parse_overrides(overrides: dict[str, Any] | str | None) -> dict[str, Any]:
             raise UserError(f"overrides: {key} is given twice; keep one")
         try:
             values[key] = parse_yaml(text)
-        except (yaml.YAMLError, ValueError):
+        except ValueError:
             raise UserError(
                 f"overrides: the value of {key} is not valid YAML: {shorten(text)}"
             ) from None

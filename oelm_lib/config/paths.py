@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from oelm_lib.errors import UserError
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 PARAMS = ROOT / "params"
 VARIABLES = {"OELM_OUTPUTS": "outputs", "OELM_DATA": "data"}
@@ -36,5 +38,22 @@ def relative_path(path: Path) -> str:
 
 
 def _folder(variable: str) -> Path:
+    """The chosen folder. Raises UserError where it has no absolute path, or one that is no text."""
     chosen = os.environ.get(variable)
-    return Path(chosen).expanduser().absolute() if chosen else ROOT / VARIABLES[variable]
+    try:
+        path = Path(chosen).expanduser().absolute() if chosen else ROOT / VARIABLES[variable]
+    except RuntimeError:
+        raise UserError(f"{variable}={chosen}: no such user; give the folder in full") from None
+    except FileNotFoundError:
+        raise UserError(
+            f"{variable}={chosen}: the working folder was deleted; go to another one (cd), or give"
+            " the folder in full"
+        ) from None
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{variable}: {str(path)!r} is not UTF-8, which notebooks and pages are; choose another"
+            " folder"
+        ) from None
+    return path

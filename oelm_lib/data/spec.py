@@ -18,6 +18,8 @@ GUIDE = "docs/own-corpus.md"
 
 
 class CorpusSpec(Section):
+    """A file of params/corpora/: where a text comes from, its documents, its split rules."""
+
     name: Annotated[str, Field(pattern=rf"^{NAME_PATTERN}$")]
     """Name of the file, or the requested name with -sample; not a key of the file."""
     title: str

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import json
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor
 from oelm_lib.explore import measures
 from oelm_lib.explore.windows import KEPT, repeated_sequences, validation_windows
 from oelm_lib.model.gpt import GPT
+from oelm_lib.runs import read_logit_std
 from oelm_lib.training.trained import Trained
 
 MAP_TOKENS = 2048
@@ -98,12 +98,7 @@ def logit_spread(arm: Trained) -> pd.DataFrame:
 
     The numbers are those that the run recorded at its evaluations.
     """
-    lines = (arm.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    points = []
-    for row in map(json.loads, lines):
-        for layer, std in enumerate(row.get("logit_std") or []):
-            points.append((row["step"], layer, std))
-    return pd.DataFrame(points, columns=["step", "layer", "logit_std"])
+    return read_logit_std(arm.path)
 
 
 def _qk_weights(arm: Trained) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 from oelm_lib.errors import UserError
 from oelm_lib.explore.arms import label
 from oelm_lib.explore.attention import attention_maps, layer_maps
+from oelm_lib.markup import Html
 from oelm_lib.training.trained import Trained
 from oelm_lib.view import figure as base
-from oelm_lib.view.tables import Html
 
 SCALE = [
     [0, "rgba(27,127,196,0.04)"],

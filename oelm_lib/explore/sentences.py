@@ -6,8 +6,8 @@ from html import escape
 from oelm_lib.explore import probes
 from oelm_lib.explore.arms import groups, label, one_seed_each
 from oelm_lib.explore.attention import ROLES, STRONG, head_table
+from oelm_lib.markup import Html
 from oelm_lib.training.trained import Trained
-from oelm_lib.view.tables import Html
 
 UNIFORM = 0.95
 """Entropy of attention above which it is called nearly uniform."""

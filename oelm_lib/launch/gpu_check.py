@@ -128,7 +128,7 @@ def check() -> int:
         start = time.monotonic()
         print(f"{name} ...", flush=True)
         result[name] = stage() | {"seconds": time.monotonic() - start}
-        write_json(out, result)
+        write_json(out, result, checksum=True)
         print(f"{name}: {result[name]['summary']} ({result[name]['seconds']:.0f} s)", flush=True)
     make_page()
     print(out)

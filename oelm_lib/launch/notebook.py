@@ -222,14 +222,17 @@ def _make_page(run: Run) -> None:
     notebook = run.path / "train.ipynb"
     if not notebook.is_file():
         return
-    start = time.perf_counter()
     try:
+        run.lock.acquire()  # the kernel, its writer so far, has ended
+        start = time.perf_counter()
         export(notebook)
         if timing := read_timing(run):
             timing["budget"]["page"] = time.perf_counter() - start
-            write_json(run.path / "timing_stats.json", timing)
+            write_json(run.path / "timing_stats.json", timing, run.lock.check)
     except (OSError, UserError) as problem:  # the end of the run itself matters more
         print(
             f"no page of {run.name}: {problem}; make it later: oelm report {run.path}",
             file=sys.stderr,
         )
+    finally:
+        run.lock.release()

@@ -55,5 +55,7 @@ def probabilities(
         return share
     ordered, places = share.sort(descending=True)
     before = ordered.cumsum(-1) - ordered  # total of the likelier tokens
-    kept = torch.zeros_like(share).scatter(-1, places, ordered.masked_fill(before >= top_p, 0.0))
+    left_out = before >= top_p
+    left_out[:, 0] = False  # a top_p below the least float32 is 0 there
+    kept = torch.zeros_like(share).scatter(-1, places, ordered.masked_fill(left_out, 0.0))
     return kept / kept.sum(-1, keepdim=True)

@@ -1,28 +1,30 @@
 """Everything on one run, in the parts that train.ipynb and its page show."""
 
 from html import escape
-from typing import Any
 
 from oelm_lib import config
 from oelm_lib.arms import arm_name
 from oelm_lib.errors import UserError
+from oelm_lib.markup import Html, html_table
 from oelm_lib.runs.folder import Run
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.overview import overview
 from oelm_lib.runs.reading import read_status
 from oelm_lib.runs.summary import Summary
-from oelm_lib.view.tables import Html
 
 
 def heading(run: Run) -> Html:
-    """Return the title of a run's page: experiment, arm and seed; below it the question."""
+    """Return the title of a run's page: experiment, arm and seed; below it the question.
+
+    Where the experiment's file does not declare what it changes, the line to paste follows.
+    """
     cfg = run.config
     arm = arm_name(cfg.to_dict(), cfg.overrides)
     title = f"{cfg.id} {arm}, seed {run.seed}" + (" (rehearsal)" if cfg.overrides else "")
     lines = [cfg.label, cfg.question]
-    return Html(
-        f"<h1>{escape(title)}</h1>" + "".join(f"<p>{escape(line)}</p>" for line in lines if line)
-    )
+    texts = [f"<p>{escape(line)}</p>" for line in lines if line]
+    problems = [f"<p class='bad'>{escape(line)}</p>" for line in _undeclared(cfg)]
+    return Html(f"<h1>{escape(title)}</h1>{''.join(texts + problems)}")
 
 
 def result(run: Run) -> Html:
@@ -69,7 +71,7 @@ def settings(run: Run) -> Html:
     ]
     folded = (
         f"<details><summary>All {len(rows)} settings</summary>"
-        f"{_table(('key', 'value'), rows)}</details>"
+        f"{html_table(('key', 'value'), rows)}</details>"
     )
     return Html(_differences(cfg) + folded)
 
@@ -86,6 +88,14 @@ def artefacts(run: Run) -> Html:
     return Html(_tables(Summary(run), "Artefacts") + words)
 
 
+def _undeclared(cfg: config.Experiment) -> list[str]:
+    """What is wrong with `compare_to` and `changes`; nothing where the file is gone."""
+    try:
+        return config.check_changes(cfg)
+    except UserError:
+        return []
+
+
 def _differences(cfg: config.Experiment) -> str:
     """What the run changes against the experiment it is compared to."""
     if not cfg.compare_to:
@@ -98,7 +108,7 @@ def _differences(cfg: config.Experiment) -> str:
         (key, str(before), str(after))
         for key, (before, after) in config.diff_configs(base, cfg).items()
     ]
-    return _table(("differs from the baseline in", base.id, cfg.id), rows)
+    return html_table(("differs from the baseline in", base.id, cfg.id), rows)
 
 
 def _gap(run: Run) -> str:
@@ -121,13 +131,4 @@ def _gap(run: Run) -> str:
 
 def _tables(summary: Summary, name: str) -> str:
     """One of a summary's tables."""
-    return _table((), summary.tables()[name])
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    cells = "".join(f"<th>{escape(text)}</th>" for text in head)
-    lines = "".join(
-        "<tr>" + "".join(f"<td>{escape(str(text))}</td>" for text in row) + "</tr>" for row in rows
-    )
-    thead = f"<thead><tr>{cells}</tr></thead>" if head else ""
-    return f"<table class='oelm-table'>{thead}<tbody>{lines}</tbody></table>"
+    return html_table((), summary.tables()[name])

@@ -180,6 +180,8 @@ class RunLock:
             os.pwrite(file, f'{text}{0:012d}"}}\n'.encode(), 0)
             os.fsync(file)
         except BaseException:
+            if is_at(file, self._file):
+                self._file.unlink()  # an empty lock would say nothing for as long as it lay there
             os.close(file)
             raise
         claim = _Claim(file, token, os.getpid(), len(text.encode()))
@@ -267,6 +269,11 @@ def is_locked(folder: Path) -> bool | None:
         os.close(file)
 
 
+def is_writer(record: dict[str, Any], status: dict[str, Any]) -> bool:
+    """Whether the process of a lock.json wrote this status.json; yes where the lock is damaged."""
+    return record.get("pid", status.get("pid")) == status.get("pid")
+
+
 def in_use(folder: Path, record: dict[str, Any] | None = None) -> UserError:
     """Return the error that names the writer of a folder, since when, and what makes it stop.
 
@@ -276,8 +283,7 @@ def in_use(folder: Path, record: dict[str, Any] | None = None) -> UserError:
     if record is None:
         record = parse_record(read_bytes(folder / NAME))
     status = parse_record(read_bytes(folder / "status.json"))
-    trains = status.get("pid") == record.get("pid") and status.get("state") in ACTIVE
-    if trains:
+    if is_writer(record, status) and status.get("state") in ACTIVE:
         remedy = f"wait for it, stop it (oelm stop {folder}), or choose another seed"
     else:
         remedy = (

@@ -91,10 +91,3 @@ def log_lines(run: Path, last: int, follow: bool = False) -> Iterator[str]:
                 yield f"({state(run)})"
                 return
             time.sleep(POLL_SECONDS)
-
-
-def _names(path: Path) -> tuple[str, ...]:
-    """All names of a run folder."""
-    folder = path.parent.name
-    exp = folder.split("_")[0]
-    return exp, folder, f"{exp}/{path.name}", f"{folder}/{path.name}"

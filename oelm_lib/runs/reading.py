@@ -16,8 +16,9 @@ import numpy as np
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
-from oelm_lib.files import parse_yaml, read_json, remedy
-from oelm_lib.runs.lock import is_locked
+from oelm_lib.files import read_json, remedy
+from oelm_lib.runs.lock import NAME, is_locked, is_writer
+from oelm_lib.runs.lock_file import parse_record, read_bytes
 from oelm_lib.runs.process import is_alive
 from oelm_lib.runs.schema import (
     ACTIVE,
@@ -27,6 +28,7 @@ from oelm_lib.runs.schema import (
     STATUS_KEYS,
     SUMMARY_KEYS,
 )
+from oelm_lib.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,14 +93,11 @@ def read_config(run: Any) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}; {remedy(error)}") from None
     except ValueError:
-        raise UserError(
-            f"{path}: not readable as YAML; restore it or start the run afresh (--fresh)"
-        ) from None
+        raise UserError(f"{path}: not readable as YAML; restore it or start afresh") from None
     version = plain.get("format") if isinstance(plain, dict) else None
     if version != FORMAT:
-        raise UserError(
-            f"{path}: format {version!r}; this version reads {FORMAT}; update the workbook"
-        )
+        text = f"format {version!r}; this version reads {FORMAT}; update the workbook"
+        raise UserError(f"{path}: {text}")
     _check_types(path, plain, CONFIG_KEYS, "restore the file or start afresh (--fresh)")
     return plain
 
@@ -109,7 +108,7 @@ def read_status(run: Any) -> dict[str, Any] | None:
     status = read_json(path)
     if status is None:
         return None
-    present = {key: kind for key, kind in STATUS_KEYS.items() if key in status}
+    present = {key: STATUS_KEYS[key] for key in STATUS_KEYS.keys() & status}
     _check_types(path, status, present, "delete it: the run writes it again when it goes on")
     evals = [pair for pair in status.get("evals", []) if _is_pair(pair)]  # null: not finite
     eta = status.get("eta_seconds")
@@ -164,6 +163,25 @@ def read_metrics(run: Any) -> pd.DataFrame:
     Raises:
         UserError: A line before the last is not a metrics row.
     """
+    return _read_metric_rows(run, METRIC_COLUMNS).to_pandas()
+
+
+def read_logit_std(run: Any) -> pd.DataFrame:
+    """Return the spread of attention scores at evaluations (step, layer, logit_std), from the rows.
+
+    Raises UserError as `read_metrics`.
+    """
+    import pyarrow as pa
+
+    columns = METRIC_COLUMNS | {"logit_std": pa.list_(pa.float64())}
+    rows = _read_metric_rows(run, columns).to_pandas()
+    points = rows[["step", "logit_std"]].dropna().explode("logit_std", ignore_index=True)
+    points.insert(1, "layer", points.groupby("step").cumcount())
+    return points.astype({"logit_std": float})
+
+
+def _read_metric_rows(run: Any, columns: dict[str, Any]) -> pa.Table:
+    """The whole lines of metrics.jsonl as a table of these columns. Raises UserError."""
     import pyarrow as pa
 
     path = record_file(run, "metrics.jsonl")
@@ -175,11 +193,11 @@ def read_metrics(run: Any) -> pd.DataFrame:
         raise UserError(f"{path}: cannot be read: {error.strerror}; {remedy(error)}") from None
     data = data[: data.rfind(b"\n") + 1]
     try:
-        return _metric_rows(data).to_pandas()
+        return _parse_metric_rows(data, columns)
     except pa.ArrowInvalid:
         for number, line in enumerate(data.split(b"\n"), 1):
             try:
-                _metric_rows(line + b"\n" if line else b"\n")
+                _parse_metric_rows(line + b"\n", columns)
             except pa.ArrowInvalid:
                 raise UserError(
                     f"{path}: line {number} is not a metrics row; delete that line"
@@ -187,12 +205,12 @@ def read_metrics(run: Any) -> pd.DataFrame:
         raise
 
 
-def _metric_rows(data: bytes) -> pa.Table:
-    """Whole lines of metrics.jsonl as a table. Raises ArrowInvalid."""
+def _parse_metric_rows(data: bytes, columns: dict[str, Any]) -> pa.Table:
+    """Whole lines of metrics.jsonl as a table of these columns. Raises ArrowInvalid."""
     import pyarrow as pa
     from pyarrow import json as arrow_json
 
-    schema = pa.schema(list(METRIC_COLUMNS.items()))
+    schema = pa.schema(list(columns.items()))
     if not data:
         return schema.empty_table()
     lines = data.count(b"\n")
@@ -220,12 +238,13 @@ def state(run: Any) -> str:
 def true_state(path: Path, status: dict[str, Any]) -> str:
     """Return the state of a status record, or `dead` where its writer is gone.
 
-    The folder's lock decides. Where it cannot (a writer on another host), the heartbeat does, by
-    this host's clock: good enough to show, and never used to take a lock over.
+    The folder's lock decides; a lock of another process, which has opened the run and does not
+    train it yet, does not count. Where the lock cannot tell (a writer on another host), the
+    heartbeat does, by this host's clock: good enough to show, never used to take a lock over.
     """
     if status.get("state") not in ACTIVE:
         return str(status.get("state"))
-    locked = is_locked(path)
+    locked = is_locked(path) and is_writer(parse_record(read_bytes(path / NAME)), status)
     alive = _is_fresh(status) if locked is None else locked
     return str(status["state"]) if alive else "dead"
 
@@ -266,17 +285,15 @@ def _check_types(path: Path, plain: dict[str, Any], kinds: dict[str, Any], hint:
     """Raise UserError where a key is missing or its value of another type."""
     for key, kind in kinds.items():
         value = plain.get(key)
-        is_wrong = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
-        if is_wrong or (key not in plain):
+        is_flag = isinstance(value, bool) and kind is not bool
+        if key not in plain or is_flag or not isinstance(value, kind):
             raise UserError(f"{path}: {key} is missing or broken; {hint}")
 
 
 def _is_pair(value: Any) -> bool:
     """Whether it is a list of two numbers."""
-    numbers = isinstance(value, list) and [item for item in value if type(item) in (int, float)]
-    return bool(numbers) and len(numbers) == len(value) == 2
+    return isinstance(value, list) and [type(item) in (int, float) for item in value] == [True] * 2
 
 
 def _is_fresh(record: dict[str, Any]) -> bool:
-    heartbeat = record.get("heartbeat")
-    return isinstance(heartbeat, int | float) and time.time() - heartbeat < STALE_SECONDS
+    return time.time() - (record.get("heartbeat") or 0) < STALE_SECONDS

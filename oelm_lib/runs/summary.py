@@ -1,9 +1,9 @@
 """Summary of a run for notebooks: result, parameters, freeze proof, code, files."""
 
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from oelm_lib.markup import html_table
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.provenance import commit_name, sessions
 from oelm_lib.runs.reading import folder, read_config, read_status, read_summary
@@ -34,15 +34,7 @@ class Tables:
         return "\n".join(f"{name}: {text}" for name, text in rows)
 
     def _repr_html_(self) -> str:
-        parts = []
-        for heading, rows in self.tables().items():
-            cells = [
-                f"<tr><td>{escape(name)}</td><td>{escape(text)}</td></tr>" for name, text in rows
-            ]
-            head = f"<thead><tr><th colspan=2>{escape(heading)}</th></tr></thead>"
-            body = f"<tbody>{''.join(cells)}</tbody>"
-            parts.append(f"<table class='oelm-table'>{head}{body}</table>")
-        return "".join(parts)
+        return "".join(html_table([heading, ""], rows) for heading, rows in self.tables().items())
 
 
 class CorpusFacts(Tables):

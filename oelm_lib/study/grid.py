@@ -118,7 +118,11 @@ class Grid:
     # Confirmation
 
     def comparison(self, claim: Claim, corpus: str) -> Comparison | None:
-        """The pair of cells that a claim is about; None where a choice is not made yet."""
+        """The cells that a claim compares; None where a choice is not made yet.
+
+        An arm and its baseline, the two arms of `equal`, or with `gaps` these two and the baseline
+        of each.
+        """
         arm = self.resolve(claim.equal[0] if claim.equal else claim.arm)
         if arm is None:
             return None
@@ -126,14 +130,13 @@ class Grid:
         baseline = self.resolve(other)
         if baseline is None:
             return None
+        cell, base = Cell(corpus, BASE_SIZE, arm), Cell(corpus, BASE_SIZE, baseline)
         seeds = tuple(self.plan.confirm_seeds(claim.seeds))
-        offsets = [self.plan.arms[name].against for name in (arm, baseline)] if claim.gaps else []
-        return Comparison(
-            Cell(corpus, BASE_SIZE, arm),
-            Cell(corpus, BASE_SIZE, baseline),
-            seeds,
-            tuple(Cell(corpus, BASE_SIZE, name) for name in offsets) or None,
-        )
+        if not claim.gaps:
+            return Comparison(cell, base, seeds)
+        own_baselines = [self.plan.arms[name].against for name in (arm, baseline)]
+        offsets = tuple(Cell(corpus, BASE_SIZE, name) for name in own_baselines)
+        return Comparison(cell, base, seeds, offsets)
 
     def ladder_comparisons(self) -> list[Comparison]:
         """Pairs of cells of the ladder whose arms are known, size by size."""

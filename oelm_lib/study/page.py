@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from html import escape
 
 from oelm_lib import stats
+from oelm_lib.markup import Html, html_table
 from oelm_lib.stats import Interval
 from oelm_lib.study import verdicts
 from oelm_lib.study.grid import Grid
@@ -11,7 +12,7 @@ from oelm_lib.study.plan import Plan, read_plan
 from oelm_lib.study.records import frozen_plan, read_records, records_path
 from oelm_lib.study.schema import Claim
 from oelm_lib.study.verdicts import Judgement, Slope
-from oelm_lib.view.tables import Html, percent
+from oelm_lib.view.tables import percent
 
 MOST_SENTENCES = 5
 MOST_COLUMNS = 4
@@ -154,7 +155,7 @@ def _count(interval: Interval) -> str:
     return f"{interval.n} seeds"
 
 
-def first_table(study: Study) -> str:
+def first_table(study: Study) -> Html:
     """Corpora down, the main comparisons across: gap, interval, seeds and coloured verdicts."""
     claims = study.headline()[:MOST_COLUMNS]
     heads = [_column_head(study.judged(claim)[0]) for claim in claims]
@@ -164,26 +165,21 @@ def first_table(study: Study) -> str:
             next((_cell(one) for one in study.judged(claim) if one.corpus == corpus), "–")
             for claim in claims
         ]
-        columns = "".join(f"<td>{cell}</td>" for cell in cells)
-        rows.append(f"<tr><th style='text-align:left'>{escape(corpus)}</th>{columns}</tr>")
-    head = "".join(f"<th style='text-align:left'>{text}</th>" for text in heads)
-    return (
-        f"<table class='oelm-table'><thead><tr><th>corpus</th>{head}</tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table>"
-    )
+        rows.append([Html(f"<b>{escape(corpus)}</b>"), *cells])
+    return html_table(["corpus", *heads], rows, ["text-align:left"] * (1 + len(claims)))
 
 
-def _column_head(one: Judgement) -> str:
+def _column_head(one: Judgement) -> Html:
     other = one.claim.equal[1] if one.claim.equal else one.baseline or "its baseline"
-    return f"{escape(one.name)}<br><small>against {escape(other)}</small>"
+    return Html(f"{escape(one.name)}<br><small>against {escape(other)}</small>")
 
 
-def _cell(one: Judgement) -> str:
+def _cell(one: Judgement) -> Html:
     gap_text = interval_text(one.interval)
     done = one.interval.n + one.interval.failed
     seeds = f"{done} of {one.planned} seeds" if done < one.planned else f"{done} seeds"
     chips = " ".join(_chip(limit, one) for limit in one.limits)
-    return f"{gap_text}<br><small>{seeds}</small><br>{chips}"
+    return Html(f"{gap_text}<br><small>{seeds}</small><br>{chips}")
 
 
 def _chip(limit: verdicts.Limit, one: Judgement) -> str:

@@ -16,6 +16,8 @@ from oelm_lib.study.schema import Arm, Choice, Claim, Confirm, Ladder, Names, Se
 
 
 class Plan(Section):
+    """A file of params/studies/: what is trained, tuned, confirmed and claimed."""
+
     question: str
     base: str
     """Experiment that every run is made from."""

@@ -4,7 +4,6 @@ The file only grows. A line is appended under a lock of the file, after a torn l
 several engines may write at once. A run folder may be deleted once its line is there.
 """
 
-import fcntl
 import json
 import math
 import os
@@ -13,14 +12,19 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import ConfigDict, ValidationError
 
 from oelm_lib import config
 from oelm_lib.config import Experiment, Section
 from oelm_lib.errors import UserError
-from oelm_lib.files import write_text
-from oelm_lib.runs.reading import read_config, read_summary
+from oelm_lib.files import take_turn, with_checksum, write_text
+from oelm_lib.runs.reading import (
+    read_config,
+    read_documents,
+    read_logit_std,
+    read_status,
+    read_summary,
+)
 from oelm_lib.study.cell import Cell, PlannedRun
 from oelm_lib.study.plan import Plan, parse_plan
 
@@ -69,6 +73,8 @@ class Record(Section):
     code: dict[str, Any]
     machine: dict[str, Any]
     finished: str
+    checksum: str | None = None
+    """SHA-256 of all other keys; None in a record of an older version."""
 
     @property
     def cell(self) -> Cell:
@@ -160,10 +166,12 @@ def _done(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _diverged(path: Path) -> dict[str, Any]:
-    status = json.loads((path / "status.json").read_text())
+    status = read_status(path)
+    if status is None or status.get("state") != "failed":
+        raise UserError(f"{path}: neither a result nor a failure is recorded; start the run again")
     return {
         "status": DIVERGED,
-        "error": str(status["error"]).partition("; the run is kept")[0],
+        "error": str(status.get("error")).partition("; the run is kept")[0],
         "val_loss": None,
         "test_loss": None,
         "test_documents": None,
@@ -174,19 +182,19 @@ def _diverged(path: Path) -> dict[str, Any]:
 
 
 def _test_documents(path: Path) -> dict[str, list[float]] | None:
-    with np.load(path / "documents.npz") as documents:
-        if "test_nats" not in documents:
-            return None
-        return {
-            "nats": [float(f"{value:.6g}") for value in documents["test_nats"]],
-            "tokens": documents["test_tokens"].tolist(),
-        }
+    documents = read_documents(path)
+    if "test_nats" not in documents:
+        return None
+    return {
+        "nats": [float(f"{value:.6g}") for value in documents["test_nats"]],
+        "tokens": documents["test_tokens"].tolist(),
+    }
 
 
 def _last_logit_std(path: Path) -> list[float] | None:
-    rows = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    spreads = [row["logit_std"] for row in map(json.loads, rows) if row.get("logit_std")]
-    return [round(value, 3) for value in spreads[-1]] if spreads else None
+    spreads = read_logit_std(path)
+    last = spreads.loc[spreads["step"] == spreads["step"].max(), "logit_std"]
+    return last.round(3).tolist() or None
 
 
 def _share(cfg: Experiment) -> float:
@@ -210,12 +218,12 @@ def append_record(
     Raises:
         UserError: The file cannot be written, or holds a line that is no record.
     """
-    line = json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    line = json.dumps(with_checksum(record), separators=(",", ":")).encode() + b"\n"
     key = Record.model_validate(record).key
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            take_turn(file.fileno())
             file.seek(0)
             text = file.read()
             whole = text.rfind(b"\n") + 1
@@ -259,11 +267,17 @@ def read_records(path: Path) -> list[Record]:
 def _parse(text: bytes, path: Path) -> Iterable[Record]:
     for number, line in enumerate(text.splitlines(), 1):
         try:
-            yield Record.model_validate_json(line)
+            record = Record.model_validate_json(line)
         except ValidationError:
             raise UserError(
                 f"{path}: line {number} is not a record; restore it from git or delete that line"
             ) from None
+        if record.checksum and record.checksum != with_checksum(json.loads(line))["checksum"]:
+            raise UserError(
+                f"{path}: line {number} fails its checksum: it was damaged or edited; restore it"
+                " from git or delete that line"
+            )
+        yield record
 
 
 def frozen_plan(name: str) -> Plan | None:

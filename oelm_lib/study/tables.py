@@ -6,11 +6,12 @@ from html import escape
 
 import pandas as pd
 
+from oelm_lib.markup import Html, html_table
 from oelm_lib.stats import gap
 from oelm_lib.study import verdicts
 from oelm_lib.study.page import Study, interval_text
 from oelm_lib.study.plan import folder
-from oelm_lib.view.tables import Html, percent
+from oelm_lib.view.tables import percent
 
 
 def claims_table(study: Study) -> pd.DataFrame:
@@ -194,8 +195,8 @@ def proof(study: Study) -> Html:
 def _html(frame: pd.DataFrame) -> str:
     if frame.empty:
         return "<p>Not run yet.</p>"
-    text = frame.to_html(index=False, escape=True, border=0, classes="oelm-table", na_rep="–")
-    return f"<div style='overflow-x:auto'>{text}</div>"
+    rows = frame.astype(object).where(frame.notna(), "–").to_numpy().tolist()
+    return f"<div style='overflow-x:auto'>{html_table(list(frame), rows)}</div>"
 
 
 def _number(value: float) -> str:

@@ -7,7 +7,7 @@ interval is Fieller's (1954, J. R. Stat. Soc. B 16), exact for a parabola with n
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def fit_rates(points: Sequence[Point]) -> Fit:
     """Fit the minimum over the learning rate to all runs of a cell.
 
     Args:
-        points: Runs, every seed at every rate; a rate with a diverged seed counts as an edge.
+        points: Runs, every seed at every rate; rates that are not stable are left out.
     """
     stable = _stable_means(points)
     if not stable:
@@ -58,37 +58,61 @@ def fit_rates(points: Sequence[Point]) -> Fit:
     best = min(stable, key=stable.get)
     edge = Fit(EDGE, best, math.nan, math.nan, stable[best], math.nan, None)
     nearest = sorted(stable, key=lambda rate: abs(math.log2(rate / best)))[:WINDOW]
-    used = [(math.log2(rate), seed, loss) for rate, seed, loss in points if rate in nearest]
-    x = np.array([point[0] for point in used])
-    y = np.array([point[2] for point in used])
-    seeds = sorted({point[1] for point in used})
-    degrees = len(used) - len(seeds) - 2
+    used = [point for point in points if point[0] in nearest]
+    degrees = len(used) - len({seed for _, seed, _ in used}) - 2
     if len(nearest) < 3 or degrees < 1:
         return edge
-    middle = x.mean()
-    one_hot = np.array([[point[1] == seed for seed in seeds] for point in used], dtype=float)
-    design = np.column_stack([one_hot, x - middle, (x - middle) ** 2])
-    solution, *_ = np.linalg.lstsq(design, y, rcond=None)
-    variance = float(np.sum((y - design @ solution) ** 2)) / degrees
-    covariance = variance * np.linalg.inv(design.T @ design)[-2:, -2:]
-    a, b, c = float(solution[:-2].mean()), float(solution[-2]), float(solution[-1])
+    parabola = _fit_parabola(used, degrees)
+    a, b, c, middle = parabola.a, parabola.b, parabola.c, parabola.middle
     if c <= 0:
         return edge
-    at = -b / (2 * c)
-    whole = (a - b * middle + c * middle**2, b - 2 * c * middle, c)
-    if not math.log2(min(stable)) < at + middle < math.log2(max(stable)):
-        return Fit(EDGE, best, math.nan, math.nan, stable[best], math.nan, whole)
-    low, high = _fieller(b, c, covariance, degrees)
-    slope_variance = covariance[0, 0] + 4 * at * covariance[0, 1] + 4 * at**2 * covariance[1, 1]
+    minimum = -b / (2 * c)
+    coefficients = (a - b * middle + c * middle**2, b - 2 * c * middle, c)
+    if not math.log2(min(stable)) < minimum + middle < math.log2(max(stable)):
+        return replace(edge, coefficients=coefficients)
+    low, high = _fieller(b, c, parabola.covariance, degrees)
     return Fit(
-        INTERIOR,
-        rounded_rate(2 ** (at + middle)),
-        2 ** (low + middle),
-        2 ** (high + middle),
-        a + b * at + c * at**2,
-        slope_variance / (4 * c),
-        whole,
+        state=INTERIOR,
+        rate=rounded_rate(2 ** (minimum + middle)),
+        low=2 ** (low + middle),
+        high=2 ** (high + middle),
+        loss=a + b * minimum + c * minimum**2,
+        # An error e of the minimum costs c e^2, and e is that of the slope there over 2 c.
+        error=parabola.slope_variance(minimum) / (4 * c),
+        coefficients=coefficients,
     )
+
+
+@dataclass(frozen=True)
+class _Parabola:
+    """Loss = a + b (x - middle) + c (x - middle)^2, mean over seeds, x = log2(rate)."""
+
+    a: float
+    b: float
+    c: float
+    middle: float
+    covariance: np.ndarray
+    """Of b and c."""
+
+    def slope_variance(self, x: float) -> float:
+        """Variance of the slope b + 2 c x at a distance x from the middle."""
+        variances = self.covariance
+        return variances[0, 0] + 4 * x * variances[0, 1] + 4 * x**2 * variances[1, 1]
+
+
+def _fit_parabola(points: Sequence[Point], degrees: int) -> _Parabola:
+    """Fit a parabola with an offset for each seed by least squares."""
+    x = np.array([math.log2(rate) for rate, _, _ in points])
+    losses = np.array([loss for _, _, loss in points])
+    seeds = sorted({seed for _, seed, _ in points})
+    one_hot = np.array([[point[1] == seed for seed in seeds] for point in points], dtype=float)
+    middle = x.mean()
+    design = np.column_stack([one_hot, x - middle, (x - middle) ** 2])
+    solution, *_ = np.linalg.lstsq(design, losses, rcond=None)
+    variance = float(np.sum((losses - design @ solution) ** 2)) / degrees
+    covariance = variance * np.linalg.inv(design.T @ design)[-2:, -2:]
+    offsets, b, c = solution[:-2], float(solution[-2]), float(solution[-1])
+    return _Parabola(float(offsets.mean()), b, c, middle, covariance)
 
 
 def first_rates(tune: Tune, start: float) -> list[float]:

@@ -3,26 +3,17 @@
 Each name is imported when it is first used, so that importing the package stays light.
 """
 
-import importlib
-from typing import Any
+from oelm_lib.lazy import lazy_names
 
-_FILE_OF = {
-    "Trained": "trained",
-    "export_model": "export",
-    "open_trained": "trained",
-    "replay_step": "trial",
-    "run_trial": "trial",
-    "score_test_split": "confirm",
-    "train": "loop",
-}
-__all__ = sorted(_FILE_OF)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _FILE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_FILE_OF[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "Trained": "trained",
+        "export_model": "export",
+        "open_trained": "trained",
+        "replay_step": "trial",
+        "run_trial": "trial",
+        "score_test_split": "confirm",
+        "train": "loop",
+    },
+)

@@ -7,6 +7,7 @@ before it is used, and `torch.load` reads it like any other.
 
 import hashlib
 import os
+import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,7 +16,7 @@ import torch
 from torch.utils._pytree import tree_map_only
 
 from oelm_lib.errors import UserError
-from oelm_lib.files import Check, replacing
+from oelm_lib.files import NO_HARD_LINKS, Check, replacing
 
 FORMAT = 2
 COMMENT_LENGTH = (64).to_bytes(2, "little")
@@ -50,13 +51,19 @@ def save(
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
         _seal(temporary)
         if keep_previous and path.is_file():
-            if check:
-                check()
-            # A link, not a rename: at no moment is there no `path`.
-            link = path.with_suffix(".prev.tmp")
-            link.unlink(missing_ok=True)
+            _keep(path, path.with_suffix(".prev.pt"), check)
+
+
+def _keep(path: Path, previous: Path, check: Check | None) -> None:
+    """Give a file a second name; `path` exists at every moment."""
+    with replacing(previous, check) as link:
+        link.unlink(missing_ok=True)
+        try:
             os.link(path, link)
-            os.replace(link, path.with_suffix(".prev.pt"))
+        except OSError as error:
+            if error.errno not in NO_HARD_LINKS:
+                raise
+            shutil.copyfile(path, link)
 
 
 def load(path: Path) -> dict[str, Any]:

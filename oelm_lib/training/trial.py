@@ -1,6 +1,5 @@
 """Steps that leave no trace in the run folder: a trial before a run, the replay of a bad step."""
 
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 
 from oelm_lib.data import EvalWindows
 from oelm_lib.errors import UserError
+from oelm_lib.files import read_json
 from oelm_lib.runs.folder import Run, reopen
 from oelm_lib.runs.status import Budget, format_duration
 from oelm_lib.training import checkpoint
@@ -74,9 +74,9 @@ def replay_step(path: Path) -> str:
         UserError: No step of this run went bad, or the newest checkpoint is of a later step.
     """
     try:
-        record = json.loads((path / "bad_step.json").read_text())
+        record = read_json(path / "bad_step.json") or {}
         bad = int(record["step"])
-    except (OSError, ValueError, TypeError, KeyError):
+    except (UserError, ValueError, TypeError, KeyError):
         raise UserError(
             f"{path}: no readable bad_step.json, so no step to replay; see oelm status"
         ) from None

@@ -1,4 +1,4 @@
-"""Tables of notebooks and pages: one renderer, with the format of each column."""
+"""Frames as tables of notebooks and pages, with the format of each column."""
 
 from collections.abc import Callable
 from html import escape
@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from oelm_lib import stats
+from oelm_lib.markup import Html
 from oelm_lib.runs.status import format_duration, format_eta
 
 LARGEST_GAP = 10.0
@@ -29,13 +30,6 @@ MARKS = {"good": "✓", "bad": "✗", "unsure": "?"}
 TONE_COLOURS = {"good": "#0a8060", "bad": "#d0342c", "unsure": "#a06a00"}
 """Where the page's style sheet does not set its own: contrast of at least 3 on white and on
 near-black."""
-
-
-class Html(str):
-    """Text that notebooks show as HTML."""
-
-    def _repr_html_(self) -> str:
-        return str(self)
 
 
 def percent(value: float, digits: int = 2) -> str:

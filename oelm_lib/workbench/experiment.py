@@ -13,11 +13,12 @@ from oelm_lib.config import (
     skipped_files,
 )
 from oelm_lib.errors import UserError
+from oelm_lib.markup import Html
 from oelm_lib.model.cost import parameter_numbers, step_flops
 from oelm_lib.runs.reading import read_timing
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.status import format_duration
-from oelm_lib.view.tables import TONE_COLOURS, Html
+from oelm_lib.view.tables import TONE_COLOURS
 from oelm_lib.workbench.form import confounds
 from oelm_lib.workbench.rows import NOT_RUN, Row
 from oelm_lib.workbench.table import STYLE, state_html

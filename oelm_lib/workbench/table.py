@@ -5,9 +5,10 @@ import math
 from collections import Counter
 from html import escape
 
+from oelm_lib.markup import Html
 from oelm_lib.runs.overview import COLUMNS, cell_text
 from oelm_lib.runs.schema import ACTIVE
-from oelm_lib.view.tables import TONE_COLOURS, Html
+from oelm_lib.view.tables import TONE_COLOURS
 from oelm_lib.workbench.rows import NOT_RUN, Row
 
 STATES = {
@@ -19,6 +20,7 @@ STATES = {
     "queued": "queued",
     NOT_RUN: NOT_RUN,
 }
+"""Choices of the filter -> what select_rows takes."""
 GROUPS = {"no groups": "", "corpus": "corpus", "arm": "arm", "state": "state", "experiment": "id"}
 SORTS = {
     "last change": "changed",
@@ -64,9 +66,7 @@ def select_rows(
         state: State of the run, `active` for all states of a run in progress, or "" for every one.
         with_hidden: Whether runs that their notes hide are among them.
     """
-    patterns = [
-        word if any(sign in word for sign in "*?[") else f"*{word}*" for word in words.split()
-    ]
+    patterns = [word if set(word) & set("*?[") else f"*{word}*" for word in words.split()]
     states = ACTIVE if state == "active" else (state,)
     return [
         row

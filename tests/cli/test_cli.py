@@ -29,6 +29,15 @@ def test_every_command_has_help_in_one_sentence():
         assert all(item.help for item in command.params if isinstance(item, click.Option))
 
 
+def test_files_that_are_no_experiments_are_named_in_one_note(tmp_path, monkeypatch):
+    (tmp_path / "DEMO-02-Copy1.yaml").write_text("")
+    monkeypatch.setattr(paths, "PARAMS", tmp_path)
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "outputs"))
+    note = "note: params/ has files that are no experiments: DEMO-02-Copy1.yaml; rename one"
+    for command in (["status"], ["run", "--all"]):
+        assert CliRunner().invoke(main, command).stderr.count(note) == 1
+
+
 @pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
 def test_closed_streams_are_opened_for_the_command_and_its_children(closed, tmp_path):
     code = (

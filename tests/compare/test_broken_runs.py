@@ -13,6 +13,7 @@ from oelm_lib import compare
 from oelm_lib.config import load_config
 from oelm_lib.view.tables import table as show
 from tests import runs_factory
+from tests.broken_runs import BROKEN, break_run
 from tests.runs_factory import make_run
 
 DEMO = load_config("DEMO-02")
@@ -45,9 +46,9 @@ def damaged(tmp_path_factory):
     outputs = tmp_path_factory.mktemp("damaged")
     runs_factory.make_demo(outputs)
     whole = compare.verdicts(compare.load_runs(outputs=outputs), "DEMO-01")
-    for seed, how in enumerate(runs_factory.BROKEN):
+    for seed, how in enumerate(BROKEN):
         make_run(outputs, "DEMO-01", seed)
-        runs_factory.break_run(make_run(outputs, "DEMO-02", seed), how)
+        break_run(make_run(outputs, "DEMO-02", seed), how)
     for seed, state in enumerate(STATES, 20):
         make_run(outputs, "DEMO-01", seed)
         make_run(outputs, "DEMO-02", seed, state=state, done=0.5)
@@ -58,7 +59,7 @@ def damaged(tmp_path_factory):
 def test_broken_runs_change_no_number_of_the_others(damaged):
     runs, found, whole = damaged
     judged = found["verdicts"].set_index("id")
-    usable = [42, 43, 44, *(runs_factory.BROKEN.index(how) for how in ("torn", "no_status"))]
+    usable = [42, 43, 44, *(BROKEN.index(how) for how in ("torn", "no_status"))]
     assert judged.loc["DEMO-02", "seeds"] == sorted(usable)
     kept = ["n", "nats", "low", "high", "perplexity", "document_error"]
     expected = whole.set_index("id").loc[["DEMO-03", "DEMO-04"], kept]
@@ -70,14 +71,14 @@ def test_broken_runs_change_no_number_of_the_others(damaged):
 def test_only_a_run_that_ended_without_a_loss_makes_an_arm_unstable(damaged):
     _, found, _ = damaged
     row = found["verdicts"].set_index("id").loc["DEMO-02"]
-    nan, failed = runs_factory.BROKEN.index("nan"), 20 + STATES.index("failed")
+    nan, failed = BROKEN.index("nan"), 20 + STATES.index("failed")
     assert row["verdict"] == "UNSTABLE" and set(row["failed_seeds"]) == {nan, failed}
 
 
-@pytest.mark.parametrize("how", runs_factory.BROKEN)
+@pytest.mark.parametrize("how", BROKEN)
 def test_a_broken_run_appears_with_its_reason(damaged, how):
     runs, found, _ = damaged
-    row = runs.set_index("run").loc[f"DEMO-02_oelm_freeze/seed{runs_factory.BROKEN.index(how)}"]
+    row = runs.set_index("run").loc[f"DEMO-02_oelm_freeze/seed{BROKEN.index(how)}"]
     if how in ("torn", "no_status"):
         assert (row["state"], row["reason"]) == ("done", "")
     else:
@@ -96,7 +97,7 @@ def test_an_unfinished_run_appears_with_its_state(damaged, state):
 
 
 def test_a_first_seed_that_cannot_be_read_leaves_its_arm_a_name(tmp_path):
-    runs_factory.break_run(make_run(tmp_path, "DEMO-02", 41), "no_config")
+    break_run(make_run(tmp_path, "DEMO-02", 41), "no_config")
     empty = make_run(tmp_path, "DEMO-02", 42)
     make_run(tmp_path, "DEMO-01", 42)
     (empty / "documents.npz").write_bytes(b"")  # a copy that was cut

@@ -64,6 +64,32 @@ def test_each_difference_is_a_warning(tmp_path, change, expected):
     assert all("\n" not in text for text in found)
 
 
+@pytest.mark.parametrize(
+    ("arm", "base", "is_paired"),
+    [
+        ({"model.position": "t5"}, {}, False),
+        ({"model.position": "t5"}, {"model.position": "alibi"}, True),
+        ({"model.position": "t5", "model.dropout": 0.0}, {"model.dropout": 0.0}, True),
+        ({"model.position": "rope"}, {}, True),
+    ],
+)
+@pytest.mark.parametrize(
+    "machine", [{"device": "cuda"}, {"precision": "bf16"}, {"compile": True}, {}]
+)
+def test_dropout_is_paired_on_a_plain_cpu_or_where_both_arms_bias_the_scores(
+    tmp_path, arm, base, is_paired, machine
+):
+    dropout = {"model.dropout": 0.1}
+    found = warnings_of(
+        tmp_path,
+        arm={"experiment": dropout | arm, "resolved": machine},
+        base={"experiment": dropout | base, "resolved": machine},
+        seeds=(1,),
+    )
+    warned = any("dropout masks are not paired" in text for text in found)
+    assert warned == (bool(machine) and not is_paired)
+
+
 def test_a_declared_recipe_change_still_warns_that_it_mixes(tmp_path, monkeypatch):
     change = {"id": "OWN-01", "changes": ["optim.learning_rate", "model.freeze_q"]}
     found = warnings_of(tmp_path, arm={"experiment": change | {"optim.learning_rate": 0.02}})

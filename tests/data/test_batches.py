@@ -6,7 +6,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from oelm_lib.data import Batches, EvalWindows
-from oelm_lib.data.batches import IGNORED
+from oelm_lib.data.batches import IGNORED, scored_targets
 
 CPU = torch.device("cpu")
 LENGTH, SIZE = 7, 4
@@ -73,6 +73,15 @@ def test_resident_tokens_give_the_same_batches():
                 assert torch.equal(one, other) and one.dtype == other.dtype
 
 
+def test_tokens_are_kept_on_a_gpu_with_room_for_them(monkeypatch):
+    """Room: four bytes a token are at most a quarter of the free memory."""
+    gpu, needed = torch.device("cuda"), 16 * len(TOKENS)
+    batches = Batches(TOKENS, LENGTH, SIZE, seed=1, device=gpu, resident=False)
+    for free, fits in ((needed, True), (needed - 4, False)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 10**9))
+        assert batches._fits() == fits
+
+
 DEVICE_FUNCTIONS = {"__getitem__", "mul", "add", "long", "__mul__", "__add__"}
 
 
@@ -110,6 +119,29 @@ def test_evaluation_windows_score_every_token_but_the_first_once():
     assert targets[targets != IGNORED].tolist() == TOKENS[1:].tolist()
     assert torch.equal(tokens[targets != IGNORED] + 1, targets[targets != IGNORED])
     assert (targets[:-1] != IGNORED).all() and (targets[-1] == IGNORED).sum() == LENGTH - 2
+
+
+def test_with_recall_only_targets_of_queries_are_scored():
+    """Queries are the keys, ids 1 .. 3, from position 4 on."""
+    rows = torch.tensor([[1, 4, 3, 5, 0, 3, 4, 1, 4], [1, 4, 3, 5, 3, 5, 0, 1, 4]])
+    skipped = 4 * [IGNORED]
+    assert scored_targets(rows, (4, 4)).tolist() == [
+        [*skipped, IGNORED, 4, IGNORED, 4],
+        [*skipped, 5, IGNORED, IGNORED, 4],
+    ]
+
+
+def test_the_model_skips_the_targets_that_batches_mark():
+    from oelm_lib.model import gpt
+
+    assert IGNORED == gpt.IGNORED
+
+
+@pytest.mark.parametrize(("count", "windows"), [(210, 30), (211, 30), (212, 31)])
+def test_no_evaluation_window_is_without_a_target(count, windows):
+    split = EvalWindows(TOKENS[:1].repeat(count), LENGTH, CPU)
+    assert split.windows == windows
+    assert (split.batch(np.arange(windows))[1] != IGNORED).any(1).all()
 
 
 def test_evaluation_windows_are_fixed_and_spread_evenly():

@@ -8,24 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.clocked import without_clock
 from tests.conftest import TINY_RUN
 
-# Fields that a clock or a process number decides.
-WALL = {
-    "seconds",
-    "tokens_per_s",
-    "eval_seconds",
-    "wall_seconds",
-    "mean_step_seconds",
-    "finished",
-    "checksum",
-}
 CHANGES = TINY_RUN | {"train.max_steps": 300, "train.eval_interval": 12, "train.save_interval": 5}
-
-
-def science(rows):
-    """Rows without the fields that a clock decides."""
-    return [{key: value for key, value in row.items() if key not in WALL} for row in rows]
 
 
 def record(path):
@@ -36,8 +22,8 @@ def record(path):
     summary = json.loads((path / "summary.json").read_text())
     states = [checkpoint.load(path / name) for name in ("latest.pt", "best.pt")]
     return {
-        "rows": science(rows),
-        "summary": science([summary]),
+        "rows": without_clock(rows),
+        "summary": without_clock([summary]),
         "states": [
             {
                 key: state[key]

@@ -30,7 +30,7 @@ def flipped(data, place):
 
 @pytest.fixture
 def stopped(tiny_run, monkeypatch, tmp_path, tmp_path_factory):
-    """A copy of a run that was stopped at step 13, and its undisturbed twin; both are trained once."""
+    """A copy of a run stopped at step 13, and its undisturbed twin; both are trained once."""
     made = tmp_path_factory.getbasetemp() / "corruption"
     twin = tiny_run(folder=made / "undisturbed")
     training.train(twin.config, twin)  # only the first time

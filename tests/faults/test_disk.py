@@ -35,7 +35,7 @@ def small_disk(tmp_path):
 
 
 def fill(disk, left):
-    """Fill the disk but for `left` bytes, even while a run writes there; returns the file to delete."""
+    """Fill the disk but for `left` bytes while a run writes there; return the file to delete."""
     filler = disk / "filler"
     with open(filler, "wb", buffering=0) as file:
         with contextlib.suppress(OSError):
@@ -58,7 +58,7 @@ def at_step(monkeypatch, step, action):
     monkeypatch.setattr(TrainingState, "update", update_and_act)
 
 
-# At step 10 a row is appended, at step 15 a checkpoint is written; the status is rewritten in between.
+# Step 10 appends a row and step 15 writes a checkpoint; the status is rewritten in between.
 @pytest.mark.parametrize(
     ("step", "left"), [(10, 0), (12, 20_000), (15, 20_000)], ids=["row", "evaluation", "save"]
 )

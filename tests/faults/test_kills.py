@@ -34,10 +34,13 @@ def forked_train(cfg, seed, outputs):
 
 
 def kill_at(child, path, from_start, delay, in_a_save):
-    """Kill the child some seconds after its start or its first step; returns where, or None where it had ended.
+    """Kill the child `delay` seconds after its start or its first step.
 
     Args:
         in_a_save: Wait for the next save after that.
+
+    Returns:
+        Where it was killed, or None where it had ended.
     """
     end = time.monotonic() + delay if from_start else None
     while (
@@ -111,5 +114,6 @@ def test_a_run_killed_at_random_moments_ends_bit_equal(stories, monkeypatch, tmp
     with capsys.disabled():
         where = ", ".join(f"{count} {name}" for name, count in hits.most_common())
         print(
-            f"\n{hits.total()} kills ({where}), {resumes} resumes, {seed} runs, all bit-equal; no torn file"
+            f"\n{hits.total()} kills ({where}), {resumes} resumes, {seed} runs, all bit-equal;"
+            " no torn file"
         )

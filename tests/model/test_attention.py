@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tests.model.additions import FROZEN
+from tests.model.additions import FROZEN, inputs, stirred
 
 RELATIVE = 1e-5  # float32 rounding
 SAME = 1e-4  # float32 rounding of sums over 150 positions
@@ -95,6 +95,19 @@ def test_blocked_attention_has_the_gradients_of_explicit_softmax(bias, dropout_p
         gradients, torch.autograd.grad(expected, trained, grad), strict=True
     ):
         torch.testing.assert_close(gradient, other, rtol=SAME, atol=SAME)
+
+
+@pytest.mark.parametrize("position", ["learned", "alibi"])
+@torch.no_grad()
+def test_attention_is_the_softmax_of_its_scores(model_config, position):
+    from oelm_lib.model.attend import attend
+    from oelm_lib.model.attention import attention_scores
+
+    attention = stirred(model_config(position=position)).blocks[0].attention
+    q, k, v, bias = attention.heads(inputs(attention.cfg))
+    weights = attention_scores(q, k, bias).softmax(-1)
+    assert (weights.triu(1) == 0).all()
+    torch.testing.assert_close(weights @ v, attend(q, k, v, bias, 0.0))
 
 
 FLASH, MATH = "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_attention_math"

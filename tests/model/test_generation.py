@@ -50,7 +50,9 @@ def test_what_top_k_and_top_p_leave():
     torch.testing.assert_close(
         probabilities(logits, top_p=0.75), torch.tensor([[0, 4 / 9, 2 / 9, 3 / 9]])
     )
-    torch.testing.assert_close(probabilities(logits, top_p=0.01), torch.tensor([[0, 1.0, 0, 0]]))
+    for least in (0.01, 1e-300):
+        likeliest = torch.tensor([[0, 1.0, 0, 0]])
+        torch.testing.assert_close(probabilities(logits, top_p=least), likeliest)
     torch.testing.assert_close(
         probabilities(logits, top_k=3, top_p=0.5), torch.tensor([[0, 4 / 7, 0, 3 / 7]])
     )

@@ -72,3 +72,14 @@ def test_the_logs_scale_gives_its_logit_deviation_at_any_width(model_config):
         )
         q, k = attention.q_proj(x)[:, :64], attention.k_proj(x)[:, :64]
         assert (q @ k.T / 8).std().item() == pytest.approx(0.02**2 * 512, rel=0.15)
+
+
+def test_low_rank_deltas_start_at_zero_with_rows_of_norm_one(model_config):
+    from oelm_lib.model.gpt import GPT
+
+    cfg = model_config(d_model=256, num_heads=4, delta_rank=8)
+    attention = GPT(cfg).blocks[0].attention
+    for side in ("q", "k"):
+        rows = getattr(attention, f"{side}_delta_a").norm(dim=1)
+        assert rows.mean().item() == pytest.approx(1.0, rel=0.05)
+        assert (getattr(attention, f"{side}_delta_b") == 0).all()

@@ -15,7 +15,7 @@ from oelm_lib.report.journal import LANGUAGES, escape, journal
 from oelm_lib.report.journal_facts import gather
 from oelm_lib.report.render import TEMPLATES
 from oelm_lib.runs.frames import phase3
-from tests import runs_factory
+from tests.broken_runs import break_run
 from tests.runs_factory import make_run
 
 NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?:e-\d+)?")
@@ -28,7 +28,7 @@ def fill(folder):
             make_run(folder, exp, seed)
     make_run(folder, "DEMO-02", 44, overrides="train.max_steps=130")
     make_run(folder, "DEMO-03", 44, state="failed", done=0.5)
-    runs_factory.break_run(make_run(folder, "DEMO-04"), "half_written")
+    break_run(make_run(folder, "DEMO-04"), "half_written")
     return folder
 
 

@@ -12,7 +12,7 @@ STEP_SECONDS = 0.09
 
 
 def replay(cfg, eval_seconds, slower=lambda step: 1.0, noise=0.05, final_evals=20.0):
-    """(share of the run's time gone, predicted middle, low, high, truth) at every log point of a made-up run."""
+    """Forecasts of a synthetic run: (share of time gone, middle, low, high, truth) a log point."""
     random, train = np.random.default_rng(0), cfg.train
     step_tokens = train.batch_size * cfg.model.max_seq_len
     forecast = Forecast(train, LOG, UNMEASURED * train.eval_tokens / step_tokens, final_evals)
@@ -79,6 +79,17 @@ def test_nothing_is_said_before_a_step_is_measured(cfg):
     assert (
         low == high == pytest.approx(2 * 0.1)
     )  # the last evaluation and the final one, at the first guess
+
+
+def test_only_the_last_evaluations_and_saves_count(cfg):
+    forecast = Forecast(cfg.train, LOG, 1.0, final_evals=1.0)
+    forecast.step(0.1)
+    for seconds in [1.0] * 20 + [3.0] * 5:
+        forecast.evaluation(seconds)
+    for seconds in [1.0] * 20 + [7.0] * 3:
+        forecast.save(seconds)
+    low, high = forecast.left(cfg.train.max_steps)
+    assert low == high == pytest.approx(2 * 3.0 + 7.0)
 
 
 def test_what_is_events_ahead_counts_this_step_and_the_end():

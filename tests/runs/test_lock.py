@@ -115,6 +115,12 @@ def test_the_refusal_names_what_helps(own, tmp_path):
     assert "restart the kernel" in str(in_use(tmp_path))
 
 
+def test_what_a_killed_starter_took_away_is_removed_by_the_next_one(own, tmp_path):
+    (tmp_path / ".lock.0123456789abcdef.dead").touch()
+    own.acquire()
+    assert [path.name for path in tmp_path.iterdir()] == ["lock.json"]
+
+
 def test_a_process_may_acquire_again_and_all_its_locks_of_a_folder_are_one(own, tmp_path):
     other = RunLock(tmp_path / "." / "")
     own.acquire()
@@ -239,6 +245,7 @@ def test_a_writer_whose_host_was_suspended_stops_when_it_wakes(writer, tmp_path)
     first, second = writer(("far", 0.0)), writer(("near", 0.0))
     first("acquire")
     os.kill(first.process.pid, signal.SIGSTOP)
+    os.waitpid(first.process.pid, os.WUNTRACED)  # the thread of its beat has stopped too
     assert second("acquire") == "held"
     os.kill(first.process.pid, signal.SIGCONT)
     message = first("check")
@@ -294,6 +301,20 @@ def test_a_lost_lock_stops_every_kind_of_write(own, tmp_path):
     assert (tmp_path / "rows.jsonl").read_text() == "kept\n"
     assert json.loads((tmp_path / "result.json").read_text()) == {"kept": 1}
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "running"
+
+
+def test_a_lock_that_a_full_disk_does_not_take_is_removed(own, tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", refuse)
+        with pytest.raises(UserError, match="No space left on device; free the disk"):
+            own.acquire()
+    assert list(tmp_path.iterdir()) == []
+    assert is_locked(tmp_path) is False
+    own.acquire()
+    assert own.held
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):

@@ -27,7 +27,7 @@ NOW |= {"best": {"step": 300, "loss": 2.0}, "error": None}
 
 @pytest.fixture
 def make_run(tmp_path):
-    """A function that writes a run folder as a trainer would, from the fields of its status.json."""
+    """A function from the fields of a status.json to a run folder as a trainer writes it."""
 
     locks = []
 
@@ -159,6 +159,30 @@ def test_a_run_is_found_by_what_people_call_it(make_run, tmp_path):
     assert find_run("demo-01/seed1", tmp_path) == one
     with pytest.raises(UserError, match=r"no run is called 'DEMO-03' .did you mean DEMO-0"):
         find_run("DEMO-03", tmp_path)
+
+
+def test_a_table_aligns_words_left_and_numbers_right():
+    rows = [
+        {
+            "run": "A/seed1",
+            "state": "done",
+            "step": 1000,
+            "train_loss": 2.5,
+            "memory_bytes": 3 << 29,
+        },
+        {"run": "AB_b/seed1", "state": "running", "step": 5, "train_loss": None},
+    ]
+    assert table(rows) == (
+        "2 runs: 1 done, 1 running\n"
+        "run         state     step    loss  GiB\n"
+        "A/seed1     done     1,000  2.5000  1.5\n"
+        "AB_b/seed1  running      5"
+    )
+    assert table(rows, width=12).splitlines()[1:] == [
+        "run         ",
+        "A/seed1     ",
+        "AB_b/seed1  ",
+    ]
 
 
 def test_a_rehearsal_is_named_by_its_overrides(tmp_path):

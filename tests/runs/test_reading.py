@@ -72,8 +72,12 @@ def test_status_is_truthful_about_a_writer_that_is_gone(tmp_path):
     lock = RunLock(tmp_path)
     lock.acquire()
     assert status() == "running"
-    assert status(heartbeat=0.0, host="another", pid=1) == "running"  # the lock decides
+    assert status(heartbeat=0.0, host="another") == "running"  # the lock decides
+    assert status(pid=1) == "dead"  # this process has opened the run and does not train it
+    (tmp_path / "lock.json").write_text("{}")
+    assert status(pid=1) == "running"
     lock.release()
+    (tmp_path / "lock.json").unlink()
     assert status() == "dead"
     assert status(state="done") == "done"
     (tmp_path / "lock.json").write_text('{"boot": "elsewhere"}')

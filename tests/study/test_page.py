@@ -10,6 +10,7 @@ from oelm_lib.config import dump_yaml
 from oelm_lib.study import page, plots, records, tables, verdicts
 from oelm_lib.study import plan as plans
 from oelm_lib.study.grid import Grid
+from oelm_lib.study.markdown import markdown_table
 from oelm_lib.study.records import append_record
 
 
@@ -178,3 +179,13 @@ def test_an_arm_of_the_log_has_its_look_under_any_name():
     assert colours["trained"] == COLOURS["baseline"]
     assert colours["frozen"] == COLOURS["OELM-Freeze"]
     assert colours["twin"] == COLOURS["frozen Gaussian"]
+
+
+def test_the_markdown_table_has_the_gaps_and_verdicts_of_the_page():
+    made = shown(study(COMPLETE))
+    table = markdown_table(made)
+    gap = made.judgements[0].interval
+    assert f"{page.interval_text(gap)}, 4 seeds; at most +5 %: **FAIL**" in table
+    assert "| corpus | frozen against trained |" in table
+    empty = markdown_table(shown(Grid(made.plan, [])))
+    assert empty == "No claim has a confirmation run yet."

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -8,9 +10,10 @@ import pytest
 import study_factory as factory
 
 from oelm_lib.errors import UserError
-from oelm_lib.study.cell import BASE_SIZE, Cell
+from oelm_lib.study.cell import BASE_SIZE, Cell, PlannedRun
 from oelm_lib.study.checks import check_corpora, check_records
-from oelm_lib.study.records import append_record, read_records
+from oelm_lib.study.records import append_record, make_record, read_records
+from tests.runs_factory import make_run
 
 PLAN = factory.make_plan()
 CELL = Cell("stories", BASE_SIZE, "frozen")
@@ -94,6 +97,54 @@ def test_a_broken_line_is_named_and_nothing_is_written(tmp_path, broken):
     with pytest.raises(UserError, match="line 1 is not a record"):
         append_record(path, line(seed=2))
     assert path.read_bytes() == before
+
+
+def test_a_changed_digit_of_a_record_is_named(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    append_record(path, line(seed=1, loss=3.0))
+    append_record(path, line(seed=2, loss=3.0))
+    text = path.read_text()
+    assert text.count('"val_loss":3.0') == 2
+    path.write_text('"val_loss":2.0'.join(text.rsplit('"val_loss":3.0', 1)))
+    with pytest.raises(UserError, match=r"line 2 fails its checksum.*restore it from git"):
+        read_records(path)
+
+
+def test_a_file_system_without_flock_takes_records(tmp_path, monkeypatch):
+    def refuse(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert append_record(tmp_path / "runs.jsonl", line())
+    assert len(read_records(tmp_path / "runs.jsonl")) == 1
+
+
+def test_damaged_files_of_a_run_are_one_line(tmp_path):
+    planned = PlannedRun(CELL, 0.01, 42, "confirm")
+
+    def record(path):
+        machine = {"gpu": None}
+        return make_record(path, planned, "test", "hash", machine)
+
+    path = make_run(tmp_path, "DEMO-02", 42, test=True)
+    whole = record(path)
+    assert whole["test_documents"]["tokens"] and whole["test_loss"]
+    for name in ("documents.npz", "metrics.jsonl", "summary.json", "config.yaml"):
+        data = (path / name).read_bytes()
+        (path / name).write_bytes(b"null\n" + data[: len(data) // 2])
+        with pytest.raises(UserError, match=name):
+            record(path)
+        (path / name).write_bytes(data)
+    with open(path / "metrics.jsonl", "a") as file:
+        file.write('{"event": "eval", "st')  # torn by a crash
+    assert record(path)["logit_std"] == whole["logit_std"]
+    (path / "summary.json").unlink()
+    for status in ("{", "null", "[" * 40_000, '{"state": "stopped"}', '{"state": 1}'):
+        (path / "status.json").write_text(status)
+        with pytest.raises(UserError):
+            record(path)
+    (path / "status.json").write_text('{"state": "failed", "error": "diverged"}')
+    assert (record(path)["status"], record(path)["error"]) == ("diverged", "diverged")
 
 
 def test_two_rates_in_one_confirmed_cell_are_refused(tmp_path):

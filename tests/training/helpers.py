@@ -14,26 +14,10 @@ from oelm_lib.training.precision import Precision
 from oelm_lib.training.session import Session
 from oelm_lib.training.state import TrainingState
 
-CLOCKED = {
-    "seconds",
-    "tokens_per_s",
-    "eval_seconds",
-    "wall_seconds",
-    "mean_step_seconds",
-    "finished",
-    "checksum",
-}
-"""Fields of rows and summaries that a clock decides."""
-
 
 def train(run):
     """Train a run of the fixture `tiny_run`."""
     return training.train(run.config, run)
-
-
-def without_clock(rows):
-    """Rows without the fields that a clock decides."""
-    return [{key: value for key, value in row.items() if key not in CLOCKED} for row in rows]
 
 
 def rows_of(run):
@@ -87,6 +71,32 @@ def spoil(monkeypatch, steps, where="loss"):
 
     monkeypatch.setattr(optim, "backward", spoiled)
     return losses
+
+
+def record_calls(monkeypatch, method, result):
+    """Return a list to which each call of a TrainingState's method adds `result(state, value)`.
+
+    Args:
+        result: Of the state after the call and the value that it returned.
+    """
+    original, results = getattr(TrainingState, method), []
+
+    def recording(state, *args):
+        value = original(state, *args)
+        results.append(result(state, value))
+        return value
+
+    monkeypatch.setattr(TrainingState, method, recording)
+    return results
+
+
+def record_weights(monkeypatch):
+    """Return a list of the weights after each update."""
+    return record_calls(
+        monkeypatch,
+        "update",
+        lambda state, _: {name: w.clone() for name, w in state.model.state_dict().items()},
+    )
 
 
 def keep_states(monkeypatch):

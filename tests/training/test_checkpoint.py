@@ -1,3 +1,4 @@
+import errno
 import os
 import pickle
 import random
@@ -45,6 +46,19 @@ def test_a_damaged_file_is_found_out_and_the_one_before_is_used(tmp_path, damage
     assert loaded["step"] == 2
     assert "latest.pt" in warning
     assert "continuing from latest.prev.pt at step 2" in warning
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP, errno.EMLINK])
+def test_the_one_before_is_kept_without_hard_links(tmp_path, monkeypatch, code):
+    def refuse(source, target):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", refuse)
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path / "latest.pt", state(step), keep_previous=True)
+    assert checkpoint.load(tmp_path / "latest.pt")["step"] == 3
+    assert checkpoint.load(tmp_path / "latest.prev.pt")["step"] == 2
+    assert sorted(os.listdir(tmp_path)) == ["latest.prev.pt", "latest.pt"]
 
 
 def test_any_flipped_bit_is_found_out(tmp_path):

@@ -15,6 +15,7 @@ from oelm_lib.training.state import TrainingState
 from tests.training.helpers import (
     force_gpu_path,
     keep_states,
+    record_weights,
     rows_of,
     same_tensors,
     spoil,
@@ -65,19 +66,12 @@ def test_numbers_that_go_bad_stop_the_run_before_the_update(tiny_run, monkeypatc
     run = tiny_run(machine__log_interval=2)
     states = keep_states(monkeypatch)
     spoil(monkeypatch, [7], where)
-    update, weights = TrainingState.update, {}
-
-    def keep_weights(state):
-        rate = update(state)
-        weights.update({name: value.clone() for name, value in state.model.state_dict().items()})
-        return rate
-
-    monkeypatch.setattr(TrainingState, "update", keep_weights)
+    weights = record_weights(monkeypatch)
     words = r"step 7: loss is .*; last finite loss .* at step 6; the run is kept in .*replay.*"
     with pytest.raises(UserError, match=words + "lower optim.learning_rate$"):
         train(run)
     assert states[0].step == 6
-    assert same_tensors(states[0].model.state_dict(), weights)
+    assert same_tensors(states[0].model.state_dict(), weights[-1])
     status = runs.read_status(run)
     assert (status["state"], status["step"]) == ("failed", 6)
     assert "step 7: loss is" in status["error"]
@@ -96,14 +90,7 @@ def test_on_a_gpu_updates_are_skipped_until_the_host_learns_of_it(
     take_literally(monkeypatch)
     states = keep_states(monkeypatch)
     run = tiny_run(train__precision=name, train__save_interval=8, train__eval_interval=24)
-    weights, update = [], TrainingState.update
-
-    def keep_weights(state):
-        rate = update(state)
-        weights.append({name: value.clone() for name, value in state.model.state_dict().items()})
-        return rate
-
-    monkeypatch.setattr(TrainingState, "update", keep_weights)
+    weights = record_weights(monkeypatch)
     spoil(monkeypatch, [4], where)
     with pytest.raises(UserError, match=r"step 4: loss is .*no finite loss before"):
         train(run)
@@ -122,14 +109,7 @@ def test_one_fp16_overflow_is_skipped_halves_the_scale_and_does_not_end_the_run(
     """Of the loss as of a gradient."""
     take_literally(monkeypatch)
     states = keep_states(monkeypatch)
-    weights, update = [], TrainingState.update
-
-    def keep_weights(state):
-        rate = update(state)
-        weights.append({name: value.clone() for name, value in state.model.state_dict().items()})
-        return rate
-
-    monkeypatch.setattr(TrainingState, "update", keep_weights)
+    weights = record_weights(monkeypatch)
     run = tiny_run(train__precision="fp16")
     losses = spoil(monkeypatch, [7], "loss")
     train(run)

@@ -9,7 +9,8 @@ from oelm_lib.errors import UserError
 from oelm_lib.runs.lock import LockLost
 from oelm_lib.training import score_test_split
 from oelm_lib.training.state import TrainingState
-from tests.training.helpers import rows_of, stop_at, train, without_clock
+from tests.clocked import without_clock
+from tests.training.helpers import rows_of, stop_at, train
 
 
 def files_of(run):

@@ -8,7 +8,8 @@ from oelm_lib import runs
 from oelm_lib.training import checkpoint, loop, optim
 from oelm_lib.training.session import open_session
 from oelm_lib.training.state import TrainingState
-from tests.training.helpers import keep_states, rows_of, same_tensors, train, without_clock
+from tests.clocked import without_clock
+from tests.training.helpers import keep_states, record_calls, rows_of, same_tensors, train
 
 
 def test_a_run_leaves_a_complete_record(tiny_run):
@@ -85,14 +86,7 @@ def test_arms_with_one_seed_see_the_same_batches(tiny_run):
 
 def test_the_logged_loss_is_the_mean_since_the_last_log_point(tiny_run, monkeypatch):
     run = tiny_run(machine__log_interval=8)
-    losses, backward = [], TrainingState.backward
-
-    def keep(state, batch):
-        loss = backward(state, batch)
-        losses.append(loss.item())
-        return loss
-
-    monkeypatch.setattr(TrainingState, "backward", keep)
+    losses = record_calls(monkeypatch, "backward", lambda state, loss: loss.item())
     train(run)
     rows = [row for row in rows_of(run) if row["event"] == "train"]
     assert [row["step"] for row in rows] == [8, 16, 24]
@@ -104,14 +98,7 @@ def test_the_logged_loss_is_the_mean_since_the_last_log_point(tiny_run, monkeypa
 
 def test_a_row_holds_the_rate_and_norm_of_its_step(tiny_run, monkeypatch):
     run = tiny_run(machine__log_interval=5)
-    norms, clip = [], TrainingState.clip
-
-    def keep(state, loss):
-        norm = clip(state, loss)
-        norms.append(norm.item())
-        return norm
-
-    monkeypatch.setattr(TrainingState, "clip", keep)
+    norms = record_calls(monkeypatch, "clip", lambda state, norm: norm.item())
     train(run)
     for row in (row for row in rows_of(run) if row["event"] == "train"):
         assert row["grad_norm"] == norms[row["step"] - 1]

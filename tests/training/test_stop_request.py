@@ -8,7 +8,8 @@ import pytest
 from oelm_lib import runs
 from oelm_lib.training import result, stop_request
 from oelm_lib.training.state import TrainingState
-from tests.training.helpers import rows_of, train, without_clock
+from tests.clocked import without_clock
+from tests.training.helpers import rows_of, train
 
 
 def test_a_stop_file_and_a_signal_save_and_stop(tiny_run, monkeypatch):

@@ -8,6 +8,7 @@ from oelm_lib.view import figure, series
 from oelm_lib.view.curves import loss_curves, rate_and_gradient
 from oelm_lib.view.selection import select
 from tests import runs_factory
+from tests.broken_runs import break_run
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_notebooks_get_the_figure_its_save_buttons_and_a_line_for_nbconvert(path
 
 def test_runs_without_rows_are_named_with_their_reason(paths, tmp_path):
     bad = [
-        runs_factory.break_run(runs_factory.make_run(tmp_path, seed=n), how)
+        break_run(runs_factory.make_run(tmp_path, seed=n), how)
         for n, how in ((1, "empty"), (2, "newer"))
     ]
     subtitle = loss_curves([paths[0], *bad]).layout.title.subtitle.text

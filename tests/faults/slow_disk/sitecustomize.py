@@ -1,4 +1,4 @@
-"""A disk that takes 1.5 s for a checkpoint; Python imports this where the folder is on PYTHONPATH."""
+"""A disk that takes 1.5 s for a checkpoint: Python imports this file from PYTHONPATH."""
 
 import os
 import time

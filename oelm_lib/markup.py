@@ -1,0 +1,35 @@
+"""HTML that notebooks and pages show: marked-up text, and the tables of text."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+
+class Html(str):
+    """Text that notebooks show as HTML."""
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
+
+def html_table(
+    head: Sequence[object], rows: Iterable[Sequence[object]], styles: Sequence[str] = ()
+) -> Html:
+    """Return a table in the style of the pages.
+
+    Args:
+        head: Cells of the heading, or () for none. A cell that is not Html is escaped.
+        rows: Cells of each row, likewise.
+        styles: CSS of each column.
+    """
+    heading = f"<thead>{_row('th', head, styles)}</thead>" if head else ""
+    body = "".join(_row("td", row, styles) for row in rows)
+    return Html(f"<table class='oelm-table'>{heading}<tbody>{body}</tbody></table>")
+
+
+def _row(tag: str, cells: Sequence[object], styles: Sequence[str]) -> str:
+    parts = []
+    for number, cell in enumerate(cells):
+        style = f" style='{styles[number]}'" if styles else ""
+        text = cell if isinstance(cell, Html) else escape(str(cell))
+        parts.append(f"<{tag}{style}>{text}</{tag}>")
+    return f"<tr>{''.join(parts)}</tr>"

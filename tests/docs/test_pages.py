@@ -1,0 +1,144 @@
+"""The pages of docs/, README and CONTRIBUTING: links, lengths, names of files and interfaces."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+import oelm_lib
+from oelm_lib.config import ROOT
+
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
+LONGEST_LINE = 125
+LONGEST_README = 130
+PACKAGES = (
+    "config data model runs training compare stats view explore monitor study bench report launch"
+    " workbench"
+)
+LINK = re.compile(r"\]\((?!https?:)([^)\s]*)\)")
+
+
+def page_name(path):
+    return str(path.relative_to(ROOT))
+
+
+def prose(path):
+    """The text of a page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def blocks(path, language):
+    """The blocks of code of a page in a language."""
+    pattern = rf"^```{language}\n(.*?)^```"
+    return re.findall(pattern, path.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def anchors(path):
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", prose(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_name)
+def test_links_lead_to_files_and_headings(path):
+    for link in LINK.findall(prose(path)):
+        file, _, anchor = link.partition("#")
+        target = path.parent / file if file else path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("path", DOCS, ids=page_name)
+def test_every_page_is_linked_from_another(path):
+    links = {
+        (page.parent / link.partition("#")[0]).resolve()
+        for page in PAGES
+        if page != path
+        for link in LINK.findall(prose(page))
+    }
+    assert path in links
+
+
+@pytest.mark.parametrize("path", DOCS, ids=page_name)
+def test_lines_are_short(path):
+    long = [
+        line
+        for line in path.read_text().splitlines()
+        if len(line) > LONGEST_LINE and not line.startswith("|")
+    ]
+    assert long == []
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= LONGEST_README
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_name)
+def test_files_of_the_project_that_a_page_names_exist(path):
+    names = re.findall(r"`((?:oelm_lib|tests|params|notebooks|slurm)/[\w./-]+\.\w+)`", prose(path))
+    invented = {"params/DEMO-05.yaml", "params/corpora/my-text.yaml", "params/studies/decay.yaml"}
+    invented |= {"oelm_lib/model/additions/query_shift.py"}
+    assert [name for name in names if name not in invented and not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("name", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_files_of_the_library_that_a_page_names_exist(name):
+    """Both pages name files of the library without `oelm_lib/`."""
+    names = re.findall(r"`([\w/-]+\.(?:py|js|ipynb))`", prose(ROOT / name))
+    assert len(names) > 5
+    for file in names:
+        assert (ROOT / "oelm_lib" / file).exists() or (ROOT / file).exists(), file
+
+
+def test_the_floors_of_the_architecture_page_are_those_of_the_tests():
+    from tests.test_layers import FLOORS
+
+    rows = re.findall(r"^\| \d+ \| (.*?) \|", (ROOT / "docs" / "architecture.md").read_text(), re.M)
+    documented = [set(re.findall(r"`(\w+)`", row)) for row in rows]
+    assert documented == FLOORS
+
+
+def documented_names(package):
+    """The names in the table of a package on docs/api.md."""
+    text = (ROOT / "docs" / "api.md").read_text()
+    section = text.split(f"\n## oelm_lib.{package}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \| .* \|$", section, re.MULTILINE)
+    return [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+
+
+@pytest.mark.parametrize("package", PACKAGES.split())
+def test_the_interface_page_lists_the_public_names(package):
+    module = importlib.import_module(f"oelm_lib.{package}")
+    assert sorted(documented_names(package)) == sorted(module.__all__)
+    for name in module.__all__:
+        public = getattr(module, name)
+        assert not callable(public) or public.__doc__, name
+
+
+def test_every_package_but_the_command_line_is_on_the_interface_page():
+    folders = {path.parent.name for path in (ROOT / "oelm_lib").glob("*/__init__.py")}
+    assert folders - {"cli"} == set(PACKAGES.split()) - {"stats"}
+    assert oelm_lib.__all__ == ["load_config"]
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_interface_page_run(tmp_path):
+    script = tmp_path / "examples.py"
+    script.write_text("\n".join(blocks(ROOT / "docs" / "api.md", "python")))
+    done = subprocess.run(
+        [sys.executable, script],
+        cwd=tmp_path,
+        env=os.environ
+        | {
+            "OELM_OUTPUTS": str(tmp_path / "outputs"),
+            "OELM_DATA": str(tmp_path / "data"),
+            "PYTHONPATH": str(ROOT),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,34 @@
+"""Run folders and the log as frames: why a run is not compared, and what the log printed."""
+
+import math
+
+import pytest
+
+from oelm_lib.runs.frames import load_metrics, load_runs, recorded
+from tests.runs_factory import make_run
+
+
+@pytest.mark.parametrize(
+    ("state", "done", "reason"),
+    [
+        ("stopped", 0.0, "stopped at step 0 of 650; the same command continues it"),
+        ("dead", 0.5, "dead at step 325 of 650; the same command continues it"),
+        ("failed", 0.5, "failed: "),
+        ("done", 1.0, ""),
+    ],
+)
+def test_a_run_that_is_not_done_says_where_it_stands(tmp_path, state, done, reason):
+    make_run(tmp_path, "DEMO-02", state=state, done=done, documents=0)
+    (row,) = load_runs("DEMO-02", tmp_path).itertuples()
+    assert row.state == state
+    assert row.reason.startswith(reason) and bool(row.reason) == bool(reason)
+
+
+def test_evaluations_of_the_log_are_rows_like_those_of_a_run():
+    runs = recorded("GPT-01")
+    (run,) = runs.itertuples()
+    rows = load_metrics(runs)
+    assert set(rows["event"]) == {"eval"}
+    assert rows["tokens"].iloc[-1] == rows["step"].iloc[-1] * 8 * 512
+    assert rows["loss"].map(math.exp).tolist() == pytest.approx(list(rows["perplexity"]), rel=0.01)
+    assert run.final_val_loss == run.best_val_loss == math.log(run.timing["best_val_perplexity"])
