@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from oelm_lib.runs.process import is_alive, process_start, this_process
 FOLDER = "logs"
 """Folder of the outputs folder that holds <time>_<words>.json and .log of each command."""
 MOST_SHOWN = 6
+SHOWN_SECONDS = 12 * 3600
+"""Time after its last line for which a command that has ended is shown."""
 TAIL_BYTES = 4096
 _started: list[subprocess.Popen] = []
 """Children of this kernel, asked for their end so that none stays a zombie."""
@@ -77,10 +80,14 @@ def start_command(arguments: list[str], outputs: Path) -> Launch:
 
 
 def recent_launches(outputs: Path) -> list[Launch]:
-    """Return the commands started last, the latest first, by whichever kernel."""
+    """Return the commands started last, the latest first, by whichever kernel.
+
+    Those that ended more than SHOWN_SECONDS ago are left out.
+    """
     _started[:] = [process for process in _started if process.poll() is None]
     records = sorted((outputs / FOLDER).glob("*.json"), reverse=True)[:MOST_SHOWN]
-    return [launch for launch in map(_read, records) if launch]
+    launches = [launch for launch in map(_read, records) if launch]
+    return [launch for launch in launches if launch.is_alive or _is_recent(launch.log)]
 
 
 def _read(record: Path) -> Launch | None:
@@ -92,6 +99,13 @@ def _read(record: Path) -> Launch | None:
     log = record.with_suffix(".log")
     here = plain.get("host") == this_process()["host"]
     return Launch(str(plain.get("command")), log, here and is_alive(plain), _last_line(log))
+
+
+def _is_recent(log: Path) -> bool:
+    try:
+        return time.time() - log.stat().st_mtime < SHOWN_SECONDS
+    except OSError:
+        return False
 
 
 def _last_line(log: Path) -> str:

@@ -24,6 +24,7 @@ class NotesView(ipywidgets.VBox):
         act: Callable[[Callable[[], str]], None],
     ):
         self._selected = selected
+        self._shown: Path | None = None
         self.tags = text("tags", "", "words, separated by spaces")
         self.hidden = ipywidgets.Checkbox(description="hide in the table", indent=False)
         self.note = ipywidgets.Textarea(
@@ -35,10 +36,14 @@ class NotesView(ipywidgets.VBox):
         )
 
     def load(self) -> None:
-        """Show the notes of the first selected run."""
+        """Show the notes of the first selected run; what one types for it stays."""
         paths = self._selected()
+        first = paths[0] if paths else None
+        if first == self._shown:
+            return
+        self._shown = first
         try:
-            notes = read_notes(paths[0]) if paths else Notes()
+            notes = read_notes(first) if first else Notes()
         except UserError:
             notes = Notes()
         self.tags.value = " ".join(notes.tags)

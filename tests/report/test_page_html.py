@@ -251,3 +251,8 @@ def test_a_baseline_is_for_comparisons_only(demo, target):
 def test_an_unknown_baseline_is_one_line(demo):
     with pytest.raises(UserError, match="--baseline DEMO-99: no such experiment; use one of"):
         report("DEMO-*", "DEMO-99")
+
+
+def test_runs_belong_to_the_page_explore():
+    with pytest.raises(UserError, match="--runs belongs to the page explore, not to compare"):
+        report("compare", runs="DEMO-01/seed42")

@@ -43,6 +43,8 @@ def test_a_command_runs_detached_and_its_record_tells_a_new_kernel_of_it(tmp_pat
     assert ended.command == "oelm status NONE-99"
     assert "no such runs yet" in ended.last_line
     assert (tmp_path / "logs").is_dir() and len(list((tmp_path / "logs").iterdir())) == 2
+    os.utime(ended.log, (1, 1))
+    assert recent_launches(tmp_path) == []
 
 
 def test_a_command_has_a_session_of_its_own(tmp_path):
