@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """Curves of runs, for train, workbench and compare pages: loss, learning rate, gradient norm."""
-=======
-"""Curves of runs for the train, workbench and compare pages: loss, learning rate, gradient norm."""
->>>>>>> w2/workbench
 
 import math
 from typing import Any, NamedTuple

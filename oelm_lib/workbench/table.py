@@ -20,10 +20,7 @@ STATES = {
     "queued": "queued",
     NOT_RUN: NOT_RUN,
 }
-<<<<<<< HEAD
-=======
 """Choices of the filter -> what select_rows takes."""
->>>>>>> w2/workbench
 GROUPS = {"no groups": "", "corpus": "corpus", "arm": "arm", "state": "state", "experiment": "id"}
 SORTS = {
     "last change": "changed",
@@ -69,13 +66,7 @@ def select_rows(
         state: State of the run, `active` for all states of a run in progress, or "" for every one.
         with_hidden: Whether runs that their notes hide are among them.
     """
-<<<<<<< HEAD
-    patterns = [
-        word if any(sign in word for sign in "*?[") else f"*{word}*" for word in words.split()
-    ]
-=======
     patterns = [word if set(word) & set("*?[") else f"*{word}*" for word in words.split()]
->>>>>>> w2/workbench
     states = ACTIVE if state == "active" else (state,)
     return [
         row

@@ -16,13 +16,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 LONGEST_LINE = 125
 LONGEST_README = 130
 PACKAGES = (
-<<<<<<< HEAD
     "config data model runs training compare stats view explore monitor study bench report launch "
     "workbench"
-=======
-    "config data model runs training compare stats view explore monitor study bench report launch"
-    " workbench"
->>>>>>> w2/workbench
 )
 LINK = re.compile(r"\]\((?!https?:)([^)\s]*)\)")
 
