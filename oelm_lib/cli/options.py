@@ -1,6 +1,7 @@
 """Options and values that several commands share."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,11 @@ def seeds_from(seed: int | None, seeds: str | None) -> list[int]:
     if seeds is None:
         return [DEFAULT_SEED if seed is None else seed]
     parts = [part.strip() for part in seeds.split(",") if part.strip()]
-    if not parts or not all(part.isascii() and part.isdecimal() for part in parts):
+    if not parts or not all(re.fullmatch("[0-9]{1,18}", part) for part in parts):
+        shown = seeds if len(seeds) < 100 else seeds[:100] + "..."
         raise UserError(
-            f"--seeds {seeds!r} should be whole numbers separated by commas, e.g. 42,43,44"
+            f"--seeds {shown!r} should be whole numbers of at most 18 digits separated by commas,"
+            " e.g. 42,43,44"
         )
     return list(dict.fromkeys(int(part) for part in parts))
 
