@@ -254,6 +254,13 @@ def test_folders_stay_the_same_in_another_working_folder(tmp_path, monkeypatch):
     assert str(config.data_dir()) == os.environ["OELM_DATA"] == "/home/me/corpora"
 
 
+@pytest.mark.parametrize("layers", [[0, 0], [1, 0]])
+def test_frozen_layers_have_one_spelling(layers):
+    """Two spellings of one science had two hashes and two folders."""
+    with pytest.raises(UserError, match="each layer once, in ascending order"):
+        config.load_config("DEMO-02", {"model.frozen_layers": layers})
+
+
 def test_a_huge_size_is_refused_at_once():
     """The divisors of d_model were searched up to d_model, so the command never ended."""
     huge = 10**20 - 1

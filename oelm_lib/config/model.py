@@ -132,6 +132,9 @@ class ModelConfig(Section):
                 f"freeze_until = {self.freeze_until} is not after freeze_from = {self.freeze_from}"
             )
         layers = () if self.frozen_layers == "all" else self.frozen_layers
+        if list(layers) != sorted(set(layers)):
+            # Otherwise one science would have several hashes, and a folder for each.
+            raise ValueError("frozen_layers names each layer once, in ascending order")
         for layer in layers:
             if layer >= self.num_layers:
                 raise ValueError(

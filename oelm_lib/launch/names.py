@@ -36,9 +36,11 @@ def parse_seeds(text: str, name: str = "seeds") -> list[int]:
         UserError: The text is something else.
     """
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.isascii() and part.isdecimal() for part in parts):
+    if not parts or not all(re.fullmatch("[0-9]{1,18}", part) for part in parts):
+        shown = text if len(text) < 100 else text[:100] + "..."
         raise UserError(
-            f"{name} {text!r} should be whole numbers separated by commas, e.g. 42,43,44"
+            f"{name} {shown!r} should be whole numbers of at most 18 digits separated by commas,"
+            " e.g. 42,43,44"
         )
     return list(dict.fromkeys(int(part) for part in parts))
 

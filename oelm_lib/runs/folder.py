@@ -24,6 +24,9 @@ from oelm_lib.runs.provenance import (
 from oelm_lib.runs.reading import read_config, read_summary
 from oelm_lib.runs.schema import FORMAT
 
+LARGEST_SEED = 10**18
+"""Seeds are below this: much longer numbers are no names of folders."""
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -124,8 +127,11 @@ def open_run(
         UserError: Another process writes the run, it was made with another config or corpus, its
             record is damaged, or data and model do not fit.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise UserError(f"seed = {seed!r} should be a whole number of at least 0, e.g. 42")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < LARGEST_SEED:
+        shown = repr(seed) if type(seed) is not int or abs(seed) < LARGEST_SEED else "too large"
+        raise UserError(
+            f"seed = {shown} should be a whole number of at least 0 and at most 18 digits, e.g. 42"
+        )
     if not isinstance(fresh, bool):  # papermill's -p fresh false is the text 'false'
         raise UserError(f"fresh = {fresh!r} should be True or False")
     corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)

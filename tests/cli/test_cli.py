@@ -104,6 +104,7 @@ def test_a_command_starts_without_the_heavy_packages():
     [
         (["export", "DEMO-01", "DEMO-02", "--output", "x"], "--output is for one run"),
         (["run", "DEMO-01", "--seeds", "1,²"], "--seeds '1,²' should be whole numbers"),
+        (["run", "DEMO-01", "--seeds", "9" * 5000], "should be whole numbers of at most 18 digits"),
         (["rm", "DEMO-01"], "no run is called 'DEMO-01'"),
         (["logs", "DEMO-01"], "no run is called 'DEMO-01'"),
         (["run", "demo-99"], "no experiment 'demo-99'"),
