@@ -1,4 +1,4 @@
-"""Curves of runs for the train, workbench and compare pages: loss, learning rate, gradient norm."""
+"""Curves of runs, for train, workbench and compare pages: loss, learning rate, gradient norm."""
 
 import math
 from typing import Any, NamedTuple

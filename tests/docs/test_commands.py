@@ -11,7 +11,7 @@ import pytest
 
 from oelm_lib.config import ROOT
 from tests.docs.commands import commands, inline_commands, parse
-from tests.docs.test_pages import PAGES, page_name
+from tests.docs.test_pages import PAGES, blocks, page_name
 
 WITH_BLOCKS = [page for page in PAGES if commands(page)]
 NOT_RUN = {
@@ -20,12 +20,14 @@ NOT_RUN = {
     r"make (bench|gpu)\b|oelm bench\b": "takes minutes, or needs a GPU",
     r"pip install\b": "changes the environment",
     r"papermill .* -p exp GPT-|oelm run .*\b(GPT|CPU)-": "trains for minutes to hours",
+    r"oelm run .*--seeds 45,": "trains ten more runs, as the command for three seeds does",
     r"oelm run (.* )?--(gpus|all)\b": "needs a GPU, or trains for days",
     r"oelm submit\b": "needs Slurm; tests/launch/test_slurm.py",
     r"oelm data prepare tinystories": "reads the hub, or FOLDER",
-    r"oelm study (example|decay)( --workers 2)?$": "trains for minutes; tests/launch",
-    r"oelm export .*--format (huggingface|tensorboard|wandb-offline)": "needs an optional package",
-    r".*\bquery_shift\b": "needs the file that the page asks for",
+    r"oelm study (example|decay)( --workers 2)?$": "takes minutes; tests/launch/test_studies.py",
+    r"oelm report explore\b": "executes the notebook that the next line of the page executes",
+    r"oelm export (?!.*--format csv)": "needs an optional package",
+    r"oelm report example$": "makes the same page as that of the plan below it",
 }
 TINY = {
     "d_model: 64": "d_model: 16",
@@ -95,12 +97,20 @@ def trained_checkout(tmp_path_factory):
 
 
 def write_what_the_page_asks_for(page: Path, checkout: Path) -> None:
-    """Write the plan that docs/studies.md shows, and the text that docs/own-corpus.md takes."""
-    plan = re.search(r"^```yaml\n(question:.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    if plan:
-        (checkout / "params" / "studies" / "decay.yaml").write_text(plan.group(1))
-    stories = [f"Once there was a hen. It had {n} eggs and a bucket.\n\n" for n in range(300)]
-    (checkout / "FILE-or-FOLDER").write_text("".join(stories))
+    """Write the files that a page shows or takes: a plan, an addition, a text."""
+    if page.name == "studies.md":
+        (plan,) = blocks(page, "yaml")
+        (checkout / "params" / "studies" / "decay.yaml").write_text(plan)
+    if page.name == "own-attention.md":
+        key, addition, _ = blocks(page, "python")
+        schema = checkout / "oelm_lib" / "config" / "model.py"
+        before, after = schema.read_text().split("    key_shift: ")
+        schema.write_text(f"{before}{key}    key_shift: {after}")
+        additions = checkout / "oelm_lib" / "model" / "additions"
+        (additions / "query_shift.py").write_text(addition)
+    if page.name == "own-corpus.md":
+        stories = [f"Once there was a hen. It had {n} eggs and a bucket.\n\n" for n in range(300)]
+        (checkout / "my-text.txt").write_text("".join(stories))
 
 
 @pytest.mark.slow

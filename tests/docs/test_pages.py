@@ -1,4 +1,4 @@
-"""The pages of docs/, README and CONTRIBUTING: links, lengths, names of files and interfaces."""
+"""The pages of docs/, README and CONTRIBUTING: links, lengths, names of files, the interface."""
 
 import importlib
 import os
@@ -16,8 +16,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 LONGEST_LINE = 125
 LONGEST_README = 130
 PACKAGES = (
-    "config data model runs training compare stats view explore monitor study bench report launch"
-    " workbench"
+    "config data model runs training compare stats view explore monitor study bench report launch "
+    "workbench"
 )
 LINK = re.compile(r"\]\((?!https?:)([^)\s]*)\)")
 
