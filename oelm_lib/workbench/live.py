@@ -2,7 +2,6 @@
 
 import time
 
-from oelm_lib.errors import UserError
 from oelm_lib.view.live import watch
 from oelm_lib.workbench.experiment_view import ExperimentView
 from oelm_lib.workbench.form_view import FormView
@@ -10,8 +9,8 @@ from oelm_lib.workbench.rows import Row, RunRows
 from oelm_lib.workbench.runs_view import RunsView
 from oelm_lib.workbench.table_view import TableView
 
-LARGEST_SHARE = 0.02
-"""Share of a core that looking at the files may take."""
+IDLE_SHARE, BUSY_SHARE = 0.02, 0.1
+"""Share of a core that looks at the files may take: where nothing changes, and while runs train."""
 
 
 class Workbench:
@@ -48,17 +47,18 @@ class Workbench:
         self.runs.show(rows)
 
     def _look(self) -> None:
-        """Refresh, not so often that it takes more than LARGEST_SHARE of a core."""
+        """Refresh, not so often that it takes more than its share of a core."""
         start = time.monotonic()
         if start < self._due:
             return
-        before = time.process_time()
+        before, rows = time.process_time(), self._rows
         try:
             self.refresh()
-        except (UserError, OSError) as error:  # a folder that goes away while it is read
-            self.table.count.value = str(error)
+        except Exception as error:  # else the looks would end without a word
+            self.table.show(self._rows, f"{type(error).__name__}: {error}")
+        share = IDLE_SHARE if self._rows is rows else BUSY_SHARE
         cost = time.process_time() - before
-        self._due = start + max(self._interval, cost / LARGEST_SHARE)
+        self._due = start + max(self._interval, cost / share)
 
     def _chosen(self) -> None:
         exp = self.experiment.choice.value

@@ -197,7 +197,11 @@ class RunsView(ipywidgets.VBox):
         runs: Any = frames.load_folders([Path(row["path"]) for row in drawn])
         put(self.loss, loss_curves(runs, group="seed"))
         put(self.gap, gap_curves(runs, group="seed"))
-        put(self.budget, time_budget(with_budgets(runs, drawn)))
+        spent = with_budgets(runs, drawn)
+        if spent.empty:
+            self.budget.outputs = ()
+        else:
+            put(self.budget, time_budget(spent))
 
     def _empty_text(self) -> str:
         has_runs = any(row["id"] == self._exp and row["state"] != NOT_RUN for row in self._rows)

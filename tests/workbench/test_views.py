@@ -156,6 +156,18 @@ def test_an_experiment_with_an_undeclared_change_or_a_broken_file_is_shown_as_su
     assert "not valid YAML" in board.form.message.value
 
 
+def test_a_look_that_fails_says_so_and_the_next_one_works(outputs, monkeypatch):
+    board = open_board(outputs)
+    with monkeypatch.context() as patch:
+        patch.setattr(board._reader, "read", lambda: 1 / 0)
+        board._look()
+    assert "division by zero" in board.table.count.value
+    runs_factory.make_run(outputs, "DEMO-02", 1)
+    board._due = 0.0
+    board._look()
+    assert board.table.count.value.startswith("1 runs: 1 done")
+
+
 def test_texts_from_files_are_escaped(tmp_path):
     log = tmp_path / "x.log"
     launch = Launch("oelm run '<b>'", log, True, "<script>1</script>")
