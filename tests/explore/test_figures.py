@@ -52,10 +52,10 @@ def test_every_figure_holds_every_arm(arms):
 
 
 def test_every_measure_has_a_picture_and_says_which_way_is_good(arms):
-    from oelm_lib.explore.probes import PROBES, summary
+    from oelm_lib.explore.probes import PROBES, probe_values
 
     drawn = figures.measures(arms)
-    shown = [probe for key, probe in PROBES.items() if key in summary(arms)]
+    shown = [probe for key, probe in PROBES.items() if key in probe_values(arms)]
     assert len(drawn) == len(shown)
     for figure, probe in zip(drawn, shown, strict=True):
         assert probe.title in figure.layout.title.text

@@ -72,7 +72,7 @@ def test_finished_seeds_are_left_out_and_the_others_started(tmp_path, started):
     ("exp", "seeds", "words"),
     [
         ("DEMO-02", "42", "every one of these seeds is done"),
-        ("DEMO-02", "forty", "whole numbers separated by commas"),
+        ("DEMO-02", "forty", "whole numbers of at most 18 digits"),
         ("DEMO-02", "", "whole numbers"),
         ("DEMO-99", "42", "no experiment"),
         ("DEMO-02", "7", "seed 7: runs or waits already"),
