@@ -34,7 +34,8 @@ class CurveExplorer(ipywidgets.VBox):
     def __init__(
         self, exps: str = "*", baseline: str = "", outputs: str = "", interval: float = 5.0
     ):
-        self._exps, self._outputs, self._wanted = exps, outputs, baseline
+        self._exps, self._outputs = exps, outputs
+        self._wanted = baseline  # until a run of it exists
         self._frame = load_runs(exps, outputs, rehearsals=False)
         self.runs = ipywidgets.SelectMultiple(description="runs", rows=8, layout={"width": "26em"})
         self.figure = _dropdown("figure", FIGURES)

@@ -36,7 +36,7 @@ from oelm_lib.runs.stop import on_stop
 
 POLL_SECONDS = 0.5
 MOST_STARTS = 3
-"""Starts of a run whose folder another process turns out to hold."""
+"""Starts of a run whose folder another process turns out to hold: it is retried until then."""
 REMIND_SECONDS = 600.0
 """Longest silence while the queue waits."""
 

@@ -1,4 +1,7 @@
-"""Dropout that is cheap on a CPU; on a GPU and under torch.compile torch's own is fast."""
+"""Dropout: its random stream, and masks that are cheap to draw on a CPU.
+
+On a GPU and under torch.compile torch's own dropout is fast and is used.
+"""
 
 import math
 
@@ -7,8 +10,22 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from oelm_lib.seeds import named_seed
+
 LEVELS = 2**16
 """16 random bits decide on an element, so p acts as the nearest multiple of 1 / 65536."""
+
+
+def seed_dropout(seed: int, place: str = "") -> None:
+    """Seed torch's default generator, which is reserved for dropout, from the stream "dropout".
+
+    A checkpoint saves the generator's state (training/state.py).
+
+    Args:
+        seed: The run's seed.
+        place: Process and step, where several processes share a run: " of rank 1 at step 7".
+    """
+    torch.manual_seed(named_seed(seed, f"dropout{place}"))
 
 
 def dropout(x: Float[Tensor, "..."], p: float, training: bool) -> Float[Tensor, "..."]:

@@ -1,4 +1,4 @@
-"""Forecast of the time a run still takes, from its recent steps, evaluations and saves."""
+"""ETA: the time a run still takes, from its recent steps, evaluations and saves."""
 
 from collections import deque
 from statistics import median, quantiles

@@ -2,7 +2,8 @@
 
 torch.save writes a zip archive; the archive's comment, its last 64 bytes, holds the SHA-256 of all
 bytes before it. So a file that is torn, truncated or empty, or has a flipped bit, is recognised
-before it is used, and `torch.load` reads it like any other.
+before it is used, and `torch.load` reads it like any other. What a checkpoint holds, and how a run
+resumes from it bit-equal: `training/state.py`.
 """
 
 import hashlib

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from oelm_lib.data import Batches
 from oelm_lib.errors import UserError
+from oelm_lib.model.dropout import seed_dropout
 from oelm_lib.model.gpt import GPT, parameter_counts
 from oelm_lib.runs.folder import Run, config_differences
-from oelm_lib.seeds import named_seed
 from oelm_lib.training import checkpoint, compiler, distributed, optim
 from oelm_lib.training.device import (
     device_name,
@@ -58,7 +58,7 @@ class TrainingState:
         cpu_by_default = cfg.machine.device == "auto" and self.device.type == "cpu"
         unused_gpu = gpu_problem() if cpu_by_default else None
         self.warnings = [text for text in (warning, unused_gpu) if text]
-        torch.manual_seed(named_seed(run.seed, "dropout"))
+        seed_dropout(run.seed)
         self.model = GPT(cfg.model, run.seed).to(self.device)
         self.optimizer = make_optimizer(self.model, cfg.optim)
         self.parameters = parameter_counts(self.model)

@@ -14,8 +14,8 @@ from oelm_lib import config
 from oelm_lib.config import Experiment
 from oelm_lib.data import open_corpus
 from oelm_lib.errors import UserError
+from oelm_lib.model.dropout import seed_dropout
 from oelm_lib.runs.folder import Run, open_run
-from oelm_lib.seeds import named_seed
 from oelm_lib.training import checkpoint
 from oelm_lib.training.distributed import agree, rank
 from oelm_lib.training.loop import train
@@ -37,7 +37,7 @@ def follow(cfg: Experiment, seed: int) -> None:
         False, state.step, cfg.machine.log_interval, state.device
     ):
         # From the step alone, so that a resumed run draws the same without a saved state.
-        torch.manual_seed(named_seed(seed, f"dropout of rank {rank()} at step {state.step}"))
+        seed_dropout(seed, f" of rank {rank()} at step {state.step}")
         state.advance()
 
 
