@@ -28,6 +28,18 @@ OVERRIDES = TINY_RUN | {
 }
 
 
+def start_slurm(folder, attempts=3):
+    """Start the daemons; on a busy machine they can miss up.sh's patience, so try other ports."""
+    for attempt in range(attempts):
+        # up.sh takes three ports; the workers of pytest-xdist have other process numbers.
+        port = 20000 + 3 * (os.getpid() + 1000 * attempt) % 9000
+        done = subprocess.run([HERE / "up.sh", folder, str(port)], timeout=180)
+        if done.returncode == 0:
+            return
+        subprocess.run([HERE / "down.sh", folder], timeout=120)
+    raise RuntimeError(f"Slurm did not start in {attempts} attempts; see {folder}")
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """A Slurm of this module's own; SLURM_CONF leads to it."""
@@ -38,10 +50,7 @@ def cluster():
     folder = Path(tempfile.mkdtemp(prefix="oelm-slurm-"))  # pytest's folders are closed to munge
     folder.chmod(0o755)
     try:
-        port = (
-            20000 + 3 * os.getpid() % 9000
-        )  # up.sh takes three; the workers of pytest-xdist do not meet
-        subprocess.run([HERE / "up.sh", folder, str(port)], check=True, timeout=180)
+        start_slurm(folder)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
             yield folder
