@@ -61,11 +61,18 @@ def write_json(path: Path, value: Any, check: Check | None = None, checksum: boo
     write_text(path, json.dumps(finite(value), indent=1, ensure_ascii=False) + "\n", check)
 
 
-def append_line(path: Path, text: str) -> None:
+def append_line(path: Path, text: str, unless: Callable[[bytes], bool] | None = None) -> bool:
     """Append one line durably; the file and its folders are made where missing.
 
     Writers of any number of processes take turns (`flock`; where the file system has none, they
     must not append at once). A last line that a crash left torn is cut first, and nothing else.
+
+    Args:
+        unless: Called with the whole lines of the file while other writers wait; where it returns
+            True, the file stays as it is.
+
+    Returns:
+        Whether the line was appended.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
@@ -73,6 +80,11 @@ def append_line(path: Path, text: str) -> None:
         take_turn(file)
         size = os.fstat(file).st_size
         whole = whole_lines(file, size)
+        if unless is not None:
+            with open(os.dup(file), "rb") as lines:
+                lines.seek(0)
+                if unless(lines.read(whole)):
+                    return False
         if whole < size:
             os.ftruncate(file, whole)
         rest = memoryview(text.encode() + b"\n")
@@ -81,6 +93,7 @@ def append_line(path: Path, text: str) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+    return True
 
 
 def take_turn(file: int) -> None:

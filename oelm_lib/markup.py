@@ -12,7 +12,10 @@ class Html(str):
 
 
 def html_table(
-    head: Sequence[object], rows: Iterable[Sequence[object]], styles: Sequence[str] = ()
+    head: Sequence[object],
+    rows: Iterable[Sequence[object]],
+    styles: Sequence[str] = (),
+    css_class: str = "oelm-table",
 ) -> Html:
     """Return a table in the style of the pages.
 
@@ -20,10 +23,11 @@ def html_table(
         head: Cells of the heading, or () for none. A cell that is not Html is escaped.
         rows: Cells of each row, likewise.
         styles: CSS of each column.
+        css_class: Class of the table.
     """
     heading = f"<thead>{_row('th', head, styles)}</thead>" if head else ""
     body = "".join(_row("td", row, styles) for row in rows)
-    return Html(f"<table class='oelm-table'>{heading}<tbody>{body}</tbody></table>")
+    return Html(f"<table class='{css_class}'>{heading}<tbody>{body}</tbody></table>")
 
 
 def _row(tag: str, cells: Sequence[object], styles: Sequence[str]) -> str:

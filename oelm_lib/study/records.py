@@ -6,7 +6,6 @@ several engines may write at once. A run folder may be deleted once its line is 
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,7 +16,7 @@ from pydantic import ConfigDict, ValidationError
 from oelm_lib import config
 from oelm_lib.config import Experiment, Section
 from oelm_lib.errors import UserError
-from oelm_lib.files import take_turn, with_checksum, write_text
+from oelm_lib.files import append_line, with_checksum, write_text
 from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.reading import (
     read_config,
@@ -218,28 +217,21 @@ def append_record(
     Raises:
         UserError: The file cannot be written, or holds a line that is no record.
     """
-    line = json.dumps(with_checksum(record), separators=(",", ":")).encode() + b"\n"
     key = Record.model_validate(record).key
+
+    def is_recorded(lines: bytes) -> bool:
+        if any(known.key == key for known in _parse(lines, path)):
+            return True
+        before_write()
+        return False
+
+    line = json.dumps(with_checksum(record), separators=(",", ":"))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a+b") as file:
-            take_turn(file.fileno())
-            file.seek(0)
-            text = file.read()
-            whole = text.rfind(b"\n") + 1
-            if any(known.key == key for known in _parse(text[:whole], path)):
-                return False
-            before_write()
-            if whole < len(text):
-                file.truncate(whole)
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        return append_line(path, line, is_recorded)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written: {error.strerror}; mend it, then the same command goes on"
         ) from None
-    return True
 
 
 def read_records(path: Path) -> list[Record]:

@@ -21,7 +21,7 @@ from oelm_lib.runs.status import format_duration
 from oelm_lib.view.tables import TONE_COLOURS
 from oelm_lib.workbench.form import confounds
 from oelm_lib.workbench.rows import NOT_RUN, Row
-from oelm_lib.workbench.table import STYLE, state_html
+from oelm_lib.workbench.table import LEFT, STYLE, WIDE, facts_table, state_html
 
 MOST_TIMED = 5
 """Runs whose measured time is averaged."""
@@ -41,14 +41,11 @@ def experiment_html(exp: str, rows: list[Row]) -> Html:
     facts = [("cost", cost_line(experiment)), ("time", time_line(experiment, own))]
     facts.append(("runs", _runs_line(own)))
     facts.append(("file", escape(f"params/{experiment_path(exp).name}")))
-    table = "".join(
-        f"<tr><td class='l'><b>{name}</b></td><td class='w'>{text}</td></tr>"
-        for name, text in facts
-    )
+    rows = [(Html(f"<b>{name}</b>"), Html(text)) for name, text in facts]
     return Html(
         f"{STYLE}<p><b>{escape(exp)} {escape(experiment.title)}</b><br>"
         f"{escape(experiment.question)}</p>{changes_html(experiment)}"
-        f"<table class='wb'><tbody>{table}</tbody></table>"
+        f"{facts_table((), rows, (LEFT, WIDE))}"
     )
 
 
@@ -65,17 +62,13 @@ def changes_html(experiment: Experiment) -> str:
     )
     if base is None:
         return warnings or "<p>This is a baseline: it is compared to no other experiment.</p>"
-    rows = "".join(
-        f"<tr><td class='l'>{escape(key)}</td><td class='l'>{escape(short(old))}</td>"
-        f"<td class='l'>{escape(short(new))}</td>"
-        f"<td class='l'>{'yes' if key in experiment.changes else '<b>not declared</b>'}</td></tr>"
+    undeclared = Html("<b>not declared</b>")
+    rows = [
+        (key, short(old), short(new), "yes" if key in experiment.changes else undeclared)
         for key, (old, new) in diff_configs(base, experiment).items()
-    )
-    heads = (f"differs from {base.id} in", base.id, experiment.id, "declared")
-    head = "".join(f"<th class='l'>{escape(text)}</th>" for text in heads)
-    return (
-        f"{warnings}<table class='wb'><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    )
+    ]
+    head = (f"differs from {base.id} in", base.id, experiment.id, "declared")
+    return f"{warnings}{facts_table(head, rows, [LEFT] * 4)}"
 
 
 def cost_line(experiment: Experiment) -> str:

@@ -32,6 +32,7 @@ from oelm_lib.data.spec import corpus_names
 from oelm_lib.errors import UserError
 from oelm_lib.runs.folder import check_fit
 from oelm_lib.view.tables import TONE_COLOURS
+from oelm_lib.workbench.table import LEFT, facts_table
 
 FIRST = (
     "model.qk_init",
@@ -179,17 +180,8 @@ def check_html(check: FormCheck) -> str:
         reason = check.reasons.get("") or f"Not possible yet; see the reason beside {named}."
         parts.append(f"<p style='{bad}'><b>{escape(reason)}</b></p>")
     elif check.changes:
-        rows = "".join(
-            f"<tr><td class='l'>{escape(key)}</td><td class='l'>{escape(old)}</td>"
-            f"<td class='l'>{escape(new)}</td></tr>"
-            for key, old, new in check.changes
-        )
-        base = escape(check.compare_to)
-        head = f"<th class='l'>differs from {base} in</th><th class='l'>{base}</th>"
-        parts.append(
-            f"<table class='wb'><thead><tr>{head}<th class='l'>new</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table>"
-        )
+        head = (f"differs from {check.compare_to} in", check.compare_to, "new")
+        parts.append(facts_table(head, check.changes, [LEFT] * 3))
     else:
         parts.append(f"<p>Nothing differs from {escape(check.compare_to)} yet.</p>")
     parts += [f"<p style='{unsure}'>Confounded: {escape(line)}.</p>" for line in check.warnings]

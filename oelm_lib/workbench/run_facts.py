@@ -7,12 +7,13 @@ from pathlib import Path
 import pandas as pd
 
 from oelm_lib.errors import UserError
+from oelm_lib.markup import Html
 from oelm_lib.runs.logs import log_lines
 from oelm_lib.runs.overview import cell_text
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.workbench.launches import Launch
 from oelm_lib.workbench.rows import NOT_RUN, Row
-from oelm_lib.workbench.table import STYLE
+from oelm_lib.workbench.table import LEFT, STYLE, WIDE, facts_table
 
 MOST_DRAWN = 12
 """Runs drawn at once; more lines than that cannot be told apart."""
@@ -108,14 +109,16 @@ def launches_html(launches: list[Launch]) -> str:
     """Return the commands started last; one that made a page has a link to it."""
     if not launches:
         return ""
-    rows = "".join(
-        f"<tr><td class='l'>{'running' if launch.is_alive else 'ended'}</td>"
-        f"<td class='l'><code>{escape(launch.command)}</code></td>"
-        f"<td class='w'>{_outcome(launch)}</td></tr>"
+    rows = [
+        (
+            "running" if launch.is_alive else "ended",
+            Html(f"<code>{escape(launch.command)}</code>"),
+            Html(_outcome(launch)),
+        )
         for launch in launches
-    )
-    head = "<th class='l'></th><th class='l'>command</th><th class='l'>last line of its log</th>"
-    return f"{STYLE}<table class='wb'><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    ]
+    head = ("", "command", "last line of its log")
+    return f"{STYLE}{facts_table(head, rows, (LEFT, LEFT, WIDE))}"
 
 
 def page_link(path: Path) -> str:

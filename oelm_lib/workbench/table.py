@@ -3,9 +3,10 @@
 import fnmatch
 import math
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from html import escape
 
-from oelm_lib.markup import Html
+from oelm_lib.markup import Html, html_table
 from oelm_lib.runs.overview import COLUMNS, cell_text
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.view.tables import TONE_COLOURS
@@ -41,6 +42,9 @@ CUT = ("note", "reason")
 TONES = {"done": "good", "failed": "bad", "dead?": "bad", "unreadable": "bad"} | {
     state: "unsure" for state in ACTIVE
 }
+LEFT = "text-align:left"
+WIDE = "text-align:left;white-space:normal;min-width:16em"
+"""Looks of a column of facts_table."""
 STYLE = """<style>
 .wb-scroll {max-height:24em; overflow:auto; border:1px solid var(--jp-border-color2,#ccc)}
 .wb {border-collapse:collapse; font-size:12px; font-variant-numeric:tabular-nums; line-height:1.5;
@@ -49,7 +53,6 @@ STYLE = """<style>
 .wb th, .wb td {padding:2px 8px; text-align:right; white-space:nowrap; vertical-align:top}
 .wb td {border-top:1px solid var(--jp-border-color3,#e5e5e5)}
 .wb .l {text-align:left}
-.wb .w {text-align:left; white-space:normal; min-width:16em}
 .wb .cut {text-align:left; max-width:28em; overflow:hidden; text-overflow:ellipsis}
 .wb + .wb, .wb + p {margin-top:8px}
 .wb .group td {font-weight:600; text-align:left; background:var(--jp-layout-color2,#eee)}
@@ -114,6 +117,13 @@ def table_html(groups: dict[str, list[Row]]) -> Html:
         body += [f"<tr>{''.join(_cell(key, row) for key in used)}</tr>" for row in members]
     table = f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
     return Html(f"{STYLE}<div class='wb-scroll'><table class='wb'>{table}</table></div>")
+
+
+def facts_table(
+    head: Sequence[object], rows: Iterable[Sequence[object]], styles: Sequence[str]
+) -> Html:
+    """Return a small table of words in the look of the table of runs; arguments of html_table."""
+    return html_table(head, rows, styles, "wb")
 
 
 def state_html(state: str) -> str:
