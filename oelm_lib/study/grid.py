@@ -200,15 +200,13 @@ class Grid:
     def needs(self) -> list[PlannedRun]:
         """Every run that can start now, the most urgent first.
 
-        Corpus by corpus the claims in the plan's order, each tuned and then confirmed; then the
-        ladder; then the arms that no claim names, on the first corpus.
+        The claims in the plan's order, each tuned and then confirmed on all of its corpora; then
+        the ladder; then the arms that no claim names, on the first corpus.
         """
         runs: list[PlannedRun] = []
-        for corpus in self.plan.corpora:
-            for claim in self.plan.claims:
-                if corpus not in self.plan.claim_corpora(claim):
-                    continue
-                runs += self._choice_needs(claim)
+        for claim in self.plan.claims:
+            runs += self._choice_needs(claim)
+            for corpus in self.plan.claim_corpora(claim):
                 if (comparison := self.comparison(claim, corpus)) is not None:
                     runs += self.confirmation_needs(comparison)
         for comparison in self.ladder_comparisons():

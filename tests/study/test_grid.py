@@ -113,11 +113,12 @@ def test_a_choice_counts_the_share_in_the_models_that_are_run():
     assert grid.resolve("cheap") == "frozen"
 
 
-def test_corpora_are_run_one_after_the_other():
+def test_a_claim_is_run_on_all_of_its_corpora_before_the_next_claim():
     plan = factory.make_plan(corpora=["stories", "tinyshakespeare"])
     needs = Grid(plan, []).needs()
-    corpora = [run.cell.corpus for run in needs]
-    assert corpora == sorted(corpora)
+    cells = list(dict.fromkeys((run.cell.corpus, run.cell.arm) for run in needs))
+    assert cells[:4] == [(corpus, arm) for corpus in plan.corpora for arm in ("frozen", "trained")]
+    assert [arm for _, arm in cells[4:]] == ["twin", "twin"]
     assert len(needs) == 36
 
 
