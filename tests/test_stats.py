@@ -18,9 +18,7 @@ differences = st.lists(st.floats(-1, 1, width=16), min_size=2, max_size=6)
 
 
 def bounds_of(samples, k):
-    """Vectorised paired_interval: (experiments, n) -> low, high; equality with it is tested
-    below.
-    """
+    """Vectorised paired_interval: (experiments, n) -> low, high; tested against it below."""
     n = samples.shape[-1]
     half = scipy_stats.t.ppf(1 - s.ALPHA / k / 2, n - 1) * samples.std(-1, ddof=1) / math.sqrt(n)
     return samples.mean(-1) - half, samples.mean(-1) + half

@@ -30,8 +30,7 @@ ABSORBED = {
     "model.qk_core",
     "model.delta_rank",
 }
-"""Additions that are linear in q or k before the score: trained W_q and W_k can express them, so a
-trained baseline needs none of its own."""
+"""Additions linear in q or k before the score; trained W_q and W_k express them without help."""
 TUNED = {"optim.learning_rate", "optim.min_learning_rate", "optim.groups"}
 """Keys that each arm may have at its own best value; a difference is a warning."""
 FEW_SEEDS = 8
@@ -195,9 +194,7 @@ def _evidence_warnings(
 
 
 def freeze_proven(run: pd.Series) -> bool | None:
-    """Return whether the digests of the frozen tensors at start and end are equal; None where
-    nothing was frozen.
-    """
+    """Return whether the frozen tensors kept their digests; None where nothing was frozen."""
     proofs = run["frozen"] if isinstance(run["frozen"], list) else []
     return all(proof["sha256_start"] == proof["sha256_end"] for proof in proofs) if proofs else None
 

@@ -24,8 +24,10 @@ LINE_BYTES = 1 << 28
 BATCH_BYTES = 1 << 25
 """Text of a Parquet file that is decoded at a time, by the mean size of a row."""
 PAGE_BYTES, PAGE_RATIO = 1 << 28, 200
-"""A Parquet row group is refused that unpacks to more bytes than this and more than this many
-times its size: text never does, and a page is always unpacked as a whole."""
+"""Limits of a Parquet row group: unpacked bytes, and how many times its size they may be.
+
+A group above both is refused: text never is, and a page is always unpacked as a whole.
+"""
 
 
 def read_rows(path: Path, spec: CorpusSpec) -> Iterator[tuple[float, str, bool]]:

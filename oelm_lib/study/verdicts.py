@@ -75,9 +75,7 @@ def judge(grid: Grid, frozen: Plan | None = None) -> list[Judgement]:
 
 
 def family_size(plan: Plan, family: str, corpus: str) -> int:
-    """Number of comparisons of a family on a corpus: pairs of arms, however many limits each
-    has.
-    """
+    """Number of pairs of arms that a family compares on a corpus, however many limits each has."""
     pairs = {
         (claim.gaps, claim.equal or (claim.arm, claim.against or _baseline(plan, claim.arm)))
         for claim in plan.claims
@@ -193,9 +191,7 @@ class Slope:
 
 
 def judge_ladder(grid: Grid) -> list[Slope]:
-    """Judge the slope of every arm of the ladder: one slope for each seed, then a paired
-    interval.
-    """
+    """Judge the slope of every arm of the ladder, from one slope for each seed."""
     ladder = grid.plan.ladder
     groups: dict[tuple[str, str], list[Comparison]] = {}
     for comparison in grid.ladder_comparisons():
