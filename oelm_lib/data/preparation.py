@@ -158,7 +158,7 @@ def _checked_spec(name: str, tokenizer: str, limit: int | None) -> CorpusSpec:
 def _locked(folder: Path, wait: bool, echo: Echo) -> Iterator[None]:
     """Hold the lock on `folder`; the system releases it when the process ends, however it ends."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f".{folder.name}.lock"), "a+") as lock:
+    with open(folder.with_name(f".{folder.name}.lock"), "a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -76,11 +76,16 @@ def sample(area: str, size: int, generator: random.Random) -> list[Mutant]:
 
 
 def ordered_tests(area: str, file: str) -> list[str]:
-    """Test files of an area, at most FILES: the one named after a file, then by mentions of it."""
+    """Test files of an area, at most FILES: named after a file first, then by mentions of it.
+
+    A test is named after a file by its name (test_checkpoint), the first word of it (test_lock
+    for lock_file) or its folder's (test_additions).
+    """
     found = [path for name in AREAS[area][1] for path in [ROOT / name, *(ROOT / name).rglob("*")]]
     tests = [path for path in found if path.match("test_*.py")]
     place = Path(file)
-    names = {f"test_{place.stem}", f"test_{place.parent.name}"}
+    words = (place.stem, place.stem.split("_")[0], place.parent.name)
+    names = {f"test_{word}" for word in words}
 
     def rank(path: Path) -> tuple[bool, int]:
         return path.stem not in names, -path.read_text().count(place.stem)
