@@ -106,6 +106,7 @@ def test_a_much_better_arm_passes_at_most_but_is_not_equal():
     assert s.equal_within(interval, 0.01) == s.NO
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("values", [[], [0.1]])
 def test_fewer_than_two_seeds_have_an_unknown_interval(values):
     interval = s.paired_interval(values)
