@@ -47,8 +47,7 @@ reports: demo
 	$(BIN)/oelm report compare --keep
 
 lab: setup
-	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=. \
-	    --LabApp.default_url=/lab/tree/notebooks/workbench.ipynb
+	$(BIN)/oelm lab
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache

@@ -23,7 +23,7 @@ def test_the_parts_of_a_runs_page(tiny_run):
     assert "Proven" in monitor.freeze_proof(run)
     assert "Nothing was frozen" in monitor.freeze_proof(base)
     settings = monitor.settings(run)
-    difference = settings.index("<td>model.freeze_q</td><td>False</td><td>True</td>")
+    difference = settings.index("<td>model.freeze_q</td><td>false</td><td>true</td>")
     assert difference < settings.index("<details>") < settings.index("<td>optim.warmup_steps</td>")
     assert "This is a baseline" in monitor.settings(base)
     assert "best.pt" in monitor.artefacts(run)

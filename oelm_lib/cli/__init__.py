@@ -23,6 +23,7 @@ COMMANDS = (
     runs.rm,
     study.study,
     experiments.new,
+    pages.lab,
     pages.report,
     pages.journal,
     models.generate,

@@ -1,4 +1,4 @@
-"""Commands that write pages: report, journal."""
+"""Commands that open notebooks and write pages: lab, report, journal."""
 
 from pathlib import Path
 
@@ -6,6 +6,18 @@ import click
 
 from oelm_lib.cli.streams import outlives_its_reader
 from oelm_lib.errors import UserError
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF JUPYTERLAB]...")
+def lab(arguments: tuple[str, ...]) -> None:
+    """Open the workbench in JupyterLab.
+
+    The notebooks are copied into the folder lab/, which git ignores: change and save them freely.
+    """
+    from oelm_lib.launch.lab import open_lab
+
+    open_lab(arguments)
 
 
 @click.command()

@@ -59,7 +59,7 @@ def run(
     continues stopped ones.
     """
     from oelm_lib import config
-    from oelm_lib.launch.jobs import make_jobs, undeclared_changes
+    from oelm_lib.launch.jobs import make_jobs
     from oelm_lib.launch.notebook import run_experiment
     from oelm_lib.launch.queue import run_queue
     from oelm_lib.launch.slots import make_slots
@@ -71,8 +71,9 @@ def run(
     if not jobs:
         allowed = ", ".join(config.experiment_ids())
         raise UserError(f"no experiment named; name one or use --all; allowed: {allowed}")
-    for line in undeclared_changes(list(dict.fromkeys(job.exp for job in jobs))):
-        click.echo(f"warning: {line}", err=True)
+    for exp in dict.fromkeys(job.exp for job in jobs):
+        for line in config.change_warnings(exp):
+            click.echo(f"warning: {line}", err=True)
     if len(jobs) == 1 and not options["gpus"]:
         sys.exit(run_experiment(jobs[0].exp, jobs[0].seed, overrides, fresh, test))
     if fresh:

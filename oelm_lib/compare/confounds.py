@@ -1,38 +1,17 @@
 """What differs between an arm and its baseline beside what the arm is meant to test."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
 from oelm_lib.compare.pairs import METRIC, Pair, comparable, declaration, pairs
-from oelm_lib.config import diff_configs
+from oelm_lib.config import diff_configs, extra_changes
 from oelm_lib.model import biases_scores
 from oelm_lib.runs.frames import MEASURED, RECORDED, arm_id
 
 MACHINE = ("device_name", "precision", "threads", "compile")
 CORPUS = ("manifest_sha256", "sample")
-FREEZE = {
-    "model.freeze_q",
-    "model.freeze_k",
-    "model.qk_init",
-    "model.qk_scale",
-    "model.frozen_layers",
-    "model.freeze_from",
-    "model.freeze_until",
-}
-ABSORBED = {
-    "model.qk_tied",
-    "model.qk_input_gain",
-    "model.qk_gain",
-    "model.head_mixing",
-    "model.head_temperature",
-    "model.qk_core",
-    "model.delta_rank",
-}
-"""Additions linear in q or k before the score; trained W_q and W_k express them without help."""
-TUNED = {"optim.learning_rate", "optim.min_learning_rate", "optim.groups"}
-"""Keys that each arm may have at its own best value; a difference is a warning."""
 FEW_SEEDS = 8
 """Fewer seeds than this rarely decide a claim of 5 % (docs/reading-a-verdict.md)."""
 
@@ -60,26 +39,6 @@ def differences(first: pd.Series, second: pd.Series) -> pd.DataFrame:
     if first["state"] == second["state"] == "done" and first["steps"] != second["steps"]:
         rows.append(("steps", first["steps"], second["steps"], "train.max_steps" in declared))
     return pd.DataFrame(rows, columns=["key", "first", "second", "declared"])
-
-
-def extra_changes(arm: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
-    """Return what a frozen arm has beside the freeze and its trained baseline lacks.
-
-    What trained Q and K can express (ABSORBED) and tuned rates (TUNED) do not count. Empty where
-    the arm is not frozen, or its baseline is frozen too: their gap is that of the other keys.
-
-    Args:
-        arm, base: Rows of load_runs; of each, only `experiment` is read.
-    """
-    experiment, other = arm["experiment"], base["experiment"]
-    if not _frozen(experiment) or _frozen(other):
-        return []
-    changed = diff_configs(other, experiment)
-    return [
-        f"{key} = {short(new)} (baseline: {short(old)})"
-        for key, (old, new) in changed.items()
-        if key not in FREEZE | ABSORBED | TUNED
-    ]
 
 
 def dropout_is_paired(first: pd.Series, second: pd.Series) -> bool:
@@ -133,7 +92,7 @@ def _pair_warnings(pair: Pair, metric: str) -> Iterator[tuple[str, str]]:
             yield subject, f"{values}: the gap mixes it with the arm"
     if not all(dropout_is_paired(*rows) for rows in _shared_rows(shared_arm, shared_base)):
         yield subject, "dropout masks are not paired with those of its baseline (oelm_lib/seeds.py)"
-    for text in extra_changes(arm, base):
+    for text in extra_changes(arm["experiment"], base["experiment"]):
         yield subject, f"{text}: a baseline with the same addition is needed for a PASS"
     for rows in (arm, base):
         overrides = rows["experiment"].science_overrides
@@ -203,10 +162,6 @@ def short(value: Any) -> str:
     """Return a value as text; a long one, such as a hash, is cut."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 32 else f"{text[:8]}..."
-
-
-def _frozen(experiment: Any) -> bool:
-    return experiment.model.freeze_q or experiment.model.freeze_k
 
 
 def _list(values: Any) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 
 from oelm_lib import stats
-from oelm_lib.compare.confounds import extra_changes
 from oelm_lib.compare.documents import document_error
 from oelm_lib.compare.pairs import METRIC, Pair, families
+from oelm_lib.config import extra_changes
 from oelm_lib.runs.frames import RECORDED
 from oelm_lib.runs.metrics import perplexity
 
@@ -103,7 +103,11 @@ def _judge(pair: Pair, differences: list[float], arms: int, metric: str) -> Verd
     arm, base = pair.shared(metric)
     error = document_error(arm, base, "test" if metric == "final_test_loss" else "val")
     interval = stats.with_document_error(stats.paired_interval(differences, arms), error)
-    confounds = [] if pair.base is None else extra_changes(pair.arm.iloc[0], pair.base.iloc[0])
+    confounds = (
+        []
+        if pair.base is None
+        else extra_changes(pair.arm.iloc[0]["experiment"], pair.base.iloc[0]["experiment"])
+    )
     judged = stats.at_most(interval, CRITERION) if differences else NOT_COMPARED
     first = pair.arm.iloc[0]
     found = Verdict(

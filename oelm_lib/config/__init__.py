@@ -3,7 +3,14 @@
 `__all__` is what a notebook or a script may rely on; the other names serve the library itself.
 """
 
-from oelm_lib.config.changes import changed_keys, check_changes
+from oelm_lib.config.changes import (
+    as_yaml,
+    change_warnings,
+    changed_keys,
+    check_changes,
+    confounds,
+    extra_changes,
+)
 from oelm_lib.config.diff import diff_configs, diff_science
 from oelm_lib.config.experiment import (
     ID_PATTERN,

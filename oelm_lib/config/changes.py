@@ -1,10 +1,36 @@
 """`compare_to` and `changes`: an experiment declares what it changes against its baseline."""
 
+from typing import Any
+
 from oelm_lib.config.diff import diff_configs
 from oelm_lib.config.experiment import Experiment
 from oelm_lib.config.load import experiment_ids, load_config
 from oelm_lib.config.messages import did_you_mean
+from oelm_lib.errors import UserError
 from oelm_lib.yaml_text import dump_yaml
+
+FREEZE = {
+    "model.freeze_q",
+    "model.freeze_k",
+    "model.qk_init",
+    "model.qk_scale",
+    "model.frozen_layers",
+    "model.freeze_from",
+    "model.freeze_until",
+}
+ABSORBED = {
+    "model.qk_tied",
+    "model.qk_input_gain",
+    "model.qk_gain",
+    "model.head_mixing",
+    "model.head_temperature",
+    "model.qk_core",
+    "model.delta_rank",
+}
+"""Additions that are linear in q or k before the score: trained W_q and W_k can express them, so a
+trained baseline needs none of its own."""
+TUNED = {"optim.learning_rate", "optim.min_learning_rate", "optim.groups"}
+"""Keys that each arm may have at its own best value; a difference is a warning."""
 
 
 def changed_keys(experiment: Experiment, compare_to: str | None) -> list[str]:
@@ -37,6 +63,53 @@ def check_changes(experiment: Experiment) -> list[str]:
     return [f"{where}: changes is not what differs from {base}; write `{line}`"]
 
 
+def extra_changes(experiment: Experiment, baseline: Experiment) -> list[str]:
+    """Return what a frozen arm has beside the freeze and its trained baseline lacks.
+
+    What trained Q and K can express (ABSORBED) and tuned rates (TUNED) do not count. Empty where
+    the arm is not frozen, or its baseline is frozen too: their gap is that of the other keys.
+    """
+    if not _is_frozen(experiment) or _is_frozen(baseline):
+        return []
+    return [
+        f"{key} = {as_yaml(new)} (baseline: {as_yaml(old)})"
+        for key, (old, new) in diff_configs(baseline, experiment).items()
+        if key not in FREEZE | ABSORBED | TUNED
+    ]
+
+
+def confounds(experiment: Experiment, baseline: Experiment) -> list[str]:
+    """Return one line for each key by which a frozen arm is confounded with the freeze."""
+    return [
+        f"{experiment.id}: {change}: {baseline.id} lacks it, so a gap is not that of the freeze"
+        " alone and gets no PASS; name a baseline with the same"
+        for change in extra_changes(experiment, baseline)
+    ]
+
+
+def change_warnings(exp: str) -> list[str]:
+    """Return what weakens the comparison of an experiment with its baseline, before it is run.
+
+    These are the lines of `check_changes` and `confounds`, for its file as it stands.
+    """
+    experiment = load_config(exp)
+    lines = check_changes(experiment)
+    try:
+        baseline = load_config(experiment.compare_to) if experiment.compare_to else None
+    except UserError as error:
+        return lines or [str(error)]
+    return [*lines, *(confounds(experiment, baseline) if baseline else [])]
+
+
+def as_yaml(value: Any) -> str:
+    """Return a value as it stands in a file."""
+    return dump_yaml(value, one_line=True)
+
+
 def changes_line(keys: list[str]) -> str:
     """Return the line of a file that declares these keys."""
-    return f"changes: {dump_yaml(keys, one_line=True)}"
+    return f"changes: {as_yaml(keys)}"
+
+
+def _is_frozen(experiment: Experiment) -> bool:
+    return experiment.model.freeze_q or experiment.model.freeze_k

@@ -131,7 +131,8 @@ def check_declaration(exp: str) -> str:
         raise UserError("; ".join(problems))
     if experiment.compare_to is None:
         return f"{experiment.id}: a baseline"
-    return f"{experiment.id}: changes {', '.join(experiment.changes)} of {experiment.compare_to}"
+    line = f"{experiment.id}: changes {', '.join(experiment.changes)} of {experiment.compare_to}"
+    return "; warning: ".join([line, *config.change_warnings(experiment.id)])
 
 
 def _experiment(exp: str) -> str:

@@ -73,11 +73,6 @@ def make_jobs(
     return [make_job(cfg, seed, test) for seed in seeds for cfg in configs]
 
 
-def undeclared_changes(exps: list[str]) -> list[str]:
-    """Return one line for each experiment whose `changes` are not what it changes."""
-    return [line for exp in exps for line in config.check_changes(config.load_config(exp))]
-
-
 def make_job(cfg: config.Experiment, seed: int, test: bool) -> Job:
     """Return the job of one experiment and seed."""
     path = config.outputs_dir() / cfg.folder / f"seed{seed}"

@@ -11,19 +11,20 @@ from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.overview import overview
 from oelm_lib.runs.reading import read_status
 from oelm_lib.runs.summary import Summary
+from oelm_lib.view.changes import changes_table
 
 
 def heading(run: Run) -> Html:
     """Return the title of a run's page: experiment, arm and seed; below it the question.
 
-    Where the experiment's file does not declare what it changes, the line to paste follows.
+    What weakens its comparison with the baseline follows: undeclared changes and confounds.
     """
     cfg = run.config
     arm = arm_name(cfg.to_dict(), cfg.overrides)
     title = f"{cfg.id} {arm}, seed {run.seed}" + (" (rehearsal)" if cfg.overrides else "")
     lines = [cfg.label, cfg.question]
     texts = [f"<p>{escape(line)}</p>" for line in lines if line]
-    problems = [f"<p class='bad'>{escape(line)}</p>" for line in _undeclared(cfg)]
+    problems = [f"<p class='bad'>{escape(line)}</p>" for line in _warnings(cfg)]
     return Html(f"<h1>{escape(title)}</h1>{''.join(texts + problems)}")
 
 
@@ -66,14 +67,14 @@ def settings(run: Run) -> Html:
     """Return what differs from the baseline as a table, and all settings folded below it."""
     cfg = run.config
     rows = [
-        (key, str(value) + (" (overridden)" if key in cfg.overrides else ""))
+        (key, config.as_yaml(value) + (" (overridden)" if key in cfg.overrides else ""))
         for key, value in config.flatten(cfg).items()
     ]
     folded = (
         f"<details><summary>All {len(rows)} settings</summary>"
         f"{html_table(('key', 'value'), rows)}</details>"
     )
-    return Html(_differences(cfg) + folded)
+    return Html(changes_table(cfg) + folded)
 
 
 def artefacts(run: Run) -> Html:
@@ -88,27 +89,12 @@ def artefacts(run: Run) -> Html:
     return Html(_tables(Summary(run), "Artefacts") + words)
 
 
-def _undeclared(cfg: config.Experiment) -> list[str]:
-    """What is wrong with `compare_to` and `changes`; nothing where the file is gone."""
+def _warnings(cfg: config.Experiment) -> list[str]:
+    """What weakens the comparison, by the experiment's file; nothing where the file is gone."""
     try:
-        return config.check_changes(cfg)
+        return config.change_warnings(cfg.id)
     except UserError:
         return []
-
-
-def _differences(cfg: config.Experiment) -> str:
-    """What the run changes against the experiment it is compared to."""
-    if not cfg.compare_to:
-        return "<p>This is a baseline: it is compared to no other experiment.</p>"
-    try:
-        base = config.load_config(cfg.compare_to, cfg.overrides)
-    except UserError as error:
-        return f"<p>{escape(str(error))}</p>"
-    rows = [
-        (key, str(before), str(after))
-        for key, (before, after) in config.diff_configs(base, cfg).items()
-    ]
-    return html_table(("differs from the baseline in", base.id, cfg.id), rows)
 
 
 def _gap(run: Run) -> str:

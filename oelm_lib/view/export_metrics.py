@@ -1,5 +1,7 @@
 """Metrics of a run for other tools: CSV, TensorBoard, and Weights & Biases offline."""
 
+import hashlib
+import shutil
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -77,18 +79,24 @@ def _write_wandb(run: Path, metrics: Any, target: Path) -> None:
         import wandb
     except ImportError:
         raise _missing("wandb-offline", "wandb") from None
-    record = read_config(run)
+    record, name = read_config(run), f"{run.parent.name}/{run.name}"
+    shutil.rmtree(target / "wandb", ignore_errors=True)  # an earlier export
     session = wandb.init(
         mode="offline",
         dir=str(target),
         project=PROJECT,
-        name=f"{run.parent.name}/{run.name}",
+        name=name,
+        # An export that is synchronized again updates the same run of the dashboard.
+        id=hashlib.sha256(f"{name} {record['created']}".encode()).hexdigest()[:12],
         group=record["experiment"]["id"],
         config=record["experiment"] | {"seed": record["seed"]},
+        # What Weights & Biases adds would be about this command, not about the run.
+        settings=wandb.Settings(silent=True, console="off", save_code=False, x_disable_stats=True),
     )
     for step, seconds, values in scalars(metrics):
         session.log(values | {"seconds": seconds}, step=step)
     session.finish()
+    wandb.teardown()  # waits until the file is whole
 
 
 def _missing(form: str, package: str) -> UserError:

@@ -1,6 +1,7 @@
 """What the buttons do: each calls the function that the command of the same name calls.
 
-An action returns one line for the user, and raises UserError where it cannot be done.
+An action returns one line for the user, and below it warnings, one a line. It raises UserError
+where it cannot be done.
 """
 
 import os
@@ -8,7 +9,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.config import as_text, load_config
+from oelm_lib.config import as_text, change_warnings, load_config
 from oelm_lib.errors import UserError
 from oelm_lib.launch.jobs import make_jobs
 from oelm_lib.launch.names import parse_seeds
@@ -57,7 +58,8 @@ def start_runs(
         arguments += ["--set", as_text({key: value})]
     arguments += ["--workers", str(at_once)] if len(open_seeds) > 1 else []
     launch = start_command(arguments + ["--fresh"] * fresh, outputs)
-    return f"Started: {launch.command}. {_crowd(outputs, len(open_seeds[:at_once]))}".strip()
+    warnings = [*change_warnings(exp), *_crowd(outputs, len(open_seeds[:at_once]))]
+    return "\n".join([f"Started: {launch.command}.", *warnings])
 
 
 def continue_runs(paths: list[Path], outputs: Path, at_once: int = 1) -> str:
@@ -170,7 +172,7 @@ def _start_again(paths: list[Path], outputs: Path, at_once: int, fresh: bool) ->
         start_runs(exp, seeds, outputs, overrides, at_once, fresh)
         for exp, overrides, seeds in groups.values()
     ]
-    return " ".join(lines)
+    return "\n".join(lines)
 
 
 def _stop_queue(path: Path) -> None:
@@ -188,13 +190,13 @@ def _is_busy(path: Path) -> bool:
     return current in ACTIVE
 
 
-def _crowd(outputs: Path, added: int) -> str:
-    """Return a warning where more runs train than this machine has cores, else ""."""
+def _crowd(outputs: Path, added: int) -> list[str]:
+    """Return a warning where more runs train than this machine has cores."""
     active = sum(state(path) in ACTIVE for path in outputs.glob("*/seed*") if path.is_dir())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if active + added <= (cores or 1):
-        return ""
-    return f"No core is free: {active} runs train on {cores} cores, so each will be slower."
+        return []
+    return [f"No core is free: {active} runs train on {cores} cores, so each will be slower."]
 
 
 def _require(paths: list[Path]) -> None:

@@ -3,11 +3,9 @@
 import math
 from html import escape
 
-from oelm_lib.compare.confounds import short
 from oelm_lib.config import (
     Experiment,
-    check_changes,
-    diff_configs,
+    change_warnings,
     experiment_path,
     load_config,
     skipped_files,
@@ -18,10 +16,10 @@ from oelm_lib.model.cost import parameter_numbers, step_flops
 from oelm_lib.runs.reading import read_timing
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.status import format_duration
+from oelm_lib.view.changes import changes_table
 from oelm_lib.view.tables import TONE_COLOURS
-from oelm_lib.workbench.form import confounds
 from oelm_lib.workbench.rows import NOT_RUN, Row
-from oelm_lib.workbench.table import LEFT, STYLE, WIDE, facts_table, state_html
+from oelm_lib.workbench.table import LEFT, STYLE, TABLE, WIDE, facts_table, state_html
 
 MOST_TIMED = 5
 """Runs whose measured time is averaged."""
@@ -44,31 +42,16 @@ def experiment_html(exp: str, rows: list[Row]) -> Html:
     rows = [(Html(f"<b>{name}</b>"), Html(text)) for name, text in facts]
     return Html(
         f"{STYLE}<p><b>{escape(exp)} {escape(experiment.title)}</b><br>"
-        f"{escape(experiment.question)}</p>{changes_html(experiment)}"
+        f"{escape(experiment.question)}</p>{warnings_html(change_warnings(exp))}"
+        f"{changes_table(experiment, [LEFT] * 4, TABLE)}"
         f"{facts_table((), rows, (LEFT, WIDE))}"
     )
 
 
-def changes_html(experiment: Experiment) -> str:
-    """Return the keys that differ from the baseline, the undeclared ones named as such."""
-    problems = check_changes(experiment)
-    try:
-        base = load_config(experiment.compare_to) if experiment.compare_to else None
-    except UserError:
-        base = None  # check_changes says so
-    lines = [*problems, *(confounds(experiment, base) if base else [])]
-    warnings = "".join(
-        f"<p style='color:{TONE_COLOURS['unsure']}'>{escape(line)}</p>" for line in lines
-    )
-    if base is None:
-        return warnings or "<p>This is a baseline: it is compared to no other experiment.</p>"
-    undeclared = Html("<b>not declared</b>")
-    rows = [
-        (key, short(old), short(new), "yes" if key in experiment.changes else undeclared)
-        for key, (old, new) in diff_configs(base, experiment).items()
-    ]
-    head = (f"differs from {base.id} in", base.id, experiment.id, "declared")
-    return f"{warnings}{facts_table(head, rows, [LEFT] * 4)}"
+def warnings_html(lines: list[str]) -> str:
+    """Return lines that weaken a comparison, as HTML."""
+    style = f"color:{TONE_COLOURS['unsure']}"
+    return "".join(f"<p style='{style}'>{escape(line)}</p>" for line in lines)
 
 
 def cost_line(experiment: Experiment) -> str:

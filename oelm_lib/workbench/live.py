@@ -28,7 +28,7 @@ class Workbench:
     def __init__(self, outputs: str = "", words: str = "", interval: float = 2.0):
         self._reader, self._due, self._interval = RunRows(outputs), 0.0, interval
         self._rows: list[Row] = []
-        self.table = TableView(words)
+        self.table = TableView(words, self._show_clicked)
         self.experiment = ExperimentView()
         self.form = FormView(self._choose)
         self.runs = RunsView(self._reader.outputs, self.refresh)
@@ -72,3 +72,10 @@ class Workbench:
         """Show an experiment that was just saved."""
         self.refresh()
         self.experiment.choice.value = exp
+
+    def _show_clicked(self, name: str) -> None:
+        """Choose the experiment of a row of the table, and select its run alone."""
+        row = next((row for row in self._rows if row["run"] == name), None)
+        if row:
+            self.experiment.choice.value = row["id"]
+            self.runs.select(name)

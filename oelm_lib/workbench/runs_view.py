@@ -90,6 +90,11 @@ class RunsView(ipywidgets.VBox):
         self.list.options = ()
         self._list_runs()
 
+    def select(self, name: str) -> None:
+        """Select one run of the list."""
+        if name in self.list.options:
+            self.list.value = (name,)
+
     def show(self, rows: list[Row]) -> None:
         """Show the runs as they are now; figures are drawn again where a run made progress."""
         if rows is not self._rows or (self.draws and not self._drawn):

@@ -42,6 +42,16 @@ CUT = ("note", "reason")
 TONES = {"done": "good", "failed": "bad", "dead?": "bad", "unreadable": "bad"} | {
     state: "unsure" for state in ACTIVE
 }
+TABLE = "wb"
+"""CSS class of the tables."""
+CLICKED = "wb-clicked"
+"""CSS class of the hidden field that takes the name of a row that was clicked."""
+ON_CLICK = (
+    "const row = event.target.closest('[data-run]');"
+    f" const field = this.closest('.wb-table')?.querySelector('.{CLICKED} input');"
+    " if (row &amp;&amp; field) { field.value = row.dataset.run;"
+    " field.dispatchEvent(new Event('input', {bubbles: true})); }"
+)
 LEFT = "text-align:left"
 WIDE = "text-align:left;white-space:normal;min-width:16em"
 """Looks of a column of facts_table."""
@@ -55,6 +65,8 @@ STYLE = """<style>
 .wb .l {text-align:left}
 .wb .cut {text-align:left; max-width:28em; overflow:hidden; text-overflow:ellipsis}
 .wb + .wb, .wb + p {margin-top:8px}
+.wb-table [data-run] {cursor:pointer}
+.wb-table [data-run]:hover {background:var(--jp-layout-color2,#eee)}
 .wb .group td {font-weight:600; text-align:left; background:var(--jp-layout-color2,#eee)}
 </style>"""
 
@@ -114,16 +126,21 @@ def table_html(groups: dict[str, list[Row]]) -> Html:
         if heading:
             name = f"{escape(heading)} ({len(members)})"
             body.append(f"<tr class='group'><td colspan={len(used)}>{name}</td></tr>")
-        body += [f"<tr>{''.join(_cell(key, row) for key in used)}</tr>" for row in members]
+        for row in members:
+            cells = "".join(_cell(key, row) for key in used)
+            body.append(f"<tr data-run='{escape(str(row['run']))}'>{cells}</tr>")
     table = f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
-    return Html(f"{STYLE}<div class='wb-scroll'><table class='wb'>{table}</table></div>")
+    return Html(
+        f"{STYLE}<div class='wb-scroll'><table class='{TABLE}' onclick=\"{ON_CLICK}\">{table}"
+        "</table></div>"
+    )
 
 
 def facts_table(
     head: Sequence[object], rows: Iterable[Sequence[object]], styles: Sequence[str]
 ) -> Html:
     """Return a small table of words in the look of the table of runs; arguments of html_table."""
-    return html_table(head, rows, styles, "wb")
+    return html_table(head, rows, styles, TABLE)
 
 
 def state_html(state: str) -> str:

@@ -1,5 +1,6 @@
 """Widget of the table of all experiments and runs."""
 
+from collections.abc import Callable
 from html import escape
 from typing import Any
 
@@ -8,6 +9,7 @@ import ipywidgets
 from oelm_lib.workbench.experiment import skipped_note
 from oelm_lib.workbench.rows import Row
 from oelm_lib.workbench.table import (
+    CLICKED,
     GROUPS,
     SORTS,
     STATES,
@@ -24,9 +26,10 @@ class TableView(ipywidgets.VBox):
 
     Args:
         words: First content of the search.
+        on_click: Called with `run` of a row that was clicked.
     """
 
-    def __init__(self, words: str = ""):
+    def __init__(self, words: str, on_click: Callable[[str], None]):
         self._rows: list[Row] = []
         self.words = text("search", words, "name, arm, corpus, tag, DEMO-0[12]*", "26em")
         self.state = dropdown("state", STATES)
@@ -35,8 +38,14 @@ class TableView(ipywidgets.VBox):
         self.hidden = ipywidgets.Checkbox(description="with hidden runs", indent=False)
         self.count = ipywidgets.HTML()
         self.table = ipywidgets.HTML()
+        self.clicked = ipywidgets.Text(layout={"display": "none"})
+        self.clicked.add_class(CLICKED)
         choices = [self.words, self.state, self.group, self.sort, self.hidden]
-        super().__init__([ipywidgets.HBox(choices, layout=WRAP), self.count, self.table])
+        super().__init__(
+            [ipywidgets.HBox(choices, layout=WRAP), self.count, self.table, self.clicked]
+        )
+        self.add_class("wb-table")
+        self.clicked.observe(lambda change: self._click(on_click), "value")
         for widget in choices:
             widget.observe(lambda change: self.show(self._rows), "value")
 
@@ -49,3 +58,9 @@ class TableView(ipywidgets.VBox):
         lines: list[Any] = [count_states(chosen) + (f"; {hidden} hidden" if hidden else "")]
         lines += [line for line in (skipped_note(), problem) if line]
         self.count.value = "<br>".join(map(escape, lines))
+
+    def _click(self, on_click: Callable[[str], None]) -> None:
+        """Report the clicked row, and forget it so that the next click on it counts again."""
+        if name := self.clicked.value:
+            self.clicked.value = ""
+            on_click(name)

@@ -35,20 +35,25 @@ def button(label: str, action: Callable[[], None], tooltip: str) -> ipywidgets.B
 
 
 class Message(ipywidgets.HTML):
-    """One line for the user: what was done, or why it could not be."""
+    """One line for the user: what was done, or why it could not be; below it warnings."""
 
     def run(self, action: Callable[[], str]) -> bool:
-        """Do an action and show its line; returns whether it succeeded."""
+        """Do an action and show its lines; returns whether it succeeded."""
         try:
-            self.say(action())
-            return True
+            line, *warnings = action().split("\n")
         except UserError as error:
             self.say(str(error), "bad")
+            return False
         except OSError as error:
             self.say(f"{error.filename or 'a file'}: {error.strerror}; nothing was lost", "bad")
-        return False
+            return False
+        self.value = "<br>".join([_line(line), *(_line(text, "unsure") for text in warnings)])
+        return True
 
     def say(self, line: str, tone: str = "good") -> None:
         """Show a line; `tone` is good, bad or unsure."""
-        colour = TONE_COLOURS[tone]
-        self.value = f"<span style='color:{colour};font-weight:600'>{escape(line)}</span>"
+        self.value = _line(line, tone)
+
+
+def _line(text: str, tone: str = "good") -> str:
+    return f"<span style='color:{TONE_COLOURS[tone]};font-weight:600'>{escape(text)}</span>"

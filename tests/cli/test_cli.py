@@ -14,7 +14,6 @@ from oelm_lib.cli import COMMANDS, main
 from oelm_lib.config import PARAMS, paths
 from oelm_lib.errors import UserError
 from oelm_lib.launch.doctor import check_declaration
-from oelm_lib.launch.jobs import undeclared_changes
 
 
 def python(code, **options):
@@ -161,13 +160,21 @@ def test_a_new_experiment_declares_its_changes_and_is_never_overwritten(own_para
     assert (again.exit_code, "exists; choose another id" in again.output) == (2, True)
 
 
-def test_undeclared_changes_are_reported_before_training(own_params):
+def test_undeclared_changes_and_confounds_are_reported_before_training(own_params):
     file = own_params / "DEMO-02.yaml"
-    lines = file.read_text().splitlines()
-    lines = ["changes: [model.freeze_q]" if x.startswith("changes:") else x for x in lines]
-    file.write_text("\n".join(lines))
-    (line,) = undeclared_changes(["DEMO-01", "DEMO-02"])
-    assert "DEMO-02.yaml: changes is not what differs from DEMO-01; write `changes: [" in line
+    text = file.read_text()
+    assert config.change_warnings("DEMO-01") == config.change_warnings("DEMO-02") == []
+    file.write_text(text.replace("  freeze_q:", "  position: t5\n  freeze_q:"))
+    undeclared, confounded = config.change_warnings("DEMO-02")
+    assert "DEMO-02.yaml: changes is not what differs from DEMO-01; write `changes: [" in undeclared
+    assert confounded.startswith("DEMO-02: model.position = t5 (baseline: learned): DEMO-01 lacks")
+    result = CliRunner().invoke(main, ["run", "DEMO-02", "--seeds", "1,2", "--fresh"])
+    assert result.exit_code == 2  # refused, after the warnings
+    assert f"warning: {undeclared}\nwarning: {confounded}\n" in result.output
     with pytest.raises(UserError, match="write `changes: "):
         check_declaration("DEMO-02")
     assert check_declaration("DEMO-01") == "DEMO-01: a baseline"
+    changes = undeclared.partition("`")[2].partition("`")[0]
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(changes if x.startswith("changes:") else x for x in lines))
+    assert check_declaration("DEMO-02").endswith(f"of DEMO-01; warning: {confounded}")

@@ -1,8 +1,9 @@
 import pytest
 
 from oelm_lib import compare
-from oelm_lib.compare.confounds import ABSORBED, FEW_SEEDS, differences
+from oelm_lib.compare.confounds import FEW_SEEDS, differences
 from oelm_lib.config import load_config
+from oelm_lib.config.changes import ABSORBED
 from tests.runs_factory import make_run
 
 STEPS = load_config("DEMO-01").train.max_steps

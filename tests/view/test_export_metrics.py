@@ -1,4 +1,6 @@
 import importlib.util
+import json
+import struct
 
 import pandas as pd
 import pytest
@@ -54,6 +56,42 @@ def test_tensorboard_reads_back_the_losses(run, tmp_path):
     events = reader.Scalars("eval/loss")
     assert [event.step for event in events] == rows["step"].tolist()
     assert [event.value for event in events] == pytest.approx(rows["loss"].tolist(), rel=1e-6)
+
+
+def test_weights_and_biases_reads_back_the_losses(run, tmp_path):
+    pytest.importorskip("wandb")
+    for _ in range(2):  # a second export replaces the first
+        export_metrics(run, "wandb-offline", tmp_path / "wb")
+    (file,) = (tmp_path / "wb").rglob("offline-run-*/*.wandb")
+    records = wandb_records(file)
+    (header,) = [record.run for record in records if record.WhichOneof("record_type") == "run"]
+    assert header.display_name == "DEMO-02_oelm_freeze/seed42"
+    rows = [
+        {item.key or item.nested_key[0]: json.loads(item.value_json) for item in entry.history.item}
+        for entry in records
+        if entry.WhichOneof("record_type") == "history"
+    ]
+    written = {row["_step"]: row["eval/loss"] for row in rows if "eval/loss" in row}
+    evals = read_metrics(run).query("event == 'eval'")
+    assert written == pytest.approx(dict(zip(evals["step"], evals["loss"], strict=True)))
+
+
+def wandb_records(file):
+    """The records of an offline run: chunks as in LevelDB's log, in blocks of 32 KiB."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, offset, records, parts = file.read_bytes(), 7, [], b""
+    while offset + 7 <= len(data):
+        if (left := 32768 - offset % 32768) < 7:
+            offset += left
+            continue
+        length, kind = struct.unpack("<HB", data[offset + 4 : offset + 7])
+        parts += data[offset + 7 : offset + 7 + length]
+        offset += 7 + length
+        if kind in (1, 4):  # a whole record, or its last chunk
+            records.append(Record.FromString(parts))
+            parts = b""
+    return records
 
 
 def test_a_run_without_rows_is_refused(tmp_path):

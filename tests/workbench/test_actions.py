@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.files import read_json, write_json
 from oelm_lib.runs.process import process_start, this_process
@@ -98,6 +99,15 @@ def test_where_no_core_is_free_the_line_says_so(tmp_path, started, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
     line = actions.start_runs("DEMO-03", "1", tmp_path)
     assert "No core is free: 1 runs train on 1 cores" in line and len(started) == 1
+
+
+def test_a_start_repeats_the_warnings_of_the_form(tmp_path, started, params):
+    path = params / "DEMO-02.yaml"
+    path.write_text(path.read_text().replace("  freeze_q:", "  qk_norm: true\n  freeze_q:"))
+    line, *warnings = actions.start_runs("DEMO-02", "1", tmp_path).splitlines()
+    assert line.startswith("Started: ") and len(started) == 1
+    assert warnings == config.change_warnings("DEMO-02")
+    assert "changes is not what differs" in warnings[0] and "gets no PASS" in warnings[1]
 
 
 def test_continue_takes_the_overrides_of_a_rehearsal_and_skips_what_is_done(tmp_path, started):

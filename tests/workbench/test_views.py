@@ -115,6 +115,19 @@ def test_search_group_and_hidden_runs(outputs):
     assert again.runs.notes.tags.value == "odd paper"
 
 
+def test_a_click_on_a_row_chooses_its_experiment_and_selects_its_run_alone(outputs):
+    runs_factory.make_demo(outputs, seeds=(1, 2))
+    board = open_board(outputs)
+    assert "data-run='DEMO-04_frozen_gaussian/seed1'" in board.table.table.value
+    for _ in range(2):  # a second click counts too
+        board.experiment.choice.value = "DEMO-02"
+        board.table.clicked.value = "DEMO-04_frozen_gaussian/seed1"
+        assert board.experiment.choice.value == "DEMO-04"
+        assert board.runs.list.value == ("DEMO-04_frozen_gaussian/seed1",)
+    board.table.clicked.value = "GPT-01"  # an experiment without a run
+    assert board.experiment.choice.value == "GPT-01" and board.runs.list.value == ()
+
+
 def test_removed_runs_leave_the_page_and_come_back_in_a_new_kernel(outputs):
     runs_factory.make_run(outputs, "DEMO-02", 1)
     board = open_board(outputs)

@@ -1,0 +1,93 @@
+"""JupyterLab on copies of the notebooks, so that saving one changes nothing that git tracks."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from oelm_lib import config
+from oelm_lib.errors import UserError
+from oelm_lib.files import read_json, remedy, sha256_file, write_text
+
+FOLDER = "lab"
+"""Folder of the checkout that holds the copies; git ignores it."""
+KEY = "oelm_original"
+"""Entry of a copy's metadata: the SHA-256 of the notebook that it was made from."""
+
+
+def open_lab(arguments: Sequence[str]) -> NoReturn:
+    """Replace this process by JupyterLab, with the copy of the workbench open.
+
+    Args:
+        arguments: Further options of `jupyter lab`.
+    """
+    for line in copy_notebooks():
+        print(line, flush=True)
+    options = [
+        f"--ServerApp.root_dir={config.ROOT}",
+        "--ServerApp.ip=127.0.0.1",
+        f"--LabApp.default_url=/lab/tree/{FOLDER}/workbench.ipynb",
+    ]
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *options, *arguments])
+
+
+def copy_notebooks(root: Path | None = None) -> list[str]:
+    """Copy the notebooks that lab/ lacks, and those that have changed since they were copied.
+
+    A copy of an older version is kept under another name; any other file in lab/ stays as it is.
+
+    Args:
+        root: Folder that holds notebooks/ and lab/; default: the checkout.
+
+    Returns:
+        One line for each copy that was renamed.
+
+    Raises:
+        UserError: lab/ cannot be written.
+    """
+    root = root or config.ROOT
+    lines = []
+    try:
+        (root / FOLDER).mkdir(exist_ok=True)
+        for original in sorted((root / "notebooks").glob("*.ipynb")):
+            lines += _copy(original, root / FOLDER / original.name)
+    except OSError as error:
+        where = error.filename or root / FOLDER
+        raise UserError(f"{where}: {error.strerror}; {remedy(error)}") from None
+    return lines
+
+
+def _copy(original: Path, copy: Path) -> list[str]:
+    """Make a copy unless there is one of this version; returns a line where one was renamed."""
+    version, lines = sha256_file(original), []
+    if copy.exists():
+        if _version(copy) in (None, version):
+            return []
+        kept = _free_name(copy)
+        os.rename(copy, kept)
+        lines = [
+            f"{FOLDER}/{copy.name}: the notebook has a new version; your copy of the old one is"
+            f" {FOLDER}/{kept.name}"
+        ]
+    plain = json.loads(original.read_text(encoding="utf-8"))
+    plain["metadata"][KEY] = version
+    write_text(copy, json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
+    return lines
+
+
+def _version(copy: Path) -> Any:
+    """Version from which a copy was made; None for a notebook that was not made here."""
+    try:
+        return (read_json(copy) or {}).get("metadata", {}).get(KEY)
+    except (UserError, AttributeError):
+        return None
+
+
+def _free_name(path: Path) -> Path:
+    """First name <stem>-old<n> that no file has."""
+    number = 1
+    while (kept := path.with_name(f"{path.stem}-old{number}{path.suffix}")).exists():
+        number += 1
+    return kept
