@@ -144,8 +144,6 @@ def _power(interval: stats.Interval) -> str:
     if interval.failed:
         return ""
     text = stats.seeds_text(interval, stats.bounds_at_most(CRITERION))
-    if text and interval.document_error:
-        return "the error over documents is as large as that over seeds: a larger split is needed"
     return text.replace("no number of seeds would decide it", "no number of seeds would")
 
 
