@@ -245,6 +245,8 @@ def seeds_text(interval: Interval, bounds: Bounds) -> str:
     """Return deciding_seeds as words; empty where the claim is decided or has no interval."""
     if not interval.known or _judge(interval, bounds, ("", "", "open")) != "open":
         return ""
+    if interval.document_error:
+        return "the error over documents is as large as that over seeds: a larger split is needed"
     seeds = deciding_seeds(interval, bounds)
     if seeds is None:
         return "no number of seeds would decide it: the gap seen lies on the bound"

@@ -173,6 +173,14 @@ def test_no_number_of_seeds_decides_a_gap_on_the_bound():
     assert "no number of seeds" in s.seeds_text(interval, s.bounds_at_most(0.05))
 
 
+def test_no_seeds_are_proposed_where_documents_leave_the_claim_open():
+    interval = s.paired_interval([0.03, 0.035, 0.04, 0.045])
+    assert s.at_most(interval, 0.05) == s.PASS
+    wider = s.with_document_error(interval, 0.01)
+    assert s.at_most(wider, 0.05) == s.INCONCLUSIVE
+    assert "a larger split is needed" in s.seeds_text(wider, s.bounds_at_most(0.05))
+
+
 def test_no_seeds_are_proposed_where_the_claim_is_decided():
     """Fault 9: a gap of +22.85 % that excludes equality was given seeds for it."""
     interval = s.paired_interval(math.log(1.2285) + 0.01 * np.array([-1, 0, 1, 0.5, -0.5]))

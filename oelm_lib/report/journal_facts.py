@@ -191,7 +191,7 @@ def _printed(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _study_sentences() -> Iterator[tuple[str, list[str]]]:
-    """Name and sentences of each study that has a verdict; what was not run is left out."""
+    """Name and sentences of each study that has a verdict."""
     from oelm_lib.study.page import load_study, sentences
     from oelm_lib.study.plan import study_names
     from oelm_lib.study.records import records_path
@@ -200,8 +200,7 @@ def _study_sentences() -> Iterator[tuple[str, list[str]]]:
         if not records_path(study).is_file():
             continue
         with contextlib.suppress(UserError):  # a damaged plan must not take the journal away
-            html = [line for line in sentences(load_study(study)) if "not run yet" not in line]
-            if html:
+            if html := sentences(load_study(study)):
                 yield study, [unescape(re.sub(r"<[^>]*>", "", line)) for line in html]
 
 

@@ -16,6 +16,7 @@ from oelm_lib.study.schema import Claim
 from oelm_lib.study.tuning import DIVERGED, INTERIOR
 
 NOT_RUN, INCOMPLETE = "NOT RUN YET", "INCOMPLETE"
+WAITING = (NOT_RUN, INCOMPLETE)
 FLAT, GROWS, SHRINKS = "FLAT", "GROWS", "SHRINKS"
 
 
@@ -59,6 +60,21 @@ class Judgement:
         """The claim's own name of the arm; a choice's with the arm it chose."""
         named = self.claim.equal[0] if self.claim.equal else self.claim.arm
         return named if named == self.arm else f"{named} ({self.arm or 'not chosen yet'})"
+
+    @property
+    def other(self) -> str:
+        """The arm that the claim's arm is compared with."""
+        return self.claim.equal[1] if self.claim.equal else self.baseline or "its baseline"
+
+    @property
+    def ended(self) -> int:
+        """Seeds that have ended, diverged ones included."""
+        return self.interval.n + self.interval.failed
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all seeds have ended."""
+        return self.limits[0].verdict not in WAITING
 
 
 def judge(grid: Grid, frozen: Plan | None = None) -> list[Judgement]:
