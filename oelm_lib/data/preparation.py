@@ -146,7 +146,9 @@ def _checked_spec(name: str, tokenizer: str, limit: int | None) -> CorpusSpec:
         )
     if limit is None:
         return spec
-    if not spec.sample or limit < 1:
+    if limit < 1:
+        raise UserError(f"limit = {limit}: must be at least 1")
+    if not spec.sample:
         raise UserError(
             f"limit = {limit}: makes a sample of {name}; name it"
             f" {name.removesuffix(SAMPLE)}{SAMPLE}"
