@@ -77,12 +77,22 @@ def flops(exp: str, gpu: str, utilisation: float) -> None:
     is_flag=True,
     help="Measure only the ratios that have a limit, at dropout 0; exit code 1 where one fails.",
 )
+@click.option(
+    "--around", is_flag=True, help="Measure only what a run takes beyond its steps, in CPU seconds."
+)
 @outlives_its_reader
-def bench(size: str, dropout: float, rounds: int, threads: int | None, limits: bool) -> None:
+def bench(
+    size: str, dropout: float, rounds: int, threads: int | None, limits: bool, around: bool
+) -> None:
     """Measure the training step beside other implementations.
 
     The others are HF GPT-2, a naive step, and the matrix products of the step alone.
     """
+    if around:
+        from oelm_lib.bench.around import around_a_run
+
+        click.echo(around_a_run().to_string(index=False, float_format="%.2f", na_rep="–"))
+        return
     if limits:
         _bench_limits(size, rounds, threads)
     from oelm_lib.bench import figures as speed

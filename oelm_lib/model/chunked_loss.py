@@ -53,6 +53,7 @@ class ChunkedLoss(torch.autograd.Function):
             d_logits = logits.mul_(weight / total).scatter_add_(-1, goal, -weight)
             d_x.append(d_logits @ head)
             d_head.addmm_(d_logits.T, part)
+            del logits, d_logits  # before the next chunk's are made
         ctx.save_for_backward(torch.cat(d_x), d_head)
         return loss
 
@@ -60,4 +61,4 @@ class ChunkedLoss(torch.autograd.Function):
     def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:
         """Multiply the gradients by that of the loss."""
         d_x, d_head = ctx.saved_tensors
-        return d_x * d_loss, d_head.mul_(d_loss), None, None, None
+        return d_x * d_loss, d_head * d_loss, None, None, None
