@@ -1,4 +1,4 @@
-"""A real JupyterLab on loopback, driven by Chromium."""
+"""A real JupyterLab on loopback, as `oelm lab` opens it, driven by Chromium."""
 
 import contextlib
 import os
@@ -10,12 +10,14 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
-from oelm_lib.config import ROOT
+from oelm_lib.config import ROOT, dump_yaml, read_yaml
 from tests.browser import open_browser
 
-START_SECONDS = 90
-RUN_SECONDS = 240
+TOKEN = "lab-test"
+START_SECONDS = 180
+RUN_SECONDS = 600
 ALL_RUN = """() => {
     const cells = document.querySelectorAll('.jp-Notebook .jp-CodeCell');
     const prompts = [...cells].map(cell => cell.querySelector('.jp-InputPrompt'));
@@ -24,53 +26,76 @@ ALL_RUN = """() => {
 """Whether every code cell has a number: it has run."""
 
 
-@contextlib.contextmanager
-def open_lab(folder: Path, notebook: str, **environment: str):
-    """Yield a page with a copy of notebooks/<notebook>.ipynb open in JupyterLab.
+class Lab:
+    """A JupyterLab that serves a checkout, and the browser that looks at it.
+
+    Attributes:
+        address: Its URL.
+        context: Playwright's browser context.
+    """
+
+    def __init__(self, address: str, context):
+        self.address, self.context = address, context
+
+    def open(self, notebook: str, height: int = 1000):
+        """Return a page with lab/<notebook>.ipynb open, alone in a workspace of its own."""
+        page = self.context.new_page()
+        page.set_viewport_size({"width": 1400, "height": height})
+        workspace = f"{self.address}/lab/workspaces/{notebook}"
+        page.goto(f"{workspace}/tree/lab/{notebook}.ipynb?token={TOKEN}")
+        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=1000 * START_SECONDS)
+        return page
+
+
+def make_checkout(folder: Path, changes: dict[str, Any]) -> Path:
+    """Copy the project into folder/checkout, with other values in the experiments of the demo.
 
     Args:
-        folder: A fresh folder: Lab saves what it runs, so it gets a copy.
-        environment: Variables of the server and its kernels, e.g. OELM_OUTPUTS.
+        changes: Dotted key -> value, for each of DEMO-01..04.
     """
-    copies = folder / "notebooks"
-    copies.mkdir()
-    shutil.copy(ROOT / "notebooks" / f"{notebook}.ipynb", copies)
+    checkout = folder / "checkout"
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("oelm_lib", "params", "notebooks"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=ignored)
+    shutil.copytree(ROOT / "reports" / "oelm", checkout / "reports" / "oelm")
+    shutil.copy(ROOT / ".gitignore", checkout)
+    for path in (checkout / "params").glob("DEMO-0[1-4].yaml"):
+        plain = read_yaml(path)
+        for key, value in changes.items():
+            section, _, name = key.partition(".")
+            plain.setdefault(section, {})[name] = value
+        path.write_text(dump_yaml(plain))
+    return checkout
+
+
+@contextlib.contextmanager
+def open_lab(checkout: Path, **environment: str):
+    """Start `oelm lab` in a checkout of make_checkout, and a browser; yield a Lab.
+
+    Args:
+        environment: Variables of the server and its kernels, e.g. OELM_DATA.
+    """
+    folder = checkout.parent
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
-    command = [
-        sys.executable,
-        "-m",
-        "jupyterlab",
-        "--no-browser",
-        "--ip=127.0.0.1",
-        f"--port={port}",
-        "--allow-root",
-    ]
-    command += [
-        f"--ServerApp.root_dir={copies}",
-        "--IdentityProvider.token=lab-test",
-        "--LabApp.news_url=",
-    ]
+    command = [sys.executable, "-m", "oelm_lib.cli", "lab", "--no-browser", f"--port={port}"]
+    command += ["--allow-root", f"--IdentityProvider.token={TOKEN}", "--LabApp.news_url="]
     isolated = {f"JUPYTER_{name}_DIR": str(folder / name) for name in ("CONFIG", "DATA", "RUNTIME")}
     with open(folder / "lab.log", "wb") as log:
         server = subprocess.Popen(
             command,
             stdout=log,
             stderr=log,
-            env=os.environ | isolated | environment,
+            cwd=checkout,
+            env=os.environ | isolated | {"PYTHONPATH": str(checkout)} | environment,
             start_new_session=True,
         )
     try:
-        _wait(f"{address}/api?token=lab-test", server, folder / "lab.log")
-        with open_browser(
-            folder / "profile", offline=False, viewport={"width": 1400, "height": 1000}
-        ) as context:
-            page = context.new_page()
-            page.goto(f"{address}/lab/tree/{notebook}.ipynb?token=lab-test")
-            page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=1000 * START_SECONDS)
-            yield page
+        _wait(f"{address}/api?token={TOKEN}", server, folder / "lab.log")
+        with open_browser(folder / "profile", offline=False) as context:
+            yield Lab(address, context)
     finally:
         server.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -78,12 +103,17 @@ def open_lab(folder: Path, notebook: str, **environment: str):
         server.kill()
 
 
-def run_all(page) -> None:
-    """Run all cells from the menu and wait until the last one has ended."""
+def start_all(page) -> None:
+    """Choose Run All Cells in the menu."""
     # Before the kernel answers, the menu's click would end in a dialog that asks for one.
     page.get_by_text("| Idle").first.wait_for(timeout=1000 * START_SECONDS)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
+
+
+def run_all(page) -> None:
+    """Run all cells from the menu and wait until the last one has ended."""
+    start_all(page)
     page.wait_for_function(ALL_RUN, timeout=1000 * RUN_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""The notebooks as users run them: bare papermill, oelm run, a real JupyterLab."""
+"""The notebooks as users run them: bare papermill and oelm run."""
 
 import os
 import shlex
@@ -12,7 +12,6 @@ import pytest
 from oelm_lib import runs
 from oelm_lib.config import ROOT, as_text
 from tests.conftest import TINY_RUN
-from tests.lab import open_lab, run_all
 
 pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
@@ -137,15 +136,3 @@ def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(call, argumen
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
-
-
-def test_train_runs_in_a_real_jupyterlab_with_its_defaults(tmp_path, stories):
-    environment = {"OELM_DATA": str(tmp_path / "data"), "OELM_OUTPUTS": str(tmp_path / "outputs")}
-    with open_lab(tmp_path, "train", **environment) as page:
-        run_all(page)
-        page.wait_for_selector(".js-plotly-plot .main-svg", timeout=30_000)
-        page.screenshot(path=tmp_path / "lab.png")
-        assert page.get_by_text("Error", exact=False).count() == 0
-    (run,) = runs.find_runs(tmp_path / "outputs")
-    assert runs.read_config(run)["label"] == "Stories, OELM-Freeze"
-    assert runs.state(run) == "done"

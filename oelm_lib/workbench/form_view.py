@@ -28,7 +28,7 @@ HELP = {
     "question": "Empty: what the changes do.",
     "compare_to": "Its baseline; empty: that of the original, or the original if it is one.",
 }
-NAME_WIDTH = "11em"
+NAME_WIDTH = "13em"
 
 
 class FormRow(ipywidgets.HBox):
@@ -37,7 +37,7 @@ class FormRow(ipywidgets.HBox):
     def __init__(self, key: str, help_text: str, options: tuple[str, ...] = ()):
         self.key, self._help = key, help_text
         style = {"description_width": NAME_WIDTH}
-        look = {"description": key, "style": style, "layout": {"flex": "0 0 25em"}}
+        look = {"description": key, "style": style, "layout": {"flex": "0 0 27em"}}
         if options:
             self.field = ipywidgets.Dropdown(options=options, **look)
         else:

@@ -10,7 +10,8 @@ from oelm_lib.workbench.runs_view import RunsView
 from oelm_lib.workbench.table_view import TableView
 
 IDLE_SHARE, BUSY_SHARE = 0.02, 0.1
-"""Share of a core that looks at the files may take: where nothing changes, and while runs train."""
+"""Share of the time that looks at the files may take: where nothing changes, and while runs train.
+Wall time, so that a browser which shares a busy machine keeps up with what it has to draw."""
 
 
 class Workbench:
@@ -47,17 +48,17 @@ class Workbench:
         self.runs.show(rows)
 
     def _look(self) -> None:
-        """Refresh, not so often that it takes more than its share of a core."""
+        """Refresh, not so often that it takes more than its share of the time."""
         start = time.monotonic()
         if start < self._due:
             return
-        before, rows = time.process_time(), self._rows
+        rows = self._rows
         try:
             self.refresh()
         except Exception as error:  # else the looks would end without a word
             self.table.show(self._rows, f"{type(error).__name__}: {error}")
         share = IDLE_SHARE if self._rows is rows else BUSY_SHARE
-        cost = time.process_time() - before
+        cost = time.monotonic() - start
         self._due = start + max(self._interval, cost / share)
 
     def _chosen(self) -> None:

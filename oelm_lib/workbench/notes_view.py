@@ -26,7 +26,9 @@ class NotesView(ipywidgets.VBox):
         self._selected = selected
         self._shown: Path | None = None
         self.tags = text("tags", "", "words, separated by spaces")
-        self.hidden = ipywidgets.Checkbox(description="hide in the table", indent=False)
+        self.hidden = ipywidgets.Checkbox(
+            description="hide in the table", indent=False, layout={"width": "auto"}
+        )
         self.note = ipywidgets.Textarea(
             description="note", rows=2, layout={"width": "44em", "max_width": "95%"}
         )

@@ -18,7 +18,7 @@ from oelm_lib.workbench.table import (
     select_rows,
     table_html,
 )
-from oelm_lib.workbench.widgets import WRAP, dropdown, text
+from oelm_lib.workbench.widgets import WIDE, WRAP, dropdown, text
 
 
 class TableView(ipywidgets.VBox):
@@ -35,15 +35,16 @@ class TableView(ipywidgets.VBox):
         self.state = dropdown("state", STATES)
         self.group = dropdown("group", GROUPS)
         self.sort = dropdown("sort by", SORTS)
-        self.hidden = ipywidgets.Checkbox(description="with hidden runs", indent=False)
+        self.hidden = ipywidgets.Checkbox(
+            description="with hidden runs", indent=False, layout={"width": "auto"}
+        )
         self.count = ipywidgets.HTML()
         self.table = ipywidgets.HTML()
         self.clicked = ipywidgets.Text(layout={"display": "none"})
         self.clicked.add_class(CLICKED)
         choices = [self.words, self.state, self.group, self.sort, self.hidden]
-        super().__init__(
-            [ipywidgets.HBox(choices, layout=WRAP), self.count, self.table, self.clicked]
-        )
+        parts = [ipywidgets.HBox(choices, layout=WRAP), self.count, self.table, self.clicked]
+        super().__init__(parts, layout=WIDE)
         self.add_class("wb-table")
         self.clicked.observe(lambda change: self._click(on_click), "value")
         for widget in choices:

@@ -1,26 +1,64 @@
-"""Figures in a real JupyterLab: they keep their size, can be read on dark ground, and are saved."""
+"""Figures in a real JupyterLab: they keep their size, can be read in both themes, and are saved."""
 
 import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 
-from tests import runs_factory
-from tests.lab import open_lab, run_all
+from oelm_lib.config import ROOT
+from tests.bench.test_figures import result
+from tests.conftest import TINY_RUN
+from tests.lab import make_checkout, open_lab, run_all
 from tests.test_arms import contrast
 
-STATIC = ".jp-OutputArea-output.jp-RenderedPlotly"
-SIZES = f"""() => [...document.querySelectorAll('{STATIC}')].map(box => {{
+pytestmark = pytest.mark.slow
+FIGURES = {"bench": 3, "compare": 7, "explore": 10, "study": 3, "train": 1, "workbench": 3}
+"""Notebook -> least number of its figures, live ones included."""
+LIVE = {"compare": 1, "explore": 1}
+"""Notebook -> how many of its figures a reloaded page draws only when the cells are run again."""
+DRAWN = ".jp-OutputArea-output.jp-RenderedPlotly"
+SIZES = f"""() => [...document.querySelectorAll('{DRAWN}')].map(box => {{
     const drawn = box.querySelector('.main-svg, img')?.getBoundingClientRect();
     return [drawn?.width ?? 0, Math.min(box.offsetHeight, drawn?.height ?? 0)];
 }})"""
 COLOURS = f"""() => {{
     const hex = colour => '#' + colour.match(/\\d+/g).slice(0, 3)
         .map(part => Number(part).toString(16).padStart(2, '0')).join('');
-    const text = document.querySelector('{STATIC} .xtick text');
+    const text = document.querySelector('{DRAWN} :is(.xtick, .ytick) text');
     return [hex(getComputedStyle(text).fill),
             hex(getComputedStyle(document.querySelector('.jp-Notebook')).backgroundColor)];
 }}"""
-SMALLEST = 200
+TITLES = (
+    "[...document.querySelectorAll('.jupyter-widgets .js-plotly-plot .ytitle')]"
+    ".map(title => title.textContent)"
+)
+SMALLEST = 90
+"""Least width and height of a figure in pixels; where nothing is to be drawn, it says so."""
+TRAIN = """
+from oelm_lib import load_config, runs, training
+for exp in ("DEMO-01", "DEMO-02"):
+    cfg = load_config(exp)
+    training.train(cfg, runs.open_run(cfg, 42))
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, stories):
+    """One JupyterLab for the module, in a checkout where each notebook has what it shows."""
+    checkout = make_checkout(tmp_path_factory.mktemp("lab"), TINY_RUN)
+    outputs = checkout / "outputs"
+    outputs.mkdir()
+    (outputs / "bench_study_dropout0.json").write_text(json.dumps(result()))
+    environment = {"OELM_DATA": str(stories), "OELM_OUTPUTS": str(outputs)}
+    code = os.environ | environment | {"PYTHONPATH": str(checkout)}
+    subprocess.run([sys.executable, "-c", TRAIN], env=code, cwd=checkout, check=True)
+    with open_lab(checkout, **environment) as lab:
+        lab.outputs = outputs
+        yield lab
 
 
 def sizes(page):
@@ -28,43 +66,82 @@ def sizes(page):
     return page.evaluate(SIZES)
 
 
-@pytest.mark.slow
-def test_figures_keep_their_size_and_are_saved(tmp_path):
-    runs_factory.make_demo(tmp_path / "outputs", seeds=(42, 43))
-    with open_lab(tmp_path, "compare", OELM_OUTPUTS=str(tmp_path / "outputs")) as page:
-        # High enough that JupyterLab renders every cell.
-        page.set_viewport_size({"width": 1400, "height": 9000})
-        run_all(page)
-        page.wait_for_function(f"document.querySelectorAll('{STATIC} .main-svg').length >= 12")
-        before = sizes(page)
-        assert len(before) == 7 and min(min(size) for size in before) >= SMALLEST
+def open_and_run(lab, notebook):
+    """Open a notebook high enough that every cell is rendered, run it, wait for its figures."""
+    page = lab.open(notebook, height=9000)
+    run_all(page)
+    page.wait_for_function(
+        f"document.querySelectorAll('{DRAWN} .main-svg').length >= {FIGURES[notebook]}",
+        timeout=120_000,
+    )
+    return page
 
-        page.set_viewport_size({"width": 1400, "height": 8400})
-        assert sizes(page) == before
 
-        page.keyboard.press("Control+Shift+L")  # the launcher, in a tab before the notebook
-        page.locator(".jp-Launcher").wait_for()
-        page.locator(".lm-TabBar-tab", has_text="compare.ipynb").first.click()
-        assert sizes(page) == before
+def change_theme(page):
+    """Choose the other theme in the menu; returns the colours of text and ground."""
+    light = page.evaluate("document.body.dataset.jpThemeLight")
+    page.get_by_role("menuitem", name="Settings", exact=True).click()
+    page.get_by_text("Theme", exact=True).first.hover()
+    other = "JupyterLab Dark" if light == "true" else "JupyterLab Light"
+    page.get_by_text(other, exact=True).click()
+    page.wait_for_function(f"document.body.dataset.jpThemeLight !== '{light}'")
+    return page.evaluate(COLOURS)
 
-        check_saving(page, tmp_path)
 
-        page.get_by_role("menuitem", name="Settings", exact=True).click()
-        page.get_by_text("Theme", exact=True).first.hover()
-        page.get_by_text("JupyterLab Dark", exact=True).click()
-        page.wait_for_function("document.body.dataset.jpThemeLight === 'false'")
-        assert sizes(page) == before
-        ink, ground = page.evaluate(COLOURS)
+def test_every_notebook_with_figures_is_listed():
+    shown = {
+        path.stem
+        for path in (ROOT / "notebooks").glob("*.ipynb")
+        if "figure" in path.read_text() or path.stem in FIGURES
+    }
+    assert shown == set(FIGURES)
+
+
+@pytest.mark.parametrize("notebook", FIGURES)
+def test_figures_keep_their_size_and_can_be_read_in_both_themes(lab, notebook):
+    page = open_and_run(lab, notebook)
+    before = sizes(page)
+    assert len(before) >= FIGURES[notebook] and min(min(size) for size in before) >= SMALLEST
+
+    page.set_viewport_size({"width": 1400, "height": 8400})
+    assert sizes(page) == before
+
+    page.keyboard.press("Control+Shift+L")  # the launcher, in a tab before the notebook
+    page.locator(".jp-Launcher").wait_for()
+    page.locator(".lm-TabBar-tab", has_text=f"{notebook}.ipynb").first.click()
+    assert sizes(page) == before
+
+    for _ in range(2):
+        ink, ground = change_theme(page)
         assert contrast(ink, ground) >= 3
+        assert sizes(page) == before
 
-        page.keyboard.press("Control+s")
-        page.wait_for_timeout(2000)
-        page.reload()
-        page.locator(STATIC).first.wait_for(timeout=60_000)
-        # The explorer needs a kernel; every static figure is there again.
-        page.wait_for_function(f"document.querySelectorAll('{STATIC}').length >= 6")
-        after = sizes(page)
-        assert len(after) >= 6 and min(min(size) for size in after) >= SMALLEST
+    page.keyboard.press("Control+s")
+    page.wait_for_timeout(2000)
+    page.reload()
+    expected = FIGURES[notebook] - LIVE.get(notebook, 0)
+    page.wait_for_function(f"document.querySelectorAll('{DRAWN} .main-svg').length >= {expected}")
+    after = sizes(page)
+    assert len(after) >= expected and min(min(size) for size in after) >= SMALLEST
+    page.close()
+
+
+def test_a_widget_changes_its_figure_follows_new_runs_and_the_buttons_save(lab, tmp_path):
+    page = open_and_run(lab, "compare")
+    page.wait_for_function(f"{TITLES}[0] === 'loss (nats per token)'", timeout=60_000)
+    assert page.get_by_text("oelm report X.ipynb").count() == 0
+    assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+    page.locator(".widget-dropdown select:has(option[value='perplexity'])").select_option(
+        "perplexity"
+    )
+    page.wait_for_function(f"{TITLES}[0] === 'perplexity'", timeout=30_000)
+    check_saving(page, tmp_path)
+    base = lab.outputs / "DEMO-01_baseline"
+    shutil.copytree(base / "seed42", base / "seed43")
+    page.locator(".jupyter-widgets .legendtext", has_text="baseline (mean of 2)").wait_for(
+        timeout=60_000
+    )
+    page.close()
 
 
 def check_saving(page, tmp_path):
@@ -79,4 +156,3 @@ def check_saving(page, tmp_path):
     with open(tmp_path / "CSV", newline="") as file:
         rows = list(csv.DictReader(file))
     assert "OELM-Freeze (DEMO-02)" in {row["trace"] for row in rows}
-    assert any(float(row["plus"] or 0) > 0 for row in rows)

@@ -1,15 +1,20 @@
 """The form of a new experiment: fields, reasons, differences, the file."""
 
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oelm_lib import config
-from oelm_lib.errors import UserError
 from oelm_lib.workbench.form import FIRST, base_values, check_form, form_fields, next_id
 from oelm_lib.workbench.form_view import FormView
 
 NEW = {"id": "DEMO-77"}
+NOBODY = 65534
 
 
 def test_every_key_of_the_schema_is_a_field_with_its_meaning():
@@ -145,9 +150,32 @@ def test_an_id_taken_while_one_typed_saves_nothing(form, params):
     assert "exists" in form.words["id"].remark.value
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(params):
-    shown = check_form("DEMO-02", {}, NEW).text
-    params.rename(params.with_name("away"))
-    with pytest.raises(UserError, match="nothing was saved"):
-        config.save_experiment("DEMO-77", shown)
-    params.with_name("away").rename(params)
+@pytest.fixture
+def read_only_params(monkeypatch):
+    """A copy of params/ that this process may read, not write."""
+    folder = Path(tempfile.mkdtemp())  # pytest's own folder lets only its owner in
+    copy = folder / "params"
+    shutil.copytree(config.PARAMS, copy)
+    for path in (folder, copy):
+        path.chmod(0o555)
+    monkeypatch.setattr(config.paths, "PARAMS", copy)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)  # no permission stops root
+    yield copy
+    os.seteuid(user)
+    for path in (folder, copy):
+        path.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def test_a_read_only_folder_is_one_line_and_the_form_keeps_what_was_typed(read_only_params):
+    saved = []
+    form = FormView(saved.append)
+    form.start_from("DEMO-02")
+    form.words["title"].field.value = "A title"
+    form.save.click()
+    assert "params/DEMO-05.yaml: cannot be written: Permission denied" in form.message.value
+    assert "nothing was saved" in form.message.value and form.message.value.count("<br>") == 0
+    assert saved == [] and not (read_only_params / "DEMO-05.yaml").exists()
+    assert form.words["title"].field.value == "A title"

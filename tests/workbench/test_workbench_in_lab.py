@@ -1,17 +1,16 @@
 """The workbench in JupyterLab: from a new experiment to its comparison, without a shell."""
 
 import re
-import shutil
 
 import pytest
 
-from oelm_lib.config import ROOT, dump_yaml, read_yaml
+from oelm_lib.config import read_yaml
 from oelm_lib.files import read_json
 from oelm_lib.launch.processes import kill_tree
 from oelm_lib.runs.process import is_alive
 from oelm_lib.runs.reading import find_runs
 from tests.conftest import TINY_RUN
-from tests.lab import choose, field, open_lab, restart_and_run_all, run_all
+from tests.lab import choose, field, make_checkout, open_lab, restart_and_run_all, run_all
 
 LONG = 600_000
 """Milliseconds that runs of a busy machine may take."""
@@ -24,23 +23,6 @@ SIZE = TINY_RUN | {
     "train.eval_interval": 200,
     "train.save_interval": 1000,
 }
-
-
-@pytest.fixture
-def checkout(tmp_path):
-    """A copy of the project with small experiments, whose params/ may be written."""
-    copy = tmp_path / "checkout"
-    ignored = shutil.ignore_patterns("__pycache__")
-    for folder in ("oelm_lib", "params", "notebooks"):
-        shutil.copytree(ROOT / folder, copy / folder, ignore=ignored)
-    for exp in ("DEMO-01", "DEMO-02"):
-        path = copy / "params" / f"{exp}.yaml"
-        plain = read_yaml(path)
-        for key, value in SIZE.items():
-            section, _, name = key.partition(".")
-            plain.setdefault(section, {})[name] = value
-        path.write_text(dump_yaml(plain))
-    return copy
 
 
 def start(page, exp):
@@ -63,28 +45,25 @@ def wait_for_states(page, *states):
 
 
 @pytest.fixture
-def outputs(tmp_path):
-    """The outputs folder of the Lab; what was started there has ended after the test."""
-    folder = tmp_path / "lab" / "notebooks" / "outputs"
-    yield folder
-    for record in (folder / "logs").glob("*.json"):
+def checkout(tmp_path):
+    """A checkout with small experiments; what was started there has ended after the test."""
+    checkout = make_checkout(tmp_path, SIZE)
+    yield checkout
+    for record in (checkout / "outputs" / "logs").glob("*.json"):
         process = read_json(record)
         if is_alive(process):
             kill_tree(process["pid"])
 
 
 @pytest.mark.slow
-def test_from_a_new_experiment_to_its_comparison(tmp_path, checkout, stories, outputs):
-    folder = tmp_path / "lab"
-    folder.mkdir()
-    environment = {"OELM_DATA": str(stories), "OELM_OUTPUTS": str(outputs)}
-    environment |= {"PYTHONPATH": str(checkout)}
-    with open_lab(folder, "workbench", **environment) as page:
-        page.set_viewport_size({"width": 1280, "height": 5000})
+def test_from_a_new_experiment_to_its_comparison(tmp_path, checkout, stories):
+    outputs = checkout / "outputs"
+    with open_lab(checkout, OELM_DATA=str(stories), OELM_OUTPUTS=str(outputs)) as lab:
+        page = lab.open("workbench", height=5000)
         run_all(page)
         start(page, "DEMO-01")
 
-        choose(page, "experiment", "DEMO-02")
+        page.locator("[data-run='DEMO-02']").click()
         page.get_by_text("New experiment from DEMO-02").wait_for(timeout=30_000)
         field(page, "model.num_heads").fill("3")
         page.get_by_text("num_heads = 3 does not divide d_model = 16").first.wait_for()
