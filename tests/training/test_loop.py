@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from oelm_lib import runs
 from oelm_lib.training import checkpoint, loop, optim
 from oelm_lib.training.session import open_session
 from oelm_lib.training.state import TrainingState
+from oelm_lib.training.trial import slow_warning
 from tests.clocked import without_clock
 from tests.training.helpers import keep_states, record_calls, rows_of, same_tensors, train
 
@@ -172,6 +174,15 @@ def test_saves_are_made_at_their_interval(tiny_run, monkeypatch):
     assert latest == [(step, True) for step in (5, 10, 15, 20, 24)]
     assert all(not kept for name, _, kept in saved if name == "best.pt")
     assert checkpoint.load(run.path / "latest.prev.pt")["step"] == 20
+
+
+def test_days_on_a_cpu_are_a_warning(tiny_run):
+    state = TrainingState(tiny_run(train__max_steps=10**9))
+    assert re.fullmatch(
+        r"on this CPU the 1,000,000,000 steps will take about .* \([\d.]+ days\); use a GPU, .*",
+        slow_warning(state),
+    )
+    assert slow_warning(TrainingState(tiny_run(folder="short"))) is None
 
 
 def test_a_warm_up_longer_than_the_run_is_a_warning(tiny_run, capsys):
