@@ -40,10 +40,11 @@ class Lab:
     def open(self, notebook: str, height: int = 1000):
         """Return a page with lab/<notebook>.ipynb open, alone in a workspace of its own."""
         page = self.context.new_page()
+        page.set_default_timeout(1000 * START_SECONDS)
         page.set_viewport_size({"width": 1400, "height": height})
         workspace = f"{self.address}/lab/workspaces/{notebook}"
         page.goto(f"{workspace}/tree/lab/{notebook}.ipynb?token={TOKEN}")
-        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=1000 * START_SECONDS)
+        page.wait_for_selector(".jp-Notebook .jp-Cell")
         return page
 
 
@@ -106,7 +107,7 @@ def open_lab(checkout: Path, **environment: str):
 def start_all(page) -> None:
     """Choose Run All Cells in the menu."""
     # Before the kernel answers, the menu's click would end in a dialog that asks for one.
-    page.get_by_text("| Idle").first.wait_for(timeout=1000 * START_SECONDS)
+    page.get_by_text("| Idle").first.wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
 
@@ -122,7 +123,7 @@ def restart_and_run_all(page) -> None:
     page.get_by_role("menuitem", name="Kernel", exact=True).click()
     page.get_by_text("Restart Kernel and Run All Cells").click()
     page.locator(".jp-Dialog button.jp-mod-accept").click()
-    page.wait_for_function(f"() => !({ALL_RUN})()", timeout=1000 * START_SECONDS)
+    page.wait_for_function(f"() => !({ALL_RUN})()")
     page.wait_for_function(ALL_RUN, timeout=1000 * RUN_SECONDS)
 
 
@@ -138,7 +139,7 @@ def choose(page, label: str, start: str) -> None:
     """Choose the option of a widget whose text starts with these characters."""
     choice = field(page, label)
     option = choice.locator("option").filter(has_text=re.compile(f"^{re.escape(start)}")).first
-    option.wait_for(state="attached", timeout=30_000)
+    option.wait_for(state="attached")
     choice.select_option(label=option.text_content())
 
 

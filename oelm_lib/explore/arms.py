@@ -15,8 +15,8 @@ def open_arms(runs: str, which: str = "latest", outputs: str | Path = "") -> lis
     """Open the checkpoints of runs; the first run is the reference of the others.
 
     Args:
-        runs: Names as runs.logs.find_run takes them, and globs of <ID>/seed<k> (rehearsals are left
-            out) or <folder>/seed<k>, separated by spaces.
+        runs: Names as runs.logs.find_run takes them, and globs of <ID>/seed<k> or
+            <folder>/seed<k>, separated by spaces. A glob without `+` leaves rehearsals out.
         which: Checkpoint, `latest` or `best`.
         outputs: Folder of the run folders; default config.outputs_dir().
 
@@ -32,8 +32,11 @@ def open_arms(runs: str, which: str = "latest", outputs: str | Path = "") -> lis
     paths: list[Path] = []
     for name in runs.split():
         if any(sign in name for sign in "*?["):
-            named = short | folders
-            paths += [path for key, path in named.items() if fnmatch.fnmatch(key, name)]
+            paths += [
+                path
+                for key, path in (short | folders).items()
+                if fnmatch.fnmatch(key, name) and ("+" in name or "+" not in key)
+            ]
         else:
             paths.append(find_run(name, outputs or None))
     arms = [open_trained(path, which, outputs) for path in dict.fromkeys(paths)]

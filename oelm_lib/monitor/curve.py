@@ -14,6 +14,7 @@ INTERVAL_SECONDS = 2.0
 MOST_SHARE = 0.01
 """Share of the training time that drawing may take."""
 COLOUR = "#1b7fc4"
+NOTHING = {"text/plain": ""}
 
 
 class LiveCurve:
@@ -40,10 +41,13 @@ class LiveCurve:
         """Draw what is new, unless the last drawing is too recent; `last`: clear the figure."""
         now = self._clock()
         if last and self._shown:
-            self._display({"text/plain": ""})
+            self._display(NOTHING)
         elif not last and now >= self._due:
             try:
                 self._read()
+                if self._shown:
+                    # JupyterLab's renderer keeps the figure that it has; a new one draws the new.
+                    self._display(NOTHING)
                 self._display({MIMETYPE: self.figure(), "text/plain": "loss curve"})
             except Exception as error:  # a drawing must not end the training
                 print(f"The live curve stops here: {error!r}. The run goes on.")

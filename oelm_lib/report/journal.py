@@ -32,7 +32,7 @@ def journal(
     outputs: Path | str | None = None,
     language: str = "en",
     path: Path | str | None = None,
-    rehearsals: bool = True,
+    rehearsals: bool = False,
 ) -> str:
     """Return the experiment log as Markdown; every number in it comes from a file.
 

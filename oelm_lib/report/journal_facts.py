@@ -34,7 +34,7 @@ SEPARATES = "frozen Gaussian"
 UNFINISHED = ("stopped", "dead", "failed")
 
 
-def gather(outputs: Path | str | None, rehearsals: bool = True) -> dict[str, Any]:
+def gather(outputs: Path | str | None, rehearsals: bool) -> dict[str, Any]:
     """Return everything that the journal's template prints."""
     measured, log = compare.load_runs(outputs=outputs, rehearsals=rehearsals), phase3()
     runs = pd.concat([measured, compare.recorded()], ignore_index=True)

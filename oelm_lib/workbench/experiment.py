@@ -19,7 +19,15 @@ from oelm_lib.runs.status import format_duration
 from oelm_lib.view.changes import changes_table
 from oelm_lib.view.tables import TONE_COLOURS
 from oelm_lib.workbench.rows import NOT_RUN, Row
-from oelm_lib.workbench.table import LEFT, STYLE, TABLE, WIDE, facts_table, state_html
+from oelm_lib.workbench.table import (
+    LEFT,
+    STYLE,
+    TABLE,
+    WIDE,
+    facts_table,
+    state_html,
+    warnings_html,
+)
 
 MOST_TIMED = 5
 """Runs whose measured time is averaged."""
@@ -46,12 +54,6 @@ def experiment_html(exp: str, rows: list[Row]) -> Html:
         f"{changes_table(experiment, [LEFT] * 4, TABLE)}"
         f"{facts_table((), rows, (LEFT, WIDE))}"
     )
-
-
-def warnings_html(lines: list[str]) -> str:
-    """Return lines that weaken a comparison, as HTML."""
-    style = f"color:{TONE_COLOURS['unsure']}"
-    return "".join(f"<p style='{style}'>{escape(line)}</p>" for line in lines)
 
 
 def cost_line(experiment: Experiment) -> str:

@@ -32,7 +32,7 @@ from oelm_lib.data.spec import corpus_names
 from oelm_lib.errors import UserError
 from oelm_lib.runs.folder import check_fit
 from oelm_lib.view.tables import TONE_COLOURS
-from oelm_lib.workbench.table import LEFT, facts_table
+from oelm_lib.workbench.table import LEFT, facts_table, warnings_html
 
 FIRST = (
     "model.qk_init",
@@ -164,19 +164,17 @@ def check_form(base: str, values: dict[str, str], words: dict[str, str]) -> Form
 
 def check_html(check: FormCheck) -> str:
     """Return the differences, warnings and reasons of a check as HTML."""
-    bad, unsure = (f"color:{TONE_COLOURS[tone]}" for tone in ("bad", "unsure"))
     parts = []
     if check.reasons:
         named = ", ".join(key for key in check.reasons if key)
         reason = check.reasons.get("") or f"Not possible yet; see the reason beside {named}."
-        parts.append(f"<p style='{bad}'><b>{escape(reason)}</b></p>")
+        parts.append(f"<p style='color:{TONE_COLOURS['bad']}'><b>{escape(reason)}</b></p>")
     elif check.changes:
         head = (f"differs from {check.compare_to} in", check.compare_to, "new")
         parts.append(facts_table(head, check.changes, [LEFT] * 3))
     else:
         parts.append(f"<p>Nothing differs from {escape(check.compare_to)} yet.</p>")
-    parts += [f"<p style='{unsure}'>{escape(line)}</p>" for line in check.warnings]
-    return "".join(parts)
+    return "".join([*parts, warnings_html(check.warnings)])
 
 
 def _properties(schema: dict[str, Any], section: str) -> dict[str, Any]:

@@ -150,6 +150,12 @@ def state_html(state: str) -> str:
     return f"<span class='{tone or 'plain'}'{style}>{escape(state)}</span>"
 
 
+def warnings_html(lines: list[str]) -> str:
+    """Return lines that weaken a comparison, as HTML."""
+    style = f"color:{TONE_COLOURS['unsure']}"
+    return "".join(f"<p style='{style}'>{escape(line)}</p>" for line in lines)
+
+
 def _matches(row: Row, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(str(row.get(key) or "").lower(), pattern) for key in SEARCHED)
 

@@ -23,7 +23,7 @@ STATES = ("queued", "running", "evaluating", "saving", "stopped", "failed", "dea
 def every_table(runs, baseline=None):
     metrics = compare.load_metrics(runs)
     found = {
-        "matrix": compare.matrix(runs, "DEMO-*"),
+        "matrix": compare.matrix(runs, "DEMO-0[1-4]"),
         "parameters": compare.parameters(runs),
         "verdicts": compare.verdicts(runs, baseline),
         "results": compare.results(runs, baseline),

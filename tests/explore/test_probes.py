@@ -175,6 +175,8 @@ def test_a_run_named_twice_is_opened_once_and_a_rehearsal_is_called_one(arms, ti
     (rehearsal,) = open_arms(str(run.path))
     assert label(rehearsal) == f"OELM-Freeze ({run.path.parent.name}, seed 42)"
     assert label(rehearsal) != label(named[0])
+    assert len(open_arms("DEMO-*/seed*")) == 3  # unless it is asked for
+    assert [arm.path for arm in open_arms("DEMO-*+*/seed*")] == [run.path]
 
 
 def test_next_tokens_are_the_likeliest(arms):

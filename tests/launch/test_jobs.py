@@ -21,7 +21,7 @@ from oelm_lib.launch.notebook import progress_line
 
 
 def test_jobs_are_every_experiment_and_seed_once():
-    jobs = make_jobs(["DEMO-*", "DEMO-01"], [1, 2], {})
+    jobs = make_jobs(["DEMO-0[1-4]", "DEMO-01"], [1, 2], {})
     assert [(job.exp, job.seed) for job in jobs] == [
         (f"DEMO-0{n}", seed) for seed in (1, 2) for n in (1, 2, 3, 4)
     ]

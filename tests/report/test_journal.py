@@ -40,8 +40,8 @@ def recorded(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """The English journal of `fill`."""
-    return journal(fill(tmp_path_factory.mktemp("filled")))
+    """The English journal of `fill`, with its rehearsal."""
+    return journal(fill(tmp_path_factory.mktemp("filled")), rehearsals=True)
 
 
 def printed(number):
@@ -97,7 +97,7 @@ def test_recorded_journal_gives_the_logs_figures_recomputed(recorded, language):
 
 
 def test_both_languages_have_one_structure(tmp_path, measured):
-    english, chinese = measured, journal(fill(tmp_path), "zh")
+    english, chinese = measured, journal(fill(tmp_path), "zh", rehearsals=True)
     shape = [
         [re.match(r"#+|\||- |> |```|<!--|", line).group() for line in text.splitlines()]
         for text in (english, chinese)
@@ -169,7 +169,7 @@ def test_a_changed_file_changes_the_journal(tmp_path, measured):
     file = fill(tmp_path) / "DEMO-02_oelm_freeze" / "seed42" / "summary.json"
     summary = json.loads(file.read_text())
     file.write_text(json.dumps(summary | {"final_val_loss": 3.0, "wall_seconds": 7777}))
-    after = journal(tmp_path)
+    after = journal(tmp_path, rehearsals=True)
     assert f"| {math.exp(3.0):.2f} |" in after and f"| {math.exp(3.0):.2f} |" not in before
     assert "2h 09m 37s" in after and "2h 09m 37s" not in before
 
@@ -186,6 +186,11 @@ def test_measured_runs_appear_with_command_state_and_reason(measured):
     assert "| 130 |" in matrix_row
     assert "| 44 |" in matrix_row
     assert f"2 of {len(experiment_ids())} experiments done by this code" in text
+
+
+def test_rehearsals_are_left_out_unless_asked_for(measured, tmp_path):
+    assert "DEMO-02_oelm_freeze+" in measured
+    assert "DEMO-02_oelm_freeze+" not in journal(fill(tmp_path))
 
 
 def test_next_steps_follow_from_the_results_and_name_no_recorded_run(measured):

@@ -1,6 +1,7 @@
 """A run is written by the process that holds its lock, and by no other."""
 
 import json
+import shutil
 
 import pytest
 
@@ -75,6 +76,30 @@ def test_a_lost_lock_stops_the_run_with_one_line_and_nothing_is_written(
     assert "\n" not in str(raised.value)
     assert files_of(run) == files[0]
     assert json.loads((run.path / "lock.json").read_text())["token"] == "other"
+
+
+@pytest.mark.parametrize("step", [3, 5, 6, 10])
+@pytest.mark.parametrize("how", ["moved", "deleted"])
+def test_a_folder_removed_while_it_trains_is_one_line(tiny_run, tmp_path, monkeypatch, step, how):
+    """At a plain step, a save, an evaluation and a log point."""
+    run, update = tiny_run(), TrainingState.update
+
+    def remove(state):
+        rate = update(state)
+        if state.step == step:
+            if how == "moved":
+                run.path.rename(tmp_path / "moved")
+            else:
+                shutil.rmtree(run.path)
+        return rate
+
+    monkeypatch.setattr(TrainingState, "update", remove)
+    with pytest.raises(UserError) as raised:
+        train(run)
+    assert str(run.path) in str(raised.value) and "\n" not in str(raised.value)
+    if how == "moved":
+        assert runs.state(tmp_path / "moved") in ("dead", "stopped", "failed")
+    assert not run.path.exists()
 
 
 def test_a_stop_file_of_the_next_writer_is_left(tiny_run, monkeypatch):

@@ -71,8 +71,7 @@ def open_and_run(lab, notebook):
     page = lab.open(notebook, height=9000)
     run_all(page)
     page.wait_for_function(
-        f"document.querySelectorAll('{DRAWN} .main-svg').length >= {FIGURES[notebook]}",
-        timeout=120_000,
+        f"document.querySelectorAll('{DRAWN} .main-svg').length >= {FIGURES[notebook]}"
     )
     return page
 
@@ -89,12 +88,8 @@ def change_theme(page):
 
 
 def test_every_notebook_with_figures_is_listed():
-    shown = {
-        path.stem
-        for path in (ROOT / "notebooks").glob("*.ipynb")
-        if "figure" in path.read_text() or path.stem in FIGURES
-    }
-    assert shown == set(FIGURES)
+    names = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert names - {"gpu"} == set(FIGURES)  # gpu.ipynb shows tables only
 
 
 @pytest.mark.parametrize("notebook", FIGURES)
@@ -128,18 +123,18 @@ def test_figures_keep_their_size_and_can_be_read_in_both_themes(lab, notebook):
 
 def test_a_widget_changes_its_figure_follows_new_runs_and_the_buttons_save(lab, tmp_path):
     page = open_and_run(lab, "compare")
-    page.wait_for_function(f"{TITLES}[0] === 'loss (nats per token)'", timeout=60_000)
+    page.wait_for_function(f"{TITLES}[0] === 'loss (nats per token)'", timeout=180_000)
     assert page.get_by_text("oelm report X.ipynb").count() == 0
     assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
     page.locator(".widget-dropdown select:has(option[value='perplexity'])").select_option(
         "perplexity"
     )
-    page.wait_for_function(f"{TITLES}[0] === 'perplexity'", timeout=30_000)
+    page.wait_for_function(f"{TITLES}[0] === 'perplexity'")
     check_saving(page, tmp_path)
     base = lab.outputs / "DEMO-01_baseline"
     shutil.copytree(base / "seed42", base / "seed43")
     page.locator(".jupyter-widgets .legendtext", has_text="baseline (mean of 2)").wait_for(
-        timeout=60_000
+        timeout=180_000
     )
     page.close()
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from oelm_lib import config
 from oelm_lib.workbench.form import FIRST, base_values, check_form, form_fields, next_id
 from oelm_lib.workbench.form_view import FormView
+from tests.workbench.conftest import copy_params
 
 NEW = {"id": "DEMO-77"}
 NOBODY = 65534
@@ -154,8 +155,7 @@ def test_an_id_taken_while_one_typed_saves_nothing(form, params):
 def read_only_params(monkeypatch):
     """A copy of params/ that this process may read, not write."""
     folder = Path(tempfile.mkdtemp())  # pytest's own folder lets only its owner in
-    copy = folder / "params"
-    shutil.copytree(config.PARAMS, copy)
+    copy = copy_params(folder)
     for path in (folder, copy):
         path.chmod(0o555)
     monkeypatch.setattr(config.paths, "PARAMS", copy)

@@ -31,9 +31,9 @@ def start(page, exp):
     field(page, "seeds").fill("42,43")
     field(page, "at once").fill("2")
     button = page.get_by_role("button", name=f"Start {exp}")
-    button.wait_for(timeout=30_000)
+    button.wait_for()
     button.click()
-    page.get_by_text(f"Started: oelm run {exp}").wait_for(timeout=30_000)
+    page.get_by_text(f"Started: oelm run {exp}").wait_for()
 
 
 def wait_for_states(page, *states):
@@ -64,7 +64,7 @@ def test_from_a_new_experiment_to_its_comparison(tmp_path, checkout, stories):
         start(page, "DEMO-01")
 
         page.locator("[data-run='DEMO-02']").click()
-        page.get_by_text("New experiment from DEMO-02").wait_for(timeout=30_000)
+        page.get_by_text("New experiment from DEMO-02").wait_for()
         field(page, "model.num_heads").fill("3")
         page.get_by_text("num_heads = 3 does not divide d_model = 16").first.wait_for()
         save = page.get_by_role("button", name="Save experiment")
@@ -73,7 +73,7 @@ def test_from_a_new_experiment_to_its_comparison(tmp_path, checkout, stories):
         choose(page, "model.freeze_k", "false")
         page.wait_for_function("document.querySelector('.mod-primary:not([disabled])')")
         save.click()
-        page.get_by_text("Saved as params/DEMO-05.yaml").wait_for(timeout=30_000)
+        page.get_by_text("Saved as params/DEMO-05.yaml").wait_for()
         assert read_yaml(checkout / "params" / "DEMO-05.yaml")["model"]["freeze_q"] is True
 
         start(page, "DEMO-05")
@@ -84,7 +84,7 @@ def test_from_a_new_experiment_to_its_comparison(tmp_path, checkout, stories):
 
         restart_and_run_all(page)
         choose(page, "experiment", "DEMO-05")
-        page.get_by_text(re.compile(r"DEMO-05_\w+/seed42 · running")).wait_for(timeout=30_000)
+        page.get_by_text(re.compile(r"DEMO-05_\w+/seed42 · running")).wait_for()
         page.get_by_role("button", name="Stop", exact=True).click()
         wait_for_states(page, (42, "stopped"), (43, "stopped"))
 
@@ -93,7 +93,7 @@ def test_from_a_new_experiment_to_its_comparison(tmp_path, checkout, stories):
         choose(page, "experiment", "DEMO-01")
         wait_for_states(page, (42, "done"), (43, "done"))
         choose(page, "experiment", "DEMO-05")
-        page.get_by_text("baseline · seed 43").first.wait_for(timeout=30_000)
+        page.get_by_text("baseline · seed 43").first.wait_for()
         page.screenshot(path=tmp_path / "workbench.png")
         page.get_by_role("button", name="Compare", exact=True).click()
         link = page.locator(".jupyter-widgets a", has_text=re.compile(r"^compare_DEMO.*html$"))
@@ -103,9 +103,9 @@ def test_from_a_new_experiment_to_its_comparison(tmp_path, checkout, stories):
         last = field(page, "runs").locator("option").last.text_content()
         field(page, "runs").select_option(label=last)
         page.get_by_role("button", name="Remove", exact=True).click()
-        page.get_by_text(re.compile(r"^Removed: DEMO-05_\w+/seed43")).wait_for(timeout=30_000)
+        page.get_by_text(re.compile(r"^Removed: DEMO-05_\w+/seed43")).wait_for()
         assert len(find_runs(outputs, "DEMO-05")) == 1
         page.get_by_role("button", name="Undo remove").click()
-        page.get_by_text(re.compile(r"seed43: is back")).wait_for(timeout=30_000)
+        page.get_by_text(re.compile(r"seed43: is back")).wait_for()
         assert len(find_runs(outputs, "DEMO-05")) == 2
         assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
