@@ -91,7 +91,7 @@ def frozen_words(model: ModelConfig) -> str:
     if not names or model.frozen_layers == ():
         return ""
     rows = "orthogonal rows of" if model.qk_init == "orthogonal" else "Gaussian rows of expected"
-    words = f"{' and '.join(names)} frozen at {rows} norm {model.qk_scale:.3g}"
+    words = f"{' and '.join(names)} frozen at {rows} norm {model.qk_scale:.2g}"
     if model.frozen_layers != "all":
         words += f" in layer {', '.join(map(str, model.frozen_layers))}"
     if model.freeze_from or model.freeze_until:

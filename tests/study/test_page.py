@@ -238,7 +238,8 @@ def test_the_markdown_table_has_the_gaps_and_verdicts_of_the_page():
         ),
         (
             "zh",
-            "| 冻结 | 完整训练 | stories | 不超过 +5% | +20.4% \\[+17.0%, +23.9%\\] | 4 | ❌ 不成立 |",
+            "| 冻结 | 完整训练 | stories | 不超过 +5% | +20.4% \\[+17.0%, +23.9%\\] | 4 |"
+            " ❌ 不成立 |",
         ),
     ],
 )
