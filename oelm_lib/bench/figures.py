@@ -125,6 +125,8 @@ def parts(results: list[dict[str, Any]]) -> base.Figure:
             cliponaxis=False,
         )
         base.add(figure, row, bar)
+        room = 1.25 * max(seconds)  # for the numbers beside the bars
+        figure.update_xaxes(range=[0, room], row=row, col=1)
     return base.title_x(figure, "seconds").update_yaxes(autorange="reversed")
 
 
