@@ -84,7 +84,7 @@
     for (const note of layout.annotations ?? []) {
       if (!(note.text?.length > (width - 60) / 8)) continue;
       note.text = note.text.replace(/ \(|, (?=\S{12})/, "<br>$&");
-      layout.height += 17;  // room for the new line
+      layout.height += 26;  // room for the new line
     }
     const rowNames = [...new Set(data.flatMap(one => Array.isArray(one.y) ? one.y : []).filter(y => typeof y === "string"))];
     if (rowNames.some(name => name.length > 16)) {
