@@ -102,7 +102,7 @@ def steps(results: list[dict[str, Any]]) -> base.Figure:
             col=1,
             line={"dash": "dash", "width": 1.2, "color": base.INK},
             annotation_text="matrix products alone",
-            annotation_position="bottom left",
+            annotation_position="bottom right",
         )
     return base.title_x(figure, "seconds").update_yaxes(autorange="reversed")
 
@@ -125,6 +125,8 @@ def parts(results: list[dict[str, Any]]) -> base.Figure:
             cliponaxis=False,
         )
         base.add(figure, row, bar)
+        room = 1.25 * max(seconds)  # for the numbers beside the bars
+        figure.update_xaxes(range=[0, room], row=row, col=1)
     return base.title_x(figure, "seconds").update_yaxes(autorange="reversed")
 
 

@@ -63,6 +63,7 @@ def _page(source: Path, notebook: Any) -> str:
         plotly=_plotly_js() if figures else None,
         css=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
         js=(TEMPLATES / "page.js").read_text(encoding="utf-8"),
+        tables_js=(TEMPLATES / "tables.js").read_text(encoding="utf-8"),
         nonce=hashlib.sha256(source.read_bytes()).hexdigest()[:32],
         provenance=provenance(source, notebook),
         runs=_origins(rows),

@@ -28,7 +28,7 @@ def claims_table(study: Study) -> pd.DataFrame:
                     "against": one.other,
                     "claim": limit.text,
                     "gap [interval]": interval_text(interval),
-                    "verdict": Html(verdict_html(limit.verdict)),
+                    "verdict": limit.verdict,
                     "seeds": f"{interval.n + interval.failed} of {one.planned}",
                     "to decide": limit.seeds,
                     "family (k)": f"{one.claim.family} ({interval.k})",
@@ -77,7 +77,7 @@ def ladder_table(study: Study) -> pd.DataFrame:
                 for size, parameters, interval in slope.sizes
             },
             "change per decade": interval_text(slope.interval),
-            "verdict": Html(verdict_html(slope.verdict)),
+            "verdict": slope.verdict,
             "seeds": f"{slope.interval.n} of {slope.planned}",
             "to decide": slope.seeds,
         }
@@ -196,8 +196,13 @@ def proof(study: Study) -> Html:
 def _html(frame: pd.DataFrame) -> str:
     if frame.empty:
         return "<p>Not run yet.</p>"
-    rows = frame.astype(object).where(frame.notna(), "–").to_numpy().tolist()
+    given = frame.astype(object).where(frame.notna(), "–").to_dict("records")
+    rows = [[_cell(column, value) for column, value in row.items()] for row in given]
     return f"<div style='overflow-x:auto'>{html_table(list(frame), rows)}</div>"
+
+
+def _cell(column: str, value: object) -> object:
+    return Html(verdict_html(str(value))) if column == "verdict" else value
 
 
 def _number(value: float) -> str:

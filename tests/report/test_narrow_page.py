@@ -17,6 +17,8 @@ from tests.runs_factory import make_demo
 
 pytestmark = pytest.mark.slow
 SMALLEST_FIGURE = 300
+WAIT = 120_000
+"""Milliseconds for a page to draw its figures on a busy machine."""
 GPU_RESULT = {
     "card": "a card with a long name, 80 GB",
     "versions": {"torch": "2.0"},
@@ -95,7 +97,7 @@ def test_nothing_overflows_is_narrow_or_clipped(pages, browser, kind, width):
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(pages[kind].as_uri())
     if kind != "gpu":  # tables only
-        page.wait_for_selector("html[data-ready=true]", state="attached")
+        page.wait_for_selector("html[data-ready=true]", state="attached", timeout=WAIT)
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")

@@ -123,6 +123,7 @@ def make_file(made):
 def test_the_proof_folds_every_table():
     proof = tables.proof(make_file(shown(study(COMPLETE))))
     assert proof.count("<details>") == 7
+    assert "✗ FAIL</span>" in proof and "&lt;span" not in proof
     for words in ("main (2)", "interior", "frozen tensors unchanged", "SHA-256", "c" * 10):
         assert words in proof
 

@@ -81,8 +81,11 @@
     // Squares become smaller with the width.
     if (Object.values(layout).some(axis => axis?.scaleanchor)) layout.height *= 0.62;
     layout.height += 22 * rows;
-    for (const note of layout.annotations ?? [])
-      if (note.text?.length > (width - 60) / 8) note.text = note.text.replace(/ \(|, (?=\S{12})/, "<br>$&");
+    for (const note of layout.annotations ?? []) {
+      if (!(note.text?.length > (width - 60) / 8)) continue;
+      note.text = note.text.replace(/ \(|, (?=\S{12})/, "<br>$&");
+      layout.height += 26;  // room for the new line
+    }
     const rowNames = [...new Set(data.flatMap(one => Array.isArray(one.y) ? one.y : []).filter(y => typeof y === "string"))];
     if (rowNames.some(name => name.length > 16)) {
       const ticktext = rowNames.map(name => name.replace(/([/+])/, "$1<br>"));
@@ -177,17 +180,6 @@
     return bar;
   }
 
-  // On a narrow screen a table that does not fit shows each row as a list of its cells.
-  function stackTables() {
-    for (const table of document.querySelectorAll("main table")) {
-      const heads = [...table.querySelectorAll("thead th")].map(cell => cell.textContent.trim());
-      if (heads.length < 2 || table.scrollWidth <= table.parentElement.clientWidth + 1) continue;
-      for (const row of table.tBodies[0]?.rows ?? [])
-        [...row.cells].forEach((cell, n) => { cell.dataset.label = heads[n] ?? ""; });
-      table.classList.add("stacked");
-    }
-  }
-
   async function start() {
     const bytes = Uint8Array.from(atob(document.getElementById("plotly-gzip").textContent), char => char.charCodeAt(0));
     const textContent = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
@@ -205,9 +197,6 @@
     }
     const all = print => figures.forEach(figure => figure.place && draw(figure, print));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => all(false));
-    stackTables();
-    for (const fold of document.querySelectorAll("details")) fold.addEventListener("toggle", stackTables);
-    addEventListener("resize", stackTables);
     addEventListener("resize", () => figures.forEach(figure => {
       if (figure.place && figure.narrow !== figure.place.clientWidth < NARROW) draw(figure);
     }));
