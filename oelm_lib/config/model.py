@@ -26,7 +26,7 @@ class ModelConfig(Section):
     """H; must divide d_model."""
     d_ff: Count
     """Width of the feed-forward layer."""
-    max_seq_len: Annotated[int, Field(strict=True, ge=2)]
+    max_seq_len: Annotated[Count, Field(ge=2)]
     """T, tokens in a window."""
     dropout: Annotated[Real, Field(ge=0, le=0.99)]
     """Dropout probability of embeddings, attention, attention output, FFN hidden and FFN output."""

@@ -134,6 +134,42 @@ FOLDED = {
 }
 
 
+def gpt2_logits(weights, heads, tokens):
+    """Logits of GPT-2 as its paper and code define it, from weights in its names."""
+    f = torch.nn.functional
+
+    def norm(x, name):
+        return f.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    def linear(x, name):
+        return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+    x = weights["transformer.wte.weight"][tokens]
+    x = x + weights["transformer.wpe.weight"][: tokens.shape[1]]
+    for layer in range(sum(name.endswith(".ln_1.weight") for name in weights)):
+        block = f"transformer.h.{layer}"
+        qkv = linear(norm(x, f"{block}.ln_1"), f"{block}.attn.c_attn").chunk(3, dim=-1)
+        q, k, v = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in qkv)
+        y = f.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+        x = x + linear(y, f"{block}.attn.c_proj")
+        hidden = f.gelu(linear(norm(x, f"{block}.ln_2"), f"{block}.mlp.c_fc"))
+        x = x + linear(hidden, f"{block}.mlp.c_proj")
+    return norm(x, "transformer.ln_f") @ weights["transformer.wte.weight"].T
+
+
+@pytest.mark.parametrize("changes", [{}, FOLDED], ids=["plain", "folded"])
+def test_weights_in_gpt2s_names_give_the_same_logits(trained, changes):
+    from oelm_lib.training.export import gpt2_weights
+
+    model = trained(**{f"model__{key}": value for key, value in changes.items()})
+    tokens = model.encode("The owl asked Lily")
+    with torch.no_grad():
+        for weight in model.model.parameters():  # so that nothing is at its start
+            weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+        found = gpt2_logits(gpt2_weights(model), model.config.model.num_heads, tokens)
+        torch.testing.assert_close(found, model.model(tokens)[0], rtol=SAME, atol=SAME)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{}, FOLDED, {"qk_tied": True}], ids=["plain", "folded", "tied"]
