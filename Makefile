@@ -1,4 +1,6 @@
-# Everything runs in .venv, made from constraints.txt (the tested freeze).
+# Everything runs in .venv, made from constraints.txt (the tested freeze). pip compiles nothing;
+# the first import of a module keeps its bytecode, or each run would spend 5 s on compiling anew.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 BIN := .venv/bin
 SEEDS := 42,43,44
@@ -26,6 +28,7 @@ bench: setup
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	for size in medium study; do for dropout in 0.1 0; do \
 	    $(BIN)/oelm bench --size $$size --dropout $$dropout || exit 1; done; done
+	for size in medium study; do $(BIN)/oelm bench --size $$size --limits || exit 1; done
 
 # On a GPU node: uses PYTHON as it is, installs nothing. DRY=1 prints the plan.
 gpu:

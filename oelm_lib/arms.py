@@ -82,6 +82,24 @@ def arm_name(experiment: dict[str, Any], overrides: dict[str, Any] | None = None
     return ", ".join([experiment["title"].split(", ", 1)[-1], *changed])
 
 
+def frozen_words(model: ModelConfig) -> str:
+    """Return what a model freezes, in words; "" where nothing is frozen.
+
+    `W_q and W_k frozen at orthogonal rows of norm 1`.
+    """
+    names = [name for name, on in (("W_q", model.freeze_q), ("W_k", model.freeze_k)) if on]
+    if not names or model.frozen_layers == ():
+        return ""
+    rows = "orthogonal rows of" if model.qk_init == "orthogonal" else "Gaussian rows of expected"
+    words = f"{' and '.join(names)} frozen at {rows} norm {model.qk_scale:.2g}"
+    if model.frozen_layers != "all":
+        words += f" in layer {', '.join(map(str, model.frozen_layers))}"
+    if model.freeze_from or model.freeze_until:
+        until = f" to {model.freeze_until}" if model.freeze_until else " on"
+        words += f", from step {model.freeze_from}{until}"
+    return words
+
+
 def arm_colour(name: str) -> str:
     """Return the hex colour of an arm, which depends on its name alone.
 

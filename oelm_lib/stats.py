@@ -80,8 +80,7 @@ def gap(nats: float) -> float:
 def paired_differences(
     arm: Mapping[int, float | None], baseline: Mapping[int, float | None]
 ) -> list[float]:
-    """Return arm minus baseline for each seed that both have; nan where either run diverged or
-    failed.
+    """Return arm minus baseline for each seed that both have; nan where either run failed.
 
     Args:
         arm: Seed -> final loss in nats; None or a number that is not finite: the run diverged or
@@ -115,13 +114,10 @@ def paired_interval(differences: Sequence[float], k: int = 1) -> Interval:
 
 
 def with_document_error(interval: Interval, document_error: float) -> Interval:
-    """Widen an interval over seeds so that it holds over other documents of the same kind, where
-    that matters.
+    """Widen an interval over seeds where the error over documents is as large as that over seeds.
 
-    The interval stays where the error over documents is below the standard error over seeds: the
-        claim is then about
-    this text. Otherwise both variances are added, and the t quantile has the degrees of freedom of
-    the seeds.
+    Where it is smaller, the interval stays, and the claim is about this text. Otherwise both
+    variances are added, and the t quantile has the degrees of freedom of the seeds.
 
     Args:
         document_error: Standard error of the mean difference over documents, in nats
@@ -198,8 +194,8 @@ def power(difference: float, sd: float, n: int, bounds: Bounds, k: int = 1) -> f
         k: Comparisons in the family.
 
     Source: the distribution of (mean, sd) of a normal sample, integrated over sd; Phillips 1990,
-        "Power of the two
-    one-sided tests procedure in bioequivalence", J. Pharmacokinetics and Biopharmaceutics 18.
+        "Power of the two one-sided tests procedure in bioequivalence",
+        J. Pharmacokinetics and Biopharmaceutics 18.
     """
     from scipy.special import ndtr, stdtrit
 
@@ -214,11 +210,10 @@ def power(difference: float, sd: float, n: int, bounds: Bounds, k: int = 1) -> f
 
 
 def deciding_seeds(interval: Interval, bounds: Bounds) -> tuple[int, int | None] | None:
-    """Return how many seeds would decide an open claim with power 0.8 if the true gap is the one
-    seen.
+    """Return how many seeds would decide an open claim with power 0.8.
 
-    The range is over the 68 % limits of the standard deviation; the true one may be smaller or
-    larger than that seen.
+    The true gap is taken to be the one seen, and the true standard deviation of a difference to
+    lie between the 68 % limits of the one seen.
 
     Args:
         bounds: Of the claim, from `bounds_at_most` or `bounds_within`.
@@ -250,6 +245,8 @@ def seeds_text(interval: Interval, bounds: Bounds) -> str:
     """Return deciding_seeds as words; empty where the claim is decided or has no interval."""
     if not interval.known or _judge(interval, bounds, ("", "", "open")) != "open":
         return ""
+    if interval.document_error:
+        return "the error over documents is as large as that over seeds: a larger split is needed"
     seeds = deciding_seeds(interval, bounds)
     if seeds is None:
         return "no number of seeds would decide it: the gap seen lies on the bound"
@@ -285,8 +282,7 @@ def _finite(loss: float | None) -> float:
 def bootstrap_documents(
     nats: np.ndarray, tokens: np.ndarray, resamples: int = 1000, seed: int = 0
 ) -> float:
-    """Return the standard error, in nats per token, of a loss difference over a resampled set of
-    documents.
+    """Return the bootstrap standard error over documents of a loss difference, in nats per token.
 
     Args:
         nats: Per document, arm minus baseline (paired by document), averaged over the seeds they

@@ -3,7 +3,10 @@
 oelm_lib.model must be imported inside functions: jaxtyping's hook comes first.
 """
 
+import fcntl
 import os
+import shutil
+import sys
 
 # Several test processes share the cores; tiny products gain nothing from threads of their own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -11,6 +14,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from hypothesis import settings
 
+# jsonschema's grammar of IRIs takes 1 s in each process; `oelm` leaves it out too.
+sys.modules.setdefault("rfc3987_syntax", None)
 settings.register_profile("untimed", deadline=None)  # a busy machine fails no test
 settings.load_profile("untimed")
 
@@ -65,14 +70,20 @@ def arm_config(request, model_config):
 
 @pytest.fixture(scope="session")
 def stories(tmp_path_factory):
-    """Data folder with the embedded corpus in a small tokenizer, made once."""
+    """Data folder with the embedded corpus in a small tokenizer.
+
+    It is made once for all test processes; each gets a copy.
+    """
     from oelm_lib.data import open_corpus
 
-    folder = tmp_path_factory.mktemp("data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OELM_DATA", str(folder))
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    with open(shared / "stories.lock", "w") as lock, pytest.MonkeyPatch.context() as patch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        patch.setenv("OELM_DATA", str(shared / "stories"))
         open_corpus("stories", "bpe-300")
-    return folder
+    return shutil.copytree(shared / "stories", tmp_path_factory.mktemp("data") / "stories")
 
 
 TINY_RUN = {

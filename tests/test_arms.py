@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from oelm_lib import config
-from oelm_lib.arms import COLOURS, OTHERS, arm_colour, arm_name, arm_styles
+from oelm_lib.arms import COLOURS, OTHERS, arm_colour, arm_name, arm_styles, frozen_words
 
 WHITE, NEAR_BLACK = "#ffffff", "#16181b"
 # Machado, Oliveira & Fernandes 2009, "A physiologically-based model for simulation of color vision
@@ -120,3 +120,24 @@ def test_arms_with_one_addition_share_a_colour_and_trained_ones_are_open():
     assert {name for name, style in styles.items() if style.symbol.endswith("-open")} == {
         name for name in STAGE_1 if name.startswith("baseline +")
     }
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({}, "W_q and W_k frozen at orthogonal rows of norm 1"),
+        ({"model.freeze_k": False}, "W_q frozen at orthogonal rows of norm 1"),
+        (
+            {"model.frozen_layers": [0], "model.qk_init": "normal"},
+            "W_q and W_k frozen at Gaussian rows of expected norm 1 in layer 0",
+        ),
+        (
+            {"model.freeze_from": 100},
+            "W_q and W_k frozen at orthogonal rows of norm 1, from step 100 on",
+        ),
+        ({"model.freeze_q": False, "model.freeze_k": False}, ""),
+        ({"model.frozen_layers": []}, ""),
+    ],
+)
+def test_what_is_frozen_is_said_in_words(overrides, words):
+    assert frozen_words(config.load_config("DEMO-02", overrides).model) == words

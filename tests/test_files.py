@@ -23,7 +23,7 @@ def append_many(path, name, count):
 
 
 def test_lines_of_several_processes_are_all_kept_in_each_ones_order(tmp_path):
-    path = tmp_path / "made" / "rows.jsonl"
+    path = tmp_path / "made" / "too" / "rows.jsonl"
     writers = [FORK.Process(target=append_many, args=(path, name, 50)) for name in "abcd"]
     for writer in writers:
         writer.start()
@@ -87,6 +87,17 @@ def test_a_long_line_of_any_letters_is_written_whole(tmp_path):
     text = "ä€𝄞" * 100_000
     files.append_line(tmp_path / "rows", text)
     assert (tmp_path / "rows").read_text() == text + "\n"
+
+
+def test_a_line_is_not_appended_where_the_whole_lines_say_so(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("first\nsecond\ntor")
+    found = []
+    assert not files.append_line(path, "third", lambda lines: not found.append(lines))
+    assert found == [b"first\nsecond\n"]
+    assert path.read_text() == "first\nsecond\ntor"
+    assert files.append_line(path, "third", lambda lines: b"third" in lines)
+    assert path.read_text() == "first\nsecond\nthird\n"
 
 
 def test_without_flock_a_line_is_still_appended_and_other_errors_are_raised(tmp_path, monkeypatch):
@@ -209,6 +220,30 @@ def test_any_changed_byte_of_a_result_is_found(tmp_path):
         }
         kept += 1
     assert kept < 40
+
+
+def test_a_checksum_is_written_where_asked_and_renewed_where_the_value_has_one(tmp_path):
+    path = tmp_path / "summary.json"
+    files.write_json(path, RESULT)
+    assert "checksum" not in files.read_json(path)
+    files.write_json(path, RESULT, checksum=True)
+    sealed = files.read_json(path)
+    assert sealed == files.with_checksum(RESULT)
+    files.write_json(path, sealed | {"loss": 2.0})
+    assert files.read_json(path) == files.with_checksum(RESULT | {"loss": 2.0})
+
+
+def test_files_are_utf8_whatever_the_locale(tmp_path):
+    path = tmp_path / "x.json"
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom oelm_lib import files\n"
+        "path = Path(sys.argv[1])\nfiles.write_json(path, {'d': '\\u00e9'})\n"
+        "assert files.read_json(path) == {'d': '\\u00e9'}\n"
+    )
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-c", script, path]
+    subprocess.run(command, check=True, env=os.environ | ascii_only)
+    assert "é".encode() in path.read_bytes()
 
 
 def test_a_checksum_covers_all_keys_but_itself_in_any_order():

@@ -18,9 +18,7 @@ differences = st.lists(st.floats(-1, 1, width=16), min_size=2, max_size=6)
 
 
 def bounds_of(samples, k):
-    """Vectorised paired_interval: (experiments, n) -> low, high; equality with it is tested
-    below.
-    """
+    """Vectorised paired_interval: (experiments, n) -> low, high; tested against it below."""
     n = samples.shape[-1]
     half = scipy_stats.t.ppf(1 - s.ALPHA / k / 2, n - 1) * samples.std(-1, ddof=1) / math.sqrt(n)
     return samples.mean(-1) - half, samples.mean(-1) + half
@@ -108,6 +106,7 @@ def test_a_much_better_arm_passes_at_most_but_is_not_equal():
     assert s.equal_within(interval, 0.01) == s.NO
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("values", [[], [0.1]])
 def test_fewer_than_two_seeds_have_an_unknown_interval(values):
     interval = s.paired_interval(values)
@@ -172,6 +171,14 @@ def test_no_number_of_seeds_decides_a_gap_on_the_bound():
     interval = s.paired_interval(values)
     assert s.deciding_seeds(interval, s.bounds_at_most(0.05)) is None
     assert "no number of seeds" in s.seeds_text(interval, s.bounds_at_most(0.05))
+
+
+def test_no_seeds_are_proposed_where_documents_leave_the_claim_open():
+    interval = s.paired_interval([0.03, 0.035, 0.04, 0.045])
+    assert s.at_most(interval, 0.05) == s.PASS
+    wider = s.with_document_error(interval, 0.01)
+    assert s.at_most(wider, 0.05) == s.INCONCLUSIVE
+    assert "a larger split is needed" in s.seeds_text(wider, s.bounds_at_most(0.05))
 
 
 def test_no_seeds_are_proposed_where_the_claim_is_decided():

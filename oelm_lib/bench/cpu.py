@@ -17,10 +17,9 @@ from oelm_lib.bench.steps import (
     random_ids,
     workbook_step,
 )
-from oelm_lib.bench.timing import FEWEST_ROUNDS, alternate, peak_bytes, ratio, seconds_of, timed
+from oelm_lib.bench.timing import alternate, check_rounds, peak_bytes, ratio, seconds_of, timed
 from oelm_lib.config import Experiment, load_config
 from oelm_lib.data.batches import Batches, EvalWindows
-from oelm_lib.errors import UserError
 from oelm_lib.files import write_json
 from oelm_lib.model.attend import QUERY_BLOCK
 from oelm_lib.model.cost import Gemm, gemms, step_bytes, step_flops
@@ -58,8 +57,7 @@ def bench(
     Raises:
         UserError: Too few rounds, or `transformers` is not installed.
     """
-    if rounds < FEWEST_ROUNDS:
-        raise UserError(f"rounds = {rounds}; at least {FEWEST_ROUNDS} give a standard error")
+    check_rounds(rounds)
     keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)

@@ -11,8 +11,16 @@ import numpy as np
 import torch
 from torch.profiler import profile
 
+from oelm_lib.errors import UserError
+
 FEWEST_ROUNDS = 5
 """Rounds below which no standard error is stated: a bootstrap of two values says nothing."""
+
+
+def check_rounds(rounds: int) -> None:
+    """Raise UserError where there are too few rounds for a standard error."""
+    if rounds < FEWEST_ROUNDS:
+        raise UserError(f"rounds = {rounds}; at least {FEWEST_ROUNDS} give a standard error")
 
 
 def seconds_of(function: Callable, *args: Any, **kwargs: Any) -> float:

@@ -11,6 +11,7 @@ import click
 from oelm_lib.cli import checks, data, experiments, models, pages, runs, study
 from oelm_lib.cli.streams import open_closed_streams
 from oelm_lib.errors import UserError
+from oelm_lib.files import remedy
 
 COMMANDS = (
     runs.run,
@@ -49,7 +50,7 @@ class OelmGroup(click.Group):
         except OSError as error:
             where = error.filename or "system"
             reason = error.strerror or error
-            click.echo(f"oelm: {where}: {reason}; check the path and its permissions", err=True)
+            click.echo(f"oelm: {where}: {reason}; {remedy(error)}", err=True)
             sys.exit(1)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -72,12 +72,29 @@ def flops(exp: str, gpu: str, utilisation: float) -> None:
     type=click.IntRange(1),
     help="CPU threads; with 1, CPU time is measured in place of wall time.",
 )
+@click.option(
+    "--limits",
+    is_flag=True,
+    help="Measure only the ratios that have a limit, at dropout 0; exit code 1 where one fails.",
+)
+@click.option(
+    "--around", is_flag=True, help="Measure only what a run takes beyond its steps, in CPU seconds."
+)
 @outlives_its_reader
-def bench(size: str, dropout: float, rounds: int, threads: int | None) -> None:
+def bench(
+    size: str, dropout: float, rounds: int, threads: int | None, limits: bool, around: bool
+) -> None:
     """Measure the training step beside other implementations.
 
     The others are HF GPT-2, a naive step, and the matrix products of the step alone.
     """
+    if around:
+        from oelm_lib.bench.around import around_a_run
+
+        click.echo(around_a_run().to_string(index=False, float_format="%.2f", na_rep="–"))
+        return
+    if limits:
+        _bench_limits(size, rounds, threads)
     from oelm_lib.bench import figures as speed
     from oelm_lib.bench.cpu import bench as measure
     from oelm_lib.config import outputs_dir
@@ -87,3 +104,14 @@ def bench(size: str, dropout: float, rounds: int, threads: int | None) -> None:
     result = measure(size, dropout, rounds, folder, threads)
     click.echo(speed.summary([result]).to_string(index=False))
     click.echo(make_page("bench"))
+
+
+def _bench_limits(size: str, rounds: int, threads: int | None) -> None:
+    from oelm_lib.bench.limits import bench_limits, verdicts
+    from oelm_lib.config import outputs_dir
+
+    result = bench_limits(size, rounds, outputs_dir() / f"limits_{size}", threads)
+    table = verdicts(result)
+    click.echo(table.to_string(index=False))
+    click.echo(f"{rounds} rounds, {result['threads']} threads, load {result['load_average']:.1f}")
+    sys.exit(1 if "FAIL" in set(table["verdict"]) else 0)

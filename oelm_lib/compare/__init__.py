@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "recorded": "oelm_lib.runs.frames",
         "results": "results_table",
         "show_results": "results_table",
+        "subtitle": "cards",
         "tokens_to_reach": "plots",
         "verdict_cards": "cards",
         "verdicts": "verdict",

@@ -1,21 +1,71 @@
-"""The first screen of a comparison: verdict cards, warnings, and the table of differing keys."""
+"""The first screen of a comparison: what is compared, verdict cards, warnings, differing keys."""
 
 from html import escape
 from typing import Any
 
 import pandas as pd
 
-from oelm_lib.arms import arm_colour
+from oelm_lib.arms import arm_colour, frozen_words
 from oelm_lib.compare import confounds
 from oelm_lib.compare.pairs import METRIC, pairs
 from oelm_lib.compare.verdict import details, verdicts
 from oelm_lib.markup import Html
+from oelm_lib.model.cost import parameter_numbers
 from oelm_lib.view.tables import verdict_html
 
+MOST_SEEDS = 8
+"""More seeds than this are counted, not listed."""
 CARD = "border-left:5px solid {};padding:.35em .9em;margin:.8em 0;max-width:50em"
 SMALL = "font-size:.85em;opacity:.8"
 NOTHING = "<p>No arm has a run to judge yet; train some: <code>make demo</code>, or "
 NOTHING += "<code>oelm run ID</code>.</p>"
+
+
+def subtitle(runs: pd.DataFrame) -> Html:
+    """Return what is compared in one line: what is frozen, model size, text, tokens, seeds.
+
+    Args:
+        runs: Frame of load_runs.
+    """
+    known = runs[runs["experiment"].notna()]
+    if known.empty:
+        return Html("")
+    arms = list(known.drop_duplicates("variant")["experiment"])
+    frozen = [words.split(" frozen")[0] for arm in arms if (words := frozen_words(arm.model))]
+    sizes = [parameter_numbers(arm.model)["total"] for arm in arms]
+    tokens = [arm.train.max_steps * arm.train.batch_size * arm.model.max_seq_len for arm in arms]
+    what = f"{' or '.join(dict.fromkeys(frozen))} in {len(frozen)} of {len(arms)} arms"
+    facts = {
+        "Frozen": what if frozen else "nothing",
+        "Model": f"{_millions(sizes)} parameters",
+        "Text": f"{', '.join(_texts(known))}, {_millions(tokens)} tokens read",
+        "Seeds": _seeds(sorted(set(known["seed"]))),
+    }
+    return Html(f"<p>{' '.join(f'<b>{a}:</b> {escape(b)}.' for a, b in facts.items())}</p>")
+
+
+def _texts(runs: pd.DataFrame) -> list[str]:
+    """Return each corpus, marked where it is generated or a sample."""
+    found = {}
+    for corpus, config in zip(runs["corpus"], runs["config"], strict=True):
+        facts = (config or {}).get("corpus") or {}
+        marks = [
+            m for m, key in (("generated", "synthetic"), ("a sample", "sample")) if facts.get(key)
+        ]
+        found[corpus] = f"{corpus} ({', '.join(marks)})" if marks else corpus
+    return list(found.values())
+
+
+def _millions(counts: list[int]) -> str:
+    """Return the range of counts, in millions."""
+    low, high = (f"{count / 1e6:.2g}" for count in (min(counts), max(counts)))
+    return f"{low if low == high else f'{low} to {high}'} million"
+
+
+def _seeds(seeds: list[int]) -> str:
+    if len(seeds) > MOST_SEEDS:
+        return f"{len(seeds)}, from {seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))
 
 
 def verdict_cards(runs: pd.DataFrame, baseline: str | None = None, metric: str = METRIC) -> Html:
@@ -29,12 +79,15 @@ def verdict_cards(runs: pd.DataFrame, baseline: str | None = None, metric: str =
 
 
 def _card(row: dict[str, Any]) -> str:
+    """Return a verdict, what was compared, and the numbers behind it, folded."""
     arm, words = escape(row["arm"]), escape(row["sentence"])
-    where = f"{escape(row['id'])} {escape(details(row))}"
+    what = [f"{row['id']} against {row['baseline']} on {row['corpus']}", row["frozen"]]
+    numbers = escape(details(row))
+    folded = f"<details><summary>numbers</summary>{numbers}</details>" if numbers else ""
     return (
         f"<div class='oelm-card' style='{CARD.format(arm_colour(row['arm']))}'>"
         f"{verdict_html(row['verdict'])} &nbsp;<b>{arm}</b>{words.removeprefix(arm)}"
-        f"<div style='{SMALL}'>{where}</div></div>"
+        f"<div style='{SMALL}'>{escape('; '.join(filter(None, what)))}{folded}</div></div>"
     )
 
 

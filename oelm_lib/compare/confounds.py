@@ -13,7 +13,7 @@ from oelm_lib.runs.frames import MEASURED, RECORDED, arm_id
 MACHINE = ("device_name", "precision", "threads", "compile")
 CORPUS = ("manifest_sha256", "sample")
 FEW_SEEDS = 8
-"""Fewer seeds than this rarely decide a claim of 5 % (docs/reading-a-verdict.md)."""
+"""Fewer seeds than this are warned of (docs/reading-a-verdict.md)."""
 
 
 def differences(first: pd.Series, second: pd.Series) -> pd.DataFrame:
@@ -133,7 +133,10 @@ def _evidence_warnings(
         if count == 1:
             yield pair.arm_name, "one shared seed: noise and effect cannot be told apart"
         elif 1 < count < FEW_SEEDS:
-            yield pair.arm_name, f"only {count} seeds; a claim of 5 % needs about {FEW_SEEDS}"
+            yield (
+                pair.arm_name,
+                f"only {count} seeds: a wide interval, whose width is partly luck",
+            )
     judged = {
         arm for pair in compared for rows in pair[:2] if rows is not None for arm in rows["arm"]
     }
@@ -153,9 +156,7 @@ def _evidence_warnings(
 
 
 def freeze_proven(run: pd.Series) -> bool | None:
-    """Return whether the digests of the frozen tensors at start and end are equal; None where
-    nothing was frozen.
-    """
+    """Return whether the frozen tensors kept their digests; None where nothing was frozen."""
     proofs = run["frozen"] if isinstance(run["frozen"], list) else []
     return all(proof["sha256_start"] == proof["sha256_end"] for proof in proofs) if proofs else None
 

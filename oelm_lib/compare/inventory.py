@@ -52,9 +52,7 @@ def matrix(runs: pd.DataFrame, exps: list[str] | str | None = None) -> pd.DataFr
 
 
 def corpora(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return what the runs read: documents, tokens, bytes per token of each split, and the epochs
-    of train that a run sees.
-    """
+    """Return documents, tokens and bytes per token of each split, and the epochs of each run."""
     rows = []
     for _, run in runs[runs["experiment"].notna() & (runs["source"] == MEASURED)].iterrows():
         corpus, experiment = run["config"].get("corpus") or {}, run["experiment"]
@@ -79,8 +77,9 @@ def corpora(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def parameters(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return total, trainable and frozen parameters by arm; `freeze_proven`: the digests of every
-    run agree.
+    """Return total, trainable and frozen parameters by arm.
+
+    `freeze_proven`: the digests of every run agree.
     """
     counted = [isinstance(counts, dict) and bool(counts) for counts in runs["parameters"]]
     known = runs[pd.Series(counted, index=runs.index, dtype=bool)]

@@ -73,8 +73,10 @@ def comparable(runs: pd.DataFrame, metric: str = METRIC) -> pd.DataFrame:
 
 
 def pairs(runs: pd.DataFrame, baseline: str | None = None) -> list[Pair]:
-    """Pair every arm with its baseline: same source, corpus and tokenizer, and the same overrides
-    where such a run exists.
+    """Pair every arm with its baseline.
+
+    The baseline has the same source, corpus and tokenizer, and the same overrides where such a run
+    exists.
 
     Args:
         runs: Frame of load_runs.
@@ -114,8 +116,9 @@ def families(runs: pd.DataFrame, baseline: str | None = None) -> list[list[Pair]
 
 
 def declaration(experiment: Experiment) -> tuple[str | None, frozenset[str]]:
-    """Return compare_to and changes as the experiment's file says now; as recorded where the file
-    is gone or cannot be read.
+    """Return compare_to and changes as the experiment's file says now.
+
+    Where the file is gone or cannot be read, they are as recorded.
     """
     return _file_declaration(experiment.id) or (
         experiment.compare_to,

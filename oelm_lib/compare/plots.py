@@ -98,8 +98,7 @@ def gap_curves(
 
 
 def tokens_to_reach(runs: Any) -> Figure:
-    """Draw the tokens each arm sees until its validation loss (mean over seeds) first falls to a
-    value.
+    """Draw how many tokens each arm needs until its mean validation loss first falls to a value.
 
     Args:
         runs: As selection.select takes them.

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from oelm_lib import stats
+from oelm_lib.arms import frozen_words
 from oelm_lib.compare.documents import document_error
 from oelm_lib.compare.pairs import METRIC, Pair, families
 from oelm_lib.config import extra_changes
@@ -34,6 +35,7 @@ class Verdict:
             holds it, since it is as large as the error over seeds.
         equal: Claim "equal within +-MARGIN": YES, NO, NOT SHOWN, ...
         power: How many seeds would decide an INCONCLUSIVE verdict.
+        frozen: What the arm freezes, in words.
         confounds: Keys that differ beside the freeze and have no counterpart in the baseline.
         sentence: The verdict in words.
     """
@@ -62,6 +64,7 @@ class Verdict:
     epochs: float
     variant: str
     reason: str
+    frozen: str = ""
     seeds: list[int] = field(default_factory=list)
     failed_seeds: list[int] = field(default_factory=list)
     confounds: list[str] = field(default_factory=list)
@@ -135,6 +138,7 @@ def _judge(pair: Pair, differences: list[float], arms: int, metric: str) -> Verd
         epochs=pair.arm["epochs"].mean(),
         variant=first["variant"],
         reason=pair.reason or ("" if differences else "no seed has ended in both arms"),
+        frozen=frozen_words(first["experiment"].model),
         seeds=[int(seed) for seed in arm.index],
         failed_seeds=pair.unstable_seeds(metric),
         confounds=confounds,
@@ -148,8 +152,6 @@ def _power(interval: stats.Interval) -> str:
     if interval.failed:
         return ""
     text = stats.seeds_text(interval, stats.bounds_at_most(CRITERION))
-    if text and interval.document_error:
-        return "the error over documents is as large as that over seeds: a larger split is needed"
     return text.replace("no number of seeds would decide it", "no number of seeds would")
 
 
@@ -187,16 +189,16 @@ def sentence(row: Verdict) -> str:
 
 
 def details(row: dict[str, Any]) -> str:
-    """Return how a verdict was reached: baseline, interval, seeds, documents."""
-    parts = [f"against {row['baseline']} on {row['corpus']}"]
+    """Return how a verdict was reached: interval, nats, documents; "" where nothing is paired."""
+    parts = []
     if row["n"] > 1:
         over = "seeds and documents" if row["documents_included"] else "seeds"
-        joint = f" jointly for the {row['arms']} arms of this baseline" if row["arms"] > 1 else ""
+        joint = f", jointly for the {row['arms']} arms of this baseline" if row["arms"] > 1 else ""
         parts.append(f"95 % interval over {over}{joint}")
     if row["n"]:
-        parts += [f"n = {row['n']}", f"{row['nats']:+.4f} nats"]
+        parts.append(f"difference in loss {row['nats']:+.4f} nats per token")
     if math.isfinite(row["document_error"]):
-        parts.append(f"standard error over documents {row['document_error']:.4f} nats")
+        parts.append(f"its standard error over documents {row['document_error']:.4f} nats")
     return "; ".join(parts)
 
 

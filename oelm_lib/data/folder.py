@@ -151,6 +151,11 @@ def _check_one_set(split: str, files: list[_File], spec: CorpusSpec) -> None:
     for file in files:
         if match := _PART.fullmatch(file.path.name):
             number, count = int(match["number"]), int(match["count"])
+            if number >= count:
+                raise UserError(
+                    f"{file.path}: parts are numbered from 0, so there is no part {number} of"
+                    f" {count}; remove or rename it"
+                )
             first = parts.setdefault((number, count), file.path)
             if first != file.path or len({count for _, count in parts}) > 1:
                 raise _read_twice(split, next(iter(parts.values())), file.path)

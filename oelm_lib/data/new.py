@@ -19,7 +19,7 @@ from oelm_lib.data.source import Source, open_source
 from oelm_lib.data.spec import GUIDE, NAME_PATTERN, CorpusSpec, corpus_names
 from oelm_lib.data.tokenizer import END_OF_TEXT
 from oelm_lib.errors import UserError
-from oelm_lib.files import write_text
+from oelm_lib.files import remedy, write_text
 
 HEAD = 1 << 20
 """Bytes at the start of a text file that are searched for separators."""
@@ -75,7 +75,7 @@ def new_corpus(
     try:
         write_text(path, _file_content(name, keys))
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); check its folder") from None
+        raise UserError(f"{path}: cannot be written: {error.strerror}; {remedy(error)}") from None
     echo(f"{name}: wrote params/corpora/{name}.yaml (about {documents:,} documents)")
     try:
         return _prepare_first_that_fits(name, source, tokenizers, echo)

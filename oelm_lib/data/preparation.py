@@ -29,7 +29,7 @@ from oelm_lib.data.spec import SAMPLE, CorpusSpec, load_spec, tokenizer_size
 from oelm_lib.data.splits import permuted_split, plan_splits
 from oelm_lib.data.tokenizer import bpe_tokenizer, gpt2_tokenizer
 from oelm_lib.errors import UserError
-from oelm_lib.files import sha256_file, write_text
+from oelm_lib.files import remedy, sha256_file, write_text
 
 Echo = Callable[[str], None]
 
@@ -108,8 +108,8 @@ def prepare(
         raise HubError(f"{error}; prepare a local copy of it: `{command}`") from None
     except OSError as error:
         raise UserError(
-            f"{folder}: cannot be written ({error.strerror or error}), nothing is left of it;"
-            " make room there, or set OELM_DATA to another folder"
+            f"{error.filename or folder}: {error.strerror or error}; {remedy(error)}, or set"
+            f" OELM_DATA to another folder; nothing is left of {folder}"
         ) from None
     return read_corpus(name, tokenizer)
 
@@ -146,7 +146,9 @@ def _checked_spec(name: str, tokenizer: str, limit: int | None) -> CorpusSpec:
         )
     if limit is None:
         return spec
-    if not spec.sample or limit < 1:
+    if limit < 1:
+        raise UserError(f"limit = {limit}: must be at least 1")
+    if not spec.sample:
         raise UserError(
             f"limit = {limit}: makes a sample of {name}; name it"
             f" {name.removesuffix(SAMPLE)}{SAMPLE}"
@@ -158,7 +160,7 @@ def _checked_spec(name: str, tokenizer: str, limit: int | None) -> CorpusSpec:
 def _locked(folder: Path, wait: bool, echo: Echo) -> Iterator[None]:
     """Hold the lock on `folder`; the system releases it when the process ends, however it ends."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f".{folder.name}.lock"), "a+") as lock:
+    with open(folder.with_name(f".{folder.name}.lock"), "a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -17,6 +17,8 @@ Piece = tuple[str, bool]
 """Text, and whether its row or document ends with it."""
 KINDS = (".parquet", ".jsonl", ".txt", ".jsonl.gz", ".txt.gz")
 """Endings of the files that can be read."""
+_REPEATED = object()
+"""Text of a JSON line that gives it twice."""
 PIECE = 1 << 20
 """Characters in a block of a text file and in a piece of a long document."""
 LINE_BYTES = 1 << 28
@@ -24,8 +26,10 @@ LINE_BYTES = 1 << 28
 BATCH_BYTES = 1 << 25
 """Text of a Parquet file that is decoded at a time, by the mean size of a row."""
 PAGE_BYTES, PAGE_RATIO = 1 << 28, 200
-"""A Parquet row group is refused that unpacks to more bytes than this and more than this many
-times its size: text never does, and a page is always unpacked as a whole."""
+"""Limits of a Parquet row group: unpacked bytes, and how many times its size they may be.
+
+A group above both is refused: text never is, and a page is always unpacked as a whole.
+"""
 
 
 def read_rows(path: Path, spec: CorpusSpec) -> Iterator[tuple[float, str, bool]]:
@@ -157,14 +161,21 @@ def _line_rows(path: Path, file: BinaryIO) -> Iterator[Piece]:
 
 def _json_rows(path: Path, file: BinaryIO, field: str) -> Iterator[Piece]:
     """The text of each JSON line; blank lines are left out, as datasets and pandas do."""
+
+    def as_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        repeated = sum(key == field for key, _ in pairs) > 1
+        return dict(pairs) | ({field: _REPEATED} if repeated else {})
+
     for number, line in _lines(path, file):
         if not line.strip():
             continue
         try:
             # Numbers are not needed, and Python refuses those of more than 4300 digits.
-            text = json.loads(line, parse_int=_no_number)[field]
+            text = json.loads(line, parse_int=_no_number, object_pairs_hook=as_dict)[field]
         except (ValueError, TypeError, KeyError, RecursionError):
             text = None
+        if text is _REPEATED:
+            raise UserError(f"{path}: line {number}: gives {field!r} twice; keep one")
         if not isinstance(text, str):
             raise UserError(
                 f"{path}: line {number} is not a JSON object with text in {field!r}; correct it"

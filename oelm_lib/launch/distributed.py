@@ -43,7 +43,7 @@ def train_in_processes(
     # By default the processes look for each other under the host name, which may not resolve.
     command += ["--local-addr=127.0.0.1", f"--nproc-per-node={devices}"]
     command += ["-m", "oelm_lib.training.worker", cfg.id, str(run.seed), overrides]
-    with open(run.path / "notebook.log", "a") as log:
+    with open(run.path / "notebook.log", "ab") as log:
         # A session of its own: Ctrl-C reaches the run by its STOP file, not every process at once.
         process = subprocess.Popen(
             command,

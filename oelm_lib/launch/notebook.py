@@ -170,7 +170,7 @@ class _Execution:
         target = self._run.path / "train.ipynb"
         growing = target.with_name(".train.part.ipynb")  # papermill writes in place
         try:
-            with open(self._run.path / LOG, "a") as log:
+            with open(self._run.path / LOG, "a", encoding="utf-8") as log:
                 execute(
                     "train", growing, parameters, self._command, stdout_file=log, stderr_file=log
                 )

@@ -12,9 +12,7 @@ from oelm_lib.study.grid import Grid
 
 
 def cost_table(grid: Grid, workers: int) -> str:
-    """Return the runs that are done and left, and the core-hours left, by stage, corpus and
-    size.
-    """
+    """Return runs done, runs left and core-hours left, by stage, corpus and size."""
     seconds = _seconds_by_cell(grid)
     done: dict[tuple[str, str, str], int] = {}
     for record in grid.records:

@@ -10,6 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 from oelm_lib.config import ModelConfig
 from oelm_lib.model.additions.base import Places
 from oelm_lib.model.attention import CausalSelfAttention, attention_scores, make_places
+from oelm_lib.model.chunked_loss import chunked_loss
 from oelm_lib.model.dropout import dropout
 from oelm_lib.model.init import init_weights_
 
@@ -91,8 +92,7 @@ class GPT(nn.Module):
         if half or len(x) * len(head) <= FEW_LOGITS:
             logits = padded_logits(x, head) if half and x.is_cuda else F.linear(x, head)
             return None, F.cross_entropy(logits.float(), targets, ignore_index=IGNORED)
-        options = nn.LinearCrossEntropyOptions(torch.compiler.is_compiling(), CHUNK, None)
-        return None, F.linear_cross_entropy(x, head, targets, ignore_index=IGNORED, options=options)
+        return None, chunked_loss(x, head, targets, IGNORED, CHUNK)
 
     def token_losses(
         self, tokens: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]

@@ -22,6 +22,8 @@ from oelm_lib.runs.status import format_duration
 LANGUAGES = ("en", "zh")
 MARK = "<!-- oelm journal: regenerated; only text between notes markers is kept -->"
 NOTES = re.compile(r"<!-- notes: (\w+) -->\n(.*?)<!-- /notes -->", re.DOTALL)
+HAN_SPACE = re.compile(r"(?<=[\u4e00-\u9fff]) (?=[\u4e00-\u9fff])")
+"""A space between two Chinese characters, where a name was filled in."""
 SPECIAL = re.compile(r"([\\|\[\]`*])")
 """Characters that would start a table cell, a link, code or emphasis in Markdown."""
 
@@ -104,7 +106,8 @@ def _speaker(language: str) -> Callable[..., Markup]:
     def say(key: str, **values: Any) -> Markup:
         if key not in words:
             return escape(key)
-        return Markup(words[key][language].format(**{k: escape(v) for k, v in values.items()}))
+        text = words[key][language].format(**{k: escape(v) for k, v in values.items()})
+        return Markup(HAN_SPACE.sub("", text))
 
     return say
 

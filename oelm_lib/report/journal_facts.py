@@ -1,9 +1,7 @@
 """The facts of the journal: runs, results, verdicts, and what is left to do."""
 
 import contextlib
-import re
 from collections.abc import Iterator
-from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.report.provenance import run_command
 from oelm_lib.runs.frames import RECORDED, arm_id, phase3
 from oelm_lib.runs.metrics import perplexity
+from oelm_lib.study.verdicts import Judgement
 
 SHAPE = (
     "model.d_model",
@@ -68,7 +67,7 @@ def gather(outputs: Path | str | None, rehearsals: bool) -> dict[str, Any]:
         "sections": sections,
         "printed": _printed(log["printed"]),
         "cross": _cross_corpus(whole),
-        "studies": dict(_study_sentences()),
+        "studies": dict(_studies()),
         "todo": _todo(known, measured, sections),
     }
 
@@ -190,19 +189,41 @@ def _printed(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _study_sentences() -> Iterator[tuple[str, list[str]]]:
-    """Name and sentences of each study that has a verdict; what was not run is left out."""
-    from oelm_lib.study.page import load_study, sentences
+def _studies() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Yield name and verdicts of each study that has one: a row a limit of a headline claim."""
+    from oelm_lib.study.page import load_study
     from oelm_lib.study.plan import study_names
     from oelm_lib.study.records import records_path
 
-    for study in study_names():
-        if not records_path(study).is_file():
+    for name in study_names():
+        if not records_path(name).is_file():
             continue
         with contextlib.suppress(UserError):  # a damaged plan must not take the journal away
-            html = [line for line in sentences(load_study(study)) if "not run yet" not in line]
-            if html:
-                yield study, [unescape(re.sub(r"<[^>]*>", "", line)) for line in html]
+            study = load_study(name)
+            judged = [one for claim in study.headline() for one in study.judged(claim)]
+            rows = [row for one in judged if one.is_complete for row in _study_rows(one)]
+            if rows:
+                yield name, rows
+
+
+def _study_rows(one: Judgement) -> list[dict[str, Any]]:
+    """The limits of one claim on one corpus."""
+    kind, bounds = (
+        ("equal", [one.claim.within]) if one.claim.equal else ("at_most", one.claim.at_most)
+    )
+    return [
+        {
+            "arm": one.name,
+            "against": one.other,
+            "corpus": one.corpus,
+            "kind": kind,
+            "bound": bound,
+            "interval": one.interval,
+            "n": one.ended,
+            "verdict": limit.verdict,
+        }
+        for bound, limit in zip(bounds, one.limits, strict=True)
+    ]
 
 
 def _launch(run: dict[str, Any]) -> dict[str, Any]:

@@ -28,9 +28,11 @@ FLAGS = (
 )
 HEAD = """# Reports
 
-Each page opens offline. The command under it made it, from the commit that stands there;
-`oelm report TARGET --keep` published it in this folder. A study's records and its plan lie in a
+Each page opens offline. Below it stand the command that made it and the commit at which that
+command did; pages of earlier versions were made by notebooks that have changed since. `oelm report
+TARGET --keep` makes a page anew and publishes it here. A study's records and its plan lie in a
 folder of the study's name; `study/` holds those of the first study, history that nothing reads.
+Numbers of small runs differ in their digits from CPU to CPU; the order of magnitude carries over.
 """
 
 
@@ -88,7 +90,8 @@ def _entry(page: Path) -> str:
     """The index's lines on a page, from the page's own provenance."""
     text = page.read_text(encoding="utf-8")
     title = unescape(re.search(r"<title>(.*?)</title>", text).group(1))
-    facts = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text)
+    footer = text[text.index("<h2>Provenance</h2>") :]
+    facts = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", footer)
     runs = ", ".join(re.findall(r"<tr><td>([^<]*)</td><td><code>", text))
     lines = []
     for name, value in [*facts, ("runs", runs)]:

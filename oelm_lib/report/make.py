@@ -22,8 +22,7 @@ STANDARD = {
     "bench": {"results": ""},
     "gpu": {"results": ""},
 }
-"""Parameters of the pages that are asked for by name. A notebook that was saved with other values
-changes no page."""
+"""Parameters of the pages that are made by name, whatever values the notebook was saved with."""
 
 
 def report(target: str | Path, baseline: str | None = None, runs: str | None = None) -> Path:

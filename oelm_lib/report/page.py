@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib.errors import UserError
-from oelm_lib.files import write_text
+from oelm_lib.files import remedy, write_text
 from oelm_lib.report.notebook import first_error, prepare, read_notebook
 from oelm_lib.report.provenance import provenance
 from oelm_lib.report.render import TEMPLATES, environment
@@ -37,7 +37,7 @@ def export(notebook_path: Path | str) -> Path:
         write_text(target, page)
     except OSError as problem:
         raise UserError(
-            f"{target}: cannot be written: {problem.strerror}; give another path"
+            f"{target}: cannot be written: {problem.strerror}; {remedy(problem)}"
         ) from None
     return target
 

@@ -1,5 +1,6 @@
 """What made a page: its command, times, code and versions."""
 
+import os
 import shlex
 from datetime import UTC, datetime
 from importlib import metadata
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib.config import as_text
-from oelm_lib.runs.provenance import code_version
+from oelm_lib.runs.provenance import code_version, cpu_name
 
 PACKAGES = ("torch", "numpy", "pandas", "plotly", "papermill", "nbconvert")
 KEY = "oelm"
@@ -30,6 +31,7 @@ def provenance(source: Path, notebook: Any) -> list[tuple[str, str]]:
         *rows,
         ("code", f"{code['version']}, commit {code['commit']}{changed}"),
         ("versions", ", ".join(versions)),
+        ("machine", f"{cpu_name()}, {os.cpu_count()} threads"),
         ("page made", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")),
     ]
 

@@ -21,7 +21,7 @@ def now() -> str:
 def boot_id() -> str:
     """Return a name of the running kernel, which all containers of a machine share."""
     try:
-        return BOOT_ID.read_text().strip()
+        return BOOT_ID.read_text(encoding="utf-8").strip()
     except OSError:
         return f"{socket.gethostname()} {psutil.boot_time():.0f}"
 

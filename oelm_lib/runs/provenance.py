@@ -1,9 +1,11 @@
 """Provenance of a run: the code, versions and machine of each of its sessions."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import platform
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from oelm_lib import config
@@ -29,6 +31,15 @@ def session_record(step: int, resolved: dict[str, Any]) -> dict[str, Any]:
         },
         "resolved": resolved,
     }
+
+
+def cpu_name() -> str:
+    """Return the model name of this machine's CPU."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def sessions(plain: dict[str, Any]) -> list[dict[str, Any]]:

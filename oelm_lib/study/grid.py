@@ -76,9 +76,7 @@ class Grid:
         return bool(self.tuning_points(cell)) and not self.tuning_needs(cell)
 
     def rate(self, cell: Cell) -> float | None:
-        """Learning rate of a cell's confirmation: of the runs that are there, else the fitted
-        one.
-        """
+        """Learning rate of a cell's confirmation runs; before the first, the fitted rate."""
         confirmed = [record.rate for record in self._cells.get(cell, []) if record.stage == CONFIRM]
         return confirmed[0] if confirmed else self.fit(cell).rate
 
@@ -101,8 +99,9 @@ class Grid:
         return [arm for arm in choice.among if self.trained_share(arm) <= limit]
 
     def tuned_gap(self, arm: str, corpus: str, size: str = BASE_SIZE) -> float | None:
-        """Difference to the baseline of the fitted minima on validation, in nats; None: not
-        tuned.
+        """Difference of the fitted minima to the baseline's, in nats on validation.
+
+        None where one of them is not tuned.
         """
         cells = [Cell(corpus, size, arm), Cell(corpus, size, self.plan.arms[arm].against)]
         if not all(self.is_tuned(cell) for cell in cells):
@@ -164,8 +163,9 @@ class Grid:
         }
 
     def compared_losses(self, comparison: Comparison) -> list[dict[int, float | None]]:
-        """Losses of both sides by declared seed, less those of their baselines where gaps are
-        compared.
+        """Losses of both sides by declared seed.
+
+        Where gaps are compared, those of their baselines are subtracted.
         """
         sides = []
         for n, cell in enumerate((comparison.cell, comparison.baseline)):

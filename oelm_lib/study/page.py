@@ -1,32 +1,23 @@
 """The page of a study: sentences and tables from its plan and records alone."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 
 from oelm_lib import stats
 from oelm_lib.markup import Html, html_table
-from oelm_lib.stats import Interval
+from oelm_lib.study import sentences as wording
 from oelm_lib.study import verdicts
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.plan import Plan, read_plan
 from oelm_lib.study.records import frozen_plan, read_records, records_path
 from oelm_lib.study.schema import Claim
+from oelm_lib.study.sentences import interval_text
 from oelm_lib.study.verdicts import Judgement, Slope
-from oelm_lib.view.tables import percent
+from oelm_lib.view.tables import verdict_html
 
 MOST_SENTENCES = 5
 MOST_COLUMNS = 4
-COLOURS = {
-    stats.PASS: "#0a7a55",
-    stats.YES: "#0a7a55",
-    stats.FAIL: "#b3372b",
-    stats.NO: "#b3372b",
-    stats.UNSTABLE: "#7b3f9d",
-}
-OPEN_COLOUR = "#8a6d00"
-"""Background of a verdict that is open."""
-WAITING = (verdicts.NOT_RUN, verdicts.INCOMPLETE)
-WAITING_COLOUR = "#6b6b6b"
 
 
 @dataclass(frozen=True)
@@ -65,141 +56,100 @@ def load_study(name: str) -> Study:
 
 
 def answer(study: Study) -> Html:
-    """The question, what was run, the answer in a few sentences, and the first table."""
-    plan = study.plan
-    items = "".join(f"<li>{sentence}</li>" for sentence in sentences(study))
+    """Return the question, what was run, the answer in a few sentences, and the first table."""
+    left = sum(count for _, _, count in study.grid.expected_left())
+    done = len(study.grid.records)
+    asked, items = map(_items, (open_questions(study), sentences(study)))
     return Html(
-        f"<p><strong>{escape(plan.question)}</strong></p><p>{escape(_status(study))}</p>"
-        f"<ol>{items}</ol>{first_table(study)}{_legend(study)}"
+        f"<div class='answer'><h1>{escape(study.plan.question)}</h1>"
+        f"<p class='lead'>{wording.status(study.judgements, study.slopes, done, left)}</p>"
+        f"<p>{escape(_models(study))}</p>"
+        + (f"<ol>{items}</ol>" if items else "")
+        + first_table(study)
+        + (f"<p>Not answered yet:</p><ul>{asked}</ul>" if asked else "")
+        + f"{_legend(study)}</div>"
     )
+
+
+def _items(lines: list[str]) -> str:
+    """Return the items of a list, in which no line ends between a number and its unit."""
+    return "".join(f"<li>{line}</li>" for line in lines).replace(" %", "\u00a0%")
 
 
 def sentences(study: Study) -> list[str]:
-    """Return at most five sentences, each with one number and its interval, as HTML."""
-    found = [_sentence(study.judged(claim)) for claim in study.headline()]
-    slopes = [_slope_sentence(slope) for slope in study.slopes[:1]]
-    return [*found[: MOST_SENTENCES - len(slopes)], *slopes]
+    """Return at most MOST_SENTENCES answers, each with one number and its interval, as HTML."""
+    slopes = wording.answers([], study.slopes[:1])
+    return [*wording.answers(_headline(study), [])[: MOST_SENTENCES - len(slopes)], *slopes]
 
 
-def _sentence(judged: list[Judgement]) -> str:
-    """One claim on all its corpora: the number on the first that is complete, then the others."""
-    complete = [one for one in judged if one.limits[0].verdict not in WAITING]
-    if not complete:
-        return f"{_subject(judged[0])}: not run yet."
-    first = complete[0]
-    limit = _telling_limit(first)
-    text = (
-        f"{_subject(first)} by {interval_text(first.interval)} on {escape(first.corpus)}"
-        f" ({_count(first.interval)}): {_words(first.limits[limit])}"
-    )
-    others = [one for one in judged if one is not first]
-    if others:
-        told = [f"{escape(one.corpus)}: {one.limits[limit].verdict}" for one in others]
-        text += f". The same question on {', '.join(told)}"
-    return text + "."
+def open_questions(study: Study) -> list[str]:
+    """Return what the sentences will answer and no corpus has the runs for yet, as HTML."""
+    return wording.questions(_headline(study), study.slopes[:1])
 
 
-def _subject(one: Judgement) -> str:
-    """The beginning of a sentence about a claim."""
-    name = f"<b>{escape(one.name)}</b>"
-    if one.claim.equal:
-        what = "the gap to their baselines" if one.claim.gaps else "perplexity"
-        return f"{name} and <b>{escape(one.claim.equal[1])}</b> differ in {what}"
-    against = one.baseline or "its baseline"
-    verb = "lowers" if one.interval.known and one.interval.high < 0 else "raises"
-    return f"{name} {verb} perplexity over <b>{escape(against)}</b>"
-
-
-def _telling_limit(one: Judgement) -> int:
-    """The strictest limit that holds, else the loosest."""
-    held = [n for n, limit in enumerate(one.limits) if limit.verdict == stats.PASS]
-    limits = one.claim.at_most or (0.0,)
-    return min(held or range(len(limits)), key=lambda n: limits[n] * (1 if held else -1))
-
-
-def _words(limit: verdicts.Limit) -> str:
-    """A verdict in words."""
-    said = {
-        stats.PASS: f"{limit.text} holds",
-        stats.YES: f"{limit.text} holds",
-        stats.FAIL: f"{limit.text} does not hold",
-        stats.NO: f"{limit.text} does not hold",
-        stats.UNSTABLE: f"{limit.text} cannot be said: seeds diverged",
-        stats.UNKNOWN: f"{limit.text} cannot be said of one seed",
-    }
-    open_text = f"{limit.text} stays open" + (f" ({limit.seeds})" if limit.seeds else "")
-    return escape(said.get(limit.verdict, open_text))
-
-
-def _slope_sentence(slope: Slope) -> str:
-    first, last = slope.sizes[0], slope.sizes[-1]
-    span = f"From {first[1] / 1e6:.1f} to {last[1] / 1e6:.1f} million parameters"
-    if slope.verdict in WAITING:
-        return f"{span}: how the gap of <b>{escape(slope.arm)}</b> changes is not run yet."
-    return (
-        f"{span} the gap of <b>{escape(slope.arm)}</b> changes by"
-        f" {interval_text(slope.interval)} for each factor of ten on {escape(slope.corpus)}:"
-        f" {escape(slope.verdict)}{f' ({slope.seeds})' if slope.seeds else ''}."
-    )
-
-
-def interval_text(interval: Interval) -> str:
-    """A gap with its interval: +12.3 % [+11.0, +13.6]."""
-    if not interval.known:
-        return percent(interval.gap) if interval.n else "–"
-    low, high = 100 * interval.gap_low, 100 * interval.gap_high
-    return f"{100 * interval.gap:+.1f} % [{low:+.1f}, {high:+.1f}]"
-
-
-def _count(interval: Interval) -> str:
-    return f"{interval.n} seeds"
+def _headline(study: Study) -> list[list[Judgement]]:
+    """Return the judgements of each claim that the first screen is about."""
+    return [study.judged(claim) for claim in study.headline()]
 
 
 def first_table(study: Study) -> Html:
-    """Corpora down, the main comparisons across: gap, interval, seeds and coloured verdicts."""
-    claims = study.headline()[:MOST_COLUMNS]
-    heads = [_column_head(study.judged(claim)[0]) for claim in claims]
-    rows = []
+    """Return corpora down, the main comparisons across: gap, interval, verdicts.
+
+    A corpus without a seed is named in a line below; without any seed there is no table.
+    """
+    columns = [judged for judged in _headline(study)[:MOST_COLUMNS] if _has_begun(judged)]
+    rows, waiting = [], []
     for corpus in study.plan.corpora:
-        cells = [
-            next((_cell(one) for one in study.judged(claim) if one.corpus == corpus), "–")
-            for claim in claims
-        ]
-        rows.append([Html(f"<b>{escape(corpus)}</b>"), *cells])
-    return html_table(["corpus", *heads], rows, ["text-align:left"] * (1 + len(claims)))
+        cells = [next((one for one in column if one.corpus == corpus), None) for column in columns]
+        if _has_begun(filter(None, cells)):
+            rows.append([Html(f"<b>{escape(corpus)}</b>"), *map(_cell, cells)])
+        else:
+            waiting.append(corpus)
+    if not rows:
+        return Html("")
+    heads = [_column_head(column[0]) for column in columns]
+    table = html_table(["corpus", *heads], rows, ["text-align:left"] * (1 + len(heads)))
+    note = f"<p><small>Not run yet: {escape(', '.join(waiting))}.</small></p>" if waiting else ""
+    return Html(table + note)
+
+
+def _has_begun(judged: Iterable[Judgement]) -> bool:
+    return any(one.ended for one in judged)
 
 
 def _column_head(one: Judgement) -> Html:
-    other = one.claim.equal[1] if one.claim.equal else one.baseline or "its baseline"
-    return Html(f"{escape(one.name)}<br><small>against {escape(other)}</small>")
+    chosen = f"{escape(one.arm)} " if one.name != one.arm and one.arm else ""
+    name = one.claim.equal[0] if one.claim.equal else one.claim.arm
+    against = f"{chosen}against {escape(one.other)}, {one.planned} seeds"
+    return Html(f"{escape(name)}<br><small>{against}</small>")
 
 
-def _cell(one: Judgement) -> Html:
-    gap_text = interval_text(one.interval)
-    done = one.interval.n + one.interval.failed
-    seeds = f"{done} of {one.planned} seeds" if done < one.planned else f"{done} seeds"
-    chips = " ".join(_chip(limit, one) for limit in one.limits)
-    return Html(f"{gap_text}<br><small>{seeds}</small><br>{chips}")
+def _cell(one: Judgement | None) -> Html | str:
+    """Return gap, interval and verdicts of a claim on one corpus."""
+    if one is None:
+        return "not asked"
+    if not one.ended:
+        return "not run yet"
+    gap_text = f"<span style='white-space:nowrap'>{interval_text(one.interval)}</span>"
+    if not one.is_complete:
+        return Html(f"{gap_text}<br><small>{one.ended} of {one.planned} seeds so far</small>")
+    return Html(f"{gap_text}<br>{'<br>'.join(_verdict(limit, one) for limit in one.limits)}")
 
 
-def _chip(limit: verdicts.Limit, one: Judgement) -> str:
-    """A verdict as coloured words."""
-    waiting = limit.verdict in WAITING
-    colour = WAITING_COLOUR if waiting else COLOURS.get(limit.verdict, OPEN_COLOUR)
-    verdict = limit.verdict
-    if verdict == stats.UNSTABLE:
-        verdict += f" ({one.interval.failed} of {one.interval.n + one.interval.failed} seeds)"
-    look = f"background-color:{colour};color:#ffffff;padding:1px 5px;border-radius:3px"
-    return f"<small>{escape(limit.text)}: <span style='{look}'>{escape(verdict)}</span></small>"
+def _verdict(limit: verdicts.Limit, one: Judgement) -> str:
+    """Return a limit and its verdict as coloured words."""
+    failed = f" ({one.interval.failed} of {one.ended} seeds)"
+    words = verdict_html(limit.verdict) + (failed if limit.verdict == stats.UNSTABLE else "")
+    return f"<small style='white-space:nowrap'>{escape(limit.text)}: {words}</small>"
 
 
 def _legend(study: Study) -> str:
-    """What the arms of the first table are."""
+    """Return what the arms of the first screen are."""
     names = {
         name
-        for claim in study.headline()[:MOST_COLUMNS]
-        for one in study.judged(claim)
-        for name in (one.arm, one.baseline, claim.arm, *(claim.equal or ()))
+        for judged in _headline(study)[:MOST_COLUMNS]
+        for one in judged
+        for name in (one.arm, one.baseline, one.claim.arm, *(one.claim.equal or ()))
     }
     about = {name: item.about for name, item in study.plan.arms.items()}
     about |= {name: item.about for name, item in study.plan.choices.items()}
@@ -207,21 +157,22 @@ def _legend(study: Study) -> str:
     return f"<p><small>{' '.join(items)}</small></p>"
 
 
-def _status(study: Study) -> str:
-    """What was run: models, text, tokens and how much of the plan is there."""
+def _models(study: Study) -> str:
+    """Return what was run: models, text and tokens."""
     grid, plan = study.grid, study.plan
-    left = sum(count for _, _, count in grid.expected_left())
-    done = len(grid.records)
-    state = f"{done} runs recorded, about {left} to go" if left else f"Complete with {done} runs"
     cell = grid.exploratory_cells()[0]
     cfg = plan.config(cell, plan.start(cell))
     tokens = cfg.train.max_steps * cfg.train.batch_size * cfg.model.max_seq_len
     size = verdicts.parameter_numbers(cfg.model)["total"]
     return (
-        f"Models of {size / 1e6:.1f} million parameters, {tokens / 1e6:.1f} million tokens each,"
-        f" on {', '.join(plan.corpora)}; every arm at its own tuned learning rate; losses on"
-        f" {plan.confirm.split} text, seeds that tuned nothing. {state}."
+        f"Each model has {_in_millions(size)} parameters and reads {_in_millions(tokens)} tokens"
+        f" of one corpus: {', '.join(plan.corpora)}. Every arm has its own tuned learning rate."
+        f" Gaps are on {plan.confirm.split} text, with seeds that took no part in tuning."
     )
+
+
+def _in_millions(count: int) -> str:
+    return f"{count / 1e6:.1f} million" if count >= 1e5 else f"{count:,}"
 
 
 # How to read it, and what is not shown
@@ -234,22 +185,30 @@ def reading(study: Study) -> Html:
         for claim in study.plan.claims
         for corpus in study.plan.claim_corpora(claim)
     }
-    levels = ", ".join(f"{1 - stats.ALPHA / n:.2%} for {n}" for n in sorted(k))
+    levels = ", ".join(
+        f"each at {100 - 100 * stats.ALPHA / n:.4g} % for {n} comparison{'s' * (n > 1)}"
+        for n in sorted(k)
+    )
     terms = {
-        "gap": "perplexity of the arm over that of its baseline, minus 1; +5 % means that the model"
-        " is as unsure as if it chose among 5 % more tokens.",
-        "baseline": "the arm named in `against` in the plan, trained on the same text in the same"
-        " order from the same seed. Where an addition could help trained Q/K too, it has it.",
-        "interval": "Student's t over the paired differences of the seeds. All intervals of a"
-        f" family together hold with 95 % (Bonferroni): each at {levels} comparisons. A verdict is"
-        " read off the interval, never off the mean.",
-        "at most +x %": "PASS: the whole interval is below x. FAIL: it is above. INCONCLUSIVE: x"
-        " lies in it.",
+        "arm": "one variant of the model. Names and meanings stand under the first table.",
+        "Q/K weights": "W_q and W_k, the projections that make the queries and keys of attention.",
+        "perplexity": "exp of the mean loss per token of the test text; lower is better.",
+        "gap": "perplexity of the arm divided by that of its baseline, minus 1.",
+        "baseline": "the arm after the word 'against'. It is trained on the same text in the same"
+        " order from the same seed. An addition that could help trained W_q and W_k too is in the"
+        " baseline as well.",
+        "[low, high]": "the gaps that the seeds leave open: Student's t over the differences of"
+        " paired seeds. The intervals of one family on one corpus hold together with 95 %"
+        f" (Bonferroni): {levels}. A verdict is read off the interval, never off the mean.",
+        "at most +x %": "PASS: the whole interval is below x. FAIL: it is above x. INCONCLUSIVE: x"
+        " lies inside.",
         "equal within ±x %": "YES: the whole interval is inside. NO: it is outside. NOT SHOWN:"
         " neither.",
-        "UNSTABLE": "a seed of the arm or of its baseline diverged; survivors are not judged.",
-        "seeds": "how many would decide an open question with 80 % chance if the true gap is the"
-        " one seen, for a spread between the 68 % limits of the one seen.",
+        "UNSTABLE": "a seed of the arm or of its baseline diverged; the others are not judged.",
+        "question": "one limit of one claim on one corpus. It stays open where its verdict is"
+        " INCONCLUSIVE, NOT SHOWN or UNSTABLE.",
+        "seeds that would decide": "with 80 % chance, if the true gap is the one seen. A range,"
+        " because the spread between seeds is uncertain (its 68 % limits).",
         "on this test text": "a verdict is about the test split that was scored. Where the error"
         " over documents is as large as that over seeds, the interval includes both.",
     }

@@ -1,6 +1,4 @@
-"""The declaration of a study: params/studies/<name>.yaml, read, validated and turned into
-configs.
-"""
+"""The declaration of a study, params/studies/<name>.yaml: validated and turned into configs."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -171,9 +169,7 @@ def parse_plan(plain: dict[str, Any], where: str) -> Plan:
 
 
 def _check_arms(plan: Plan) -> None:
-    """Raise UserError where an arm is no experiment, two arms are one, or a share is above its
-    limit.
-    """
+    """Raise UserError for an arm that is no experiment, equal arms, or a share above its limit."""
     from oelm_lib.model.cost import qk_share
 
     made: dict[str, str] = {}

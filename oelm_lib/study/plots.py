@@ -1,5 +1,6 @@
 """Figures of a study: the gap over what is trained, the tuning fits, the ladder."""
 
+import itertools
 import math
 from html import escape
 
@@ -8,10 +9,10 @@ import plotly.graph_objects as go
 
 from oelm_lib.arms import COLOURS, ArmStyle, arm_name, arm_styles
 from oelm_lib.stats import Interval, gap
-from oelm_lib.study.cell import BASE_SIZE, Cell
+from oelm_lib.study.cell import BASE_SIZE, TUNE, Cell
 from oelm_lib.study.page import Study
 from oelm_lib.study.tuning import INTERIOR
-from oelm_lib.study.verdicts import exploration
+from oelm_lib.study.verdicts import Judgement, Slope, exploration
 from oelm_lib.view import figure as base
 
 NO_SHARE = 1e-4
@@ -19,37 +20,35 @@ NO_SHARE = 1e-4
 SHARES = {NO_SHARE: "0", 1e-3: "0.1 %", 1e-2: "1 %", 1e-1: "10 %", 1.0: "100 %"}
 CURVE_POINTS = 41
 UNCONFIRMED = ArmStyle(base.INK, "solid", "circle-open")
-MARGIN = 3.0
-"""Room above and below the gaps of the first figure, in percent."""
+MOST_NAMES = 12
+"""Names in a legend beside a panel of 300 pixels."""
 
 
 def gaps(study: Study) -> base.Figure:
     """Draw the gap of every arm over the share of the Q/K weights that it trains, by corpus."""
     judged = [one for one in study.judgements if one.claim.at_most and one.interval.n]
-    drawn = {one.corpus for one in judged} | {study.plan.corpora[0]}
+    first = study.plan.corpora[0]
+    confirmed = {one.arm for one in judged if one.corpus == first}
+    explored = {
+        arm: (share, 100 * gap(nats))
+        for arm, _, nats, share in exploration(study.grid)
+        if nats is not None and arm not in confirmed
+    }
+    drawn = {one.corpus for one in judged} | ({first} if explored else set())
     corpora = [name for name in study.plan.corpora if name in drawn]
     notes = [
-        "in colour: confirmed on fresh seeds, with the interval of its verdict",
-        "grey: tuned only (validation, first corpus); dashed: the limits that are claimed",
+        "in colour: confirmed on fresh seeds, with the interval of its verdict (seeds so far)",
+        "grey: tuned only (validation, first corpus)",
     ]
-    figure = base.new_figure("What is trained, and what it costs", notes, corpora, height=380)
+    title = "Gap over the trained share of the Q/K weights"
+    figure = base.new_figure(title, notes, corpora, height=300)
+    for arm, (share, y) in explored.items():
+        base.add(figure, corpora.index(first) + 1, _point(arm, share, y, UNCONFIRMED, None))
     styles = _styles(study, {one.arm for one in judged})
-    confirmed = {one.arm for one in judged if one.corpus == study.plan.corpora[0]}
-    for arm, _, nats, share in exploration(study.grid):
-        if nats is not None and arm not in confirmed:
-            row = corpora.index(study.plan.corpora[0]) + 1
-            base.add(figure, row, _point(arm, share, 100 * gap(nats), UNCONFIRMED, None))
-    shown: set[tuple[str, str]] = set()
-    for one in judged:
-        if (one.corpus, one.arm) in shown:
-            continue
-        shown.add((one.corpus, one.arm))
-        bars = _bars(one.interval)
-        trace = _point(one.arm, one.trained_share, 100 * one.interval.gap, styles[one.arm], bars)
+    for one in _first_of_each(judged):
+        bars, y = _bars(one.interval), 100 * one.interval.gap
+        trace = _point(one.arm, one.trained_share, y, styles[one.arm], bars)
         base.add(figure, corpora.index(one.corpus) + 1, trace)
-    for limit in sorted({limit for one in judged for limit in one.claim.at_most}):
-        line = {"dash": "dash", "width": 1.2, "color": base.INK}
-        figure.add_hline(y=100 * limit, line=line)
     figure.update_xaxes(
         type="log",
         range=[math.log10(NO_SHARE) - 0.2, 0.3],
@@ -57,12 +56,44 @@ def gaps(study: Study) -> base.Figure:
         tickvals=list(SHARES),
         ticktext=list(SHARES.values()),
     )
-    drawn = [trace.y[0] for trace in figure.data]
-    if drawn:  # a wide interval may leave the panel; it must not flatten the others
-        room = MARGIN + 0.15 * (max(drawn) - min(drawn))
-        figure.update_yaxes(range=[min(drawn) - room, max(drawn) + room])
-    figure.update_yaxes(title_text="gap in perplexity (%)")
+    _set_gap_axis(study, figure)
     return base.title_x(figure, "trained share of the Q/K weights")
+
+
+def _first_of_each(judged: list[Judgement]) -> list[Judgement]:
+    """Return the first judgement of each arm on each corpus."""
+    found: dict[tuple[str, str], Judgement] = {}
+    for one in judged:
+        found.setdefault((one.corpus, one.arm), one)
+    return list(found.values())
+
+
+def _set_gap_axis(study: Study, figure: base.Figure) -> None:
+    """Let the axes of the gap hold 0 and every limit that is claimed, and draw these as lines.
+
+    A wide interval may leave the panel; it must not flatten the others.
+    """
+    figure.update_yaxes(title_text="gap in perplexity (%)")
+    if not figure.data:
+        return
+    limits = sorted({100 * limit for claim in study.plan.claims for limit in claim.at_most or ()})
+    drawn = [0.0, *limits, *(y for trace in figure.data for y in trace.y)]
+    reach = 1.5 * max(drawn)
+    drawn += [
+        min(y + up, reach)
+        for trace in figure.data
+        for y, up in zip(trace.y, trace.error_y.array or (), strict=False)
+    ]
+    span = max(drawn) - min(drawn)
+    room = 1.0 + 0.08 * span
+    figure.update_yaxes(range=[min(drawn) - room, max(drawn) + room])
+    figure.add_hline(y=0, line={"width": 1.2, "color": base.INK})
+    for limit in limits:
+        line = {"dash": "dash", "width": 1.2, "color": base.INK}
+        label = {"text": f"+{limit:g} %", "font_size": 11}
+        is_crowded = any(0 < other - limit < 0.09 * span for other in limits)
+        side = "bottom right" if is_crowded else "top right"
+        figure.add_hline(y=limit, line=line, annotation=label, annotation_position=side)
 
 
 def _point(arm: str, share: float, y: float, style: ArmStyle, bars: dict | None) -> go.Scatter:
@@ -84,7 +115,8 @@ def _styles(study: Study, arms: set[str]) -> dict[str, ArmStyle]:
     names: dict[str, str] = {}
     for arm in [name for name in plan.arms if name in arms]:
         cell = Cell(plan.corpora[0], BASE_SIZE, arm)
-        known = arm_name(plan.config(cell, plan.start(cell)).to_dict())
+        untitled = plan.config(cell, plan.start(cell)).to_dict() | {"title": ""}
+        known = arm_name(untitled)
         names[arm] = known if known in COLOURS and known not in names.values() else arm
     styles = arm_styles(names.values())
     return {arm: styles[name] for arm, name in names.items()}
@@ -100,18 +132,34 @@ def _bars(interval: Interval) -> dict | None:
     }
 
 
+def behind(study: Study) -> list[base.Figure]:
+    """Return the figures of the tuning fits and of the ladder that have something to draw."""
+    return [figure for figure in (tuning(study), ladder(study)) if figure.data]
+
+
 def tuning(study: Study) -> base.Figure:
     """Draw the parabola of every cell over the learning rate, its points and its minimum."""
-    cells = sorted({run.cell for run in study.grid.records if run.stage == "tune"}, key=str)
-    panels = list(dict.fromkeys(_panel(cell) for cell in cells))
+    tuned = {run.cell for run in study.grid.records if run.stage == TUNE}
+    plan = study.plan
+    places = itertools.product(plan.corpora, plan.sizes, plan.arms)
+    panels: dict[str, list[Cell]] = {}
+    for cell in (cell for place in places if (cell := Cell(*place)) in tuned):
+        panels.setdefault(_panel(cell), []).append(cell)
     notes = ["points: mean over the tuning seeds; star: the fitted minimum with its 95 % interval"]
-    figure = base.new_figure("Tuned learning rates (validation)", notes, panels, height=380)
-    styles = _styles(study, {cell.arm for cell in cells})
-    for cell in cells:
-        row = panels.index(_panel(cell)) + 1
-        for trace in _fit_traces(study, cell, styles[cell.arm]):
-            base.add(figure, row, trace)
-    figure.update_xaxes(type="log", rangemode="normal")
+    names = max(map(len, panels.values()), default=0)
+    height = 300 + 22 * max(0, names - MOST_NAMES)
+    figure = base.new_figure("Tuned learning rates (validation)", notes, list(panels), height)
+    styles = _styles(study, {cell.arm for cell in tuned})
+    ticks = [step * 10.0**power for power in range(-7, 2) for step in (1, 2, 5)]
+    labels = [f"{rate:g}" for rate in ticks]
+    figure.update_xaxes(type="log", rangemode="normal", tickvals=ticks, ticktext=labels)
+    for row, drawn in enumerate(panels.values(), 1):
+        for cell in drawn:
+            for trace in _fit_traces(study, cell, styles[cell.arm]):
+                base.add(figure, row, trace)
+        rates = [rate for cell in drawn for rate, _, _ in study.grid.tuning_points(cell)]
+        room = [math.log10(min(rates)) - 0.05, math.log10(max(rates)) + 0.05]
+        figure.update_xaxes(range=room, row=row, col=1)  # an interval may leave the panel
     figure.update_yaxes(title_text="loss (nats per token)")
     return base.title_x(figure, "peak learning rate")
 
@@ -156,6 +204,7 @@ def _fit_traces(study: Study, cell: Cell, style: ArmStyle) -> list[go.Scatter]:
                 "array": [fit.high - fit.rate],
                 "arrayminus": [fit.rate - fit.low],
                 "symmetric": False,
+                "thickness": 1,
             }
         star = {"size": 12, "color": style.colour, "symbol": "star"}
         point = {"x": [fit.rate], "y": [round(fit.loss, 5)], "error_x": bars, "mode": "markers"}
@@ -166,18 +215,18 @@ def _fit_traces(study: Study, cell: Cell, style: ArmStyle) -> list[go.Scatter]:
 
 
 def ladder(study: Study) -> base.Figure:
-    """Draw the gap of the ladder's arms over the number of parameters."""
-    slopes = [slope for slope in study.slopes if any(size[2].n for size in slope.sizes)]
+    """Draw the gap of the ladder's arms over the number of parameters, from two sizes on."""
+    slopes = [slope for slope in study.slopes if len(_sizes(slope)) > 1]
     panels = list(dict.fromkeys(slope.corpus for slope in slopes))
     notes = ["95 % intervals of each size by itself; the verdict is of the slope over all sizes"]
-    figure = base.new_figure("The gap over the size of the model", notes, panels, height=360)
+    figure = base.new_figure("Gap over the size of the model", notes, panels, height=300)
     styles = _styles(study, {slope.arm for slope in slopes})
     for slope in slopes:
-        run = [size for size in slope.sizes if size[2].n]
-        bars = [_bars(interval) for _, _, interval in run]
+        sizes = _sizes(slope)
+        bars = [_bars(interval) for _, _, interval in sizes]
         trace = go.Scatter(
-            x=[parameters for _, parameters, _ in run],
-            y=[round(100 * interval.gap, 3) for _, _, interval in run],
+            x=[parameters for _, parameters, _ in sizes],
+            y=[round(100 * interval.gap, 3) for _, _, interval in sizes],
             error_y={
                 "array": [bar["array"][0] for bar in bars],
                 "arrayminus": [bar.get("arrayminus", [0.0])[0] for bar in bars],
@@ -189,6 +238,21 @@ def ladder(study: Study) -> base.Figure:
             marker={"symbol": styles[slope.arm].symbol, "size": 9},
         )
         base.add(figure, panels.index(slope.corpus) + 1, trace)
-    figure.update_xaxes(type="log", rangemode="normal")
-    figure.update_yaxes(title_text="gap in perplexity (%)")
+    ticks = {
+        f"{parameters / 1e6:.1f} M": parameters
+        for slope in slopes
+        for _, parameters, _ in _sizes(slope)
+    }
+    figure.update_xaxes(
+        type="log",
+        rangemode="normal",
+        tickvals=list(ticks.values()),
+        ticktext=list(ticks),
+    )
+    _set_gap_axis(study, figure)
     return base.title_x(figure, "parameters of the baseline")
+
+
+def _sizes(slope: Slope) -> list[tuple[str, float, Interval]]:
+    """Return the sizes of a slope that have a seed."""
+    return [size for size in slope.sizes if size[2].n]

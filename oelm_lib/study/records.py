@@ -32,8 +32,9 @@ SPLIT_FACTS = ("documents", "tokens", "bytes", "sha256")
 
 
 class Record(Section):
-    """One line of runs.jsonl. Losses in nats per token, over a whole split, with the last
-    weights.
+    """One line of runs.jsonl.
+
+    Losses are in nats per token, over a whole split, with the last weights.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
@@ -59,9 +60,7 @@ class Record(Section):
     trained_share: float
     """Share of the Q/K weights that were trained."""
     frozen_unchanged: bool | None
-    """Whether the SHA-256 of the frozen tensors is the same before and after; None: nothing
-    frozen.
-    """
+    """Whether the frozen tensors kept their SHA-256; None: nothing was frozen."""
     logit_std: list[float] | None
     """Spread of each layer's attention scores at the last evaluation."""
     seconds: float

@@ -36,9 +36,7 @@ class Tune(Section):
     seeds: Annotated[tuple[Step, ...], Field(min_length=MIN_SEEDS)]
     """Seeds of every tuning run; none may be used in confirmation."""
     start: Positive | dict[str, Positive]
-    """First learning rate, for all corpora or by corpus; the next are start / factor and x
-    factor.
-    """
+    """First learning rate, for all corpora or by corpus; then start / factor and start * factor."""
     factor: Annotated[Real, Field(gt=1)] = 1.414
     """Ratio of neighbouring learning rates."""
     error: Positive = 0.003
@@ -61,26 +59,23 @@ class Confirm(Section):
 
 
 class Claim(Section):
-    """What is claimed of one pair of arms on every corpus: `arm` against its baseline, or two arms
-    that are `equal`.
-    """
+    """A claim about one pair of arms: `arm` against its baseline, or two arms that are `equal`."""
 
     arm: str | None = None
     """An arm or a choice, judged against its baseline."""
     against: str | None = None
     """Another baseline than the arm's own."""
     at_most: Limits | None = None
-    """Gaps, e.g. 0.05: the arm's perplexity is at most 1.05 x its baseline's. A list: judged by the
-    same interval.
+    """Gaps, e.g. 0.05: the arm's perplexity is at most 1.05 x its baseline's.
+
+    Several limits are judged by the same interval.
     """
     equal: Annotated[tuple[str, str], Field()] | None = None
     """Two arms whose perplexities are claimed to be equal."""
     within: Share | None = None
     """Margin of `equal`, e.g. 0.01."""
     gaps: Flag = False
-    """Whether `equal` is about the arms' gaps, each to its own baseline, in place of their
-    losses.
-    """
+    """Whether `equal` compares the arms' gaps, each to its own baseline, and not their losses."""
     seeds: Annotated[int, Field(strict=True, ge=MIN_SEEDS)] | None = None
     """Number of seeds, in place of the plan's."""
     corpora: Names | None = None
@@ -106,9 +101,7 @@ class Claim(Section):
 
 
 class Choice(Section):
-    """An arm that tuning chooses: the smallest gap to its own baseline at the fitted minima, on
-    validation.
-    """
+    """An arm that tuning chooses: the one with the smallest tuned gap to its own baseline."""
 
     among: Names
     """Candidates; each needs `against`."""

@@ -9,9 +9,10 @@ import pandas as pd
 from oelm_lib.markup import Html, html_table
 from oelm_lib.stats import gap
 from oelm_lib.study import verdicts
-from oelm_lib.study.page import Study, interval_text
+from oelm_lib.study.page import Study
 from oelm_lib.study.plan import folder
-from oelm_lib.view.tables import percent
+from oelm_lib.study.sentences import interval_text
+from oelm_lib.view.tables import percent, verdict_html
 
 
 def claims_table(study: Study) -> pd.DataFrame:
@@ -24,10 +25,10 @@ def claims_table(study: Study) -> pd.DataFrame:
                 {
                     "corpus": one.corpus,
                     "arm": one.name,
-                    "against": one.claim.equal[1] if one.claim.equal else one.baseline,
+                    "against": one.other,
                     "claim": limit.text,
                     "gap [interval]": interval_text(interval),
-                    "verdict": limit.verdict,
+                    "verdict": Html(verdict_html(limit.verdict)),
                     "seeds": f"{interval.n + interval.failed} of {one.planned}",
                     "to decide": limit.seeds,
                     "family (k)": f"{one.claim.family} ({interval.k})",
@@ -76,7 +77,7 @@ def ladder_table(study: Study) -> pd.DataFrame:
                 for size, parameters, interval in slope.sizes
             },
             "change per decade": interval_text(slope.interval),
-            "verdict": slope.verdict,
+            "verdict": Html(verdict_html(slope.verdict)),
             "seeds": f"{slope.interval.n} of {slope.planned}",
             "to decide": slope.seeds,
         }

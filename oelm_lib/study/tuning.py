@@ -19,8 +19,9 @@ WINDOW = 5
 NARROWEST = 0.6
 """Rates nearer to a diverging one than this power of the factor are not tried."""
 UNSTABLE_SPREAD = 0.2
-"""Nats between the seeds of one rate above which the rate counts as diverging: near the edge of
-stability one seed blows up and another does not.
+"""Nats between the seeds of one rate above which the rate counts as diverging.
+
+Near the edge of stability one seed blows up and another does not.
 """
 INTERIOR, EDGE, DIVERGED = "interior", "edge", "diverged"
 Point = tuple[float, int, float | None]

@@ -16,6 +16,7 @@ from oelm_lib.study.schema import Claim
 from oelm_lib.study.tuning import DIVERGED, INTERIOR
 
 NOT_RUN, INCOMPLETE = "NOT RUN YET", "INCOMPLETE"
+WAITING = (NOT_RUN, INCOMPLETE)
 FLAT, GROWS, SHRINKS = "FLAT", "GROWS", "SHRINKS"
 
 
@@ -60,6 +61,21 @@ class Judgement:
         named = self.claim.equal[0] if self.claim.equal else self.claim.arm
         return named if named == self.arm else f"{named} ({self.arm or 'not chosen yet'})"
 
+    @property
+    def other(self) -> str:
+        """The arm that the claim's arm is compared with."""
+        return self.claim.equal[1] if self.claim.equal else self.baseline or "its baseline"
+
+    @property
+    def ended(self) -> int:
+        """Seeds that have ended, diverged ones included."""
+        return self.interval.n + self.interval.failed
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all seeds have ended."""
+        return self.limits[0].verdict not in WAITING
+
 
 def judge(grid: Grid, frozen: Plan | None = None) -> list[Judgement]:
     """Judge every claim of a study on every corpus that it is about.
@@ -75,9 +91,7 @@ def judge(grid: Grid, frozen: Plan | None = None) -> list[Judgement]:
 
 
 def family_size(plan: Plan, family: str, corpus: str) -> int:
-    """Number of comparisons of a family on a corpus: pairs of arms, however many limits each
-    has.
-    """
+    """Number of pairs of arms that a family compares on a corpus, however many limits each has."""
     pairs = {
         (claim.gaps, claim.equal or (claim.arm, claim.against or _baseline(plan, claim.arm)))
         for claim in plan.claims
@@ -193,9 +207,7 @@ class Slope:
 
 
 def judge_ladder(grid: Grid) -> list[Slope]:
-    """Judge the slope of every arm of the ladder: one slope for each seed, then a paired
-    interval.
-    """
+    """Judge the slope of every arm of the ladder, from one slope for each seed."""
     ladder = grid.plan.ladder
     groups: dict[tuple[str, str], list[Comparison]] = {}
     for comparison in grid.ladder_comparisons():

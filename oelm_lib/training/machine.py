@@ -1,14 +1,13 @@
 """What a run was trained on."""
 
-import contextlib
 import math
 import os
-import platform
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from oelm_lib.runs.provenance import cpu_name
 
 KERNEL_SHAPE = (2048, 128, 512)
 """Matrix product by which the speed of a machine's kernels is recorded."""
@@ -30,16 +29,8 @@ def describe_machine() -> dict[str, Any]:
         a @ b
         best = min(best, time.perf_counter() - start)
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "gflops": round(2 * rows * inner * columns / best / 1e9),
         "preload": os.path.basename(os.environ.get("LD_PRELOAD", "")),
     }
-
-
-def _cpu_name() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -28,8 +28,7 @@ TONES = {
 MARKS = {"good": "✓", "bad": "✗", "unsure": "?"}
 """A mark stands before each verdict, so that the colour is never alone."""
 TONE_COLOURS = {"good": "#0a8060", "bad": "#d0342c", "unsure": "#a06a00"}
-"""Where the page's style sheet does not set its own: contrast of at least 3 on white and on
-near-black."""
+"""Where the page sets none of its own: contrast of at least 3 on white and on near-black."""
 
 
 def percent(value: float, digits: int = 2) -> str:
@@ -64,8 +63,10 @@ FORMATS: dict[Callable[[Any], str], tuple[str, ...]] = {
     "{:,}".format: ("total", "trainable", "frozen"),
     "{:.3g}".format: ("learning_rate", "mean_step_seconds", "epochs"),
 }
-"""Format -> the columns that have it. A new column needs a line here only if its numbers need
-another format than four decimals (two for a column that ends in `perplexity`)."""
+"""Format -> the columns that have it.
+
+Other numbers have four decimals; two in a column that ends in `perplexity`.
+"""
 FORMAT_OF = {column: form for form, columns in FORMATS.items() for column in columns}
 
 

@@ -9,15 +9,25 @@ def test_cards_of_the_log_say_what_it_showed():
     for part in ("loses 9.8 %", "loses 16.5 %", "loses 14.9 %", "loses 15.5 %"):
         assert part in text
     assert text.count("? UNKNOWN INTERVAL") == 4
-    assert "GPT-02 against GPT-01 on tinystories-phase3; n = 1; +0.0931 nats" in text
+    assert "GPT-02 against GPT-01 on tinystories-phase3; W_q and W_k frozen at" in text
+    assert "difference in loss +0.0931 nats per token" in text
 
 
 def test_a_card_says_its_verdict_first_and_how_it_was_reached(demo):
     text = compare.verdict_cards(compare.load_runs("DEMO-*", demo))
     card = text.split("class='oelm-card'")[2]  # DEMO-03
     assert card.index("✗ FAIL") < card.index("OELM-Random</b> loses")
-    assert "DEMO-03 against DEMO-01 on stories; 95 % interval over" in card
-    assert "jointly for the 3 arms of this baseline; n = 3" in card
+    where = "DEMO-03 against DEMO-01 on stories; W_q and W_k frozen at Gaussian rows of expected"
+    assert where in card and "nats" not in card[: card.index("<details>")]
+    assert "95 % interval over seeds, jointly for the 3 arms of this baseline" in card
+
+
+def test_the_subtitle_says_what_is_frozen_in_which_models_on_what(demo):
+    text = compare.subtitle(compare.load_runs("DEMO-*", demo))
+    assert "<b>Frozen:</b> W_q and W_k in 3 of 4 arms." in text
+    assert "<b>Model:</b> 0.17 million parameters." in text
+    assert "<b>Text:</b> stories (generated), 0.67 million tokens read." in text
+    assert "<b>Seeds:</b> 42, 43, 44." in text
 
 
 def test_untrusted_words_are_escaped(tmp_path):

@@ -118,6 +118,14 @@ def test_a_missing_part_is_named_but_a_sample_may_lack_it(folder, find):
     assert len(find(folder)["train"]) == 2
 
 
+def test_a_part_beyond_the_count_of_its_set_is_refused(folder, find):
+    (folder / "train.jsonl").unlink()
+    write(folder, "train-00000-of-00001.jsonl", "a")
+    write(folder, "train-00001-of-00001.jsonl", "b")
+    with pytest.raises(UserError, match=r"train-00001-of-00001.jsonl: .* no part 1 of 1"):
+        find(folder)
+
+
 def test_files_deep_in_a_split_folder_are_read_and_parts_are_in_numeric_order(folder, find):
     (folder / "train.jsonl").unlink()
     for name in ("train/b/10.jsonl", "train/b/9.jsonl", "train/a/100.jsonl", "train/b/x².jsonl"):

@@ -100,7 +100,7 @@ def test_full_disk(source, data_folder):
     try:
         with pytest.raises(
             UserError,
-            match=r"cannot be written .*nothing is left of it; make room there, or set OELM_DATA",
+            match=r"File too large; raise the limit of file sizes .*nothing is left of",
         ):
             prepare("tinystories-sample", folder, echo=quiet)
     finally:

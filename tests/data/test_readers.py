@@ -130,6 +130,11 @@ def test_articles_begin_at_titles_between_blank_rows():
         ),
         ("a.jsonl", b'\n \n{"text": "a"\n', r"a.jsonl: line 3 is not a JSON object"),
         ("a.jsonl", b'{"text": ' + b"[" * 99_999, r"a.jsonl: line 1 is not a JSON object"),
+        (
+            "a.jsonl",
+            b'{"text": "a", "id": 1, "text": "b"}\n',
+            r"a.jsonl: line 1: gives 'text' twice",
+        ),
         ("a.jsonl", b'{"text": null}\n', r"a.jsonl: line 1 is not a JSON object"),
         ("a.jsonl", '{"text": "a"}'.encode("utf-16"), r"a.jsonl: byte 0 is not valid UTF-8"),
         ("a.txt", "ducks".encode("utf-16-le"), r"a.txt: is full of zero bytes \(UTF-16\?\), which"),

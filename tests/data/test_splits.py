@@ -203,6 +203,8 @@ def test_limit_makes_a_sample(source):
         UserError, match="limit = 5: makes a sample of tinystories; name it tinystories-sample"
     ):
         prepare("tinystories", folder, limit=5, echo=quiet)
+    with pytest.raises(UserError, match="limit = 0: must be at least 1"):
+        prepare("tinystories-sample", folder, limit=0, echo=quiet)
     corpus = prepare("tinystories-sample", folder, limit=5, echo=quiet)
     assert corpus.tokens("train").tolist() == _ids(STORIES[:5])
     assert corpus.manifest["split_rules"]["limit"] == 5

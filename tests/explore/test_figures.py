@@ -3,30 +3,38 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import pytest
 
-from oelm_lib import training
 from oelm_lib.data.tokenizer import Ids
 from oelm_lib.errors import UserError
 from oelm_lib.explore import figures, maps, sentences, tables
 from oelm_lib.explore.live import OVER_TIME, HeadExplorer
 from oelm_lib.view.figure import MIMETYPE
 from tests.conftest import TINY_RUN
+from tests.explore.conftest import train_as_demo
 from tests.lab import open_lab, run_all
 
 PROMPT = "The owl saw a cat."
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, stories):
+    """Folder with a baseline and an OELM-Freeze, made once."""
+    changes = {"train.max_steps": 12, "model.max_seq_len": 64}
+    return train_as_demo(
+        tmp_path_factory.mktemp("figures"), stories, ("DEMO-01", "DEMO-02"), **changes
+    )
+
+
 @pytest.fixture
-def outputs(tiny_run, monkeypatch):
-    """Folder with a baseline and an OELM-Freeze of a few steps, named as the demo's runs."""
-    for exp in ("DEMO-01", "DEMO-02"):
-        run = tiny_run(exp, seed=42, train__max_steps=12, model__max_seq_len=64)
-        training.train(run.config, run)
-        run.path.parent.rename(run.path.parents[1] / f"{exp}_{run.config.slug}")
-    monkeypatch.setenv("OELM_OUTPUTS", str(run.path.parents[1]))
-    return run.path.parents[1]
+def outputs(trained, stories, tmp_path, monkeypatch):
+    """A copy of `trained` for one test."""
+    folder = shutil.copytree(trained, tmp_path / "outputs")
+    monkeypatch.setenv("OELM_OUTPUTS", str(folder))
+    monkeypatch.setenv("OELM_DATA", str(stories))
+    return folder
 
 
 @pytest.fixture

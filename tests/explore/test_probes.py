@@ -1,5 +1,7 @@
 """Probes on models: what attention is, a hand-built induction head, arms of a tiny run."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from oelm_lib import training
 from oelm_lib.errors import UserError
+from tests.explore.conftest import train_as_demo
 from tests.model.additions import EACH_AND_ALL, FROZEN, inputs, stirred
 
 RELATIVE = 1e-5  # float32 rounding
@@ -58,16 +61,23 @@ def test_a_hand_built_induction_head_scores_one(model_config):
     assert measures.duplicate_token_score(maps, period) == pytest.approx(0.0, abs=1e-3)
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, stories):
+    """Folder with a baseline, an OELM-Freeze and a frozen Gaussian, made once."""
+    exps = ("DEMO-01", "DEMO-02", "DEMO-04")
+    return train_as_demo(
+        tmp_path_factory.mktemp("probes"), stories, exps, **{"train.max_steps": 12}
+    )
+
+
 @pytest.fixture
-def arms(tiny_run, monkeypatch):
-    """Baseline, OELM-Freeze and frozen Gaussian, trained for a few steps."""
+def arms(trained, stories, tmp_path, monkeypatch):
+    """The arms of `trained`, in a copy for one test."""
     from oelm_lib.explore.arms import open_arms
 
-    for exp in ("DEMO-01", "DEMO-02", "DEMO-04"):
-        run = tiny_run(exp, seed=42, train__max_steps=12)
-        training.train(run.config, run)
-        run.path.parent.rename(run.path.parents[1] / f"{exp}_{run.config.slug}")
-    monkeypatch.setenv("OELM_OUTPUTS", str(run.path.parents[1]))
+    folder = shutil.copytree(trained, tmp_path / "outputs")
+    monkeypatch.setenv("OELM_OUTPUTS", str(folder))
+    monkeypatch.setenv("OELM_DATA", str(stories))
     return open_arms("DEMO-*/seed42")
 
 

@@ -5,6 +5,7 @@ from click.testing import CliRunner
 
 from oelm_lib.cli import main
 from oelm_lib.launch.doctor import doctor
+from oelm_lib.runs.forecast import Forecast
 from oelm_lib.training.trial import run_trial
 
 
@@ -17,6 +18,13 @@ def test_a_trial_projects_the_time_and_leaves_nothing_behind(tiny_run, tmp_path)
     assert found["checkpoint_bytes"] > 3 * 4 * 10_000  # weights and two moments in fp32
     assert (found["device"], found["precision"]) == ("cpu", "fp32")
     assert sorted(outputs.rglob("*")) == before
+
+
+def test_a_trial_counts_the_time_of_saves(tiny_run, tmp_path, monkeypatch):
+    saves = []
+    monkeypatch.setattr(Forecast, "save", lambda forecast, seconds: saves.append(seconds))
+    run_trial(tiny_run(), tmp_path / "outputs", steps=2)
+    assert len(saves) == 1 and saves[0] > 0
 
 
 def test_the_machine_is_described_and_a_folder_that_cannot_be_written_is_reported(

@@ -1,5 +1,6 @@
 """`make gpu` where there is no GPU, and the run that it stops and continues."""
 
+import shutil
 import subprocess
 import sys
 
@@ -20,6 +21,15 @@ def test_the_plan_states_minutes_within_the_limit():
     assert "total   8.0 min at most" in done.stdout
     assert sum(stage.minutes for stage in gpu_check.STAGES) <= 8
     assert all(stage.name in done.stdout for stage in gpu_check.STAGES)
+
+
+def test_make_gpu_asks_for_the_plan_with_dry_and_for_the_check_without():
+    if shutil.which("make") is None:
+        pytest.skip("no make on this machine")
+    for words, expected in ((["DRY=1"], "gpu_check --dry-run"), ([], "gpu_check")):
+        command = ["make", "-n", "gpu", "PYTHON=some-python", *words]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.stdout.strip() == f"some-python -m oelm_lib.launch.{expected}"
 
 
 def test_without_a_gpu_it_ends_in_one_line():

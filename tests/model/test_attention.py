@@ -1,5 +1,8 @@
+from collections import Counter
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.model.additions import FROZEN, inputs, stirred
 
@@ -134,3 +137,42 @@ def test_attention_takes_a_fast_kernel(model_config, changes, training, kernel):
         model(tokens)
     names = {event.name.removeprefix("aten::") for event in profile.events()}
     assert names & {FLASH, MATH} == ({kernel} if kernel else set())
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations of torch that are executed."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names[function.overloadpacket.__name__] += 1
+        return function(*args, **kwargs or {})
+
+
+def operations_of_a_step(cfg):
+    from oelm_lib.model.gpt import GPT
+
+    model, tokens = GPT(cfg), torch.arange(12)[None]
+    with Operations() as operations:
+        model(tokens, tokens)[1].backward()
+    return operations.names
+
+
+@pytest.mark.parametrize("position", ["rope", "alibi", "t5"])
+def test_positions_are_computed_once_for_all_layers(model_config, position):
+    one, three = (
+        operations_of_a_step(model_config(position=position, num_layers=layers))
+        for layers in (1, 3)
+    )
+    assert one["arange"] > 0
+    for name in ("arange", "log", "cos", "sin"):
+        assert one[name] == three[name]
+
+
+def test_the_bias_of_t5_is_looked_up_as_an_embedding(model_config):
+    """The backward pass of indexing by a tensor adds duplicates one after another on a GPU."""
+    names = operations_of_a_step(model_config(position="t5", num_layers=3))
+    assert names["embedding"] == names["embedding_dense_backward"] == 1 + 3
+    assert not names["index"] and not names["index_put"]

@@ -9,6 +9,7 @@ from oelm_lib.model.cost import (
     medium,
     step_bytes,
     step_flops,
+    training_hours,
 )
 from tests.conftest import ARMS
 from tests.model.additions import EACH, EACH_AND_ALL
@@ -144,6 +145,21 @@ def test_activations_are_within_a_tenth_of_what_the_forward_pass_keeps(model_con
     measured += tokens.numel() * cfg.d_model * 4
     predicted = step_bytes(cfg, BATCH, CHUNK, QUERY_BLOCK)["activations"]
     assert predicted == pytest.approx(measured, rel=0.1)
+
+
+def test_attention_without_dropout_keeps_a_number_per_head_and_token():
+    cfg = load_config("GPT-01").model.model_copy(update={"dropout": 0.0, "num_heads": 4})
+    few, many = (
+        step_bytes(cfg.model_copy(update={"num_heads": heads}), 8, 512, 128) for heads in (4, 16)
+    )
+    tokens = 8 * cfg.max_seq_len
+    assert many["activations"] - few["activations"] == tokens * cfg.num_layers * (16 - 4) * 4
+
+
+def test_training_hours_are_flops_over_their_rate():
+    cfg = load_config("GPT-01")
+    flops = step_flops(cfg.model, cfg.train.batch_size)["plain"] * cfg.train.max_steps
+    assert training_hours(cfg, 1e14) == pytest.approx(flops / 1e14 / 3600)
 
 
 def test_medium_is_the_log_s_size_and_keeps_the_arm():

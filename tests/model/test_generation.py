@@ -33,6 +33,17 @@ def test_the_seed_decides_and_the_default_generator_is_left_alone(model_config):
     assert model.training
 
 
+def test_logits_are_drawn_from_as_they_are_by_default(model_config):
+    model = stirred(model_config())
+    tokens = prompts(model.cfg)
+    plain, same, warmer = (
+        drawn(model, tokens, 8, **options)
+        for options in ({}, {"temperature": 1.0}, {"temperature": 3.0})
+    )
+    assert torch.equal(plain, same)
+    assert not torch.equal(plain, warmer)
+
+
 def test_text_ends_where_the_context_is_full(model_config):
     model = stirred(model_config())
     assert drawn(model, prompts(model.cfg), 100).shape == (3, model.cfg.max_seq_len - 4 + 1)

@@ -83,3 +83,12 @@ def test_low_rank_deltas_start_at_zero_with_rows_of_norm_one(model_config):
         rows = getattr(attention, f"{side}_delta_a").norm(dim=1)
         assert rows.mean().item() == pytest.approx(1.0, rel=0.05)
         assert (getattr(attention, f"{side}_delta_b") == 0).all()
+
+
+def test_the_forget_gate_reads_content_with_small_gaussian_weights(model_config):
+    from oelm_lib.model.gpt import GPT
+
+    model = GPT(model_config(d_model=512, forget_gate=True))
+    gates = torch.cat([block.attention.forget_gate.detach() for block in model.blocks])
+    assert abs(gates.mean()) < 0.002
+    assert gates.std().item() == pytest.approx(0.02, rel=0.1)

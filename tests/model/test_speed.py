@@ -19,10 +19,22 @@ def close(actual, expected):
     assert (actual - expected).abs().max() <= RELATIVE * expected.abs().max()
 
 
+@pytest.fixture
+def torch_2_9(monkeypatch):
+    """torch as it was before it had a chunked loss."""
+    monkeypatch.delattr(torch.nn, "LinearCrossEntropyOptions")
+    monkeypatch.delattr(F, "linear_cross_entropy")
+
+
+@pytest.mark.parametrize("version", ["torch_2_9", "installed"])
 @pytest.mark.parametrize("chunk", [5, 12, 1000])
-def test_the_chunked_loss_equals_all_logits_at_once(model_config, monkeypatch, chunk):
+def test_the_chunked_loss_equals_all_logits_at_once(
+    model_config, monkeypatch, request, chunk, version
+):
     from oelm_lib.model import gpt
 
+    if version == "torch_2_9":
+        request.getfixturevalue("torch_2_9")
     monkeypatch.setattr(gpt, "CHUNK", chunk)
     monkeypatch.setattr(gpt, "FEW_LOGITS", 0)
     cfg = model_config()
@@ -138,7 +150,9 @@ from torch._dynamo.utils import counters
 from oelm_lib.config import ModelConfig
 from oelm_lib.model import gpt
 gpt.FEW_LOGITS = 0  # the chunked loss
-for line in sys.argv[2:]:
+if sys.argv[2] == "torch_2_9":
+    del torch.nn.LinearCrossEntropyOptions
+for line in sys.argv[3:]:
     torch._dynamo.reset()
     counters.clear()
     cfg = ModelConfig(**json.loads(line))
@@ -161,12 +175,16 @@ for line in sys.argv[2:]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_compiles_whole_and_once_on_every_arm(dropout):
+@pytest.mark.parametrize(
+    ("version", "dropout"), [("installed", 0.0), ("installed", 0.1), ("torch_2_9", 0.0)]
+)
+def test_compiles_whole_and_once_on_every_arm(version, dropout):
     """In a process without jaxtyping's hook; aot_eager traces as inductor does, in seconds."""
     configs = [json.dumps(TINY_MODEL | arm | {"dropout": dropout}) for arm in COMPILED_ARMS]
     done = subprocess.run(
-        [sys.executable, "-c", COMPILED, "aot_eager", *configs], capture_output=True, text=True
+        [sys.executable, "-c", COMPILED, "aot_eager", version, *configs],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()[-len(configs) :]]

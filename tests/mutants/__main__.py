@@ -1,8 +1,8 @@
 """Mutation run: change the library in one place at a time and see whether a test notices.
 
 `make mutants` draws N changes with SEED, as many from each area, makes one at a time in a copy of
-the project and runs the tests of its area, for LIMIT seconds at most. A change that no test
-notices is printed, but for those in equivalent.yaml.
+the project and runs the tests of its area, for LIMIT seconds of CPU time and ten times that by
+the clock at most. A change that no test notices is printed, but for those in equivalent.yaml.
 
     make mutants N=200 SEED=1 LIMIT=300     the defaults
     make mutants AREA='stats files'         some areas
@@ -15,6 +15,7 @@ import importlib
 import multiprocessing
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -76,11 +77,16 @@ def sample(area: str, size: int, generator: random.Random) -> list[Mutant]:
 
 
 def ordered_tests(area: str, file: str) -> list[str]:
-    """Test files of an area, at most FILES: the one named after a file, then by mentions of it."""
+    """Test files of an area, at most FILES: named after a file first, then by mentions of it.
+
+    A test is named after a file by its name (test_checkpoint), the first word of it (test_lock
+    for lock_file) or its folder's (test_additions).
+    """
     found = [path for name in AREAS[area][1] for path in [ROOT / name, *(ROOT / name).rglob("*")]]
     tests = [path for path in found if path.match("test_*.py")]
     place = Path(file)
-    names = {f"test_{place.stem}", f"test_{place.parent.name}"}
+    words = (place.stem, place.stem.split("_")[0], place.parent.name)
+    names = {f"test_{word}" for word in words}
 
     def rank(path: Path) -> tuple[bool, int]:
         return path.stem not in names, -path.read_text().count(place.stem)
@@ -90,19 +96,22 @@ def ordered_tests(area: str, file: str) -> list[str]:
 
 def run_tests(copy: Path, tests: list[str], limit: float) -> str:
     """Run tests in a process of their own; "passed", or how a test noticed."""
-    process = FORK.Process(target=_run_pytest, args=(copy, tests))
+    process = FORK.Process(target=_run_pytest, args=(copy, tests, int(limit)))
     process.start()
-    process.join(limit)
+    process.join(10 * limit)
     code = process.exitcode
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # what the tests have started, too
     process.join()
-    return "time limit" if code is None else "killed" if code else "passed"
+    if code in (None, -signal.SIGXCPU):
+        return "time limit"
+    return "killed" if code else "passed"
 
 
-def _run_pytest(copy: Path, tests: list[str]) -> None:
+def _run_pytest(copy: Path, tests: list[str], limit: int) -> None:
     """Be a test process of the copy; exit with 0 where no test fails."""
     os.setsid()
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 10))
     os.chdir(copy)
     sys.path[:] = [str(copy), *(entry for entry in sys.path if entry not in ("", str(ROOT)))]
     for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:

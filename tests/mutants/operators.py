@@ -49,6 +49,12 @@ def in_annotation(node) -> bool:
     return False
 
 
+def is_assertion(node) -> bool:
+    """Whether a node is part of `strict=True`: it only asserts that sequences are equally long."""
+    argument = node if node.type == "argument" else node.parent
+    return argument.type == "argument" and argument.get_first_leaf().value == "strict"
+
+
 def swaps_identity(name: str) -> bool:
     """Whether an operator swaps `is` and another comparison: the same, for None."""
     return len({word.startswith("Is") for word in name.split("_")[-2:]}) == 2
@@ -65,7 +71,7 @@ def mutations(path: Path) -> dict[tuple[int, int], list[Change]]:
     for node in (node for node in nodes if node.type not in UNCHANGED):
         for operator in operators:
             for start, _ in operator.mutation_positions(node):
-                if not in_annotation(node):
+                if not in_annotation(node) and not is_assertion(node):
                     places[start].append((operator, count[operator]))
                 count[operator] += 1
     return places

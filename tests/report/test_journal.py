@@ -140,8 +140,8 @@ def test_every_number_comes_from_a_file(recorded, language):
         100 * (max(gaps) - min(gaps)),
     ]  # n and n wanted
     pool = files + derived(groups) + epochs + interim + counts
-    text = recorded[language]
-    numbers = set(NUMBER.findall(text))
+    text = re.sub(r"(?<=\n)### (?:Study |研究：).*?(?=\n### )", "", recorded[language], flags=re.S)
+    numbers = set(NUMBER.findall(text))  # a study's numbers are those of its records
     strangers = [number for number in numbers if not near(number, pool)]
     assert strangers == []
     assert len(numbers) > 100
@@ -233,12 +233,23 @@ def test_chinese_words_are_chinese(tmp_path):
     ):
         assert english not in text, english
     assert "Baseline + T5 偏置，偏置与增益" in text and "冻结高斯" in text
+    assert not re.search("[一-鿿] [一-鿿]", text)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_recorded_results_are_called_the_best_of_their_evaluations(recorded, measured, language):
+    best, final = {"en": ("Best PPL", "Final PPL"), "zh": ("最佳 PPL", "最终 PPL")}[language]
+    results = recorded[language].split("\n## ")[2]
+    assert best in results and final not in results
+    assert "**Final PPL**" in measured
 
 
 def test_every_phrase_that_a_verdict_needs_is_there():
     words = yaml.safe_load((TEMPLATES / "journal.yaml").read_text(encoding="utf-8"))["phrases"]
     verdicts = {stats.PASS, stats.FAIL, stats.INCONCLUSIVE, stats.UNKNOWN, stats.UNSTABLE}
     assert verdicts | {CONFOUNDED} <= set(words)
+    shared = verdicts | {stats.YES, stats.NO, stats.NOT_SHOWN}
+    assert {f"study_{verdict}" for verdict in shared} <= set(words)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -1,17 +1,38 @@
-"""The train page and the explore page on narrow and wide screens, measured in Chromium."""
+"""Every kind of page on narrow and wide screens, light and dark, measured in Chromium."""
 
 import json
 
 import pytest
 
-from oelm_lib.config import as_text
+from oelm_lib.config import as_text, load_config
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
+from oelm_lib.runs import open_run
+from oelm_lib.training import train
+from tests.bench.test_figures import result as bench_result
 from tests.browser import open_browser
 from tests.conftest import TINY_RUN
+from tests.executed import executed, shell
+from tests.runs_factory import make_demo
 
 pytestmark = pytest.mark.slow
 SMALLEST_FIGURE = 300
+GPU_RESULT = {
+    "card": "a card with a long name, 80 GB",
+    "versions": {"torch": "2.0"},
+    "tests": {"summary": "96 passed", "passed": True, "seconds": 60.0},
+    "bench": {
+        "summary": "1 case",
+        "seconds": 1.0,
+        "rows": [
+            {"code": "workbook", "mode": "compiled", "precision": "bf16", "position": "learned"}
+            | {"arm": "OELM-Freeze", "tokens_per_s": 98765.0, "seconds": 0.04}
+            | {"floor_seconds": 0.02, "share_of_peak": 0.31, "memory_bytes": 2**31}
+            | {"setup_seconds": 40.0}
+        ],
+        "left_out": [{"code": "workbook", "reason": "out of time"}],
+    },
+}
 MEASURE = """() => {
   const shown = box => { const r = box.getBoundingClientRect(); return r.width && r.height; };
   const texts = [...document.querySelectorAll("h1, h2, h3, p, li, dd, summary, .caption, td, th")];
@@ -33,34 +54,58 @@ MEASURE = """() => {
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory, stories):
-    """Pages of a trained run and of the probes of two runs, by the name of their notebook."""
+    """A page of every kind by the name of its notebook."""
     folder = tmp_path_factory.mktemp("pages")
-    with pytest.MonkeyPatch.context() as patch:
+    (folder / "bench_study_dropout0.json").write_text(json.dumps(bench_result()))
+    (folder / "gpu").mkdir()
+    (folder / "gpu" / "card.json").write_text(json.dumps(GPU_RESULT))
+    with pytest.MonkeyPatch.context() as patch, shell():
         patch.setenv("OELM_DATA", str(stories))
         patch.setenv("OELM_OUTPUTS", str(folder / "outputs"))
         overrides = as_text(TINY_RUN | {"model.max_seq_len": 64})
-        for exp in ("DEMO-01", "DEMO-02"):
-            parameters = {"exp": exp, "seed": 42, "overrides": overrides, "fresh": False}
-            execute("train", folder / f"{exp}.ipynb", parameters)
+        cfg = load_config("DEMO-01", overrides)
+        train(cfg, open_run(cfg, 42))
+        parameters = {"exp": "DEMO-02", "seed": 42, "overrides": overrides, "fresh": False}
+        made = {"train": folder / "train.ipynb"}
+        execute("train", made["train"], parameters)
         runs = " ".join(sorted(str(path) for path in (folder / "outputs").glob("*/seed42")))
-        prompt = "The owl saw a cat. The cat saw the owl."
-        execute("explore", folder / "explore.ipynb", {"runs": runs, "prompt": prompt})
-    return {"train": export(folder / "DEMO-02.ipynb"), "explore": export(folder / "explore.ipynb")}
+        make_demo(folder / "demo", seeds=(42, 43))
+        kinds = {
+            "compare": {"exps": "DEMO-*", "baseline": "", "outputs": str(folder / "demo")},
+            "explore": {"runs": runs, "prompt": "The owl saw a cat. The cat saw the owl."},
+            "study": {"name": "oelm"},
+            "bench": {"results": str(folder)},
+            "gpu": {"results": str(folder / "gpu")},
+        }
+        for kind, values in kinds.items():
+            made[kind] = executed(kind, folder / f"{kind}.ipynb", values)
+        return {kind: export(path) for kind, path in made.items()}
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with open_browser(tmp_path_factory.mktemp("profile")) as context:
+        yield context
+
+
 @pytest.mark.parametrize("width", [420, 800, 1280])
-@pytest.mark.parametrize("name", ["train", "explore"])
-def test_nothing_overflows_is_narrow_or_clipped(pages, tmp_path, name, width, scheme):
-    size = {"width": width, "height": 900}
-    with open_browser(tmp_path / "profile", viewport=size, color_scheme=scheme) as context:
-        page = context.new_page()
-        page.goto(pages[name].as_uri())
+@pytest.mark.parametrize("kind", ["compare", "train", "explore", "study", "bench", "gpu"])
+def test_nothing_overflows_is_narrow_or_clipped(pages, browser, kind, width):
+    page = browser.new_page()
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(pages[kind].as_uri())
+    if kind != "gpu":  # tables only
         page.wait_for_selector("html[data-ready=true]", state="attached")
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+        page.wait_for_timeout(200)
         found = page.evaluate(MEASURE)
-    assert found["overflow"] <= 0
-    assert found["figures"] and min(found["figures"]) >= SMALLEST_FIGURE
-    assert found["clipped"] == found["labels"] == []
+        assert found["overflow"] <= 0, scheme
+        assert bool(found["figures"]) == (kind != "gpu")
+        assert all(size >= SMALLEST_FIGURE for size in found["figures"]), scheme
+        assert found["clipped"] == found["labels"] == [], scheme
+    page.close()
 
 
 def test_the_train_page_begins_with_what_was_reached(pages):

@@ -10,6 +10,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from oelm_lib import compare
 from oelm_lib.config import ROOT
 from oelm_lib.errors import UserError
+from oelm_lib.report.keep import write_index
 from oelm_lib.report.make import STANDARD, report
 from oelm_lib.report.notebook import WIDGET
 from oelm_lib.report.page import export
@@ -229,6 +230,17 @@ def test_a_page_names_its_subject_and_its_command(tmp_path):
     own = {"command": "oelm report 'CPU-*'"}
     page = export(write(tmp_path / "a.ipynb", *cells, papermill=record, oelm=own)).read_text()
     assert "<dd>oelm report &#39;CPU-*&#39;</dd>" in page
+
+
+def test_the_index_lists_what_made_a_page_and_no_other_term(tmp_path):
+    """The terms that a study's page explains stood in the index."""
+    terms = code(new_output("display_data", data={"text/html": "<dl><dt>gap</dt><dd>x</dd></dl>"}))
+    own = {"command": "oelm report example"}
+    export(write(tmp_path / "a.ipynb", new_markdown_cell("# T"), terms, oelm=own))
+    write_index(tmp_path)
+    index = (tmp_path / "index.md").read_text()
+    assert "- command: `oelm report example`" in index and "- machine: " in index
+    assert "gap" not in index
 
 
 @pytest.mark.parametrize("name", STANDARD)

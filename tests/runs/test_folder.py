@@ -93,6 +93,12 @@ def test_data_and_model_that_do_not_fit_are_refused_before_anything_is_written(
     assert not (tmp_path / "outputs").exists()
 
 
+def test_the_least_seed_is_0(tiny_run):
+    run = tiny_run(seed=0)
+    assert run.path.name == "seed0"
+    run.lock.release()
+
+
 @pytest.mark.parametrize("seed", [-1, 1.5, "42", True, 10**18, 10**4000])
 def test_a_seed_is_a_whole_number(tiny_run, seed):
     with pytest.raises(UserError, match=r"seed = .* should be a whole number of at least 0"):

@@ -161,6 +161,16 @@ def test_a_run_is_found_by_what_people_call_it(make_run, tmp_path):
         find_run("DEMO-03", tmp_path)
 
 
+def test_of_many_runs_with_a_name_three_are_named(make_run, tmp_path):
+    for seed in (1, 2, 3):
+        make_run(seed=seed)
+    with pytest.raises(UserError, match=r"3 runs are called 'DEMO-01': .*/seed3; name one"):
+        find_run("DEMO-01", tmp_path)
+    make_run(seed=4)
+    with pytest.raises(UserError, match=r"4 runs are called 'DEMO-01': .*/seed3, \.\.\.; name one"):
+        find_run("DEMO-01", tmp_path)
+
+
 def test_a_table_aligns_words_left_and_numbers_right():
     rows = [
         {

@@ -1,3 +1,4 @@
+import math
 import re
 
 import pytest
@@ -7,11 +8,13 @@ from test_verdicts import BASE, LADDER, cell, ladder_grid, study, with_gap
 
 from oelm_lib.arms import COLOURS
 from oelm_lib.config import dump_yaml
+from oelm_lib.report.journal import journal
 from oelm_lib.study import page, plots, records, tables, verdicts
 from oelm_lib.study import plan as plans
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.markdown import markdown_table
 from oelm_lib.study.records import append_record
+from oelm_lib.study.sentences import interval_text
 
 
 def shown(grid, frozen=None):
@@ -32,12 +35,12 @@ def test_each_sentence_has_one_number_with_its_interval_and_the_verdict():
     first, second = page.sentences(made)
     gap = made.judgements[0].interval
     assert first == (
-        f"<b>frozen</b> raises perplexity over <b>trained</b> by {page.interval_text(gap)} on"
-        " stories (4 seeds): at most +5 % does not hold."
+        f"<b>frozen</b> raises perplexity over <b>trained</b> by {interval_text(gap)} on"
+        " stories (4 seeds): that is more than +5 %."
     )
     assert "<b>frozen</b> and <b>twin</b> differ in perplexity by" in second
-    assert "equal within ±1 % holds" in second
-    assert page.interval_text(gap).startswith(f"{100 * gap.gap:+.1f} % [{100 * gap.gap_low:+.1f}, ")
+    assert second.endswith("they are equal within ±1 %.")
+    assert interval_text(gap).startswith(f"{100 * gap.gap:+.1f} % [{100 * gap.gap_low:+.1f}, ")
 
 
 def test_a_corpus_that_says_otherwise_is_named_in_the_sentence():
@@ -49,14 +52,14 @@ def test_a_corpus_that_says_otherwise_is_named_in_the_sentence():
             factory.tuned(plan, there) + factory.confirmed(plan, there, 0.01, values)
         )
     first = page.sentences(shown(Grid(plan, grid.records)))[0]
-    assert "at most +5 % does not hold. The same question on tinyshakespeare: PASS." in first
+    assert "more than +5 %. The same question on tinyshakespeare: PASS." in first
 
 
 def test_the_first_table_has_a_verdict_for_each_limit():
     table = text(page.first_table(shown(study(COMPLETE))))
-    assert "at most +5 %: FAIL" in table
-    assert "at most +1 %: FAIL" in table
-    assert "equal within ±1 %: YES" in table
+    assert "at most +5 %: ✗ FAIL" in table
+    assert "at most +1 %: ✗ FAIL" in table
+    assert "equal within ±1 %: ✓ YES" in table
     assert "4 seeds" in table
 
 
@@ -64,18 +67,52 @@ def test_partial_records_say_what_is_missing():
     """Fault 2: one missing loss replaced the whole answer."""
     grid = study(COMPLETE | {"twin": with_gap(0.2)[:1]})
     made = shown(grid)
-    assert "at most +5 %: FAIL" in text(page.first_table(made))
-    assert "1 of 4 seeds equal within ±1 %: INCOMPLETE" in text(page.first_table(made))
-    assert page.sentences(made)[1].endswith("differ in perplexity: not run yet.")
+    assert "at most +5 %: ✗ FAIL" in text(page.first_table(made))
+    assert "1 of 4 seeds so far" in text(page.first_table(made))
+    assert len(page.sentences(made)) == 1
+    assert page.open_questions(made) == [
+        "<b>frozen</b> against <b>twin</b>: equal within ±1 %",
+    ]
+    assert "2 of 3 questions are answered" in text(page.answer(made))
+    assert "1 waits for runs." in text(page.answer(made))
 
 
 def test_a_study_without_any_record_has_a_page():
     made = shown(Grid(factory.make_plan(ladder=LADDER), []))
-    assert "0 runs recorded, about" in text(page.answer(made))
-    assert text(page.answer(made)).count("NOT RUN YET") == 3
+    said = text(page.answer(made))
+    assert "<h1>What does it cost?</h1>" in page.answer(made)
+    assert "No answer yet: 0 of about 84 runs are done." in said
+    assert "NOT RUN YET" not in said and "<table" not in page.answer(made)
+    assert "frozen against trained : gap at most +5 % and at most +1 %" in said
+    assert "does the gap grow or shrink, on stories" in said
     assert "Not run yet." in tables.proof(make_file(made))
-    for figure in (plots.gaps(made), plots.tuning(made), plots.ladder(made)):
-        assert figure.layout.title.text
+    assert plots.gaps(made).layout.title.text and plots.behind(made) == []
+
+
+def test_corpora_without_a_run_are_one_line():
+    plan = factory.make_plan(corpora=["stories", "tinyshakespeare", "wikitext2"])
+    table = page.first_table(shown(study(COMPLETE, plan=plan)))
+    assert table.count("<tr>") == 2
+    assert "Not run yet: tinyshakespeare, wikitext2." in text(table)
+
+
+def test_an_answered_study_says_what_stays_open():
+    made = shown(study(COMPLETE))
+    assert "3 of 3 questions are answered; all 30 runs are done." in text(page.answer(made))
+    twin = [3.2 + 0.05 * (-1) ** n for n in range(4)]
+    made = shown(study(COMPLETE | {"twin": twin}))
+    assert "2 of 3 questions are answered; all 30 runs are done. 1 stays open." in text(
+        page.answer(made)
+    )
+    assert "whether they are equal within ±1 % stays open (" in page.sentences(made)[1]
+
+
+def test_the_axis_of_the_gap_holds_0_and_the_limits():
+    """The first figure began at 16 % for a single gap of 19 %."""
+    figure = plots.gaps(shown(study(COMPLETE)))
+    low, high = figure.layout.yaxis.range
+    assert low < 0 < 5 < 100 * math.expm1(0.2) < high
+    assert [note.text for note in figure.layout.annotations] == ["+1 %", "+5 %"]
 
 
 def make_file(made):
@@ -185,7 +222,28 @@ def test_the_markdown_table_has_the_gaps_and_verdicts_of_the_page():
     made = shown(study(COMPLETE))
     table = markdown_table(made)
     gap = made.judgements[0].interval
-    assert f"{page.interval_text(gap)}, 4 seeds; at most +5 %: **FAIL**" in table
+    assert f"{interval_text(gap)}, 4 seeds; at most +5 %: **FAIL**" in table
     assert "| corpus | frozen against trained |" in table
     empty = markdown_table(shown(Grid(made.plan, [])))
     assert empty == "No claim has a confirmation run yet."
+
+
+@pytest.mark.parametrize(
+    ("language", "row"),
+    [
+        (
+            "en",
+            "| frozen | trained | stories | at most +5 % | +20.4 % \\[+17.0 %, +23.9 %\\] | 4 |"
+            " ❌ FAIL |",
+        ),
+        (
+            "zh",
+            "| 冻结 | 完整训练 | stories | 不超过 +5% | +20.4% \\[+17.0%, +23.9%\\] | 4 |"
+            " ❌ 不成立 |",
+        ),
+    ],
+)
+def test_the_journal_has_a_table_of_the_verdicts(monkeypatch, tmp_path, language, row):
+    made = shown(study(COMPLETE))
+    monkeypatch.setattr(page, "load_study", lambda name: made)
+    assert row in journal(tmp_path, language)

@@ -109,7 +109,8 @@ def test_two_processes_keep_the_curve_and_a_stopped_run_goes_on_bit_equal(
         train_in_processes(run, as_text(run.config.overrides))
         return run
 
-    both = in_two("both")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    both = in_two("both", machine__device="auto")
     one, two = (read_metrics(run).query("event == 'train'") for run in (alone, both))
     assert one["step"].tolist() == two["step"].tolist() == list(range(1, 51))
     assert np.abs(one["loss"] - two["loss"]).max() < LOSS_TOLERANCE

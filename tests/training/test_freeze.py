@@ -32,6 +32,11 @@ def test_a_freeze_from_the_start_holds_until_its_end(tiny_run):
     assert not torch.equal(weight, start)
 
 
+def test_a_freeze_of_the_first_step_alone_is_proved(tiny_run):
+    state = TrainingState(tiny_run(model__freeze_until=1))
+    assert state.proof.intervals[0]["tensors"] == 4
+
+
 @pytest.mark.parametrize("step", [5, 24])
 def test_frozen_weights_that_move_are_an_error(tiny_run, monkeypatch, step):
     update = TrainingState.update

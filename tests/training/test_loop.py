@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -6,8 +7,10 @@ import torch
 
 from oelm_lib import runs
 from oelm_lib.training import checkpoint, loop, optim
+from oelm_lib.training.record import evaluate, save
 from oelm_lib.training.session import open_session
 from oelm_lib.training.state import TrainingState
+from oelm_lib.training.trial import slow_warning
 from tests.clocked import without_clock
 from tests.training.helpers import keep_states, record_calls, rows_of, same_tensors, train
 
@@ -34,6 +37,12 @@ def test_a_run_leaves_a_complete_record(tiny_run):
     status = runs.read_status(run)
     assert (status["state"], status["step"], status["error"]) == ("done", 24, None)
     assert [step for step, _ in status["evals"]] == [6, 12, 18, 24]
+    last = [row for row in rows if row["event"] == "train"][-1]
+    assert status["train_loss"] == last["loss"]
+    for key in ("tokens", "learning_rate", "tokens_per_s"):
+        assert status[key] == last[key]
+    assert status["steps_per_s"] * 4 * 16 == pytest.approx(last["tokens_per_s"])
+    assert status["memory_bytes"] > 0
     values = summary.values
     assert values["best_val_loss"] is not None
     assert values["parameters"]["frozen"] == 2 * 2 * 16 * 16
@@ -174,6 +183,15 @@ def test_saves_are_made_at_their_interval(tiny_run, monkeypatch):
     assert checkpoint.load(run.path / "latest.prev.pt")["step"] == 20
 
 
+def test_days_on_a_cpu_are_a_warning(tiny_run):
+    state = TrainingState(tiny_run(train__max_steps=10**9))
+    assert re.fullmatch(
+        r"on this CPU the 1,000,000,000 steps will take about .* \([\d.]+ days\); use a GPU, .*",
+        slow_warning(state),
+    )
+    assert slow_warning(TrainingState(tiny_run(folder="short"))) is None
+
+
 def test_a_warm_up_longer_than_the_run_is_a_warning(tiny_run, capsys):
     train(tiny_run(optim__warmup_steps=100))
     assert "optim.warmup_steps = 100 is longer than train.max_steps = 24" in capsys.readouterr().out
@@ -206,6 +224,20 @@ def test_the_loop_is_imported_by_its_package(tiny_run):
         assert callable(getattr(training, name))
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         _ = training.trian
+
+
+def test_after_an_evaluation_and_a_save_the_state_is_running(tiny_run, monkeypatch):
+    run, saves = tiny_run(), []
+    with open_session(run) as session:
+        monkeypatch.setattr(session.progress.forecast, "save", saves.append)
+        evaluate(session)
+        assert not saves  # best.pt is saved at no interval: the forecast does not count it
+        evaluate(session)  # not the best any more
+        assert runs.read_status(run)["state"] == "running"
+        save(session)
+        assert len(saves) == 1
+        assert runs.read_status(run)["state"] == "running"
+        assert runs.read_status(run)["device"]
 
 
 def test_a_session_that_only_opens_is_a_stopped_run(tiny_run):

@@ -54,6 +54,12 @@ def test_generate_prints_the_prompt_and_what_follows_the_same_for_a_seed(trained
     assert greedy.exit_code == 0, greedy.output
 
 
+def test_continuations_are_those_of_seed_0_unless_another_is_given(trained):
+    model = trained()
+    assert model.continued("The owl", 8) == model.continued("The owl", 8, seed=0)
+    assert model.continued("The owl", 8) != model.continued("The owl", 8, seed=1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

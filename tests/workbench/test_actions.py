@@ -11,6 +11,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import read_json, write_json
 from oelm_lib.runs.process import process_start, this_process
 from oelm_lib.runs.reading import state
+from oelm_lib.runs.stop import ask_to_stop
 from oelm_lib.workbench import actions
 from oelm_lib.workbench.launches import Launch, recent_launches, start_command
 from tests import runs_factory
@@ -142,6 +143,13 @@ def test_stop_asks_those_that_train_and_says_where_nothing_does(tmp_path):
         actions.stop_runs([done])
     with pytest.raises(UserError, match="no run is selected"):
         actions.stop_runs([])
+
+
+def test_a_run_that_cannot_be_asked_to_stop_is_named_with_the_cause(tmp_path):
+    running = runs_factory.make_run(tmp_path, "DEMO-02", 2, state="running", done=0.5)
+    (running / "STOP").symlink_to(tmp_path / "nowhere" / "STOP")
+    with pytest.raises(UserError, match="cannot be asked to stop: No such file or directory; make"):
+        ask_to_stop(running)
 
 
 def test_stopping_a_run_that_waits_stops_its_queue(tmp_path):

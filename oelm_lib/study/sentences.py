@@ -1,0 +1,152 @@
+"""What a study's page says in words: how much is answered, the answers, and what was not run."""
+
+from collections.abc import Iterable
+from html import escape
+
+from oelm_lib import stats
+from oelm_lib.stats import Interval
+from oelm_lib.study import verdicts
+from oelm_lib.study.verdicts import WAITING, Judgement, Limit, Slope
+from oelm_lib.view.tables import percent
+
+OPEN = (stats.INCONCLUSIVE, stats.NOT_SHOWN, stats.UNKNOWN, stats.UNSTABLE)
+SLOPE_WORDS = {
+    verdicts.FLAT: "it is flat",
+    verdicts.GROWS: "it grows",
+    verdicts.SHRINKS: "it shrinks",
+    stats.UNSTABLE: "no verdict, since seeds diverged",
+    stats.UNKNOWN: "one seed has no interval",
+}
+
+
+def status(judgements: Iterable[Judgement], slopes: Iterable[Slope], done: int, left: int) -> str:
+    """Return how many questions are answered, from how many runs.
+
+    A question is one limit of one claim on one corpus, or one slope of the ladder.
+
+    Args:
+        done, left: Runs that are recorded, and that are still expected.
+    """
+    found = [limit.verdict for one in judgements for limit in one.limits]
+    found += [slope.verdict for slope in slopes]
+    unknown, waiting = (sum(word in words for word in found) for words in (OPEN, WAITING))
+    answered = len(found) - unknown - waiting
+    runs = f"{done} of about {done + left} runs are done" if left else f"all {done} runs are done"
+    if not answered + unknown:
+        return f"No answer yet: {runs}."
+    parts = [f"{unknown} stay{'s' * (unknown == 1)} open"] if unknown else []
+    parts += [f"{waiting} wait{'s' * (waiting == 1)} for runs"] if waiting else []
+    rest = f" {' and '.join(parts)}." if parts else ""
+    return f"{answered} of {len(found)} questions are answered; {runs}.{rest}"
+
+
+def answers(claims: Iterable[list[Judgement]], slopes: Iterable[Slope]) -> list[str]:
+    """Return a sentence for each claim that has all its seeds on a corpus, and for each slope.
+
+    Args:
+        claims: The judgements of each claim, corpus by corpus.
+    """
+    found = [_claim_sentence(judged) for judged in claims if any(one.is_complete for one in judged)]
+    return found + [_slope_sentence(one) for one in slopes if one.verdict not in WAITING]
+
+
+def questions(claims: Iterable[list[Judgement]], slopes: Iterable[Slope]) -> list[str]:
+    """Return what is asked where no corpus is complete, a line for each claim and slope."""
+    found = []
+    for judged in claims:
+        if not any(one.is_complete for one in judged):
+            first = judged[0]
+            asked = "gap " * (first.claim.equal is None)
+            asked += " and ".join(limit.text for limit in first.limits)
+            where = f", on {', '.join(first.claim.corpora)}" if first.claim.corpora else ""
+            found.append(
+                f"<b>{escape(first.name)}</b> against <b>{escape(first.other)}</b>:"
+                f" {escape(asked + where)}"
+            )
+    for slope in slopes:
+        if slope.verdict in WAITING:
+            found.append(
+                f"<b>{escape(slope.arm)}</b> {_span(slope)}: does the gap grow or shrink,"
+                f" on {escape(slope.corpus)}"
+            )
+    return found
+
+
+def interval_text(interval: Interval) -> str:
+    """Return a gap with its interval: +12.3 % [+11.0, +13.6]."""
+    if not interval.known:
+        return percent(interval.gap, 1) if interval.n else "–"
+    low, high = 100 * interval.gap_low, 100 * interval.gap_high
+    return f"{100 * interval.gap:+.1f} % [{low:+.1f}, {high:+.1f}]".replace("-", "−")
+
+
+def _claim_sentence(judged: list[Judgement]) -> str:
+    """Return the answer on the first corpus that is complete, and the verdicts on the others."""
+    first = next(one for one in judged if one.is_complete)
+    limit = _telling_limit(first)
+    text = (
+        f"{_subject(first)} by {interval_text(first.interval)} on {escape(first.corpus)}"
+        f" ({first.interval.n} seeds): {escape(_words(first, first.limits[limit]))}."
+    )
+    words = {verdicts.NOT_RUN: "not run yet", verdicts.INCOMPLETE: "not complete"}
+    others = [
+        f"{escape(one.corpus)}: {words.get(verdict, verdict)}"
+        for one in judged
+        if one is not first
+        for verdict in [one.limits[limit].verdict]
+    ]
+    return text + (f" The same question on {'; '.join(others)}." if others else "")
+
+
+def _subject(one: Judgement) -> str:
+    """Return the beginning of a sentence about a claim."""
+    name, other = f"<b>{escape(one.name)}</b>", f"<b>{escape(one.other)}</b>"
+    if one.claim.equal:
+        what = "the gap to their baselines" if one.claim.gaps else "perplexity"
+        return f"{name} and {other} differ in {what}"
+    interval = one.interval
+    if interval.known and interval.low > 0:
+        return f"{name} raises perplexity over {other}"
+    verb = "lowers" if interval.known and interval.high < 0 else "changes"
+    return f"{name} {verb} perplexity against {other}"
+
+
+def _telling_limit(one: Judgement) -> int:
+    """Return the place of the strictest limit that holds, else of the loosest."""
+    held = [n for n, limit in enumerate(one.limits) if limit.verdict == stats.PASS]
+    limits = one.claim.at_most or (0.0,)
+    return min(held or range(len(limits)), key=lambda n: limits[n] * (1 if held else -1))
+
+
+def _words(one: Judgement, limit: Limit) -> str:
+    """Return a verdict in words."""
+    subject = "they are" if one.claim.equal else "that is"
+    rest = limit.text.replace("equal gaps", "equal")
+    said = {
+        stats.PASS: f"{subject} {rest}",
+        stats.YES: f"{subject} {rest}",
+        stats.FAIL: f"{subject} {rest.replace('at most', 'more than')}",
+        stats.NO: f"{subject} not {rest}",
+        stats.UNSTABLE: f"no verdict on '{limit.text}', since seeds diverged",
+        stats.UNKNOWN: f"no verdict on '{limit.text}', since one seed has no interval",
+    }
+    stays_open = f"whether {subject} {rest} stays open{_in_brackets(limit.seeds)}"
+    return said.get(limit.verdict, stays_open)
+
+
+def _slope_sentence(slope: Slope) -> str:
+    stays_open = f"whether it is flat stays open{_in_brackets(slope.seeds)}"
+    return (
+        f"{_span(slope).capitalize()} the gap of <b>{escape(slope.arm)}</b> changes by"
+        f" {interval_text(slope.interval)} for each factor of ten on {escape(slope.corpus)}:"
+        f" {escape(SLOPE_WORDS.get(slope.verdict, stays_open))}."
+    )
+
+
+def _span(slope: Slope) -> str:
+    first, last = slope.sizes[0][1], slope.sizes[-1][1]
+    return f"from {first / 1e6:.1f} to {last / 1e6:.1f} million parameters"
+
+
+def _in_brackets(text: str) -> str:
+    return f" ({text})" if text else ""
