@@ -14,6 +14,7 @@ from typing import Any
 
 from oelm_lib.config import ROOT, dump_yaml, read_yaml
 from tests.browser import open_browser
+from tests.project_params import copy_params
 
 TOKEN = "lab-test"
 START_SECONDS = 180
@@ -56,8 +57,9 @@ def make_checkout(folder: Path, changes: dict[str, Any]) -> Path:
     """
     checkout = folder / "checkout"
     ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("oelm_lib", "params", "notebooks"):
+    for name in ("oelm_lib", "notebooks"):
         shutil.copytree(ROOT / name, checkout / name, ignore=ignored)
+    copy_params(checkout)
     shutil.copytree(ROOT / "reports" / "oelm", checkout / "reports" / "oelm")
     shutil.copy(ROOT / ".gitignore", checkout)
     for path in (checkout / "params").glob("DEMO-0[1-4].yaml"):

@@ -3,11 +3,8 @@
 import pytest
 
 from oelm_lib import config
+from tests.project_params import IDS
 
-GPT = [f"GPT-{number:02}" for number in range(1, 18)]
-SMALL = [f"{family}-{number:02}" for family in ("DEMO", "CPU") for number in range(1, 5)]
-# Files of a user's own may lie beside these.
-IDS = [exp for exp in (*GPT, *SMALL, "MQAR-01", "MQAR-02") if config.experiment_path(exp).is_file()]
 LOG = {
     "GPT-01": ("tinystories-phase3", 100_000, 3e-4, "normal", 0.45254834, False),
     "GPT-02": ("tinystories-phase3", 100_000, 1e-3, "orthogonal", 1.0, True),

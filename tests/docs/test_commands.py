@@ -12,6 +12,7 @@ import pytest
 from oelm_lib.config import ROOT
 from tests.docs.commands import commands, inline_commands, parse
 from tests.docs.test_pages import PAGES, blocks, page_name
+from tests.project_params import copy_params
 
 WITH_BLOCKS = [page for page in PAGES if commands(page)]
 NOT_RUN = {
@@ -83,8 +84,9 @@ def environment(checkout: Path) -> dict[str, str]:
 def trained_checkout(tmp_path_factory):
     """A copy of the checkout after `make demo`, whose experiments are tiny."""
     checkout = tmp_path_factory.mktemp("checkout") / "oelm"
-    for name in ("oelm_lib", "params", "notebooks", "slurm"):
+    for name in ("oelm_lib", "notebooks", "slurm"):
         shutil.copytree(ROOT / name, checkout / name)
+    copy_params(checkout)
     for path in checkout.glob("params/DEMO-*.yaml"):
         text = path.read_text()
         for old, new in TINY.items():

@@ -1,21 +1,9 @@
 """Fixtures of the workbench's tests."""
 
-import shutil
-
 import pytest
 
-from oelm_lib.config import PARAMS, paths
-from tests.test_params import IDS
-
-
-def copy_params(folder):
-    """Copy params/ into a folder with the project's own experiments; returns the copy."""
-    copy = folder / "params"
-    shutil.copytree(PARAMS, copy)
-    for path in copy.glob("*.yaml"):
-        if path.stem not in IDS:
-            path.unlink()
-    return copy
+from oelm_lib.config import paths
+from tests.project_params import copy_params
 
 
 @pytest.fixture

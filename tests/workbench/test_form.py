@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from oelm_lib import config
 from oelm_lib.workbench.form import FIRST, base_values, check_form, form_fields, next_id
 from oelm_lib.workbench.form_view import FormView
-from tests.workbench.conftest import copy_params
+from tests.project_params import copy_params
 
 NEW = {"id": "DEMO-77"}
 NOBODY = 65534
