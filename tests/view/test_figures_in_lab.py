@@ -36,6 +36,7 @@ TITLES = (
     "[...document.querySelectorAll('.jupyter-widgets .js-plotly-plot .ytitle')]"
     ".map(title => title.textContent)"
 )
+SIZE = TINY_RUN | {"model.max_seq_len": 64}  # room for the prompt of explore.ipynb
 SMALLEST = 90
 """Least width and height of a figure in pixels; where nothing is to be drawn, it says so."""
 TRAIN = """
@@ -49,7 +50,7 @@ for exp in ("DEMO-01", "DEMO-02"):
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory, stories):
     """One JupyterLab for the module, in a checkout where each notebook has what it shows."""
-    checkout = make_checkout(tmp_path_factory.mktemp("lab"), TINY_RUN)
+    checkout = make_checkout(tmp_path_factory.mktemp("lab"), SIZE)
     outputs = checkout / "outputs"
     outputs.mkdir()
     (outputs / "bench_study_dropout0.json").write_text(json.dumps(result()))
