@@ -27,7 +27,7 @@ def test_make_gpu_asks_for_the_plan_with_dry_and_for_the_check_without():
     if shutil.which("make") is None:
         pytest.skip("no make on this machine")
     for words, expected in ((["DRY=1"], "gpu_check --dry-run"), ([], "gpu_check")):
-        command = ["make", "-n", "gpu", "PYTHON=some-python", *words]
+        command = ["make", "--no-print-directory", "-n", "gpu", "PYTHON=some-python", *words]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.stdout.strip() == f"some-python -m oelm_lib.launch.{expected}"
 

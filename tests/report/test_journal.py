@@ -205,7 +205,7 @@ def test_next_steps_follow_from_the_results_and_name_no_recorded_run(measured):
 
 def test_an_experiment_that_separates_orthogonality_from_scale_is_asked_for_until_it_ran(tmp_path):
     def asked():
-        return gather(tmp_path)["todo"]["mixed"]
+        return gather(tmp_path, rehearsals=False)["todo"]["mixed"]
 
     for exp in ("DEMO-01", "DEMO-02", "DEMO-03"):
         make_run(tmp_path, exp)
@@ -330,7 +330,7 @@ def test_a_chain_of_baselines_keeps_each_finding_with_its_own_base(tmp_path, mon
         )
     for exp in ("GPT-01", "GPT-02", "GPT-08", "GPT-09"):
         make_run(tmp_path, exp, 42)
-    text = journal(tmp_path)
+    text = journal(tmp_path, rehearsals=True)
     changes = [
         line for line in text.splitlines() if "changes:" in line and "frozen Gaussian" in line
     ]
