@@ -29,9 +29,8 @@ FLAGS = (
 HEAD = """# Reports
 
 Each page opens offline. Below it stand the command that made it and the commit at which that
-command did; pages of earlier versions were made by notebooks that have changed since. `oelm report
-TARGET --keep` makes a page anew and publishes it here. A study's records and its plan lie in a
-folder of the study's name; `study/` holds those of the first study, history that nothing reads.
+command did. `oelm report TARGET --keep` makes a page anew and publishes it here. A study's records
+and its plan lie in a folder of the study's name.
 Numbers of small runs differ in their digits from CPU to CPU; the order of magnitude carries over.
 """
 
