@@ -6,6 +6,7 @@ oelm_lib.model must be imported inside functions: jaxtyping's hook comes first.
 import fcntl
 import os
 import shutil
+import signal
 import sys
 
 # Several test processes share the cores; tiny products gain nothing from threads of their own.
@@ -16,6 +17,9 @@ from hypothesis import settings
 
 # jsonschema's grammar of IRIs takes 1 s in each process; `oelm` leaves it out too.
 sys.modules.setdefault("rfc3987_syntax", None)
+# A shell starts its background jobs with SIGINT ignored, and their children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 settings.register_profile("untimed", deadline=None)  # a busy machine fails no test
 settings.load_profile("untimed")
 

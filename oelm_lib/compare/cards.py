@@ -36,7 +36,7 @@ def subtitle(runs: pd.DataFrame) -> Html:
     tokens = [arm.train.max_steps * arm.train.batch_size * arm.model.max_seq_len for arm in arms]
     what = f"{' or '.join(dict.fromkeys(frozen))} in {len(frozen)} of {len(arms)} arms"
     facts = {
-        "Frozen": what if frozen else "nothing",
+        "Frozen query or key projections": what if frozen else "none",
         "Model": f"{_millions(sizes)} parameters",
         "Text": f"{', '.join(_texts(known))}, {_millions(tokens)} tokens read",
         "Seeds": _seeds(sorted(set(known["seed"]))),

@@ -205,8 +205,9 @@ def details(row: dict[str, Any]) -> str:
 def _change(gap: float) -> str:
     """Return a gap as a verb phrase."""
     if gap > 10:
-        return "loses more than 1,000 % perplexity"
-    return f"{'loses' if gap > -0.0005 else 'gains'} {100 * abs(gap):.1f} % perplexity"
+        return "raises perplexity by more than 1,000 %"
+    verb = "raises" if gap > -0.0005 else "lowers"
+    return f"{verb} perplexity by {100 * abs(gap):.1f} %"
 
 
 def _signed(gap: float) -> str:

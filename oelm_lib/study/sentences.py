@@ -34,10 +34,14 @@ def status(judgements: Iterable[Judgement], slopes: Iterable[Slope], done: int, 
     runs = f"{done} of about {done + left} runs are done" if left else f"all {done} runs are done"
     if not answered + unknown:
         return f"No answer yet: {runs}."
-    parts = [f"{unknown} stay{'s' * (unknown == 1)} open"] if unknown else []
-    parts += [f"{waiting} wait{'s' * (waiting == 1)} for runs"] if waiting else []
-    rest = f" {' and '.join(parts)}." if parts else ""
-    return f"{answered} of {len(found)} questions are answered; {runs}.{rest}"
+    parts = [f"{answered} {_are(answered)} answered"]
+    parts += [f"{unknown} {_are(unknown)} undecided"] if unknown else []
+    parts += [f"{waiting} {'wait' if waiting > 1 else 'waits'} for runs"] if waiting else []
+    return f"Of {len(found)} questions {', '.join(parts)}; {runs}."
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def answers(claims: Iterable[list[Judgement]], slopes: Iterable[Slope]) -> list[str]:

@@ -6,7 +6,12 @@ from tests import runs_factory
 
 def test_cards_of_the_log_say_what_it_showed():
     text = compare.verdict_cards(compare.recorded())
-    for part in ("loses 9.8 %", "loses 16.5 %", "loses 14.9 %", "loses 15.5 %"):
+    for part in (
+        "raises perplexity by 9.8 %",
+        "raises perplexity by 16.5 %",
+        "raises perplexity by 14.9 %",
+        "raises perplexity by 15.5 %",
+    ):
         assert part in text
     assert text.count("? UNKNOWN INTERVAL") == 4
     assert "GPT-02 against GPT-01 on tinystories-phase3; W_q and W_k frozen at" in text
@@ -16,7 +21,7 @@ def test_cards_of_the_log_say_what_it_showed():
 def test_a_card_says_its_verdict_first_and_how_it_was_reached(demo):
     text = compare.verdict_cards(compare.load_runs("DEMO-*", demo))
     card = text.split("class='oelm-card'")[2]  # DEMO-03
-    assert card.index("✗ FAIL") < card.index("OELM-Random</b> loses")
+    assert card.index("✗ FAIL") < card.index("OELM-Random</b> raises")
     where = "DEMO-03 against DEMO-01 on stories; W_q and W_k frozen at Gaussian rows of expected"
     assert where in card and "nats" not in card[: card.index("<details>")]
     assert "95 % interval over seeds, jointly for the 3 arms of this baseline" in card
@@ -24,7 +29,7 @@ def test_a_card_says_its_verdict_first_and_how_it_was_reached(demo):
 
 def test_the_subtitle_says_what_is_frozen_in_which_models_on_what(demo):
     text = compare.subtitle(compare.load_runs("DEMO-*", demo))
-    assert "<b>Frozen:</b> W_q and W_k in 3 of 4 arms." in text
+    assert "<b>Frozen query or key projections:</b> W_q and W_k in 3 of 4 arms." in text
     assert "<b>Model:</b> 0.17 million parameters." in text
     assert "<b>Text:</b> stories (generated), 0.67 million tokens read." in text
     assert "<b>Seeds:</b> 42, 43, 44." in text

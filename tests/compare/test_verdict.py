@@ -54,32 +54,33 @@ def test_one_arm_needs_no_adjustment(tmp_path):
         (
             (1.299, 1.3, 1.301),
             stats.PASS,
-            "OELM-Freeze loses 0.0 % perplexity (−0.2 to +0.2); the whole interval is below 5 %,"
-            " and within ±1 %.",
+            "OELM-Freeze raises perplexity by 0.0 % (−0.2 to +0.2); the whole interval is below 5"
+            " %, and within ±1 %.",
         ),
         (
             (1.499, 1.5, 1.501),
             stats.FAIL,
-            "OELM-Freeze loses 22.1 % perplexity (+21.8 to +22.4); the whole interval is above 5",
+            "OELM-Freeze raises perplexity by 22.1 % (+21.8 to +22.4); the whole interval is",
         ),
         (
             (1.3, 1.4, 1.5),
             stats.INCONCLUSIVE,
-            "OELM-Freeze loses 10.5 % perplexity (−13.8 to +41.7); three seeds cannot decide"
+            "OELM-Freeze raises perplexity by 10.5 % (−13.8 to +41.7); three seeds cannot decide"
             " whether that is above 5 %; ",
         ),
         (
             (1.2, 1.2, 1.2),
             stats.PASS,
-            "OELM-Freeze gains 9.5 % perplexity (−9.5 to −9.5); the whole interval is below 5 %.",
+            "OELM-Freeze lowers perplexity by 9.5 % (−9.5 to −9.5); the whole interval is"
+            " below 5 %.",
         ),
         (
             (1.4,),
             stats.UNKNOWN,
-            "OELM-Freeze loses 10.5 % perplexity with one seed; one seed has no interval,"
+            "OELM-Freeze raises perplexity by 10.5 % with one seed; one seed has no interval,"
             " so this may be noise.",
         ),
-        ((800.0, 801.0, 802.0), stats.FAIL, "OELM-Freeze loses more than 1,000 % perplexity ("),
+        ((800.0, 801.0, 802.0), stats.FAIL, "OELM-Freeze raises perplexity by more than 1,000 % ("),
     ],
 )
 def test_a_verdict_in_words(tmp_path, losses, verdict, words):
@@ -93,7 +94,7 @@ def test_an_open_verdict_says_how_many_seeds_would_decide_it(tmp_path):
     interval = stats.paired_interval([0.0, 0.1, 0.2])
     few, many = stats.deciding_seeds(interval, stats.bounds_at_most(0.05))
     assert row["power"].startswith(f"{few} to ")
-    assert row["sentence"].endswith(" seeds would.")
+    assert row["sentence"].endswith(" seeds in all would.")
     assert many is None or str(many) in row["power"]
 
 

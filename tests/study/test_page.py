@@ -73,8 +73,7 @@ def test_partial_records_say_what_is_missing():
     assert page.open_questions(made) == [
         "<b>frozen</b> against <b>twin</b>: equal within ±1 %",
     ]
-    assert "2 of 3 questions are answered" in text(page.answer(made))
-    assert "1 waits for runs." in text(page.answer(made))
+    assert "Of 3 questions 2 are answered, 1 waits for runs;" in text(page.answer(made))
 
 
 def test_a_study_without_any_record_has_a_page():
@@ -98,10 +97,10 @@ def test_corpora_without_a_run_are_one_line():
 
 def test_an_answered_study_says_what_stays_open():
     made = shown(study(COMPLETE))
-    assert "3 of 3 questions are answered; all 30 runs are done." in text(page.answer(made))
+    assert "Of 3 questions 3 are answered; all 30 runs are done." in text(page.answer(made))
     twin = [3.2 + 0.05 * (-1) ** n for n in range(4)]
     made = shown(study(COMPLETE | {"twin": twin}))
-    assert "2 of 3 questions are answered; all 30 runs are done. 1 stays open." in text(
+    assert "Of 3 questions 2 are answered, 1 is undecided; all 30 runs are done." in text(
         page.answer(made)
     )
     assert "whether they are equal within ±1 % stays open (" in page.sentences(made)[1]
