@@ -1,13 +1,16 @@
-"""Processes of one run that cannot see a stop are ended."""
+"""Processes of one run meet, and those that cannot see a stop are ended."""
 
 import subprocess
 import sys
 
 import pytest
 
+from oelm_lib import runs
 from oelm_lib.launch.distributed import wait_for_processes
 
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+
+UNNAMED_HOST = ["unshare", "--uts", "bash", "-c", 'hostname no-such-host && exec "$@"', "_"]
 
 
 @pytest.mark.parametrize("code", ["import time; time.sleep(600)", DEAF])
@@ -21,3 +24,15 @@ def test_processes_that_train_end_by_themselves():
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.5)"])
     wait_for_processes(process, lambda: True, training=lambda: True, patience=0.1)
     assert process.returncode == 0
+
+
+@pytest.mark.slow
+def test_processes_meet_where_the_host_name_does_not_resolve(tiny_env, tiny):
+    if subprocess.run([*UNNAMED_HOST, "true"], capture_output=True).returncode:
+        pytest.skip("a namespace with another host name is not permitted here")
+    changes = [f"--set={key}={value}" for key, value in tiny(machine__devices=2).items()]
+    command = [sys.executable, "-m", "oelm_lib.cli", "run", "DEMO-02", *changes]
+    done = subprocess.run([*UNNAMED_HOST, *command], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = runs.find_runs(tiny_env)
+    assert runs.state(run) == "done"
