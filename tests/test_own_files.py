@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -17,15 +19,23 @@ TESTS = "cli compare data docs launch report runs study view workbench"
 
 
 @pytest.fixture
-def checkout(tmp_path):
-    """A copy of the project in which a user has worked."""
+def checkout():
+    """A copy of the project in which a user has worked, where other users may read it."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        fill_checkout(Path(folder))
+        yield Path(folder)
+
+
+def fill_checkout(folder):
+    """Copy the project, and add experiments, corpora, notebooks and runs of a user."""
     for name in (*COPIED.split(), "reports"):
-        source, target = config.ROOT / name, tmp_path / name
+        source, target = config.ROOT / name, folder / name
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, target)
-    params = tmp_path / "params"
+    params = folder / "params"
     # Confounded with the freeze, of a family of its own, and a duplicate that JupyterLab made.
     for new_id, base, changes in (
         ("DEMO-05", "DEMO-02", "model.position=t5"),
@@ -36,12 +46,11 @@ def checkout(tmp_path):
     corpus = (params / "corpora" / "tinyshakespeare.yaml").read_text()
     (params / "corpora" / "mytext.yaml").write_text(corpus)
     (params / "corpora" / "stories-Copy1.yaml").write_text(corpus)
-    runs_factory.make_demo(tmp_path / "outputs", seeds=(42,))
-    runs_factory.make_run(tmp_path / "outputs", "DEMO-02", 7, overrides={"train.max_steps": 130})
-    (tmp_path / "data" / "mytext" / "gpt2").mkdir(parents=True)
-    (tmp_path / "lab").mkdir()
-    shutil.copy(tmp_path / "notebooks" / "train.ipynb", tmp_path / "lab" / "Untitled.ipynb")
-    return tmp_path
+    runs_factory.make_demo(folder / "outputs", seeds=(42,))
+    runs_factory.make_run(folder / "outputs", "DEMO-02", 7, overrides={"train.max_steps": 130})
+    (folder / "data" / "mytext" / "gpt2").mkdir(parents=True)
+    (folder / "lab").mkdir()
+    shutil.copy(folder / "notebooks" / "train.ipynb", folder / "lab" / "Untitled.ipynb")
 
 
 @pytest.mark.slow
@@ -75,7 +84,9 @@ def test_the_demo_passes_beside_them(checkout):
     path = checkout / "params" / "DEMO-05.yaml"
     path.write_text(path.read_text().replace("max_steps: 650", "max_steps: 60"))
     for arguments in (["run", "DEMO-*", "--seeds", "42", "--workers", "2"], ["report", "compare"]):
-        done = subprocess.run([*oelm, *arguments], env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            [*oelm, *arguments], cwd=checkout, env=environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         if arguments[0] == "run":
             assert done.stderr.count("DEMO-02-Copy1.yaml") == 1

@@ -101,7 +101,7 @@ def steps(results: list[dict[str, Any]]) -> base.Figure:
             row=row,
             col=1,
             line={"dash": "dash", "width": 1.2, "color": base.INK},
-            annotation_text="matrix products alone",
+            annotation_text="products alone",
             annotation_position="bottom right",
         )
     return base.title_x(figure, "seconds").update_yaxes(autorange="reversed")

@@ -14,7 +14,7 @@ from oelm_lib.explore.live import OVER_TIME, HeadExplorer
 from oelm_lib.view.figure import MIMETYPE
 from tests.conftest import TINY_RUN
 from tests.explore.conftest import train_as_demo
-from tests.lab import open_lab, run_all
+from tests.lab import make_checkout, open_lab, run_all
 
 PROMPT = "The owl saw a cat."
 
@@ -215,10 +215,9 @@ MAP = f"JSON.stringify({PLOTS}.pop()?.data?.[0]?.z ?? 0)"
 def test_explore_runs_in_jupyterlab_and_layer_head_and_prompt_change_the_map(
     outputs, stories, tmp_path
 ):
-    folder = tmp_path / "lab"
-    folder.mkdir()
-    with open_lab(folder, "explore", OELM_OUTPUTS=str(outputs), OELM_DATA=str(stories)) as page:
-        page.set_viewport_size({"width": 1400, "height": 12000})
+    checkout = make_checkout(tmp_path, {})
+    with open_lab(checkout, OELM_OUTPUTS=str(outputs), OELM_DATA=str(stories)) as lab:
+        page = lab.open("explore", height=12000)
         run_all(page)
         page.wait_for_function(f"{MAP} !== '0'", timeout=60_000)
         assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0

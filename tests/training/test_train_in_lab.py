@@ -37,9 +37,11 @@ def test_an_interrupted_cell_goes_on_and_a_saved_notebook_leaves_the_checkout_cl
     with open_lab(checkout, OELM_DATA=str(stories), OELM_OUTPUTS=str(outputs)) as lab:
         page = lab.open("train", height=3000)
         cells = page.locator(".jp-Notebook .jp-CodeCell")
+        page.get_by_text("| Idle").first.wait_for()  # until then Lab may draw the cell once more
         cells.nth(0).locator(".cm-content").fill(
             'exp: str = "DEMO-01"\nseed: int = 7\noverrides: str = ""\nfresh: bool = False'
         )
+        cells.nth(0).get_by_text("DEMO-01").wait_for()
         start_all(page)
         page.wait_for_function(f"{POINTS} > 3", timeout=LONG)
         seen = page.evaluate(POINTS)
