@@ -80,7 +80,8 @@ def _ratio(measured: dict[str, Any]) -> str:
 def steps(results: list[dict[str, Any]]) -> base.Figure:
     """Draw the seconds of every round, and the time of the matrix products alone."""
     names = [setting(result) for result in results]
-    figure = base.new_figure("Seconds of a step", ["one point per round"], names, height=300)
+    notes = ["one point per round; dashed: the matrix products alone"]
+    figure = base.new_figure("Seconds of a step", notes, names, height=300)
     for row, result in enumerate(results, 1):
         for key, (label, colour) in STEPS.items():
             box = go.Box(
@@ -101,8 +102,6 @@ def steps(results: list[dict[str, Any]]) -> base.Figure:
             row=row,
             col=1,
             line={"dash": "dash", "width": 1.2, "color": base.INK},
-            annotation_text="products alone",
-            annotation_position="bottom right",
         )
     return base.title_x(figure, "seconds").update_yaxes(autorange="reversed")
 
