@@ -82,16 +82,24 @@ def arm_name(experiment: dict[str, Any], overrides: dict[str, Any] | None = None
     return ", ".join([experiment["title"].split(", ", 1)[-1], *changed])
 
 
+def frozen_projections(model: ModelConfig) -> str:
+    """Return which projections a model freezes: `W_q and W_k`, one of them, or ""."""
+    if model.frozen_layers == ():
+        return ""
+    sides = (("W_q", model.freeze_q), ("W_k", model.freeze_k))
+    return " and ".join(name for name, is_frozen in sides if is_frozen)
+
+
 def frozen_words(model: ModelConfig) -> str:
     """Return what a model freezes, in words; "" where nothing is frozen.
 
     `W_q and W_k frozen at orthogonal rows of norm 1`.
     """
-    names = [name for name, on in (("W_q", model.freeze_q), ("W_k", model.freeze_k)) if on]
-    if not names or model.frozen_layers == ():
+    names = frozen_projections(model)
+    if not names:
         return ""
     rows = "orthogonal rows of" if model.qk_init == "orthogonal" else "Gaussian rows of expected"
-    words = f"{' and '.join(names)} frozen at {rows} norm {model.qk_scale:.2g}"
+    words = f"{names} frozen at {rows} norm {model.qk_scale:.2g}"
     if model.frozen_layers != "all":
         words += f" in layer {', '.join(map(str, model.frozen_layers))}"
     if model.freeze_from or model.freeze_until:

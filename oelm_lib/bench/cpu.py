@@ -17,14 +17,13 @@ from oelm_lib.bench.steps import (
     random_ids,
     workbook_step,
 )
-from oelm_lib.bench.timing import alternate, check_rounds, peak_bytes, ratio, seconds_of, timed
+from oelm_lib.bench.timing import alternate, peak_bytes, prepare, ratio, seconds_of, timed
 from oelm_lib.config import Experiment, load_config
 from oelm_lib.data.batches import Batches, EvalWindows
 from oelm_lib.files import write_json
 from oelm_lib.model.attend import QUERY_BLOCK
 from oelm_lib.model.cost import Gemm, gemms, step_bytes, step_flops
 from oelm_lib.model.gpt import CHUNK, GPT
-from oelm_lib.training.device import keep_freed_memory
 from oelm_lib.training.evaluation import BATCH_TOKENS, token_losses
 from oelm_lib.training.optim import make_optimizer, update
 from oelm_lib.training.precision import Precision
@@ -57,10 +56,7 @@ def bench(
     Raises:
         UserError: Too few rounds, or `transformers` is not installed.
     """
-    check_rounds(rounds)
-    keep_freed_memory()
-    if threads:
-        torch.set_num_threads(threads)
+    prepare(rounds, threads)
     baseline_id, frozen_id, changes = SIZES[size]
     changes = changes | {"model.dropout": dropout, "train.precision": "fp32"}
     baseline, frozen = load_config(baseline_id, changes), load_config(frozen_id, changes)

@@ -45,7 +45,7 @@ def expected_rates(exp: str) -> dict[str, str]:
     """Device -> thousand tokens per second of an experiment's step, as a range."""
     cfg = load_config(exp)
     flops = step_flops(cfg.model, cfg.train.batch_size)["fast"]
-    tokens = cfg.train.batch_size * cfg.model.max_seq_len
+    tokens = cfg.step_tokens
     return {
         device.name: _range(
             tokens * device.peak * device.low / flops / 1e3,

@@ -10,10 +10,9 @@ import torch
 
 from oelm_lib.bench.cpu import SIZES
 from oelm_lib.bench.steps import OTHERS, ScriptStep, random_batch, workbook_step
-from oelm_lib.bench.timing import alternate, check_rounds, ratio, timed
+from oelm_lib.bench.timing import alternate, prepare, ratio, timed
 from oelm_lib.config import load_config
 from oelm_lib.files import write_json
-from oelm_lib.training.device import keep_freed_memory
 
 ARMS = {
     "learned": {},
@@ -73,10 +72,7 @@ def bench_limits(size: str, rounds: int, out: Path, threads: int | None = None) 
     Raises:
         UserError: Too few rounds, or `transformers` is not installed.
     """
-    check_rounds(rounds)
-    keep_freed_memory()
-    if threads:
-        torch.set_num_threads(threads)
+    prepare(rounds, threads)
     baseline, _, changes = SIZES[size]
     changes = changes | {"model.dropout": 0.0, "train.precision": "fp32"}
     cfg = load_config(baseline, changes)

@@ -146,7 +146,7 @@ OTHERS = {"naive": naive_step, "hf_gpt2": hf_step}
 
 def random_ids(cfg: Experiment) -> np.ndarray:
     """Draw token ids for at least two training batches and two evaluation batches."""
-    tokens = max(BATCH_TOKENS, cfg.train.batch_size * cfg.model.max_seq_len)
+    tokens = max(BATCH_TOKENS, cfg.step_tokens)
     generator = np.random.default_rng(0)
     return generator.integers(cfg.model.vocab_size, size=2 * tokens + 1).astype(np.uint16)
 

@@ -12,15 +12,26 @@ import torch
 from torch.profiler import profile
 
 from oelm_lib.errors import UserError
+from oelm_lib.training.device import keep_freed_memory
 
 FEWEST_ROUNDS = 5
 """Rounds below which no standard error is stated: a bootstrap of two values says nothing."""
 
 
-def check_rounds(rounds: int) -> None:
-    """Raise UserError where there are too few rounds for a standard error."""
+def prepare(rounds: int, threads: int | None) -> None:
+    """Set this process up for timings: memory is kept between steps, and torch has its threads.
+
+    Args:
+        threads: None: torch's choice.
+
+    Raises:
+        UserError: Too few rounds for a standard error.
+    """
     if rounds < FEWEST_ROUNDS:
         raise UserError(f"rounds = {rounds}; at least {FEWEST_ROUNDS} give a standard error")
+    keep_freed_memory()
+    if threads:
+        torch.set_num_threads(threads)
 
 
 def seconds_of(function: Callable, *args: Any, **kwargs: Any) -> float:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from oelm_lib.arms import arm_colour, frozen_words
+from oelm_lib.arms import arm_colour, frozen_projections
 from oelm_lib.compare import confounds
 from oelm_lib.compare.pairs import METRIC, pairs
 from oelm_lib.compare.verdict import details, verdicts
@@ -31,9 +31,9 @@ def subtitle(runs: pd.DataFrame) -> Html:
     if known.empty:
         return Html("")
     arms = list(known.drop_duplicates("variant")["experiment"])
-    frozen = [words.split(" frozen")[0] for arm in arms if (words := frozen_words(arm.model))]
+    frozen = [names for arm in arms if (names := frozen_projections(arm.model))]
     sizes = [parameter_numbers(arm.model)["total"] for arm in arms]
-    tokens = [arm.train.max_steps * arm.train.batch_size * arm.model.max_seq_len for arm in arms]
+    tokens = [arm.train.max_steps * arm.step_tokens for arm in arms]
     what = f"{' or '.join(dict.fromkeys(frozen))} in {len(frozen)} of {len(arms)} arms"
     facts = {
         "Frozen query or key projections": what if frozen else "none",

@@ -56,8 +56,7 @@ def corpora(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for _, run in runs[runs["experiment"].notna() & (runs["source"] == MEASURED)].iterrows():
         corpus, experiment = run["config"].get("corpus") or {}, run["experiment"]
-        train = experiment.train
-        seen = train.max_steps * train.batch_size * experiment.model.max_seq_len
+        seen = experiment.train.max_steps * experiment.step_tokens
         kinds = [kind for kind in ("sample", "synthetic") if corpus.get(kind)]
         for split, facts in (corpus.get("splits") or {}).items():
             tokens = facts["tokens"]

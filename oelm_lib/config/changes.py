@@ -27,8 +27,7 @@ ABSORBED = {
     "model.qk_core",
     "model.delta_rank",
 }
-"""Additions that are linear in q or k before the score: trained W_q and W_k can express them, so a
-trained baseline needs none of its own."""
+"""Additions linear in q or k before the score; trained W_q and W_k express them without help."""
 TUNED = {"optim.learning_rate", "optim.min_learning_rate", "optim.groups"}
 """Keys that each arm may have at its own best value; a difference is a warning."""
 

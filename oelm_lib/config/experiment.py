@@ -149,6 +149,11 @@ class Experiment(Section):
         }
 
     @property
+    def step_tokens(self) -> int:
+        """Tokens of a training step, B * T."""
+        return self.train.batch_size * self.model.max_seq_len
+
+    @property
     def kind(self) -> str:
         """`experiment`, or `rehearsal` if overrides changed its science."""
         return "rehearsal" if self.science_overrides else "experiment"

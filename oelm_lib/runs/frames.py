@@ -238,7 +238,7 @@ def _recorded_row(exp: str) -> dict[str, Any]:
     log, experiment = phase3(), load_config(exp)
     entry = log["experiments"][exp]
     steps = experiment.train.max_steps
-    tokens = steps * experiment.train.batch_size * experiment.model.max_seq_len
+    tokens = steps * experiment.step_tokens
     loss = math.log(entry["best_val_perplexity"])
     machine = {
         "device_name": log["machine"]["device_name"],

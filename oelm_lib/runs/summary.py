@@ -56,7 +56,7 @@ class CorpusFacts(Tables):
         for name, split in splits.items():
             size = f"{split['documents']:,} documents, {split['tokens']:,} tokens"
             rows.append((name, f"{size}, {split['bytes'] / split['tokens']:.2f} bytes a token"))
-        tokens = cfg.train.max_steps * cfg.train.batch_size * cfg.model.max_seq_len
+        tokens = cfg.train.max_steps * cfg.step_tokens
         epochs = tokens / splits["train"]["tokens"]
         rows.append(("the run will see", f"{tokens:,} tokens, {epochs:.2f} epochs"))
         kinds = [kind for kind in ("sample", "synthetic") if corpus.manifest[kind]]

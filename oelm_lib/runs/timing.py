@@ -72,10 +72,9 @@ def timing_stats(
 
 def _step_seconds(cfg: Experiment, train: "pd.DataFrame", skipped: int) -> "pd.Series":
     """Seconds of each step after the first `skipped` ones, the mean of its log interval."""
-    step_tokens = cfg.train.batch_size * cfg.model.max_seq_len
     steps = np.diff(train["step"], prepend=0)
     kept = train["step"] > skipped
-    return (step_tokens / train["tokens_per_s"])[kept].repeat(steps[kept])
+    return (cfg.step_tokens / train["tokens_per_s"])[kept].repeat(steps[kept])
 
 
 def _epoch_seconds(cfg: Experiment, train: "pd.DataFrame", epoch_steps: int) -> list[float]:

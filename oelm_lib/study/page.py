@@ -162,7 +162,7 @@ def _models(study: Study) -> str:
     grid, plan = study.grid, study.plan
     cell = grid.exploratory_cells()[0]
     cfg = plan.config(cell, plan.start(cell))
-    tokens = cfg.train.max_steps * cfg.train.batch_size * cfg.model.max_seq_len
+    tokens = cfg.train.max_steps * cfg.step_tokens
     size = verdicts.parameter_numbers(cfg.model)["total"]
     return (
         f"Each model has {_in_millions(size)} parameters and reads {_in_millions(tokens)} tokens"

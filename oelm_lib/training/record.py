@@ -36,7 +36,7 @@ def log(session: Session, norm: Tensor, rate: float) -> None:
     fields = {
         "tokens": state.tokens,
         "learning_rate": rate,
-        "tokens_per_s": cfg.train.batch_size * cfg.model.max_seq_len / step_seconds,
+        "tokens_per_s": cfg.step_tokens / step_seconds,
         "seconds": budget.seconds,
     }
     session.recorder.train(state.step, mean_train_loss, grad_norm=grad_norm, **fields)

@@ -86,7 +86,7 @@ class TrainingState:
     @property
     def tokens(self) -> int:
         """Tokens seen in training."""
-        return self.step * self.cfg.train.batch_size * self.cfg.model.max_seq_len
+        return self.step * self.cfg.step_tokens
 
     @property
     def is_last_step(self) -> bool:

@@ -47,12 +47,12 @@ def experiment_html(exp: str, rows: list[Row]) -> Html:
     facts = [("cost", cost_line(experiment)), ("time", time_line(experiment, own))]
     facts.append(("runs", _runs_line(own)))
     facts.append(("file", escape(f"params/{experiment_path(exp).name}")))
-    rows = [(Html(f"<b>{name}</b>"), Html(text)) for name, text in facts]
+    lines = [(Html(f"<b>{name}</b>"), Html(text)) for name, text in facts]
     return Html(
         f"{STYLE}<p><b>{escape(exp)} {escape(experiment.title)}</b><br>"
         f"{escape(experiment.question)}</p>{warnings_html(change_warnings(exp))}"
         f"{changes_table(experiment, [LEFT] * 4, TABLE)}"
-        f"{facts_table((), rows, (LEFT, WIDE))}"
+        f"{facts_table((), lines, (LEFT, WIDE))}"
     )
 
 

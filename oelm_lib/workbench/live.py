@@ -11,7 +11,9 @@ from oelm_lib.workbench.table_view import TableView
 
 IDLE_SHARE, BUSY_SHARE = 0.02, 0.1
 """Share of the time that looks at the files may take: where nothing changes, and while runs train.
-Wall time, so that a browser which shares a busy machine keeps up with what it has to draw."""
+
+Wall time, so that a browser which shares a busy machine keeps up with what it has to draw.
+"""
 
 
 class Workbench:
