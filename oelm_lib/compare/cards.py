@@ -22,7 +22,7 @@ NOTHING += "<code>oelm run ID</code>.</p>"
 
 
 def subtitle(runs: pd.DataFrame) -> Html:
-    """Return what is compared in one line: what is frozen, model size, text, tokens, seeds.
+    """Return what is compared in one line: what is frozen, model, text, learning rates, seeds.
 
     Args:
         runs: Frame of load_runs.
@@ -39,6 +39,7 @@ def subtitle(runs: pd.DataFrame) -> Html:
         "Frozen query or key projections": what if frozen else "none",
         "Model": f"{_millions(sizes)} parameters",
         "Text": f"{', '.join(_texts(known))}, {_millions(tokens)} tokens read",
+        "Learning rate": _rates(sorted({arm.optim.learning_rate for arm in arms})),
         "Seeds": _seeds(sorted(set(known["seed"]))),
     }
     return Html(f"<p>{' '.join(f'<b>{a}:</b> {escape(b)}.' for a, b in facts.items())}</p>")
@@ -60,6 +61,13 @@ def _millions(counts: list[int]) -> str:
     """Return the range of counts, in millions."""
     low, high = (f"{count / 1e6:.2g}" for count in (min(counts), max(counts)))
     return f"{low if low == high else f'{low} to {high}'} million"
+
+
+def _rates(rates: list[float]) -> str:
+    """Return the learning rate of all arms, or the range where arms differ."""
+    if len(rates) == 1:
+        return f"{rates[0]:g} in every arm"
+    return f"{rates[0]:g} to {rates[-1]:g}, not the same in every arm"
 
 
 def _seeds(seeds: list[int]) -> str:

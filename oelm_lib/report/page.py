@@ -85,16 +85,15 @@ def _notebook_html(notebook: Any) -> str:
     return exporter.from_notebook_node(notebook)[0]
 
 
-def _number_headings(body: str) -> tuple[str, list[tuple[int, str, str]]]:
-    """Give second and third level headings an id; return the body and (level, id, text) of each."""
-    contents: list[tuple[int, str, str]] = []
+def _number_headings(body: str) -> tuple[str, list[tuple[str, str]]]:
+    """Give each second level heading an id; return the body and the contents: ids and texts."""
+    contents: list[tuple[str, str]] = []
 
     def number(match: re.Match) -> str:
-        level, text = match.groups()
-        contents.append((int(level), f"section-{len(contents) + 1}", _plain(text)))
-        return f'<h{level} id="{contents[-1][1]}">{text}</h{level}>'
+        contents.append((f"section-{len(contents) + 1}", _plain(match.group(1))))
+        return f'<h2 id="{contents[-1][0]}">{match.group(1)}</h2>'
 
-    return re.sub(r"<h([23])>(.*?)</h\1>", number, body, flags=re.DOTALL), contents
+    return re.sub(r"<h2>(.*?)</h2>", number, body, flags=re.DOTALL), contents
 
 
 def _subject(notebook: Any) -> str:

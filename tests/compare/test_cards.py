@@ -32,7 +32,16 @@ def test_the_subtitle_says_what_is_frozen_in_which_models_on_what(demo):
     assert "<b>Frozen query or key projections:</b> W_q and W_k in 3 of 4 arms." in text
     assert "<b>Model:</b> 0.17 million parameters." in text
     assert "<b>Text:</b> stories (generated), 0.67 million tokens read." in text
+    assert "<b>Learning rate:</b> 0.01 in every arm." in text
     assert "<b>Seeds:</b> 42, 43, 44." in text
+
+
+def test_the_subtitle_names_the_range_of_learning_rates_where_arms_differ(tmp_path):
+    for exp in ("DEMO-01", "DEMO-02"):
+        rate = {"optim.learning_rate": 0.005} if exp == "DEMO-02" else {}
+        runs_factory.make_run(tmp_path, exp, experiment=rate)
+    text = compare.subtitle(compare.load_runs("DEMO-*", tmp_path))
+    assert "<b>Learning rate:</b> 0.005 to 0.01, not the same in every arm." in text
 
 
 def test_untrusted_words_are_escaped(tmp_path):
