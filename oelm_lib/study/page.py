@@ -167,7 +167,8 @@ def _models(study: Study) -> str:
     return (
         f"Each model has {_in_millions(size)} parameters and reads {_in_millions(tokens)} tokens"
         f" of one corpus: {', '.join(plan.corpora)}. Every arm has its own tuned learning rate."
-        f" Gaps are on {plan.confirm.split} text, with seeds that took no part in tuning."
+        f" A gap is the rise of perplexity over the baseline on {plan.confirm.split} text, from"
+        " seeds that took no part in tuning; its interval is in brackets."
     )
 
 
