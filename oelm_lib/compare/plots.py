@@ -42,7 +42,7 @@ def gap_intervals(runs: pd.DataFrame, baseline: str | None = None, metric: str =
     ]
     panels = [family for family in found if family]
     notes = [
-        "dot: gap; bar: the verdict's interval, 95 % jointly for the arms of one baseline",
+        "mark: gap; bar: the verdict's interval, 95 % for all arms of one baseline together",
         "ticks: seeds, each paired with the same seed of the baseline",
     ]
     headings = [_heading(family[0]) for family in panels]

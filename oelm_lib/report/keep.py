@@ -66,7 +66,7 @@ def write_index(folder: Path) -> None:
     write_text(folder / "index.md", "\n".join([HEAD, *entries]))
 
 
-def screenshot(page: Path, picture: Path, size: tuple[int, int] = (1200, 2000)) -> None:
+def screenshot(page: Path, picture: Path, size: tuple[int, int] = (1200, 1300)) -> None:
     """Save a PNG of the top of a page through Chromium. Raises UserError where there is none."""
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:

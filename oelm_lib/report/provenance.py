@@ -25,14 +25,14 @@ def provenance(source: Path, notebook: Any) -> list[tuple[str, str]]:
         rows.append(("executed", f"{start} UTC, {float(record.get('duration') or 0):.0f} s"))
     code = code_version()
     changed = " with uncommitted changes" if code["dirty"] else ""
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
     python = notebook.metadata.get("language_info", {}).get("version", "unknown")
     versions = [f"Python {python}", *(f"{name} {metadata.version(name)}" for name in PACKAGES)]
     return [
         *rows,
         ("code", f"{code['version']}, commit {code['commit']}{changed}"),
         ("versions", ", ".join(versions)),
-        ("machine", f"{cpu_name()}, {os.cpu_count()} threads"),
-        ("page made", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")),
+        ("page made", f"{made} UTC on {cpu_name()}, {os.cpu_count()} threads"),
     ]
 
 

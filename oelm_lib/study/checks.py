@@ -8,6 +8,7 @@ from oelm_lib.config import Section
 from oelm_lib.errors import UserError
 from oelm_lib.study.plan import Plan
 from oelm_lib.study.records import Record
+from oelm_lib.study.schema import substance
 
 
 def check_records(records: list[Record], name: str, plan: Plan) -> None:
@@ -47,18 +48,20 @@ def check_corpora(records: list[Record], corpora: dict[str, dict[str, Any]]) -> 
 
 
 def check_only_adds(old: Plan, new: Plan) -> None:
-    """Raise UserError where a plan whose confirmation began changes anything that was declared."""
+    """Raise UserError where a plan whose confirmation began changes what it trains or judges."""
     for key in ("base", "set", "tune", "confirm"):
         if getattr(old, key) != getattr(new, key):
             raise _changed(key, getattr(old, key), getattr(new, key))
     for key in ("arms", "choices"):
         for name, value in getattr(old, key).items():
-            if getattr(new, key).get(name) != value:
-                raise _changed(f"{key}: {name}", value, getattr(new, key).get(name))
+            now = getattr(new, key).get(name)
+            if now is None or substance(now) != substance(value):
+                raise _changed(f"{key}: {name}", value, now)
     if new.corpora[: len(old.corpora)] != old.corpora:
         raise _changed("corpora", old.corpora, new.corpora)
+    kept = [substance(claim) for claim in new.claims]
     for claim in old.claims:
-        if claim not in new.claims:
+        if substance(claim) not in kept:
             raise _changed("claims", claim, None)
     if old.ladder is not None and new.ladder != old.ladder:
         raise _changed("ladder", old.ladder, new.ladder)

@@ -66,7 +66,7 @@ def answer(study: Study) -> Html:
         f"<p>{escape(_models(study))}</p>"
         + (f"<ol>{items}</ol>" if items else "")
         + first_table(study)
-        + (f"<p>Not answered yet:</p><ul>{asked}</ul>" if asked else "")
+        + (f"<p>Waiting for runs:</p><ul>{asked}</ul>" if asked else "")
         + f"{_legend(study)}</div>"
     )
 
@@ -168,7 +168,7 @@ def _models(study: Study) -> str:
         f"Each model has {_in_millions(size)} parameters and reads {_in_millions(tokens)} tokens"
         f" of one corpus: {', '.join(plan.corpora)}. Every arm has its own tuned learning rate."
         f" A gap is the rise of perplexity over the baseline on {plan.confirm.split} text, from"
-        " seeds that took no part in tuning; its interval is in brackets."
+        " seeds that took no part in tuning; its 95 % interval is in brackets."
     )
 
 

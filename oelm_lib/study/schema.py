@@ -7,11 +7,18 @@ from pydantic import BeforeValidator, Field, model_validator
 from oelm_lib.config import Flag, Real, Section, Step
 
 MIN_SEEDS = 2
+WORDING = {"about", "headline"}
+"""Fields that say how the page reads; they may change at any time."""
 
 
 def _as_tuple(value: Any) -> Any:
     """A single value where a list is allowed."""
     return value if isinstance(value, list | tuple) else [value]
+
+
+def substance(part: Section) -> dict[str, Any]:
+    """Return what a part of a plan trains or judges: all of its fields but those of WORDING."""
+    return part.model_dump(exclude=WORDING)
 
 
 Positive = Annotated[Real, Field(gt=0)]

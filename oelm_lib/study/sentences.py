@@ -37,7 +37,7 @@ def status(judgements: Iterable[Judgement], slopes: Iterable[Slope], done: int, 
     parts = [f"{answered} {_are(answered)} answered"]
     parts += [f"{unknown} {_are(unknown)} undecided"] if unknown else []
     parts += [f"{waiting} {'wait' if waiting > 1 else 'waits'} for runs"] if waiting else []
-    return f"Of {len(found)} questions {', '.join(parts)}; {runs}."
+    return f"Of {len(found)} questions, {', '.join(parts)}; {runs}."
 
 
 def _are(count: int) -> str:
@@ -56,24 +56,27 @@ def answers(claims: Iterable[list[Judgement]], slopes: Iterable[Slope]) -> list[
 
 def questions(claims: Iterable[list[Judgement]], slopes: Iterable[Slope]) -> list[str]:
     """Return what is asked where no corpus is complete, a line for each claim and slope."""
-    found = []
-    for judged in claims:
-        if not any(one.is_complete for one in judged):
-            first = judged[0]
-            asked = "gap " * (first.claim.equal is None)
-            asked += " and ".join(limit.text for limit in first.limits)
-            where = f", on {', '.join(first.claim.corpora)}" if first.claim.corpora else ""
-            found.append(
-                f"<b>{escape(first.name)}</b> against <b>{escape(first.other)}</b>:"
-                f" {escape(asked + where)}"
-            )
-    for slope in slopes:
-        if slope.verdict in WAITING:
-            found.append(
-                f"<b>{escape(slope.arm)}</b> {_span(slope)}: does the gap grow or shrink,"
-                f" on {escape(slope.corpus)}"
-            )
-    return found
+    waiting = [judged for judged in claims if not any(one.is_complete for one in judged)]
+    found = [_claim_question(judged) for judged in waiting]
+    return found + [_slope_question(one) for one in slopes if one.verdict in WAITING]
+
+
+def _claim_question(judged: list[Judgement]) -> str:
+    first = judged[0]
+    asked = ", ".join(limit.text for limit in first.limits)
+    verb = "are they" if first.claim.equal else "is the gap"
+    where = ", ".join(one.corpus for one in judged)
+    return (
+        f"<b>{escape(first.name)}</b> against <b>{escape(first.other)}</b>:"
+        f" {verb} {escape(asked)}? On {escape(where)}."
+    )
+
+
+def _slope_question(slope: Slope) -> str:
+    return (
+        f"<b>{escape(slope.arm)}</b> {_span(slope)}: does the gap grow or shrink?"
+        f" On {escape(slope.corpus)}."
+    )
 
 
 def interval_text(interval: Interval) -> str:
@@ -89,7 +92,7 @@ def _claim_sentence(judged: list[Judgement]) -> str:
     first = next(one for one in judged if one.is_complete)
     limit = _telling_limit(first)
     text = (
-        f"{_subject(first)} by {interval_text(first.interval)} on {escape(first.corpus)}"
+        f"{_change(first)} on {escape(first.corpus)}"
         f" ({first.interval.n} seeds): {escape(_words(first, first.limits[limit]))}."
     )
     words = {verdicts.NOT_RUN: "not run yet", verdicts.INCOMPLETE: "not complete"}
@@ -102,17 +105,18 @@ def _claim_sentence(judged: list[Judgement]) -> str:
     return text + (f" The same question on {'; '.join(others)}." if others else "")
 
 
-def _subject(one: Judgement) -> str:
-    """Return the beginning of a sentence about a claim."""
+def _change(one: Judgement) -> str:
+    """Return the beginning of a sentence about a claim: what changes, by how much."""
     name, other = f"<b>{escape(one.name)}</b>", f"<b>{escape(one.other)}</b>"
+    size, interval = interval_text(one.interval), one.interval
     if one.claim.equal:
         what = "the gap to their baselines" if one.claim.gaps else "perplexity"
-        return f"{name} and {other} differ in {what}"
-    interval = one.interval
+        return f"{name} and {other} differ in {what} by {size}"
     if interval.known and interval.low > 0:
-        return f"{name} raises perplexity over {other}"
-    verb = "lowers" if interval.known and interval.high < 0 else "changes"
-    return f"{name} {verb} perplexity against {other}"
+        return f"{name} raises perplexity over {other} by {size.removeprefix('+')}"
+    if interval.known and interval.high < 0:
+        return f"{name} lowers perplexity against {other} by {size.removeprefix('−')}"
+    return f"{name} changes perplexity against {other} by {size}"
 
 
 def _telling_limit(one: Judgement) -> int:

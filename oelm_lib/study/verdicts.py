@@ -12,7 +12,7 @@ from oelm_lib.study.cell import BASE_SIZE, Cell
 from oelm_lib.study.grid import Comparison, Grid
 from oelm_lib.study.plan import Plan
 from oelm_lib.study.records import Record
-from oelm_lib.study.schema import Claim
+from oelm_lib.study.schema import Claim, substance
 from oelm_lib.study.tuning import DIVERGED, INTERIOR
 
 NOT_RUN, INCOMPLETE = "NOT RUN YET", "INCOMPLETE"
@@ -83,8 +83,9 @@ def judge(grid: Grid, frozen: Plan | None = None) -> list[Judgement]:
     Args:
         frozen: The plan as it stood when confirmation began.
     """
+    declared = [substance(claim) for claim in (frozen or grid.plan).claims]
     return [
-        _judge_claim(grid, claim, corpus, frozen is None or claim in frozen.claims)
+        _judge_claim(grid, claim, corpus, substance(claim) in declared)
         for claim in grid.plan.claims
         for corpus in grid.plan.claim_corpora(claim)
     ]

@@ -154,6 +154,13 @@ def test_a_plan_may_add_after_confirmation_began():
     check_only_adds(old, parse_plan(plain, "plan"))
 
 
+def test_words_of_a_plan_may_change_after_confirmation_began():
+    old, plain = factory.make_plan(), factory.plain_plan()
+    plain["arms"]["frozen"]["about"] = "Other words."
+    plain["claims"][0]["headline"] = not old.claims[0].headline
+    check_only_adds(old, parse_plan(plain, "plan"))
+
+
 def changed(path, value):
     plain = copy.deepcopy(factory.plain_plan())
     target = plain
