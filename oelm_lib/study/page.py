@@ -60,7 +60,7 @@ def answer(study: Study) -> Html:
     left = sum(count for _, _, count in study.grid.expected_left())
     done = len(study.grid.records)
     asked, items = map(_items, (open_questions(study), sentences(study)))
-    return Html(
+    found = (
         f"<div class='answer'><h1>{escape(study.plan.question)}</h1>"
         f"<p class='lead'>{wording.status(study.judgements, study.slopes, done, left)}</p>"
         f"<p>{escape(_models(study))}</p>"
@@ -69,11 +69,12 @@ def answer(study: Study) -> Html:
         + (f"<p>Waiting for runs:</p><ul>{asked}</ul>" if asked else "")
         + f"{_legend(study)}</div>"
     )
+    return Html(found.replace(" %", "\u00a0%"))  # no line ends between a number and its unit
 
 
 def _items(lines: list[str]) -> str:
-    """Return the items of a list, in which no line ends between a number and its unit."""
-    return "".join(f"<li>{line}</li>" for line in lines).replace(" %", "\u00a0%")
+    """Return the items of a list."""
+    return "".join(f"<li>{line}</li>" for line in lines)
 
 
 def sentences(study: Study) -> list[str]:
