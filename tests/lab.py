@@ -84,7 +84,7 @@ def open_lab(checkout: Path, **environment: str):
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "oelm_lib.cli", "lab", "--no-browser", f"--port={port}"]
-    command += ["--allow-root", f"--IdentityProvider.token={TOKEN}", "--LabApp.news_url="]
+    command += ["--allow-root", f"--IdentityProvider.token={TOKEN}"]
     isolated = {f"JUPYTER_{name}_DIR": str(folder / name) for name in ("CONFIG", "DATA", "RUNTIME")}
     with open(folder / "lab.log", "wb") as log:
         server = subprocess.Popen(

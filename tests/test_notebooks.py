@@ -50,7 +50,7 @@ def test_git_holds_no_outputs_counts_or_papermill_metadata(notebook):
     for cell in code_cells(nb):
         assert cell.outputs == []
         assert cell.execution_count is None
-        assert set(cell.metadata) <= {"tags"}
+        assert set(cell.metadata) <= {"tags", "deletable"}
     assert set(nb.metadata) <= {"kernelspec", "language_info"}
 
 

@@ -175,26 +175,33 @@ def logs(name: str, follow: bool, lines: int) -> None:
 @click.command()
 @click.argument("name", metavar="RUN")
 def stop(name: str) -> None:
-    """Ask RUN to save and stop. The command that started it continues it later."""
+    """Ask RUN to save and stop. The command that started it continues it later.
+
+    RUN is ID/seed<k>, a run folder, or an ID: every seed of it that is being trained.
+    """
     import time
 
-    from oelm_lib.runs.logs import find_run
+    from oelm_lib.runs.logs import find_active_runs
     from oelm_lib.runs.reading import state
     from oelm_lib.runs.schema import ACTIVE
     from oelm_lib.runs.stop import ask_to_stop
 
-    path = find_run(name)
-    ask_to_stop(path)
-    click.echo(f"{path}: asked to save and stop")
+    paths = find_active_runs(name)
+    for path in paths:
+        ask_to_stop(path)
+        click.echo(f"{path}: asked to save and stop")
     for _ in range(60):
         time.sleep(0.5)
-        if state(path) not in ACTIVE:
+        for path in [path for path in paths if state(path) not in ACTIVE]:
             click.echo(f"{path}: {state(path)}")
+            paths.remove(path)
+        if not paths:
             return
-    click.echo(
-        f"{path}: still {state(path)} after 30 s; it stops at the end of the current step,"
-        " evaluation or save"
-    )
+    for path in paths:
+        click.echo(
+            f"{path}: still {state(path)} after 30 s; it stops at the end of the current step,"
+            " evaluation or save"
+        )
 
 
 @click.command()

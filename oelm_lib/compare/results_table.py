@@ -105,6 +105,12 @@ def show_results(runs: pd.DataFrame, baseline: str | None = None) -> Html:
     return Html(table(main)._repr_html_() + everything)
 
 
+def _count(row: dict[str, Any]) -> Any:
+    """Return the number of runs, and of those the gap is about where they are fewer."""
+    paired = row["gap_n"]
+    return f"{row['n']} ({paired:.0f} paired)" if paired and paired < row["n"] else row["n"]
+
+
 def _main_row(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row of results in the few columns that fit a page.
 
@@ -118,7 +124,7 @@ def _main_row(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "corpus": row["corpus"],
         "arm": f"{row['arm']} ({row['id']})",
-        "n": row["n"],
+        "n": _count(row),
         "perplexity": row["final_val_perplexity"],
         "perplexity_of": (
             "best of its evaluations" if row["source"] == RECORDED else "last weights"

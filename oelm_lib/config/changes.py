@@ -80,8 +80,8 @@ def extra_changes(experiment: Experiment, baseline: Experiment) -> list[str]:
 def confounds(experiment: Experiment, baseline: Experiment) -> list[str]:
     """Return one line for each key by which a frozen arm is confounded with the freeze."""
     return [
-        f"{experiment.id}: {change}: {baseline.id} lacks it, so a gap is not that of the freeze"
-        " alone and gets no PASS; name a baseline with the same"
+        f"{experiment.id}: {change}: a gap to {baseline.id} is not that of the freeze alone and"
+        " gets no PASS; name a baseline with the same value"
         for change in extra_changes(experiment, baseline)
     ]
 

@@ -22,13 +22,23 @@ def open_lab(arguments: Sequence[str]) -> NoReturn:
 
     Args:
         arguments: Further options of `jupyter lab`.
+
+    Raises:
+        UserError: Root starts it without --allow-root, or lab/ cannot be written.
     """
+    if os.geteuid() == 0 and "--allow-root" not in arguments:
+        raise UserError(
+            "JupyterLab does not start for root unless asked to, since its pages can run any"
+            " command; as another user: make lab; as root, e.g. in a container:"
+            " .venv/bin/oelm lab --allow-root"
+        )
     for line in copy_notebooks():
         print(line, flush=True)
     options = [
         f"--ServerApp.root_dir={config.ROOT}",
         "--ServerApp.ip=127.0.0.1",
         f"--LabApp.default_url=/lab/tree/{FOLDER}/workbench.ipynb",
+        "--LabApp.news_url=None",  # no request to a website, and no question whether to make it
     ]
     os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *options, *arguments])
 

@@ -181,6 +181,10 @@ class Queue:
         if held and self._starts[job] < MOST_STARTS:
             self._waiting.append(job)
             return
+        if job.done:  # a signal at the very end changes the exit code, not the result
+            code = DONE
+        elif self._stopping and not has_begun(job):
+            code = STOPPED
         line = describe_end(job, code, time.monotonic() - started.time)
         if code not in (DONE, STOPPED):
             line += f": {self._note_failure(job, failure_reason(job, code))}"
@@ -205,12 +209,12 @@ class Queue:
         return f"{reason} ({job.path / LOG})" if began else reason
 
     def _result(self) -> int:
-        """Name the runs that did not end; returns the exit code of the queue."""
+        """Name the runs that failed or stopped; returns the exit code of the queue."""
         failed = [job for jobs in self._failures.values() for job in jobs]
-        if failed or self._stopped:
-            names = ", ".join(job.name for job in [*failed, *self._stopped])
-            count = len(failed) + len(self._stopped)
-            print(f"{count} runs did not end: {names}; the same command continues them")
+        for jobs, word in ((failed, "failed"), (self._stopped, "stopped")):
+            if jobs:
+                names = ", ".join(job.name for job in jobs)
+                print(f"{len(jobs)} {word}: {names}; the same command continues them")
         if self._stopping or (self._stopped and not failed):
             return STOPPED
         return FAILED if failed else DONE

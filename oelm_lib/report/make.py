@@ -9,7 +9,8 @@ from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
-from oelm_lib.runs.reading import find_runs
+from oelm_lib.runs.reading import find_runs, state
+from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.study.plan import study_names
 
 STANDARD = {
@@ -67,6 +68,8 @@ def report(target: str | Path, baseline: str | None = None, runs: str | None = N
 def _export_run(path: Path) -> Path:
     """The page of a run folder."""
     if not (path / "train.ipynb").is_file():
+        if (current := state(path)) in ACTIVE:
+            raise UserError(f"{path}: {current}; its page is made when it ends: oelm logs {path}")
         raise UserError(
             f"{path}: no train.ipynb, since this run was not made by `oelm run`;"
             " compare it: oelm report ID"

@@ -32,12 +32,8 @@ def find_run(
     """
     if Path(name).is_dir() and Path(name).name.startswith("seed"):
         return Path(name)
-    matches = _runs_named(re.sub(r"^params/|\.yaml$", "", name.strip("/")), outputs)
-    experiments = {shown: path for shown, path in matches.items() if "+" not in shown}
-    matches = experiments or matches
+    matches = _runs_named(name, outputs)
     folders = {path.parent for path in matches.values()}
-    if not matches:
-        raise UserError(f"no run is called {name!r}{_near(name, outputs)}; see oelm status")
     if len(matches) > 1 and (notify is None or len(folders) > 1):
         raise UserError(
             f"{len(matches)} runs are called {name!r}: {', '.join(list(matches)[:3])}"
@@ -49,8 +45,27 @@ def find_run(
     return path
 
 
+def find_active_runs(name: str, outputs: Path | str | None = None) -> list[Path]:
+    """Return the runs with a name, as `find_run` takes it, that are being trained.
+
+    A name with one run means that run, whatever its state. Raises UserError for no run.
+    """
+    if Path(name).is_dir() and Path(name).name.startswith("seed"):
+        return [Path(name)]
+    paths = list(_runs_named(name, outputs).values())
+    active = [path for path in paths if state(path) in ACTIVE]
+    if len(paths) > 1 and not active:
+        raise UserError(f"none of the {len(paths)} runs called {name!r} is being trained")
+    return active or paths
+
+
 def _runs_named(name: str, outputs: Path | str | None) -> dict[str, Path]:
-    """Return `<folder>/seed<k>` -> path of the runs with a name, lowest seeds first."""
+    """Return `<folder>/seed<k>` -> path of the runs with a name, lowest seeds first.
+
+    Raises:
+        UserError: There is none.
+    """
+    typed_name, name = name, re.sub(r"^params/|\.yaml$", "", name.strip("/"))
     matches = {}
     for path in find_runs(outputs):
         folder, seed = path.parent.name, path.name
@@ -59,7 +74,12 @@ def _runs_named(name: str, outputs: Path | str | None) -> dict[str, Path]:
         typed = "/".join(part for part in (upper.upper(), rest) if part)
         if typed in (exp, f"{exp}/{seed}") or name in (folder, f"{folder}/{seed}"):
             matches[f"{folder}/{seed}"] = path
-    return matches
+    if not matches:
+        raise UserError(
+            f"no run is called {typed_name!r}{_near(typed_name, outputs)}; see oelm status"
+        )
+    experiments = {shown: path for shown, path in matches.items() if "+" not in shown}
+    return experiments or matches
 
 
 def _near(name: str, outputs: Path | str | None) -> str:

@@ -167,7 +167,7 @@ def test_undeclared_changes_and_confounds_are_reported_before_training(own_param
     file.write_text(text.replace("  freeze_q:", "  position: t5\n  freeze_q:"))
     undeclared, confounded = config.change_warnings("DEMO-02")
     assert "DEMO-02.yaml: changes is not what differs from DEMO-01; write `changes: [" in undeclared
-    assert confounded.startswith("DEMO-02: model.position = t5 (baseline: learned): DEMO-01 lacks")
+    assert confounded.startswith("DEMO-02: model.position = t5 (baseline: learned): a gap to DEMO")
     result = CliRunner().invoke(main, ["run", "DEMO-02", "--seeds", "1,2", "--fresh"])
     assert result.exit_code == 2  # refused, after the warnings
     assert f"warning: {undeclared}\nwarning: {confounded}\n" in result.output

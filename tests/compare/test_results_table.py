@@ -26,6 +26,8 @@ def test_n_counts_the_done_runs_and_gap_n_the_shared_seeds(tmp_path):
     table = compare.results(compare.load_runs(outputs=tmp_path))
     assert table["n"].tolist() == [3, 3]
     assert table["gap_n"].tolist()[1] == 2
+    shown = compare.show_results(compare.load_runs(outputs=tmp_path)).partition("<details")[0]
+    assert shown.count("3 (2 paired)") == 1 and shown.count("paired") == 1
 
 
 def test_two_tokenizers_leave_only_bits_per_byte(demo):

@@ -8,7 +8,7 @@ import pytest
 
 from oelm_lib.config import ROOT
 from oelm_lib.errors import UserError
-from oelm_lib.launch.lab import FOLDER, copy_notebooks
+from oelm_lib.launch.lab import FOLDER, copy_notebooks, open_lab
 
 
 @pytest.fixture
@@ -39,6 +39,12 @@ def test_a_notebook_saved_with_other_parameters_changes_nothing_that_git_tracks(
     assert status.stdout == b""
     names = {path.name for path in (checkout / "notebooks").iterdir()}
     assert {path.name for path in (checkout / FOLDER).iterdir()} == names
+
+
+def test_root_is_told_how_to_start_it(monkeypatch):
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    with pytest.raises(UserError, match="oelm lab --allow-root"):
+        open_lab(["--no-browser"])
 
 
 def test_a_new_version_of_a_notebook_is_copied_and_the_old_copy_kept(checkout):

@@ -37,7 +37,7 @@ def test_runs_go_only_to_gpus_that_others_have_left(tiny_env, tiny, capsys):
     assert "no record of it" in said  # and the other run went on
     assert f"waiting: GPU 0: used by process {os.getpid()}" in said
     assert "DEMO-01 seed 1: failed" in said and "config.yaml" in said
-    assert "1 runs did not end: DEMO-01 seed 1" in said
+    assert "1 failed: DEMO-01 seed 1;" in said
     assert read_status(jobs[1].path)["gpus"] == "1"
     assert read_summary(jobs[1].path)["steps"] == 24
 
@@ -49,7 +49,7 @@ def test_runs_that_fail_for_one_reason_say_it_once_and_leave_no_folder(tiny_env,
     printed = capsys.readouterr().out
     assert printed.count("model.vocab_size = 50, but stories") == 1, printed
     assert printed.count("for the same reason as DEMO-0") == 3
-    assert "4 runs did not end" in printed
+    assert "4 failed: DEMO-01 seed 1, " in printed
     assert list(tiny_env.glob("*")) == []
 
 

@@ -15,6 +15,7 @@ from oelm_lib.report.make import STANDARD, report
 from oelm_lib.report.notebook import WIDGET
 from oelm_lib.report.page import export
 from oelm_lib.runs import frames
+from oelm_lib.runs.lock import RunLock
 from oelm_lib.view.curves import loss_curves
 from oelm_lib.view.figure import Figure
 from tests import runs_factory
@@ -156,6 +157,15 @@ def test_a_figure_from_elsewhere_keeps_its_numbers(tmp_path):
 def test_report_of_nothing_is_one_line(demo, target, words):
     with pytest.raises(UserError, match=words):
         report(str(demo[0]) if target == "run" else target)
+
+
+def test_report_of_a_run_that_trains_says_when_its_page_is_made(tmp_path):
+    run = runs_factory.make_run(tmp_path, state="running", done=0.5)
+    lock = RunLock(run)
+    lock.acquire()
+    with pytest.raises(UserError, match="running; its page is made when it ends"):
+        report(run)
+    lock.release()
 
 
 def test_report_of_a_run_is_the_page_of_its_notebook(tmp_path):

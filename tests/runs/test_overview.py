@@ -8,7 +8,7 @@ from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_json
 from oelm_lib.runs.lock import RunLock
-from oelm_lib.runs.logs import find_run, log_lines
+from oelm_lib.runs.logs import find_active_runs, find_run, log_lines
 from oelm_lib.runs.overview import overview, table
 from oelm_lib.runs.process import this_process
 from oelm_lib.runs.reading import CONFIG_KEYS, FORMAT, find_runs
@@ -134,6 +134,20 @@ def test_done_failed_and_broken_runs_say_so(make_run, tmp_path):
     assert "unreadable" in table(rows)
     json.dumps(rows)
     assert "no such runs yet" in table([])
+
+
+def test_a_name_means_every_run_of_it_that_trains(make_run, tmp_path):
+    running, done = make_run(seed=1), make_run(seed=2, state="done")
+    also_running, rehearsal = make_run(seed=3), make_run(seed=1, overrides="+aa")
+    assert find_active_runs("DEMO-01", tmp_path) == [running, also_running]
+    assert find_active_runs("DEMO-01/seed2", tmp_path) == [done]
+    assert find_active_runs(str(rehearsal)) == [rehearsal]
+    for seed in (1, 2):
+        make_run("DEMO-02", seed, state="done")
+    with pytest.raises(UserError, match="none of the 2 runs called 'DEMO-02' is being trained"):
+        find_active_runs("DEMO-02", tmp_path)
+    with pytest.raises(UserError, match="no run is called 'DEMO-03'"):
+        find_active_runs("DEMO-03", tmp_path)
 
 
 def test_a_run_is_found_by_what_people_call_it(make_run, tmp_path):

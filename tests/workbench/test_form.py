@@ -97,7 +97,7 @@ def test_differences_are_those_from_the_baseline_and_the_file_declares_them():
 
 def test_a_confound_is_named_before_the_run():
     (warning,) = check_form("DEMO-02", {"model.qk_norm": "true"}, NEW).warnings
-    assert "model.qk_norm" in warning and "DEMO-01 lacks it" in warning
+    assert "model.qk_norm" in warning and "a gap to DEMO-01 is not that of the freeze" in warning
     assert check_form("DEMO-02", {"model.freeze_k": "false"}, NEW).warnings == []
 
 
