@@ -198,8 +198,8 @@ def test_a_table_aligns_words_left_and_numbers_right():
     ]
     assert table(rows) == (
         "2 runs: 1 done, 1 running\n"
-        "run         state     step    loss  GiB\n"
-        "A/seed1     done     1,000  2.5000  1.5\n"
+        "run         state     step  train loss  GiB\n"
+        "A/seed1     done     1,000      2.5000  1.5\n"
         "AB_b/seed1  running      5"
     )
     assert table(rows, width=12).splitlines()[1:] == [
