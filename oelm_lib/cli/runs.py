@@ -226,16 +226,15 @@ def rm(names: tuple[str, ...], undo: bool) -> None:
 
     The trash is .trash in the outputs folder; delete it to free the disk.
 
-    RUN is an ID, ID/seed<k> or a run folder. A run that trains is refused.
+    RUN is an ID, ID/seed<k> or a run folder. Where one trains, none is removed.
     """
     from oelm_lib.runs.logs import find_run
-    from oelm_lib.runs.trash import remove_run, restore_run
+    from oelm_lib.runs.trash import remove_runs, restore_run
 
-    for name in names:
-        if undo:
+    if undo:
+        for name in names:
             click.echo(f"{restore_run(name)}: is back")
-            continue
-        path = find_run(name)
-        shown = f"{path.parent.name}/{path.name}"
-        target = remove_run(path)
+        return
+    for target in remove_runs([find_run(name) for name in names]):
+        shown = f"{target.parent.name}/{target.name}"
         click.echo(f"{shown}: moved to {target}; oelm rm --undo '{shown}' brings it back")

@@ -12,6 +12,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import write_json
 from oelm_lib.launch.names import experiments_named
 from oelm_lib.runs import reading
+from oelm_lib.runs.lock import is_locked
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.process import this_process
 from oelm_lib.runs.schema import ACTIVE
@@ -23,6 +24,9 @@ LOG = "notebook.log"
 """File of a run folder that holds the output of `oelm run` under a queue."""
 UNTOUCHED = {LOG, "status.json"}
 """What a queue itself writes into the folder of a run that has not begun."""
+
+WAITING = ("empty", "queued", "stopped", "failed", "dead")
+"""States of a run that a queue marks as queued until it starts it."""
 
 
 @dataclass(frozen=True)
@@ -98,19 +102,38 @@ def readable(read: Any, path: Path) -> dict[str, Any] | None:
 
 
 def mark_queued(job: Job, /, **fields: Any) -> bool:
-    """Write status.json of a run that never started; returns whether it was written."""
-    if reading.state(job.path) not in ("empty", "queued"):
+    """Write state `queued` into status.json of a run that waits; returns whether it was written.
+
+    What an earlier session of the run recorded there is kept.
+    """
+    if reading.state(job.path) not in WAITING or is_locked(job.path) is not False:
         return False
     job.path.mkdir(parents=True, exist_ok=True)
+    before = readable(reading.read_status, job.path) or {"step": 0, "started": None}
     record = {
         "state": "queued",
-        "step": 0,
         "max_steps": job.max_steps,
         "heartbeat": time.time(),
-        "started": None,
+        "error": None,
+        "job": None,
     }
-    write_json(job.path / "status.json", record | this_process() | fields)
+    write_json(job.path / "status.json", before | record | this_process() | fields)
     return True
+
+
+def unmark_queued(job: Job, before: dict[str, Any] | None) -> None:
+    """Undo this process' mark_queued where the run still waits.
+
+    Args:
+        before: Its status.json as it was.
+    """
+    status = readable(reading.read_status, job.path) or {}
+    if status.get("state") != "queued" or status.get("pid") != this_process()["pid"]:
+        return
+    if before and before["state"] != "queued":
+        write_json(job.path / "status.json", before)
+    else:
+        remove_untouched(job)
 
 
 def has_begun(job: Job) -> bool:

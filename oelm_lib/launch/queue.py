@@ -26,6 +26,7 @@ from oelm_lib.launch.jobs import (
     readable,
     remove_untouched,
     run_command,
+    unmark_queued,
 )
 from oelm_lib.launch.processes import kill_tree
 from oelm_lib.launch.slots import Decision, Slots, check_room, decide
@@ -90,6 +91,7 @@ class Queue:
         self._failures: dict[str, list[Job]] = {}
         self._stopped: list[Job] = []
         self._starts: Counter[Job] = Counter()
+        self._before = {job: readable(reading.read_status, job.path) for job in self._waiting}
         self._stopping = False
         self._announced: set[str] = set()
         self._last_reason, self._last_reason_at = "", 0.0
@@ -111,13 +113,14 @@ class Queue:
                     self._give_up()
         finally:
             for job in queued:
-                if reading.state(job.path) == "queued":
-                    remove_untouched(job)
+                unmark_queued(job, self._before[job])
         return self._result()
 
     def on_signal(self, number: int, frame: Any) -> None:
         """Ask every run to save and stop; the second Ctrl-C kills them with all they started."""
         hard = self._stopping and number == signal.SIGINT
+        if self._stopping and not hard:  # the runs would take a second SIGINT for the hard one
+            return
         self._stopping = True
         for process in list(self._running):
             if hard:
@@ -190,6 +193,7 @@ class Queue:
             line += f": {self._note_failure(job, failure_reason(job, code))}"
         elif code == STOPPED:
             self._stopped.append(job)
+        unmark_queued(job, self._before[job])  # one that ended before it began to train
         print(line, flush=True)
         try:
             self._on_end()

@@ -15,7 +15,7 @@ from typing import Any
 from oelm_lib import config
 from oelm_lib.data import open_corpus
 from oelm_lib.errors import UserError
-from oelm_lib.launch.jobs import Job, mark_queued, run_command
+from oelm_lib.launch.jobs import Job, has_begun, mark_queued, run_command
 from oelm_lib.runs.folder import check_fit
 from oelm_lib.runs.process import process_start
 
@@ -94,7 +94,8 @@ def submit(
         return lines + [f"then: oelm report {target!r}"] * bool(report and unfinished)
     numbers = submit_commands(sbatch, commands, parallel)
     for job, number in zip(unfinished, numbers, strict=True):
-        mark_queued(job, job=number)
+        if not has_begun(job):  # what is cancelled there keeps its state for good
+            mark_queued(job, job=number)
         lines.append(f"{job.name}: job {number}")
     if report:
         array = numbers[0].split("_")[0]

@@ -1,5 +1,6 @@
 """Remove run folders into a trash folder, and bring them back."""
 
+import contextlib
 import datetime
 import os
 from pathlib import Path
@@ -13,27 +14,32 @@ TRASH = ".trash"
 """Folder of the outputs folder that holds removed runs as <time>/<ID>_<slug>/seed<k>."""
 
 
-def remove_run(path: Path) -> Path:
-    """Move a run folder into the trash; returns where it lies now.
+def remove_runs(paths: list[Path]) -> list[Path]:
+    """Move run folders into the trash as one removal; returns where they lie now.
 
     Raises:
-        UserError: The run trains, or another process writes it.
+        UserError: A run trains, or another process writes it; then none is removed.
     """
-    path = path.absolute()
-    if state(path) in ACTIVE:
-        raise UserError(f"{path}: the run is {state(path)}; stop it first: oelm stop {path}")
-    lock = RunLock(path)
-    lock.acquire()  # refuses a folder that another process writes, and keeps starters out
-    try:
-        moment = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-        target = path.parent.parent / TRASH / moment / path.parent.name / path.name
-        target.parent.mkdir(parents=True)
-        os.rename(path, target)
-    finally:
-        lock.release()
-    (target / "lock.json").unlink(missing_ok=True)
-    _remove_if_empty(path.parent)
-    return target
+    paths = list(dict.fromkeys(path.absolute() for path in paths))
+    for path in paths:
+        if state(path) in ACTIVE:
+            raise UserError(f"{path}: the run is {state(path)}; stop it first: oelm stop {path}")
+    moment = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+    targets = []
+    with contextlib.ExitStack() as locks:
+        for path in paths:  # refuses a folder that another process writes, keeps starters out
+            lock = RunLock(path)
+            lock.acquire()
+            locks.callback(lock.release)
+        for path in paths:
+            target = path.parent.parent / TRASH / moment / path.parent.name / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(path, target)
+            targets.append(target)
+    for path, target in zip(paths, targets, strict=True):
+        (target / "lock.json").unlink(missing_ok=True)
+        _remove_if_empty(path.parent)
+    return targets
 
 
 def restore_run(name: str, outputs: Path | None = None) -> Path:
@@ -55,20 +61,41 @@ def restore_run(name: str, outputs: Path | None = None) -> Path:
     raise UserError(f"{root / TRASH}: no removed run is called {name!r}")
 
 
+def restore_last(outputs: Path | None = None) -> list[Path]:
+    """Bring back all runs of the last removal; returns their folders.
+
+    Raises:
+        UserError: The trash is empty, or one of the folders exists again; then none is moved.
+    """
+    root = outputs or config.outputs_dir()
+    removed = removed_runs(root)
+    if not removed:
+        raise UserError("the trash is empty: no run was removed")
+    last = [path for path in reversed(removed) if path.parts[-3] == removed[0].parts[-3]]
+    targets = [root / path.parent.name / path.name for path in last]
+    for path, target in zip(last, targets, strict=True):
+        _check_free(path, target)
+    return [_restore(path, target) for path, target in zip(last, targets, strict=True)]
+
+
 def removed_runs(outputs: Path | None = None) -> list[Path]:
     """Return the run folders in the trash, the one removed last first."""
     root = (outputs or config.outputs_dir()) / TRASH
-    return sorted(root.glob("*/*/seed*"), key=lambda path: path.parts[-3], reverse=True)
+    return sorted(root.glob("*/*/seed*"), reverse=True)
 
 
 def _restore(path: Path, target: Path) -> Path:
-    if target.exists():
-        raise UserError(f"{target}: exists again; remove it first, or keep the one in {path}")
+    _check_free(path, target)
     target.parent.mkdir(parents=True, exist_ok=True)
     os.rename(path, target)
     _remove_if_empty(path.parent)
     _remove_if_empty(path.parent.parent)
     return target
+
+
+def _check_free(path: Path, target: Path) -> None:
+    if target.exists():
+        raise UserError(f"{target}: exists again; remove it first, or keep the one in {path}")
 
 
 def _remove_if_empty(folder: Path) -> None:

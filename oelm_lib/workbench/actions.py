@@ -14,11 +14,13 @@ from oelm_lib.errors import UserError
 from oelm_lib.launch.jobs import make_jobs
 from oelm_lib.launch.names import parse_seeds
 from oelm_lib.runs.process import is_alive
-from oelm_lib.runs.reading import queue_alive, read_config, read_status, state
+from oelm_lib.runs.reading import find_runs, queue_alive, read_config, read_status, state
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.stop import ask_to_stop
-from oelm_lib.runs.trash import remove_run, removed_runs, restore_run
-from oelm_lib.workbench.launches import start_command
+from oelm_lib.runs.trash import remove_runs as remove_folders
+from oelm_lib.runs.trash import restore_last
+from oelm_lib.workbench.launches import Launch, command_line, live_launches, start_command
+from oelm_lib.workbench.rows import Row
 
 
 def start_runs(
@@ -42,7 +44,8 @@ def start_runs(
     chosen = parse_seeds(seeds) if isinstance(seeds, str) else list(seeds)
     folder = outputs / load_config(exp, overrides).folder
     make_jobs([exp], chosen, overrides or {})  # raises what `oelm run` would
-    busy = [seed for seed in chosen if _is_busy(folder / f"seed{seed}")]
+    live = live_launches(outputs)
+    busy = [seed for seed in chosen if _is_busy(folder / f"seed{seed}", live)]
     if busy:
         names = ", ".join(str(seed) for seed in busy)
         raise UserError(
@@ -57,15 +60,17 @@ def start_runs(
     for key, value in (overrides or {}).items():
         arguments += ["--set", as_text({key: value})]
     arguments += ["--workers", str(at_once)] if len(open_seeds) > 1 else []
-    launch = start_command(arguments + ["--fresh"] * fresh, outputs)
-    warnings = [*change_warnings(exp), *_crowd(outputs, len(open_seeds[:at_once]))]
+    warnings = [*change_warnings(exp), *_crowd(outputs, len(open_seeds[:at_once]), live)]
+    runs = [f"{folder.name}/seed{seed}" for seed in open_seeds]
+    launch = start_command(arguments + ["--fresh"] * fresh, outputs, runs, at_once)
     return "\n".join([f"Started: {launch.command}.", *warnings])
 
 
 def continue_runs(paths: list[Path], outputs: Path, at_once: int = 1) -> str:
     """Continue stopped, failed or dead runs from their checkpoints, each with its overrides."""
     _require(paths)
-    ended = [path for path in paths if state(path) != "done" and not _is_busy(path)]
+    live = live_launches(outputs)
+    ended = [path for path in paths if state(path) != "done" and not _is_busy(path, live)]
     if not ended:
         raise UserError("none of the selected runs is stopped, failed or dead, so none can go on")
     return _start_again(ended, outputs, at_once, fresh=False)
@@ -75,74 +80,96 @@ def restart_run(paths: list[Path], outputs: Path) -> str:
     """Start one run anew; its old folder is renamed and kept."""
     if len(paths) != 1:
         raise UserError("only one run can be started afresh at a time; select one")
-    return _start_again(paths, outputs, 1, fresh=True)
+    old = f"Where the old folder exists, it is kept as {_name(paths[0])}.<date>-<time>."
+    return "\n".join([_start_again(paths, outputs, 1, fresh=True), old])
 
 
-def stop_runs(paths: list[Path]) -> str:
-    """Ask those that train to save and stop; a run that waits has its queue stopped."""
+def stop_runs(paths: list[Path], outputs: Path) -> str:
+    """Ask runs to save and stop.
+
+    A run that trains for one command is asked alone, so that the command's other runs go on. For a
+    run that waits or begins, and where several commands hold it, the commands are stopped.
+    """
     _require(paths)
+    live = live_launches(outputs)
+    busy = [path for path in paths if _is_busy(path, live)]
+    if not busy:
+        states = ", ".join(f"{_name(path)} is {state(path)}" for path in paths)
+        raise UserError(f"{states}, so there is nothing to stop")
     lines = []
-    for path in [path for path in paths if _is_busy(path)] or paths[:1]:
-        if state(path) == "queued":
-            _stop_queue(path)
-            lines.append(f"{_name(path)}: its queue was asked to stop, with all its runs")
-        else:
+    for path in busy:
+        holders = [launch for launch in live if launch.holds(path)]
+        if state(path) in ACTIVE and len(holders) < 2:
             ask_to_stop(path)
             lines.append(f"{_name(path)}: asked to save and stop")
+            continue
+        for launch in holders:
+            launch.stop()
+            lines.append(f"{launch.command}: asked to stop, with all its runs")
+        if not holders:
+            _stop_queue(path)
+            lines.append(f"{_name(path)}: its queue was asked to stop, with all its runs")
     return "; ".join(dict.fromkeys(lines))
 
 
-def remove_runs(paths: list[Path]) -> str:
-    """Move runs into the trash."""
+def remove_runs(paths: list[Path], outputs: Path) -> str:
+    """Move runs into the trash: all of them, or none.
+
+    Raises:
+        UserError: One of them trains, waits or is gone.
+    """
     _require(paths)
-    for path in paths:
-        if not path.is_dir():
-            raise UserError(f"{_name(path)}: is gone already; nothing was removed")
-        remove_run(path)
-    return f"Removed: {', '.join(map(_name, paths))}. Undo brings it back."
+    gone = [_name(path) for path in paths if not path.is_dir()]
+    if gone:
+        raise UserError(f"{', '.join(gone)}: gone already; nothing was removed")
+    live = live_launches(outputs)
+    busy = [_name(path) for path in paths if _is_busy(path, live)]
+    if busy:
+        raise UserError(
+            f"{', '.join(busy)}: trains or waits; press Stop first, or leave it out of the"
+            " selection; nothing was removed"
+        )
+    remove_folders(paths)
+    return f"Removed: {', '.join(map(_name, paths))}. Undo remove brings back all of them."
 
 
 def undo_remove(outputs: Path) -> str:
-    """Bring back the run that was removed last."""
-    removed = removed_runs(outputs)
-    if not removed:
-        raise UserError("the trash is empty: no run was removed")
-    return f"{_name(restore_run(_name(removed[0]), outputs))}: is back"
+    """Bring back all runs of the last removal."""
+    return f"Back again: {', '.join(map(_name, restore_last(outputs)))}"
 
 
 def make_page(target: str, outputs: Path, runs: str = "") -> str:
     """Start `oelm report TARGET`; `runs` names those of the explore page."""
     options = ["--runs", runs] if runs else []
-    launch = start_command(["report", target, *options], outputs)
-    return f"Started: {launch.command}. Its link stands below when it is made."
+    line = _start_once(["report", target, *options], outputs)
+    return f"{line} Its link stands below when it is made."
 
 
-def comparison(rows: list[dict[str, Any]]) -> str:
-    """Return the target of `oelm report` that compares the arms of these rows.
+def compare_runs(rows: list[Row], outputs: Path) -> str:
+    """Start `oelm report` for the arms of these rows, from the runs that are done.
 
     Raises:
-        UserError: No run is done.
+        UserError: No run is done, or none but those of a baseline.
     """
-    done = [row for row in rows if row["state"] == "done"]
-    if not done:
-        raise UserError("none of the selected runs is done, so there is nothing to compare yet")
+    done, left_out = _done_rows(rows, "there is nothing to compare yet")
+    if len({row["id"] for row in done}) == 1 and not done[0].get("compare_to"):
+        why = " ".join(left_out) or "Select runs of another experiment, too."
+        raise UserError(f"only the baseline {done[0]['id']} is done, so nothing is compared. {why}")
     names = [row["run"].split("/")[0] if "+" in row["run"] else row["id"] for row in done]
-    return " ".join(sorted(set(names)))
+    return "\n".join([make_page(" ".join(sorted(set(names))), outputs), *left_out])
 
 
-def probed(rows: list[dict[str, Any]]) -> str:
-    """Return the runs of an explore page: one of each arm, baselines first.
+def explore_runs(rows: list[Row], outputs: Path) -> str:
+    """Start the explore page of these rows: one done run of each arm, baselines first.
 
     Raises:
         UserError: No run is done.
     """
+    done, left_out = _done_rows(rows, "there are no weights to look into")
     arms: dict[str, str] = {}
-    for row in rows:
-        if row["state"] == "done":
-            arms.setdefault(row["run"].split("/")[0], row["run"])
-    if not arms:
-        raise UserError("none of the selected runs is done, so there are no weights to look into")
-    return " ".join(arms.values())
+    for row in done:
+        arms.setdefault(row["run"].split("/")[0], row["run"])
+    return "\n".join([make_page("explore", outputs, " ".join(arms.values())), *left_out])
 
 
 def run_page(paths: list[Path], outputs: Path) -> str:
@@ -156,16 +183,41 @@ def run_page(paths: list[Path], outputs: Path) -> str:
 def export_runs(paths: list[Path], outputs: Path) -> str:
     """Start `oelm export --format csv` for the metrics of runs."""
     _require(paths)
-    launch = start_command(["export", *map(str, paths), "--format", "csv"], outputs)
-    return f"Started: {launch.command}."
+    return _start_once(["export", *map(str, paths), "--format", "csv"], outputs)
+
+
+def _start_once(arguments: list[str], outputs: Path) -> str:
+    """Start a command, unless the same one runs."""
+    command = command_line(arguments)
+    if any(launch.command == command for launch in live_launches(outputs)):
+        raise UserError(f"{command}: runs already; what it makes is linked below when it is made")
+    return f"Started: {start_command(arguments, outputs).command}."
+
+
+def _done_rows(rows: list[Row], otherwise: str) -> tuple[list[Row], list[str]]:
+    """Return the rows of done runs, and a line that names the others if there are any.
+
+    Raises:
+        UserError: None is done.
+    """
+    done = [row for row in rows if row["state"] == "done"]
+    if not done:
+        raise UserError(f"none of the selected runs is done, so {otherwise}")
+    others = [f"{row['run']} ({row['state']})" for row in rows if row["state"] != "done"]
+    return done, [f"Left out, since not done: {', '.join(others)}."] if others else []
 
 
 def _start_again(paths: list[Path], outputs: Path, at_once: int, fresh: bool) -> str:
     groups: dict[str, tuple[str, dict[str, Any], list[int]]] = {}
     for path in paths:
         exp, overrides = path.parent.name.split("_")[0], {}
-        if state(path) != "queued" and (path / "config.yaml").is_file():
+        if (path / "config.yaml").is_file():
             overrides = read_config(path)["overrides"]
+        elif "+" in path.parent.name:
+            raise UserError(
+                f"{_name(path)}: a rehearsal that never began, so its overrides are not recorded;"
+                " start it again as it was started"
+            )
         _, _, seeds = groups.setdefault(path.parent.name, (exp, overrides, []))
         seeds.append(int(path.name.removeprefix("seed")))
     lines = [
@@ -176,27 +228,45 @@ def _start_again(paths: list[Path], outputs: Path, at_once: int, fresh: bool) ->
 
 
 def _stop_queue(path: Path) -> None:
-    """Send the queue that holds a run the signal of Ctrl-C."""
+    """Ask the queue that holds a run, started outside the workbench, to stop."""
     status = read_status(path) or {}
     if not is_alive(status):
-        raise UserError(f"{_name(path)}: its queue does not run here; see oelm status")
-    os.kill(status["pid"], signal.SIGINT)
+        raise UserError(f"{_name(path)}: its queue runs on {status.get('host')}; stop it there")
+    os.kill(status["pid"], signal.SIGTERM)
 
 
-def _is_busy(path: Path) -> bool:
+def _is_busy(path: Path, live: list[Launch]) -> bool:
+    """Whether a run trains, waits or begins.
+
+    Args:
+        live: Commands of the workbench that run now; one that just began has written no status.
+    """
+    if any(launch.holds(path) for launch in live):
+        return True
     current = state(path)
     if current == "queued":
         return queue_alive(read_status(path) or {})
     return current in ACTIVE
 
 
-def _crowd(outputs: Path, added: int) -> list[str]:
-    """Return a warning where more runs train than this machine has cores."""
-    active = sum(state(path) in ACTIVE for path in outputs.glob("*/seed*") if path.is_dir())
+def _crowd(outputs: Path, added: int, live: list[Launch]) -> list[str]:
+    """Return a warning where more runs train than this machine has cores.
+
+    Args:
+        added: Runs that are about to start.
+        live: As in _is_busy.
+    """
+    training = {path for path in find_runs(outputs) if state(path) in ACTIVE}
+    active = len(training)
+    for launch in live:
+        held = {path for name in launch.runs if launch.holds(path := outputs / name)}
+        active += max(min(launch.at_once, len(held)) - len(held & training), 0)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if active + added <= (cores or 1):
         return []
-    return [f"No core is free: {active} runs train on {cores} cores, so each will be slower."]
+    return [
+        f"No core is free: {active} runs train or begin on {cores} cores, so each will be slower."
+    ]
 
 
 def _require(paths: list[Path]) -> None:

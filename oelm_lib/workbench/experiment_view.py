@@ -1,5 +1,7 @@
 """Widget that chooses an experiment and shows what it asks, changes and costs."""
 
+from collections.abc import Callable
+
 import ipywidgets
 
 from oelm_lib.workbench.experiment import experiment_html
@@ -11,11 +13,17 @@ FIRST = "DEMO-02"
 
 
 class ExperimentView(ipywidgets.VBox):
-    """A choice of one experiment, and everything to know before it is run."""
+    """A choice of one experiment, and everything to know before it is run.
 
-    def __init__(self):
-        self._shown: tuple = ()
+    Args:
+        on_choice: Called with the id of another experiment that was chosen.
+    """
+
+    def __init__(self, on_choice: Callable[[str], None]):
+        self._on_choice = on_choice
+        self._exp, self._fills, self._shown = "", False, ()
         self.choice = dropdown("experiment", {}, "32em")
+        self.choice.observe(lambda change: self._report(), "value")
         self.facts = ipywidgets.HTML()
         super().__init__([self.choice, self.facts])
 
@@ -26,15 +34,24 @@ class ExperimentView(ipywidgets.VBox):
         options = {f"{exp} {titles[exp]}": exp for exp in sorted(titles)}
         if dict(self.choice.options or {}) != options:
             kept = self.choice.value or latest_experiment(rows)
+            self._fills = True  # new options choose the first of them for a moment
             self.choice.options = options
             if kept in titles:
                 self.choice.value = kept
+            self._fills = False
+            self._report()
         exp = self.choice.value
         own = [row for row in rows if row["id"] == exp]
         shown = exp, [(row["run"], row["state"], row.get("step")) for row in own]
         if exp and shown != self._shown:
             self._shown = shown
             self.facts.value = experiment_html(exp, own)
+
+    def _report(self) -> None:
+        exp = self.choice.value
+        if exp and exp != self._exp and not self._fills:
+            self._exp = exp
+            self._on_choice(exp)
 
 
 def latest_experiment(rows: list[Row]) -> str:

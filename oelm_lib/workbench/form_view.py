@@ -66,6 +66,7 @@ class FormView(ipywidgets.VBox):
     def __init__(self, on_saved: Callable[[str], None]):
         self._base, self._known, self._on_saved = "", {}, on_saved
         self._busy = True
+        self._saved: tuple[str, list[str]] | None = None
         self.check = FormCheck()
         self.words = {key: FormRow(key, HELP[key]) for key in WORDS}
         self.fields = {field.key: _row(field) for field in form_fields()}
@@ -109,6 +110,7 @@ class FormView(ipywidgets.VBox):
             self.message.say(str(error), "bad")
             return
         self._busy = True
+        self.message.value = ""
         try:
             self._base, self._known = base, known
             self.heading.value = f"{STYLE}<b>New experiment from {escape(base)}</b>"
@@ -139,17 +141,27 @@ class FormView(ipywidgets.VBox):
         self.save.disabled = not self.check.text
 
     def _save(self) -> None:
+        if self._saved and self._saved[1] == self._contents():  # a second click
+            saved = self._saved[0]
+            self.message.say(f"{saved}. Change something to make another from it.", "unsure")
+            return
         self._check()  # files may have changed since the last key
         if not self.check.text:
             return
+        self.message.run(self._write)
+
+    def _write(self) -> str:
+        """Save the experiment and choose it; returns a line for the user."""
         new_id = self.words["id"].field.value.strip()
+        path = save_experiment(new_id, self.check.text)
+        self._on_saved(new_id)
+        saved = f"Saved as params/{new_id}.yaml"
+        self._saved = saved, self._contents()
+        return f"{saved}. It is chosen now: start its runs below. To undo, delete the file {path}"
 
-        def save() -> str:
-            save_experiment(new_id, self.check.text)
-            return f"Saved as params/{new_id}.yaml. It is chosen now: start its runs below."
-
-        if self.message.run(save):
-            self._on_saved(new_id)
+    def _contents(self) -> list[str]:
+        """What stands in the fields."""
+        return [row.field.value for row in (*self.words.values(), *self.fields.values())]
 
 
 def _row(field: FormField) -> FormRow:

@@ -3,26 +3,33 @@
 A command outlives the kernel, the browser and JupyterLab; its record tells a new kernel of it.
 """
 
+import contextlib
 import datetime
+import itertools
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from oelm_lib.errors import UserError
 from oelm_lib.files import read_json, remedy, write_json
 from oelm_lib.runs.process import is_alive, process_start, this_process
+from oelm_lib.runs.reading import read_status, state
 
 FOLDER = "logs"
 """Folder of the outputs folder that holds <time>_<words>.json and .log of each command."""
 MOST_SHOWN = 6
-SHOWN_SECONDS = 12 * 3600
+SHOWN_SECONDS = 3600
 """Time after its last line for which a command that has ended is shown."""
 TAIL_BYTES = 4096
+ENDED = ("done", "failed", "stopped")
 _started: list[subprocess.Popen] = []
 """Children of this kernel, asked for their end so that none stays a zombie."""
 
@@ -35,20 +42,45 @@ class Launch:
         command: As one types it.
         is_alive: Whether its process runs on this host.
         last_line: Of its log.
+        runs: Runs that it was started for, as <ID>_<slug>/seed<k>.
+        at_once: Concurrent runs.
+        pid: Its process, 0 where the record has none.
+        started: Seconds since 1970.
     """
 
     command: str
     log: Path
     is_alive: bool
     last_line: str
+    runs: tuple[str, ...] = ()
+    at_once: int = 1
+    pid: int = 0
+    started: float = 0.0
+
+    def holds(self, path: Path) -> bool:
+        """Whether the command trains a run now, or will: it lives, and the run has not ended."""
+        if not self.is_alive or f"{path.parent.name}/{path.name}" not in self.runs:
+            return False
+        current = state(path)
+        if current == "done":
+            return False
+        return current not in ENDED or _last_beat(path) < self.started
+
+    def stop(self) -> None:
+        """Ask it to stop: each of its runs saves first, however often it is asked."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
 
 
-def start_command(arguments: list[str], outputs: Path) -> Launch:
+def start_command(
+    arguments: list[str], outputs: Path, runs: Sequence[str] = (), at_once: int = 1
+) -> Launch:
     """Start `oelm ARGUMENTS` in a session of its own; returns at once.
 
     Args:
         arguments: As on the command line, e.g. ["run", "DEMO-02", "--seeds", "42,43"].
         outputs: Folder of the run folders, for this command too.
+        runs, at_once: As in Launch.
 
     Raises:
         UserError: The log cannot be written, or the process cannot be started.
@@ -56,7 +88,7 @@ def start_command(arguments: list[str], outputs: Path) -> Launch:
     moment = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     words = re.sub(r"[^A-Za-z0-9]+", "-", " ".join(arguments[:2])).strip("-")
     log = outputs / FOLDER / f"{moment}_{words}.log"
-    command = shlex.join(["oelm", *arguments])
+    command = command_line(arguments)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("JPY_")}
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -71,12 +103,31 @@ def start_command(arguments: list[str], outputs: Path) -> Launch:
             )
         _started.append(process)
         identity = {"pid": process.pid, "process_start": process_start(process.pid)}
-        write_json(log.with_suffix(".json"), {"command": command} | this_process() | identity)
+        facts = {"command": command, "runs": list(runs), "at_once": at_once, "started": time.time()}
+        write_json(log.with_suffix(".json"), facts | this_process() | identity)
     except OSError as error:
         raise UserError(
             f"{error.filename or log}: {command} was not started: {error.strerror}; {remedy(error)}"
         ) from None
-    return Launch(command, log, True, "")
+    return Launch(command, log, True, "", tuple(runs), at_once, process.pid, facts["started"])
+
+
+def command_line(arguments: list[str]) -> str:
+    """Return `oelm ARGUMENTS` as one types it."""
+    return shlex.join(["oelm", *arguments])
+
+
+def live_launches(outputs: Path) -> list[Launch]:
+    """Return the commands that run now on this host, by whichever kernel."""
+    return [launch for launch in _launches(outputs) if launch.is_alive]
+
+
+def last_start(exp: str, outputs: Path) -> Launch | None:
+    """Return the last command that started runs of an experiment without overrides, or None."""
+    for launch in _launches(outputs):
+        if any(name.startswith(f"{exp}_") and "+" not in name for name in launch.runs):
+            return launch
+    return None
 
 
 def recent_launches(outputs: Path) -> list[Launch]:
@@ -84,10 +135,16 @@ def recent_launches(outputs: Path) -> list[Launch]:
 
     Those that ended more than SHOWN_SECONDS ago are left out.
     """
-    _started[:] = [process for process in _started if process.poll() is None]
-    records = sorted((outputs / FOLDER).glob("*.json"), reverse=True)[:MOST_SHOWN]
-    launches = [launch for launch in map(_read, records) if launch]
+    launches = itertools.islice(_launches(outputs), MOST_SHOWN)
     return [launch for launch in launches if launch.is_alive or _is_recent(launch.log)]
+
+
+def _launches(outputs: Path) -> Iterator[Launch]:
+    """Read the records of the commands, the latest first."""
+    _started[:] = [process for process in _started if process.poll() is None]
+    for record in sorted((outputs / FOLDER).glob("*.json"), reverse=True):
+        if launch := _read(record):
+            yield launch
 
 
 def _read(record: Path) -> Launch | None:
@@ -98,7 +155,30 @@ def _read(record: Path) -> Launch | None:
         return None
     log = record.with_suffix(".log")
     here = plain.get("host") == this_process()["host"]
-    return Launch(str(plain.get("command")), log, here and is_alive(plain), _last_line(log))
+    return Launch(
+        str(plain.get("command")),
+        log,
+        here and is_alive(plain),
+        _last_line(log),
+        tuple(map(str, plain.get("runs") or ())),
+        _number(plain, "at_once", 1),
+        _number(plain, "pid", 0),
+        _number(plain, "started", 0.0),
+    )
+
+
+def _number(plain: dict[str, Any], key: str, default: float) -> Any:
+    """Return a number of a record, the default where it lacks it."""
+    value = plain.get(key)
+    return value if type(value) in (int, float) else default
+
+
+def _last_beat(path: Path) -> float:
+    """Time of the last heartbeat of a run; 0 where there is none."""
+    try:
+        return (read_status(path) or {}).get("heartbeat") or 0.0
+    except UserError:
+        return 0.0
 
 
 def _is_recent(log: Path) -> bool:

@@ -32,10 +32,9 @@ class Workbench:
         self._reader, self._due, self._interval = RunRows(outputs), 0.0, interval
         self._rows: list[Row] = []
         self.table = TableView(words, self._show_clicked)
-        self.experiment = ExperimentView()
+        self.experiment = ExperimentView(self._chosen)
         self.form = FormView(self._choose)
         self.runs = RunsView(self._reader.outputs, self.refresh)
-        self.experiment.choice.observe(lambda change: self._chosen(), "value")
         self.refresh()
         self.runs.draws = True
         self._task = watch(self._look, interval / 2)
@@ -63,13 +62,13 @@ class Workbench:
         cost = time.monotonic() - start
         self._due = start + max(self._interval, cost / share)
 
-    def _chosen(self) -> None:
-        exp = self.experiment.choice.value
-        if exp:
-            self.experiment.show(self._rows)
-            self.form.start_from(exp)
-            self.runs.choose(exp)
-            self.refresh()
+    def _chosen(self, exp: str) -> None:
+        """Show another experiment everywhere."""
+        self.table.mark(exp)
+        self.experiment.show(self._rows)
+        self.form.start_from(exp)
+        self.runs.choose(exp)
+        self.refresh()
 
     def _choose(self, exp: str) -> None:
         """Show an experiment that was just saved."""
@@ -82,3 +81,4 @@ class Workbench:
         if row:
             self.experiment.choice.value = row["id"]
             self.runs.select(name)
+            self.table.mark(name)

@@ -12,7 +12,7 @@ from oelm_lib.view.budget import time_budget
 from oelm_lib.view.curves import loss_curves
 from oelm_lib.view.live import put
 from oelm_lib.workbench import actions
-from oelm_lib.workbench.launches import recent_launches
+from oelm_lib.workbench.launches import last_start, recent_launches
 from oelm_lib.workbench.notes_view import NotesView
 from oelm_lib.workbench.rows import NOT_RUN, Row
 from oelm_lib.workbench.run_facts import (
@@ -68,11 +68,11 @@ class RunsView(ipywidgets.VBox):
         super().__init__(
             [
                 starting,
-                self.message,
-                self.commands,
                 ipywidgets.HBox([self.list, self.which], layout=WRAP),
                 ipywidgets.HBox(self._steering(), layout=WRAP),
                 ipywidgets.HBox(self._pages(), layout=WRAP),
+                self.message,  # below the buttons, which so stay where they are
+                self.commands,
                 self.table,
                 *figures,
                 self.log_tail,
@@ -84,9 +84,13 @@ class RunsView(ipywidgets.VBox):
         self.list.observe(lambda change: self._choose_runs(), "value")
 
     def choose(self, exp: str) -> None:
-        """Show another experiment."""
+        """Show another experiment: its last start's seeds, no message of the one before."""
         self._exp = exp
         self.start.description = f"Start {exp}"
+        self.message.value = ""
+        if last := last_start(exp, self._outputs):
+            seeds = [name.rpartition("/seed")[2] for name in last.runs]
+            self.seeds.value, self.at_once.value = ",".join(seeds), last.at_once
         self.list.options = ()
         self._list_runs()
 
@@ -113,7 +117,10 @@ class RunsView(ipywidgets.VBox):
         """Buttons that act on the selected runs."""
         outputs, selected = self._outputs, self._selected
         steps: dict[str, tuple[Callable[[], str], str]] = {
-            "Stop": (lambda: actions.stop_runs(selected()), "Save and stop, as oelm stop does"),
+            "Stop": (
+                lambda: actions.stop_runs(selected(), outputs),
+                "Save and stop, as oelm stop does",
+            ),
             "Continue": (
                 lambda: actions.continue_runs(selected(), outputs, self.at_once.value),
                 "Go on from the checkpoint, as the same oelm run does",
@@ -122,8 +129,14 @@ class RunsView(ipywidgets.VBox):
                 lambda: actions.restart_run(selected(), outputs),
                 "Train anew; the old folder is renamed and kept",
             ),
-            "Remove": (lambda: actions.remove_runs(selected()), "Move to the trash: oelm rm"),
-            "Undo remove": (lambda: actions.undo_remove(outputs), "Bring back the last one"),
+            "Remove": (
+                lambda: actions.remove_runs(selected(), outputs),
+                "Move to the trash: oelm rm",
+            ),
+            "Undo remove": (
+                lambda: actions.undo_remove(outputs),
+                "Bring back all runs of the last removal",
+            ),
         }
         return [self._button(label, *step) for label, step in steps.items()]
 
@@ -132,11 +145,11 @@ class RunsView(ipywidgets.VBox):
         outputs, selected = self._outputs, self._selected
         steps: dict[str, tuple[Callable[[], str], str]] = {
             "Compare": (
-                lambda: actions.make_page(actions.comparison(self._drawn_rows()), outputs),
+                lambda: actions.compare_runs(self._drawn_rows(), outputs),
                 "oelm report ID BASELINE",
             ),
             "Explore": (
-                lambda: actions.make_page("explore", outputs, actions.probed(self._drawn_rows())),
+                lambda: actions.explore_runs(self._drawn_rows(), outputs),
                 "oelm report explore --runs ...",
             ),
             "Page": (lambda: actions.run_page(selected(), outputs), "oelm report RUN"),
@@ -196,6 +209,8 @@ class RunsView(ipywidgets.VBox):
         self._draw(drawn)
 
     def _draw(self, drawn: list[Row]) -> None:
+        """Draw the runs that have begun."""
+        drawn = [row for row in drawn if (Path(row["path"]) / "config.yaml").is_file()]
         if not drawn:
             self.loss.outputs = self.gap.outputs = self.budget.outputs = ()
             return

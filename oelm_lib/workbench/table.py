@@ -67,6 +67,7 @@ STYLE = """<style>
 .wb + .wb, .wb + p {margin-top:8px}
 .wb-table [data-run] {cursor:pointer}
 .wb-table [data-run]:hover {background:var(--jp-layout-color2,#eee)}
+.wb .marked td {background:var(--jp-layout-color3,#ccc)}
 .wb .group td {font-weight:600; text-align:left; background:var(--jp-layout-color2,#eee)}
 </style>"""
 
@@ -114,8 +115,12 @@ def count_states(rows: list[Row]) -> str:
     return text + (f"; {waiting} experiments not run" if waiting else "")
 
 
-def table_html(groups: dict[str, list[Row]]) -> Html:
-    """Return groups of rows as an HTML table; columns without a value are left out."""
+def table_html(groups: dict[str, list[Row]], marked: str = "") -> Html:
+    """Return groups of rows as an HTML table; columns without a value are left out.
+
+    Args:
+        marked: `run` of a row that is marked.
+    """
     rows = [row for members in groups.values() for row in members]
     if not rows:
         return Html("<p>No such runs or experiments.</p>")
@@ -128,7 +133,8 @@ def table_html(groups: dict[str, list[Row]]) -> Html:
             body.append(f"<tr class='group'><td colspan={len(used)}>{name}</td></tr>")
         for row in members:
             cells = "".join(_cell(key, row) for key in used)
-            body.append(f"<tr data-run='{escape(str(row['run']))}'>{cells}</tr>")
+            mark = " class='marked'" if marked and row["run"] == marked else ""
+            body.append(f"<tr data-run='{escape(str(row['run']))}'{mark}>{cells}</tr>")
     table = f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
     return Html(
         f"{STYLE}<div class='wb-scroll'><table class='{TABLE}' onclick=\"{ON_CLICK}\">{table}"

@@ -30,7 +30,7 @@ class TableView(ipywidgets.VBox):
     """
 
     def __init__(self, words: str, on_click: Callable[[str], None]):
-        self._rows: list[Row] = []
+        self._rows, self._marked = [], ""
         self.words = text("search", words, "name, arm, corpus, tag, DEMO-0[12]*", "26em")
         self.state = dropdown("state", STATES)
         self.group = dropdown("group", GROUPS)
@@ -50,11 +50,17 @@ class TableView(ipywidgets.VBox):
         for widget in choices:
             widget.observe(lambda change: self.show(self._rows), "value")
 
+    def mark(self, name: str) -> None:
+        """Mark the row of a run, or of an experiment without one, until another is marked."""
+        self._marked = name
+        self.show(self._rows)
+
     def show(self, rows: list[Row], problem: str = "") -> None:
         """Show the rows that the choices ask for; `problem` is a line above them."""
         self._rows = rows
         chosen = select_rows(rows, self.words.value, self.state.value, self.hidden.value)
-        self.table.value = table_html(group_rows(chosen, self.group.value, self.sort.value))
+        groups = group_rows(chosen, self.group.value, self.sort.value)
+        self.table.value = table_html(groups, self._marked)
         hidden = sum(bool(row.get("hidden")) for row in rows)
         lines: list[Any] = [count_states(chosen) + (f"; {hidden} hidden" if hidden else "")]
         lines += [line for line in (skipped_note(), problem) if line]

@@ -16,8 +16,13 @@ from oelm_lib.launch.jobs import (
     make_jobs,
     mark_queued,
     remove_untouched,
+    unmark_queued,
 )
 from oelm_lib.launch.notebook import progress_line
+from oelm_lib.runs.overview import overview
+from oelm_lib.runs.reading import read_status
+from oelm_lib.runs.reading import state as run_state
+from tests import runs_factory
 
 
 def test_jobs_are_every_experiment_and_seed_once():
@@ -121,3 +126,23 @@ def test_only_a_folder_in_which_nothing_began_is_removed(job):
     (job.path / "metrics.jsonl").write_text("")
     remove_untouched(job)
     assert (job.path / "status.json").is_file()
+
+
+@pytest.mark.parametrize("state", ["stopped", "failed", "dead"])
+def test_a_run_that_waits_is_queued_whatever_it_was_and_is_that_again_after(tmp_path, state):
+    path = runs_factory.make_run(tmp_path, "DEMO-01", 1, state=state, done=0.5)
+    job = Job("DEMO-01", 1, path, 650, 1)
+    before = read_status(path)
+    assert mark_queued(job) and run_state(path) == "queued"
+    during = read_status(path)
+    assert during["step"] == before["step"] and during["evals"] == before["evals"]
+    (row,) = overview("DEMO-01", tmp_path)
+    assert row["state"] == "queued" and row["reason"] == ""
+    unmark_queued(job, before)
+    assert read_status(path) == before and run_state(path) == state
+
+
+def test_a_run_that_trains_or_is_done_is_not_marked_as_queued(tmp_path):
+    for seed, state in enumerate(("running", "done")):
+        path = runs_factory.make_run(tmp_path, "DEMO-01", seed, state=state, done=0.5)
+        assert not mark_queued(Job("DEMO-01", seed, path, 650, 1)) and run_state(path) == state

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 
 import psutil
@@ -11,7 +12,7 @@ from oelm_lib.config import ROOT
 from oelm_lib.errors import UserError
 from oelm_lib.launch.devices import IdleWatch
 from oelm_lib.launch.jobs import make_jobs
-from oelm_lib.launch.queue import run_queue
+from oelm_lib.launch.queue import Queue, run_queue
 from oelm_lib.launch.slots import Slots
 from oelm_lib.runs.reading import ACTIVE, find_runs, read_metrics, read_status, read_summary, state
 from tests.launch.conftest import descendants, wait_for
@@ -113,3 +114,16 @@ def test_ctrl_c_leaves_no_process_behind(
     assert {state(run) for run in find_runs()} == ({"stopped"} if presses == 1 else {"dead"})
     if presses == 1:
         assert all((run / "latest.pt").is_file() for run in find_runs())
+
+
+def test_a_second_sigterm_does_not_kill_the_runs(tiny_env, tiny, monkeypatch):
+    queue = Queue(make_jobs(["DEMO-01"], [1, 2], tiny()), tiny(), Slots())
+    run = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    queue._running[run] = None
+    sent = []
+    monkeypatch.setattr(os, "killpg", lambda pid, number: sent.append(number))
+    queue.on_signal(signal.SIGTERM, None)
+    queue.on_signal(signal.SIGTERM, None)
+    assert sent == [signal.SIGINT] and run.poll() is None
+    run.kill()
+    run.wait()

@@ -7,7 +7,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.runs.lock import RunLock
 from oelm_lib.runs.process import this_process
 from oelm_lib.runs.reading import find_runs
-from oelm_lib.runs.trash import remove_run, restore_run
+from oelm_lib.runs.trash import remove_runs, restore_last, restore_run
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def run(tmp_path):
 
 
 def test_a_removed_run_is_gone_from_the_lists_and_comes_back_whole(run, tmp_path):
-    remove_run(run)
+    remove_runs([run])
     assert find_runs(tmp_path) == []
     assert not run.parent.exists()
     assert restore_run("DEMO-01", tmp_path) == run
@@ -29,10 +29,10 @@ def test_a_removed_run_is_gone_from_the_lists_and_comes_back_whole(run, tmp_path
 
 
 def test_the_run_removed_last_comes_back_first_and_never_over_another(run, tmp_path):
-    remove_run(run)
+    remove_runs([run])
     run.mkdir(parents=True)
     (run / "metrics.jsonl").write_text("newer")
-    remove_run(run)
+    remove_runs([run])
     assert restore_run("DEMO-01_baseline/seed1", tmp_path) == run
     assert (run / "metrics.jsonl").read_text() == "newer"
     with pytest.raises(UserError, match="exists again"):
@@ -47,7 +47,7 @@ def test_a_run_that_trains_is_refused(run):
     lock.acquire()
     (run / "status.json").write_text(json.dumps(status))
     with pytest.raises(UserError, match="the run is running; stop it first: oelm stop"):
-        remove_run(run)
+        remove_runs([run])
     lock.release()
 
 
@@ -66,8 +66,44 @@ def test_a_run_that_another_process_has_open_is_refused(run):
     try:
         assert ready.wait(60)
         with pytest.raises(UserError, match="in use by process"):
-            remove_run(run)
+            remove_runs([run])
     finally:
         done.set()
         process.join()
     assert run.is_dir()
+
+
+def second_run(run):
+    other = run.with_name("seed2")
+    other.mkdir()
+    (other / "metrics.jsonl").write_text("rows")
+    return other
+
+
+def test_several_runs_are_one_removal_and_come_back_together(run, tmp_path):
+    other = second_run(run)
+    third = run.with_name("seed3")
+    third.mkdir()
+    remove_runs([third])
+    remove_runs([run, other])
+    assert restore_last(tmp_path) == [run, other] and not third.exists()
+    assert restore_last(tmp_path) == [third]
+    with pytest.raises(UserError, match="trash is empty"):
+        restore_last(tmp_path)
+
+
+def test_none_is_removed_where_one_trains_and_none_comes_back_over_another(run, tmp_path):
+    other = second_run(run)
+    status = {"state": "running", "heartbeat": 4e9, "step": 1, "max_steps": 2} | this_process()
+    lock = RunLock(other)
+    lock.acquire()
+    (other / "status.json").write_text(json.dumps(status))
+    with pytest.raises(UserError, match="stop it first"):
+        remove_runs([run, other])
+    assert run.is_dir()
+    lock.release()
+    remove_runs([run, other])
+    other.mkdir(parents=True)
+    with pytest.raises(UserError, match="exists again"):
+        restore_last(tmp_path)
+    assert not run.exists()

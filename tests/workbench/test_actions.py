@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 
 import pytest
@@ -12,8 +13,8 @@ from oelm_lib.files import read_json, write_json
 from oelm_lib.runs.process import process_start, this_process
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.stop import ask_to_stop
-from oelm_lib.workbench import actions
-from oelm_lib.workbench.launches import Launch, recent_launches, start_command
+from oelm_lib.workbench import actions, launches
+from oelm_lib.workbench.launches import Launch, last_start, recent_launches, start_command
 from tests import runs_factory
 
 
@@ -30,12 +31,27 @@ def started(monkeypatch):
     """Commands that an action starts, in place of their processes."""
     commands = []
 
-    def start(arguments, outputs):
+    def start(arguments, outputs, runs=(), at_once=1):
         commands.append(arguments)
         return Launch(" ".join(["oelm", *arguments]), outputs / "log", True, "")
 
     monkeypatch.setattr(actions, "start_command", start)
     return commands
+
+
+@pytest.fixture
+def sleepers(tmp_path, monkeypatch):
+    """Processes of the commands that are started: they sleep until they are told to stop."""
+    script = tmp_path / "sleep.sh"
+    script.write_text("#!/bin/sh\nexec sleep 60\n")
+    script.chmod(0o755)
+    processes = []
+    monkeypatch.setattr(sys, "executable", str(script))
+    monkeypatch.setattr(launches, "_started", processes)
+    yield processes
+    for process in processes:
+        process.kill()
+        process.wait()
 
 
 def test_a_command_runs_detached_and_its_record_tells_a_new_kernel_of_it(tmp_path):
@@ -99,7 +115,7 @@ def test_where_no_core_is_free_the_line_says_so(tmp_path, started, monkeypatch):
     runs_factory.make_run(tmp_path, "DEMO-02", 1, state="running", done=0.5)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
     line = actions.start_runs("DEMO-03", "1", tmp_path)
-    assert "No core is free: 1 runs train on 1 cores" in line and len(started) == 1
+    assert "No core is free: 1 runs train or begin on 1 cores" in line and len(started) == 1
 
 
 def test_a_start_repeats_the_warnings_of_the_form(tmp_path, started, params):
@@ -128,8 +144,9 @@ def test_continue_takes_the_overrides_of_a_rehearsal_and_skips_what_is_done(tmp_
 
 def test_afresh_is_for_one_run(tmp_path, started):
     first, second = (runs_factory.make_run(tmp_path, "DEMO-02", seed) for seed in (1, 2))
-    actions.restart_run([first], tmp_path)
+    line = actions.restart_run([first], tmp_path)
     assert started == [["run", "DEMO-02", "--seeds", "1", "--fresh"]]
+    assert "kept as DEMO-02_oelm_freeze/seed1.<date>-<time>" in line
     with pytest.raises(UserError, match="select one"):
         actions.restart_run([first, second], tmp_path)
 
@@ -137,12 +154,12 @@ def test_afresh_is_for_one_run(tmp_path, started):
 def test_stop_asks_those_that_train_and_says_where_nothing_does(tmp_path):
     done = runs_factory.make_run(tmp_path, "DEMO-02", 1)
     running = runs_factory.make_run(tmp_path, "DEMO-02", 2, state="running", done=0.5)
-    assert "seed2: asked to save and stop" in actions.stop_runs([done, running])
+    assert "seed2: asked to save and stop" in actions.stop_runs([done, running], tmp_path)
     assert (running / "STOP").exists() and not (done / "STOP").exists()
     with pytest.raises(UserError, match="nothing to stop"):
-        actions.stop_runs([done])
+        actions.stop_runs([done], tmp_path)
     with pytest.raises(UserError, match="no run is selected"):
-        actions.stop_runs([])
+        actions.stop_runs([], tmp_path)
 
 
 def test_a_run_that_cannot_be_asked_to_stop_is_named_with_the_cause(tmp_path):
@@ -155,7 +172,7 @@ def test_a_run_that_cannot_be_asked_to_stop_is_named_with_the_cause(tmp_path):
 def test_stopping_a_run_that_waits_stops_its_queue(tmp_path):
     queue = subprocess.Popen(["sleep", "60"])
     try:
-        assert "its queue was asked" in actions.stop_runs([queued(tmp_path, queue.pid)])
+        assert "its queue was asked" in actions.stop_runs([queued(tmp_path, queue.pid)], tmp_path)
         assert queue.wait(20) != 0
     finally:
         queue.kill()
@@ -164,22 +181,27 @@ def test_stopping_a_run_that_waits_stops_its_queue(tmp_path):
 
 def test_a_run_that_trains_is_not_removed_and_one_removed_comes_back(tmp_path):
     running = runs_factory.make_run(tmp_path, "DEMO-02", 2, state="running", done=0.5)
-    with pytest.raises(UserError, match="stop it first"):
-        actions.remove_runs([running])
     done = runs_factory.make_run(tmp_path, "DEMO-02", 1)
-    assert "Undo brings it back" in actions.remove_runs([done]) and not done.exists()
+    for paths in ([running], [done, running]):
+        with pytest.raises(UserError, match="seed2: trains or waits; press Stop") as refusal:
+            actions.remove_runs(paths, tmp_path)
+        assert "oelm" not in str(refusal.value).replace("oelm_freeze", "") and done.is_dir()
+    assert "brings back all of them" in actions.remove_runs([done], tmp_path)
+    assert not done.exists()
     with pytest.raises(UserError, match="gone already"):
-        actions.remove_runs([done])
-    assert "is back" in actions.undo_remove(tmp_path) and state(done) == "done"
+        actions.remove_runs([done], tmp_path)
+    assert "Back again" in actions.undo_remove(tmp_path) and state(done) == "done"
     with pytest.raises(UserError, match="trash is empty"):
         actions.undo_remove(tmp_path)
 
 
-def test_undo_brings_back_the_run_removed_last(tmp_path):
-    runs = [runs_factory.make_run(tmp_path, "DEMO-02", seed) for seed in (1, 2)]
-    for run in runs:
-        actions.remove_runs([run])
-    assert "seed2: is back" in actions.undo_remove(tmp_path) and not runs[0].exists()
+def test_undo_brings_back_every_run_of_the_last_removal(tmp_path):
+    runs = [runs_factory.make_run(tmp_path, "DEMO-02", seed) for seed in (1, 2, 3)]
+    actions.remove_runs(runs[:1], tmp_path)
+    actions.remove_runs(runs[1:], tmp_path)
+    line = actions.undo_remove(tmp_path)
+    assert "seed2" in line and "seed3" in line
+    assert [run.is_dir() for run in runs] == [False, True, True]
 
 
 def test_a_comparison_names_the_arms_that_are_done_and_explore_one_run_of_each(tmp_path, started):
@@ -189,13 +211,112 @@ def test_a_comparison_names_the_arms_that_are_done_and_explore_one_run_of_each(t
         {"run": "DEMO-02_oelm_freeze/seed2", "id": "DEMO-02", "state": "done"},
         {"run": "DEMO-03_oelm_random/seed1", "id": "DEMO-03", "state": "running"},
     ]
-    assert actions.comparison(rows) == "DEMO-01 DEMO-02"
-    assert actions.probed(rows) == "DEMO-01_baseline/seed1 DEMO-02_oelm_freeze/seed1"
-    for action in (actions.comparison, actions.probed):
+    for action in (actions.compare_runs, actions.explore_runs):
+        line, left_out = action(rows, tmp_path).splitlines()
+        assert line.startswith("Started: oelm report")
+        assert left_out == "Left out, since not done: DEMO-03_oelm_random/seed1 (running)."
         with pytest.raises(UserError, match="none of the selected runs is done"):
-            action(rows[3:])
-    actions.make_page("explore", tmp_path, "DEMO-01/seed1")
-    assert started == [["report", "explore", "--runs", "DEMO-01/seed1"]]
+            action(rows[3:], tmp_path)
+    runs = "DEMO-01_baseline/seed1 DEMO-02_oelm_freeze/seed1"
+    assert started == [["report", "DEMO-01 DEMO-02"], ["report", "explore", "--runs", runs]]
+
+
+def test_a_baseline_alone_is_no_comparison(tmp_path, started):
+    base = {"run": "DEMO-01_baseline/seed1", "id": "DEMO-01", "state": "done", "compare_to": None}
+    arm = {"run": "DEMO-07_x/seed1", "id": "DEMO-07", "state": "running", "compare_to": "DEMO-01"}
+    with pytest.raises(UserError, match=r"only the baseline DEMO-01 is done.*DEMO-07_x/seed1"):
+        actions.compare_runs([base, arm], tmp_path)
+    with pytest.raises(UserError, match="Select runs of another experiment"):
+        actions.compare_runs([base], tmp_path)
+    assert started == []
+
+
+def test_a_page_that_is_being_made_is_not_made_twice(tmp_path, sleepers):
+    actions.make_page("compare", tmp_path)
+    with pytest.raises(UserError, match="oelm report compare: runs already"):
+        actions.make_page("compare", tmp_path)
+    run = runs_factory.make_run(tmp_path, "DEMO-02", 1)
+    actions.export_runs([run], tmp_path)
+    with pytest.raises(UserError, match="runs already"):
+        actions.export_runs([run], tmp_path)
+    assert len(recent_launches(tmp_path)) == 2
+
+
+def test_a_second_click_on_start_starts_no_second_queue(tmp_path, sleepers):
+    actions.start_runs("DEMO-02", "42,43", tmp_path)
+    with pytest.raises(UserError, match="seed 42, 43: runs or waits already"):
+        actions.start_runs("DEMO-02", "42,43", tmp_path)
+    assert len(recent_launches(tmp_path)) == 1
+    stopped = runs_factory.make_run(tmp_path, "DEMO-02", 42, state="stopped", done=0.5)
+    os.utime(stopped / "status.json", (1, 1))
+    with pytest.raises(UserError, match="none can go on"):
+        actions.continue_runs([stopped], tmp_path)
+    with pytest.raises(UserError, match="trains or waits"):
+        actions.remove_runs([stopped], tmp_path)
+
+
+def test_a_run_that_failed_in_a_live_queue_can_go_on(tmp_path, sleepers):
+    actions.start_runs("DEMO-02", "42,43", tmp_path)
+    failed = runs_factory.make_run(tmp_path, "DEMO-02", 42, state="failed", done=0.5)
+    status = read_json(failed / "status.json")
+    write_json(failed / "status.json", status | {"heartbeat": time.time() + 1})
+    assert "Started: oelm run DEMO-02 --seeds 42" in actions.continue_runs([failed], tmp_path)
+
+
+def test_stop_just_after_the_start_of_a_run_stops_its_command(tmp_path, sleepers):
+    actions.start_runs("DEMO-02", "42", tmp_path)
+    path = tmp_path / "DEMO-02_oelm_freeze" / "seed42"
+    path.mkdir(parents=True)
+    line = actions.stop_runs([path], tmp_path)
+    assert line == "oelm run DEMO-02 --seeds 42: asked to stop, with all its runs"
+    assert not any(launch.is_alive for launch in wait_for_end(tmp_path))
+    with pytest.raises(UserError, match="seed42 is empty, so there is nothing to stop"):
+        actions.stop_runs([path], tmp_path)
+
+
+def test_stop_stops_every_command_that_holds_the_run(tmp_path, sleepers):
+    running = runs_factory.make_run(tmp_path, "DEMO-02", 42, state="running", done=0.5)
+    name = "DEMO-02_oelm_freeze/seed42"
+    for _ in range(2):
+        start_command(["run", "DEMO-02", "--seeds", "42,43"], tmp_path, [name])
+    start_command(["run", "DEMO-03"], tmp_path, ["DEMO-03_oelm_random/seed42"])
+    actions.stop_runs([running], tmp_path)
+    for process in sleepers[:2]:
+        assert process.wait(20) != 0
+    assert sleepers[2].poll() is None and not (running / "STOP").exists()
+
+
+def test_stop_of_one_that_trains_lets_the_other_runs_of_its_command_go_on(tmp_path, sleepers):
+    running = runs_factory.make_run(tmp_path, "DEMO-02", 42, state="running", done=0.5)
+    start_command(["run", "DEMO-02"], tmp_path, ["DEMO-02_oelm_freeze/seed42", "other/seed1"])
+    assert "seed42: asked to save and stop" in actions.stop_runs([running], tmp_path)
+    assert (running / "STOP").exists() and sleepers[0].poll() is None
+
+
+def test_runs_that_begin_count_where_cores_are_short(tmp_path, sleepers, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    assert "No core" not in actions.start_runs("DEMO-02", "1,2,3", tmp_path, at_once=2)
+    line = actions.start_runs("DEMO-03", "1", tmp_path)
+    assert "No core is free: 2 runs train or begin on 2 cores" in line
+
+
+def test_a_rehearsal_that_never_began_is_not_continued_as_another_run(tmp_path, started):
+    path = tmp_path / "DEMO-02_oelm_freeze+0123abcd" / "seed1"
+    path.mkdir(parents=True)
+    with pytest.raises(UserError, match="its overrides are not recorded"):
+        actions.continue_runs([path], tmp_path)
+    assert started == []
+
+
+def test_the_last_start_of_an_experiment_is_known_to_a_new_kernel(tmp_path, sleepers):
+    assert last_start("DEMO-02", tmp_path) is None
+    actions.start_runs("DEMO-02", "42,43", tmp_path, at_once=2)
+    actions.start_runs("DEMO-03", "7", tmp_path)
+    rehearsal = {"train.max_steps": 130}
+    actions.start_runs("DEMO-02", "9", tmp_path, rehearsal)
+    last = last_start("DEMO-02", tmp_path)
+    assert last.at_once == 2
+    assert last.runs == ("DEMO-02_oelm_freeze/seed42", "DEMO-02_oelm_freeze/seed43")
 
 
 def queued(outputs, pid):

@@ -1,8 +1,11 @@
 """The widgets without a browser: they show what the files hold, also to a new kernel."""
 
+import ipywidgets
 import pytest
 
+from oelm_lib.files import write_json
 from oelm_lib.runs.notes import Notes, read_notes
+from oelm_lib.runs.process import this_process
 from oelm_lib.workbench import Workbench
 from oelm_lib.workbench.launches import Launch
 from oelm_lib.workbench.run_facts import (
@@ -143,7 +146,7 @@ def test_a_run_that_trains_is_not_removed_and_nothing_is_lost(outputs):
     runs_factory.make_run(outputs, "DEMO-02", 1, state="running", done=0.5)
     board = open_board(outputs)
     click(board, "Remove")
-    assert "stop it first" in board.runs.message.value
+    assert "press Stop first" in board.runs.message.value
     assert board.runs.list.value == ("DEMO-02_oelm_freeze/seed1",)
 
 
@@ -197,3 +200,84 @@ def test_a_command_that_made_a_page_has_a_link_to_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     html = launches_html([Launch("oelm report", tmp_path / "x.log", False, str(page))])
     assert "<a href='compare.html'" in html
+
+
+def test_a_run_that_waits_is_left_out_of_the_figures(outputs):
+    runs_factory.make_run(outputs, "DEMO-02", 1, state="stopped", done=0.5)
+    waiting = outputs / "DEMO-02_oelm_freeze" / "seed2"
+    waiting.mkdir()
+    status = {"state": "queued", "step": 0, "max_steps": 650, "heartbeat": 4e9, "started": None}
+    write_json(waiting / "status.json", status | this_process())
+    board = open_board(outputs)
+    assert len(board.runs.list.value) == 2
+    assert curve_names(board.runs.loss) == {"OELM-Freeze · seed 1"}
+    assert "no config.yaml" not in str(board.runs.loss.outputs)
+    board.runs.list.value = ("DEMO-02_oelm_freeze/seed2",)
+    assert board.runs.loss.outputs == ()
+
+
+def test_nothing_above_the_buttons_changes_its_height(outputs):
+    runs = open_board(outputs).runs
+    places = {part: place for place, part in enumerate(runs.children)}
+    last_buttons = max(place for part, place in places.items() if type(part) is ipywidgets.HBox)
+    assert places[runs.message] > last_buttons and places[runs.commands] > last_buttons
+
+
+def test_a_message_does_not_stay_under_another_experiment(outputs, params):
+    board = open_board(outputs)
+    click(board, "Undo remove")
+    assert "trash is empty" in board.runs.message.value
+    board.form.save.click()
+    board.form.message.say("Saved")
+    board.experiment.choice.value = "DEMO-04"
+    assert board.runs.message.value == board.form.message.value == ""
+
+
+def test_a_message_and_a_half_filled_form_stay_when_an_experiment_appears(outputs, params):
+    board = open_board(outputs)
+    click(board, "Undo remove")
+    board.form.words["title"].field.value = "A title"
+    (params / "DEMO-00.yaml").write_text(
+        (params / "DEMO-01.yaml").read_text().replace("id: DEMO-01", "id: DEMO-00")
+    )
+    board.refresh()
+    assert "DEMO-00" in dict(board.experiment.choice.options).values()
+    assert board.experiment.choice.value == "DEMO-02"
+    assert "trash is empty" in board.runs.message.value
+    assert board.form.words["title"].field.value == "A title"
+
+
+def test_seeds_and_at_once_are_those_of_the_last_start_in_a_new_kernel(outputs):
+    record = {"command": "oelm run DEMO-03 --seeds 7,8", "at_once": 2, "pid": 0}
+    runs = ["DEMO-03_oelm_random/seed7", "DEMO-03_oelm_random/seed8"]
+    (outputs / "logs").mkdir()
+    write_json(outputs / "logs" / "20260101-000000-000000_run.json", record | {"runs": runs})
+    board = open_board(outputs)
+    board.experiment.choice.value = "DEMO-03"
+    assert (board.runs.seeds.value, board.runs.at_once.value) == ("7,8", 2)
+
+
+def test_the_clicked_row_stays_marked(outputs):
+    runs_factory.make_demo(outputs, seeds=(1,))
+    board = open_board(outputs)
+    mark = "<tr data-run='DEMO-04_frozen_gaussian/seed1' class='marked'>"
+    board.table.clicked.value = "DEMO-04_frozen_gaussian/seed1"
+    assert mark in board.table.table.value
+    runs_factory.make_run(outputs, "DEMO-01", 2)
+    board.refresh()
+    assert mark in board.table.table.value
+    board.table.clicked.value = "GPT-01"
+    assert board.table.table.value.count("class='marked'") == 1
+    assert "<tr data-run='GPT-01' class='marked'>" in board.table.table.value
+
+
+def test_a_second_click_on_save_writes_no_second_experiment(outputs, params):
+    board = open_board(outputs)
+    for _ in range(2):
+        board.form.save.click()
+    assert (params / "DEMO-05.yaml").is_file() and not (params / "DEMO-06.yaml").exists()
+    assert board.experiment.choice.value == "DEMO-05"
+    assert "Saved as params/DEMO-05.yaml. Change something" in board.form.message.value
+    board.form.fields["model.num_heads"].field.value = "2"
+    board.form.save.click()
+    assert (params / "DEMO-06.yaml").is_file()
