@@ -88,3 +88,10 @@ def test_a_wrong_declaration_is_one_line_with_the_line_to_paste(params, old, new
 
 def test_a_rehearsal_is_checked_by_its_file(params):
     assert config.check_changes(config.load_config("DEMO-02", "train.max_steps=3")) == []
+
+
+def test_the_question_names_every_difference_from_the_baseline_and_not_from_the_base():
+    text = config.new_experiment("DEMO-02", "DEMO-77", {"model.dropout": 0.1})
+    asked = config.parse_yaml(text)["question"]
+    for part in ("qk_init='orthogonal'", "freeze_q=True", "dropout=0.1", "against DEMO-01?"):
+        assert part in asked, asked

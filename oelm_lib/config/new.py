@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib.config.changes import changed_keys, changes_line
+from oelm_lib.config.diff import diff_configs
 from oelm_lib.config.experiment import ID_PATTERN, SECTIONS, Experiment
 from oelm_lib.config.load import experiment_path, load_config, parse_experiment
 from oelm_lib.config.messages import shorten
@@ -30,7 +31,7 @@ def new_experiment(
         overrides: Keys that differ from base_id, as in `load_config`.
         compare_to: Its baseline; None: that of base_id, or base_id where that is a baseline.
         title: None: the title of base_id and the overrides.
-        question: None: what the overrides do against compare_to.
+        question: None: what everything that differs from compare_to does.
 
     Raises:
         UserError: The id is not valid or exists, or an override is not valid.
@@ -38,14 +39,13 @@ def new_experiment(
     check_new_id(new_id)
     base = load_config(base_id, overrides)
     against = load_config(compare_to or base.compare_to or base.id)
-    arm = ", ".join(
-        f"{key.rpartition('.')[2]}={shorten(value)}" for key, value in base.overrides.items()
-    )
+    arm = _in_words(base.overrides)
+    changes = {key: new for key, (_, new) in diff_configs(against, base).items()}
     plain = base.to_dict() | {
         "id": new_id,
         "slug": _slug(base),
         "title": title or (f"{base.title}, {arm}" if arm else base.title),
-        "question": question or f"What does {arm or base.slug} do, against {against.id}?",
+        "question": question or _question(changes, against),
         "compare_to": against.id,
         "changes": changed_keys(base, against.id),
     }
@@ -97,6 +97,16 @@ def experiment_yaml(experiment: Experiment) -> str:
             lines.append(f"{name}:")
             lines += [f"  {key}: {dump_yaml(plain[name][key], one_line=True)}" for key in keys]
     return "\n".join(lines) + "\n"
+
+
+def _question(changes: dict[str, Any], against: Experiment) -> str:
+    """Return what an experiment asks: what its differences from its baseline do."""
+    return f"What does {_in_words(changes) or 'a repetition'} do, against {against.id}?"
+
+
+def _in_words(values: dict[str, Any]) -> str:
+    """Return `qk_scale=2.0, dropout=0.1` of dotted keys and values."""
+    return ", ".join(f"{key.rpartition('.')[2]}={shorten(v)}" for key, v in values.items())
 
 
 def _slug(experiment: Experiment) -> str:
