@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from html import escape
+from pathlib import Path
 
 import ipywidgets
 
@@ -66,7 +67,7 @@ class FormView(ipywidgets.VBox):
     def __init__(self, on_saved: Callable[[str], None]):
         self._base, self._known, self._on_saved = "", {}, on_saved
         self._busy = True
-        self._saved: tuple[str, list[str]] | None = None
+        self._saved: tuple[Path, list[str]] = Path(), []
         self.check = FormCheck()
         self.words = {key: FormRow(key, HELP[key]) for key in WORDS}
         self.fields = {field.key: _row(field) for field in form_fields()}
@@ -141,9 +142,10 @@ class FormView(ipywidgets.VBox):
         self.save.disabled = not self.check.text
 
     def _save(self) -> None:
-        if self._saved and self._saved[1] == self._contents():  # a second click
-            saved = self._saved[0]
-            self.message.say(f"{saved}. Change something to make another from it.", "unsure")
+        path, contents = self._saved
+        if contents == self._contents() and path.exists():  # a second click
+            line = f"Saved as params/{path.name}. Change something to make another from it."
+            self.message.say(line, "unsure")
             return
         self._check()  # files may have changed since the last key
         if not self.check.text:
@@ -155,9 +157,11 @@ class FormView(ipywidgets.VBox):
         new_id = self.words["id"].field.value.strip()
         path = save_experiment(new_id, self.check.text)
         self._on_saved(new_id)
-        saved = f"Saved as params/{new_id}.yaml"
-        self._saved = saved, self._contents()
-        return f"{saved}. It is chosen now: start its runs below. To undo, delete the file {path}"
+        self._saved = path, self._contents()
+        return (
+            f"Saved as params/{path.name}. It is chosen now: start its runs below. To undo, delete"
+            f" the file {path}"
+        )
 
     def _contents(self) -> list[str]:
         """What stands in the fields."""
