@@ -42,7 +42,7 @@ def gap_intervals(runs: pd.DataFrame, baseline: str | None = None, metric: str =
     ]
     panels = [family for family in found if family]
     notes = [
-        "mark: gap; bar: the verdict's interval, 95 % for all arms of one baseline together",
+        "mark: gap; bar: 95 % interval, widened so that those of all arms hold together",
         "ticks: seeds, each paired with the same seed of the baseline",
     ]
     headings = [_heading(family[0]) for family in panels]

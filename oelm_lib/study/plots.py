@@ -37,8 +37,8 @@ def gaps(study: Study) -> base.Figure:
     drawn = {one.corpus for one in judged} | ({first} if explored else set())
     corpora = [name for name in study.plan.corpora if name in drawn]
     notes = [
-        "in colour: confirmed on fresh seeds, with the interval of its verdict (seeds so far)",
-        "grey: tuned only (validation, first corpus)",
+        "colour: on seeds that took no part in tuning; bar: interval over the seeds so far",
+        f"grey: tuning runs only (validation text of {first})",
     ]
     title = "Gap over the trained share of the Q/K weights"
     figure = base.new_figure(title, notes, corpora, height=300)
