@@ -251,7 +251,8 @@ def seeds_text(interval: Interval, bounds: Bounds) -> str:
     if seeds is None:
         return "no number of seeds would decide it: the gap seen lies on the bound"
     few, many = seeds
-    return f"{few} to {many if many else f'more than {MOST_SEEDS}'} seeds in all would decide it"
+    most = many or f"more than {MOST_SEEDS}"
+    return f"{few} to {most} seeds in all would probably decide it"
 
 
 def _seeds_for_power(difference: float, sd: float, bounds: Bounds, k: int) -> int | None:

@@ -40,7 +40,7 @@ def gaps(study: Study) -> base.Figure:
         "colour: on seeds that took no part in tuning; bar: interval over the seeds so far",
         f"grey: tuning runs only (validation text of {first})",
     ]
-    title = "Gap over the trained share of the Q/K weights"
+    title = "Gap to the baseline by trained share of the Q/K weights"
     figure = base.new_figure(title, notes, corpora, height=300)
     for arm, (share, y) in explored.items():
         base.add(figure, corpora.index(first) + 1, _point(arm, share, y, UNCONFIRMED, None))

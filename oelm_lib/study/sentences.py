@@ -63,7 +63,7 @@ def questions(claims: Iterable[list[Judgement]], slopes: Iterable[Slope]) -> lis
 
 def _claim_question(judged: list[Judgement]) -> str:
     first = judged[0]
-    asked = ", ".join(limit.text for limit in first.limits)
+    asked = ", or even ".join(limit.text for limit in first.limits)
     verb = "are they" if first.claim.equal else "is the gap"
     where = ", ".join(one.corpus for one in judged)
     return (

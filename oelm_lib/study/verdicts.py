@@ -59,7 +59,7 @@ class Judgement:
     def name(self) -> str:
         """The claim's own name of the arm; a choice's with the arm it chose."""
         named = self.claim.equal[0] if self.claim.equal else self.claim.arm
-        return named if named == self.arm else f"{named} ({self.arm or 'to be chosen by tuning'})"
+        return named if named == self.arm else f"{named} ({self.arm or 'tuning will choose it'})"
 
     @property
     def other(self) -> str:

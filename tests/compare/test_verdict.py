@@ -94,7 +94,7 @@ def test_an_open_verdict_says_how_many_seeds_would_decide_it(tmp_path):
     interval = stats.paired_interval([0.0, 0.1, 0.2])
     few, many = stats.deciding_seeds(interval, stats.bounds_at_most(0.05))
     assert row["power"].startswith(f"{few} to ")
-    assert row["sentence"].endswith(" seeds in all would.")
+    assert row["sentence"].endswith(" seeds in all would probably.")
     assert many is None or str(many) in row["power"]
 
 

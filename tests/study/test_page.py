@@ -82,7 +82,7 @@ def test_a_study_without_any_record_has_a_page():
     assert "<h1>What does it cost?</h1>" in page.answer(made)
     assert "No answer yet: 0 of about 84 runs are done." in said
     assert "NOT RUN YET" not in said and "<table" not in page.answer(made)
-    assert "frozen against trained : is the gap at most +5 %, at most +1 %? On stories." in said
+    assert "frozen against trained : is the gap at most +5 %, or even at most +1 %?" in said
     assert "does the gap grow or shrink? On stories" in said
     assert "Not run yet." in tables.proof(make_file(made))
     assert plots.gaps(made).layout.title.text and plots.behind(made) == []
