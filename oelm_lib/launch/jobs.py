@@ -187,10 +187,23 @@ def describe_end(job: Job, code: int, seconds: float) -> str:
     return f"{job.name}: done in {duration}, val_loss {loss:.4f}, perplexity {perplexity(loss):.3f}"
 
 
+def was_in_use(job: Job) -> bool:
+    """Return whether the last error of a run was that another process had its folder in use.
+
+    That process may have left since, e.g. one that was asked to stop and made its page.
+    """
+    errors = [line for line in _log_lines(job) if line.startswith("oelm: ")]
+    return bool(errors) and ": in use by " in errors[-1]
+
+
+def _log_lines(job: Job) -> list[str]:
+    try:
+        return (job.path / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return []
+
+
 def failure_reason(job: Job, code: int) -> str:
     """Return the last line that a failed run wrote, or its exit code."""
-    try:
-        lines = (job.path / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except OSError:
-        lines = []
+    lines = _log_lines(job)
     return lines[-1].removeprefix("oelm: ") if lines else f"exit code {code}"

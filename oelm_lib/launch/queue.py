@@ -27,6 +27,7 @@ from oelm_lib.launch.jobs import (
     remove_untouched,
     run_command,
     unmark_queued,
+    was_in_use,
 )
 from oelm_lib.launch.processes import kill_tree
 from oelm_lib.launch.slots import Decision, Slots, check_room, decide
@@ -180,7 +181,8 @@ class Queue:
     def _collect(self, started: _Started, code: int) -> None:
         """Report a run that has ended, and queue it again where another process holds it."""
         job = started.job
-        held = code == USER_ERROR and is_locked(job.path) is not False
+        in_use = is_locked(job.path) is not False or was_in_use(job)
+        held = code == USER_ERROR and in_use
         if held and self._starts[job] < MOST_STARTS:
             self._waiting.append(job)
             return
