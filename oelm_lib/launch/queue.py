@@ -181,9 +181,8 @@ class Queue:
     def _collect(self, started: _Started, code: int) -> None:
         """Report a run that has ended, and queue it again where another process holds it."""
         job = started.job
-        in_use = is_locked(job.path) is not False or was_in_use(job)
-        held = code == USER_ERROR and in_use
-        if held and self._starts[job] < MOST_STARTS:
+        again = code == USER_ERROR and self._starts[job] < MOST_STARTS
+        if again and (is_locked(job.path) is not False or was_in_use(job)):
             self._waiting.append(job)
             return
         if job.done:  # a signal at the very end changes the exit code, not the result

@@ -30,8 +30,6 @@ def find_run(
     Raises:
         UserError: No run or several runs have this name.
     """
-    if Path(name).is_dir() and Path(name).name.startswith("seed"):
-        return Path(name)
     matches = _runs_named(name, outputs)
     folders = {path.parent for path in matches.values()}
     if len(matches) > 1 and (notify is None or len(folders) > 1):
@@ -50,8 +48,6 @@ def find_active_runs(name: str, outputs: Path | str | None = None) -> list[Path]
 
     A name with one run means that run, whatever its state. Raises UserError for no run.
     """
-    if Path(name).is_dir() and Path(name).name.startswith("seed"):
-        return [Path(name)]
     paths = list(_runs_named(name, outputs).values())
     active = [path for path in paths if state(path) in ACTIVE]
     if len(paths) > 1 and not active:
@@ -62,9 +58,13 @@ def find_active_runs(name: str, outputs: Path | str | None = None) -> list[Path]
 def _runs_named(name: str, outputs: Path | str | None) -> dict[str, Path]:
     """Return `<folder>/seed<k>` -> path of the runs with a name, lowest seeds first.
 
+    The path of a run folder means that one.
+
     Raises:
         UserError: There is none.
     """
+    if Path(name).is_dir() and Path(name).name.startswith("seed"):
+        return {name: Path(name)}
     typed_name, name = name, re.sub(r"^params/|\.yaml$", "", name.strip("/"))
     matches = {}
     for path in find_runs(outputs):
