@@ -9,10 +9,12 @@ from typing import Any, NoReturn
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
-from oelm_lib.files import read_json, remedy, sha256_file, write_text
+from oelm_lib.files import read_json, remedy, sha256_file, write_json, write_text
 
 FOLDER = "lab"
 """Folder of the checkout that holds the copies; git ignores it."""
+NEWS = "@jupyterlab/apputils-extension:announcements"
+"""JupyterLab's extension that asks whether to fetch news from a website."""
 KEY = "oelm_original"
 """Entry of a copy's metadata: the SHA-256 of the notebook that it was made from."""
 
@@ -38,9 +40,18 @@ def open_lab(arguments: Sequence[str]) -> NoReturn:
         f"--ServerApp.root_dir={config.ROOT}",
         "--ServerApp.ip=127.0.0.1",
         f"--LabApp.default_url=/lab/tree/{FOLDER}/workbench.ipynb",
-        "--LabApp.news_url=None",  # no request to a website, and no question whether to make it
     ]
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *options, *arguments])
+    command = [sys.executable, "-m", "jupyterlab", *options, *arguments]
+    os.execve(sys.executable, command, os.environ | _without_news(config.ROOT / FOLDER))
+
+
+def _without_news(folder: Path) -> dict[str, str]:
+    """Return the environment of a JupyterLab that neither fetches news nor asks whether it may."""
+    settings = folder / ".jupyter"
+    (settings / "labconfig").mkdir(parents=True, exist_ok=True)
+    write_json(settings / "labconfig" / "page_config.json", {"disabledExtensions": {NEWS: True}})
+    paths = [str(settings), os.environ.get("JUPYTER_CONFIG_PATH")]
+    return {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, paths))}
 
 
 def copy_notebooks(root: Path | None = None) -> list[str]:

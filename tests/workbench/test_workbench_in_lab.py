@@ -108,4 +108,5 @@ def test_from_a_new_experiment_to_its_comparison(tmp_path, checkout, stories):
         page.get_by_role("button", name="Undo remove").click()
         page.get_by_text(re.compile(r"^Back again: DEMO-05_\w+/seed43")).wait_for()
         assert len(find_runs(outputs, "DEMO-05")) == 2
+        assert page.get_by_text("Jupyter news").count() == 0
         assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
