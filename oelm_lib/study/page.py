@@ -171,7 +171,8 @@ def _models(study: Study) -> str:
         f"Each model has {_in_millions(size)} parameters and reads {_in_millions(tokens)} tokens"
         f" of one corpus: {', '.join(plan.corpora)}. Every arm has its own tuned learning rate."
         f" A gap is the rise of perplexity over the baseline on {plan.confirm.split} text, from"
-        " seeds that took no part in tuning; its 95 % interval is in brackets."
+        " seeds that took no part in tuning. Its interval is in brackets; all intervals of one"
+        " corpus hold together with 95 %."
     )
 
 

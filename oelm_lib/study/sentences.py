@@ -90,19 +90,34 @@ def interval_text(interval: Interval) -> str:
 def _claim_sentence(judged: list[Judgement]) -> str:
     """Return the answer on the first corpus that is complete, and the verdicts on the others."""
     first = next(one for one in judged if one.is_complete)
-    limit = _telling_limit(first)
+    telling = _telling_limit(first)
+    limit = first.limits[telling]
     text = (
         f"{_change(first)} on {escape(first.corpus)}"
-        f" ({first.interval.n} seeds): {escape(_words(first, first.limits[limit]))}."
+        f" ({first.interval.n} seeds): {escape(_words(first, limit))}{_stricter(first, telling)}."
     )
     words = {verdicts.NOT_RUN: "not run yet", verdicts.INCOMPLETE: "not complete"}
     others = [
         f"{escape(one.corpus)}: {words.get(verdict, verdict)}"
         for one in judged
         if one is not first
-        for verdict in [one.limits[limit].verdict]
+        for verdict in [one.limits[telling].verdict]
     ]
-    return text + (f" The same question on {'; '.join(others)}." if others else "")
+    asked = f"{limit.text[0].upper()}{limit.text[1:]}"
+    return text + (f" {escape(asked)} on {'; on '.join(others)}." if others else "")
+
+
+def _stricter(one: Judgement, held: int) -> str:
+    """Return what the next stricter limit says beside one that holds."""
+    if one.claim.equal or one.limits[held].verdict != stats.PASS:
+        return ""
+    limits = one.claim.at_most
+    stricter = [n for n, limit in enumerate(limits) if limit < limits[held]]
+    if not stricter:
+        return ""
+    limit = one.limits[max(stricter, key=lambda n: limits[n])]
+    word = "but" if limit.verdict == stats.FAIL else "and"
+    return f", {word} {escape(_words(one, limit).removeprefix('that is '))}"
 
 
 def _change(one: Judgement) -> str:
@@ -110,8 +125,8 @@ def _change(one: Judgement) -> str:
     name, other = f"<b>{escape(one.name)}</b>", f"<b>{escape(one.other)}</b>"
     size, interval = interval_text(one.interval), one.interval
     if one.claim.equal:
-        what = "the gap to their baselines" if one.claim.gaps else "perplexity"
-        return f"{name} and {other} differ in {what} by {size}"
+        what = "gap to its baseline" if one.claim.gaps else "perplexity"
+        return f"The {what} of {name} differs from that of {other} by {size}"
     if interval.known and interval.low > 0:
         return f"{name} raises perplexity over {other} by {size.removeprefix('+')}"
     if interval.known and interval.high < 0:

@@ -197,7 +197,7 @@ def proof(study: Study) -> Html:
     sections: Iterable[tuple[str, list[pd.DataFrame | str]]] = (
         ("All claims", [claims_table(study)]),
         ("Tuned learning rates", [tuning_table(study)]),
-        ("Size of the model", [ladder_table(study)]),
+        ("Size of the model; the interval of one size is a 95 % interval", [ladder_table(study)]),
         ("Exploration: tuned gaps on validation, one corpus, no claim", [exploration_table(study)]),
         ("Measured beside the loss", [probes_table(study)]),
         ("The plan", [plan_text(study)]),

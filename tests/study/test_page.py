@@ -38,7 +38,7 @@ def test_each_sentence_has_one_number_with_its_interval_and_the_verdict():
         f"<b>frozen</b> raises perplexity over <b>trained</b> by"
         f" {interval_text(gap)[1:]} on stories (4 seeds): that is more than +5 %."
     )
-    assert "<b>frozen</b> and <b>twin</b> differ in perplexity by" in second
+    assert "The perplexity of <b>frozen</b> differs from that of <b>twin</b> by" in second
     assert second.endswith("they are equal within ±1 %.")
     assert interval_text(gap).startswith(f"{100 * gap.gap:+.1f} % [{100 * gap.gap_low:+.1f}, ")
 
@@ -52,7 +52,7 @@ def test_a_corpus_that_says_otherwise_is_named_in_the_sentence():
             factory.tuned(plan, there) + factory.confirmed(plan, there, 0.01, values)
         )
     first = page.sentences(shown(Grid(plan, grid.records)))[0]
-    assert "more than +5 %. The same question on tinyshakespeare: PASS." in first
+    assert "more than +5 %. At most +5 % on tinyshakespeare: PASS." in first
 
 
 def test_the_first_table_has_a_verdict_for_each_limit():
@@ -125,6 +125,24 @@ def test_the_proof_folds_every_table():
     assert "✗ FAIL</span>" in proof and "&lt;span" not in proof
     for words in ("main (2)", "interior", "frozen tensors unchanged", "SHA-256", "c" * 10):
         assert words in proof
+
+
+@pytest.mark.parametrize(
+    ("gaps", "words"),
+    [
+        ([0.029, 0.03, 0.03, 0.031], "that is at most +5 %, but more than +1 %."),
+        ([0.0, 0.001, 0.0, 0.001], "that is at most +1 %."),
+        (
+            [0.001, 0.012, 0.012, 0.02],
+            "that is at most +5 %, and whether that is at most +1 % stays",
+        ),
+        ([0.2, 0.2, 0.21, 0.2], "that is more than +5 %."),
+    ],
+)
+def test_a_sentence_names_the_stricter_limit_that_does_not_hold(gaps, words):
+    losses = [loss + more for loss, more in zip(COMPLETE["trained"], gaps, strict=True)]
+    made = shown(study(COMPLETE | {"frozen": losses}))
+    assert words in page.sentences(made)[0]
 
 
 def test_runs_at_a_rate_that_tuning_has_replaced_are_named():
