@@ -11,21 +11,24 @@ from typing import Any
 
 from oelm_lib import config
 from oelm_lib.data.corpus import check_has_test
-from oelm_lib.errors import UserError
+from oelm_lib.errors import DONE, FAILED, STOPPED, UserError
 from oelm_lib.files import replacing, write_json
 from oelm_lib.launch.distributed import train_in_processes
-from oelm_lib.launch.jobs import DONE, FAILED, LOG, STOPPED, readable
+from oelm_lib.launch.jobs import LOG, readable
 from oelm_lib.launch.processes import kill_tree
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
 from oelm_lib.report.provenance import run_command
 from oelm_lib.runs.folder import Run, disk_error, open_run
+from oelm_lib.runs.lock import LockLost, RunInUse
 from oelm_lib.runs.reading import read_status, read_summary, read_timing, state
 from oelm_lib.runs.status import format_eta
 from oelm_lib.runs.stop import on_stop
 
 SILENT_SECONDS = 60.0
 """Age of a heartbeat from which the progress line tells it."""
+USER_ERRORS = {kind.__name__: kind for kind in (UserError, RunInUse, LockLost)}
+"""Errors of a cell that are reported as they are, without a traceback."""
 
 
 # Before the kernel starts and after it has ended, nothing is unsaved.
@@ -203,8 +206,8 @@ class _Execution:
 
 def _cell_error(error: Any) -> BaseException:
     """Return what went wrong in a cell, on one line."""
-    if error.ename in ("UserError", "LockLost"):
-        return UserError(error.evalue)
+    if error.ename in USER_ERRORS:
+        return USER_ERRORS[error.ename](error.evalue)
     first_line = f"{error.ename}: {error.evalue}".splitlines()[0]
     return RuntimeError(f"{first_line} (traceback in train.ipynb)")
 

@@ -1,6 +1,11 @@
-"""The page of a run is made by the process that holds the run's lock."""
+"""One run through `oelm run`: its lock, its exit code, its page."""
 
+from click.testing import CliRunner
+
+from oelm_lib.cli import main
+from oelm_lib.errors import IN_USE
 from oelm_lib.files import write_json
+from oelm_lib.launch.jobs import make_jobs
 from oelm_lib.launch.notebook import _make_page
 from tests.runs.test_lock import Writer
 
@@ -22,3 +27,18 @@ def test_no_page_is_made_while_another_process_writes_the_run(tiny_run, capsys):
     assert "no page of" in error and f"in use by process {writer.process.pid}" in error
     assert timing.read_bytes() == before
     assert not (run.path / "train.html").exists()
+
+
+def test_a_run_in_use_by_another_process_has_an_exit_code_of_its_own(tiny_env, tiny):
+    (job,) = make_jobs(["DEMO-02"], [1], tiny())
+    job.path.mkdir(parents=True)
+    writer = Writer(job.path)
+    try:
+        assert writer("acquire") == "held"
+        changes = [f"--set={key}={value}" for key, value in tiny().items()]
+        done = CliRunner().invoke(main, ["run", "DEMO-02", "--seed", "1", *changes])
+    finally:
+        writer.die()
+    assert done.exit_code == IN_USE
+    assert done.output.startswith(f"oelm: {job.path}: in use by process {writer.process.pid}")
+    assert done.output.count("\n") == 1

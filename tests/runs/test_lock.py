@@ -101,7 +101,7 @@ def test_a_second_process_is_refused_until_the_first_releases(writer, own, tmp_p
     assert list(tmp_path.iterdir()) == []
     own.acquire()
     assert own.held
-    assert first("acquire").startswith(f"UserError: {tmp_path}: in use by process {os.getpid()}")
+    assert first("acquire").startswith(f"RunInUse: {tmp_path}: in use by process {os.getpid()}")
 
 
 def test_the_refusal_names_what_helps(own, tmp_path):
@@ -140,7 +140,7 @@ def test_a_forked_child_does_not_own_its_parents_lock(own, writer):
     child = writer()
     assert child("release") == "free"
     assert "not opened for writing by this process" in child("check")
-    assert child("acquire").startswith("UserError")
+    assert child("acquire").startswith("RunInUse")
     own.check()
 
 
@@ -237,7 +237,7 @@ def test_of_many_starters_at_a_dead_writers_lock_exactly_one_wins(writer, tmp_pa
 def test_a_live_writer_on_another_host_is_seen_by_its_heartbeat_at_any_clock(writer, ahead):
     first, second = writer(("far", ahead)), writer(("near", 0.0))
     assert first("acquire") == "held"
-    assert second("acquire").startswith("UserError")
+    assert second("acquire").startswith("RunInUse")
     assert first("check") == "held"
 
 
