@@ -15,20 +15,17 @@ from oelm_lib.errors import DONE, FAILED, STOPPED, UserError
 from oelm_lib.files import replacing, write_json
 from oelm_lib.launch.distributed import train_in_processes
 from oelm_lib.launch.jobs import LOG, readable
-from oelm_lib.launch.processes import kill_tree
+from oelm_lib.launch.processes import child_error, kill_tree
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
 from oelm_lib.report.provenance import run_command
 from oelm_lib.runs.folder import Run, disk_error, open_run
-from oelm_lib.runs.lock import LockLost, RunInUse
 from oelm_lib.runs.reading import read_status, read_summary, read_timing, state
 from oelm_lib.runs.status import format_eta
 from oelm_lib.runs.stop import on_stop
 
 SILENT_SECONDS = 60.0
 """Age of a heartbeat from which the progress line tells it."""
-USER_ERRORS = {kind.__name__: kind for kind in (UserError, RunInUse, LockLost)}
-"""Errors of a cell that are reported as they are, without a traceback."""
 
 
 # Before the kernel starts and after it has ended, nothing is unsaved.
@@ -101,14 +98,21 @@ def _report_done(run: Run, page: Path, test: bool) -> int:
 
 
 def _report_unfinished(run: Run, stop_asked: bool, error: BaseException | None) -> int:
-    """Say how a run without a result ended; returns the exit code. Raises UserError."""
+    """Print how a run without a result ended; returns the exit code. Raises UserError.
+
+    The state `stopped` alone says little: where the run did not begin, it is of an earlier session.
+    """
+    if isinstance(error, UserError):
+        raise error
     ended = state(run)
-    if ended == "stopped" or (stop_asked and ended in ("dead", "empty", "queued")):
+    if error is None:
+        stopped = stop_asked or ended == "stopped"
+    else:  # a signal to all processes ends the kernel too
+        stopped = stop_asked and ended in ("stopped", "dead", "empty", "queued")
+    if stopped:
         print(f"{run.name} is stopped; the same command continues it from its checkpoint")
         return STOPPED
     error = error or RuntimeError(f"the notebook ended without a result; see {run.path / LOG}")
-    if isinstance(error, UserError):
-        raise error
     text = f"{run.name} failed: {error}; the same command continues it from the last checkpoint"
     print(text[-2000:], file=sys.stderr)
     return FAILED
@@ -206,10 +210,10 @@ class _Execution:
 
 def _cell_error(error: Any) -> BaseException:
     """Return what went wrong in a cell, on one line."""
-    if error.ename in USER_ERRORS:
-        return USER_ERRORS[error.ename](error.evalue)
-    first_line = f"{error.ename}: {error.evalue}".splitlines()[0]
-    return RuntimeError(f"{first_line} (traceback in train.ipynb)")
+    cause = child_error(error.ename, error.evalue)
+    if isinstance(cause, UserError):
+        return cause
+    return RuntimeError(f"{cause} (traceback in train.ipynb)")
 
 
 def _dead_kernel_error(run: Run) -> RuntimeError:
