@@ -9,7 +9,7 @@ from typing import Any
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
-from oelm_lib.report.kernel import literal_path, own_kernel_manager
+from oelm_lib.report.kernel import check_open_files, literal_path, own_kernel_manager
 from oelm_lib.report.provenance import KEY
 
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -42,9 +42,11 @@ def execute(
 
     Raises:
         PapermillExecutionError: A cell failed; `target` holds what there is.
+        UserError: The limit of open files is too low for a kernel.
     """
     import papermill
 
+    check_open_files()
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
         papermill.execute_notebook(
