@@ -24,6 +24,7 @@ from oelm_lib.runs.status import format_duration
 from oelm_lib.runs.stop import on_stop
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, Cell, PlannedRun
 from oelm_lib.study.checks import check_corpora, check_only_adds, check_records
+from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.plan import Plan, read_plan
 from oelm_lib.study.records import (
@@ -126,7 +127,7 @@ class _Engine:
 
     def execute(self) -> int:
         """Train until nothing is left; return an exit code."""
-        left = sum(count for _, _, count in self._grid.expected_left())
+        left = sum(count for _, _, count in expected_left(self._grid))
         print(
             f"{self._name}: {len(self._grid.records)} runs recorded, about {left} to go", flush=True
         )
@@ -231,7 +232,7 @@ class _Engine:
             self._fail(run, reply.message)
 
     def _progress(self) -> str:
-        left = sum(count for _, _, count in self._grid.expected_left())
+        left = sum(count for _, _, count in expected_left(self._grid))
         hours = format_duration(seconds_left(self._grid) / len(self._workers))
         return f"{len(self._grid.records)} recorded, about {left} left ({hours})"
 

@@ -8,6 +8,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.model.cost import step_flops
 from oelm_lib.runs.folder import Run
 from oelm_lib.study.cell import CONFIRM, TUNE, Cell
+from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
 
 
@@ -19,7 +20,7 @@ def cost_table(grid: Grid, workers: int) -> str:
         key = (record.stage, record.corpus, record.size)
         done[key] = done.get(key, 0) + 1
     left: dict[tuple[str, str, str], tuple[int, float]] = {}
-    for stage, cell, count in grid.expected_left():
+    for stage, cell, count in expected_left(grid):
         key = (stage, cell.corpus, cell.size)
         runs, hours = left.get(key, (0, 0.0))
         left[key] = (runs + count, hours + count * seconds.get(cell, 0.0) / 3600)
@@ -48,7 +49,7 @@ def cost_table(grid: Grid, workers: int) -> str:
 def seconds_left(grid: Grid) -> float:
     """Return the seconds that all expected runs take one after another, by the recorded ones."""
     seconds = _seconds_by_cell(grid, try_steps=False)
-    return sum(count * seconds.get(cell, 0.0) for _, cell, count in grid.expected_left())
+    return sum(count * seconds.get(cell, 0.0) for _, cell, count in expected_left(grid))
 
 
 def _seconds_by_cell(grid: Grid, try_steps: bool = True) -> dict[Cell, float]:
@@ -57,7 +58,7 @@ def _seconds_by_cell(grid: Grid, try_steps: bool = True) -> dict[Cell, float]:
     The median of the recorded runs of that size and corpus, else that of all runs in proportion to
     the FLOPs, else by a trial of 20 steps.
     """
-    cells = {cell for _, cell, _ in grid.expected_left()}
+    cells = {cell for _, cell, _ in expected_left(grid)}
     alike: dict[tuple[str, str], list[float]] = {}
     for record in grid.records:
         alike.setdefault((record.corpus, record.size), []).append(record.seconds)

@@ -9,9 +9,6 @@ from oelm_lib.study.records import Record
 from oelm_lib.study.schema import Claim
 from oelm_lib.study.tuning import Fit, Point, first_rates, fit_rates, next_rates
 
-EXPECTED_RATES = 4
-"""Rates that a cell is expected to need, for the cost of what is not tuned yet."""
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -76,9 +73,20 @@ class Grid:
         return bool(self.tuning_points(cell)) and not self.tuning_needs(cell)
 
     def rate(self, cell: Cell) -> float | None:
-        """Learning rate of a cell's confirmation runs; before the first, the fitted rate."""
-        confirmed = [record.rate for record in self._cells.get(cell, []) if record.stage == CONFIRM]
-        return confirmed[0] if confirmed else self.fit(cell).rate
+        """Learning rate of a cell's confirmation runs.
+
+        A rate that was confirmed is kept while the fit says that it costs at most `tune.error`;
+        else, and before the first confirmation, it is the fitted rate.
+        """
+        fit = self.fit(cell)
+        confirmed = {record.rate for record in self._confirmations(cell)}
+        kept = [rate for rate in confirmed if fit.cost(rate) <= self.plan.tune.error]
+        return min(kept, key=lambda rate: (fit.cost(rate), rate)) if kept else fit.rate
+
+    def replaced(self, cell: Cell) -> list[Record]:
+        """Confirmation runs that are not judged: later tuning has replaced their rate."""
+        rate = self.rate(cell)
+        return [record for record in self._confirmations(cell) if record.rate != rate]
 
     # Choices
 
@@ -156,11 +164,8 @@ class Grid:
 
     def confirmed_losses(self, cell: Cell) -> dict[int, float | None]:
         """Seed -> loss of confirmation; None where the run diverged."""
-        return {
-            record.seed: record.loss(self.plan.confirm.split)
-            for record in self._cells.get(cell, [])
-            if record.stage == CONFIRM
-        }
+        split = self.plan.confirm.split
+        return {record.seed: record.loss(split) for record in self.confirmation_records(cell)}
 
     def compared_losses(self, comparison: Comparison) -> list[dict[int, float | None]]:
         """Losses of both sides by declared seed.
@@ -181,7 +186,11 @@ class Grid:
         return sides
 
     def confirmation_records(self, cell: Cell) -> list[Record]:
-        """The runs that confirm a cell."""
+        """The runs that confirm a cell, all at its rate."""
+        rate = self.rate(cell)
+        return [record for record in self._confirmations(cell) if record.rate == rate]
+
+    def _confirmations(self, cell: Cell) -> list[Record]:
         return [record for record in self._cells.get(cell, []) if record.stage == CONFIRM]
 
     def confirmation_needs(self, comparison: Comparison) -> list[PlannedRun]:
@@ -228,69 +237,3 @@ class Grid:
                 for each in (arm, self.plan.arms[arm].against):
                     runs += self.tuning_needs(Cell(corpus, BASE_SIZE, each))
         return runs
-
-    # Cost
-
-    def expected_left(self) -> list[tuple[str, Cell, int]]:
-        """Stage, cell and number of runs that are still expected, of every cell of the plan.
-
-        A cell that is not tuned counts EXPECTED_RATES rates, and one more where it has those; a
-        choice that is not made counts as its first candidate.
-        """
-        tuned: dict[Cell, int] = {}
-        confirmed: dict[Cell, set[int]] = {}
-        for comparison in self._expected_comparisons():
-            for cell in comparison.cells:
-                tuned[cell] = self._expected_tuning(cell)
-                confirmed.setdefault(cell, set()).update(comparison.seeds)
-        for name, choice in self.plan.choices.items():
-            for arm in self.candidates(name):
-                cell = Cell(choice.corpus, BASE_SIZE, arm)
-                tuned[cell] = self._expected_tuning(cell)
-        for cell in self.exploratory_cells():
-            tuned[cell] = self._expected_tuning(cell)
-        left = [(TUNE, cell, count) for cell, count in tuned.items()]
-        for cell, seeds in confirmed.items():
-            left.append((CONFIRM, cell, len(seeds - set(self.confirmed_losses(cell)))))
-        return [(stage, cell, count) for stage, cell, count in left if count]
-
-    def _expected_comparisons(self) -> list[Comparison]:
-        grid = Grid(_with_first_candidates(self.plan, self), self.records)
-        found = [
-            grid.comparison(claim, corpus)
-            for claim in grid.plan.claims
-            for corpus in grid.plan.claim_corpora(claim)
-        ]
-        return [comparison for comparison in found if comparison] + grid.ladder_comparisons()
-
-    def _expected_tuning(self, cell: Cell) -> int:
-        if self.is_tuned(cell):
-            return 0
-        done = len(self.tuning_points(cell))
-        expected = EXPECTED_RATES * len(self.plan.tune.seeds)
-        return max(expected - done, len(self.tuning_needs(cell)))
-
-
-def _with_first_candidates(plan: Plan, grid: Grid) -> Plan:
-    """The plan with every choice that is not made replaced by its first candidate."""
-    names = {
-        name: grid.resolve(name) or (grid.candidates(name) or [plan.choices[name].among[0]])[0]
-        for name in plan.choices
-    }
-
-    def arm(name: str | None) -> str | None:
-        return names.get(name, name)
-
-    claims = tuple(
-        claim.model_copy(
-            update={
-                "arm": arm(claim.arm),
-                "equal": claim.equal and (arm(claim.equal[0]), arm(claim.equal[1])),
-            }
-        )
-        for claim in plan.claims
-    )
-    ladder = plan.ladder and plan.ladder.model_copy(
-        update={"arms": tuple(arm(name) for name in plan.ladder.arms)}
-    )
-    return plan.model_copy(update={"claims": claims, "ladder": ladder})

@@ -8,6 +8,8 @@ from oelm_lib import stats
 from oelm_lib.markup import Html, html_table
 from oelm_lib.study import sentences as wording
 from oelm_lib.study import verdicts
+from oelm_lib.study.cell import Cell
+from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.plan import Plan, read_plan
 from oelm_lib.study.records import frozen_plan, read_records, records_path
@@ -57,7 +59,7 @@ def load_study(name: str) -> Study:
 
 def answer(study: Study) -> Html:
     """Return the question, what was run, the answer in a few sentences, and the first table."""
-    left = sum(count for _, _, count in study.grid.expected_left())
+    left = sum(count for _, _, count in expected_left(study.grid))
     done = len(study.grid.records)
     asked, items = map(_items, (open_questions(study), sentences(study)))
     found = (
@@ -225,7 +227,10 @@ def not_shown(study: Study) -> Html:
 
 
 def _limits(study: Study) -> list[str]:
-    found = []
+    found = [
+        "An interval holds for the learning rates that tuning chose. The error of tuning is not in"
+        " it; the table of tuned learning rates shows it for each arm."
+    ]
     data = {record.corpus: record for record in study.grid.records}
     if synthetic := sorted(name for name, one in data.items() if one.data.get("synthetic")):
         found.append(f"{', '.join(synthetic)}: generated text, which says nothing of real text.")
@@ -240,4 +245,20 @@ def _limits(study: Study) -> list[str]:
     added = sorted({one.name for one in study.judgements if not one.declared})
     if added:
         found.append(f"Claimed only after confirmation began: {', '.join(added)}.")
+    found += [_replaced_sentence(study.grid, cell) for cell in _replaced_cells(study.grid)]
     return found
+
+
+def _replaced_cells(grid: Grid) -> list[Cell]:
+    cells = dict.fromkeys(record.cell for record in grid.records)
+    return [cell for cell in cells if grid.replaced(cell)]
+
+
+def _replaced_sentence(grid: Grid, cell: Cell) -> str:
+    """Return which confirmation runs are not judged, and why."""
+    runs = grid.replaced(cell)
+    old = ", ".join(f"{rate:g}" for rate in sorted({run.rate for run in runs}))
+    return (
+        f"{cell}: {len(runs)} confirmation runs at learning rate {old} are not judged, since"
+        f" further tuning moved the optimum to {grid.rate(cell):g}."
+    )

@@ -237,22 +237,13 @@ def read_records(path: Path) -> list[Record]:
     """Read all records; a torn last line is left out.
 
     Raises:
-        UserError: A line is not a record, or a confirmed cell has two learning rates.
+        UserError: A line is not a record.
     """
     try:
         text = path.read_bytes()
     except FileNotFoundError:
         return []
-    records = list(_parse(text[: text.rfind(b"\n") + 1], path))
-    rates: dict[Cell, float] = {}
-    for record in records:
-        if record.stage == "confirm" and rates.setdefault(record.cell, record.rate) != record.rate:
-            raise UserError(
-                f"{path}: the confirmation of {record.cell} has runs at rates"
-                f" {rates[record.cell]:g} and {record.rate:g}; they are different arms: delete the"
-                " lines of one rate"
-            )
-    return records
+    return list(_parse(text[: text.rfind(b"\n") + 1], path))
 
 
 def _parse(text: bytes, path: Path) -> Iterable[Record]:

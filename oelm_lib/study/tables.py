@@ -9,9 +9,12 @@ import pandas as pd
 from oelm_lib.markup import Html, html_table
 from oelm_lib.stats import gap
 from oelm_lib.study import verdicts
+from oelm_lib.study.cell import Cell
+from oelm_lib.study.grid import Grid
 from oelm_lib.study.page import Study
 from oelm_lib.study.plan import folder
 from oelm_lib.study.sentences import interval_text
+from oelm_lib.study.tuning import stable_means
 from oelm_lib.view.tables import percent, verdict_html
 
 
@@ -41,11 +44,13 @@ def claims_table(study: Study) -> pd.DataFrame:
 
 
 def tuning_table(study: Study) -> pd.DataFrame:
-    """The fitted learning rate of every cell that has tuning runs."""
+    """The fitted learning rate of every cell that has tuning runs, and what was confirmed."""
     rows = []
     for cell in sorted({record.cell for record in study.grid.records}, key=str):
         points = study.grid.tuning_points(cell)
+        tried, stable = {rate for rate, _, _ in points}, stable_means(points)
         fit = study.grid.fit(cell)
+        runs = study.grid.confirmation_records(cell)
         spread = f"[{fit.low:.2e}, {fit.high:.2e}]" if math.isfinite(fit.low) else "unbounded"
         rows.append(
             {
@@ -57,12 +62,20 @@ def tuning_table(study: Study) -> pd.DataFrame:
                 "95 % interval": spread,
                 "its error costs, nats": _number(fit.error),
                 "loss at the minimum": _number(fit.loss),
-                "rates tried": len({rate for rate, _, _ in points}),
-                "runs": len(points),
-                "diverged": sum(loss is None for _, _, loss in points),
+                "confirmed minus fitted loss": _number(_fit_miss(study.grid, cell)),
+                "rates tried": len(tried),
+                "not stable": ", ".join(f"{rate:g}" for rate in sorted(tried - set(stable))) or "–",
+                "confirmed at": "–" if not runs else f"{runs[0].rate:.2e}",
             }
         )
     return pd.DataFrame(rows)
+
+
+def _fit_miss(grid: Grid, cell: Cell) -> float:
+    """Return the mean validation loss of a cell's confirmation runs minus its fitted loss."""
+    losses = [run.loss("val") for run in grid.confirmation_records(cell)]
+    known = [loss for loss in losses if loss is not None]
+    return sum(known) / len(known) - grid.fit(cell).loss if known else math.nan
 
 
 def ladder_table(study: Study) -> pd.DataFrame:

@@ -1,8 +1,8 @@
 """Tune a learning rate: fit a parabola over log2 of the rate, and name the rates to try next.
 
 The losses of a cell are modelled as a_seed + b x + c x^2 with x = log2(rate), least squares over
-all seeds and the WINDOW stable rates around the best. The minimum is at x = -b / 2c; its 95 %
-interval is Fieller's (1954, J. R. Stat. Soc. B 16), exact for a parabola with normal noise.
+all seeds and the rates near the best one. The minimum is at x = -b / 2c; its 95 % interval is
+Fieller's (1954, J. R. Stat. Soc. B 16), exact for a parabola with normal noise.
 """
 
 import math
@@ -14,12 +14,17 @@ import numpy as np
 from oelm_lib.study.cell import rounded_rate
 from oelm_lib.study.schema import Tune
 
-WINDOW = 5
-"""Rates that a fit uses at most, those nearest to the best."""
+NEAR = 0.1
+"""Nats above the best rate's mean loss up to which a rate is near the minimum.
+
+Farther from it the loss is no parabola, least of all at high rates, where training gets unstable.
+"""
+FEWEST, WINDOW = 4, 5
+"""Rates that a fit wants at least, one more than a parabola needs, and uses at most."""
 NARROWEST = 0.6
 """Rates nearer to a diverging one than this power of the factor are not tried."""
 UNSTABLE_SPREAD = 0.2
-"""Nats between the seeds of one rate above which the rate counts as diverging.
+"""Nats between the seeds of one rate above which the rate counts as unstable.
 
 Near the edge of stability one seed blows up and another does not.
 """
@@ -45,23 +50,31 @@ class Fit:
     """Loss, in nats, that one standard error of the fitted rate costs."""
     coefficients: tuple[float, float, float] | None
     """Loss = a + b x + c x^2, mean over seeds, x = log2(rate); None: no fit."""
+    used: tuple[float, ...] = ()
+    """Rates that were fitted."""
+
+    def cost(self, rate: float) -> float:
+        """Loss, in nats, that another rate costs; 0 where there is no interior minimum."""
+        if self.state != INTERIOR:
+            return 0.0
+        return self.coefficients[2] * math.log2(rate / self.rate) ** 2
 
 
 def fit_rates(points: Sequence[Point]) -> Fit:
     """Fit the minimum over the learning rate to all runs of a cell.
 
     Args:
-        points: Runs, every seed at every rate; rates that are not stable are left out.
+        points: Runs, every seed at every rate.
     """
-    stable = _stable_means(points)
+    stable = stable_means(points)
     if not stable:
         return Fit(DIVERGED, None, math.nan, math.nan, math.nan, math.nan, None)
     best = min(stable, key=stable.get)
-    edge = Fit(EDGE, best, math.nan, math.nan, stable[best], math.nan, None)
-    nearest = sorted(stable, key=lambda rate: abs(math.log2(rate / best)))[:WINDOW]
-    used = [point for point in points if point[0] in nearest]
+    rates = _rates_to_fit(stable)
+    edge = Fit(EDGE, best, math.nan, math.nan, stable[best], math.nan, None, rates)
+    used = [point for point in points if point[0] in rates]
     degrees = len(used) - len({seed for _, seed, _ in used}) - 2
-    if len(nearest) < 3 or degrees < 1:
+    if len(rates) < 3 or degrees < 1:
         return edge
     parabola = _fit_parabola(used, degrees)
     a, b, c, middle = parabola.a, parabola.b, parabola.c, parabola.middle
@@ -81,7 +94,34 @@ def fit_rates(points: Sequence[Point]) -> Fit:
         # An error e of the minimum costs c e^2, and e is that of the slope there over 2 c.
         error=parabola.slope_variance(minimum) / (4 * c),
         coefficients=coefficients,
+        used=rates,
     )
+
+
+def stable_means(points: Sequence[Point]) -> dict[float, float]:
+    """Rate -> mean loss, for the rates at which no seed diverged and all seeds agree."""
+    losses: dict[float, list[float | None]] = {}
+    for rate, _, loss in points:
+        losses.setdefault(rate, []).append(loss)
+    return {
+        rate: float(np.mean(found))
+        for rate, found in losses.items()
+        if None not in found and max(found) - min(found) <= UNSTABLE_SPREAD
+    }
+
+
+def _near(stable: dict[float, float]) -> list[float]:
+    """Return the rates that cost at most NEAR more than the best one."""
+    return [rate for rate, loss in stable.items() if loss <= min(stable.values()) + NEAR]
+
+
+def _rates_to_fit(stable: dict[float, float]) -> tuple[float, ...]:
+    """Return the near rates, or the FEWEST around the best where fewer are near; at most WINDOW."""
+    best = min(stable, key=stable.get)
+    around = sorted(stable, key=lambda rate: abs(math.log2(rate / best)))
+    near = _near(stable)
+    chosen = [rate for rate in around if rate in near] if len(near) >= FEWEST else around[:FEWEST]
+    return tuple(sorted(chosen[:WINDOW]))
 
 
 @dataclass(frozen=True)
@@ -124,10 +164,11 @@ def first_rates(tune: Tune, start: float) -> list[float]:
 def next_rates(points: Sequence[Point], tune: Tune, start: float) -> list[float]:
     """Return the rates to try next, none where tuning has ended.
 
-    Rates are added by `tune.factor` towards the minimum until it is interior, its interval bounded
-    and its error at most `tune.error`, or `tune.most_rates` were tried. Beside a diverging rate the
-    next one halves the distance; once WINDOW rates are stable, the widest gap at the minimum is
-    halved.
+    Tuning ends where FEWEST rates are near and the fitted minimum is precise: it and its interval
+    lie between tried rates, and its error is at most `tune.error`; or where `tune.most_rates` were
+    tried. Until then a rate is added by `tune.factor` towards the minimum; beside a rate that is
+    not stable the next one halves the distance. Where that rate would not be near, or WINDOW rates
+    are, the widest gap at the minimum is halved.
 
     Args:
         points: All runs of the cell so far, every seed at every rate.
@@ -136,36 +177,33 @@ def next_rates(points: Sequence[Point], tune: Tune, start: float) -> list[float]
     tried = sorted({rate for rate, _, _ in points})
     if missing := [rate for rate in first_rates(tune, start) if rate not in tried]:
         return missing
-    stable = _stable_means(points)
-    fit = fit_rates(points)
-    precise = fit.state == INTERIOR and fit.error <= tune.error and math.isfinite(fit.low)
-    if precise or len(tried) >= tune.most_rates:
+    if len(tried) >= tune.most_rates:
         return []
+    stable = stable_means(points)
     if not stable:
         return [rounded_rate(tried[0] / tune.factor)]
-    if fit.state == INTERIOR and len(stable) >= WINDOW:
-        return _between(sorted(stable), fit.rate, tune.factor)
+    fit, near = fit_rates(points), _near(stable)
+    if len(near) >= FEWEST and _is_precise(fit, stable, tune):
+        return []
     side = _side(stable, fit)
     edge = max(stable) if side > 0 else min(stable)
     beyond = [rate for rate in tried if (rate - edge) * side > 0]
+    outside = rounded_rate(edge * tune.factor**side)
+    if fit.state == INTERIOR and (len(near) >= WINDOW or fit.cost(outside) > NEAR):
+        return _between(tried, fit.rate, tune.factor)
     if not beyond:
-        return [rounded_rate(edge * tune.factor**side)]
+        return [outside]
     unstable = min(beyond, key=lambda rate: abs(rate - edge))
     if abs(math.log(unstable / edge)) < NARROWEST * math.log(tune.factor):
         return []
     return [rounded_rate(math.sqrt(edge * unstable))]
 
 
-def _stable_means(points: Sequence[Point]) -> dict[float, float]:
-    """Rate -> mean loss, for the rates at which no seed diverged and all seeds agree."""
-    losses: dict[float, list[float | None]] = {}
-    for rate, _, loss in points:
-        losses.setdefault(rate, []).append(loss)
-    return {
-        rate: float(np.mean(found))
-        for rate, found in losses.items()
-        if None not in found and max(found) - min(found) <= UNSTABLE_SPREAD
-    }
+def _is_precise(fit: Fit, stable: dict[float, float], tune: Tune) -> bool:
+    """Whether the minimum, with its interval, lies between tried rates and costs little."""
+    if fit.state != INTERIOR or fit.error > tune.error:
+        return False
+    return min(stable) <= fit.low and fit.high <= max(stable)
 
 
 def _side(stable: dict[float, float], fit: Fit) -> int:
@@ -185,10 +223,12 @@ def _between(rates: list[float], fitted: float, factor: float) -> list[float]:
     """Return the middle of the widest gap at the fitted rate; none where all gaps are narrow."""
     above = next(n for n, rate in enumerate(rates) if rate >= fitted)
     gaps = [rates[n : n + 2] for n in range(max(above - 2, 0), min(above + 1, len(rates) - 1))]
-    low, high = max(gaps, key=lambda gap: gap[1] / gap[0])
-    if math.log(high / low) < NARROWEST * math.log(factor):
+    widest = max(high / low for low, high in gaps)
+    if math.log(widest) < NARROWEST * math.log(factor):
         return []
-    return [rounded_rate(math.sqrt(low * high))]
+    # Rates are rounded, so gaps that are equally wide differ by their last digit.
+    middles = [math.sqrt(low * high) for low, high in gaps if high / low > 0.98 * widest]
+    return [rounded_rate(min(middles, key=lambda rate: abs(math.log(rate / fitted))))]
 
 
 def _fieller(b: float, c: float, covariance: np.ndarray, degrees: int) -> tuple[float, float]:

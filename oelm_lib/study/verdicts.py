@@ -46,8 +46,6 @@ class Judgement:
     """Seeds that the claim is judged by."""
     trained_share: float | None
     """Share of the Q/K weights that the arm trains, in the models that are run."""
-    rates: tuple[float | None, float | None]
-    """Learning rates of arm and baseline."""
     at_edge: tuple[str, ...]
     """Of arm and baseline, those whose tuned rate is not an interior minimum."""
     document_error: float
@@ -113,7 +111,7 @@ def _judge_claim(grid: Grid, claim: Claim, corpus: str, declared: bool) -> Judge
         limits = tuple(Limit(text, NOT_RUN, "") for text, *_ in _questions(claim))
         planned = len(grid.plan.confirm_seeds(claim.seeds))
         return Judgement(
-            claim, corpus, "", "", interval, limits, planned, None, (None, None), (), math.nan,
+            claim, corpus, "", "", interval, limits, planned, None, (), math.nan,
             declared,
         )  # fmt: skip
     interval, document_error = compare_cells(grid, comparison, k)
@@ -137,7 +135,6 @@ def _judge_claim(grid: Grid, claim: Claim, corpus: str, declared: bool) -> Judge
         limits=tuple(limits),
         planned=len(comparison.seeds),
         trained_share=grid.trained_share(comparison.cell.arm),
-        rates=(grid.rate(comparison.cell), grid.rate(comparison.baseline)),
         at_edge=tuple(cell.arm for cell, fit in fits.items() if fit.state != INTERIOR),
         document_error=document_error,
         declared=declared,

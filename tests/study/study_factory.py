@@ -78,7 +78,7 @@ def make_record(*args, **changes):
     return Record.model_validate(make_line(*args, **changes))
 
 
-def tuned(plan, cell, best=0.01, loss=3.0, curvature=0.1):
+def tuned(plan, cell, best=0.01, loss=3.0, curvature=0.02):
     """Records of a cell whose tuning has ended at `best`, almost without noise."""
     import math
 
@@ -90,7 +90,7 @@ def tuned(plan, cell, best=0.01, loss=3.0, curvature=0.1):
             seed,
             loss + curvature * math.log2(rate / best) ** 2 + 0.0001 * seed * (rate > best),
         )
-        for rate in (best / 2, best, best * 2)
+        for rate in (best / 4, best / 2, best, best * 2)
         for seed in plan.tune.seeds
     ]
 

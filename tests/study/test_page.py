@@ -80,7 +80,7 @@ def test_a_study_without_any_record_has_a_page():
     made = shown(Grid(factory.make_plan(ladder=LADDER), []))
     said = text(page.answer(made))
     assert "<h1>What does it cost?</h1>" in page.answer(made)
-    assert "No answer yet: 0 of about 84 runs are done." in said
+    assert "No answer yet: 0 of about 98 runs are done." in said
     assert "NOT RUN YET" not in said and "<table" not in page.answer(made)
     assert "frozen against trained : is the gap at most +5 %, or even at most +1 %?" in said
     assert "does the gap grow or shrink? On stories" in said
@@ -97,10 +97,10 @@ def test_corpora_without_a_run_are_one_line():
 
 def test_an_answered_study_says_what_stays_open():
     made = shown(study(COMPLETE))
-    assert "Of 3 questions, 3 are answered; all 30 runs are done." in text(page.answer(made))
+    assert "Of 3 questions, 3 are answered; all 36 runs are done." in text(page.answer(made))
     twin = [3.2 + 0.05 * (-1) ** n for n in range(4)]
     made = shown(study(COMPLETE | {"twin": twin}))
-    assert "Of 3 questions, 2 are answered, 1 is undecided; all 30 runs are done." in text(
+    assert "Of 3 questions, 2 are answered, 1 is undecided; all 36 runs are done." in text(
         page.answer(made)
     )
     assert "whether they are equal within ±1 % stays open (" in page.sentences(made)[1]
@@ -125,6 +125,33 @@ def test_the_proof_folds_every_table():
     assert "✗ FAIL</span>" in proof and "&lt;span" not in proof
     for words in ("main (2)", "interior", "frozen tensors unchanged", "SHA-256", "c" * 10):
         assert words in proof
+
+
+def test_runs_at_a_rate_that_tuning_has_replaced_are_named():
+    """An optimum that further tuning moves is confirmed anew; the earlier runs stay visible."""
+    grid = study(COMPLETE)
+    assert "are not judged" not in page.not_shown(shown(grid))
+    old = factory.confirmed(grid.plan, cell("frozen"), 0.02, [3.3, 3.3])
+    made = shown(Grid(grid.plan, grid.records + old))
+    assert (
+        "stories, frozen: 2 confirmation runs at learning rate 0.02 are not judged, since further"
+        f" tuning moved the optimum to {made.grid.rate(cell('frozen')):g}."
+    ) in page.not_shown(made)
+
+
+def test_the_tuning_table_says_what_was_left_out_and_how_well_the_fit_predicted():
+    grid = study(COMPLETE)
+    unstable = [
+        factory.make_record(grid.plan, cell("frozen"), 0.04, seed, 3.0 + seed) for seed in (1, 2)
+    ]
+    table = tables.tuning_table(shown(Grid(grid.plan, grid.records + unstable))).set_index("arm")
+    assert table.loc["frozen", "not stable"] == "0.04"
+    assert table.loc["trained", "not stable"] == "–"
+    fitted = grid.fit(cell("frozen")).loss
+    mean = sum(COMPLETE["frozen"]) / 4
+    assert float(table.loc["frozen", "confirmed minus fitted loss"]) == pytest.approx(
+        mean - fitted, abs=1e-4
+    )
 
 
 def test_diverged_seeds_and_arms_are_shown_not_dropped():

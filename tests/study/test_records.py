@@ -147,15 +147,6 @@ def test_damaged_files_of_a_run_are_one_line(tmp_path):
     assert (record(path)["status"], record(path)["error"]) == ("diverged", "diverged")
 
 
-def test_two_rates_in_one_confirmed_cell_are_refused(tmp_path):
-    """Fault 1: runs of one arm at two rates were pooled as if they were seeds."""
-    path = tmp_path / "runs.jsonl"
-    append_record(path, line(seed=101, rate=0.01, stage="confirm"))
-    append_record(path, line(seed=102, rate=0.02, stage="confirm"))
-    with pytest.raises(UserError, match=r"rates 0\.01 and 0\.02; they are different arms"):
-        read_records(path)
-
-
 def test_a_record_of_another_study_or_plan_is_refused():
     ours = factory.make_record(PLAN, CELL, 0.01, 1, 3.0)
     check_records([ours], "test", PLAN)

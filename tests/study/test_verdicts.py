@@ -41,15 +41,17 @@ def test_a_verdict_is_read_off_the_interval_of_the_declared_seeds():
     assert [limit.verdict for limit in first.limits] == [stats.FAIL, stats.FAIL]
     assert [limit.text for limit in first.limits] == ["at most +5 %", "at most +1 %"]
     assert (second.arm, second.baseline) == ("frozen", "twin")
-    assert first.rates == (0.01, 0.01)
 
 
 def test_runs_at_other_rates_never_enter_a_verdict():
     """Fault 1: one record more at another rate turned FAIL (n = 5) into INCONCLUSIVE (n = 6)."""
     before = study({"trained": with_gap(0), "frozen": with_gap(0.2), "twin": with_gap(0.2)})
-    more = [factory.make_record(PLAN, cell("frozen"), 0.04, seed, 9.0) for seed in (1, 2)]
-    after = Grid(PLAN, before.records + more)
+    tuning = [factory.make_record(PLAN, cell("frozen"), 0.04, seed, 9.0) for seed in (1, 2)]
+    confirmation = factory.confirmed(PLAN, cell("frozen"), 0.02, [9.0, 9.0, 9.0])
+    after = Grid(PLAN, before.records + tuning + confirmation)
     assert judge(after)[0].interval == judge(before)[0].interval
+    assert after.replaced(cell("frozen")) == confirmation
+    assert before.replaced(cell("frozen")) == []
 
 
 def test_missing_runs_leave_the_other_claims_as_they_are():

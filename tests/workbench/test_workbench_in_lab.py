@@ -1,7 +1,9 @@
 """The workbench in JupyterLab: from a new experiment to its comparison, without a shell."""
 
+import contextlib
 import re
 
+import psutil
 import pytest
 
 from oelm_lib.config import read_yaml
@@ -44,15 +46,31 @@ def wait_for_states(page, *states):
     )
 
 
+def started_processes(checkout):
+    """Return the pids of the commands that the workbench has started and that still run."""
+    records = [read_json(path) for path in (checkout / "outputs" / "logs").glob("*.json")]
+    return [record["pid"] for record in records if is_alive(record)]
+
+
+@contextlib.contextmanager
+def training_paused(checkout):
+    """Keep all runs where they are, so that a fast machine does not finish them meanwhile."""
+    trees = [psutil.Process(pid) for pid in started_processes(checkout)]
+    processes = [process for tree in trees for process in (tree, *tree.children(recursive=True))]
+    for process in processes:
+        process.suspend()
+    yield
+    for process in processes:
+        process.resume()
+
+
 @pytest.fixture
 def checkout(tmp_path):
     """A checkout with small experiments; what was started there has ended after the test."""
     checkout = make_checkout(tmp_path, SIZE)
     yield checkout
-    for record in (checkout / "outputs" / "logs").glob("*.json"):
-        process = read_json(record)
-        if is_alive(process):
-            kill_tree(process["pid"])
+    for pid in started_processes(checkout):
+        kill_tree(pid)
 
 
 @pytest.mark.slow
@@ -82,10 +100,12 @@ def test_from_a_new_experiment_to_its_comparison(tmp_path, checkout, stories):
         seen = page.evaluate(POINTS)
         page.wait_for_function(f"{POINTS} > {seen}", timeout=LONG)
 
-        restart_and_run_all(page)
-        choose(page, "experiment", "DEMO-05")
-        page.get_by_text(re.compile(r"DEMO-05_\w+/seed42 · running")).wait_for()
-        page.get_by_role("button", name="Stop", exact=True).click()
+        with training_paused(checkout):
+            restart_and_run_all(page)
+            choose(page, "experiment", "DEMO-05")
+            page.get_by_text(re.compile(r"DEMO-05_\w+/seed42 · running")).wait_for()
+            page.get_by_role("button", name="Stop", exact=True).click()
+            page.get_by_text("asked to save and stop").first.wait_for()
         wait_for_states(page, (42, "stopped"), (43, "stopped"))
 
         page.get_by_role("button", name="Continue", exact=True).click()
