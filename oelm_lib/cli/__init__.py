@@ -10,7 +10,7 @@ import click
 
 from oelm_lib.cli import checks, data, experiments, models, pages, runs, study
 from oelm_lib.cli.streams import open_closed_streams
-from oelm_lib.errors import UserError
+from oelm_lib.errors import FAILED, UserError
 from oelm_lib.files import remedy
 
 COMMANDS = (
@@ -36,7 +36,7 @@ COMMANDS = (
 
 
 class OelmGroup(click.Group):
-    """A group whose commands report a user's mistake on one line, with exit code 2."""
+    """A group whose commands report a user's mistake on one line, without a traceback."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         open_closed_streams()
@@ -46,12 +46,12 @@ class OelmGroup(click.Group):
             return super().main(*args, **kwargs)
         except UserError as error:
             click.echo(f"oelm: {error}", err=True)
-            sys.exit(2)
+            sys.exit(error.exit_code)
         except OSError as error:
             where = error.filename or "system"
             reason = error.strerror or error
             click.echo(f"oelm: {where}: {reason}; {remedy(error)}", err=True)
-            sys.exit(1)
+            sys.exit(FAILED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order of COMMANDS, which is the order of work."""
@@ -66,7 +66,8 @@ class OelmGroup(click.Group):
 def main() -> None:
     """Train, compare and report GPTs with frozen orthogonal query/key projections.
 
-    Exit codes: 0 done, 75 stopped on request and resumable, 2 user error, 1 anything else.
+    Exit codes: 0 done, 75 stopped on request and resumable, 69 the run is in use by another
+    process, 2 any other user error, 1 anything else.
     """
     from oelm_lib.config import fix_folders
 

@@ -4,13 +4,17 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from oelm_lib.errors import UserError
-from oelm_lib.launch.processes import kill_tree
+from oelm_lib.files import read_json
+from oelm_lib.launch.jobs import LOG
+from oelm_lib.launch.processes import child_error, kill_tree
 from oelm_lib.runs.folder import Run
-from oelm_lib.runs.reading import ACTIVE, read_status, read_summary, state
+from oelm_lib.runs.reading import ACTIVE, state
 
 POLL_SECONDS = 0.5
 STOP_SECONDS = 10.0
@@ -30,7 +34,8 @@ def train_in_processes(
             that cannot (they have not met, or hang) are ended.
 
     Raises:
-        UserError: The batch cannot be shared evenly, or the run failed.
+        UserError: The batch cannot be shared evenly.
+        UserError, RuntimeError: One of the processes failed, and so all have ended.
     """
     cfg = run.config
     devices, batch_size = cfg.machine.devices, cfg.train.batch_size
@@ -42,26 +47,25 @@ def train_in_processes(
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     # By default the processes look for each other under the host name, which may not resolve.
     command += ["--local-addr=127.0.0.1", f"--nproc-per-node={devices}"]
-    command += ["-m", "oelm_lib.training.worker", cfg.id, str(run.seed), overrides]
-    with open(run.path / "notebook.log", "ab") as log:
+    worker = ["-m", "oelm_lib.training.worker", cfg.id, str(run.seed), overrides]
+    with tempfile.TemporaryDirectory() as errors, open(run.path / LOG, "ab") as log:
         # A session of its own: Ctrl-C reaches the run by its STOP file, not every process at once.
         process = subprocess.Popen(
-            command,
+            [*command, f"--log-dir={errors}", *worker],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env=(LOCAL_ONLY if sys.platform == "linux" else {}) | os.environ,
             start_new_session=True,
         )
-        wait_for_processes(process, stop_asked, lambda: state(run) in ACTIVE)
-    if process.returncode and not read_summary(run) and state(run) != "stopped":
-        if stop_asked():
-            return
-        status = read_status(run) or {}
-        reason = status.get("error") or f"exit code {process.returncode}"
-        raise UserError(
-            f"{run.name}: its {devices} processes ended: {reason}; see notebook.log in {run.path}"
-        )
+        ended_here = wait_for_processes(process, stop_asked, lambda: state(run) in ACTIVE)
+        error = first_error(Path(errors))
+    if not process.returncode or run.finished or ended_here:
+        return
+    if isinstance(error, UserError):
+        raise error
+    reason = error or f"killed, most often for want of memory (exit code {process.returncode})"
+    raise RuntimeError(f"one of its {devices} processes ended: {reason}; see {run.path / LOG}")
 
 
 def wait_for_processes(
@@ -69,22 +73,40 @@ def wait_for_processes(
     stop_asked: Callable[[], bool],
     training: Callable[[], bool],
     patience: float = STOP_SECONDS,
-) -> None:
+) -> bool:
     """Wait for the launcher of processes; after a stop, end those that do not train.
 
     Args:
         stop_asked: Whether the run was asked to stop.
         training: Whether the processes train, so that they see the request themselves.
         patience: Seconds that others have to leave after the request, and after each signal.
+
+    Returns:
+        Whether they were ended.
     """
-    asked_at = None
+    asked_at, ended_here = None, False
     while process.poll() is None:
         time.sleep(min(POLL_SECONDS, patience))
         if not stop_asked():
             continue
         asked_at = asked_at or time.monotonic()
         if time.monotonic() - asked_at > patience and not training():
+            ended_here = True
             process.terminate()  # torch's launcher ends its workers
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(patience)
             kill_tree(process.pid)
+    return ended_here
+
+
+def first_error(folder: Path) -> Exception | None:
+    """Return the error that a process recorded first, or None; the others fail for want of it.
+
+    Args:
+        folder: Log folder of torch's launcher, with an error.json of each process that failed.
+    """
+    records = sorted(folder.rglob("error.json"), key=lambda path: path.stat().st_mtime_ns)
+    if not records:
+        return None
+    kind, _, message = read_json(records[0])["message"]["message"].partition(": ")
+    return child_error(kind, message)

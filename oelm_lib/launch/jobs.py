@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib import config
-from oelm_lib.errors import UserError
+from oelm_lib.errors import DONE, STOPPED, UserError
 from oelm_lib.files import write_json
 from oelm_lib.launch.names import experiments_named
 from oelm_lib.runs import reading
@@ -18,8 +18,6 @@ from oelm_lib.runs.process import this_process
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.status import format_duration
 
-DONE, FAILED, USER_ERROR, STOPPED = 0, 1, 2, 75
-"""Exit codes of `oelm run`."""
 LOG = "notebook.log"
 """File of a run folder that holds the output of `oelm run` under a queue."""
 UNTOUCHED = {LOG, "status.json"}
@@ -187,23 +185,11 @@ def describe_end(job: Job, code: int, seconds: float) -> str:
     return f"{job.name}: done in {duration}, val_loss {loss:.4f}, perplexity {perplexity(loss):.3f}"
 
 
-def was_in_use(job: Job) -> bool:
-    """Return whether the last error of a run was that another process had its folder in use.
-
-    That process may have left since, e.g. one that was asked to stop and made its page.
-    """
-    errors = [line for line in _log_lines(job) if line.startswith("oelm: ")]
-    return bool(errors) and ": in use by " in errors[-1]
-
-
-def _log_lines(job: Job) -> list[str]:
-    try:
-        return (job.path / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except OSError:
-        return []
-
-
 def failure_reason(job: Job, code: int) -> str:
     """Return the last line that a failed run wrote, or its exit code."""
-    lines = _log_lines(job)
+    try:
+        log = (job.path / LOG).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        log = ""
+    lines = log.strip().splitlines()
     return lines[-1].removeprefix("oelm: ") if lines else f"exit code {code}"

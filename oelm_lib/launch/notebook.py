@@ -11,11 +11,11 @@ from typing import Any
 
 from oelm_lib import config
 from oelm_lib.data.corpus import check_has_test
-from oelm_lib.errors import UserError
+from oelm_lib.errors import DONE, FAILED, STOPPED, UserError
 from oelm_lib.files import replacing, write_json
 from oelm_lib.launch.distributed import train_in_processes
-from oelm_lib.launch.jobs import DONE, FAILED, LOG, STOPPED, readable
-from oelm_lib.launch.processes import kill_tree
+from oelm_lib.launch.jobs import LOG, readable
+from oelm_lib.launch.processes import child_error, kill_tree
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
 from oelm_lib.report.provenance import run_command
@@ -98,14 +98,21 @@ def _report_done(run: Run, page: Path, test: bool) -> int:
 
 
 def _report_unfinished(run: Run, stop_asked: bool, error: BaseException | None) -> int:
-    """Say how a run without a result ended; returns the exit code. Raises UserError."""
+    """Print how a run without a result ended; returns the exit code. Raises UserError.
+
+    The state `stopped` alone says little: where the run did not begin, it is of an earlier session.
+    """
+    if isinstance(error, UserError):
+        raise error
     ended = state(run)
-    if ended == "stopped" or (stop_asked and ended in ("dead", "empty", "queued")):
+    if error is None:
+        stopped = stop_asked or ended == "stopped"
+    else:  # a signal to all processes ends the kernel too
+        stopped = stop_asked and ended in ("stopped", "dead", "empty", "queued")
+    if stopped:
         print(f"{run.name} is stopped; the same command continues it from its checkpoint")
         return STOPPED
     error = error or RuntimeError(f"the notebook ended without a result; see {run.path / LOG}")
-    if isinstance(error, UserError):
-        raise error
     text = f"{run.name} failed: {error}; the same command continues it from the last checkpoint"
     print(text[-2000:], file=sys.stderr)
     return FAILED
@@ -203,10 +210,10 @@ class _Execution:
 
 def _cell_error(error: Any) -> BaseException:
     """Return what went wrong in a cell, on one line."""
-    if error.ename in ("UserError", "LockLost"):
-        return UserError(error.evalue)
-    first_line = f"{error.ename}: {error.evalue}".splitlines()[0]
-    return RuntimeError(f"{first_line} (traceback in train.ipynb)")
+    cause = child_error(error.ename, error.evalue)
+    if isinstance(cause, UserError):
+        return cause
+    return RuntimeError(f"{cause} (traceback in train.ipynb)")
 
 
 def _dead_kernel_error(run: Run) -> RuntimeError:

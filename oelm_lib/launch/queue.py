@@ -10,13 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from oelm_lib.errors import UserError
+from oelm_lib.errors import DONE, FAILED, IN_USE, STOPPED, UserError
 from oelm_lib.launch.jobs import (
-    DONE,
-    FAILED,
     LOG,
-    STOPPED,
-    USER_ERROR,
     Job,
     active_writer,
     describe_end,
@@ -27,18 +23,16 @@ from oelm_lib.launch.jobs import (
     remove_untouched,
     run_command,
     unmark_queued,
-    was_in_use,
 )
 from oelm_lib.launch.processes import kill_tree
 from oelm_lib.launch.slots import Decision, Slots, check_room, decide
 from oelm_lib.runs import reading
-from oelm_lib.runs.lock import is_locked
 from oelm_lib.runs.status import format_duration
 from oelm_lib.runs.stop import on_stop
 
 POLL_SECONDS = 0.5
 MOST_STARTS = 3
-"""Starts of a run whose folder another process turns out to hold: it is retried until then."""
+"""Most starts of a run whose folder another process turns out to have in use."""
 REMIND_SECONDS = 600.0
 """Longest silence while the queue waits."""
 
@@ -179,10 +173,9 @@ class Queue:
         print(f"{job.name}: started{where} as process {process.pid}", flush=True)
 
     def _collect(self, started: _Started, code: int) -> None:
-        """Report a run that has ended, and queue it again where another process holds it."""
+        """Report a run that has ended, and queue it again where another process had it in use."""
         job = started.job
-        again = code == USER_ERROR and self._starts[job] < MOST_STARTS
-        if again and (is_locked(job.path) is not False or was_in_use(job)):
+        if code == IN_USE and self._starts[job] < MOST_STARTS:
             self._waiting.append(job)
             return
         if job.done:  # a signal at the very end changes the exit code, not the result

@@ -14,7 +14,7 @@ from typing import Any
 
 from oelm_lib import config
 from oelm_lib.data import check_has_test, open_corpus
-from oelm_lib.launch.jobs import DONE, FAILED, STOPPED
+from oelm_lib.errors import DONE, FAILED, STOPPED
 from oelm_lib.launch.study_cost import cost_table, seconds_left
 from oelm_lib.launch.study_worker import RECORDED, REFUSED, Reply, Task, Worker, delete_checkpoints
 from oelm_lib.launch.study_worker import STOPPED as RUN_STOPPED

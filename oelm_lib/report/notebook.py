@@ -9,7 +9,7 @@ from typing import Any
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
-from oelm_lib.report.kernel import literal_path, own_kernel_manager
+from oelm_lib.report.kernel import check_open_files, literal_path, own_kernel_manager
 from oelm_lib.report.provenance import KEY
 
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -42,9 +42,11 @@ def execute(
 
     Raises:
         PapermillExecutionError: A cell failed; `target` holds what there is.
+        UserError: The limit of open files is too low for a kernel.
     """
     import papermill
 
+    check_open_files()
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
         papermill.execute_notebook(
@@ -133,7 +135,7 @@ def prepare(notebook: Any) -> tuple[list[dict], dict[str, dict]]:
 
 def _is_live_only(output: Any) -> bool:
     """Whether an output is for JupyterLab alone, such as a figure's save buttons."""
-    return output.get("metadata", {}).get("oelm") == "live-only"
+    return output.get("metadata", {}).get(KEY) == "live-only"
 
 
 def _replace_live_output(output: Any, figures: list[dict], rows: dict[str, dict]) -> None:
@@ -150,11 +152,6 @@ def _replace_live_output(output: Any, figures: list[dict], rows: dict[str, dict]
         output.data = {"text/html": WIDGET_NOTE}
 
 
-def _is_live_only(output: Any) -> bool:
-    """Whether an output is for JupyterLab alone, as the save buttons of figures are."""
-    return output.get("metadata", {}).get("oelm") == "live-only"
-
-
 def _rows(figure: dict) -> dict[str, dict]:
     """Take the runs' rows out of a figure's metadata; none where it has no whole ones."""
     meta = figure.setdefault("layout", {}).get("meta")
@@ -165,11 +162,6 @@ def _rows(figure: dict) -> dict[str, dict]:
         return {key: series for key, series in rows.items() if isinstance(series, dict)}
     except (TypeError, ValueError, AttributeError):
         return {}
-
-
-def _is_live_only(output: Any) -> bool:
-    """Whether an output is for JupyterLab only (view.save_buttons)."""
-    return output.get("metadata", {}).get(KEY) == "live-only"
 
 
 def _tags(cell: Any) -> list[str]:

@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "CorpusFacts": "summary",
         "LockLost": "lock",
         "Run": "folder",
+        "RunInUse": "lock",
         "RunLock": "lock",
         "Summary": "summary",
         "find_run": "logs",

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from oelm_lib.errors import UserError
+from oelm_lib.errors import IN_USE, UserError
 from oelm_lib.files import remedy
 from oelm_lib.runs.lock_file import (
     is_at,
@@ -45,8 +45,14 @@ PATIENCE_SECONDS = 0.5
 """How long a starter waits for another one that examines the lock at the same moment."""
 
 
-class LockLost(UserError):  # noqa: N818 (the state, not an error of the code)
-    """Another process has become the writer of the run folder."""
+class RunInUse(UserError):  # noqa: N818 (the state, not an error of the code)
+    """Another process is the writer of the run folder."""
+
+    exit_code = IN_USE
+
+
+class LockLost(RunInUse):
+    """Another process has become the writer in place of this one."""
 
 
 @dataclass
@@ -103,7 +109,7 @@ class RunLock:
         Watches for WATCH_SECONDS where the lock may belong to a writer on another host.
 
         Raises:
-            UserError: Another process is the writer.
+            RunInUse: Another process is the writer.
             UserError: The folder cannot be written.
             LockLost: This process was the writer, and another has taken over.
         """
@@ -127,7 +133,7 @@ class RunLock:
                 self._start(os.open(self._file, flags, 0o666))
                 return
             self._remove_dead()
-        raise UserError(f"{self.folder}: other processes open this run now; try again in a minute")
+        raise RunInUse(f"{self.folder}: other processes open this run now; try again in a minute")
 
     def check(self) -> None:
         """Raise LockLost where lock.json no longer holds the token of this process."""
@@ -191,7 +197,7 @@ class RunLock:
             grave.unlink(missing_ok=True)
 
     def _remove_dead(self) -> None:
-        """Take away the lock of a dead writer. Raises UserError where the writer lives."""
+        """Take away the lock of a dead writer. Raises RunInUse where the writer lives."""
         self._wait_for_record()
         if self._file.is_symlink():
             raise UserError(f"{self._file}: is a link, and a lock is a file; remove the link")
@@ -274,7 +280,7 @@ def is_writer(record: dict[str, Any], status: dict[str, Any]) -> bool:
     return record.get("pid", status.get("pid")) == status.get("pid")
 
 
-def in_use(folder: Path, record: dict[str, Any] | None = None) -> UserError:
+def in_use(folder: Path, record: dict[str, Any] | None = None) -> RunInUse:
     """Return the error that names the writer of a folder, since when, and what makes it stop.
 
     Args:
@@ -290,4 +296,4 @@ def in_use(folder: Path, record: dict[str, Any] | None = None) -> UserError:
             "it does not train, so oelm stop does not reach it: restart the kernel of the notebook"
             " that opened the run (open_run), or choose another seed"
         )
-    return UserError(f"{folder}: in use by {writer_name(record)}; {remedy}")
+    return RunInUse(f"{folder}: in use by {writer_name(record)}; {remedy}")

@@ -9,6 +9,7 @@ import sys
 
 import torch
 from torch import distributed
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from oelm_lib import config
 from oelm_lib.config import Experiment
@@ -65,7 +66,7 @@ def main(exp: str, seed: int, overrides: str) -> None:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+        record(main)(sys.argv[1], int(sys.argv[2]), sys.argv[3])  # its error, for the launcher
     except UserError as error:
         sys.exit(f"UserError: {error}")
     # A thread of gloo that outlives Python's teardown aborts the process, and torch's launcher then

@@ -40,8 +40,8 @@ class Launch:
 
     Attributes:
         command: As one types it.
+        log: File of its output.
         is_alive: Whether its process runs on this host.
-        last_line: Of its log.
         runs: Runs that it was started for, as <ID>_<slug>/seed<k>.
         at_once: Concurrent runs.
         pid: Its process, 0 where the record has none.
@@ -51,7 +51,6 @@ class Launch:
     command: str
     log: Path
     is_alive: bool
-    last_line: str
     runs: tuple[str, ...] = ()
     at_once: int = 1
     pid: int = 0
@@ -65,6 +64,17 @@ class Launch:
         if current == "done":
             return False
         return current not in ENDED or _last_beat(path) < self.started
+
+    def last_line(self) -> str:
+        """Read the last line of its log that is not blank; "" where there is none."""
+        try:
+            with open(self.log, "rb") as file:
+                file.seek(0, os.SEEK_END)
+                file.seek(max(file.tell() - TAIL_BYTES, 0))
+                lines = file.read().decode("utf-8", errors="replace").split("\n")
+        except OSError:
+            return ""
+        return next((line for line in reversed(lines) if line.strip()), "")
 
     def stop(self) -> None:
         """Ask it to stop: each of its runs saves first, however often it is asked."""
@@ -109,7 +119,7 @@ def start_command(
         raise UserError(
             f"{error.filename or log}: {command} was not started: {error.strerror}; {remedy(error)}"
         ) from None
-    return Launch(command, log, True, "", tuple(runs), at_once, process.pid, facts["started"])
+    return Launch(command, log, True, tuple(runs), at_once, process.pid, facts["started"])
 
 
 def command_line(arguments: list[str]) -> str:
@@ -153,13 +163,11 @@ def _read(record: Path) -> Launch | None:
         plain = read_json(record) or {}
     except UserError:
         return None
-    log = record.with_suffix(".log")
     here = plain.get("host") == this_process()["host"]
     return Launch(
         str(plain.get("command")),
-        log,
+        record.with_suffix(".log"),
         here and is_alive(plain),
-        _last_line(log),
         tuple(map(str, plain.get("runs") or ())),
         _number(plain, "at_once", 1),
         _number(plain, "pid", 0),
@@ -186,14 +194,3 @@ def _is_recent(log: Path) -> bool:
         return time.time() - log.stat().st_mtime < SHOWN_SECONDS
     except OSError:
         return False
-
-
-def _last_line(log: Path) -> str:
-    try:
-        with open(log, "rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(file.tell() - TAIL_BYTES, 0))
-            lines = file.read().decode("utf-8", errors="replace").split("\n")
-    except OSError:
-        return ""
-    return next((line for line in reversed(lines) if line.strip()), "")

@@ -128,10 +128,11 @@ def page_link(path: Path) -> str:
 
 def _outcome(launch: Launch) -> str:
     """The last line of a log, or the link to the file that it names."""
-    path = Path(launch.last_line.strip())
+    last_line = launch.last_line()
+    path = Path(last_line.strip())
     if not launch.is_alive and path.suffix in (".html", ".csv") and path.is_file():
         return page_link(path)
-    return escape(launch.last_line)
+    return escape(last_line)
 
 
 def _key(row: Row, exp: str) -> tuple[str, str, int]:

@@ -42,7 +42,7 @@ class RunsView(ipywidgets.VBox):
 
     def __init__(self, outputs: Path, refresh: Callable[[], None]):
         self._outputs, self._refresh = outputs, refresh
-        self._exp, self._rows, self._drawn, self._launches = "", [], [], None
+        self._exp, self._rows, self._drawn, self._launches_html = "", [], [], ""
         self.draws = False
         """Whether figures are drawn; not while the page opens, so that it opens fast."""
         self.seeds = text("seeds", "42", "42,43", "14em")
@@ -105,10 +105,9 @@ class RunsView(ipywidgets.VBox):
             self._rows = rows
             self._list_runs()
             self._show_runs()
-        launches = recent_launches(self._outputs)
-        if launches != self._launches:
-            self._launches = launches
-            html = launches_html(launches)
+        html = launches_html(recent_launches(self._outputs))
+        if html != self._launches_html:
+            self._launches_html = html
             data = {"text/html": html, "text/plain": ""}
             shown = {"output_type": "display_data", "data": data, "metadata": {}}
             self.commands.outputs = (shown,) if html else ()

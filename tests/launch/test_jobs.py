@@ -4,11 +4,8 @@ import pytest
 
 from oelm_lib import config
 from oelm_lib.config import as_text
-from oelm_lib.errors import UserError
+from oelm_lib.errors import DONE, FAILED, STOPPED, UserError
 from oelm_lib.launch.jobs import (
-    DONE,
-    FAILED,
-    STOPPED,
     Job,
     active_writer,
     describe_end,
@@ -17,7 +14,6 @@ from oelm_lib.launch.jobs import (
     mark_queued,
     remove_untouched,
     unmark_queued,
-    was_in_use,
 )
 from oelm_lib.launch.notebook import progress_line
 from oelm_lib.runs.overview import overview
@@ -116,14 +112,6 @@ def test_the_reason_of_a_failure_is_the_last_line_of_its_log(job):
     assert failure_reason(job, 3) == "exit code 3"
     (job.path / "notebook.log").write_bytes(b"loading\noelm: the corpus x is not prepared\xff\n")
     assert failure_reason(job, 2) == "the corpus x is not prepared\ufffd"
-
-
-def test_a_folder_that_was_in_use_is_told_from_other_errors(job):
-    log = job.path / "notebook.log"
-    log.write_text(f"oelm: {job.path}: in use by process 7 on a since x\nx is stopped\n")
-    assert was_in_use(job)
-    log.write_text("oelm: the corpus x is not prepared\n")
-    assert not was_in_use(job)
 
 
 def test_only_a_folder_in_which_nothing_began_is_removed(job):

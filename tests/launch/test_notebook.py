@@ -1,7 +1,13 @@
-"""The page of a run is made by the process that holds the run's lock."""
+"""One run through `oelm run`: its lock, its exit code, its page."""
 
+import pytest
+from click.testing import CliRunner
+
+from oelm_lib.cli import main
+from oelm_lib.errors import FAILED, IN_USE, STOPPED, UserError
 from oelm_lib.files import write_json
-from oelm_lib.launch.notebook import _make_page
+from oelm_lib.launch.jobs import make_jobs
+from oelm_lib.launch.notebook import _make_page, _report_unfinished
 from tests.runs.test_lock import Writer
 
 
@@ -22,3 +28,46 @@ def test_no_page_is_made_while_another_process_writes_the_run(tiny_run, capsys):
     assert "no page of" in error and f"in use by process {writer.process.pid}" in error
     assert timing.read_bytes() == before
     assert not (run.path / "train.html").exists()
+
+
+def test_a_run_in_use_by_another_process_has_an_exit_code_of_its_own(tiny_env, tiny):
+    (job,) = make_jobs(["DEMO-02"], [1], tiny())
+    job.path.mkdir(parents=True)
+    writer = Writer(job.path)
+    try:
+        assert writer("acquire") == "held"
+        changes = [f"--set={key}={value}" for key, value in tiny().items()]
+        done = CliRunner().invoke(main, ["run", "DEMO-02", "--seed", "1", *changes])
+    finally:
+        writer.die()
+    assert done.exit_code == IN_USE
+    assert done.output.startswith(f"oelm: {job.path}: in use by process {writer.process.pid}")
+    assert done.output.count("\n") == 1
+
+
+KERNEL_DIED = RuntimeError("its kernel died")
+
+
+@pytest.mark.parametrize(
+    ("state", "stop_asked", "error", "code"),
+    [
+        ("stopped", False, None, STOPPED),  # by oelm stop
+        ("stopped", False, KERNEL_DIED, FAILED),  # `stopped` is of an earlier session
+        ("stopped", True, KERNEL_DIED, STOPPED),  # a signal to all processes
+        ("failed", True, None, STOPPED),  # ended before it began; `failed` is of an earlier session
+        ("failed", True, KERNEL_DIED, FAILED),
+        ("failed", False, None, FAILED),
+        ("running", True, KERNEL_DIED, STOPPED),  # dead
+        ("running", False, KERNEL_DIED, FAILED),
+    ],
+)
+def test_the_exit_code_of_a_run_without_a_result(tiny_run, capsys, state, stop_asked, error, code):
+    run = tiny_run()
+    run.lock.release()
+    write_json(run.path / "status.json", {"state": state, "step": 3, "max_steps": 24})
+    assert _report_unfinished(run, stop_asked, error) == code
+    printed = capsys.readouterr()
+    assert printed.out.count("is stopped") == (code == STOPPED)
+    assert printed.err.count("its kernel died") == (code == FAILED and error is not None)
+    with pytest.raises(UserError, match="the disk is full"):
+        _report_unfinished(run, stop_asked, UserError("the disk is full"))

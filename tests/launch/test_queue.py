@@ -9,14 +9,15 @@ import psutil
 import pytest
 
 from oelm_lib.config import ROOT
-from oelm_lib.errors import UserError
+from oelm_lib.errors import FAILED, UserError
 from oelm_lib.launch.devices import IdleWatch
 from oelm_lib.launch.jobs import make_jobs
-from oelm_lib.launch.queue import Queue, run_queue
+from oelm_lib.launch.queue import MOST_STARTS, Queue, run_queue
 from oelm_lib.launch.slots import Slots
 from oelm_lib.runs.reading import ACTIVE, find_runs, read_metrics, read_status, read_summary, state
 from tests.launch.conftest import descendants, wait_for
 from tests.launch.fake_nvml import FakeNvml
+from tests.runs.test_lock import Writer
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +53,26 @@ def test_runs_that_fail_for_one_reason_say_it_once_and_leave_no_folder(tiny_env,
     assert printed.count("for the same reason as DEMO-0") == 3
     assert "4 failed: DEMO-01 seed 1, " in printed
     assert list(tiny_env.glob("*")) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "starts", "reason"),
+    [(None, MOST_STARTS, "in use by process"), ("{", 1, "config.yaml: not readable as YAML")],
+)
+def test_only_a_run_in_use_is_started_again(tiny_env, tiny, capsys, config, starts, reason):
+    (job,) = make_jobs(["DEMO-01"], [1], tiny())
+    job.path.mkdir(parents=True)
+    if config:
+        (job.path / "config.yaml").write_text(config)
+    writer = Writer(job.path)
+    try:
+        assert writer("acquire") == "held"
+        assert run_queue([job], tiny(), Slots()) == FAILED
+    finally:
+        writer.die()
+    printed = capsys.readouterr().out
+    assert printed.count("DEMO-01 seed 1: started") == starts
+    assert printed.count("DEMO-01 seed 1: failed") == 1 and reason in printed
 
 
 def test_the_queue_gives_up_when_no_gpu_becomes_free(tiny_env, tiny, capsys):

@@ -1,10 +1,14 @@
 import json
+import resource
 import sys
 from pathlib import Path
 
+import pytest
 from papermill.parameterize import parameterize_path
 
+from oelm_lib.errors import UserError
 from oelm_lib.report.kernel import literal_path, own_kernel_manager
+from oelm_lib.report.notebook import execute
 
 
 def test_the_kernel_is_this_python_even_if_jupyter_finds_another(tmp_path, monkeypatch):
@@ -20,3 +24,14 @@ def test_the_kernel_is_this_python_even_if_jupyter_finds_another(tmp_path, monke
 def test_braces_of_a_path_survive_papermill():
     for text in ("o{1}", "o{x}/out.ipynb", "o {seed}", "{{a}}", "plain"):
         assert parameterize_path(literal_path(Path(text)), {"x": 1}) == text
+
+
+def test_too_low_a_limit_of_open_files_is_one_line_before_a_kernel_starts(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (63, hard))
+    try:
+        with pytest.raises(UserError, match=r"ulimit -n: 63 open files are.*64; ulimit -n 1024"):
+            execute("train", tmp_path / "out.ipynb", {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """One writer in a run folder, tested with processes, namespaces and clocks that differ."""
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import write_json
 from oelm_lib.runs import lock
 from oelm_lib.runs.lock import LockLost, RunLock, in_use, is_locked
+from oelm_lib.runs.lock_file import lock_exclusively
 from oelm_lib.runs.status import Status
 
 FORK = multiprocessing.get_context("fork")
@@ -101,7 +103,15 @@ def test_a_second_process_is_refused_until_the_first_releases(writer, own, tmp_p
     assert list(tmp_path.iterdir()) == []
     own.acquire()
     assert own.held
-    assert first("acquire").startswith(f"UserError: {tmp_path}: in use by process {os.getpid()}")
+    assert first("acquire").startswith(f"RunInUse: {tmp_path}: in use by process {os.getpid()}")
+
+
+def test_a_file_is_locked_for_one_descriptor_at_a_time(tmp_path):
+    with open(tmp_path / "lock.json", "w+b") as first, open(tmp_path / "lock.json", "r+b") as other:
+        assert lock_exclusively(first.fileno(), 0.0) is True
+        assert lock_exclusively(other.fileno(), 0.06) is False
+        fcntl.flock(first, fcntl.LOCK_UN)
+        assert lock_exclusively(other.fileno(), 0.0) is True
 
 
 def test_the_refusal_names_what_helps(own, tmp_path):
@@ -140,7 +150,7 @@ def test_a_forked_child_does_not_own_its_parents_lock(own, writer):
     child = writer()
     assert child("release") == "free"
     assert "not opened for writing by this process" in child("check")
-    assert child("acquire").startswith("UserError")
+    assert child("acquire").startswith("RunInUse")
     own.check()
 
 
@@ -237,7 +247,7 @@ def test_of_many_starters_at_a_dead_writers_lock_exactly_one_wins(writer, tmp_pa
 def test_a_live_writer_on_another_host_is_seen_by_its_heartbeat_at_any_clock(writer, ahead):
     first, second = writer(("far", ahead)), writer(("near", 0.0))
     assert first("acquire") == "held"
-    assert second("acquire").startswith("UserError")
+    assert second("acquire").startswith("RunInUse")
     assert first("check") == "held"
 
 

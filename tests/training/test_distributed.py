@@ -11,9 +11,12 @@ import torch
 from oelm_lib import runs
 from oelm_lib.config import as_text
 from oelm_lib.errors import UserError
+from oelm_lib.files import write_json
 from oelm_lib.launch.distributed import train_in_processes
+from oelm_lib.runs.lock import RunInUse
 from oelm_lib.runs.reading import read_metrics, read_summary
 from oelm_lib.training import distributed
+from tests.runs.test_lock import Writer
 
 LOSS_TOLERANCE = 1e-5
 NORM_TOLERANCE = 1e-3
@@ -136,6 +139,24 @@ def test_two_processes_keep_the_curve_and_a_stopped_run_goes_on_bit_equal(
     assert (runs.state(parted), runs.state(whole)) == ("stopped", "done")
     in_two("p", model__dropout=0.2)
     assert read_metrics(parted)["loss"].tolist() == read_metrics(whole)["loss"].tolist()
+
+
+@pytest.mark.slow
+def test_the_error_of_a_process_is_reported_whatever_state_an_earlier_session_left(
+    tiny_run, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "outputs"))
+    run = tiny_run("DEMO-02", machine__devices=2)
+    run.lock.release()
+    status = {"state": "stopped", "step": 3, "max_steps": run.config.train.max_steps}
+    write_json(run.path / "status.json", status)
+    writer = Writer(run.path)
+    try:
+        assert writer("acquire") == "held"
+        with pytest.raises(RunInUse, match=f"in use by process {writer.process.pid}"):
+            train_in_processes(run, as_text(run.config.overrides))
+    finally:
+        writer.die()
 
 
 def test_several_processes_ask_each_other_at_log_points_only(monkeypatch):

@@ -170,6 +170,18 @@ def test_weights_in_gpt2s_names_give_the_same_logits(trained, changes):
         torch.testing.assert_close(found, model.model(tokens)[0], rtol=SAME, atol=SAME)
 
 
+def test_an_export_for_transformers_has_the_tokenizer_of_its_corpus(trained, tmp_path):
+    pytest.importorskip("safetensors", reason="safetensors is not installed (extra: bench)")
+    from tokenizers import Tokenizer
+
+    from oelm_lib.training import export_model
+
+    model, text = trained(), "The owl asked Lily, who had 3 cakes."
+    folder = export_model(model, "huggingface", tmp_path / "gpt2")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert tokenizer.encode(text).ids == model.tokenizer.encode_documents([text])[0].tolist()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{}, FOLDED, {"qk_tied": True}], ids=["plain", "folded", "tied"]

@@ -14,7 +14,13 @@ from oelm_lib.runs.process import process_start, this_process
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.stop import ask_to_stop
 from oelm_lib.workbench import actions, launches
-from oelm_lib.workbench.launches import Launch, last_start, recent_launches, start_command
+from oelm_lib.workbench.launches import (
+    Launch,
+    last_start,
+    live_launches,
+    recent_launches,
+    start_command,
+)
 from tests import runs_factory
 
 
@@ -33,7 +39,7 @@ def started(monkeypatch):
 
     def start(arguments, outputs, runs=(), at_once=1):
         commands.append(arguments)
-        return Launch(" ".join(["oelm", *arguments]), outputs / "log", True, "")
+        return Launch(" ".join(["oelm", *arguments]), outputs / "log", True)
 
     monkeypatch.setattr(actions, "start_command", start)
     return commands
@@ -59,10 +65,18 @@ def test_a_command_runs_detached_and_its_record_tells_a_new_kernel_of_it(tmp_pat
     assert launch.is_alive
     (ended,) = wait_for_end(tmp_path)
     assert ended.command == "oelm status NONE-99"
-    assert "no such runs yet" in ended.last_line
+    assert "no such runs yet" in ended.last_line()
     assert (tmp_path / "logs").is_dir() and len(list((tmp_path / "logs").iterdir())) == 2
     os.utime(ended.log, (1, 1))
     assert recent_launches(tmp_path) == []
+
+
+def test_a_live_command_is_known_without_its_log(tmp_path, sleepers):
+    launch = start_command(["run", "DEMO-02"], tmp_path, ["DEMO-02_oelm_freeze/seed42"])
+    launch.log.unlink()
+    (live,) = live_launches(tmp_path)
+    assert live == launch
+    assert live.last_line() == ""
 
 
 def test_a_command_has_a_session_of_its_own(tmp_path):

@@ -186,7 +186,8 @@ def test_a_look_that_fails_says_so_and_the_next_one_works(outputs, monkeypatch):
 
 def test_texts_from_files_are_escaped(tmp_path):
     log = tmp_path / "x.log"
-    launch = Launch("oelm run '<b>'", log, True, "<script>1</script>")
+    log.write_text("<script>1</script>\n")
+    launch = Launch("oelm run '<b>'", log, True)
     assert "<script>" not in launches_html([launch]) and "<b>" not in launches_html([launch])
     row = {"run": "<i>/seed1", "state": "running", "max_steps": 10, "changed": 1.0}
     assert "<i>" not in progress_html([row])
@@ -198,7 +199,9 @@ def test_a_command_that_made_a_page_has_a_link_to_it(tmp_path, monkeypatch):
     page = tmp_path / "compare.html"
     page.write_text("")
     monkeypatch.chdir(tmp_path)
-    html = launches_html([Launch("oelm report", tmp_path / "x.log", False, str(page))])
+    log = tmp_path / "x.log"
+    log.write_text(f"{page}\n\n")
+    html = launches_html([Launch("oelm report", log, False)])
     assert "<a href='compare.html'" in html
 
 
