@@ -26,7 +26,7 @@ from oelm_lib.config import (
     parse_experiment,
     parse_yaml,
 )
-from oelm_lib.config.messages import describe_error, shorten
+from oelm_lib.config.messages import describe_errors, shorten
 from oelm_lib.data.corpus import read_corpus
 from oelm_lib.data.spec import corpus_names
 from oelm_lib.errors import UserError
@@ -227,14 +227,11 @@ def _mistakes(base: str, overrides: dict[str, Any], known: dict[str, str]) -> di
         Experiment.model_validate(plain)
     except ValidationError as error:
         reasons: dict[str, str] = {}
-        for item in error.errors(include_url=False):
-            text = describe_error(item, ())
-            key = ".".join(str(part) for part in item["loc"][:2])
+        for place, text in describe_errors(error).items():
+            key = ".".join(map(str, place[:2]))
             if "." not in key:  # a rule that several keys of a section share
                 key = _mentioned(key, text, overrides)
-            if key in reasons:  # one of several types fits, and none did
-                text = f"{key} = {shorten(overrides.get(key))}: should be {_allowed(key)}"
-            reasons[key] = text.removeprefix(f"{item['loc'][0]}: ")
+            reasons.setdefault(key, text.removeprefix(f"{place[0]}: "))
         return {key: text for key, text in reasons.items() if key not in known}
     return {}
 
@@ -245,11 +242,6 @@ def _mentioned(section: str, text: str, overrides: dict[str, Any]) -> str:
     keys = [key for key in names if key in overrides]
     every = [key for key in names if key.partition(".")[2] in _section_keys(section)]
     return next(iter([*keys, *every]), "")
-
-
-def _allowed(key: str) -> str:
-    """Return the types and bounds of a key in words."""
-    return next((field.allowed for field in form_fields() if field.key == key), "another value")
 
 
 def _section_keys(section: str) -> set[str]:

@@ -38,14 +38,14 @@ def test_an_unchanged_form_is_possible_for_every_experiment(exp):
     ("values", "key", "words"),
     [
         ({"model.num_heads": "3"}, "model.num_heads", "does not divide d_model = 64"),
-        ({"model.dropout": "2"}, "model.dropout", "less than or equal to 0.99"),
+        ({"model.dropout": "2"}, "model.dropout", "at most 0.99"),
         ({"model.dropout": "[1"}, "model.dropout", "is not a value"),
         ({"model.dropout": ""}, "model.dropout", "number"),
         ({"model.frozen_layers": "[7]"}, "model.frozen_layers", "allowed are 0 .. 1 or all"),
-        ({"model.frozen_layers": "some"}, "model.frozen_layers", "all or list"),
-        ({"train.max_steps": "1.5"}, "train.max_steps", "valid integer"),
+        ({"model.frozen_layers": "some"}, "model.frozen_layers", "all or a list"),
+        ({"train.max_steps": "1.5"}, "train.max_steps", "whole number"),
         ({"optim.min_learning_rate": "5"}, "optim.min_learning_rate", "lower it"),
-        ({"data.tokenizer": "words"}, "data.tokenizer", "pattern"),
+        ({"data.tokenizer": "words"}, "data.tokenizer", "gpt2, bpe-<N>"),
     ],
 )
 def test_the_reason_of_an_impossible_value_stands_beside_its_field(values, key, words):
