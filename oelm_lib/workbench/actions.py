@@ -17,8 +17,8 @@ from oelm_lib.runs.process import is_alive
 from oelm_lib.runs.reading import find_runs, queue_alive, read_config, read_status, state
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.stop import ask_to_stop
+from oelm_lib.runs.trash import remove_experiment, restore_last
 from oelm_lib.runs.trash import remove_runs as remove_folders
-from oelm_lib.runs.trash import restore_last
 from oelm_lib.workbench.launches import Launch, command_line, live_launches, start_command
 from oelm_lib.workbench.rows import Row
 
@@ -133,8 +133,21 @@ def remove_runs(paths: list[Path], outputs: Path) -> str:
     return f"Removed: {', '.join(map(_name, paths))}. Undo remove brings back all of them."
 
 
+def delete_experiment(exp: str, outputs: Path) -> str:
+    """Move one's own experiment into the trash.
+
+    Raises:
+        UserError: It is one of the project's, has runs or begins one, or another is compared to it.
+    """
+    held = [run for launch in live_launches(outputs) for run in launch.runs]
+    if any(run.startswith(f"{exp}_") for run in held):
+        raise UserError(f"{exp}: a command holds runs of it; press Stop first")
+    remove_experiment(exp, outputs)
+    return f"Deleted: params/{exp}.yaml. Undo remove, below, brings it back."
+
+
 def undo_remove(outputs: Path) -> str:
-    """Bring back all runs of the last removal."""
+    """Bring back all runs of the last removal, or the experiment that was deleted last."""
     return f"Back again: {', '.join(map(_name, restore_last(outputs)))}"
 
 

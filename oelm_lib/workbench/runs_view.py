@@ -137,7 +137,7 @@ class RunsView(ipywidgets.VBox):
             ),
             "Undo remove": (
                 lambda: actions.undo_remove(outputs),
-                "Bring back all runs of the last removal",
+                "Bring back what was removed last: runs, or an experiment",
             ),
         }
         return [self._button(label, *step) for label, step in steps.items()]

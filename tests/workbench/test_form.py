@@ -164,7 +164,7 @@ def test_the_form_shows_reasons_as_one_types_and_saves_only_what_is_possible(for
     assert "was 4" in row.remark.value and "model.num_heads" in form.summary.value
     form.save.click()
     assert form.saved == ["DEMO-05"]
-    assert f"delete the file {params / 'DEMO-05.yaml'}" in form.message.value
+    assert "Delete experiment, above, undoes this" in form.message.value
     form.save.click()
     assert form.saved == ["DEMO-05"] and "Change something" in form.message.value
     experiment = config.load_config("DEMO-05")

@@ -1,12 +1,15 @@
 """The widgets without a browser: they show what the files hold, also to a new kernel."""
 
+import subprocess
+
 import ipywidgets
 import pytest
 
+from oelm_lib.errors import UserError
 from oelm_lib.files import write_json
 from oelm_lib.runs.notes import Notes, read_notes
 from oelm_lib.runs.process import this_process
-from oelm_lib.workbench import Workbench
+from oelm_lib.workbench import Workbench, actions
 from oelm_lib.workbench.launches import Launch
 from oelm_lib.workbench.run_facts import (
     MOST_DRAWN,
@@ -142,6 +145,29 @@ def test_removed_runs_leave_the_page_and_come_back_in_a_new_kernel(outputs):
     again = open_board(outputs)
     click(again, "Undo remove")
     assert again.runs.list.options == (("DEMO-02_oelm_freeze/seed1",) * 2,)
+
+
+def test_ones_own_experiment_can_be_deleted_and_brought_back(outputs, params):
+    for command in (["init", "--quiet"], ["add", "params"]):
+        subprocess.run(["git", "-C", params.parent, *command], check=True)
+    board = open_board(outputs)
+    board.experiment.delete.click()
+    assert "DEMO-02.yaml: git tracks it" in board.experiment.message.value
+    board.form.save.click()
+    assert board.experiment.choice.value == "DEMO-05" and board.experiment.message.value == ""
+    board.experiment.delete.click()
+    assert not (params / "DEMO-05.yaml").exists() and board.experiment.choice.value == "DEMO-02"
+    assert "Deleted: params/DEMO-05.yaml" in board.experiment.message.value
+    click(board, "Undo remove")
+    assert "Back again: params/DEMO-05.yaml" in board.runs.message.value
+    assert "DEMO-05" in dict(board.experiment.choice.options).values()
+
+
+def test_an_experiment_whose_runs_a_command_holds_is_not_deleted(outputs, params, monkeypatch):
+    launch = Launch("oelm run DEMO-04", outputs / "x.log", True, "", ("DEMO-04_x/seed1",))
+    monkeypatch.setattr(actions, "live_launches", lambda outputs: [launch])
+    with pytest.raises(UserError, match="DEMO-04: a command holds runs of it; press Stop"):
+        actions.delete_experiment("DEMO-04", outputs)
 
 
 def test_a_run_that_trains_is_not_removed_and_nothing_is_lost(outputs):
