@@ -97,7 +97,7 @@ def append_line(path: Path, text: str, unless: Callable[[bytes], bool] | None = 
 
 
 def take_turn(file: int) -> None:
-    """Wait until no other process appends to an open file; nothing without `flock`."""
+    """Wait until no other process has its turn with an open file; nothing without `flock`."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:

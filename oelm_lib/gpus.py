@@ -1,5 +1,6 @@
 """GPUs as the driver shows them through NVML, and whether torch can use them."""
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,6 +57,18 @@ def visible_gpus(nvml: Any, environment: Mapping[str, str] = os.environ) -> list
         if entry not in allowed:
             allowed.append(entry)
     return allowed
+
+
+@functools.cache
+def largest_gpu_memory() -> int:
+    """Return the bytes of the largest GPU that CUDA_VISIBLE_DEVICES allows; 0 where none is."""
+    try:
+        nvml = open_nvml()
+        handles = [gpu_handle(nvml, gpu) for gpu in visible_gpus(nvml)]
+    except UserError:
+        return 0
+    memories = [supported(nvml, "nvmlDeviceGetMemoryInfo", handle) for handle in handles]
+    return max((memory.total for memory in memories if memory), default=0)
 
 
 def is_uuid(gpu: str) -> bool:

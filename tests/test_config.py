@@ -23,7 +23,7 @@ from oelm_lib.errors import UserError
         (
             "GPT-02",
             "train.batch_size=0",
-            r"train.batch_size = 0: should be greater than or equal to 1",
+            r"train.batch_size = 0: should be at least 1",
         ),
         (
             "GPT-02",
@@ -40,9 +40,9 @@ from oelm_lib.errors import UserError
             "train.max_stepz=1",
             r"unknown key train.max_stepz \(did you mean train.max_steps",
         ),
-        ("GPT-02", "optim.learning_rate=true", r"optim.learning_rate: True should be a number"),
-        ("GPT-02", "train.max_steps=1.5", r"train.max_steps = 1.5: should be a valid integer"),
-        ("GPT-02", "train.max_steps=true", r"train.max_steps = True: should be a valid integer"),
+        ("GPT-02", "optim.learning_rate=true", r"optim.learning_rate = True: should be a number"),
+        ("GPT-02", "train.max_steps=1.5", r"train.max_steps = 1.5: should be a whole number"),
+        ("GPT-02", "train.max_steps=true", r"train.max_steps = True: should be a whole number"),
         ("GPT-02", "optim.learning_rate=.nan", r"optim.learning_rate = nan"),
         (
             "GPT-02",
@@ -123,7 +123,7 @@ def test_the_resolved_experiment_is_a_table_that_marks_overrides_and_escapes_tex
     "key", ["train.max_steps", "train.batch_size", "optim.warmup_steps", "model.max_seq_len"]
 )
 def test_a_number_that_no_run_reaches_is_refused(key):
-    with pytest.raises(UserError, match=f"{key} = {10**20}: should be less than or equal to"):
+    with pytest.raises(UserError, match=f"{key} = {10**20}: should be at most"):
         config.load_config("DEMO-02", {key: 10**20})
 
 
@@ -153,15 +153,15 @@ def test_overrides_may_hold_brackets_spaces_and_equals_signs():
 @pytest.mark.parametrize(
     ("text", "key", "message"),
     [
-        ("train.max_steps=010", "train.max_steps", "'010': should be a valid integer"),
-        ("train.max_steps=0o10", "train.max_steps", "'0o10': should be a valid integer"),
-        ("train.max_steps=0x10", "train.max_steps", "'0x10': should be a valid integer"),
-        ("train.max_steps=1:30", "train.max_steps", "'1:30': should be a valid integer"),
-        ("optim.learning_rate=1:30", "optim.learning_rate", "'1:30' should be a number"),
-        ("optim.learning_rate=1_0.5", "optim.learning_rate", "'1_0.5' should be a number"),
-        ("optim.learning_rate=infinity", "optim.learning_rate", "'infinity' should be a number"),
-        ("model.freeze_q=yes", "model.freeze_q", "'yes': should be a valid boolean, true or false"),
-        ("model.freeze_q=on", "model.freeze_q", "'on': should be a valid boolean, true or false"),
+        ("train.max_steps=010", "train.max_steps", "'010': should be a whole number"),
+        ("train.max_steps=0o10", "train.max_steps", "'0o10': should be a whole number"),
+        ("train.max_steps=0x10", "train.max_steps", "'0x10': should be a whole number"),
+        ("train.max_steps=1:30", "train.max_steps", "'1:30': should be a whole number"),
+        ("optim.learning_rate=1:30", "optim.learning_rate", "'1:30': should be a number"),
+        ("optim.learning_rate=1_0.5", "optim.learning_rate", "'1_0.5': should be a number"),
+        ("optim.learning_rate=infinity", "optim.learning_rate", "'infinity': should be a number"),
+        ("model.freeze_q=yes", "model.freeze_q", "'yes': should be true or false"),
+        ("model.freeze_q=on", "model.freeze_q", "'on': should be true or false"),
     ],
 )
 def test_yaml_1_1_surprises_are_refused(text, key, message):

@@ -43,9 +43,9 @@ def test_a_new_experiment_of_a_baseline_is_compared_with_it(params):
     ("new_id", "overrides", "message"),
     [
         ("DEMO-02", "", "params/DEMO-02.yaml exists; choose another id"),
-        ("demo5", "", "id 'demo5' is not capitals, a hyphen and 2 to 4 digits"),
-        ("../X-01", "", "is not capitals"),
-        ("DEMO-05", "model.d_model=0", "model.d_model = 0: should be greater"),
+        ("demo5", "", "id = 'demo5': should be capitals, a hyphen and 2 to 4 digits"),
+        ("../X-01", "", "should be capitals"),
+        ("DEMO-05", "model.d_model=0", "model.d_model = 0: should be at least 1"),
         ("DEMO-05", "model.nothing=0", "unknown key model.nothing"),
     ],
 )

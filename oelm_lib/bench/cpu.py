@@ -21,9 +21,8 @@ from oelm_lib.bench.timing import alternate, peak_bytes, prepare, ratio, seconds
 from oelm_lib.config import Experiment, load_config
 from oelm_lib.data.batches import Batches, EvalWindows
 from oelm_lib.files import write_json
-from oelm_lib.model.attend import QUERY_BLOCK
-from oelm_lib.model.cost import Gemm, gemms, step_bytes, step_flops
-from oelm_lib.model.gpt import CHUNK, GPT
+from oelm_lib.model.cost import CHUNK, Gemm, gemms, step_bytes, step_flops
+from oelm_lib.model.gpt import GPT
 from oelm_lib.training.evaluation import BATCH_TOKENS, token_losses
 from oelm_lib.training.optim import make_optimizer, update
 from oelm_lib.training.precision import Precision
@@ -109,9 +108,7 @@ def compare(baseline: Experiment, frozen: Experiment, rounds: int) -> dict[str, 
         "parts_seconds": parts,
         "evaluation_over_training": step_seconds / parts["evaluation"],
         "peak_bytes": {name: step.held_bytes() + peak_bytes(step) for name, step in steps.items()},
-        "predicted_bytes": step_bytes(
-            baseline.model, baseline.train.batch_size, CHUNK, QUERY_BLOCK
-        ),
+        "predicted_bytes": step_bytes(baseline.model, baseline.train.batch_size),
         "flops": flops,
     }
 
@@ -193,7 +190,7 @@ def growth(cfg: Experiment, rounds: int) -> list[dict[str, Any]]:
                     "seconds": seconds[str(value)],
                     "peak_bytes": step.held_bytes() + peak_bytes(step),
                     "fast_flops": step_flops(size, batch_size)["fast"],
-                    "predicted_bytes": step_bytes(size, batch_size, CHUNK, QUERY_BLOCK)["peak"],
+                    "predicted_bytes": step_bytes(size, batch_size)["peak"],
                 }
             )
     return rows

@@ -16,9 +16,8 @@ from oelm_lib.bench.steps import OTHERS, RATE, Batch, random_batch
 from oelm_lib.config import Experiment, load_config
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_json
-from oelm_lib.model.attend import QUERY_BLOCK
 from oelm_lib.model.cost import step_bytes, step_flops
-from oelm_lib.model.gpt import CHUNK, GPT
+from oelm_lib.model.gpt import GPT
 from oelm_lib.training import compiler
 from oelm_lib.training.optim import (
     backward,
@@ -148,7 +147,7 @@ def measure(
     timings = [_seconds(step, device) for _ in range(ROUNDS)]
     cuda = device.type == "cuda"
     size, batch_size = cfg.model, cfg.train.batch_size
-    held = step_bytes(size, batch_size, CHUNK, QUERY_BLOCK)
+    held = step_bytes(size, batch_size)
     return asdict(case) | {
         "seconds": median(timings),
         "seconds_low": min(timings),

@@ -43,11 +43,9 @@ def doctor(exp: str | None) -> None:
 def flops(exp: str, gpu: str, utilisation: float) -> None:
     """Predict the arithmetic, memory and time of the experiment ID."""
     from oelm_lib.config import load_config
-    from oelm_lib.model.attend import QUERY_BLOCK
     from oelm_lib.model.cost import cost_table
-    from oelm_lib.model.gpt import CHUNK
 
-    for name, value in cost_table(load_config(exp), gpu, utilisation, CHUNK, QUERY_BLOCK):
+    for name, value in cost_table(load_config(exp), gpu, utilisation):
         click.echo(f"{name:<40}{value:>14}")
 
 

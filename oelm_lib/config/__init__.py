@@ -13,6 +13,8 @@ from oelm_lib.config.changes import (
 )
 from oelm_lib.config.diff import diff_configs, diff_science
 from oelm_lib.config.experiment import (
+    CORPUS_PATTERN,
+    CORPUS_WORDS,
     ID_PATTERN,
     SECTIONS,
     TOKENIZER_PATTERN,
@@ -24,7 +26,7 @@ from oelm_lib.config.experiment import (
     TrainConfig,
     flatten,
 )
-from oelm_lib.config.fields import Count, Flag, Real, Section, Step
+from oelm_lib.config.fields import Count, Flag, Real, Section, Step, matches
 from oelm_lib.config.load import (
     experiment_ids,
     experiment_path,

@@ -5,22 +5,27 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
-from oelm_lib.config.fields import Count, Flag, Real, Section, Step, on_or_off
+from oelm_lib.config.fields import Count, Flag, Real, Section, Step, matches, on_or_off
 from oelm_lib.config.model import ModelConfig
 from oelm_lib.files import sha256_json
 from oelm_lib.markup import html_table
 
 ID_PATTERN = r"[A-Z]+-[0-9]{2,4}"
+ID_WORDS = "capitals, a hyphen and 2 to 4 digits, such as DEMO-05"
 TOKENIZER_PATTERN = r"gpt2|(bpe|ids)-[0-9]+"
+CORPUS_PATTERN = r"[a-z0-9][a-z0-9-]*"
+"""Names that a corpus may have; other files in params/corpora/ are ignored."""
+CORPUS_WORDS = "small letters, digits and hyphens, such as wikitext2"
+DEVICE_PATTERN = r"auto|cpu|cuda(:[0-9]+)?"
 SECTIONS = ("model", "data", "optim", "train", "machine")
 
 
 class DataConfig(Section):
     """Text and tokens."""
 
-    corpus: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    corpus: Annotated[str, matches(CORPUS_PATTERN, CORPUS_WORDS)]
     """Name of a file in params/corpora/."""
-    tokenizer: Annotated[str, Field(pattern=rf"^({TOKENIZER_PATTERN})$")]
+    tokenizer: Annotated[str, matches(TOKENIZER_PATTERN, "gpt2, bpe-<N> or ids-<N>")]
     """`gpt2`; `bpe-<N>`: a byte-level BPE trained on the corpus' train split; `ids-<N>` (mqar)."""
 
 
@@ -93,7 +98,7 @@ class TrainConfig(Section):
 class MachineConfig(Section):
     """Where and how a run is computed; never part of what it asks."""
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
+    device: Annotated[str, matches(DEVICE_PATTERN, "auto, cpu, cuda or cuda:<N>")] = "auto"
     """auto, cpu, cuda or cuda:N."""
     compile: Annotated[Literal["auto", "off", "on"], BeforeValidator(on_or_off)] = "auto"
     """Whether the training step goes through torch.compile; auto: on a GPU."""
@@ -110,15 +115,15 @@ class MachineConfig(Section):
 class Experiment(Section):
     """One experiment file."""
 
-    id: Annotated[str, Field(pattern=rf"^{ID_PATTERN}$")]
+    id: Annotated[str, matches(ID_PATTERN, ID_WORDS)]
     """File name without .yaml."""
-    slug: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    slug: Annotated[str, matches(r"[a-z0-9_]+", "small letters, digits and underscores")]
     """Short name used in the run folder."""
     title: str
     """Corpus and arm, for headings."""
     question: str
     """What the run answers."""
-    compare_to: Annotated[str, Field(pattern=rf"^{ID_PATTERN}$")] | None
+    compare_to: Annotated[str, matches(ID_PATTERN, ID_WORDS)] | None
     """The experiment it is judged against; null for a baseline."""
     changes: tuple[str, ...]
     """Exactly the dotted keys that differ from compare_to."""

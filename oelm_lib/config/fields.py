@@ -3,9 +3,8 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-
-from oelm_lib.config.messages import shorten
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 NUMBER = r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?"
 
@@ -14,8 +13,19 @@ def _plain_number(value: Any) -> Any:
     """Refuse true, which passes for 1.0, and text that float() accepts beyond decimal numbers."""
     is_text = isinstance(value, str) and not re.fullmatch(NUMBER, value.lower())
     if isinstance(value, bool) or is_text:
-        raise ValueError(f"{shorten(value)} should be a number")
+        raise PydanticCustomError("number", "should be a number")
     return value
+
+
+def matches(pattern: str, words: str) -> AfterValidator:
+    """Return a check that a text matches a regular expression; `words` say which texts do."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise PydanticCustomError("text", "should be {words}", {"words": words})
+        return value
+
+    return AfterValidator(check)
 
 
 def on_or_off(value: Any) -> Any:

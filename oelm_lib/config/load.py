@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from oelm_lib.config import paths
 from oelm_lib.config.experiment import ID_PATTERN, SECTIONS, Experiment, flatten
 from oelm_lib.config.fields import Section
-from oelm_lib.config.messages import GUIDE, describe_error, did_you_mean, shorten
+from oelm_lib.config.messages import GUIDE, describe_errors, did_you_mean, shorten
 from oelm_lib.config.overrides import parse_overrides
 from oelm_lib.errors import UserError
 from oelm_lib.yaml_text import parse_yaml
@@ -117,7 +117,7 @@ def validated(kind: type[Section], plain: dict[str, Any], where: str, guide: str
         return kind.model_validate(plain)
     except ValidationError as error:
         known = _keys(kind) if kind is not Experiment else _experiment_keys()
-        mistakes = [describe_error(item, known, guide) for item in error.errors(include_url=False)]
+        mistakes = describe_errors(error, known, guide).values()
         raise UserError(f"{where}: {'; '.join(mistakes)}") from None
 
 

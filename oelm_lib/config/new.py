@@ -6,7 +6,7 @@ from typing import Any
 
 from oelm_lib.config.changes import changed_keys, changes_line
 from oelm_lib.config.diff import diff_configs
-from oelm_lib.config.experiment import ID_PATTERN, SECTIONS, Experiment
+from oelm_lib.config.experiment import ID_PATTERN, ID_WORDS, SECTIONS, Experiment
 from oelm_lib.config.load import experiment_path, load_config, parse_experiment
 from oelm_lib.config.messages import shorten
 from oelm_lib.errors import UserError
@@ -74,9 +74,7 @@ def save_experiment(new_id: str, text: str) -> Path:
 def check_new_id(new_id: str) -> None:
     """Raise UserError where an id is not valid, or an experiment has it."""
     if not isinstance(new_id, str) or not re.fullmatch(ID_PATTERN, new_id):
-        raise UserError(
-            f"id {shorten(new_id)} is not capitals, a hyphen and 2 to 4 digits, such as DEMO-05"
-        )
+        raise UserError(f"id = {shorten(new_id)}: should be {ID_WORDS}")
     if experiment_path(new_id).exists():
         raise UserError(f"params/{new_id}.yaml exists; choose another id, or edit that file")
 

@@ -9,14 +9,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.config import PARAMS, data_dir, dump_yaml
+from oelm_lib.config import CORPUS_PATTERN, PARAMS, data_dir, dump_yaml
 from oelm_lib.data.bpe import TooLittleTextError
 from oelm_lib.data.corpus import Corpus
 from oelm_lib.data.folder import find_splits
 from oelm_lib.data.preparation import prepare
 from oelm_lib.data.readers import is_text, open_bytes
 from oelm_lib.data.source import Source, open_source
-from oelm_lib.data.spec import GUIDE, NAME_PATTERN, CorpusSpec, corpus_names
+from oelm_lib.data.spec import GUIDE, CorpusSpec, corpus_names
 from oelm_lib.data.tokenizer import END_OF_TEXT
 from oelm_lib.errors import UserError
 from oelm_lib.files import remedy, write_text
@@ -86,7 +86,7 @@ def new_corpus(
 
 def _new_path(name: str) -> Path:
     """Return the place of the corpus file. Raises UserError where the name cannot be used."""
-    if not re.fullmatch(NAME_PATTERN, name):
+    if not re.fullmatch(CORPUS_PATTERN, name):
         raise UserError(
             f"corpus name {name[:80]!r}: use small letters, digits and hyphens, e.g. my-text"
         )

@@ -6,29 +6,41 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from oelm_lib.config import PARAMS, TOKENIZER_PATTERN, Count, Real, Section, read_yaml, validated
+from oelm_lib.config import (
+    CORPUS_PATTERN,
+    CORPUS_WORDS,
+    PARAMS,
+    TOKENIZER_PATTERN,
+    Count,
+    Flag,
+    Real,
+    Section,
+    matches,
+    read_yaml,
+    validated,
+)
 from oelm_lib.data.mqar import Recall
 from oelm_lib.data.stories import StoryGrammar
 from oelm_lib.errors import UserError
 
 SAMPLE = "-sample"
-NAME_PATTERN = r"[a-z0-9][a-z0-9-]*"
-"""Names that a corpus may have; other files in params/corpora/ are ignored."""
+HUB_WORDS = "a name on the hub, such as Salesforce/wikitext"
+HUB_CONFIG_WORDS = "letters, digits, hyphens, dots and underscores"
 GUIDE = "docs/own-corpus.md"
 
 
 class CorpusSpec(Section):
     """A file of params/corpora/: where a text comes from, its documents, its split rules."""
 
-    name: Annotated[str, Field(pattern=rf"^{NAME_PATTERN}$")]
+    name: Annotated[str, matches(CORPUS_PATTERN, CORPUS_WORDS)]
     """Name of the file, or the requested name with -sample; not a key of the file."""
     title: str
     """Heading of pages and tables."""
     about: str
     """Note under tables: where the text comes from and how it is split."""
-    hub: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")] | None = None
+    hub: Annotated[str, matches(r"[\w.-]+(/[\w.-]+)?", HUB_WORDS)] | None = None
     """Data set on the Hugging Face hub; null: local files only."""
-    hub_config: Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")] | None = None
+    hub_config: Annotated[str, matches(r"[\w-][\w.-]*", HUB_CONFIG_WORDS)] | None = None
     """Configuration of the data set; a local copy may hold it in a folder of this name."""
     revision: str = "main"
     """Revision (branch, tag or commit) on the hub."""
@@ -38,7 +50,7 @@ class CorpusSpec(Section):
     """A row, the rows from one WikiText title to the next, or the whole split."""
     text_separator: Annotated[str, Field(min_length=1)] | None = None
     """Text between the documents of a plain-text file; null: a file is one document."""
-    end_of_text: Annotated[bool, Field(strict=True)] = True
+    end_of_text: Flag = True
     """Whether the end-of-text token follows each document."""
     rows: dict[Literal["train", "validation", "test"], Count] = Field(default={})
     """Number of rows in each split of the complete source; a sample need not have them."""
@@ -127,7 +139,7 @@ class CorpusSpec(Section):
 def corpus_names() -> list[str]:
     """Return the names of all corpus files, sorted."""
     stems = (path.stem for path in (PARAMS / "corpora").glob("*.yaml"))
-    return sorted(stem for stem in stems if re.fullmatch(NAME_PATTERN, stem))
+    return sorted(stem for stem in stems if re.fullmatch(CORPUS_PATTERN, stem))
 
 
 def load_spec(name: str) -> CorpusSpec:

@@ -7,10 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from oelm_lib.model.cost import QUERY_BLOCK
 from oelm_lib.model.dropout import draws_bits, keep_mask, keep_scale
-
-QUERY_BLOCK = 128
-"""Queries whose probabilities are made at once: they fit a CPU's cache, later keys are skipped."""
 
 
 def attend(

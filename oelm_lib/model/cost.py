@@ -9,6 +9,10 @@ GPU_FLOPS = {"A5000": 111e12, "A100": 312e12, "H100": 989e12}
 """Dense fp16 peak from the vendor's data sheets, FLOP/s."""
 FLOAT = 4
 """Bytes of an fp32 number."""
+CHUNK = 512
+"""Positions whose logits are held at once."""
+QUERY_BLOCK = 128
+"""Queries whose probabilities are made at once: they fit a CPU's cache, later keys are skipped."""
 
 
 @dataclass(frozen=True)
@@ -146,16 +150,10 @@ def medium(cfg: ModelConfig) -> ModelConfig:
     return cfg.model_copy(update=MEDIUM | {"frozen_layers": layers})
 
 
-def step_bytes(
-    cfg: ModelConfig, batch_size: int, chunk: int, query_block: int
-) -> dict[str, int | float]:
+def step_bytes(cfg: ModelConfig, batch_size: int) -> dict[str, int | float]:
     """Return bytes of tensors at the end of the forward pass, where a step holds most.
 
     In fp32 on a CPU; of additions, only parameters are counted.
-
-    Args:
-        chunk: Positions whose logits are held at once.
-        query_block: Queries whose attention probabilities are made at once (if dropout keeps them).
 
     Returns:
         weights, gradients, adam, activations, logits (a chunk), and peak: the head's gradient
@@ -169,7 +167,7 @@ def step_bytes(
     if cfg.dropout:
         # A mask byte an element, and each attention probability that can be other than 0 with its
         # mask.
-        keys = _mean_keys(cfg.max_seq_len, query_block)
+        keys = _mean_keys(cfg.max_seq_len)
         block += 2 * d + cfg.d_ff + (FLOAT + 1) * cfg.num_heads * keys
         outside += d
     else:
@@ -179,15 +177,15 @@ def step_bytes(
         "gradients": FLOAT * numbers["trainable"],
         "adam": 2 * FLOAT * numbers["trainable"],
         "activations": rows * (cfg.num_layers * block + outside),
-        "logits": FLOAT * min(chunk, rows) * cfg.vocab_size,
+        "logits": FLOAT * min(CHUNK, rows) * cfg.vocab_size,
     }
     return kinds | {"peak": sum(kinds.values()) - kinds["gradients"] + FLOAT * cfg.vocab_size * d}
 
 
-def _mean_keys(length: int, query_block: int) -> float:
+def _mean_keys(length: int) -> float:
     """Keys per query where each block of queries sees those up to its end."""
-    ends = [min(start + query_block, length) for start in range(0, length, query_block)]
-    return sum((end - start) * end for start, end in zip([0, *ends], ends, strict=False)) / length
+    blocks, rest = divmod(length, QUERY_BLOCK)
+    return (QUERY_BLOCK**2 * blocks * (blocks + 1) / 2 + rest * length) / length
 
 
 def training_hours(cfg: Experiment, flops_per_second: float) -> float:
@@ -200,12 +198,10 @@ def training_hours(cfg: Experiment, flops_per_second: float) -> float:
     )
 
 
-def cost_table(
-    cfg: Experiment, gpu: str, utilisation: float, chunk: int, query_block: int
-) -> list[tuple[str, str]]:
+def cost_table(cfg: Experiment, gpu: str, utilisation: float) -> list[tuple[str, str]]:
     """Return the cost of a run as (name, value) rows; time on `gpu` at a share of its peak."""
     flops = step_flops(cfg.model, cfg.train.batch_size)
-    memory = step_bytes(cfg.model, cfg.train.batch_size, chunk, query_block)
+    memory = step_bytes(cfg.model, cfg.train.batch_size)
     hours = training_hours(cfg, GPU_FLOPS[gpu] * utilisation)
     rows = [(f"{name} GFLOP per step", f"{value / 1e9:,.2f}") for name, value in flops.items()]
     rows += [

@@ -11,13 +11,12 @@ from oelm_lib.config import ModelConfig
 from oelm_lib.model.additions.base import Places
 from oelm_lib.model.attention import CausalSelfAttention, attention_scores, make_places
 from oelm_lib.model.chunked_loss import chunked_loss
+from oelm_lib.model.cost import CHUNK
 from oelm_lib.model.dropout import dropout
 from oelm_lib.model.init import init_weights_
 
 IGNORED = -100
 """Target that is not scored."""
-CHUNK = 512
-"""Positions whose logits are held at once."""
 FEW_LOGITS = 1 << 20
 """Logits of a batch that are always held at once: the chunked loss imports torch.compile (3 s)."""
 VOCAB_MULTIPLE = 64

@@ -81,21 +81,24 @@ def code_version() -> dict[str, Any]:
 
     Changes below reports/ do not count: the study's own records grow there while it runs.
     """
-    changed = _git("diff", "HEAD", "--", ".", ":(exclude)reports")
+    changed = git_output("diff", "HEAD", "--", ".", ":(exclude)reports")
     return {
         "version": importlib.metadata.version("oelm-workbook"),
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": git_output("rev-parse", "HEAD"),
         "dirty": None if changed is None else bool(changed),
         "diff_sha256": hashlib.sha256(changed.encode()).hexdigest() if changed else None,
     }
 
 
-def _git(*arguments: str) -> str | None:
-    """Output of a git command in the checkout, or None where it fails."""
+def git_output(*arguments: str, folder: Path | None = None) -> str | None:
+    """Return the output of a git command in a folder of a checkout, or None where it fails.
+
+    Args:
+        folder: None: the checkout of this package.
+    """
+    command = ["git", "-C", folder or config.ROOT, *arguments]
     try:
-        done = subprocess.run(
-            ["git", "-C", config.ROOT, *arguments], capture_output=True, timeout=30
-        )
+        done = subprocess.run(command, capture_output=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else None

@@ -1,17 +1,23 @@
-"""Remove run folders into a trash folder, and bring them back."""
+"""Remove run folders and experiments into a trash folder, and bring them back."""
 
 import contextlib
 import datetime
 import os
+import shutil
 from pathlib import Path
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
+from oelm_lib.files import remedy
 from oelm_lib.runs.lock import RunLock
-from oelm_lib.runs.reading import ACTIVE, state
+from oelm_lib.runs.provenance import git_output
+from oelm_lib.runs.reading import ACTIVE, find_runs, state
 
 TRASH = ".trash"
-"""Folder of the outputs folder that holds removed runs as <time>/<ID>_<slug>/seed<k>."""
+"""Folder of the outputs folder that holds what was removed.
+
+Runs lie there as <time>/<ID>_<slug>/seed<k>, an experiment as <time>/params/<ID>.yaml.
+"""
 
 
 def remove_runs(paths: list[Path]) -> list[Path]:
@@ -24,8 +30,7 @@ def remove_runs(paths: list[Path]) -> list[Path]:
     for path in paths:
         if state(path) in ACTIVE:
             raise UserError(f"{path}: the run is {state(path)}; stop it first: oelm stop {path}")
-    moment = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-    targets = []
+    moment, targets = _moment(), []
     with contextlib.ExitStack() as locks:
         for path in paths:  # refuses a folder that another process writes, keeps starters out
             lock = RunLock(path)
@@ -40,6 +45,31 @@ def remove_runs(paths: list[Path]) -> list[Path]:
         (target / "lock.json").unlink(missing_ok=True)
         _remove_if_empty(path.parent)
     return targets
+
+
+def remove_experiment(exp: str, outputs: Path | None = None) -> Path:
+    """Move the file of an experiment into the trash; returns where it lies now.
+
+    Raises:
+        UserError: git tracks the file, it has runs, an experiment or a study is made from it, or it
+            cannot be moved.
+    """
+    root, path = outputs or config.outputs_dir(), config.experiment_path(config.find_id(exp))
+    where = f"params/{path.name}"
+    tracked = git_output("ls-files", "--", path.name, folder=path.parent)
+    if tracked is None:
+        raise UserError(
+            f"{where}: without git, nothing says whether it is your own; delete the file {path}"
+        )
+    if tracked:
+        raise UserError(f"{where}: git tracks it, as all that the project ships; git rm removes it")
+    if runs := find_runs(root, exp):
+        raise UserError(f"{where}: has {len(runs)} runs in {root}; remove these first")
+    if users := [*_users(path, "*.yaml", "compare_to"), *_users(path, "studies/*.yaml", "base")]:
+        raise UserError(f"{where}: is {', '.join(users)}; delete or change that first")
+    target = root / TRASH / _moment() / "params" / path.name
+    _move(path, target)
+    return target
 
 
 def restore_run(name: str, outputs: Path | None = None) -> Path:
@@ -62,17 +92,23 @@ def restore_run(name: str, outputs: Path | None = None) -> Path:
 
 
 def restore_last(outputs: Path | None = None) -> list[Path]:
-    """Bring back all runs of the last removal; returns their folders.
+    """Bring back the runs, or the experiment, of the last removal; returns their paths.
 
     Raises:
-        UserError: The trash is empty, or one of the folders exists again; then none is moved.
+        UserError: The trash is empty, or one of the paths exists again; then none is moved.
     """
     root = outputs or config.outputs_dir()
-    removed = removed_runs(root)
+    removed = [*removed_runs(root), *(root / TRASH).glob("*/params/*.yaml")]
     if not removed:
-        raise UserError("the trash is empty: no run was removed")
-    last = [path for path in reversed(removed) if path.parts[-3] == removed[0].parts[-3]]
-    targets = [root / path.parent.name / path.name for path in last]
+        raise UserError("the trash is empty: nothing was removed")
+    moment = max(path.parts[-3] for path in removed)
+    last = sorted(path for path in removed if path.parts[-3] == moment)
+    targets = [
+        config.experiment_path(path.stem)
+        if path.suffix == ".yaml"
+        else root / path.parent.name / path.name
+        for path in last
+    ]
     for path, target in zip(last, targets, strict=True):
         _check_free(path, target)
     return [_restore(path, target) for path, target in zip(last, targets, strict=True)]
@@ -86,11 +122,35 @@ def removed_runs(outputs: Path | None = None) -> list[Path]:
 
 def _restore(path: Path, target: Path) -> Path:
     _check_free(path, target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.rename(path, target)
+    _move(path, target)
     _remove_if_empty(path.parent)
     _remove_if_empty(path.parent.parent)
     return target
+
+
+def _moment() -> str:
+    """Name of the folder of one removal, in the order of time."""
+    return datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+
+
+def _users(path: Path, pattern: str, key: str) -> list[str]:
+    """Return `KEY of NAME` for the files beside an experiment that name it so."""
+    users = []
+    for file in sorted(path.parent.glob(pattern)):
+        with contextlib.suppress(UserError):  # a broken file names nothing
+            users += [f"{key} of {file.stem}"] * (config.read_yaml(file).get(key) == path.stem)
+    return users
+
+
+def _move(path: Path, target: Path) -> None:
+    """Move a file or folder, also to another disk. Raises UserError where that fails."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, target)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be moved to {target}: {error.strerror}; {remedy(error)}"
+        ) from None
 
 
 def _check_free(path: Path, target: Path) -> None:

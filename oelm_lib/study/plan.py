@@ -37,7 +37,7 @@ class Plan(Section):
     def _check(self):
         _check_names(self)
         seeds = range(self.confirm.seeds.first, self.confirm.seeds.first + self._most_seeds())
-        if both := sorted(set(self.tune.seeds) & set(seeds)):
+        if both := sorted(seed for seed in self.tune.seeds if seed in seeds):
             raise ValueError(
                 f"confirm.seeds: seed {both[0]} is one of tune.seeds; choose fresh seeds,"
                 f" e.g. from: {max(self.tune.seeds) + 100}"

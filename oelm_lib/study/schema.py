@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from oelm_lib.config import Flag, Real, Section, Step
 
-MIN_SEEDS = 2
+MIN_SEEDS, MOST_SEEDS = 2, 10_000
 WORDING = {"about", "headline"}
 """Fields that say how the page reads; they may change at any time."""
 
@@ -25,6 +25,7 @@ Positive = Annotated[Real, Field(gt=0)]
 Share = Annotated[Real, Field(gt=0, lt=1)]
 Limits = Annotated[tuple[Positive, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
+SeedCount = Annotated[int, Field(strict=True, ge=MIN_SEEDS, le=MOST_SEEDS)]
 Settings = dict[str, Any]
 
 
@@ -55,7 +56,7 @@ class Tune(Section):
 class ConfirmSeeds(Section):
     first: Annotated[Step, Field(alias="from")]
     """First seed; the others follow it."""
-    count: Annotated[int, Field(strict=True, ge=MIN_SEEDS)]
+    count: SeedCount
     """Seeds of a claim that names no number of its own."""
 
 
@@ -83,7 +84,7 @@ class Claim(Section):
     """Margin of `equal`, e.g. 0.01."""
     gaps: Flag = False
     """Whether `equal` compares the arms' gaps, each to its own baseline, and not their losses."""
-    seeds: Annotated[int, Field(strict=True, ge=MIN_SEEDS)] | None = None
+    seeds: SeedCount | None = None
     """Number of seeds, in place of the plan's."""
     corpora: Names | None = None
     """Corpora, in place of the plan's."""
@@ -132,6 +133,6 @@ class Ladder(Section):
     arms: Names
     """Arms or choices, each with its baseline."""
     corpora: Names
-    seeds: Annotated[int, Field(strict=True, ge=MIN_SEEDS)]
+    seeds: SeedCount
     flat: Share
     """Change of the gap per decade of parameters that counts as none."""

@@ -17,9 +17,15 @@ from oelm_lib.runs.process import is_alive
 from oelm_lib.runs.reading import find_runs, queue_alive, read_config, read_status, state
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.stop import ask_to_stop
+from oelm_lib.runs.trash import remove_experiment, restore_last
 from oelm_lib.runs.trash import remove_runs as remove_folders
-from oelm_lib.runs.trash import restore_last
-from oelm_lib.workbench.launches import Launch, command_line, live_launches, start_command
+from oelm_lib.workbench.launches import (
+    Launch,
+    command_line,
+    live_launches,
+    one_starter,
+    start_command,
+)
 from oelm_lib.workbench.rows import Row
 
 
@@ -44,26 +50,27 @@ def start_runs(
     chosen = parse_seeds(seeds) if isinstance(seeds, str) else list(seeds)
     folder = outputs / load_config(exp, overrides).folder
     make_jobs([exp], chosen, overrides or {})  # raises what `oelm run` would
-    live = live_launches(outputs)
-    busy = [seed for seed in chosen if _is_busy(folder / f"seed{seed}", live)]
-    if busy:
-        names = ", ".join(str(seed) for seed in busy)
-        raise UserError(
-            f"{exp} seed {names}: runs or waits already; stop it first, or choose other seeds"
-        )
-    open_seeds = [seed for seed in chosen if fresh or state(folder / f"seed{seed}") != "done"]
-    if not open_seeds:
-        raise UserError(f"{exp}: every one of these seeds is done; choose another, or start afresh")
-    if fresh and len(open_seeds) > 1:
-        raise UserError("only one run can be started afresh at a time; select one")
-    arguments = ["run", exp, "--seeds", ",".join(map(str, open_seeds))]
-    for key, value in (overrides or {}).items():
-        arguments += ["--set", as_text({key: value})]
-    arguments += ["--workers", str(at_once)] if len(open_seeds) > 1 else []
-    warnings = [*change_warnings(exp), *_crowd(outputs, len(open_seeds[:at_once]), live)]
-    runs = [f"{folder.name}/seed{seed}" for seed in open_seeds]
-    launch = start_command(arguments + ["--fresh"] * fresh, outputs, runs, at_once)
-    return "\n".join([f"Started: {launch.command}.", *warnings])
+    with one_starter(outputs):
+        live = live_launches(outputs)
+        busy = [seed for seed in chosen if _is_busy(folder / f"seed{seed}", live)]
+        if busy:
+            names = ", ".join(str(seed) for seed in busy)
+            raise UserError(
+                f"{exp} seed {names}: runs or waits already; stop it first, or choose other seeds"
+            )
+        open_seeds = [seed for seed in chosen if fresh or state(folder / f"seed{seed}") != "done"]
+        if not open_seeds:
+            raise UserError(f"{exp}: these seeds are all done; choose another, or start afresh")
+        if fresh and len(open_seeds) > 1:
+            raise UserError("only one run can be started afresh at a time; select one")
+        arguments = ["run", exp, "--seeds", ",".join(map(str, open_seeds))]
+        for key, value in (overrides or {}).items():
+            arguments += ["--set", as_text({key: value})]
+        arguments += ["--workers", str(at_once)] if len(open_seeds) > 1 else []
+        warnings = [*change_warnings(exp), *_crowd(outputs, len(open_seeds[:at_once]), live)]
+        runs = [f"{folder.name}/seed{seed}" for seed in open_seeds]
+        launch = start_command(arguments + ["--fresh"] * fresh, outputs, runs, at_once)
+        return "\n".join([f"Started: {launch.command}.", *warnings])
 
 
 def continue_runs(paths: list[Path], outputs: Path, at_once: int = 1) -> str:
@@ -133,8 +140,21 @@ def remove_runs(paths: list[Path], outputs: Path) -> str:
     return f"Removed: {', '.join(map(_name, paths))}. Undo remove brings back all of them."
 
 
+def delete_experiment(exp: str, outputs: Path) -> str:
+    """Move one's own experiment into the trash.
+
+    Raises:
+        UserError: It is one of the project's, has runs or begins one, or another is compared to it.
+    """
+    held = [run for launch in live_launches(outputs) for run in launch.runs]
+    if any(run.startswith(f"{exp}_") for run in held):
+        raise UserError(f"{exp}: a command holds runs of it; press Stop first")
+    remove_experiment(exp, outputs)
+    return f"Deleted: params/{exp}.yaml. Undo remove, below, brings it back."
+
+
 def undo_remove(outputs: Path) -> str:
-    """Bring back all runs of the last removal."""
+    """Bring back all runs of the last removal, or the experiment that was deleted last."""
     return f"Back again: {', '.join(map(_name, restore_last(outputs)))}"
 
 
@@ -189,9 +209,10 @@ def export_runs(paths: list[Path], outputs: Path) -> str:
 def _start_once(arguments: list[str], outputs: Path) -> str:
     """Start a command, unless the same one runs."""
     command = command_line(arguments)
-    if any(launch.command == command for launch in live_launches(outputs)):
-        raise UserError(f"{command}: runs already; what it makes is linked below when it is made")
-    return f"Started: {start_command(arguments, outputs).command}."
+    with one_starter(outputs):
+        if any(launch.command == command for launch in live_launches(outputs)):
+            raise UserError(f"{command}: runs already; its result is linked below when it is made")
+        return f"Started: {start_command(arguments, outputs).command}."
 
 
 def _done_rows(rows: list[Row], otherwise: str) -> tuple[list[Row], list[str]]:

@@ -3,6 +3,8 @@
 import math
 from html import escape
 
+import psutil
+
 from oelm_lib.config import (
     Experiment,
     change_warnings,
@@ -11,8 +13,9 @@ from oelm_lib.config import (
     skipped_files,
 )
 from oelm_lib.errors import UserError
+from oelm_lib.gpus import largest_gpu_memory
 from oelm_lib.markup import Html
-from oelm_lib.model.cost import parameter_numbers, step_flops
+from oelm_lib.model.cost import parameter_numbers, step_bytes, step_flops
 from oelm_lib.runs.reading import read_timing
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.status import format_duration
@@ -44,27 +47,40 @@ def experiment_html(exp: str, rows: list[Row]) -> Html:
     except UserError as error:
         return Html(f"<p style='color:{TONE_COLOURS['bad']}'>{escape(str(error))}</p>")
     own = [row for row in rows if row["id"] == exp and row["state"] != NOT_RUN]
+    warnings = [*memory_warnings(experiment), *change_warnings(exp)]
     facts = [("cost", cost_line(experiment)), ("time", time_line(experiment, own))]
     facts.append(("runs", _runs_line(own)))
     facts.append(("file", escape(f"params/{experiment_path(exp).name}")))
     lines = [(Html(f"<b>{name}</b>"), Html(text)) for name, text in facts]
     return Html(
         f"{STYLE}<p><b>{escape(exp)} {escape(experiment.title)}</b><br>"
-        f"{escape(experiment.question)}</p>{warnings_html(change_warnings(exp))}"
+        f"{escape(experiment.question)}</p>{warnings_html(warnings)}"
         f"{changes_table(experiment, [LEFT] * 4, TABLE)}"
         f"{facts_table((), lines, (LEFT, WIDE))}"
     )
 
 
 def cost_line(experiment: Experiment) -> str:
-    """Return parameters and arithmetic of a run, as `oelm flops` counts them."""
+    """Return parameters, memory and arithmetic of a run, as `oelm flops` counts them."""
     numbers = parameter_numbers(experiment.model)
     flops = step_flops(experiment.model, experiment.train.batch_size)["plain"]
     steps = experiment.train.max_steps
     return (
         f"{numbers['total']:,} parameters, {numbers['frozen']:,} of them frozen;"
+        f" {_size(_run_bytes(experiment))} of memory in fp32;"
         f" {flops / 1e9:,.2f} GFLOP a step, {flops * steps / 1e15:,.3g} PFLOP in {steps:,} steps"
     )
+
+
+def memory_warnings(experiment: Experiment) -> list[str]:
+    """Return a line where a run needs more memory than this machine, or its GPU, has."""
+    needed = _run_bytes(experiment)
+    gpu = 0 if experiment.machine.device == "cpu" else largest_gpu_memory()
+    here = gpu or psutil.virtual_memory().total
+    if needed <= here:
+        return []
+    where = "this machine's GPU" if gpu else "this machine"
+    return [f"A run needs {_size(needed)} of memory and {where} has {_size(here)}: it does not fit"]
 
 
 def time_line(experiment: Experiment, rows: list[Row]) -> str:
@@ -91,6 +107,14 @@ def skipped_note() -> str:
         f"Skipped in params/: {shown}: not named like DEMO-05.yaml. To use such a copy as an"
         " experiment, make a new one from the original instead."
     )
+
+
+def _run_bytes(experiment: Experiment) -> float:
+    return step_bytes(experiment.model, experiment.train.batch_size)["peak"]
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"
 
 
 def _wall_seconds(row: Row) -> float | None:

@@ -1,12 +1,14 @@
 """Widget that chooses an experiment and shows what it asks, changes and costs."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import ipywidgets
 
+from oelm_lib.workbench import actions
 from oelm_lib.workbench.experiment import experiment_html
 from oelm_lib.workbench.rows import Row
-from oelm_lib.workbench.widgets import dropdown
+from oelm_lib.workbench.widgets import Message, button, dropdown
 
 FIRST = "DEMO-02"
 """Experiment that is chosen where none has a run."""
@@ -16,16 +18,23 @@ class ExperimentView(ipywidgets.VBox):
     """A choice of one experiment, and everything to know before it is run.
 
     Args:
+        outputs: Folder of the run folders.
         on_choice: Called with the id of another experiment that was chosen.
+        refresh: Reads the files again and shows them.
     """
 
-    def __init__(self, on_choice: Callable[[str], None]):
-        self._on_choice = on_choice
+    def __init__(
+        self, outputs: Path, on_choice: Callable[[str], None], refresh: Callable[[], None]
+    ):
+        self._outputs, self._on_choice, self._refresh = outputs, on_choice, refresh
         self._exp, self._fills, self._shown = "", False, ()
         self.choice = dropdown("experiment", {}, "32em")
         self.choice.observe(lambda change: self._report(), "value")
         self.facts = ipywidgets.HTML()
-        super().__init__([self.choice, self.facts])
+        tooltip = "Move your own params/<ID>.yaml, where it has no run, to the trash"
+        self.delete = button("Delete experiment", self._delete, tooltip)
+        self.message = Message()
+        super().__init__([self.choice, self.facts, self.delete, self.message])
 
     def show(self, rows: list[Row]) -> None:
         """Offer the experiments that exist now, and show the chosen one."""
@@ -33,11 +42,10 @@ class ExperimentView(ipywidgets.VBox):
         titles = {row["id"]: row["title"] for row in rows} | titles
         options = {f"{exp} {titles[exp]}": exp for exp in sorted(titles)}
         if dict(self.choice.options or {}) != options:
-            kept = self.choice.value or latest_experiment(rows)
+            wanted = (self.choice.value, latest_experiment(rows))
             self._fills = True  # new options choose the first of them for a moment
             self.choice.options = options
-            if kept in titles:
-                self.choice.value = kept
+            self.choice.value = next((exp for exp in wanted if exp in titles), None)
             self._fills = False
             self._report()
         exp = self.choice.value
@@ -51,7 +59,16 @@ class ExperimentView(ipywidgets.VBox):
         exp = self.choice.value
         if exp and exp != self._exp and not self._fills:
             self._exp = exp
+            self.message.value = ""
             self._on_choice(exp)
+
+    def _delete(self) -> None:
+        def delete() -> str:
+            line = actions.delete_experiment(self.choice.value, self._outputs)
+            self._refresh()  # another one is chosen before the line is shown
+            return line
+
+        self.message.run(delete)
 
 
 def latest_experiment(rows: list[Row]) -> str:

@@ -26,12 +26,13 @@ from oelm_lib.config import (
     parse_experiment,
     parse_yaml,
 )
-from oelm_lib.config.messages import describe_error, shorten
+from oelm_lib.config.messages import describe_errors, shorten
 from oelm_lib.data.corpus import read_corpus
 from oelm_lib.data.spec import corpus_names
 from oelm_lib.errors import UserError
 from oelm_lib.runs.folder import check_fit
 from oelm_lib.view.tables import TONE_COLOURS
+from oelm_lib.workbench.experiment import cost_line, memory_warnings
 from oelm_lib.workbench.table import LEFT, facts_table, warnings_html
 
 FIRST = (
@@ -88,7 +89,8 @@ class FormCheck:
     Attributes:
         reasons: Key -> why its value is impossible; "" stands for the form as a whole.
         changes: Key, value of the baseline, value of the new experiment.
-        warnings: What weakens the comparison with the baseline.
+        warnings: What weakens the comparison with the baseline, and memory that is not there.
+        cost: Parameters, memory and arithmetic of a run; "" where there is a reason against it.
         text: The file; "" where there is a reason against it.
     """
 
@@ -96,6 +98,7 @@ class FormCheck:
     changes: list[tuple[str, str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     compare_to: str = ""
+    cost: str = ""
     text: str = ""
 
 
@@ -157,7 +160,11 @@ def check_form(base: str, values: dict[str, str], words: dict[str, str]) -> Form
         (key, as_yaml(old), as_yaml(new))
         for key, (old, new) in diff_configs(baseline, experiment).items()
     ]
-    check.warnings = confounds(experiment, baseline)
+    check.cost = cost_line(experiment)
+    # Without the id: the form proposes the next one as soon as an experiment is saved.
+    named = f"{experiment.id}: "
+    check.warnings = [line.removeprefix(named) for line in confounds(experiment, baseline)]
+    check.warnings = [*memory_warnings(experiment), *check.warnings]
     check.text = "" if check.reasons else text
     return check
 
@@ -174,6 +181,8 @@ def check_html(check: FormCheck) -> str:
         parts.append(facts_table(head, check.changes, [LEFT] * 3))
     else:
         parts.append(f"<p>Nothing differs from {escape(check.compare_to)} yet.</p>")
+    if check.cost:
+        parts.append(f"<p>A run costs {escape(check.cost)}.</p>")
     return "".join([*parts, warnings_html(check.warnings)])
 
 
@@ -227,14 +236,11 @@ def _mistakes(base: str, overrides: dict[str, Any], known: dict[str, str]) -> di
         Experiment.model_validate(plain)
     except ValidationError as error:
         reasons: dict[str, str] = {}
-        for item in error.errors(include_url=False):
-            text = describe_error(item, ())
-            key = ".".join(str(part) for part in item["loc"][:2])
+        for place, text in describe_errors(error).items():
+            key = ".".join(map(str, place[:2]))
             if "." not in key:  # a rule that several keys of a section share
                 key = _mentioned(key, text, overrides)
-            if key in reasons:  # one of several types fits, and none did
-                text = f"{key} = {shorten(overrides.get(key))}: should be {_allowed(key)}"
-            reasons[key] = text.removeprefix(f"{item['loc'][0]}: ")
+            reasons.setdefault(key, text.removeprefix(f"{place[0]}: "))
         return {key: text for key, text in reasons.items() if key not in known}
     return {}
 
@@ -245,11 +251,6 @@ def _mentioned(section: str, text: str, overrides: dict[str, Any]) -> str:
     keys = [key for key in names if key in overrides]
     every = [key for key in names if key.partition(".")[2] in _section_keys(section)]
     return next(iter([*keys, *every]), "")
-
-
-def _allowed(key: str) -> str:
-    """Return the types and bounds of a key in words."""
-    return next((field.allowed for field in form_fields() if field.key == key), "another value")
 
 
 def _section_keys(section: str) -> set[str]:

@@ -159,8 +159,8 @@ class FormView(ipywidgets.VBox):
         self._on_saved(new_id)
         self._saved = path, self._contents()
         return (
-            f"Saved as params/{path.name}. It is chosen now: start its runs below. To undo, delete"
-            f" the file {path}"
+            f"Saved as params/{path.name}. It is chosen now: start its runs below. Delete"
+            " experiment, above, undoes this."
         )
 
     def _contents(self) -> list[str]:

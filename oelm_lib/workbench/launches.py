@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib.errors import UserError
-from oelm_lib.files import read_json, remedy, write_json
+from oelm_lib.files import read_json, remedy, take_turn, write_json
 from oelm_lib.runs.process import is_alive, process_start, this_process
 from oelm_lib.runs.reading import read_status, state
 
 FOLDER = "logs"
 """Folder of the outputs folder that holds <time>_<words>.json and .log of each command."""
+TURN = "starting.lock"
+"""File of that folder which a kernel holds while it looks at what runs, and starts a command."""
 MOST_SHOWN = 6
 SHOWN_SECONDS = 3600
 """Time after its last line for which a command that has ended is shown."""
@@ -120,6 +122,25 @@ def start_command(
             f"{error.filename or log}: {command} was not started: {error.strerror}; {remedy(error)}"
         ) from None
     return Launch(command, log, True, tuple(runs), at_once, process.pid, facts["started"])
+
+
+@contextlib.contextmanager
+def one_starter(outputs: Path) -> Iterator[None]:
+    """Let one kernel at a time look at the commands that run and start another.
+
+    Raises:
+        UserError: The folder of the logs cannot be written.
+    """
+    try:
+        (outputs / FOLDER).mkdir(parents=True, exist_ok=True)
+        file = open(outputs / FOLDER / TURN, "ab")
+    except OSError as error:
+        raise UserError(
+            f"{error.filename}: nothing was started: {error.strerror}; {remedy(error)}"
+        ) from None
+    with file:
+        take_turn(file.fileno())
+        yield
 
 
 def command_line(arguments: list[str]) -> str:

@@ -32,7 +32,7 @@ class Workbench:
         self._reader, self._due, self._interval = RunRows(outputs), 0.0, interval
         self._rows: list[Row] = []
         self.table = TableView(words, self._show_clicked)
-        self.experiment = ExperimentView(self._chosen)
+        self.experiment = ExperimentView(self._reader.outputs, self._chosen, self.refresh)
         self.form = FormView(self._choose)
         self.runs = RunsView(self._reader.outputs, self.refresh)
         self.refresh()

@@ -18,6 +18,8 @@ from oelm_lib.workbench.table import LEFT, STYLE, WIDE, facts_table
 MOST_DRAWN = 12
 """Runs drawn at once; more lines than that cannot be told apart."""
 LOG_LINES = 12
+MOST_NAME = 52
+"""Characters of a run's name in the list and in progress lines."""
 LISTS = {"this experiment": "own", "with its baseline": "baseline", "all experiments": "all"}
 """Which runs the list offers."""
 
@@ -35,6 +37,22 @@ def listed_runs(rows: list[Row], exp: str, which: str = "own") -> list[str]:
     return [
         row["run"] for row in rows if row["state"] != NOT_RUN and (ids is None or row["id"] in ids)
     ]
+
+
+def short_name(run: str) -> str:
+    """Cut the name of a run in the middle to MOST_NAME characters.
+
+    What tells two runs apart stays: the id, the end of the slug (the keys that a new experiment
+    changes), the hash of the overrides and the seed.
+    """
+    head, slash, seed = run.rpartition("/")
+    folder, plus, overrides = head.partition("+")
+    tail = f"{plus}{overrides}{slash}{seed}"
+    room = max(MOST_NAME - len(tail), 16)
+    if len(folder) <= room:
+        return run
+    end = room // 2
+    return f"{folder[: room - end - 1]}…{folder[-end:]}{tail}"
 
 
 def drawn_rows(rows: list[Row], chosen: tuple[str, ...]) -> list[Row]:
@@ -79,12 +97,17 @@ def progress_html(rows: list[Row]) -> str:
     for row in rows:
         if row["state"] not in (*ACTIVE, "queued"):
             continue
-        parts = [row["run"], row["state"], f"step {row.get('step') or 0:,}/{row['max_steps']:,}"]
+        parts = [
+            short_name(row["run"]),
+            row["state"],
+            f"step {row.get('step') or 0:,}/{row['max_steps']:,}",
+        ]
         units = {"train_loss": "loss {}", "gap": "gap {}", "tokens_per_s": "{} tokens/s"}
         units |= {"memory_bytes": "{} GiB", "eta_seconds": "ETA {}"}
         parts += [unit.format(cell) for key, unit in units.items() if (cell := cell_text(key, row))]
         bar = f"<progress max=1 value={row.get('share') or 0:.3f} style='width:8em'></progress>"
-        lines.append(f"<div>{bar} {escape(' · '.join(parts))}</div>")
+        line = escape(" · ".join(parts))
+        lines.append(f"<div title='{escape(row['run'])}'>{bar} {line}</div>")
     return "".join(lines)
 
 

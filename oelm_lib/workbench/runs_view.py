@@ -23,6 +23,7 @@ from oelm_lib.workbench.run_facts import (
     log_html,
     progress,
     progress_html,
+    short_name,
     with_budgets,
 )
 from oelm_lib.workbench.table import table_html
@@ -43,6 +44,7 @@ class RunsView(ipywidgets.VBox):
     def __init__(self, outputs: Path, refresh: Callable[[], None]):
         self._outputs, self._refresh = outputs, refresh
         self._exp, self._rows, self._drawn, self._launches_html = "", [], [], ""
+        self._listed: tuple[str, ...] = ()
         self.draws = False
         """Whether figures are drawn; not while the page opens, so that it opens fast."""
         self.seeds = text("seeds", "42", "42,43", "14em")
@@ -58,7 +60,7 @@ class RunsView(ipywidgets.VBox):
         self.start.button_style = "primary"
         self.which = dropdown("of", LISTS)
         self.list = ipywidgets.SelectMultiple(
-            description="runs", rows=6, layout={"width": "34em", "max_width": "95%"}
+            description="runs", rows=6, layout={"width": "44em", "max_width": "95%"}
         )
         self.message, self.table, self.log_tail = Message(), ipywidgets.HTML(), ipywidgets.HTML()
         self.commands, self.loss, self.gap, self.budget = (ipywidgets.Output() for _ in range(4))
@@ -91,12 +93,12 @@ class RunsView(ipywidgets.VBox):
         if last := last_start(exp, self._outputs):
             seeds = [name.rpartition("/seed")[2] for name in last.runs]
             self.seeds.value, self.at_once.value = ",".join(seeds), last.at_once
-        self.list.options = ()
+        self._offer(())
         self._list_runs()
 
     def select(self, name: str) -> None:
         """Select one run of the list."""
-        if name in self.list.options:
+        if name in self._listed:
             self.list.value = (name,)
 
     def show(self, rows: list[Row]) -> None:
@@ -134,7 +136,7 @@ class RunsView(ipywidgets.VBox):
             ),
             "Undo remove": (
                 lambda: actions.undo_remove(outputs),
-                "Bring back all runs of the last removal",
+                "Bring back what was removed last: runs, or an experiment",
             ),
         }
         return [self._button(label, *step) for label, step in steps.items()]
@@ -184,14 +186,19 @@ class RunsView(ipywidgets.VBox):
     def _list_runs(self) -> None:
         """Offer the runs that exist now: what was selected stays so, and a new one is selected."""
         names = tuple(listed_runs(self._rows, self._exp, self.which.value))
-        known, kept = self.list.options, self.list.value
+        known, kept = self._listed, self.list.value
         if names == known:
             return
         new = [name for name in listed_runs(self._rows, self._exp) if name not in known]
-        self.list.options = names
+        self._offer(names)
         self.list.value = [name for name in names if name in kept or name in new[-MOST_SELECTED:]]
 
+    def _offer(self, names: tuple[str, ...]) -> None:
+        self._listed = names
+        self.list.options = [(short_name(name), name) for name in names]
+
     def _choose_runs(self) -> None:
+        self.list.tooltip = "\n".join(self.list.value)  # the whole names
         self._show_runs()
         self.notes.load()
 

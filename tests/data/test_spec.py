@@ -48,9 +48,9 @@ def write_spec(tmp_path, monkeypatch):
         ({"document": "article", "text_separator": "\n"}, "text_separator divides rows"),
         ({"rows": {"validation": 3}} | PERMUTED, "rows.validation: that split is not read"),
         ({"limit": 9}, r"limit makes a sample; name the file mine-sample.yaml"),
-        (PERMUTED | {"validation_seed": -1}, "validation_seed = -1: should be greater"),
-        (PERMUTED | {"validation_seed": True}, "validation_seed = True: should be a valid integer"),
-        (PERMUTED | {"validation_fraction": 1}, "validation_fraction = 1: should be less than 1"),
+        (PERMUTED | {"validation_seed": -1}, "validation_seed = -1: should be at least 0"),
+        (PERMUTED | {"validation_seed": True}, "validation_seed = True: should be a whole number"),
+        (PERMUTED | {"validation_fraction": 1}, "validation_fraction = 1: should be below 1"),
         ({"text_separator": ""}, "text_separator = '': "),
         ({"hub_config": "../.."}, "hub_config = '../..': "),
         ({"end_of_text": "no"}, "end_of_text = 'no': "),
@@ -69,7 +69,7 @@ def write_spec(tmp_path, monkeypatch):
         ),
         (
             {"generator": GRAMMAR | {"words": GRAMMAR["words"] | {"job": "cook"}}},
-            "generator.words.job = .*: .*should have at least 2 items",
+            "generator.words.job = .*: should be a list of length 2 or more",
         ),
         (
             {"generator": GRAMMAR | {"fillers": {"count": [3, 1], "sentences": ["A.", "B."]}}},

@@ -51,8 +51,7 @@ def test_attention_takes_a_fused_kernel(cuda, name):
 def test_memory_is_within_a_tenth_of_the_cost_model(cuda):
     from oelm_lib.bench.steps import random_batch
     from oelm_lib.config import load_config
-    from oelm_lib.model.attend import QUERY_BLOCK
-    from oelm_lib.model.gpt import CHUNK, GPT
+    from oelm_lib.model.gpt import GPT
     from oelm_lib.training.optim import backward, make_optimizer, update
     from oelm_lib.training.precision import Precision
 
@@ -64,5 +63,5 @@ def test_memory_is_within_a_tenth_of_the_cost_model(cuda):
         torch.cuda.reset_peak_memory_stats(cuda)
         backward(model, precision, batch)
         update(optimizer, precision, [1e-4])
-    predicted = step_bytes(cfg.model, cfg.train.batch_size, CHUNK, QUERY_BLOCK)["peak"]
+    predicted = step_bytes(cfg.model, cfg.train.batch_size)["peak"]
     assert torch.cuda.max_memory_allocated(cuda) == pytest.approx(predicted, rel=0.1)

@@ -117,14 +117,13 @@ def test_freezing_saves_the_weight_gradients_of_query_and_key_only():
 
 
 def test_frozen_gradients_and_adam_state_are_36_mib_smaller():
-    base, frozen = (step_bytes(load_config(exp).model, 8, 512, 128) for exp in ("GPT-01", "GPT-02"))
+    base, frozen = (step_bytes(load_config(exp).model, 8) for exp in ("GPT-01", "GPT-02"))
     assert base["gradients"] + base["adam"] - frozen["gradients"] - frozen["adam"] == 36 * 2**20
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_activations_are_within_a_tenth_of_what_the_forward_pass_keeps(model_config, dropout):
-    from oelm_lib.model.attend import QUERY_BLOCK
-    from oelm_lib.model.gpt import CHUNK, GPT
+    from oelm_lib.model.gpt import GPT
 
     # A vocabulary with too many logits to hold at once: the path that the cost model describes.
     cfg = model_config(
@@ -143,15 +142,13 @@ def test_activations_are_within_a_tenth_of_what_the_forward_pass_keeps(model_con
     measured = sum(size for place, size in kept.items() if place not in parameters)
     # The chunked loss keeps the gradient of what the head reads outside the hooks' sight.
     measured += tokens.numel() * cfg.d_model * 4
-    predicted = step_bytes(cfg, BATCH, CHUNK, QUERY_BLOCK)["activations"]
+    predicted = step_bytes(cfg, BATCH)["activations"]
     assert predicted == pytest.approx(measured, rel=0.1)
 
 
 def test_attention_without_dropout_keeps_a_number_per_head_and_token():
     cfg = load_config("GPT-01").model.model_copy(update={"dropout": 0.0, "num_heads": 4})
-    few, many = (
-        step_bytes(cfg.model_copy(update={"num_heads": heads}), 8, 512, 128) for heads in (4, 16)
-    )
+    few, many = (step_bytes(cfg.model_copy(update={"num_heads": heads}), 8) for heads in (4, 16))
     tokens = 8 * cfg.max_seq_len
     assert many["activations"] - few["activations"] == tokens * cfg.num_layers * (16 - 4) * 4
 

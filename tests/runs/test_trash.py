@@ -1,13 +1,16 @@
 import json
 import multiprocessing
+import subprocess
 
 import pytest
 
+from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.runs.lock import RunLock
 from oelm_lib.runs.process import this_process
 from oelm_lib.runs.reading import find_runs
-from oelm_lib.runs.trash import remove_runs, restore_last, restore_run
+from oelm_lib.runs.trash import remove_experiment, remove_runs, restore_last, restore_run
+from tests.project_params import copy_params
 
 
 @pytest.fixture
@@ -107,3 +110,60 @@ def test_none_is_removed_where_one_trains_and_none_comes_back_over_another(run, 
     with pytest.raises(UserError, match="exists again"):
         restore_last(tmp_path)
     assert not run.exists()
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The file of one's own experiment DEMO-05, beside those that git tracks."""
+    params = copy_params(tmp_path)
+    monkeypatch.setattr(config.paths, "PARAMS", params)
+    for command in (["init", "--quiet"], ["add", "params"]):
+        subprocess.run(["git", "-C", tmp_path, *command], check=True)
+    path = params / "DEMO-05.yaml"
+    path.write_text(config.new_experiment("DEMO-02", "DEMO-05", "model.dropout=0.1"))
+    return path
+
+
+def test_ones_own_experiment_is_removed_and_comes_back_before_what_was_removed_earlier(
+    own, run, tmp_path
+):
+    text = own.read_text()
+    remove_runs([run])
+    remove_experiment("DEMO-05", tmp_path)
+    assert "DEMO-05" not in config.experiment_ids()
+    assert restore_last(tmp_path) == [own] and own.read_text() == text
+    assert restore_last(tmp_path) == [run]
+    assert list((tmp_path / ".trash").iterdir()) == []
+
+
+def test_an_experiment_of_the_project_or_one_that_is_in_use_is_not_removed(own, tmp_path):
+    with pytest.raises(UserError, match=r"DEMO-02\.yaml: git tracks it"):
+        remove_experiment("DEMO-02", tmp_path)
+    runs = tmp_path / "DEMO-05_x+0123abcd" / "seed1"
+    runs.mkdir(parents=True)
+    with pytest.raises(UserError, match=r"has 1 runs in .*; remove these first"):
+        remove_experiment("DEMO-05", tmp_path)
+    remove_runs([runs])
+    arm = own.with_name("DEMO-06.yaml")
+    arm.write_text(
+        config.new_experiment("DEMO-05", "DEMO-06", "model.qk_norm=true", compare_to="DEMO-05")
+    )
+    study = own.parent / "studies" / "mine.yaml"
+    study.write_text("base: DEMO-05")
+    with pytest.raises(UserError, match="is compare_to of DEMO-06, base of mine; delete or change"):
+        remove_experiment("DEMO-05", tmp_path)
+    assert own.is_file()
+
+
+def test_without_git_nothing_tells_ones_own_experiment_and_its_file_is_named(own, tmp_path):
+    (tmp_path / ".git").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=f"delete the file {own}"):
+        remove_experiment("DEMO-05", tmp_path)
+
+
+def test_an_experiment_never_comes_back_over_another(own, tmp_path):
+    remove_experiment("DEMO-05", tmp_path)
+    own.write_text("newer")
+    with pytest.raises(UserError, match=r"DEMO-05\.yaml: exists again"):
+        restore_last(tmp_path)
+    assert own.read_text() == "newer"

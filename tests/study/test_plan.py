@@ -77,6 +77,10 @@ MISTAKES = {
         "seed 120 is one of tune.seeds",
     ),
     "one tuning seed": ({"tune": {"seeds": [1], "start": 0.01}}, "tune.seeds"),
+    "more seeds than any run has": (
+        {"confirm": {"seeds": {"from": 101, "count": 10**20}}},
+        "confirm.seeds.count = 100000000000000000000: should be at most 10,000",
+    ),
     "one confirmation seed": ({"confirm": {"seeds": {"from": 101, "count": 1}}}, "count = 1"),
     "no baseline": ({"claims": [{"arm": "trained", "at_most": 0.05}]}, "'trained' is judged but"),
     "a baseline that is no arm": (

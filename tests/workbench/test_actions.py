@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -103,7 +104,7 @@ def test_finished_seeds_are_left_out_and_the_others_started(tmp_path, started):
 @pytest.mark.parametrize(
     ("exp", "seeds", "words"),
     [
-        ("DEMO-02", "42", "every one of these seeds is done"),
+        ("DEMO-02", "42", "these seeds are all done"),
         ("DEMO-02", "forty", "whole numbers of at most 18 digits"),
         ("DEMO-02", "", "whole numbers"),
         ("DEMO-99", "42", "no experiment"),
@@ -267,6 +268,52 @@ def test_a_second_click_on_start_starts_no_second_queue(tmp_path, sleepers):
         actions.continue_runs([stopped], tmp_path)
     with pytest.raises(UserError, match="trains or waits"):
         actions.remove_runs([stopped], tmp_path)
+
+
+def started_at_once(count, start):
+    """Lines of `count` starts that begin in the same moment, refusals among them."""
+    gate, lines = threading.Barrier(count), []
+
+    def press():
+        gate.wait()
+        try:
+            lines.append(start())
+        except UserError as error:
+            lines.append(str(error))
+
+    threads = [threading.Thread(target=press) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("start", "refusal"),
+    [
+        (lambda out: actions.start_runs("DEMO-02", "42,43", out), "seed 42, 43: runs or waits"),
+        (lambda out: actions.make_page("compare", out), "oelm report compare: runs already"),
+    ],
+)
+def test_of_kernels_that_press_start_in_one_moment_one_starts(
+    tmp_path, sleepers, monkeypatch, start, refusal
+):
+    def start_slowly(*arguments):
+        time.sleep(0.2)  # the others look at what runs meanwhile
+        return start_command(*arguments)
+
+    monkeypatch.setattr(actions, "start_command", start_slowly)
+    lines = started_at_once(3, lambda: start(tmp_path))
+    assert sum(line.startswith("Started: oelm ") for line in lines) == len(sleepers) == 1
+    assert sum(refusal in line for line in lines) == 2
+
+
+def test_a_folder_of_logs_that_cannot_be_written_starts_nothing(tmp_path, started):
+    (tmp_path / "logs").write_text("")
+    with pytest.raises(UserError, match="nothing was started: File exists"):
+        actions.start_runs("DEMO-02", "42", tmp_path)
+    assert started == []
 
 
 def test_a_run_that_failed_in_a_live_queue_can_go_on(tmp_path, sleepers):

@@ -38,14 +38,14 @@ def test_an_unchanged_form_is_possible_for_every_experiment(exp):
     ("values", "key", "words"),
     [
         ({"model.num_heads": "3"}, "model.num_heads", "does not divide d_model = 64"),
-        ({"model.dropout": "2"}, "model.dropout", "less than or equal to 0.99"),
+        ({"model.dropout": "2"}, "model.dropout", "at most 0.99"),
         ({"model.dropout": "[1"}, "model.dropout", "is not a value"),
         ({"model.dropout": ""}, "model.dropout", "number"),
         ({"model.frozen_layers": "[7]"}, "model.frozen_layers", "allowed are 0 .. 1 or all"),
-        ({"model.frozen_layers": "some"}, "model.frozen_layers", "all or list"),
-        ({"train.max_steps": "1.5"}, "train.max_steps", "valid integer"),
+        ({"model.frozen_layers": "some"}, "model.frozen_layers", "all or a list"),
+        ({"train.max_steps": "1.5"}, "train.max_steps", "whole number"),
         ({"optim.min_learning_rate": "5"}, "optim.min_learning_rate", "lower it"),
-        ({"data.tokenizer": "words"}, "data.tokenizer", "pattern"),
+        ({"data.tokenizer": "words"}, "data.tokenizer", "gpt2, bpe-<N>"),
     ],
 )
 def test_the_reason_of_an_impossible_value_stands_beside_its_field(values, key, words):
@@ -95,6 +95,33 @@ def test_differences_are_those_from_the_baseline_and_the_file_declares_them():
     assert check.text == config.new_experiment("DEMO-02", "DEMO-77", "model.freeze_k=false")
 
 
+def test_the_cost_of_a_run_is_shown_as_one_types_and_memory_that_is_not_there_is_named(form):
+    assert "169,216 parameters" in form.summary.value and "does not fit" not in form.summary.value
+    form.fields["model.d_model"].field.value = "100000"
+    assert (
+        "A run costs 80,212,400,512 parameters" in form.summary.value
+        and "of memory in fp32" in form.summary.value
+    )
+    assert "it does not fit" in form.check.warnings[0] and not form.save.disabled
+    form.fields["model.d_model"].field.value = "0"
+    assert "A run costs" not in form.summary.value and form.save.disabled
+
+
+def test_the_cost_of_absurd_sizes_takes_no_memory_itself():
+    most = str(10**12)
+    values = {key: most for key in ("model.max_seq_len", "model.num_layers", "train.batch_size")}
+    check = check_form("DEMO-02", values | {"model.dropout": "0.1"}, NEW)
+    assert "does not fit" in check.warnings[0] or check.reasons
+
+
+def test_a_warning_names_no_id_since_the_form_proposes_the_next_one_after_a_save(form):
+    form.fields["model.qk_norm"].field.value = "true"
+    form.save.click()
+    form.start_from("DEMO-05")
+    assert "not that of the freeze alone" in form.summary.value
+    assert "DEMO-06" not in form.summary.value
+
+
 def test_a_confound_is_named_before_the_run():
     (warning,) = check_form("DEMO-02", {"model.qk_norm": "true"}, NEW).warnings
     assert "model.qk_norm" in warning and "a gap to DEMO-01 is not that of the freeze" in warning
@@ -137,7 +164,7 @@ def test_the_form_shows_reasons_as_one_types_and_saves_only_what_is_possible(for
     assert "was 4" in row.remark.value and "model.num_heads" in form.summary.value
     form.save.click()
     assert form.saved == ["DEMO-05"]
-    assert f"delete the file {params / 'DEMO-05.yaml'}" in form.message.value
+    assert "Delete experiment, above, undoes this" in form.message.value
     form.save.click()
     assert form.saved == ["DEMO-05"] and "Change something" in form.message.value
     experiment = config.load_config("DEMO-05")

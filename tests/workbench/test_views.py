@@ -1,19 +1,24 @@
 """The widgets without a browser: they show what the files hold, also to a new kernel."""
 
+import subprocess
+
 import ipywidgets
 import pytest
 
+from oelm_lib.errors import UserError
 from oelm_lib.files import write_json
 from oelm_lib.runs.notes import Notes, read_notes
 from oelm_lib.runs.process import this_process
-from oelm_lib.workbench import Workbench
+from oelm_lib.workbench import Workbench, actions
 from oelm_lib.workbench.launches import Launch
 from oelm_lib.workbench.run_facts import (
     MOST_DRAWN,
+    MOST_NAME,
     drawn_rows,
     launches_html,
     log_html,
     progress_html,
+    short_name,
 )
 from oelm_lib.workbench.runs_view import MOST_SELECTED
 from tests import runs_factory
@@ -81,7 +86,7 @@ def test_only_so_many_runs_are_selected_and_drawn_as_can_be_told_apart(outputs):
     board = open_board(outputs)
     board.experiment.choice.value = "DEMO-01"
     assert len(board.runs.list.value) == MOST_SELECTED
-    board.runs.list.value = board.runs.list.options
+    board.runs.list.value = [name for _, name in board.runs.list.options]
     assert len(curve_names(board.runs.loss)) == MOST_DRAWN
 
 
@@ -139,7 +144,30 @@ def test_removed_runs_leave_the_page_and_come_back_in_a_new_kernel(outputs):
     assert board.runs.list.options == () and "no run yet" in board.runs.table.value
     again = open_board(outputs)
     click(again, "Undo remove")
-    assert again.runs.list.options == ("DEMO-02_oelm_freeze/seed1",)
+    assert again.runs.list.options == (("DEMO-02_oelm_freeze/seed1",) * 2,)
+
+
+def test_ones_own_experiment_can_be_deleted_and_brought_back(outputs, params):
+    for command in (["init", "--quiet"], ["add", "params"]):
+        subprocess.run(["git", "-C", params.parent, *command], check=True)
+    board = open_board(outputs)
+    board.experiment.delete.click()
+    assert "DEMO-02.yaml: git tracks it" in board.experiment.message.value
+    board.form.save.click()
+    assert board.experiment.choice.value == "DEMO-05" and board.experiment.message.value == ""
+    board.experiment.delete.click()
+    assert not (params / "DEMO-05.yaml").exists() and board.experiment.choice.value == "DEMO-02"
+    assert "Deleted: params/DEMO-05.yaml" in board.experiment.message.value
+    click(board, "Undo remove")
+    assert "Back again: params/DEMO-05.yaml" in board.runs.message.value
+    assert "DEMO-05" in dict(board.experiment.choice.options).values()
+
+
+def test_an_experiment_whose_runs_a_command_holds_is_not_deleted(outputs, params, monkeypatch):
+    launch = Launch("oelm run DEMO-04", outputs / "x.log", True, "", ("DEMO-04_x/seed1",))
+    monkeypatch.setattr(actions, "live_launches", lambda outputs: [launch])
+    with pytest.raises(UserError, match="DEMO-04: a command holds runs of it; press Stop"):
+        actions.delete_experiment("DEMO-04", outputs)
 
 
 def test_a_run_that_trains_is_not_removed_and_nothing_is_lost(outputs):
@@ -193,6 +221,34 @@ def test_texts_from_files_are_escaped(tmp_path):
     assert "<i>" not in progress_html([row])
     assert "no log yet" in log_html([row | {"path": str(tmp_path)}])
     assert launches_html([]) == log_html([]) == ""
+
+
+def test_a_long_name_keeps_what_tells_two_runs_apart_and_shows_it_all_under_the_pointer():
+    slug = "oelm_freeze_num_heads_learning_rate_warmup_steps_max_steps"
+    names = [
+        f"DEMO-{exp}_{slug}{end}+{overrides}/seed{seed}"
+        for exp in ("05", "06")
+        for end in ("", "_dropout")
+        for overrides in ("0123abcd", "0123abce")
+        for seed in (1, 10**17)
+    ]
+    short = [short_name(name) for name in names]
+    assert len(set(short)) == len(names) and max(map(len, short)) <= MOST_NAME
+    assert all(cut.startswith(name[:8]) for cut, name in zip(short, names, strict=True))
+    assert short_name("DEMO-02_oelm_freeze/seed42") == "DEMO-02_oelm_freeze/seed42"
+    line = progress_html([{"run": names[0], "state": "running", "max_steps": 10}])
+    assert f"<div title='{names[0]}'>" in line and f"{short[0]} · running" in line
+
+
+def test_the_list_offers_short_names_and_tells_the_whole_ones_of_the_selected_runs(outputs, params):
+    path = params / "DEMO-02.yaml"
+    path.write_text(path.read_text().replace("slug: oelm_freeze", f"slug: {'long_' * 12}end"))
+    run = runs_factory.make_run(outputs, "DEMO-02", 1)
+    board = open_board(outputs)
+    name = f"{run.parent.name}/seed1"
+    ((label, value),) = board.runs.list.options
+    assert value == name and label != name and label.endswith("end/seed1")
+    assert board.runs.list.tooltip == name and board.runs.list.value == (name,)
 
 
 def test_a_command_that_made_a_page_has_a_link_to_it(tmp_path, monkeypatch):
