@@ -8,7 +8,8 @@ from pathlib import Path
 from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.runs.lock import RunLock
-from oelm_lib.runs.reading import ACTIVE, state
+from oelm_lib.runs.reading import state
+from oelm_lib.runs.schema import ACTIVE
 
 TRASH = ".trash"
 """Folder of the outputs folder that holds removed runs as <time>/<ID>_<slug>/seed<k>."""
