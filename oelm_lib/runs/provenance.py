@@ -15,11 +15,11 @@ PACKAGES = ("torch", "numpy", "datasets", "tiktoken", "tokenizers", "papermill",
 
 
 def session_record(step: int, resolved: dict[str, Any]) -> dict[str, Any]:
-    """Return what made a session of a run.
+    """Return the record of a session: its start, code, versions and machine.
 
     Args:
         step: Steps done when the session began.
-        resolved: What the machine knobs came to: device, precision, threads, compile.
+        resolved: Values of the machine keys: device, precision, threads, compile.
     """
     return {
         "started": now(),
@@ -91,7 +91,7 @@ def code_version() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    """Output of a git command in the checkout, or None where it fails."""
+    """Return the output of a git command in the checkout, or None where it fails."""
     try:
         done = subprocess.run(
             ["git", "-C", config.ROOT, *arguments], capture_output=True, timeout=30

@@ -1,4 +1,4 @@
-"""Remove run folders into a trash folder, and bring them back."""
+"""The trash folder: run folders are moved into it and restored from it."""
 
 import contextlib
 import datetime
@@ -16,7 +16,7 @@ TRASH = ".trash"
 
 
 def remove_runs(paths: list[Path]) -> list[Path]:
-    """Move run folders into the trash as one removal; returns where they lie now.
+    """Move run folders into the trash as one removal; returns their new paths.
 
     Raises:
         UserError: A run trains, or another process writes it; then none is removed.
@@ -28,7 +28,7 @@ def remove_runs(paths: list[Path]) -> list[Path]:
     moment = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     targets = []
     with contextlib.ExitStack() as locks:
-        for path in paths:  # refuses a folder that another process writes, keeps starters out
+        for path in paths:  # no other process writes the folder now, or starts to
             lock = RunLock(path)
             lock.acquire()
             locks.callback(lock.release)
@@ -86,6 +86,7 @@ def removed_runs(outputs: Path | None = None) -> list[Path]:
 
 
 def _restore(path: Path, target: Path) -> Path:
+    """Move a run folder out of the trash; returns `target`."""
     _check_free(path, target)
     target.parent.mkdir(parents=True, exist_ok=True)
     os.rename(path, target)
@@ -95,6 +96,7 @@ def _restore(path: Path, target: Path) -> Path:
 
 
 def _check_free(path: Path, target: Path) -> None:
+    """Raise UserError where there is a folder at `target` again."""
     if target.exists():
         raise UserError(f"{target}: exists again; remove it first, or keep the one in {path}")
 
