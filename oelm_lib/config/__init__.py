@@ -11,7 +11,7 @@ from oelm_lib.config.changes import (
     confounds,
     extra_changes,
 )
-from oelm_lib.config.diff import diff_configs, diff_science
+from oelm_lib.config.diff import change_words, diff_configs, diff_science
 from oelm_lib.config.experiment import (
     CORPUS_PATTERN,
     CORPUS_WORDS,

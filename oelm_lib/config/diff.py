@@ -3,7 +3,11 @@
 from typing import Any
 
 from oelm_lib.config.experiment import Experiment, OptimConfig
+from oelm_lib.config.messages import shorten
 from oelm_lib.config.model import ModelConfig
+
+WORDS = {"model.qk_scale": "Q/K rows of norm "}
+"""Dotted key -> what it is called where its name would not be understood."""
 
 
 def diff_configs(first: Experiment, second: Experiment) -> dict[str, tuple[Any, Any]]:
@@ -17,6 +21,15 @@ def diff_science(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tup
     return {
         key: (first.get(key), value) for key, value in second.items() if first.get(key) != value
     }
+
+
+def change_words(changes: dict[str, Any]) -> list[str]:
+    """Return changed keys as parts of a title: `Q/K rows of norm 2.0`, `dropout=0.1`."""
+    return [
+        (WORDS.get(key) or f"{key.rpartition('.')[2]}=")
+        + (value if isinstance(value, str) else shorten(value))
+        for key, value in changes.items()
+    ]
 
 
 def default_science() -> dict[str, Any]:
