@@ -24,15 +24,13 @@ from oelm_lib.runs.folder import check_fit
 from oelm_lib.runs.status import format_duration
 from oelm_lib.runs.stop import on_stop
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, Cell, PlannedRun
-from oelm_lib.study.checks import check_corpora, check_only_adds, check_records
+from oelm_lib.study.checks import check_corpora, read_grid
 from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.plan import Plan, read_plan
 from oelm_lib.study.records import (
     append_record,
     freeze_plan,
-    frozen_plan,
-    read_records,
     records_path,
 )
 
@@ -61,9 +59,7 @@ def run_study(
         UserError: The plan, a record or a corpus is wrong.
     """
     plan = read_plan(name)
-    grid = _read_grid(name, plan)
-    if (old := frozen_plan(name)) is not None:
-        check_only_adds(old, plan)
+    grid = read_grid(name, plan)
     if dry_run:
         print(cost_table(grid, workers))
         return DONE
@@ -76,13 +72,6 @@ def run_study(
     engine = _Engine(name, plan, grid, places or [{}] * workers)
     with on_stop(engine.on_signal):
         return engine.execute()
-
-
-def _read_grid(name: str, plan: Plan) -> Grid:
-    """Read the records of a study, checked against its plan."""
-    records = read_records(records_path(name))
-    check_records(records, name, plan)
-    return Grid(plan, records)
 
 
 def _open_corpora(grid: Grid) -> None:
@@ -163,7 +152,7 @@ class _Engine:
         path = records_path(self._name)
         size = path.stat().st_size if path.exists() else 0
         if size != self._size:
-            self._grid, self._size = _read_grid(self._name, self._plan), size
+            self._grid, self._size = read_grid(self._name, self._plan), size
 
     def _assign(self) -> None:
         """Give every idle worker the most urgent run that nobody holds."""
