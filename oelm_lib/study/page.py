@@ -261,7 +261,8 @@ def _limits(study: Study) -> list[str]:
             f"Learning rate imprecise, so its error may cost more than {study.plan.tune.error:g}"
             f" nats: {'; '.join(imprecise)}."
         )
-    added = sorted({one.name for one in study.judgements if not one.declared})
+    late = [one for one in study.judgements if not one.declared]
+    added = sorted({f"{one.name} on {one.corpus} ({one.planned} seeds)" for one in late})
     if added:
         found.append(f"Claimed only after confirmation began: {', '.join(added)}.")
     found += [_replaced_sentence(study.grid, cell) for cell in _replaced_cells(study.grid)]
