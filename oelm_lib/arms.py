@@ -77,14 +77,14 @@ def arm_name(experiment: dict[str, Any], overrides: dict[str, Any] | None = None
     changed = [
         f"{key.removeprefix('model.')}={value}"
         for key, value in (overrides or {}).items()
-        if "model." in key
+        if key.startswith("model.")
     ]
     return ", ".join([experiment["title"].split(", ", 1)[-1], *changed])
 
 
 def frozen_projections(model: ModelConfig) -> str:
     """Return which projections a model freezes: `W_q and W_k`, one of them, or ""."""
-    if model.frozen_layers == ():
+    if not model.is_frozen:
         return ""
     sides = (("W_q", model.freeze_q), ("W_k", model.freeze_k))
     return " and ".join(name for name, is_frozen in sides if is_frozen)

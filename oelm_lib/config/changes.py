@@ -68,7 +68,7 @@ def extra_changes(experiment: Experiment, baseline: Experiment) -> list[str]:
     What trained Q and K can express (ABSORBED) and tuned rates (TUNED) do not count. Empty where
     the arm is not frozen, or its baseline is frozen too: their gap is that of the other keys.
     """
-    if not _is_frozen(experiment) or _is_frozen(baseline):
+    if not experiment.model.is_frozen or baseline.model.is_frozen:
         return []
     return [
         f"{key} = {as_yaml(new)} (baseline: {as_yaml(old)})"
@@ -108,7 +108,3 @@ def as_yaml(value: Any) -> str:
 def changes_line(keys: list[str]) -> str:
     """Return the line of a file that declares these keys."""
     return f"changes: {as_yaml(keys)}"
-
-
-def _is_frozen(experiment: Experiment) -> bool:
-    return experiment.model.freeze_q or experiment.model.freeze_k

@@ -38,18 +38,13 @@ class Gemm:
 
 
 def gemms(cfg: ModelConfig, batch_size: int) -> list[Gemm]:
-    """Return all matrix products of a step: explicit softmax attention, all logits at once.
-
-    W_q and W_k count as frozen where they are so at any step.
-    """
+    """Return all matrix products of a step: explicit softmax attention, all logits at once."""
     rows, layers, d = batch_size * cfg.max_seq_len, cfg.num_layers, cfg.d_model
     heads, length, k = batch_size * cfg.num_heads, cfg.max_seq_len, cfg.d_head
-    frozen = frozen_layers(cfg)
-    trained_q = layers - cfg.freeze_q * frozen
-    trained_k = trained_q if cfg.qk_tied else layers - cfg.freeze_k * frozen
+    frozen_q, frozen_k = _never_trained(cfg)
     products = [
-        *_passes("query", layers, trained_q, 1, rows, d, d),
-        *_passes("key", layers, trained_k, 1, rows, d, d),
+        *_passes("query", layers, layers - frozen_q, 1, rows, d, d),
+        *_passes("key", layers, layers - frozen_k, 1, rows, d, d),
         *_passes("value", layers, layers, 1, rows, d, d),
         *_passes("output", layers, layers, 1, rows, d, d),
         *_passes("feed_forward", layers, layers, 1, rows, d, cfg.d_ff),
@@ -75,9 +70,10 @@ def _passes(part: str, layers: int, trained: int, batch: int, m: int, k: int, n:
     ]
 
 
-def frozen_layers(cfg: ModelConfig) -> int:
-    """Number of layers that freeze_q and freeze_k apply to."""
-    return cfg.num_layers if cfg.frozen_layers == "all" else len(set(cfg.frozen_layers))
+def _never_trained(cfg: ModelConfig) -> tuple[int, int]:
+    """Number of layers whose W_q, and whose W_k, is frozen at every step."""
+    layers = len(cfg.freezable_layers) if cfg.freezes_throughout else 0
+    return cfg.freeze_q * layers, cfg.freeze_k * layers
 
 
 def step_flops(cfg: ModelConfig, batch_size: int) -> dict[str, int | float]:
@@ -134,8 +130,7 @@ def _qk_numbers(cfg: ModelConfig) -> tuple[int, int]:
     """Scalars of W_q, W_k and all additions, and those of them that are never updated."""
     square, projections = cfg.d_model**2, 1 if cfg.qk_tied else 2
     total = cfg.num_layers * (projections * square + added_numbers(cfg))
-    sides = 0 if cfg.ever_trains_qk else sum((cfg.freeze_q, cfg.freeze_k)[:projections])
-    return total, sides * frozen_layers(cfg) * square
+    return total, sum(_never_trained(cfg)[:projections]) * square
 
 
 def medium(cfg: ModelConfig) -> ModelConfig:
