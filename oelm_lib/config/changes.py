@@ -1,11 +1,11 @@
-"""`compare_to` and `changes`: an experiment declares what it changes against its baseline."""
+"""What differs between experiments; `compare_to` and `changes` declare it against a baseline."""
 
 from typing import Any
 
-from oelm_lib.config.diff import diff_configs
-from oelm_lib.config.experiment import Experiment
+from oelm_lib.config.experiment import Experiment, OptimConfig
 from oelm_lib.config.load import experiment_ids, load_config
 from oelm_lib.config.messages import did_you_mean
+from oelm_lib.config.model import ModelConfig
 from oelm_lib.errors import UserError
 from oelm_lib.yaml_text import dump_yaml
 
@@ -30,6 +30,29 @@ ABSORBED = {
 """Additions linear in q or k before the score; trained W_q and W_k express them without help."""
 TUNED = {"optim.learning_rate", "optim.min_learning_rate", "optim.groups"}
 """Keys that each arm may have at its own best value; a difference is a warning."""
+
+
+def diff_configs(first: Experiment, second: Experiment) -> dict[str, tuple[Any, Any]]:
+    """Return dotted key -> (first value, second value) of every scientific key that differs."""
+    return diff_science(first.science, second.science)
+
+
+def diff_science(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return diff_configs of two `science`; a key that a record lacks has its value for "off"."""
+    first, second = default_science() | first, default_science() | second
+    return {
+        key: (first.get(key), value) for key, value in second.items() if first.get(key) != value
+    }
+
+
+def default_science() -> dict[str, Any]:
+    """Return dotted key -> default of the scientific keys that a file may leave out."""
+    return {
+        f"{name}.{key}": list(field.default) if field.default == () else field.default
+        for name, section in (("model", ModelConfig), ("optim", OptimConfig))
+        for key, field in section.model_fields.items()
+        if not field.is_required()
+    }
 
 
 def changed_keys(experiment: Experiment, compare_to: str | None) -> list[str]:
