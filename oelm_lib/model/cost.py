@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 from oelm_lib.config import Experiment, ModelConfig
+from oelm_lib.gpus import GPU_FLOPS
 from oelm_lib.model.additions import active, added_numbers
 
-GPU_FLOPS = {"A5000": 111e12, "A100": 312e12, "H100": 989e12}
-"""Dense fp16 peak from the vendor's data sheets, FLOP/s."""
 FLOAT = 4
 """Bytes of an fp32 number."""
 CHUNK = 512
@@ -184,13 +183,9 @@ def _mean_keys(length: int) -> float:
 
 
 def training_hours(cfg: Experiment, flops_per_second: float) -> float:
-    """Hours that the steps of a run take at a rate of FLOP/s on the plain path."""
-    return (
-        step_flops(cfg.model, cfg.train.batch_size)["plain"]
-        * cfg.train.max_steps
-        / flops_per_second
-        / 3600
-    )
+    """Hours that the steps of a run take at a rate of FLOP/s; attention as fast kernels do it."""
+    flops = step_flops(cfg.model, cfg.train.batch_size)["fast"] * cfg.train.max_steps
+    return flops / flops_per_second / 3600
 
 
 def cost_table(cfg: Experiment, gpu: str, utilisation: float) -> list[tuple[str, str]]:
