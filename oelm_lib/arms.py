@@ -74,13 +74,13 @@ def arm_name(experiment: dict[str, Any], overrides: dict[str, Any] | None = None
             return "baseline"
         if frozen == (True, True) and model.get("frozen_layers", "all") == "all" and init in FROZEN:
             return FROZEN[init]
-    changed = {key: value for key, value in (overrides or {}).items() if "model." in key}
+    changed = {key: value for key, value in (overrides or {}).items() if key.startswith("model.")}
     return ", ".join([experiment["title"].split(", ", 1)[-1], *change_words(changed)])
 
 
 def frozen_projections(model: ModelConfig) -> str:
     """Return which projections a model freezes: `W_q and W_k`, one of them, or ""."""
-    if model.frozen_layers == ():
+    if not model.is_frozen:
         return ""
     sides = (("W_q", model.freeze_q), ("W_k", model.freeze_k))
     return " and ".join(name for name, is_frozen in sides if is_frozen)

@@ -4,8 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.config.changes import changed_keys, changes_line
-from oelm_lib.config.diff import change_words, diff_configs
+from oelm_lib.config.changes import change_words, changed_keys, changes_line, diff_configs
 from oelm_lib.config.experiment import ID_PATTERN, ID_WORDS, SECTIONS, Experiment
 from oelm_lib.config.load import experiment_path, load_config, parse_experiment
 from oelm_lib.config.messages import shorten
