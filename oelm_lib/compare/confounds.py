@@ -9,6 +9,7 @@ from oelm_lib.compare.pairs import METRIC, Pair, comparable, declaration, pairs
 from oelm_lib.config import diff_configs, extra_changes
 from oelm_lib.model import biases_scores
 from oelm_lib.runs.frames import MEASURED, RECORDED, arm_id
+from oelm_lib.runs.reading import frozen_unchanged
 
 MACHINE = ("device_name", "precision", "threads", "compile")
 CORPUS = ("manifest_sha256", "sample")
@@ -120,7 +121,7 @@ def _run_warnings(runs: pd.DataFrame, metric: str) -> Iterator[tuple[str, str]]:
     for _, run in runs.iterrows():
         if run["reason"]:
             yield run["run"], f"{run['reason']}{'' if run['run'] in used else '; not compared'}"
-        if freeze_proven(run) is False:
+        if frozen_unchanged(run["frozen"]) is False:
             yield run["run"], "the frozen parameters changed"
 
 
@@ -153,12 +154,6 @@ def _evidence_warnings(
                 yield arm, "one learning rate only; another rate may change its gap"
     for exp in runs.loc[runs["experiment"].notna() & (runs["source"] == RECORDED), "id"]:
         yield exp, "recorded by other code; the loss is the best of its evaluations"
-
-
-def freeze_proven(run: pd.Series) -> bool | None:
-    """Return whether the frozen tensors kept their digests; None where nothing was frozen."""
-    proofs = run["frozen"] if isinstance(run["frozen"], list) else []
-    return all(proof["sha256_start"] == proof["sha256_end"] for proof in proofs) if proofs else None
 
 
 def short(value: Any) -> str:

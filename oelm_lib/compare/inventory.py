@@ -5,10 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from oelm_lib.compare.confounds import freeze_proven
 from oelm_lib.compare.pairs import METRIC
 from oelm_lib.config import Experiment, load_config
 from oelm_lib.runs.frames import MEASURED, arm_id, identity, select
+from oelm_lib.runs.reading import frozen_unchanged
 
 RUN_COLUMNS = [
     "id",
@@ -86,8 +86,8 @@ def parameters(runs: pd.DataFrame) -> pd.DataFrame:
     for _, group in known.groupby(["source", "variant"], sort=False):
         first = group.iloc[0]
         counts = first["parameters"]
-        proofs = [freeze_proven(run) for _, run in group.iterrows()]
-        proofs = [proof for proof in proofs if proof is not None]
+        judged = map(frozen_unchanged, group["frozen"])
+        proofs = [unchanged for unchanged in judged if unchanged is not None]
         rows.append(
             {
                 "corpus": first["corpus"],

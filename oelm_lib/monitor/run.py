@@ -9,7 +9,7 @@ from oelm_lib.markup import Html, html_table
 from oelm_lib.runs.folder import Run
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.overview import overview
-from oelm_lib.runs.reading import read_status
+from oelm_lib.runs.reading import frozen_unchanged, read_status
 from oelm_lib.runs.summary import Summary
 from oelm_lib.view.changes import changes_table
 
@@ -52,11 +52,10 @@ def freeze_proof(run: Run) -> Html:
     if not run.finished:
         return Html("<p>The proof stands here once the run is done.</p>")
     summary = Summary(run)
-    proofs = [proof for proof in summary.values["frozen"] if proof["tensors"]]
-    equal = all(proof["sha256_start"] == proof["sha256_end"] for proof in proofs)
-    if not proofs:
+    unchanged = frozen_unchanged(summary.values["frozen"])
+    if unchanged is None:
         words = "Nothing was frozen."
-    elif equal:
+    elif unchanged:
         words = "<span class='good'>Proven</span>: the frozen weights did not change by one bit."
     else:
         words = "<span class='bad'>Not frozen</span>: the digests of the frozen weights differ."

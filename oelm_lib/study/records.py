@@ -19,6 +19,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import append_line, with_checksum, write_text
 from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.reading import (
+    frozen_unchanged,
     read_config,
     read_logit_std,
     read_status,
@@ -149,8 +150,6 @@ def make_record(
 
 
 def _done(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
-    proofs = [proof for proof in summary["frozen"] if proof["tensors"]]
-    unchanged = all(proof["sha256_start"] == proof["sha256_end"] for proof in proofs)
     return {
         "status": DONE,
         "error": None,
@@ -158,7 +157,7 @@ def _done(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
         "test_loss": _finite(summary["final_test_loss"]),
         "test_documents": _test_documents(path),
         "epochs": summary["epochs"],
-        "frozen_unchanged": unchanged if proofs else None,
+        "frozen_unchanged": frozen_unchanged(summary["frozen"]),
         "seconds": round(summary["wall_seconds"], 1),
     }
 
