@@ -21,7 +21,8 @@ def heading(run: Run) -> Html:
     """
     cfg = run.config
     arm = arm_name(cfg.to_dict(), cfg.overrides)
-    title = f"{cfg.id} {arm}, seed {run.seed}" + (" (rehearsal)" if cfg.overrides else "")
+    kind = " (rehearsal)" if cfg.kind == "rehearsal" else ""
+    title = f"{cfg.id} {arm}, seed {run.seed}{kind}"
     lines = [cfg.label, cfg.question]
     texts = [f"<p>{escape(line)}</p>" for line in lines if line]
     problems = [f"<p class='bad'>{escape(line)}</p>" for line in _warnings(cfg)]
