@@ -88,13 +88,12 @@ def verdict_cards(runs: pd.DataFrame, baseline: str | None = None, metric: str =
 
 def _card(row: dict[str, Any]) -> str:
     """Return a verdict, what was compared, and the numbers behind it, folded."""
-    arm, words = escape(row["arm"]), escape(row["sentence"])
     what = [f"{row['id']} against {row['baseline']} on {row['corpus']}", row["frozen"]]
     numbers = escape(details(row))
     folded = f"<details><summary>numbers</summary>{numbers}</details>" if numbers else ""
     return (
         f"<div class='oelm-card' style='{CARD.format(arm_colour(row['arm']))}'>"
-        f"{verdict_html(row['verdict'])} &nbsp;<b>{arm}</b>{words.removeprefix(arm)}"
+        f"{verdict_html(row['verdict'])} &nbsp;<b>{escape(row['arm'])}</b> {escape(row['words'])}"
         f"<div style='{SMALL}'>{escape('; '.join(filter(None, what)))}{folded}</div></div>"
     )
 

@@ -37,7 +37,7 @@ class Verdict:
         power: How many seeds would decide an INCONCLUSIVE verdict.
         frozen: What the arm freezes, in words.
         confounds: Keys that differ beside the freeze and have no counterpart in the baseline.
-        sentence: The verdict in words.
+        words: The verdict in words; the arm is their subject.
     """
 
     corpus: str
@@ -68,7 +68,7 @@ class Verdict:
     seeds: list[int] = field(default_factory=list)
     failed_seeds: list[int] = field(default_factory=list)
     confounds: list[str] = field(default_factory=list)
-    sentence: str = ""
+    words: str = ""
 
 
 def verdicts(runs: pd.DataFrame, baseline: str | None = None, metric: str = METRIC) -> pd.DataFrame:
@@ -128,7 +128,7 @@ def _judge(pair: Pair, differences: list[float], arms: int, metric: str) -> Verd
         perplexity=perplexity(arm[metric].mean()),
         baseline_perplexity=perplexity(base[metric].mean()),
         equal=stats.equal_within(interval, MARGIN) if differences else "",
-        power=_power(interval),
+        power=stats.seeds_text(interval, stats.bounds_at_most(CRITERION)),
         sd=interval.sd,
         failed=interval.failed,
         confidence=interval.confidence,
@@ -143,42 +143,33 @@ def _judge(pair: Pair, differences: list[float], arms: int, metric: str) -> Verd
         failed_seeds=pair.unstable_seeds(metric),
         confounds=confounds,
     )
-    found.sentence = sentence(found)
+    found.words = _words(found)
     return found
 
 
-def _power(interval: stats.Interval) -> str:
-    """Return how many seeds would decide an open claim, in words; "" where it is decided."""
-    if interval.failed:
-        return ""
-    text = stats.seeds_text(interval, stats.bounds_at_most(CRITERION))
-    return text.replace("no number of seeds would decide it", "no number of seeds would")
-
-
-def sentence(row: Verdict) -> str:
-    """Return a verdict in words, without the arm's corpus and baseline."""
+def _words(row: Verdict) -> str:
+    """Return a verdict in words; the arm is their subject."""
     if row.verdict == NOT_COMPARED:
-        return f"{row.arm} is not compared: {row.reason}."
+        return f"is not compared: {row.reason}."
     if row.failed:
         total = row.n + row.failed
         seen = f"; the other seeds show a gap of {_signed(row.gap)} %" if row.n else ""
         return (
-            f"{row.arm} is unstable: {row.failed} of {_seeds(total)} diverged or failed, in the arm"
+            f"is unstable: {row.failed} of {_seeds(total)} diverged or failed, in the arm"
             f" or in its baseline{seen}."
         )
     if row.verdict == stats.UNKNOWN:
         which = " (best of its evaluations)" if row.source == RECORDED else ""
         return (
-            f"{row.arm} {_change(row.gap)} with one seed{which}; one seed has no interval,"
+            f"{_change(row.gap)} with one seed{which}; one seed has no interval,"
             " so this may be noise."
         )
-    head = f"{row.arm} {_change(row.gap)} ({_signed(row.low)} to {_signed(row.high)})"
+    head = f"{_change(row.gap)} ({_signed(row.low)} to {_signed(row.high)})"
     limit = f"{100 * CRITERION:g} %"
     if row.verdict == stats.FAIL:
         return f"{head}; the whole interval is above {limit}."
     if row.verdict == stats.INCONCLUSIVE:
-        power = f"; {row.power.replace(' decide it', '')}" if row.power else ""
-        return f"{head}; {_seeds(row.n)} cannot decide whether that is above {limit}{power}."
+        return f"{head}; {_seeds(row.n)} cannot decide whether that is above {limit}; {row.power}."
     equal = f", and within ±{100 * MARGIN:g} %" if row.equal == stats.YES else ""
     if row.verdict == CONFOUNDED:
         return (

@@ -26,7 +26,7 @@ from oelm_lib.runs.reading import (
     read_summary,
 )
 from oelm_lib.study.cell import Cell, PlannedRun
-from oelm_lib.study.plan import Plan, parse_plan
+from oelm_lib.study.plan import GUIDE, Plan, parse_plan
 
 DONE, DIVERGED = "done", "diverged"
 SPLIT_FACTS = ("documents", "tokens", "bytes", "sha256")
@@ -266,7 +266,7 @@ def frozen_plan(name: str) -> Plan | None:
     path = folder(name) / "plan.yaml"
     if not path.is_file():
         return None
-    return parse_plan(config.read_yaml(path), f"reports/{name}/plan.yaml")
+    return parse_plan(config.read_yaml(path, GUIDE), f"reports/{name}/plan.yaml")
 
 
 def freeze_plan(name: str, plan: Plan) -> None:

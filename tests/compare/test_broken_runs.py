@@ -112,7 +112,7 @@ def test_a_missing_baseline_leaves_every_table_its_rows(demo):
     runs = compare.load_runs(outputs=demo)
     found = every_table(runs)
     assert set(found["verdicts"]["verdict"]) == {"NOT COMPARED"}
-    assert "no run of its baseline DEMO-01" in found["verdicts"]["sentence"].iloc[0]
+    assert "no run of its baseline DEMO-01" in found["verdicts"]["words"].iloc[0]
     assert found["results"]["final_val_loss"].notna().all()
     assert any("no run of its baseline" in text for text in compare.warnings(runs))
 
