@@ -13,7 +13,6 @@ from oelm_lib import stats
 from oelm_lib.compare.verdict import CRITERION
 from oelm_lib.view.tables import MARKS, TONE_COLOURS, TONES, percent
 
-SEEDS = 8
 CENTRED = np.array([-1.4, -0.8, -0.5, -0.1, 0.1, 0.5, 0.8, 1.4])
 """Pattern of the seeds' differences around their mean."""
 ARMS = {"A": (0.005, 0.004), "B": (0.030, 0.010), "C": (0.030, 0.035), "D": (0.095, 0.020)}

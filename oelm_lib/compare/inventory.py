@@ -38,7 +38,8 @@ def matrix(runs: pd.DataFrame, exps: list[str] | str | None = None) -> pd.DataFr
     """
     rates = [_learning_rate(experiment) for experiment in runs["experiment"]]
     known = runs.assign(id=[arm_id(run) for run in runs.itertuples()], learning_rate=rates)
-    missing = [load_config(exp) for exp in select(exps) if exp not in set(known["id"])]
+    wanted = select(exps) if exps else []
+    missing = [load_config(exp) for exp in wanted if exp not in set(known["id"])]
     new = [
         {
             **identity(experiment),
@@ -46,7 +47,7 @@ def matrix(runs: pd.DataFrame, exps: list[str] | str | None = None) -> pd.DataFr
             "state": "not run",
             "reason": "",
         }
-        for experiment in (missing if exps else [])
+        for experiment in missing
     ]
     return pd.DataFrame([*known[RUN_COLUMNS].to_dict("records"), *new], columns=RUN_COLUMNS)
 

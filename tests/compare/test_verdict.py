@@ -38,7 +38,7 @@ def test_gaps_are_paired_and_intervals_are_joint_for_the_arms_of_a_baseline(demo
         row = table.loc[exp]
         assert row["gap"] == pytest.approx(math.exp(nats.mean()) - 1)
         assert (row["low"], row["high"]) == (interval.gap_low, interval.gap_high)
-        assert row["seeds"] == [42, 43, 44] and row["arms"] == 3
+        assert (row["n"], row["arms"]) == (3, 3)
         assert row["confidence"] == pytest.approx(1 - 0.05 / 3)
     assert table.loc["DEMO-03", "verdict"] == stats.FAIL
 
@@ -108,7 +108,7 @@ def test_a_diverged_seed_makes_the_verdict_unstable(tmp_path, how, which):
                 lose(path)
     (row,) = compare.verdicts(compare.load_runs(outputs=tmp_path)).to_dict("records")
     assert row["verdict"] == stats.UNSTABLE
-    assert (row["n"], row["failed"], row["failed_seeds"]) == (2, 2, [0, 1])
+    assert (row["n"], row["failed"]) == (2, 2)
     assert "2 of four seeds diverged or failed" in row["words"]
 
 
@@ -193,16 +193,6 @@ def test_a_split_without_tokens_has_no_document_error(tmp_path):
             np.savez(path / "documents.npz", nats=np.zeros(3), tokens=np.zeros(3, int))
     runs = compare.load_runs(outputs=tmp_path)
     assert math.isnan(compare.verdicts(runs)["document_error"].iloc[0])
-
-
-def test_the_test_split_is_compared_where_it_was_asked_for(tmp_path):
-    for exp in ("DEMO-01", "DEMO-02"):
-        for seed in (1, 2):
-            make_run(tmp_path, exp, seed, test=True)
-    runs = compare.load_runs(outputs=tmp_path)
-    table = compare.verdicts(runs, metric="final_test_loss")
-    assert table["n"].tolist() == [2]
-    assert table["document_error"].iloc[0] > 0
 
 
 def test_recorded_gaps_are_the_logs_recomputed():
