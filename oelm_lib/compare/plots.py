@@ -18,7 +18,7 @@ from oelm_lib.view.curves import VAL, Y_TITLES, Line, lines, reader_state, serie
 from oelm_lib.view.figure import Figure
 from oelm_lib.view.selection import select
 from oelm_lib.view.series import STATE, trace_values
-from oelm_lib.view.tables import LARGEST_GAP, percent
+from oelm_lib.view.tables import LARGEST_GAP, gap_text
 
 LIMIT = 100 * CRITERION
 ROW = 68
@@ -219,10 +219,7 @@ def _draw_arm(
 def _label(one: Verdict, with_id: bool) -> str:
     """Return an arm's two lines over its interval."""
     name = f"{one.arm} ({one.id})" if with_id else one.arm
-    interval = ""
-    if math.isfinite(one.low):
-        interval = f" ({percent(one.low, 1)} to {percent(one.high, 1)})"
-    return f"<b>{escape(name)}</b><br>{percent(one.gap, 1)}{interval}: {one.verdict}"
+    return f"<b>{escape(name)}</b><br>{gap_text(one.gap, one.low, one.high)}: {one.verdict}"
 
 
 def _add_criterion(figure: Figure) -> None:

@@ -11,7 +11,7 @@ from oelm_lib.compare.verdict import Verdict, judge
 from oelm_lib.markup import Html
 from oelm_lib.runs.frames import RECORDED, arm_id
 from oelm_lib.runs.metrics import perplexity
-from oelm_lib.view.tables import fold, percent, table
+from oelm_lib.view.tables import fold, gap_text, table
 
 
 class Arm(NamedTuple):
@@ -118,11 +118,6 @@ def _main_row(row: dict[str, Any]) -> dict[str, Any]:
 
     The perplexity of a recorded run is called what it is: the best of many evaluations.
     """
-    gap = ""
-    if pd.notna(row["gap"]):
-        gap = percent(row["gap"], 1)
-    if pd.notna(row["low"]):
-        gap += f" ({percent(row['low'], 1)} to {percent(row['high'], 1)})"
     return {
         "corpus": row["corpus"],
         "arm": f"{row['arm']} ({row['id']})",
@@ -131,7 +126,7 @@ def _main_row(row: dict[str, Any]) -> dict[str, Any]:
         "perplexity_of": (
             "best of its evaluations" if row["source"] == RECORDED else "last weights"
         ),
-        "gap": gap,
+        "gap": gap_text(row["gap"], row["low"], row["high"]) if pd.notna(row["gap"]) else "",
         "verdict": row["verdict"],
         "baseline": row["baseline"],
         "time": row["wall_seconds"],

@@ -12,6 +12,7 @@ from oelm_lib.compare.pairs import METRIC, Pair, families
 from oelm_lib.config import extra_changes
 from oelm_lib.runs.frames import RECORDED
 from oelm_lib.runs.metrics import perplexity
+from oelm_lib.view.tables import LARGEST_GAP, bounds_text, percent
 
 CRITERION = 0.05
 """Largest gap that an arm may have: the log's criterion."""
@@ -74,7 +75,7 @@ class Verdict:
             return f"is not compared: {self.reason}."
         if self.failed:
             total = self.n + self.failed
-            seen = f"; the other seeds show a gap of {_signed(self.gap)} %" if self.n else ""
+            seen = f"; the other seeds show a gap of {percent(self.gap, 1)}" if self.n else ""
             return (
                 f"is unstable: {self.failed} of {_seeds(total)} diverged or failed, in the arm or"
                 f" in its baseline{seen}."
@@ -85,7 +86,7 @@ class Verdict:
                 f"{_change(self.gap)} with one seed{which}; one seed has no interval, so this may"
                 " be noise."
             )
-        head = f"{_change(self.gap)} ({_signed(self.low)} to {_signed(self.high)})"
+        head = f"{_change(self.gap)} {bounds_text(self.low, self.high)}"
         limit = f"{100 * CRITERION:g} %"
         if self.verdict == stats.FAIL:
             return f"{head}; the whole interval is above {limit}."
@@ -198,14 +199,10 @@ def _judge(pair: Pair, differences: list[float], arms: int) -> Verdict:
 
 def _change(gap: float) -> str:
     """Return a gap as a verb phrase."""
-    if gap > 10:
-        return "raises perplexity by more than 1,000 %"
+    if gap > LARGEST_GAP:
+        return f"raises perplexity by more than {100 * LARGEST_GAP:,.0f} %"
     verb = "raises" if gap > -0.0005 else "lowers"
     return f"{verb} perplexity by {100 * abs(gap):.1f} %"
-
-
-def _signed(gap: float) -> str:
-    return "over 1,000" if gap > 10 else f"{100 * gap:+.1f}".replace("-", "−")
 
 
 def _seeds(count: int) -> str:
