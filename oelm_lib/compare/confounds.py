@@ -90,7 +90,7 @@ def _pair_warnings(pair: Pair) -> Iterator[tuple[str, str]]:
             science = key in arm["experiment"].science
             yield subject, f"{values}{'; `changes` does not declare it' if science else ''}"
         elif not key.startswith("model."):
-            yield subject, f"{values}: the gap mixes it with the arm"
+            yield subject, f"{values}, so the gap shows the effect of both"
     if not all(dropout_is_paired(*rows) for rows in _shared_rows(shared_arm, shared_base)):
         yield subject, "dropout masks are not paired with those of its baseline (oelm_lib/seeds.py)"
     for text in extra_changes(arm["experiment"], base["experiment"]):

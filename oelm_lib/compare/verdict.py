@@ -20,7 +20,7 @@ MARGIN = 0.01
 """Arms whose gap lies within +-MARGIN are called equal."""
 NOT_COMPARED = "NOT COMPARED"
 CONFOUNDED = "CONFOUNDED"
-"""Stands in place of PASS where the arm has more than its baseline than the freeze explains."""
+"""Replaces PASS where a frozen arm also has an addition that its baseline lacks."""
 
 
 @dataclass(frozen=True)

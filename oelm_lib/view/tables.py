@@ -129,7 +129,7 @@ def fold(summary: str, *parts: Any) -> Html:
 
 
 def _is_given(value: Any) -> bool:
-    return isinstance(value, list) or (value not in (None, "") and value == value)
+    return isinstance(value, list) or (pd.notna(value) and value != "")
 
 
 def _format(column: str, value: Any) -> str:
