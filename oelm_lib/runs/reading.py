@@ -128,6 +128,17 @@ def read_summary(run: Any) -> dict[str, Any] | None:
     return summary
 
 
+def frozen_unchanged(intervals: Any) -> bool | None:
+    """Return whether the frozen tensors kept their SHA-256; None where nothing was frozen.
+
+    Args:
+        intervals: `frozen` of summary.json; anything but a list counts as empty.
+    """
+    known = intervals if isinstance(intervals, list) else []
+    equal = [one["sha256_start"] == one["sha256_end"] for one in known if one["tensors"]]
+    return all(equal) if equal else None
+
+
 def read_timing(run: Any) -> dict[str, Any] | None:
     """Return timing_stats.json, or None while the run is not done. Raises UserError if broken."""
     return read_json(record_file(run, "timing_stats.json"))

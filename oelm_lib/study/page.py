@@ -15,9 +15,8 @@ from oelm_lib.study.grid import Grid
 from oelm_lib.study.plan import Plan, read_plan
 from oelm_lib.study.records import frozen_plan
 from oelm_lib.study.schema import Claim
-from oelm_lib.study.sentences import interval_text
 from oelm_lib.study.verdicts import Judgement, Slope
-from oelm_lib.view.tables import verdict_html
+from oelm_lib.view.tables import interval_text, verdict_html
 
 MOST_SENTENCES = 5
 MOST_COLUMNS = 4

@@ -13,9 +13,8 @@ from oelm_lib.study.cell import Cell
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.page import Study
 from oelm_lib.study.plan import folder
-from oelm_lib.study.sentences import interval_text
 from oelm_lib.study.tuning import stable_means
-from oelm_lib.view.tables import percent, verdict_html
+from oelm_lib.view.tables import interval_text, percent, verdict_html
 
 
 def claims_table(study: Study) -> pd.DataFrame:
