@@ -228,7 +228,9 @@ def rm(names: tuple[str, ...], undo: bool) -> None:
 
     RUN is an ID, ID/seed<k> or a run folder. Where one trains, none is removed.
     """
+    from oelm_lib.config import outputs_dir
     from oelm_lib.runs.logs import find_run
+    from oelm_lib.runs.names import run_name
     from oelm_lib.runs.trash import remove_runs, restore_run
 
     if undo:
@@ -236,5 +238,6 @@ def rm(names: tuple[str, ...], undo: bool) -> None:
             click.echo(f"{restore_run(name)}: is back")
         return
     for target in remove_runs([find_run(name) for name in names]):
-        shown = f"{target.parent.name}/{target.name}"
+        root, shown = target.parents[3], run_name(target)
+        shown = shown if root == outputs_dir() else root / shown
         click.echo(f"{shown}: moved to {target}; oelm rm --undo '{shown}' brings it back")

@@ -7,6 +7,7 @@ from pathlib import Path
 from oelm_lib.arms import arm_name
 from oelm_lib.errors import UserError
 from oelm_lib.runs.logs import find_run
+from oelm_lib.runs.names import run_name, short_name
 from oelm_lib.runs.reading import find_runs
 from oelm_lib.training.trained import Trained, open_trained
 
@@ -23,12 +24,8 @@ def open_arms(runs: str, which: str = "latest", outputs: str | Path = "") -> lis
     Raises:
         UserError: No run has this name, or it has no such checkpoint.
     """
-    folders = {f"{path.parent.name}/{path.name}": path for path in find_runs(outputs or None)}
-    short = {
-        f"{name.split('_')[0]}/{path.name}": path
-        for name, path in folders.items()
-        if "+" not in name
-    }
+    folders = {run_name(path): path for path in find_runs(outputs or None)}
+    short = {short_name(path): path for name, path in folders.items() if "+" not in name}
     paths: list[Path] = []
     for name in runs.split():
         if any(sign in name for sign in "*?["):

@@ -9,6 +9,7 @@ import ipywidgets
 from oelm_lib.errors import UserError
 from oelm_lib.explore import maps, tables
 from oelm_lib.explore.arms import open_arms
+from oelm_lib.runs.names import run_name
 from oelm_lib.runs.reading import find_runs
 from oelm_lib.runs.schema import CHECKPOINTS
 from oelm_lib.training.trained import Trained
@@ -31,9 +32,7 @@ class HeadExplorer(Panel):
     def __init__(self, runs: str, prompt: str, outputs: str = ""):
         self._outputs = outputs
         self._arms: dict[tuple[str, str], Trained] = {}
-        self._paths = {
-            f"{path.parent.name}/{path.name}": path for path in find_runs(outputs or None)
-        }
+        self._paths = {run_name(path): path for path in find_runs(outputs or None)}
         names = [arm.name for arm in open_arms(runs, outputs=outputs)]
         options = list(dict.fromkeys([*names, *self._paths]))
         self.left = _choice("left", options, names[0])

@@ -22,6 +22,7 @@ from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
 from oelm_lib.report.provenance import run_command
 from oelm_lib.runs.folder import Run, disk_error, open_run
+from oelm_lib.runs.names import run_name
 from oelm_lib.runs.reading import read_status, read_summary, read_timing, state
 from oelm_lib.runs.status import format_eta
 from oelm_lib.runs.stop import on_stop
@@ -86,7 +87,7 @@ def progress_line(path: Path) -> str | None:
     age = time.time() - (status.get("heartbeat") or time.time())
     if age > SILENT_SECONDS:
         parts.append(f"(no heartbeat for {age:.0f} s)")
-    return "  ".join([f"{path.parent.name}/{path.name} {status.get('state')}", *parts])
+    return "  ".join([f"{run_name(path)} {status.get('state')}", *parts])
 
 
 def _report_done(run: Run, page: Path, test: bool) -> int:

@@ -81,7 +81,7 @@ def artefacts(run: Run) -> Html:
     """Return the files of the run folder and how to use them."""
     if not (run.path / "config.yaml").is_file():
         return Html("<p>No files yet.</p>")
-    name = f"{run.path.parent.name}/{run.path.name}"
+    name = run.name
     words = (
         f"<p>Read on: <code>oelm report compare</code>, <code>oelm generate {escape(name)}</code>,"
         f" <code>oelm export {escape(name)}</code>.</p>"
@@ -99,11 +99,10 @@ def _warnings(cfg: config.Experiment) -> list[str]:
 
 def _gap(run: Run) -> str:
     """The gap to the baseline's run with the same seed, where there is one."""
-    name = f"{run.path.parent.name}/{run.path.name}"
     rows = [
         row
         for row in overview(run.config.id, run.path.parents[1])
-        if row["run"] == name and row.get("gap") is not None
+        if row["run"] == run.name and row.get("gap") is not None
     ]
     if not rows:
         return ""

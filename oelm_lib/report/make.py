@@ -9,6 +9,7 @@ from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
+from oelm_lib.runs.names import experiment_of, parse_patterns
 from oelm_lib.runs.reading import find_runs, state
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.study.plan import study_names
@@ -79,9 +80,9 @@ def _export_run(path: Path) -> Path:
 
 def _compare(target: str, baseline: str | None) -> Path:
     """The page that compares the experiments a user names."""
-    patterns = target.replace(",", " ").split()
+    patterns = parse_patterns(target)
     ids = config.experiment_ids()
-    known = {*ids, *(run.parent.name.split("_")[0] for run in find_runs())}
+    known = {*ids, *(experiment_of(run.parent.name) for run in find_runs())}
     if not any(fnmatch.fnmatch(exp, pattern) for exp in known for pattern in patterns):
         raise UserError(
             f"{target}: not an executed notebook, a run folder or an experiment; use X.ipynb,"

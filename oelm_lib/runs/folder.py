@@ -16,6 +16,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import remedy, write_text
 from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.lock import RunLock
+from oelm_lib.runs.names import run_name
 from oelm_lib.runs.provenance import describe_changes, session_record, sessions
 from oelm_lib.runs.reading import read_config, read_summary
 from oelm_lib.runs.schema import FORMAT
@@ -36,7 +37,7 @@ class Run:
     @property
     def name(self) -> str:
         """<ID>_<slug>[+hash]/seed<k>."""
-        return f"{self.path.parent.name}/{self.path.name}"
+        return run_name(self.path)
 
     @property
     def finished(self) -> bool:

@@ -20,6 +20,7 @@ from oelm_lib.config import (
 )
 from oelm_lib.errors import UserError
 from oelm_lib.runs import reading
+from oelm_lib.runs.names import experiment_of, parse_patterns, run_name
 
 MEASURED = "measured by this code"
 RECORDED = "recorded in the log (other code)"
@@ -75,8 +76,8 @@ def load_runs(
         UserError: No run and no experiment matches one of `exps`.
     """
     paths = reading.find_runs(outputs, exps, rehearsals)
-    ids = [*experiment_ids(), *(path.parent.name.split("_")[0] for path in paths)]
-    for pattern in _patterns(exps):
+    ids = [*experiment_ids(), *(experiment_of(path.parent.name) for path in paths)]
+    for pattern in parse_patterns(exps):
         if not fnmatch.filter(ids, pattern) and "+" not in pattern:
             raise UserError(
                 f"exps: {pattern!r} matches no experiment; allowed: {', '.join(experiment_ids())}"
@@ -125,7 +126,7 @@ def load_metrics(runs: pd.DataFrame) -> pd.DataFrame:
 
 def select(exps: list[str] | str | None) -> list[str]:
     """Return the known experiment ids that match ids or globs; default all."""
-    patterns = _patterns(exps)
+    patterns = parse_patterns(exps)
     return [
         exp
         for exp in experiment_ids()
@@ -150,10 +151,6 @@ def identity(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _patterns(exps: list[str] | str | None) -> list[str]:
-    return exps.replace(",", " ").split() if isinstance(exps, str) else exps or ["*"]
-
-
 def _row(path: Path) -> dict[str, Any]:
     """Return the row of a run folder, whatever is missing or broken in it."""
     reasons: list[str] = []
@@ -170,8 +167,8 @@ def _row(path: Path) -> dict[str, Any]:
     row = {
         "source": MEASURED,
         "variant": folder,
-        "run": f"{folder}/{path.name}",
-        "id": folder.split("_")[0],
+        "run": run_name(path),
+        "id": experiment_of(folder),
         "seed": int(path.name.removeprefix("seed")),
         "path": path,
         "state": state,

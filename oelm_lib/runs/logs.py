@@ -1,12 +1,12 @@
 """Find a run by its name, and follow its log."""
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from oelm_lib.config.messages import did_you_mean
 from oelm_lib.errors import UserError
+from oelm_lib.runs.names import matches, run_name, short_name
 from oelm_lib.runs.reading import find_runs, record_file, state
 from oelm_lib.runs.schema import ACTIVE
 
@@ -30,16 +30,16 @@ def find_run(
     Raises:
         UserError: No run or several runs have this name.
     """
-    matches = _runs_named(name, outputs)
-    folders = {path.parent for path in matches.values()}
-    if len(matches) > 1 and (notify is None or len(folders) > 1):
+    named = _runs_named(name, outputs)
+    folders = {path.parent for path in named.values()}
+    if len(named) > 1 and (notify is None or len(folders) > 1):
         raise UserError(
-            f"{len(matches)} runs are called {name!r}: {', '.join(list(matches)[:3])}"
-            f"{', ...' if len(matches) > 3 else ''}; name one as FOLDER/seed<k>, see oelm status"
+            f"{len(named)} runs are called {name!r}: {', '.join(list(named)[:3])}"
+            f"{', ...' if len(named) > 3 else ''}; name one as FOLDER/seed<k>, see oelm status"
         )
-    shown, path = next(iter(matches.items()))
-    if len(matches) > 1:
-        notify(f"{name} has {len(matches)} seeds; using the lowest, {shown}")
+    shown, path = next(iter(named.items()))
+    if len(named) > 1:
+        notify(f"{name} has {len(named)} seeds; using the lowest, {shown}")
     return path
 
 
@@ -65,24 +65,16 @@ def _runs_named(name: str, outputs: Path | str | None) -> dict[str, Path]:
     """
     if Path(name).is_dir() and Path(name).name.startswith("seed"):
         return {name: Path(name)}
-    wanted = re.sub(r"^params/|\.yaml$", "", name.strip("/"))
-    exp_wanted, slash, seed_wanted = wanted.partition("/")
-    upper_wanted = exp_wanted.upper() + slash + seed_wanted
-    matches = {}
-    for path in find_runs(outputs):
-        folder, seed = path.parent.name, path.name
-        exp = folder.split("_")[0]
-        if upper_wanted in (exp, f"{exp}/{seed}") or wanted in (folder, f"{folder}/{seed}"):
-            matches[f"{folder}/{seed}"] = path
-    if not matches:
+    named = {run_name(path): path for path in find_runs(outputs) if matches(name, path)}
+    if not named:
         raise UserError(f"no run is called {name!r}{_near(name, outputs)}; see oelm status")
-    experiments = {run: path for run, path in matches.items() if "+" not in run}
-    return experiments or matches
+    experiments = {run: path for run, path in named.items() if "+" not in run}
+    return experiments or named
 
 
 def _near(name: str, outputs: Path | str | None) -> str:
     """Return " (did you mean X?)" for the runs with the nearest names, or ""."""
-    known = [f"{path.parent.name.split('_')[0]}/{path.name}" for path in find_runs(outputs)]
+    known = [short_name(path) for path in find_runs(outputs)]
     return did_you_mean(name.upper().replace("SEED", "seed"), list(dict.fromkeys(known)))
 
 

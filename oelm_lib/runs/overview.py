@@ -10,6 +10,7 @@ from typing import Any
 from oelm_lib.config import as_text
 from oelm_lib.errors import UserError
 from oelm_lib.runs.metrics import perplexity
+from oelm_lib.runs.names import experiment_of, run_name
 from oelm_lib.runs.reading import (
     find_runs,
     queue_alive,
@@ -107,7 +108,7 @@ def table(rows: list[dict[str, Any]], width: int | None = None) -> str:
 def _key(path: Path) -> tuple[str, str, str]:
     """Return (experiment id, hash of the overrides or "", seed folder) of a run folder."""
     variant, _, overrides = path.parent.name.partition("+")
-    return variant.split("_")[0], overrides, path.name
+    return experiment_of(variant), overrides, path.name
 
 
 def _baseline(folder: Path) -> str | None:
@@ -142,7 +143,7 @@ def _or_empty(read: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, A
 def _unreadable(path: Path, error: UserError) -> dict[str, Any]:
     """Return the row of a folder that cannot be read."""
     return {
-        "run": f"{path.parent.name}/{path.name}",
+        "run": run_name(path),
         "path": str(path),
         "state": "unreadable",
         "reason": str(error).removeprefix(f"{path}/").removeprefix(f"{path}: "),
@@ -159,7 +160,7 @@ def _row(path: Path, status: dict[str, Any], summary: dict[str, Any] | None) -> 
     age = time.time() - (status.get("heartbeat") or 0)
     job = status.get("job")
     return {
-        "run": f"{path.parent.name}/{path.name}",
+        "run": run_name(path),
         "path": str(path),
         "state": state,
         "step": step,

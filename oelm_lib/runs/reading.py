@@ -15,6 +15,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import read_json, remedy
 from oelm_lib.runs.lock import NAME, is_locked, is_writer
 from oelm_lib.runs.lock_file import parse_record, read_bytes
+from oelm_lib.runs.names import experiment_of, parse_patterns
 from oelm_lib.runs.process import is_alive
 from oelm_lib.runs.schema import (
     ACTIVE,
@@ -55,7 +56,7 @@ def find_runs(
         rehearsals: Whether a name without `+` means an experiment's rehearsals too.
     """
     root = Path(outputs) if outputs else config.outputs_dir()
-    patterns = exps.replace(",", " ").split() if isinstance(exps, str) else exps or ["*"]
+    patterns = parse_patterns(exps)
     paths = [
         path
         for path in root.glob("*/seed*")
@@ -70,8 +71,8 @@ def _is_named(folder: str, pattern: str, rehearsals: bool) -> bool:
     """Return whether the folder of an experiment's runs is meant by an id or glob."""
     if "+" in pattern:
         return fnmatch.fnmatchcase(folder, pattern)
-    experiment = folder.split("_")[0]
-    return (rehearsals or "+" not in folder) and fnmatch.fnmatchcase(experiment, pattern)
+    is_meant = rehearsals or "+" not in folder
+    return is_meant and fnmatch.fnmatchcase(experiment_of(folder), pattern)
 
 
 def read_config(run: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.files import remedy
 from oelm_lib.runs.lock import RunLock
+from oelm_lib.runs.names import matches, run_name
 from oelm_lib.runs.provenance import git_output
 from oelm_lib.runs.reading import find_runs, state
 from oelm_lib.runs.schema import ACTIVE
@@ -77,18 +78,18 @@ def restore_run(name: str, outputs: Path | None = None) -> Path:
     """Bring back the run of a name that was removed last; returns its folder.
 
     Args:
-        name: `<ID>`, `<ID>/seed<k>`, or the same with the folder's name.
+        name: As runs.logs.find_run takes it; also the path that the run had.
 
     Raises:
         UserError: The trash has no such run, or the folder exists again.
     """
-    root = outputs or config.outputs_dir()
-    wanted = name.strip("/")
+    root, given = outputs or config.outputs_dir(), Path(name).absolute()
     for path in removed_runs(root):
-        folder, seed = path.parent.name, path.name
-        exp = folder.split("_")[0]
-        if wanted in (exp, folder, f"{exp}/{seed}", f"{folder}/{seed}"):
-            return _restore(path, root / folder / seed)
+        if matches(name, path):
+            return _restore(path, root / run_name(path))
+    for path in removed_runs(given.parent.parent):  # also of another outputs folder, as a study's
+        if run_name(path) == run_name(given):
+            return _restore(path, given)
     raise UserError(f"{root / TRASH}: no removed run is called {name!r}")
 
 

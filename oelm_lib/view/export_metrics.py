@@ -9,6 +9,7 @@ from typing import Any
 
 from oelm_lib.errors import UserError
 from oelm_lib.files import replacing
+from oelm_lib.runs.names import run_name
 from oelm_lib.runs.reading import read_config, read_metrics
 
 VALUES = ("loss", "perplexity", "learning_rate", "grad_norm", "tokens_per_s", "tokens")
@@ -79,7 +80,7 @@ def _write_wandb(run: Path, metrics: Any, target: Path) -> None:
         import wandb
     except ImportError:
         raise _missing("wandb-offline", "wandb") from None
-    record, name = read_config(run), f"{run.parent.name}/{run.name}"
+    record, name = read_config(run), run_name(run)
     shutil.rmtree(target / "wandb", ignore_errors=True)  # an earlier export
     session = wandb.init(
         mode="offline",

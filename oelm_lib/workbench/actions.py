@@ -13,6 +13,7 @@ from oelm_lib.config import as_text, change_warnings, load_config
 from oelm_lib.errors import UserError
 from oelm_lib.launch.jobs import make_jobs
 from oelm_lib.launch.names import parse_seeds
+from oelm_lib.runs.names import experiment_of, run_name
 from oelm_lib.runs.process import is_alive
 from oelm_lib.runs.reading import find_runs, queue_alive, read_config, read_status, state
 from oelm_lib.runs.schema import ACTIVE
@@ -87,7 +88,7 @@ def restart_run(paths: list[Path], outputs: Path) -> str:
     """Start one run anew; its old folder is renamed and kept."""
     if len(paths) != 1:
         raise UserError("only one run can be started afresh at a time; select one")
-    old = f"Where the old folder exists, it is kept as {_name(paths[0])}.<date>-<time>."
+    old = f"Where the old folder exists, it is kept as {run_name(paths[0])}.<date>-<time>."
     return "\n".join([_start_again(paths, outputs, 1, fresh=True), old])
 
 
@@ -101,21 +102,21 @@ def stop_runs(paths: list[Path], outputs: Path) -> str:
     live = live_launches(outputs)
     busy = [path for path in paths if _is_busy(path, live)]
     if not busy:
-        states = ", ".join(f"{_name(path)} is {state(path)}" for path in paths)
+        states = ", ".join(f"{run_name(path)} is {state(path)}" for path in paths)
         raise UserError(f"{states}, so there is nothing to stop")
     lines = []
     for path in busy:
         holders = [launch for launch in live if launch.holds(path)]
         if state(path) in ACTIVE and len(holders) < 2:
             ask_to_stop(path)
-            lines.append(f"{_name(path)}: asked to save and stop")
+            lines.append(f"{run_name(path)}: asked to save and stop")
             continue
         for launch in holders:
             launch.stop()
             lines.append(f"{launch.command}: asked to stop, with all its runs")
         if not holders:
             _stop_queue(path)
-            lines.append(f"{_name(path)}: its queue was asked to stop, with all its runs")
+            lines.append(f"{run_name(path)}: its queue was asked to stop, with all its runs")
     return "; ".join(dict.fromkeys(lines))
 
 
@@ -126,18 +127,18 @@ def remove_runs(paths: list[Path], outputs: Path) -> str:
         UserError: One of them trains, waits or is gone.
     """
     _require(paths)
-    gone = [_name(path) for path in paths if not path.is_dir()]
+    gone = [run_name(path) for path in paths if not path.is_dir()]
     if gone:
         raise UserError(f"{', '.join(gone)}: gone already; nothing was removed")
     live = live_launches(outputs)
-    busy = [_name(path) for path in paths if _is_busy(path, live)]
+    busy = [run_name(path) for path in paths if _is_busy(path, live)]
     if busy:
         raise UserError(
             f"{', '.join(busy)}: trains or waits; press Stop first, or leave it out of the"
             " selection; nothing was removed"
         )
     remove_folders(paths)
-    return f"Removed: {', '.join(map(_name, paths))}. Undo remove brings back all of them."
+    return f"Removed: {', '.join(map(run_name, paths))}. Undo remove brings back all of them."
 
 
 def delete_experiment(exp: str, outputs: Path) -> str:
@@ -155,7 +156,7 @@ def delete_experiment(exp: str, outputs: Path) -> str:
 
 def undo_remove(outputs: Path) -> str:
     """Bring back all runs of the last removal, or the experiment that was deleted last."""
-    return f"Back again: {', '.join(map(_name, restore_last(outputs)))}"
+    return f"Back again: {', '.join(map(run_name, restore_last(outputs)))}"
 
 
 def make_page(target: str, outputs: Path, runs: str = "") -> str:
@@ -231,13 +232,13 @@ def _done_rows(rows: list[Row], otherwise: str) -> tuple[list[Row], list[str]]:
 def _start_again(paths: list[Path], outputs: Path, at_once: int, fresh: bool) -> str:
     groups: dict[str, tuple[str, dict[str, Any], list[int]]] = {}
     for path in paths:
-        exp, overrides = path.parent.name.split("_")[0], {}
+        exp, overrides = experiment_of(path.parent.name), {}
         if (path / "config.yaml").is_file():
             overrides = read_config(path)["overrides"]
         elif "+" in path.parent.name:
             raise UserError(
-                f"{_name(path)}: a rehearsal that never began, so its overrides are not recorded;"
-                " start it again as it was started"
+                f"{run_name(path)}: a rehearsal that never began, so its overrides are not"
+                " recorded; start it again as it was started"
             )
         _, _, seeds = groups.setdefault(path.parent.name, (exp, overrides, []))
         seeds.append(int(path.name.removeprefix("seed")))
@@ -252,7 +253,7 @@ def _stop_queue(path: Path) -> None:
     """Ask the queue that holds a run, started outside the workbench, to stop."""
     status = read_status(path) or {}
     if not is_alive(status):
-        raise UserError(f"{_name(path)}: its queue runs on {status.get('host')}; stop it there")
+        raise UserError(f"{run_name(path)}: its queue runs on {status.get('host')}; stop it there")
     os.kill(status["pid"], signal.SIGTERM)
 
 
@@ -293,7 +294,3 @@ def _crowd(outputs: Path, added: int, live: list[Launch]) -> list[str]:
 def _require(paths: list[Path]) -> None:
     if not paths:
         raise UserError("no run is selected; select one in the list")
-
-
-def _name(path: Path) -> str:
-    return f"{path.parent.name}/{path.name}"

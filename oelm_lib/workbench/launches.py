@@ -20,6 +20,7 @@ from typing import Any
 
 from oelm_lib.errors import UserError
 from oelm_lib.files import read_json, remedy, take_turn, write_json
+from oelm_lib.runs.names import run_name
 from oelm_lib.runs.process import is_alive, process_start, this_process
 from oelm_lib.runs.reading import read_status, state
 
@@ -60,7 +61,7 @@ class Launch:
 
     def holds(self, path: Path) -> bool:
         """Whether the command trains a run now, or will: it lives, and the run has not ended."""
-        if not self.is_alive or f"{path.parent.name}/{path.name}" not in self.runs:
+        if not self.is_alive or run_name(path) not in self.runs:
             return False
         current = state(path)
         if current == "done":

@@ -6,6 +6,7 @@ from pathlib import Path
 import ipywidgets
 
 from oelm_lib.errors import UserError
+from oelm_lib.runs.names import run_name
 from oelm_lib.runs.notes import Notes, read_notes, write_notes
 from oelm_lib.workbench.widgets import WRAP, button, text
 
@@ -58,4 +59,4 @@ class NotesView(ipywidgets.VBox):
         notes = Notes(tuple(self.tags.value.split()), self.note.value, self.hidden.value)
         for path in paths:
             write_notes(path, notes)
-        return f"Notes saved for {', '.join(f'{path.parent.name}/{path.name}' for path in paths)}"
+        return f"Notes saved for {', '.join(map(run_name, paths))}"

@@ -7,6 +7,7 @@ from typing import Any
 from oelm_lib.arms import arm_name
 from oelm_lib.config import experiment_ids, experiment_path, load_config, outputs_dir
 from oelm_lib.errors import UserError
+from oelm_lib.runs.names import experiment_of
 from oelm_lib.runs.notes import FILE, Notes, read_notes
 from oelm_lib.runs.overview import overview
 from oelm_lib.runs.reading import find_runs, read_config
@@ -51,7 +52,7 @@ class RunRows:
         """
         stamps = {path: _stamp(path) for path in find_runs(self._outputs)}
         stale = {
-            path.parent.name.split("_")[0]
+            experiment_of(path.parent.name)
             for path, stamp in stamps.items()
             if stamp != self._stamps.get(path) or self._rows[path]["state"] in LIVE
         }
@@ -82,7 +83,7 @@ class RunRows:
             notes = read_notes(path)
         except UserError as error:
             notes, row = Notes(), row | {"reason": str(error)}
-        exp = path.parent.name.split("_")[0]
+        exp = experiment_of(path.parent.name)
         return (
             row
             | self._run_facts(path, exp)

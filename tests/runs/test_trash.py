@@ -1,12 +1,17 @@
 import json
 import multiprocessing
+import re
+import shlex
 import subprocess
 
 import pytest
+from click.testing import CliRunner
 
 from oelm_lib import config
+from oelm_lib.cli import main
 from oelm_lib.errors import UserError
 from oelm_lib.runs.lock import RunLock
+from oelm_lib.runs.logs import find_run
 from oelm_lib.runs.process import this_process
 from oelm_lib.runs.reading import find_runs
 from oelm_lib.runs.trash import remove_experiment, remove_runs, restore_last, restore_run
@@ -29,6 +34,33 @@ def test_a_removed_run_is_gone_from_the_lists_and_comes_back_whole(run, tmp_path
     assert [file.name for file in run.iterdir()] == ["metrics.jsonl"]
     assert find_runs(tmp_path) == [run]
     assert list((tmp_path / ".trash").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "demo-01",
+        "demo-01/seed1",
+        "DEMO-01/seed1",
+        "params/DEMO-01.yaml",
+        "DEMO-01_baseline",
+        "DEMO-01_baseline/seed1",
+        "{path}",
+    ],
+)
+def test_a_run_is_removed_and_restored_by_the_same_names(run, tmp_path, name):
+    name = name.format(path=run)
+    remove_runs([find_run(name, tmp_path)])
+    assert restore_run(name, tmp_path) == run
+
+
+def test_a_run_of_another_outputs_folder_comes_back_by_its_path(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "elsewhere"))
+    done = CliRunner().invoke(main, ["rm", str(run)], catch_exceptions=False)
+    command = re.search("oelm (rm --undo .+) brings it back", done.output)[1]
+    assert not run.exists()
+    CliRunner().invoke(main, shlex.split(command), catch_exceptions=False)
+    assert run.is_dir()
 
 
 def test_the_run_removed_last_comes_back_first_and_never_over_another(run, tmp_path):

@@ -1,0 +1,40 @@
+"""Names of runs: `<ID>_<slug>[+hash]/seed<k>`, and what users type for them."""
+
+import re
+from pathlib import Path
+
+
+def run_name(path: Path) -> str:
+    """Return the name of the run of a folder, <ID>_<slug>[+hash]/seed<k>."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def experiment_of(folder: str) -> str:
+    """Return the experiment id in <ID>_<slug>[+hash], the folder that holds the seeds of an arm."""
+    return folder.split("_")[0]
+
+
+def short_name(path: Path) -> str:
+    """Return <ID>/seed<k>, which an experiment shares with its rehearsals."""
+    return f"{experiment_of(path.parent.name)}/{path.name}"
+
+
+def matches(name: str, path: Path) -> bool:
+    """Return whether the run of a folder is called so.
+
+    Args:
+        name: `<ID>`, `<ID>/seed<k>`, or the same with the folder's name. `demo-02` and
+            `params/DEMO-02.yaml` mean DEMO-02.
+    """
+    wanted = re.sub(r"^params/|\.yaml$", "", name.strip("/"))
+    exp, slash, seed = wanted.partition("/")
+    by_id = (experiment_of(path.parent.name), short_name(path))
+    return exp.upper() + slash + seed in by_id or wanted in (path.parent.name, run_name(path))
+
+
+def parse_patterns(exps: list[str] | str | None) -> list[str]:
+    """Return experiment ids or globs as a list; as text they are parted by spaces or commas.
+
+    None and nothing mean all.
+    """
+    return exps.replace(",", " ").split() if isinstance(exps, str) else exps or ["*"]
