@@ -1,6 +1,7 @@
 """One run as an executed notebook: validated before, watched while it trains, a page after."""
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -25,7 +26,7 @@ from oelm_lib.runs.folder import Run, disk_error, open_run
 from oelm_lib.runs.names import run_name
 from oelm_lib.runs.reading import read_status, read_summary, read_timing, state
 from oelm_lib.runs.status import format_eta
-from oelm_lib.runs.stop import on_stop
+from oelm_lib.runs.stop import on_stop, stop_file
 
 SILENT_SECONDS = 60.0
 """Age of a heartbeat from which the progress line mentions it."""
@@ -97,7 +98,9 @@ def _report_done(run: Run, page: Path, test: bool) -> int:
         from oelm_lib.training import score_test_split
 
         loss = score_test_split(run.path)
-        print(f"{run.name}: test_loss {'not finite' if loss is None else format(loss, '.4f')}")
+        print(
+            f"{run.name}: test_loss {format(loss, '.4f') if math.isfinite(loss) else 'not finite'}"
+        )
     return DONE
 
 
@@ -124,7 +127,7 @@ def _report_unfinished(run: Run, stop_asked: bool, error: BaseException | None) 
 
 def _remove_stop_file(run: Run) -> None:
     with contextlib.suppress(OSError):
-        (run.path / "STOP").unlink(missing_ok=True)
+        stop_file(run.path).unlink(missing_ok=True)
 
 
 class _Execution:
@@ -202,7 +205,7 @@ class _Execution:
             self._kill()
         self.stop_asked = True
         with contextlib.suppress(OSError):  # the trainer meets the same full or read-only disk
-            (self._run.path / "STOP").touch()
+            stop_file(self._run.path).touch()
         print(
             "\nstopping: waiting for the checkpoint and the last cells (Ctrl-C again kills)",
             flush=True,

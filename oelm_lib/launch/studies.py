@@ -22,7 +22,7 @@ from oelm_lib.launch.study_worker import STOPPED as RUN_STOPPED
 from oelm_lib.runs import reading
 from oelm_lib.runs.folder import check_fit
 from oelm_lib.runs.status import format_duration
-from oelm_lib.runs.stop import on_stop
+from oelm_lib.runs.stop import on_stop, stop_file
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, Cell, PlannedRun
 from oelm_lib.study.checks import check_corpora, read_grid
 from oelm_lib.study.expected import expected_left
@@ -261,7 +261,7 @@ class _Engine:
         """Ask by the STOP file, also where the run has no folder yet."""
         path = self._path(run)
         path.mkdir(parents=True, exist_ok=True)
-        (path / "STOP").touch()
+        stop_file(path).touch()
 
     def _path(self, run: PlannedRun) -> Path:
         """Return the folder of a run."""

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,13 @@ from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+FILE_SECONDS = 1.0
+"""Time between two looks for the STOP file, which may lie on a network disk."""
+
+
+def stop_file(path: Path) -> Path:
+    """Return the file that asks the run of a folder to save and stop while it exists."""
+    return path / "STOP"
 
 
 def ask_to_stop(path: Path) -> None:
@@ -25,7 +33,7 @@ def ask_to_stop(path: Path) -> None:
     if current not in ACTIVE:
         raise UserError(f"{path}: {current}, so there is nothing to stop; see oelm status")
     try:
-        (path / "STOP").touch()
+        stop_file(path).touch()
     except OSError as error:
         raise UserError(
             f"{path}: cannot be asked to stop: {error.strerror}; {remedy(error)}"
@@ -50,3 +58,35 @@ def on_stop(handler: Callable[[int, Any], None]) -> Iterator[None]:
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+
+
+class StopRequest:
+    """Whether somebody asked this run to save and stop. The second Ctrl-C stops at once."""
+
+    def __init__(self, folder: Path):
+        self._file = stop_file(folder)
+        self._requested = False
+        self._next_look = 0.0
+
+    def __call__(self) -> bool:
+        """Whether a stop is requested; a STOP file counts after at most FILE_SECONDS."""
+        now = time.monotonic()
+        if not self._requested and now >= self._next_look:
+            self._requested = self._file.exists()
+            self._next_look = now + FILE_SECONDS
+        return self._requested
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Request a stop on each of STOP_SIGNALS within the block."""
+        with on_stop(self._on_signal):
+            yield
+
+    def remove_file(self) -> None:
+        """Remove the STOP file."""
+        self._file.unlink(missing_ok=True)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self._requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._requested = True

@@ -15,13 +15,13 @@ from oelm_lib.runs.lock import LockLost
 from oelm_lib.runs.metrics import Recorder
 from oelm_lib.runs.reading import read_metrics
 from oelm_lib.runs.status import Budget, Status
+from oelm_lib.runs.stop import StopRequest
 from oelm_lib.training import checkpoint, distributed
 from oelm_lib.training.console import Console
 from oelm_lib.training.device import device_name
 from oelm_lib.training.progress import Progress
 from oelm_lib.training.sampling import Sampler
 from oelm_lib.training.state import TrainingState
-from oelm_lib.training.stop_request import StopRequest
 from oelm_lib.training.trial import slow_warning
 
 

@@ -72,7 +72,8 @@ def test_a_stop_in_the_final_evaluation_of_two_processes_ends_both_and_goes_on(
     tiny_run, monkeypatch, tmp_path
 ):
     """Rank 0 alone evaluates and hears of the stop; the other left after the last step."""
-    from oelm_lib.training import result, stop_request
+    from oelm_lib.runs import stop
+    from oelm_lib.training import result
 
     monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "outputs"))
     run = tiny_run("DEMO-02", machine__devices=2)
@@ -84,7 +85,7 @@ def test_a_stop_in_the_final_evaluation_of_two_processes_ends_both_and_goes_on(
         return whole_split_losses(session)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stop_request, "FILE_SECONDS", 0.0)
+        patch.setattr(stop, "FILE_SECONDS", 0.0)
         patch.setattr(result, "whole_split_losses", stopped)
         in_two_forks(run)
     assert (runs.state(run), runs.read_status(run)["step"]) == (
