@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import ConfigDict, ValidationError
 
 from oelm_lib import config
 from oelm_lib.config import Experiment, Section
 from oelm_lib.errors import UserError
-from oelm_lib.files import append_line, with_checksum, write_text
+from oelm_lib.files import append_line, read_json, with_checksum, write_text
 from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.reading import (
     frozen_unchanged,
@@ -24,6 +25,7 @@ from oelm_lib.runs.reading import (
     read_logit_std,
     read_status,
     read_summary,
+    record_file,
 )
 from oelm_lib.study.cell import Cell, PlannedRun
 from oelm_lib.study.plan import GUIDE, Plan, parse_plan
@@ -55,7 +57,7 @@ class Record(Section):
     val_loss: float | None
     test_loss: float | None
     test_documents: dict[str, list[float]] | None
-    """nats and tokens of each test document."""
+    """nats and tokens of each test document; None where not scored or not finite."""
     epochs: float | None
     parameters: dict[str, int]
     trained_share: float
@@ -166,9 +168,12 @@ def _diverged(path: Path) -> dict[str, Any]:
     status = read_status(path)
     if status is None or status.get("state") != "failed":
         raise UserError(f"{path}: neither a result nor a failure is recorded; start the run again")
+    reason = (read_json(record_file(path, "bad_step.json")) or {}).get("reason")
+    if not isinstance(reason, str):
+        raise UserError(f"{path}: bad_step.json is missing or broken; start the run again")
     return {
         "status": DIVERGED,
-        "error": str(status.get("error")).partition("; the run is kept")[0],
+        "error": reason,
         "val_loss": None,
         "test_loss": None,
         "test_documents": None,
@@ -180,7 +185,7 @@ def _diverged(path: Path) -> dict[str, Any]:
 
 def _test_documents(path: Path) -> dict[str, list[float]] | None:
     documents = read_documents(path)
-    if "test_nats" not in documents:
+    if "test_nats" not in documents or not np.isfinite(documents["test_nats"]).all():
         return None
     return {
         "nats": [float(f"{value:.6g}") for value in documents["test_nats"]],

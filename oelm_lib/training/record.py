@@ -130,12 +130,12 @@ def check_numbers(session: Session, numbers: list[float] | None = None) -> None:
     """
     health = session.state.health
     if bad := health.failure(health.numbers.tolist() if numbers is None else numbers):
-        _write_bad_step(session, bad.step, loss=bad.loss, grad_norm=bad.norm)
         in_a_row = f" for {bad.in_a_row} steps in a row" if bad.in_a_row > 1 else ""
+        what = f"loss is {bad.loss:.4g}, gradient norm {bad.norm:.4g}{in_a_row}"
+        reason = _write_bad_step(session, bad.step, what, loss=bad.loss, grad_norm=bad.norm)
         raise UserError(
-            f"step {bad.step:,}: loss is {bad.loss:.4g}, gradient norm {bad.norm:.4g}{in_a_row};"
-            f" {_last_finite(session.run)}; the run is kept in {session.run.path}, look at the"
-            f" step: oelm replay {session.run.name}; {_remedy(session)}"
+            f"{reason}; the run is kept in {session.run.path}, look at the step:"
+            f" oelm replay {session.run.name}; {_remedy(session)}"
         )
 
 
@@ -146,23 +146,18 @@ def check_val_loss(session: Session, loss: float) -> None:
         UserError: It is not; bad_step.json says at which step.
     """
     if not math.isfinite(loss):
-        _write_bad_step(session, session.state.step, val_loss=loss)
-        raise UserError(
-            f"step {session.state.step:,}: val_loss is {loss:.4g}; {_last_finite(session.run)};"
-            f" the run is kept in {session.run.path}; {_remedy(session)}"
-        )
+        what = f"val_loss is {loss:.4g}"
+        reason = _write_bad_step(session, session.state.step, what, val_loss=loss)
+        raise UserError(f"{reason}; the run is kept in {session.run.path}; {_remedy(session)}")
 
 
-def _write_bad_step(session: Session, step: int, **numbers: float) -> None:
-    """Write at which step the run failed, what it saw, and its numbers."""
+def _write_bad_step(session: Session, step: int, what: str, **numbers: float) -> str:
+    """Write at which step the run failed, its batch and numbers; returns the reason in words."""
     run, windows = session.run, session.state.batches.window_numbers(step - 1)
-    record = {
-        "step": step,
-        "windows": windows.tolist(),
-        "last_finite": _last_finite(run),
-        **numbers,
-    }
+    reason = f"step {step:,}: {what}; {_last_finite(run)}"
+    record = {"step": step, "windows": windows.tolist(), "reason": reason, **numbers}
     write_json(run.path / "bad_step.json", record, run.lock.check)
+    return reason
 
 
 def _last_finite(run: Run) -> str:

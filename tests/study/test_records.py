@@ -143,8 +143,14 @@ def test_damaged_files_of_a_run_are_one_line(tmp_path):
         (path / "status.json").write_text(status)
         with pytest.raises(UserError):
             record(path)
-    (path / "status.json").write_text('{"state": "failed", "error": "diverged"}')
-    assert (record(path)["status"], record(path)["error"]) == ("diverged", "diverged")
+    (path / "status.json").write_text('{"state": "failed", "error": "loss is nan; lower the rate"}')
+    for broken in (None, "{", '{"step": 3}'):
+        if broken:
+            (path / "bad_step.json").write_text(broken)
+        with pytest.raises(UserError, match=r"bad_step\.json"):
+            record(path)
+    (path / "bad_step.json").write_text('{"step": 3, "reason": "loss is nan"}')
+    assert (record(path)["status"], record(path)["error"]) == ("diverged", "loss is nan")
 
 
 def test_a_record_of_another_study_or_plan_is_refused():

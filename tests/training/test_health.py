@@ -78,7 +78,8 @@ def test_numbers_that_go_bad_stop_the_run_before_the_update(tiny_run, monkeypatc
     bad = json.loads((run.path / "bad_step.json").read_text())
     assert bad["step"] == 7
     assert bad["windows"] == states[0].batches.window_numbers(6).tolist()
-    assert bad.keys() == {"step", "windows", "last_finite", "loss", "grad_norm"}
+    assert bad.keys() == {"step", "windows", "reason", "loss", "grad_norm"}
+    assert status["error"].startswith(bad["reason"] + "; ") and "at step 6" in bad["reason"]
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
