@@ -56,7 +56,7 @@ class Job:
         if not summary:
             return False
         diverged = summary.get("final_val_loss") is None
-        return not self.test or diverged or summary.get("final_test_loss") is not None
+        return not self.test or diverged or reading.is_test_scored(summary)
 
 
 def make_jobs(

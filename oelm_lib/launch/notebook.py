@@ -98,9 +98,7 @@ def _report_done(run: Run, page: Path, test: bool) -> int:
         from oelm_lib.training import score_test_split
 
         loss = score_test_split(run.path)
-        print(
-            f"{run.name}: test_loss {format(loss, '.4f') if math.isfinite(loss) else 'not finite'}"
-        )
+        print(f"{run.name}: test_loss {f'{loss:.4f}' if math.isfinite(loss) else 'not finite'}")
     return DONE
 
 

@@ -1,5 +1,6 @@
 """Names of runs: `<ID>_<slug>[+hash]/seed<k>`, and what users type for them."""
 
+import fnmatch
 import re
 from pathlib import Path
 
@@ -30,6 +31,19 @@ def matches(name: str, path: Path) -> bool:
     exp, slash, seed = wanted.partition("/")
     by_id = (experiment_of(path.parent.name), short_name(path))
     return exp.upper() + slash + seed in by_id or wanted in (path.parent.name, run_name(path))
+
+
+def matches_pattern(folder: str, pattern: str, rehearsals: bool = True) -> bool:
+    """Return whether an experiment id or glob means the runs of a folder <ID>_<slug>[+hash].
+
+    Args:
+        pattern: One with a `+` is compared with the folder's name.
+        rehearsals: Whether a pattern without `+` means an experiment's rehearsals too.
+    """
+    if "+" in pattern:
+        return fnmatch.fnmatchcase(folder, pattern)
+    is_candidate = rehearsals or "+" not in folder
+    return is_candidate and fnmatch.fnmatchcase(experiment_of(folder), pattern)
 
 
 def parse_patterns(exps: list[str] | str | None) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
 import socket
 import stat
@@ -15,7 +14,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import read_json, remedy
 from oelm_lib.runs.lock import NAME, is_locked, is_writer
 from oelm_lib.runs.lock_file import parse_record, read_bytes
-from oelm_lib.runs.names import experiment_of, parse_patterns
+from oelm_lib.runs.names import matches_pattern, parse_patterns
 from oelm_lib.runs.process import is_alive
 from oelm_lib.runs.schema import (
     ACTIVE,
@@ -61,18 +60,10 @@ def find_runs(
         path
         for path in root.glob("*/seed*")
         if SEED_FOLDER.fullmatch(path.name)
-        and any(_is_named(path.parent.name, pattern, rehearsals) for pattern in patterns)
+        and any(matches_pattern(path.parent.name, pattern, rehearsals) for pattern in patterns)
         and path.is_dir()
     ]
     return sorted(paths, key=lambda path: (path.parent.name, int(path.name.removeprefix("seed"))))
-
-
-def _is_named(folder: str, pattern: str, rehearsals: bool) -> bool:
-    """Return whether the folder of an experiment's runs is meant by an id or glob."""
-    if "+" in pattern:
-        return fnmatch.fnmatchcase(folder, pattern)
-    is_meant = rehearsals or "+" not in folder
-    return is_meant and fnmatch.fnmatchcase(experiment_of(folder), pattern)
 
 
 def read_config(run: Any) -> dict[str, Any]:
@@ -127,6 +118,11 @@ def read_summary(run: Any) -> dict[str, Any] | None:
     if summary is not None:
         _check_types(path, summary, SUMMARY_KEYS, RESCORE)
     return summary
+
+
+def is_test_scored(summary: dict[str, Any]) -> bool:
+    """Return whether the test split was scored, also where the loss is not finite and so null."""
+    return summary.get("test_scored") is True or summary.get("final_test_loss") is not None
 
 
 def frozen_unchanged(intervals: Any) -> bool | None:

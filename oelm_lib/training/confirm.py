@@ -1,5 +1,6 @@
 """End of a confirmation run: its last weights on the test split, once."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import replacing, write_json
 from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.folder import Run
-from oelm_lib.runs.reading import folder, read_summary
+from oelm_lib.runs.reading import folder, is_test_scored, read_summary
 from oelm_lib.training.device import prepare_device
 from oelm_lib.training.evaluation import document_losses, mean_loss, token_losses
 from oelm_lib.training.trained import Trained, open_trained
@@ -19,15 +20,17 @@ def score_test_split(run: Run | Path) -> float:
     """Score the last weights of a finished run on the test split, in nats per token.
 
     The loss goes into summary.json, the losses of the documents into documents.npz. A run that has
-    been scored is not scored again.
+    been scored is not scored again. A loss that is not finite is stored as null, and returned as
+    nan from then on.
 
     Raises:
         UserError: The corpus is not the run's or has no test split, the last weights are gone, or
             another process writes the run.
     """
     path, summary = folder(run), read_summary(run)
-    if summary["final_test_loss"] is not None:
-        return summary["final_test_loss"]
+    if is_test_scored(summary):
+        loss = summary["final_test_loss"]
+        return math.nan if loss is None else loss
     trained = open_trained(path)
     if trained.step != summary["steps"]:
         raise UserError(
@@ -37,8 +40,8 @@ def score_test_split(run: Run | Path) -> float:
     trained.lock.acquire()
     try:
         loss = _score(trained)
-        check = trained.lock.check
-        write_json(path / "summary.json", summary | {"final_test_loss": loss}, check)
+        scored = summary | {"final_test_loss": loss, "test_scored": True}
+        write_json(path / "summary.json", scored, trained.lock.check)
     finally:
         trained.lock.release()
     return loss

@@ -1,6 +1,8 @@
 """The test split is scored once, at the end of a confirmation run, with the last weights."""
 
+import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +11,11 @@ import torch
 from oelm_lib import runs
 from oelm_lib.data.batches import EvalWindows
 from oelm_lib.data.corpus import open_test
-from oelm_lib.errors import UserError
+from oelm_lib.errors import DONE, UserError
 from oelm_lib.files import with_checksum
-from oelm_lib.training import checkpoint, open_trained, score_test_split
+from oelm_lib.launch.jobs import make_job
+from oelm_lib.launch.notebook import _report_done
+from oelm_lib.training import checkpoint, confirm, open_trained, score_test_split
 from oelm_lib.training.evaluation import mean_loss, token_losses
 from tests.training.helpers import train
 
@@ -34,7 +38,9 @@ def test_the_last_weights_are_scored_on_the_test_split(tiny_run):
     assert loss == loss_on(open_test(run.corpus), last)
     assert loss != pytest.approx(loss_on(run.corpus.tokens("val"), last), rel=1e-6)
     assert loss != pytest.approx(loss_on(open_test(run.corpus), best), rel=1e-6)
-    assert runs.read_summary(run) == with_checksum(summary | {"final_test_loss": loss})
+    assert runs.read_summary(run) == with_checksum(
+        summary | {"final_test_loss": loss, "test_scored": True}
+    )
     after = dict(np.load(run.path / "documents.npz"))
     assert all(np.array_equal(after[name], values) for name, values in before.items())
     assert after["test_tokens"].sum() == len(open_test(run.corpus)) - 1
@@ -49,6 +55,24 @@ def test_a_run_is_scored_once(tiny_run):
     loss = score_test_split(run.path)
     (run.path / "latest.pt").unlink()
     assert score_test_split(run.path) == loss
+
+
+def test_a_test_loss_that_is_not_finite_is_named_and_scored_once(tiny_run, monkeypatch, capsys):
+    run = tiny_run()
+    train(run)
+
+    def diverged(*_):
+        return np.full(len(open_test(run.corpus)) - 1, np.nan)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(confirm, "token_losses", diverged)
+        assert _report_done(run, run.path / "train.html", test=True) == DONE
+    assert capsys.readouterr().out.endswith(": test_loss not finite\n")
+    assert runs.read_summary(run)["final_test_loss"] is None
+    (run.path / "latest.pt").unlink()
+    assert math.isnan(score_test_split(run))
+    job = make_job(run.config, run.seed, test=True)
+    assert replace(job, path=run.path).done
 
 
 def test_without_the_last_weights_nothing_is_scored(tiny_run):

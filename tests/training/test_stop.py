@@ -6,7 +6,8 @@ import signal
 import pytest
 
 from oelm_lib import runs
-from oelm_lib.training import result, stop_request
+from oelm_lib.runs import stop as stopping
+from oelm_lib.training import result
 from oelm_lib.training.state import TrainingState
 from tests.clocked import without_clock
 from tests.training.helpers import rows_of, train
@@ -35,11 +36,11 @@ def test_a_stop_file_and_a_signal_save_and_stop(tiny_run, monkeypatch):
 
 def test_the_stop_file_is_looked_for_once_a_second(tmp_path, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(stop_request.time, "monotonic", lambda: now[0])
-    stop = stop_request.StopRequest(tmp_path)
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: now[0])
+    stop = stopping.StopRequest(tmp_path)
     assert not stop()
     (tmp_path / "STOP").touch()
-    now[0] += stop_request.FILE_SECONDS - 0.01
+    now[0] += stopping.FILE_SECONDS - 0.01
     assert not stop()
     now[0] += 0.02
     assert stop()
@@ -49,7 +50,7 @@ def test_the_stop_file_is_looked_for_once_a_second(tmp_path, monkeypatch):
 
 
 def test_a_second_interrupt_stops_at_once(tmp_path):
-    stop = stop_request.StopRequest(tmp_path)
+    stop = stopping.StopRequest(tmp_path)
     with stop.on_signals():
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop()
@@ -70,7 +71,7 @@ def test_a_stop_in_the_final_evaluation_is_heard_and_nothing_is_lost(tiny_run, m
 
     run = tiny_run(folder="b")
     with monkeypatch.context() as patch:
-        patch.setattr(stop_request, "FILE_SECONDS", 0.0)
+        patch.setattr(stopping, "FILE_SECONDS", 0.0)
         patch.setattr(result, "whole_split_losses", stopped)
         assert train(run).values == {}
     assert len(scored[0]) < len(run.corpus.tokens("val")) - 1  # cut short
