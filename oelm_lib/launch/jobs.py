@@ -12,6 +12,7 @@ from oelm_lib import config
 from oelm_lib.errors import DONE, STOPPED, UserError
 from oelm_lib.files import write_json
 from oelm_lib.launch.names import experiments_named
+from oelm_lib.report.provenance import run_arguments
 from oelm_lib.runs import reading
 from oelm_lib.runs.lock import is_locked
 from oelm_lib.runs.metrics import perplexity
@@ -82,13 +83,10 @@ def make_job(cfg: config.Experiment, seed: int, test: bool) -> Job:
     return Job(cfg.id, seed, path, cfg.train.max_steps, machine.devices, machine.device, test)
 
 
-def run_command(job: Job, overrides: dict[str, Any]) -> list[str]:
-    """Return the `oelm run` command of one job."""
-    command = [sys.executable, "-m", "oelm_lib.cli", "run", job.exp, "--seed", str(job.seed)]
-    command += ["--test"] * job.test
-    for key, value in overrides.items():
-        command += ["--set", config.as_text({key: value})]
-    return command
+def job_command(job: Job, overrides: dict[str, Any]) -> list[str]:
+    """Return the command that makes the run of a job in a process of its own."""
+    arguments = [*run_arguments(job.exp, job.seed, overrides), *["--test"] * job.test]
+    return [sys.executable, "-m", "oelm_lib.cli", *arguments]
 
 
 def read_or_none(read: Callable[[Path], Any], path: Path) -> dict[str, Any] | None:

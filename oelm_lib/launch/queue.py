@@ -17,10 +17,10 @@ from oelm_lib.launch.jobs import (
     describe_end,
     failure_reason,
     has_begun,
+    job_command,
     mark_queued,
     read_or_none,
     remove_untouched,
-    run_command,
     unmark_queued,
 )
 from oelm_lib.launch.processes import kill_tree
@@ -145,7 +145,7 @@ class Queue:
         job.path.mkdir(parents=True, exist_ok=True)
         with open(job.path / LOG, "ab") as log:
             process = subprocess.Popen(
-                run_command(job, overrides),
+                job_command(job, overrides),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

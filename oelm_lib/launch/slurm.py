@@ -15,7 +15,7 @@ from typing import Any
 from oelm_lib import config
 from oelm_lib.data import open_corpus
 from oelm_lib.errors import UserError
-from oelm_lib.launch.jobs import Job, has_begun, mark_queued, run_command
+from oelm_lib.launch.jobs import Job, has_begun, job_command, mark_queued
 from oelm_lib.runs.folder import check_fit
 from oelm_lib.runs.process import process_start
 
@@ -88,7 +88,7 @@ def submit(
         f"{len(jobs)} runs: {done} done before, {len(unfinished)} in one array ({options})",
     ]
     target = " ".join(dict.fromkeys(job.exp for job in jobs))
-    commands = [run_command(job, overrides) for job in unfinished]
+    commands = [job_command(job, overrides) for job in unfinished]
     if dry_run or not unfinished:
         lines += [shlex.join(command) for command in commands]
         return lines + [f"then: oelm report {target!r}"] * bool(report and unfinished)

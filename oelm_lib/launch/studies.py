@@ -17,8 +17,15 @@ from oelm_lib import config
 from oelm_lib.data import check_has_test, open_corpus
 from oelm_lib.errors import DONE, FAILED, STOPPED
 from oelm_lib.launch.study_cost import cost_table, seconds_left
-from oelm_lib.launch.study_worker import RECORDED, REFUSED, Reply, Task, Worker, delete_checkpoints
-from oelm_lib.launch.study_worker import STOPPED as RUN_STOPPED
+from oelm_lib.launch.study_worker import (
+    INTERRUPTED,
+    RECORDED,
+    REFUSED,
+    Reply,
+    Task,
+    Worker,
+    delete_checkpoints,
+)
 from oelm_lib.runs import reading
 from oelm_lib.runs.folder import check_fit
 from oelm_lib.runs.status import format_duration
@@ -215,7 +222,7 @@ class _Engine:
             loss = record["val_loss"]
             result = f"val_loss {loss:.4f}" if loss is not None else record["status"]
             self._say(f"{run}: {result} in {format_duration(seconds)}; {self._progress()}")
-        elif reply.kind == RUN_STOPPED:
+        elif reply.kind == INTERRUPTED:
             self._say(f"{run}: saved and stopped")
         elif reply.kind == REFUSED and reading.state(self._path(run)) in reading.ACTIVE:
             self._busy.add(run)

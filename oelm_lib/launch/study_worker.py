@@ -16,8 +16,8 @@ from oelm_lib.errors import UserError
 from oelm_lib.runs.schema import CHECKPOINTS
 from oelm_lib.study.cell import PlannedRun
 
-RECORDED, STOPPED, REFUSED, FAILED = "recorded", "stopped", "refused", "failed"
-"""Kinds of a Reply; REFUSED: by a UserError."""
+RECORDED, INTERRUPTED, REFUSED, CRASHED = "recorded", "interrupted", "refused", "crashed"
+"""Kinds of a Reply. INTERRUPTED: the run was asked to stop, and saved; REFUSED: by a UserError."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def serve(connection: Connection, environment: dict[str, str], log: Path) -> Non
             reply = Reply(REFUSED, message=str(error))
         except Exception as error:
             traceback.print_exc()
-            reply = Reply(FAILED, message=f"{type(error).__name__}: {error} ({log})")
+            reply = Reply(CRASHED, message=f"{type(error).__name__}: {error} ({log})")
         try:
             connection.send(reply)
         except OSError:
@@ -91,7 +91,7 @@ def _train(task: Task) -> Reply:
                 raise
         else:
             if not run.finished:
-                return Reply(STOPPED)
+                return Reply(INTERRUPTED)
     if task.score_test and run.finished:
         score_test_split(run)
     record = make_record(run.path, task.planned, task.study, task.plan_hash, describe_machine())

@@ -51,12 +51,17 @@ def command_of(source: Path, notebook: Any) -> str | None:
     return shlex.join(parts)
 
 
-def run_command(exp: str, seed: int, overrides: dict[str, Any]) -> str:
-    """Return the command that makes a run."""
-    command = ["oelm", "run", exp, "--seed", str(seed)]
+def run_arguments(exp: str, seed: int, overrides: dict[str, Any]) -> list[str]:
+    """Return the arguments of `oelm` that make a run."""
+    arguments = ["run", exp, "--seed", str(seed)]
     for key, value in overrides.items():
-        command += ["--set", as_text({key: value})]
-    return shlex.join(command)
+        arguments += ["--set", as_text({key: value})]
+    return arguments
+
+
+def run_command(exp: str, seed: int, overrides: dict[str, Any]) -> str:
+    """Return the command that makes a run, as text for a shell."""
+    return shlex.join(["oelm", *run_arguments(exp, seed, overrides)])
 
 
 def _papermill_record(notebook: Any) -> dict[str, Any]:
