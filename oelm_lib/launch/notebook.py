@@ -26,7 +26,7 @@ from oelm_lib.runs.folder import Run, disk_error, open_run
 from oelm_lib.runs.names import run_name
 from oelm_lib.runs.reading import read_status, read_summary, read_timing, state
 from oelm_lib.runs.status import format_eta
-from oelm_lib.runs.stop import on_stop, stop_file
+from oelm_lib.runs.stop import on_stop, remove_stop_file, stop_file
 
 SILENT_SECONDS = 60.0
 """Age of a heartbeat from which the progress line mentions it."""
@@ -59,10 +59,10 @@ def run_experiment(
     run.lock.release()  # the kernel is the writer
     if test:
         check_has_test(run.corpus)  # before the training, not after it
-    _remove_stop_file(run)
+    remove_stop_file(run.path)
     execution = _Execution(run, {"exp": exp, "seed": seed, "overrides": config.as_text(overrides)})
     error = execution.wait()
-    _remove_stop_file(run)
+    remove_stop_file(run.path)
     _make_page(run)
     if read_summary(run):
         return _report_done(run, page, test)
@@ -121,11 +121,6 @@ def _report_unfinished(run: Run, stop_asked: bool, error: BaseException | None) 
     text = f"{run.name} failed: {error}; the same command continues it from the last checkpoint"
     print(text[-2000:], file=sys.stderr)
     return FAILED
-
-
-def _remove_stop_file(run: Run) -> None:
-    with contextlib.suppress(OSError):
-        stop_file(run.path).unlink(missing_ok=True)
 
 
 class _Execution:

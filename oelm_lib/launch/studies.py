@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from oelm_lib.launch.study_worker import (
 from oelm_lib.runs import reading
 from oelm_lib.runs.folder import check_fit
 from oelm_lib.runs.status import format_duration
-from oelm_lib.runs.stop import on_stop, stop_file
+from oelm_lib.runs.stop import on_stop, remove_stop_file, stop_file
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, Cell, PlannedRun
 from oelm_lib.study.checks import check_corpora, read_grid
 from oelm_lib.study.expected import expected_left
@@ -118,6 +119,7 @@ class _Engine:
         self._workers = [Worker(number, place) for number, place in enumerate(places)]
         self._failures: Counter[PlannedRun] = Counter()
         self._busy: set[PlannedRun] = set()  # trained by another engine now
+        self._stopped: set[PlannedRun] = set()  # by a request that is not this engine's
         self._stopping = False
         self._size = -1  # bytes of the records that `_grid` was made from
 
@@ -164,21 +166,22 @@ class _Engine:
     def _assign(self) -> None:
         """Give every idle worker the most urgent run that nobody holds."""
         idle = [worker for worker in self._workers if worker.run is None]
-        if not idle:
-            return
+        for worker, run in zip(idle, self._free_runs(), strict=False):
+            if run.stage == CONFIRM:
+                freeze_plan(self._name, self._plan)
+            self._start(worker, run)
+
+    def _free_runs(self) -> Iterator[PlannedRun]:
+        """Iterate over the runs that can be started, most urgent first; note those of others."""
         running = {worker.run for worker in self._workers}
         self._busy = set()
         for run in self._grid.needs():
-            if not idle:
-                return
-            if run in running or self._failures[run] >= MOST_TRIES:
+            if run in running | self._stopped or self._failures[run] >= MOST_TRIES:
                 continue
             if reading.state(self._path(run)) in reading.ACTIVE:
                 self._busy.add(run)
                 continue
-            if run.stage == CONFIRM:
-                freeze_plan(self._name, self._plan)
-            self._start(idle.pop(0), run)
+            yield run
 
     def _start(self, worker: Worker, run: PlannedRun) -> None:
         """Send a run to a worker, whose process is started where there is none."""
@@ -191,7 +194,10 @@ class _Engine:
         task = Task(
             self._name, self._plan.hash, run, self._plan.base, overrides, self._outputs, score_test
         )
+        remove_stop_file(self._path(run))  # of an engine that was killed
         worker.run, worker.started = run, time.monotonic()
+        if self._stopping:  # the signal came meanwhile
+            self._ask_to_stop(run)
         with contextlib.suppress(OSError):  # a worker that died is seen by `_collect`
             worker.connection.send(task)
 
@@ -222,8 +228,11 @@ class _Engine:
             loss = record["val_loss"]
             result = f"val_loss {loss:.4f}" if loss is not None else record["status"]
             self._say(f"{run}: {result} in {format_duration(seconds)}; {self._progress()}")
-        elif reply.kind == INTERRUPTED:
+        elif reply.kind == INTERRUPTED and self._stopping:
             self._say(f"{run}: saved and stopped")
+        elif reply.kind == INTERRUPTED:
+            self._stopped.add(run)
+            self._say(f"{run}: stopped by oelm stop, so left; the same command continues it")
         elif reply.kind == REFUSED and reading.state(self._path(run)) in reading.ACTIVE:
             self._busy.add(run)
         else:
@@ -245,12 +254,17 @@ class _Engine:
         """Print how the study ended; return the exit code."""
         if self._stopping:
             return STOPPED
-        failed = [run for run in self._grid.needs() if self._failures[run] >= MOST_TRIES]
+        needs = self._grid.needs()
+        failed = [run for run in needs if self._failures[run] >= MOST_TRIES]
+        stopped = [run for run in needs if run in self._stopped]
         if failed:
             self._say(f"{len(failed)} runs failed; the same command tries them again: {failed[0]}")
-        else:
-            self._say(f"complete: oelm report {self._name} makes its page")
-        return FAILED if failed else DONE
+        if stopped:
+            self._say(f"{len(stopped)} stopped; the same command continues them: {stopped[0]}")
+        if failed or stopped:
+            return FAILED if failed else STOPPED
+        self._say(f"complete: oelm report {self._name} makes its page")
+        return DONE
 
     def _end(self) -> None:
         """Close every connection, at which an idle worker ends; a training one is asked to stop."""

@@ -23,6 +23,12 @@ def stop_file(path: Path) -> Path:
     return path / "STOP"
 
 
+def remove_stop_file(path: Path) -> None:
+    """Withdraw a request to stop, before a run begins or after it has ended."""
+    with contextlib.suppress(OSError):  # the trainer meets the same disk, and reports it
+        stop_file(path).unlink(missing_ok=True)
+
+
 def ask_to_stop(path: Path) -> None:
     """Ask the run of a folder to save and stop at the end of its step, evaluation or save.
 

@@ -16,8 +16,13 @@ import pytest
 
 from oelm_lib import config
 from oelm_lib.config import dump_yaml
-from oelm_lib.errors import UserError
-from oelm_lib.launch.studies import run_study
+from oelm_lib.errors import STOPPED, UserError
+from oelm_lib.launch.studies import _Engine, run_study
+from oelm_lib.launch.study_worker import INTERRUPTED, Reply
+from oelm_lib.runs.reading import read_status
+from oelm_lib.runs.stop import ask_to_stop, stop_file
+from oelm_lib.study.checks import read_grid
+from oelm_lib.study.plan import parse_plan
 from tests.conftest import TINY_RUN
 
 PLAN = {
@@ -106,6 +111,50 @@ def test_an_unknown_study_and_a_missing_corpus_are_one_line(monkeypatch, tmp_pat
     with pytest.raises(UserError, match="tinystories-sample"):
         run_study("oelm")
     assert not (tmp_path / "outputs").exists()
+
+
+def test_an_engine_leaves_a_run_that_others_stop_and_the_next_engine_continues_it(
+    monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
+    plan = parse_plan(PLAN, "plan.yaml")
+
+    def make_engine():
+        return _Engine("no-records", plan, read_grid("no-records", plan), [{}])
+
+    engine = make_engine()
+    first, *others = engine._free_runs()
+    engine._settle(first, Reply(INTERRUPTED), 1.0)
+    assert list(engine._free_runs()) == others
+    assert engine._report() == STOPPED
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"continues them: {first}")
+    assert next(make_engine()._free_runs()) == first
+    engine = make_engine()
+    engine.on_signal(signal.SIGTERM, None)
+    engine._settle(first, Reply(INTERRUPTED), 1.0)
+    assert next(engine._free_runs()) == first  # its own request: another engine may take the run
+
+
+@pytest.mark.slow
+def test_a_run_stopped_by_its_name_waits_for_the_next_engine(checkout):
+    checkout.declare(set=PLAN["set"] | {"train.max_steps": 60})
+    process = checkout.start("--workers", "1")
+    runs = checkout.folder / "outputs" / "studies" / "tiny"
+    end = time.monotonic() + 120
+    while not (started := list(runs.glob("*/seed*/metrics.jsonl"))):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    path = started[0].parent
+    ask_to_stop(path)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == STOPPED, output
+    assert output.count("stopped by oelm stop, so left") == 1
+    assert len(checkout.records()) < TUNING_RUNS
+    assert read_status(path)["state"] == "stopped"
+    stop_file(path).touch()  # left by an engine that was killed
+    code, output = checkout.run()
+    assert code == 0, output
+    assert len(set(keys(checkout.records()))) == TUNING_RUNS + CONFIRMATION_RUNS
 
 
 @pytest.mark.slow
