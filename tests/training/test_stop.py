@@ -3,8 +3,6 @@
 import os
 import signal
 
-import pytest
-
 from oelm_lib import runs
 from oelm_lib.runs import stop as stopping
 from oelm_lib.training import result
@@ -32,31 +30,6 @@ def test_a_stop_file_and_a_signal_save_and_stop(tiny_run, monkeypatch):
     train(tiny_run())
     assert (runs.read_status(run)["state"], runs.read_status(run)["step"]) == ("stopped", 9)
     assert signal.getsignal(signal.SIGTERM) == before
-
-
-def test_the_stop_file_is_looked_for_once_a_second(tmp_path, monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(stopping.time, "monotonic", lambda: now[0])
-    stop = stopping.StopRequest(tmp_path)
-    assert not stop()
-    (tmp_path / "STOP").touch()
-    now[0] += stopping.FILE_SECONDS - 0.01
-    assert not stop()
-    now[0] += 0.02
-    assert stop()
-    (tmp_path / "STOP").unlink()
-    now[0] += 10.0
-    assert stop()  # a request is not taken back
-
-
-def test_a_second_interrupt_stops_at_once(tmp_path):
-    stop = stopping.StopRequest(tmp_path)
-    with stop.on_signals():
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop()
-        os.kill(os.getpid(), signal.SIGTERM)  # only Ctrl-C is impatient
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_stop_in_the_final_evaluation_is_heard_and_nothing_is_lost(tiny_run, monkeypatch):

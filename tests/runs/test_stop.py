@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from oelm_lib.runs import stop
 from oelm_lib.runs.stop import on_stop
 
 
@@ -27,3 +28,28 @@ def test_nohup_keeps_a_closed_terminal_ignored():
             assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_the_stop_file_is_looked_for_once_a_second(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(stop.time, "monotonic", lambda: now[0])
+    is_asked = stop.StopRequest(tmp_path)
+    assert not is_asked()
+    (tmp_path / "STOP").touch()
+    now[0] += stop.FILE_SECONDS - 0.01
+    assert not is_asked()
+    now[0] += 0.02
+    assert is_asked()
+    (tmp_path / "STOP").unlink()
+    now[0] += 10.0
+    assert is_asked()  # a request is not taken back
+
+
+def test_a_second_interrupt_stops_at_once(tmp_path):
+    is_asked = stop.StopRequest(tmp_path)
+    with is_asked.on_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert is_asked()
+        os.kill(os.getpid(), signal.SIGTERM)  # only Ctrl-C is impatient
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
