@@ -149,11 +149,12 @@ def test_a_run_stopped_by_its_name_waits_for_the_next_engine(checkout):
     output, _ = process.communicate(timeout=300)
     assert process.returncode == STOPPED, output
     assert output.count("stopped by oelm stop, so left") == 1
-    assert len(checkout.records()) < TUNING_RUNS
-    assert read_status(path)["state"] == "stopped"
+    assert len(checkout.records()) < TUNING_RUNS + CONFIRMATION_RUNS
+    assert (read_status(path)["state"], (path / "summary.json").exists()) == ("stopped", False)
     stop_file(path).touch()  # left by an engine that was killed
     code, output = checkout.run()
-    assert code == 0, output
+    assert (code, "stopped" in output) == (0, False), output
+    assert (path / "summary.json").is_file()
     assert len(set(keys(checkout.records()))) == TUNING_RUNS + CONFIRMATION_RUNS
 
 
