@@ -183,6 +183,11 @@ def _judge(interval: Interval, bounds: Bounds, words: tuple[str, str, str]) -> s
     return outside if interval.low > high or interval.high < low else between
 
 
+def _is_open(interval: Interval, bounds: Bounds) -> bool:
+    """Whether an interval lies partly within the bounds."""
+    return interval.known and _judge(interval, bounds, ("", "", "open")) == "open"
+
+
 def power(difference: float, sd: float, n: int, bounds: Bounds, k: int = 1) -> float:
     """Return the chance that the interval of n pairs lies wholly within the bounds.
 
@@ -224,7 +229,7 @@ def deciding_seeds(interval: Interval, bounds: Bounds) -> tuple[int, int | None]
     """
     from scipy.special import chdtri
 
-    if not interval.known or _judge(interval, bounds, ("", "", "open")) != "open":
+    if not _is_open(interval, bounds):
         return None
     low, high = bounds
     if low <= interval.mean <= high:
@@ -242,17 +247,16 @@ def deciding_seeds(interval: Interval, bounds: Bounds) -> tuple[int, int | None]
 
 
 def seeds_text(interval: Interval, bounds: Bounds) -> str:
-    """Return deciding_seeds as words; empty where the claim is decided or has no interval."""
-    if not interval.known or _judge(interval, bounds, ("", "", "open")) != "open":
+    """Return deciding_seeds as a clause; empty where the claim is decided or has no interval."""
+    if not _is_open(interval, bounds):
         return ""
     if interval.document_error:
-        return "the error over documents is as large as that over seeds: a larger split is needed"
+        return "a larger split is needed: the error over documents is as large as that over seeds"
     seeds = deciding_seeds(interval, bounds)
     if seeds is None:
         return "no number of seeds would decide it: the gap seen lies on the bound"
     few, many = seeds
-    most = many or f"more than {MOST_SEEDS}"
-    return f"{few} to {most} seeds in all would probably decide it"
+    return f"about {few} to {many or f'more than {MOST_SEEDS}'} seeds would decide it"
 
 
 def _seeds_for_power(difference: float, sd: float, bounds: Bounds, k: int) -> int | None:

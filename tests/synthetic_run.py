@@ -202,16 +202,15 @@ def write_summary(run: SyntheticRun, test: bool) -> None:
 def _freeze_proof(run: SyntheticRun) -> list[dict]:
     model = run.cfg.model
     layers = range(model.num_layers) if model.frozen_layers == "all" else model.frozen_layers
-    sides = [name for name in ("query", "key") if getattr(model, f"freeze_{name[0]}")]
     digest = sha256(f"{run.cfg.id}{run.seed}")
     proof = {
         "from_step": 0,
         "to_step": run.steps,
         "sha256_start": digest,
         "sha256_end": digest,
-        "tensors": [f"blocks.{n}.attention.{side}.weight" for n in layers for side in sides],
+        "tensors": len(layers) * (model.freeze_q + model.freeze_k),
     }
-    return [proof] if run.plain["parameters"]["frozen"] else []
+    return [proof]
 
 
 def write_timing(run: SyntheticRun) -> None:

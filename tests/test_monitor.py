@@ -7,6 +7,7 @@ import pytest
 
 from oelm_lib import config, monitor, training
 from oelm_lib.monitor.curve import MOST_SHARE, NOTHING
+from oelm_lib.runs import Run
 
 MIMETYPE = "application/vnd.plotly.v1+json"
 
@@ -28,6 +29,11 @@ def test_the_parts_of_a_runs_page(tiny_run):
     assert difference < settings.index("<details>") < settings.index("<td>optim.warmup_steps</td>")
     assert "This is a baseline" in monitor.settings(base)
     assert "best.pt" in monitor.artefacts(run)
+
+
+def test_a_machine_setting_makes_no_rehearsal():
+    cfg = config.load_config("DEMO-02", {"machine.threads": 1})
+    assert "seed 3</h1>" in monitor.heading(Run(cfg, 3, None, None))
 
 
 def test_the_heading_says_what_an_experiment_does_not_declare(tiny_run, monkeypatch, tmp_path):

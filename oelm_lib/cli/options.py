@@ -28,7 +28,8 @@ set_option = click.option(
     "changes",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Override one key, e.g. train.max_steps=50; a run becomes a rehearsal. Repeatable.",
+    help="Override one key, e.g. train.max_steps=50. Any key but machine.* makes the run a"
+    " rehearsal. Repeatable.",
 )
 checkpoint_option = click.option(
     "--checkpoint", default="latest", help="latest (default), best or latest.prev."

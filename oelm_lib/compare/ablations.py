@@ -7,13 +7,13 @@ from oelm_lib.compare.confounds import differences
 from oelm_lib.compare.pairs import METRIC, Pair, comparable, families
 
 
-def ablation(runs: pd.DataFrame, baseline: str | None = None, metric: str = METRIC) -> pd.DataFrame:
+def ablation(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
     """Order the arms of each baseline by loss, and compare each with the one before it.
 
     The intervals are 95 % each, not adjusted for their number: exploratory.
 
     Args:
-        runs, baseline, metric: Arguments of verdicts.
+        runs, baseline: Arguments of verdicts.
 
     Returns:
         One row a step. `gap` has `from` as its base, `gap_back` has `to`; `total_nats` counts from
@@ -22,19 +22,19 @@ def ablation(runs: pd.DataFrame, baseline: str | None = None, metric: str = METR
     rows = []
     for family in families(runs, baseline):
         before = family[0].base
-        judged = [pair for pair in family if len(pair.shared(metric)[0])]
-        for pair in sorted(judged, key=lambda pair: comparable(pair.arm, metric)[metric].mean()):
-            rows.append(_step(before, pair, metric))
+        judged = [pair for pair in family if len(pair.shared()[0])]
+        for pair in sorted(judged, key=lambda pair: comparable(pair.arm)[METRIC].mean()):
+            rows.append(_step(before, pair))
             before = pair.arm
     return pd.DataFrame(rows)
 
 
-def _step(before: pd.DataFrame, pair: Pair, metric: str) -> dict[str, object]:
+def _step(before: pd.DataFrame, pair: Pair) -> dict[str, object]:
     """Return the row of the step from the runs `before` to the arm of a pair."""
     step = Pair(pair.arm, before)
-    arm, first = step.shared(metric)
-    interval = stats.paired_interval((arm[metric] - first[metric]).tolist())
-    own, base = pair.shared(metric)
+    arm, first = step.shared()
+    interval = stats.paired_interval((arm[METRIC] - first[METRIC]).tolist())
+    own, base = pair.shared()
     last, row = before.iloc[0], pair.arm.iloc[0]
     science = row["experiment"].science
     keys = [key for key in differences(last, row)["key"] if key in science]
@@ -50,7 +50,7 @@ def _step(before: pd.DataFrame, pair: Pair, metric: str) -> dict[str, object]:
         "unadjusted_low": interval.gap_low,
         "unadjusted_high": interval.gap_high,
         "gap_back": stats.gap(-interval.mean),
-        "total_nats": (own[metric] - base[metric]).mean(),
+        "total_nats": (own[METRIC] - base[METRIC]).mean(),
         "differs": ", ".join(keys),
         "source": row["source"],
     }

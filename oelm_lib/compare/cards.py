@@ -1,14 +1,13 @@
 """The first screen of a comparison: what is compared, verdict cards, warnings, differing keys."""
 
 from html import escape
-from typing import Any
 
 import pandas as pd
 
 from oelm_lib.arms import arm_colour, frozen_projections
 from oelm_lib.compare import confounds
-from oelm_lib.compare.pairs import METRIC, pairs
-from oelm_lib.compare.verdict import details, verdicts
+from oelm_lib.compare.pairs import pairs
+from oelm_lib.compare.verdict import Verdict, judge
 from oelm_lib.markup import Html
 from oelm_lib.model.cost import parameter_numbers
 from oelm_lib.view.tables import verdict_html
@@ -76,32 +75,30 @@ def _seeds(seeds: list[int]) -> str:
     return ", ".join(map(str, seeds))
 
 
-def verdict_cards(runs: pd.DataFrame, baseline: str | None = None, metric: str = METRIC) -> Html:
+def verdict_cards(runs: pd.DataFrame, baseline: str | None = None) -> Html:
     """Return one card an arm: its verdict, what that means in words, and how it was reached.
 
     Args:
-        runs, baseline, metric: Arguments of verdicts.
+        runs, baseline: Arguments of verdicts.
     """
-    judged = verdicts(runs, baseline, metric).to_dict("records")
-    return Html("".join(_card(row) for row in judged) or NOTHING)
+    return Html("".join(map(_card, judge(runs, baseline))) or NOTHING)
 
 
-def _card(row: dict[str, Any]) -> str:
+def _card(one: Verdict) -> str:
     """Return a verdict, what was compared, and the numbers behind it, folded."""
-    arm, words = escape(row["arm"]), escape(row["sentence"])
-    what = [f"{row['id']} against {row['baseline']} on {row['corpus']}", row["frozen"]]
-    numbers = escape(details(row))
+    what = [f"{one.id} against {one.baseline} on {one.corpus}", one.frozen]
+    numbers = escape(one.details)
     folded = f"<details><summary>numbers</summary>{numbers}</details>" if numbers else ""
     return (
-        f"<div class='oelm-card' style='{CARD.format(arm_colour(row['arm']))}'>"
-        f"{verdict_html(row['verdict'])} &nbsp;<b>{arm}</b>{words.removeprefix(arm)}"
+        f"<div class='oelm-card' style='{CARD.format(arm_colour(one.arm))}'>"
+        f"{verdict_html(one.verdict)} &nbsp;<b>{escape(one.arm)}</b> {escape(one.words)}"
         f"<div style='{SMALL}'>{escape('; '.join(filter(None, what)))}{folded}</div></div>"
     )
 
 
-def warning_list(runs: pd.DataFrame, baseline: str | None = None, metric: str = METRIC) -> Html:
+def warning_list(runs: pd.DataFrame, baseline: str | None = None) -> Html:
     """Return what weakens the comparison as a list, each once; arguments as verdicts."""
-    found = confounds.warnings(runs, baseline, metric)
+    found = confounds.warnings(runs, baseline)
     if not found:
         return Html("<p>Nothing found that weakens the comparison.</p>")
     items = "".join(f"<li>{escape(text)}.</li>" for text in found)

@@ -5,10 +5,11 @@ from typing import Any
 
 import pandas as pd
 
-from oelm_lib.compare.pairs import METRIC, Pair, comparable, declaration, pairs
+from oelm_lib.compare.pairs import Pair, comparable, declaration, pairs
 from oelm_lib.config import diff_configs, extra_changes
 from oelm_lib.model import biases_scores
 from oelm_lib.runs.frames import MEASURED, RECORDED, arm_id
+from oelm_lib.runs.reading import frozen_unchanged
 
 MACHINE = ("device_name", "precision", "threads", "compile")
 CORPUS = ("manifest_sha256", "sample")
@@ -56,30 +57,30 @@ def dropout_is_paired(first: pd.Series, second: pd.Series) -> bool:
     return plain or biases_scores(models[0]) == biases_scores(models[1])
 
 
-def warnings(runs: pd.DataFrame, baseline: str | None = None, metric: str = METRIC) -> list[str]:
+def warnings(runs: pd.DataFrame, baseline: str | None = None) -> list[str]:
     """Return one sentence for each thing that weakens the comparison, and the runs it concerns.
 
     Args:
-        runs, baseline, metric: Arguments of verdicts.
+        runs, baseline: Arguments of verdicts.
     """
     compared = pairs(runs, baseline)
-    found = [entry for pair in compared for entry in _pair_warnings(pair, metric)]
-    found += _run_warnings(runs, metric)
-    found += _evidence_warnings(runs, compared, metric)
+    found = [entry for pair in compared for entry in _pair_warnings(pair)]
+    found += _run_warnings(runs)
+    found += _evidence_warnings(runs, compared)
     subjects: dict[str, list[str]] = {}
     for subject, text in found:
         subjects.setdefault(text, []).append(subject)
     return [f"{', '.join(dict.fromkeys(names))}: {text}" for text, names in subjects.items()]
 
 
-def _pair_warnings(pair: Pair, metric: str) -> Iterator[tuple[str, str]]:
+def _pair_warnings(pair: Pair) -> Iterator[tuple[str, str]]:
     """Yield (run or arm, what is wrong with it) for the differences of a pair."""
     arm, subject = pair.arm.iloc[0], pair.arm_name
     if pair.base is None:
         yield subject, f"{pair.reason}, so there is no gap"
         return
     base = pair.base.iloc[0]
-    shared_arm, shared_base = pair.shared(metric)
+    shared_arm, shared_base = pair.shared()
     # Repeats of one arm can differ too (a run on another machine): look at every shared seed.
     tables = [differences(second, first) for first, second in _shared_rows(shared_arm, shared_base)]
     table = pd.concat(tables or [differences(base, arm)]).drop_duplicates("key")
@@ -89,7 +90,7 @@ def _pair_warnings(pair: Pair, metric: str) -> Iterator[tuple[str, str]]:
             science = key in arm["experiment"].science
             yield subject, f"{values}{'; `changes` does not declare it' if science else ''}"
         elif not key.startswith("model."):
-            yield subject, f"{values}: the gap mixes it with the arm"
+            yield subject, f"{values}, so the gap shows the effect of both"
     if not all(dropout_is_paired(*rows) for rows in _shared_rows(shared_arm, shared_base)):
         yield subject, "dropout masks are not paired with those of its baseline (oelm_lib/seeds.py)"
     for text in extra_changes(arm["experiment"], base["experiment"]):
@@ -99,7 +100,7 @@ def _pair_warnings(pair: Pair, metric: str) -> Iterator[tuple[str, str]]:
         if overrides:
             given = ", ".join(f"{key}={short(value)}" for key, value in overrides.items())
             yield arm_id(rows), f"a rehearsal of {rows['id']} with {given}, not {rows['id']} itself"
-    arm_seeds, base_seeds = (set(comparable(rows, metric)["seed"]) for rows in pair[:2])
+    arm_seeds, base_seeds = (set(comparable(rows)["seed"]) for rows in pair[:2])
     for who, missing in (
         (subject, base_seeds - arm_seeds),
         (pair.base_name, arm_seeds - base_seeds),
@@ -114,22 +115,20 @@ def _shared_rows(arm: pd.DataFrame, base: pd.DataFrame) -> Iterator[tuple[pd.Ser
     yield from ((first, second) for (_, first), (_, second) in both)
 
 
-def _run_warnings(runs: pd.DataFrame, metric: str) -> Iterator[tuple[str, str]]:
+def _run_warnings(runs: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """Yield (run, what is wrong with it)."""
-    used = set(comparable(runs, metric)["run"])
+    used = set(comparable(runs)["run"])
     for _, run in runs.iterrows():
         if run["reason"]:
             yield run["run"], f"{run['reason']}{'' if run['run'] in used else '; not compared'}"
-        if freeze_proven(run) is False:
+        if frozen_unchanged(run["frozen"]) is False:
             yield run["run"], "the frozen parameters changed"
 
 
-def _evidence_warnings(
-    runs: pd.DataFrame, compared: list[Pair], metric: str
-) -> Iterator[tuple[str, str]]:
+def _evidence_warnings(runs: pd.DataFrame, compared: list[Pair]) -> Iterator[tuple[str, str]]:
     """Yield (subject, how little the data can show): seeds, corpora, rates, recorded results."""
     for pair in compared:
-        count = len(pair.differences(metric))
+        count = len(pair.differences())
         if count == 1:
             yield pair.arm_name, "one shared seed: noise and effect cannot be told apart"
         elif 1 < count < FEW_SEEDS:
@@ -153,12 +152,6 @@ def _evidence_warnings(
                 yield arm, "one learning rate only; another rate may change its gap"
     for exp in runs.loc[runs["experiment"].notna() & (runs["source"] == RECORDED), "id"]:
         yield exp, "recorded by other code; the loss is the best of its evaluations"
-
-
-def freeze_proven(run: pd.Series) -> bool | None:
-    """Return whether the frozen tensors kept their digests; None where nothing was frozen."""
-    proofs = run["frozen"] if isinstance(run["frozen"], list) else []
-    return all(proof["sha256_start"] == proof["sha256_end"] for proof in proofs) if proofs else None
 
 
 def short(value: Any) -> str:

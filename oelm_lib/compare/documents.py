@@ -11,17 +11,15 @@ from oelm_lib.errors import UserError
 from oelm_lib.runs.documents import read_documents
 
 
-def document_error(arm: pd.DataFrame, base: pd.DataFrame, split: str = "val") -> float:
+def document_error(arm: pd.DataFrame, base: pd.DataFrame) -> float:
     """Return the bootstrap standard error over documents of the difference averaged over seeds.
 
     Args:
         arm, base: Runs of the same seeds in one order (Pair.shared).
-        split: val or test.
 
     Returns:
         Nats per token; nan where a run has no readable documents, or they are not the same.
     """
-    prefix = "test_" if split == "test" else ""
     differences, tokens = [], None
     for first, second in zip(arm["path"], base["path"], strict=True):
         if not (isinstance(first, Path) and isinstance(second, Path)):
@@ -30,12 +28,12 @@ def document_error(arm: pd.DataFrame, base: pd.DataFrame, split: str = "val") ->
             one, two = read_documents(first), read_documents(second)
         except UserError:
             return math.nan
-        if f"{prefix}tokens" not in one:
+        if "tokens" not in one:
             return math.nan
-        tokens = one[f"{prefix}tokens"]
-        if not np.array_equal(tokens, two.get(f"{prefix}tokens")):
+        tokens = one["tokens"]
+        if not np.array_equal(tokens, two.get("tokens")):
             return math.nan
-        differences.append(one[f"{prefix}nats"] - two[f"{prefix}nats"])
+        differences.append(one["nats"] - two["nats"])
     if tokens is None or not tokens.sum() > 0:
         return math.nan
     return stats.bootstrap_documents(np.mean(differences, axis=0), tokens)

@@ -11,9 +11,8 @@ import numpy as np
 
 from oelm_lib import stats
 from oelm_lib.compare.verdict import CRITERION
-from oelm_lib.view.tables import MARKS, TONE_COLOURS, TONES, percent
+from oelm_lib.view.tables import MARKS, TONE_COLOURS, TONES, interval_text, percent
 
-SEEDS = 8
 CENTRED = np.array([-1.4, -0.8, -0.5, -0.1, 0.1, 0.5, 0.8, 1.4])
 """Pattern of the seeds' differences around their mean."""
 ARMS = {"A": (0.005, 0.004), "B": (0.030, 0.010), "C": (0.030, 0.035), "D": (0.095, 0.020)}
@@ -48,9 +47,8 @@ def _row(top: float, arm: str, interval: stats.Interval) -> str:
     verdict = stats.at_most(interval, CRITERION)
     tone = TONES[verdict]
     colour, middle = TONE_COLOURS[tone], top + 36
-    bounds = f"({percent(interval.gap_low, 1)} to {percent(interval.gap_high, 1)})"
-    words = f"{arm}: {percent(interval.gap, 1)} {bounds}"
-    label = _text(_x(0.06), top + 20, f"{words}  {MARKS[tone]} {verdict}", colour)
+    words = f"{arm}: {interval_text(interval)}  {MARKS[tone]} {verdict}"
+    label = _text(_x(0.06), top + 20, words, colour)
     low, high = _x(interval.gap_low), _x(interval.gap_high)
     bar = _line(low, middle, high, middle, colour, " stroke-width='3'")
     ends = "".join(_line(x, middle - 6, x, middle + 6, colour) for x in (low, high))

@@ -5,10 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from oelm_lib.compare.confounds import freeze_proven
 from oelm_lib.compare.pairs import METRIC
 from oelm_lib.config import Experiment, load_config
 from oelm_lib.runs.frames import MEASURED, arm_id, identity, select
+from oelm_lib.runs.reading import frozen_unchanged
 
 RUN_COLUMNS = [
     "id",
@@ -38,7 +38,8 @@ def matrix(runs: pd.DataFrame, exps: list[str] | str | None = None) -> pd.DataFr
     """
     rates = [_learning_rate(experiment) for experiment in runs["experiment"]]
     known = runs.assign(id=[arm_id(run) for run in runs.itertuples()], learning_rate=rates)
-    missing = [load_config(exp) for exp in select(exps) if exp not in set(known["id"])]
+    wanted = select(exps) if exps else []
+    missing = [load_config(exp) for exp in wanted if exp not in set(known["id"])]
     new = [
         {
             **identity(experiment),
@@ -46,7 +47,7 @@ def matrix(runs: pd.DataFrame, exps: list[str] | str | None = None) -> pd.DataFr
             "state": "not run",
             "reason": "",
         }
-        for experiment in (missing if exps else [])
+        for experiment in missing
     ]
     return pd.DataFrame([*known[RUN_COLUMNS].to_dict("records"), *new], columns=RUN_COLUMNS)
 
@@ -86,8 +87,8 @@ def parameters(runs: pd.DataFrame) -> pd.DataFrame:
     for _, group in known.groupby(["source", "variant"], sort=False):
         first = group.iloc[0]
         counts = first["parameters"]
-        proofs = [freeze_proven(run) for _, run in group.iterrows()]
-        proofs = [proof for proof in proofs if proof is not None]
+        judged = map(frozen_unchanged, group["frozen"])
+        proofs = [unchanged for unchanged in judged if unchanged is not None]
         rows.append(
             {
                 "corpus": first["corpus"],

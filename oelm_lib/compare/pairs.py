@@ -1,6 +1,5 @@
 """Pair each arm with the baseline it is judged against."""
 
-import math
 from typing import NamedTuple
 
 import pandas as pd
@@ -39,37 +38,26 @@ class Pair(NamedTuple):
         """The same of the baseline; None without one."""
         return None if self.base is None else arm_id(self.base.iloc[0])
 
-    def shared(self, metric: str = METRIC) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def shared(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the comparable runs of the seeds that both have, indexed and ordered by seed."""
         if self.base is None:
             return self.arm.iloc[:0], self.arm.iloc[:0]
         arm, base = (
-            comparable(runs, metric).set_index("seed", drop=False) for runs in (self.arm, self.base)
+            comparable(runs).set_index("seed", drop=False) for runs in (self.arm, self.base)
         )
         seeds = arm.index.intersection(base.index).sort_values()
         return arm.loc[seeds], base.loc[seeds]
 
-    def differences(self, metric: str = METRIC) -> list[float]:
+    def differences(self) -> list[float]:
         """Return arm minus baseline in nats by seed; nan where a run diverged or failed."""
         if self.base is None:
             return []
-        return stats.paired_differences(_losses(self.arm, metric), _losses(self.base, metric))
-
-    def unstable_seeds(self, metric: str = METRIC) -> list[int]:
-        """Return the shared seeds with which a run diverged or failed."""
-        if self.base is None:
-            return []
-        arm, base = _losses(self.arm, metric), _losses(self.base, metric)
-        return [
-            seed
-            for seed in sorted(arm.keys() & base.keys())
-            if not (math.isfinite(arm[seed]) and math.isfinite(base[seed]))
-        ]
+        return stats.paired_differences(_losses(self.arm), _losses(self.base))
 
 
-def comparable(runs: pd.DataFrame, metric: str = METRIC) -> pd.DataFrame:
-    """Return the runs that have a finite `metric` (only done ones do) and a readable config."""
-    return runs[runs["experiment"].notna() & runs[metric].notna()]
+def comparable(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs that have a finite METRIC (only done ones do) and a readable config."""
+    return runs[runs["experiment"].notna() & runs[METRIC].notna()]
 
 
 def pairs(runs: pd.DataFrame, baseline: str | None = None) -> list[Pair]:
@@ -134,10 +122,10 @@ def _file_declaration(exp: str) -> tuple[str | None, frozenset[str]] | None:
     return current.compare_to, frozenset(current.changes)
 
 
-def _losses(runs: pd.DataFrame, metric: str) -> dict[int, float]:
+def _losses(runs: pd.DataFrame) -> dict[int, float]:
     """Return seed -> loss of the runs that ended; nan: diverged or failed."""
     ended = runs[runs["experiment"].notna() & runs["state"].isin(ENDED)]
-    return dict(zip(ended["seed"], ended[metric], strict=True))
+    return dict(zip(ended["seed"], ended[METRIC], strict=True))
 
 
 def _baseline_runs(

@@ -2,6 +2,7 @@
 
 import math
 from html import escape
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,14 @@ import plotly.graph_objects as go
 
 from oelm_lib import stats
 from oelm_lib.arms import ArmStyle, arm_styles
-from oelm_lib.compare.pairs import METRIC, Pair, families, pairs
-from oelm_lib.compare.verdict import CRITERION, verdicts
+from oelm_lib.compare.pairs import pairs
+from oelm_lib.compare.verdict import CRITERION, Verdict, judge
 from oelm_lib.view import figure as base
 from oelm_lib.view.curves import VAL, Y_TITLES, Line, lines, reader_state, series_of
 from oelm_lib.view.figure import Figure
 from oelm_lib.view.selection import select
 from oelm_lib.view.series import STATE, trace_values
-from oelm_lib.view.tables import LARGEST_GAP, percent
+from oelm_lib.view.tables import LARGEST_GAP, gap_text
 
 LIMIT = 100 * CRITERION
 ROW = 68
@@ -26,21 +27,17 @@ MOST = 200.0
 """Largest gap that is drawn, in percent."""
 
 
-def gap_intervals(runs: pd.DataFrame, baseline: str | None = None, metric: str = METRIC) -> Figure:
+def gap_intervals(runs: pd.DataFrame, baseline: str | None = None) -> Figure:
     """Draw each arm's gap with the interval its verdict is read from, its seeds, and the criterion.
 
     One panel a baseline; an interval that leaves the panel is told in full in the arm's line.
 
     Args:
-        runs, baseline, metric: Arguments of verdicts.
+        runs, baseline: Arguments of verdicts.
     """
-    judged = verdicts(runs, baseline, metric)
-    rows = {(row["source"], row["variant"]): row for row in judged.to_dict("records")}
-    found = [
-        [pair for pair in family if math.isfinite(_row(rows, pair)["gap"])]
-        for family in families(runs, baseline)
-    ]
-    panels = [family for family in found if family]
+    judged = judge(runs, baseline)
+    drawn = [one for one in judged if math.isfinite(one.gap)]
+    panels = [list(arms) for _, arms in groupby(drawn, lambda one: (one.source, one.baseline))]
     notes = [
         "mark: gap; bar: 95 % interval, widened so that those of all arms hold together",
         "ticks: seeds, each paired with the same seed of the baseline",
@@ -50,9 +47,9 @@ def gap_intervals(runs: pd.DataFrame, baseline: str | None = None, metric: str =
         notes = [headings[0], *notes]
     height = 30 + ROW * max((len(family) for family in panels), default=1)
     figure = base.new_figure("Gap to the baseline", notes, headings, height)
-    styles = arm_styles(judged["arm"])
+    styles = arm_styles([one.arm for one in judged])
     for number, family in enumerate(panels, 1):
-        _draw_family(figure, number, family, [_row(rows, pair) for pair in family], styles, metric)
+        _draw_family(figure, number, family, styles)
     figure.update_xaxes(rangemode="normal", ticksuffix=" %")
     figure.update_layout(showlegend=False, margin_l=20)
     return base.title_x(figure, "gap in perplexity to the baseline")
@@ -129,34 +126,23 @@ def _first_reached(line: Line, rows: dict[str, Any]) -> go.Scatter:
     )
 
 
-def _row(rows: dict[tuple, dict[str, Any]], pair: Pair) -> dict[str, Any]:
-    """Return the verdict of a pair."""
-    first = pair.arm.iloc[0]
-    return rows[first["source"], first["variant"]]
-
-
-def _heading(pair: Pair) -> str:
-    first = pair.base.iloc[0]
-    return f"{first['corpus']}, {first['tokenizer']}: against {first['arm']} ({pair.base_name})"
+def _heading(one: Verdict) -> str:
+    first = one.pair.base.iloc[0]
+    return f"{first['corpus']}, {first['tokenizer']}: against {first['arm']} ({one.baseline})"
 
 
 def _draw_family(
-    figure: Figure,
-    panel: int,
-    family: list[Pair],
-    rows: list[dict[str, Any]],
-    styles: dict[str, ArmStyle],
-    metric: str,
+    figure: Figure, panel: int, family: list[Verdict], styles: dict[str, ArmStyle]
 ) -> None:
     """Draw the arms of one baseline, one below the other."""
-    seeds = [_seed_gaps(pair, metric) for pair in family]
-    widest = max(map(_reach, rows, seeds))
-    with_id = len({row["arm"] for row in rows}) < len(rows)
+    seeds = [_seed_gaps(one) for one in family]
+    widest = max(map(_reach, family, seeds))
+    with_id = len({one.arm for one in family}) < len(family)
     where = {"row": panel, "col": 1}
-    for place, (row, gaps) in enumerate(zip(rows, seeds, strict=True)):
-        _draw_arm(figure, panel, place, row, gaps, styles[row["arm"]])
+    for place, (one, gaps) in enumerate(zip(family, seeds, strict=True)):
+        _draw_arm(figure, panel, place, one, gaps, styles[one.arm])
         figure.add_annotation(
-            text=_label(row, with_id),
+            text=_label(one, with_id),
             align="left",
             x=0,
             xref="x domain",
@@ -172,12 +158,12 @@ def _draw_family(
             mark = {"x0": value, "x1": value, "y0": place - 0.18, "y1": place + 0.25}
             figure.add_shape(type="line", line=stroke, **mark, **where)
     for value, text, side in ((0, "baseline", "right"), (LIMIT, f"criterion +{LIMIT:g} %", "left")):
-        below = {"y": len(rows) - 0.72, "yanchor": "top", "font_size": 11.5, "showarrow": False}
+        below = {"y": len(family) - 0.72, "yanchor": "top", "font_size": 11.5, "showarrow": False}
         figure.add_annotation(text=text, x=value, xanchor=side, **below, **where)
-    low = min(-0.35 * widest, *(100 * row["gap"] - 0.2 * widest for row in rows))
+    low = min(-0.35 * widest, *(100 * one.gap - 0.2 * widest for one in family))
     figure.update_xaxes(range=[low, 1.15 * widest], showgrid=False, **where)
     figure.update_yaxes(
-        range=[len(rows) - 0.45, -0.85],
+        range=[len(family) - 0.45, -0.85],
         showgrid=False,
         showline=False,
         showticklabels=False,
@@ -186,19 +172,19 @@ def _draw_family(
     )
 
 
-def _seed_gaps(pair: Pair, metric: str) -> list[float]:
+def _seed_gaps(one: Verdict) -> list[float]:
     """Return the gap of each seed, in percent."""
-    gaps = [100 * stats.gap(nats) for nats in pair.differences(metric)]
+    gaps = [100 * stats.gap(nats) for nats in one.pair.differences()]
     return [round(gap, 4) for gap in gaps if math.isfinite(gap)]
 
 
-def _reach(row: dict[str, Any], seeds: list[float]) -> float:
+def _reach(one: Verdict, seeds: list[float]) -> float:
     """Return the largest gap that the panel has to show, in percent.
 
     A bound far outside the seeds, and the gap of an arm that diverged, may leave the panel.
     """
-    largest = max(map(abs, [*seeds, 100 * row["gap"], LIMIT]))
-    bounds = [abs(100 * row[key]) for key in ("low", "high")]
+    largest = max(map(abs, [*seeds, 100 * one.gap, LIMIT]))
+    bounds = [abs(100 * bound) for bound in (one.low, one.high)]
     inside = [bound for bound in bounds if bound < 3 * largest]
     return min(max([largest, *inside]), MOST)
 
@@ -207,20 +193,20 @@ def _draw_arm(
     figure: Figure,
     panel: int,
     place: int,
-    row: dict[str, Any],
+    one: Verdict,
     seeds: list[float],
     style: ArmStyle,
 ) -> None:
     """Draw an arm's seeds, and its mean with the interval."""
-    name, look = escape(f"{row['arm']} ({row['id']})"), {"mode": "markers", "hoverinfo": "x+name"}
+    name, look = escape(f"{one.arm} ({one.id})"), {"mode": "markers", "hoverinfo": "x+name"}
     tick = {"color": style.colour, "size": 13, "symbol": "line-ns-open", "line_width": 1.5}
     y = [place] * len(seeds)
     base.add(figure, panel, go.Scatter(x=seeds, y=y, name=f"{name}, seeds", marker=tick, **look))
-    gap, bar = 100 * row["gap"], None
-    if math.isfinite(row["low"]) and row["high"] < LARGEST_GAP:
+    gap, bar = 100 * one.gap, None
+    if math.isfinite(one.low) and one.high < LARGEST_GAP:
         bar = {
-            "array": [round(100 * row["high"] - gap, 4)],
-            "arrayminus": [round(gap - 100 * row["low"], 4)],
+            "array": [round(100 * one.high - gap, 4)],
+            "arrayminus": [round(gap - 100 * one.low, 4)],
             "symmetric": False,
             "thickness": 2.5,
             "width": 5,
@@ -230,13 +216,10 @@ def _draw_arm(
     base.add(figure, panel, mean)
 
 
-def _label(row: dict[str, Any], with_id: bool) -> str:
+def _label(one: Verdict, with_id: bool) -> str:
     """Return an arm's two lines over its interval."""
-    name = f"{row['arm']} ({row['id']})" if with_id else row["arm"]
-    interval = ""
-    if math.isfinite(row["low"]):
-        interval = f" ({percent(row['low'], 1)} to {percent(row['high'], 1)})"
-    return f"<b>{escape(name)}</b><br>{percent(row['gap'], 1)}{interval}: {row['verdict']}"
+    name = f"{one.arm} ({one.id})" if with_id else one.arm
+    return f"<b>{escape(name)}</b><br>{gap_text(one.gap, one.low, one.high)}: {one.verdict}"
 
 
 def _add_criterion(figure: Figure) -> None:

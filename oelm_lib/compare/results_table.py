@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from oelm_lib.compare.pairs import METRIC, comparable
-from oelm_lib.compare.verdict import verdicts
+from oelm_lib.compare.verdict import Verdict, judge
 from oelm_lib.markup import Html
 from oelm_lib.runs.frames import RECORDED, arm_id
 from oelm_lib.runs.metrics import perplexity
-from oelm_lib.view.tables import fold, percent, table
+from oelm_lib.view.tables import fold, gap_text, table
 
 
 class Arm(NamedTuple):
@@ -19,12 +19,12 @@ class Arm(NamedTuple):
 
     Attributes:
         runs: All runs of the variant, rows of load_runs; `done`: those that have a loss.
-        verdict: Its row of verdicts; {} for a baseline.
+        verdict: None of a baseline.
     """
 
     runs: pd.DataFrame
     done: pd.DataFrame
-    verdict: dict[str, Any]
+    verdict: Verdict | None
 
     def text(self, column: str) -> Any:
         """Return the first value of a column that a run has."""
@@ -34,10 +34,14 @@ class Arm(NamedTuple):
         """Return the mean of a column over the done runs."""
         return self.done[column].mean()
 
+    def judged(self, name: str) -> Any:
+        """Return a field of the verdict; nan without one."""
+        return getattr(self.verdict, name, math.nan)
+
     def rates(self) -> float | str:
         """Return the peak learning rate; all of them where the runs have several."""
-        known = [experiment for experiment in self.runs["experiment"] if experiment == experiment]
-        rates = sorted({experiment.optim.learning_rate for experiment in known if experiment})
+        known = self.runs["experiment"].dropna()
+        rates = sorted({experiment.optim.learning_rate for experiment in known})
         return rates[0] if len(rates) == 1 else ", ".join(f"{rate:g}" for rate in rates)
 
 
@@ -48,12 +52,12 @@ COLUMNS: dict[str, Callable[[Arm], Any]] = {
     "id": lambda arm: arm_id(arm.runs.iloc[0]),
     "n": lambda arm: len(arm.done),
     "final_val_perplexity": lambda arm: perplexity(arm.mean(METRIC)),
-    "gap": lambda arm: arm.verdict.get("gap", math.nan),
-    "low": lambda arm: arm.verdict.get("low", math.nan),
-    "high": lambda arm: arm.verdict.get("high", math.nan),
-    "gap_n": lambda arm: arm.verdict.get("n"),
-    "verdict": lambda arm: arm.verdict.get("verdict"),
-    "baseline": lambda arm: arm.verdict.get("baseline"),
+    "gap": lambda arm: arm.judged("gap"),
+    "low": lambda arm: arm.judged("low"),
+    "high": lambda arm: arm.judged("high"),
+    "gap_n": lambda arm: arm.judged("n"),
+    "verdict": lambda arm: arm.judged("verdict"),
+    "baseline": lambda arm: arm.judged("baseline"),
     "learning_rate": Arm.rates,
     "wall_seconds": lambda arm: arm.mean("wall_seconds"),
     "mean_step_seconds": lambda arm: arm.mean("mean_step_seconds"),
@@ -76,12 +80,10 @@ def results(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
     Args:
         runs, baseline: Arguments of verdicts.
     """
-    judged = {
-        (row["source"], row["variant"]): row for row in verdicts(runs, baseline).to_dict("records")
-    }
+    judged = {(one.source, one.variant): one for one in judge(runs, baseline)}
     rows = []
     for key, group in runs.groupby(["source", "variant"], sort=False):
-        arm = Arm(group, comparable(group), judged.get(key, {}))
+        arm = Arm(group, comparable(group), judged.get(key))
         rows.append({column: value(arm) for column, value in COLUMNS.items()})
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     mixed = frame.groupby("corpus")["tokenizer"].transform("nunique") > 1
@@ -116,11 +118,6 @@ def _main_row(row: dict[str, Any]) -> dict[str, Any]:
 
     The perplexity of a recorded run is called what it is: the best of many evaluations.
     """
-    gap = ""
-    if row["gap"] == row["gap"]:
-        gap = percent(row["gap"], 1)
-    if row["low"] == row["low"]:
-        gap += f" ({percent(row['low'], 1)} to {percent(row['high'], 1)})"
     return {
         "corpus": row["corpus"],
         "arm": f"{row['arm']} ({row['id']})",
@@ -129,7 +126,7 @@ def _main_row(row: dict[str, Any]) -> dict[str, Any]:
         "perplexity_of": (
             "best of its evaluations" if row["source"] == RECORDED else "last weights"
         ),
-        "gap": gap,
+        "gap": gap_text(row["gap"], row["low"], row["high"]) if pd.notna(row["gap"]) else "",
         "verdict": row["verdict"],
         "baseline": row["baseline"],
         "time": row["wall_seconds"],

@@ -1,8 +1,7 @@
 """The verdict of each arm: paired interval, criterion, and what they say in words."""
 
 import math
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -13,6 +12,7 @@ from oelm_lib.compare.pairs import METRIC, Pair, families
 from oelm_lib.config import extra_changes
 from oelm_lib.runs.frames import RECORDED
 from oelm_lib.runs.metrics import perplexity
+from oelm_lib.view.tables import LARGEST_GAP, bounds_text, percent
 
 CRITERION = 0.05
 """Largest gap that an arm may have: the log's criterion."""
@@ -20,10 +20,10 @@ MARGIN = 0.01
 """Arms whose gap lies within +-MARGIN are called equal."""
 NOT_COMPARED = "NOT COMPARED"
 CONFOUNDED = "CONFOUNDED"
-"""Stands in place of PASS where the arm has more than its baseline than the freeze explains."""
+"""Replaces PASS where a frozen arm also has an addition that its baseline lacks."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Verdict:
     """One arm judged against its baseline; losses in nats, gaps as perplexity ratios minus 1.
 
@@ -37,7 +37,7 @@ class Verdict:
         power: How many seeds would decide an INCONCLUSIVE verdict.
         frozen: What the arm freezes, in words.
         confounds: Keys that differ beside the freeze and have no counterpart in the baseline.
-        sentence: The verdict in words.
+        pair: The runs that are compared.
     """
 
     corpus: str
@@ -64,15 +64,60 @@ class Verdict:
     epochs: float
     variant: str
     reason: str
-    frozen: str = ""
-    seeds: list[int] = field(default_factory=list)
-    failed_seeds: list[int] = field(default_factory=list)
-    confounds: list[str] = field(default_factory=list)
-    sentence: str = ""
+    frozen: str
+    confounds: list[str]
+    pair: Pair
+
+    @property
+    def words(self) -> str:
+        """The verdict in words; the arm is their subject."""
+        if self.verdict == NOT_COMPARED:
+            return f"is not compared: {self.reason}."
+        if self.failed:
+            total = self.n + self.failed
+            seen = f"; the other seeds show a gap of {percent(self.gap, 1)}" if self.n else ""
+            return (
+                f"is unstable: {self.failed} of {_seeds(total)} diverged or failed, in the arm or"
+                f" in its baseline{seen}."
+            )
+        if self.verdict == stats.UNKNOWN:
+            which = " (best of its evaluations)" if self.source == RECORDED else ""
+            return (
+                f"{_change(self.gap)} with one seed{which}; one seed has no interval, so this may"
+                " be noise."
+            )
+        head = f"{_change(self.gap)} {bounds_text(self.low, self.high)}"
+        limit = f"{100 * CRITERION:g} %"
+        if self.verdict == stats.FAIL:
+            return f"{head}; the whole interval is above {limit}."
+        if self.verdict == stats.INCONCLUSIVE:
+            open_words = f"{_seeds(self.n)} cannot decide whether that is above {limit}"
+            return f"{head}; {open_words}; {self.power}."
+        equal = f", and within ±{100 * MARGIN:g} %" if self.equal == stats.YES else ""
+        if self.verdict == CONFOUNDED:
+            return (
+                f"{head}; the whole interval is below {limit}, but the arm also differs in"
+                f" {', '.join(self.confounds)}: judge it against a baseline that has the same."
+            )
+        return f"{head}; the whole interval is below {limit}{equal}."
+
+    @property
+    def details(self) -> str:
+        """How it was reached: interval, nats, documents; "" where nothing is paired."""
+        parts = []
+        if self.n > 1:
+            over = "seeds and documents" if self.documents_included else "seeds"
+            joint = f", jointly for the {self.arms} arms of this baseline" if self.arms > 1 else ""
+            parts.append(f"95 % interval over {over}{joint}")
+        if self.n:
+            parts.append(f"difference in loss {self.nats:+.4f} nats per token")
+        if math.isfinite(self.document_error):
+            parts.append(f"its standard error over documents {self.document_error:.4f} nats")
+        return "; ".join(parts)
 
 
-def verdicts(runs: pd.DataFrame, baseline: str | None = None, metric: str = METRIC) -> pd.DataFrame:
-    """Judge every arm against its baseline, one row an arm.
+def judge(runs: pd.DataFrame, baseline: str | None = None) -> list[Verdict]:
+    """Judge every arm against its baseline.
 
     The claim is "the gap is at most CRITERION". Intervals are Student's t over paired seeds, at
     95 % jointly for the arms of one baseline (Bonferroni); see `stats`.
@@ -80,19 +125,27 @@ def verdicts(runs: pd.DataFrame, baseline: str | None = None, metric: str = METR
     Args:
         runs: Frame of load_runs.
         baseline: Experiment id or run folder; default each experiment's compare_to.
-        metric: final_val_loss, or final_test_loss.
-
-    Returns:
-        The fields of Verdict as columns.
     """
     found = []
     for family in families(runs, baseline):
-        differences = [pair.differences(metric) for pair in family]
-        arms = sum(len(nats) > 1 for nats in differences)
-        for pair, nats in zip(family, differences, strict=True):
-            found.append(asdict(_judge(pair, nats, max(arms, 1), metric)))
-    columns = list(Verdict.__dataclass_fields__)
-    return pd.DataFrame(found, columns=columns)
+        differences = [pair.differences() for pair in family]
+        arms = max(sum(len(nats) > 1 for nats in differences), 1)
+        found += [_judge(*both, arms) for both in zip(family, differences, strict=True)]
+    return found
+
+
+def verdicts(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
+    """Return `judge` as a frame, one row an arm.
+
+    Args:
+        runs, baseline: Arguments of judge.
+
+    Returns:
+        The fields of Verdict but `pair`, and `words`, as columns.
+    """
+    rows = [vars(one) | {"words": one.words} for one in judge(runs, baseline)]
+    fields = [name for name in Verdict.__annotations__ if name != "pair"]
+    return pd.DataFrame(rows, columns=[*fields, "words"])
 
 
 def cross_corpus(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
@@ -102,9 +155,9 @@ def cross_corpus(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFram
     return table.sort_values(["source", "arm"], kind="stable", ignore_index=True)
 
 
-def _judge(pair: Pair, differences: list[float], arms: int, metric: str) -> Verdict:
-    arm, base = pair.shared(metric)
-    error = document_error(arm, base, "test" if metric == "final_test_loss" else "val")
+def _judge(pair: Pair, differences: list[float], arms: int) -> Verdict:
+    arm, base = pair.shared()
+    error = document_error(arm, base)
     interval = stats.with_document_error(stats.paired_interval(differences, arms), error)
     confounds = (
         []
@@ -113,7 +166,7 @@ def _judge(pair: Pair, differences: list[float], arms: int, metric: str) -> Verd
     )
     judged = stats.at_most(interval, CRITERION) if differences else NOT_COMPARED
     first = pair.arm.iloc[0]
-    found = Verdict(
+    return Verdict(
         corpus=first["corpus"],
         arm=first["arm"],
         id=pair.arm_name,
@@ -125,10 +178,10 @@ def _judge(pair: Pair, differences: list[float], arms: int, metric: str) -> Verd
         high=interval.gap_high,
         nats=interval.mean,
         n=interval.n,
-        perplexity=perplexity(arm[metric].mean()),
-        baseline_perplexity=perplexity(base[metric].mean()),
+        perplexity=perplexity(arm[METRIC].mean()),
+        baseline_perplexity=perplexity(base[METRIC].mean()),
         equal=stats.equal_within(interval, MARGIN) if differences else "",
-        power=_power(interval),
+        power=stats.seeds_text(interval, stats.bounds_at_most(CRITERION)),
         sd=interval.sd,
         failed=interval.failed,
         confidence=interval.confidence,
@@ -139,79 +192,17 @@ def _judge(pair: Pair, differences: list[float], arms: int, metric: str) -> Verd
         variant=first["variant"],
         reason=pair.reason or ("" if differences else "no seed has ended in both arms"),
         frozen=frozen_words(first["experiment"].model),
-        seeds=[int(seed) for seed in arm.index],
-        failed_seeds=pair.unstable_seeds(metric),
         confounds=confounds,
+        pair=pair,
     )
-    found.sentence = sentence(found)
-    return found
-
-
-def _power(interval: stats.Interval) -> str:
-    """Return how many seeds would decide an open claim, in words; "" where it is decided."""
-    if interval.failed:
-        return ""
-    text = stats.seeds_text(interval, stats.bounds_at_most(CRITERION))
-    return text.replace("no number of seeds would decide it", "no number of seeds would")
-
-
-def sentence(row: Verdict) -> str:
-    """Return a verdict in words, without the arm's corpus and baseline."""
-    if row.verdict == NOT_COMPARED:
-        return f"{row.arm} is not compared: {row.reason}."
-    if row.failed:
-        total = row.n + row.failed
-        seen = f"; the other seeds show a gap of {_signed(row.gap)} %" if row.n else ""
-        return (
-            f"{row.arm} is unstable: {row.failed} of {_seeds(total)} diverged or failed, in the arm"
-            f" or in its baseline{seen}."
-        )
-    if row.verdict == stats.UNKNOWN:
-        which = " (best of its evaluations)" if row.source == RECORDED else ""
-        return (
-            f"{row.arm} {_change(row.gap)} with one seed{which}; one seed has no interval,"
-            " so this may be noise."
-        )
-    head = f"{row.arm} {_change(row.gap)} ({_signed(row.low)} to {_signed(row.high)})"
-    limit = f"{100 * CRITERION:g} %"
-    if row.verdict == stats.FAIL:
-        return f"{head}; the whole interval is above {limit}."
-    if row.verdict == stats.INCONCLUSIVE:
-        power = f"; {row.power.replace(' decide it', '')}" if row.power else ""
-        return f"{head}; {_seeds(row.n)} cannot decide whether that is above {limit}{power}."
-    equal = f", and within ±{100 * MARGIN:g} %" if row.equal == stats.YES else ""
-    if row.verdict == CONFOUNDED:
-        return (
-            f"{head}; the whole interval is below {limit}, but the arm also differs in"
-            f" {', '.join(row.confounds)}: judge it against a baseline that has the same."
-        )
-    return f"{head}; the whole interval is below {limit}{equal}."
-
-
-def details(row: dict[str, Any]) -> str:
-    """Return how a verdict was reached: interval, nats, documents; "" where nothing is paired."""
-    parts = []
-    if row["n"] > 1:
-        over = "seeds and documents" if row["documents_included"] else "seeds"
-        joint = f", jointly for the {row['arms']} arms of this baseline" if row["arms"] > 1 else ""
-        parts.append(f"95 % interval over {over}{joint}")
-    if row["n"]:
-        parts.append(f"difference in loss {row['nats']:+.4f} nats per token")
-    if math.isfinite(row["document_error"]):
-        parts.append(f"its standard error over documents {row['document_error']:.4f} nats")
-    return "; ".join(parts)
 
 
 def _change(gap: float) -> str:
     """Return a gap as a verb phrase."""
-    if gap > 10:
-        return "raises perplexity by more than 1,000 %"
+    if gap > LARGEST_GAP:
+        return f"raises perplexity by more than {100 * LARGEST_GAP:,.0f} %"
     verb = "raises" if gap > -0.0005 else "lowers"
     return f"{verb} perplexity by {100 * abs(gap):.1f} %"
-
-
-def _signed(gap: float) -> str:
-    return "over 1,000" if gap > 10 else f"{100 * gap:+.1f}".replace("-", "−")
 
 
 def _seeds(count: int) -> str:

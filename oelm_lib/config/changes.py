@@ -4,7 +4,7 @@ from typing import Any
 
 from oelm_lib.config.experiment import Experiment, OptimConfig
 from oelm_lib.config.load import experiment_ids, load_config
-from oelm_lib.config.messages import did_you_mean
+from oelm_lib.config.messages import did_you_mean, shorten
 from oelm_lib.config.model import ModelConfig
 from oelm_lib.errors import UserError
 from oelm_lib.yaml_text import dump_yaml
@@ -30,6 +30,8 @@ ABSORBED = {
 """Additions linear in q or k before the score; trained W_q and W_k express them without help."""
 TUNED = {"optim.learning_rate", "optim.min_learning_rate", "optim.groups"}
 """Keys that each arm may have at its own best value; a difference is a warning."""
+WORDS = {"model.qk_scale": "Q/K rows of norm "}
+"""Dotted key -> what it is called where its name would not be understood."""
 
 
 def diff_configs(first: Experiment, second: Experiment) -> dict[str, tuple[Any, Any]]:
@@ -43,6 +45,15 @@ def diff_science(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tup
     return {
         key: (first.get(key), value) for key, value in second.items() if first.get(key) != value
     }
+
+
+def change_words(changes: dict[str, Any]) -> list[str]:
+    """Return changed keys as parts of a title: `Q/K rows of norm 2.0`, `dropout=0.1`."""
+    return [
+        (WORDS.get(key) or f"{key.rpartition('.')[2]}=")
+        + (value if isinstance(value, str) else shorten(value))
+        for key, value in changes.items()
+    ]
 
 
 def default_science() -> dict[str, Any]:

@@ -38,8 +38,7 @@ def join_rows(rows: Iterator[Piece], articles: bool) -> Iterator[Piece]:
 def cut_documents(rows: Iterator[Piece], strip: bool) -> Iterator[Piece]:
     """Cut long documents into pieces that encode to the same ids as the whole.
 
-    No pattern of the tokenizers matches across a place where white space follows something else,
-    and none looks back.
+    A cut is made only before white space that follows text; no token spans such a place.
 
     Args:
         rows: Documents, whole or in parts.

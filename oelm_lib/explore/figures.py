@@ -82,10 +82,10 @@ def head_scores(arms: Sequence[Trained]) -> base.Figure:
 
 
 def depth(arms: Sequence[Trained]) -> base.Figure:
-    """Draw entropy and logits' spread over depth: lines are means over heads, dots heads."""
+    """Draw entropy and logit std over depth: lines are means over heads, dots heads."""
     panels = {
         "entropy": "normalised entropy (1: uniform)",
-        "logit_std": "standard deviation of the logits",
+        "logit_std": "logit std: standard deviation of attention scores",
     }
     notes = ["validation windows; lines: means over heads; dots: heads; neither way is good alone"]
     figure = base.new_figure("Over depth", notes, list(panels.values()), height=240)
@@ -144,12 +144,12 @@ def loss_by_position(arms: Sequence[Trained]) -> base.Figure:
 
 
 def logit_spread(arms: Sequence[Trained]) -> base.Figure:
-    """Draw the logits' spread over training, a panel a layer, of runs that recorded it."""
+    """Draw logit std over training, a panel a layer, of runs that recorded it."""
     tables = {arm: read_logit_std(arm.path) for arm in arms}
     layers = sorted({layer for table in tables.values() for layer in table["layer"]})
     notes = ["one validation window at each evaluation; the mean of a layer's heads"]
     figure = base.new_figure(
-        "Standard deviation of the logits", notes, [f"layer {n}" for n in layers], height=170
+        "Logit std over training", notes, [f"layer {n}" for n in layers], height=170
     )
     for name, arm, colour, is_first in _seeds(arms):
         for layer, points in tables[arm].groupby("layer"):

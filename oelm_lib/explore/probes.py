@@ -63,8 +63,8 @@ PROBES = {
         _mean("copying_in_text"),
     ),
     "logit_std": Probe(
-        "spread of the logits",
-        "Standard deviation before the softmax. Near 0 attention is uniform; neither way is good.",
+        "logit std",
+        "Standard deviation of attention scores. Near 0 attention is uniform; neither way is good.",
         _mean("logit_std"),
     ),
     "entropy": Probe(
@@ -94,7 +94,7 @@ PROBES = {
     ),
     "q_orthogonality_error": Probe(
         "orthogonality error of W_q",
-        "0 for orthonormal rows at any scale. It tells whether the arm is what its name says.",
+        "0 for orthonormal rows of any norm. It tells whether the arm is what its name says.",
         _mean("q_orthogonality_error"),
     ),
     "recall_accuracy": Probe(

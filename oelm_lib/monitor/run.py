@@ -9,7 +9,7 @@ from oelm_lib.markup import Html, html_table
 from oelm_lib.runs.folder import Run
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.overview import overview
-from oelm_lib.runs.reading import read_status
+from oelm_lib.runs.reading import frozen_unchanged, read_status
 from oelm_lib.runs.summary import Summary
 from oelm_lib.view.changes import changes_table
 
@@ -21,7 +21,8 @@ def heading(run: Run) -> Html:
     """
     cfg = run.config
     arm = arm_name(cfg.to_dict(), cfg.overrides)
-    title = f"{cfg.id} {arm}, seed {run.seed}" + (" (rehearsal)" if cfg.overrides else "")
+    kind = " (rehearsal)" if cfg.kind == "rehearsal" else ""
+    title = f"{cfg.id} {arm}, seed {run.seed}{kind}"
     lines = [cfg.label, cfg.question]
     texts = [f"<p>{escape(line)}</p>" for line in lines if line]
     problems = [f"<p class='bad'>{escape(line)}</p>" for line in _warnings(cfg)]
@@ -52,11 +53,10 @@ def freeze_proof(run: Run) -> Html:
     if not run.finished:
         return Html("<p>The proof stands here once the run is done.</p>")
     summary = Summary(run)
-    proofs = [proof for proof in summary.values["frozen"] if proof["tensors"]]
-    equal = all(proof["sha256_start"] == proof["sha256_end"] for proof in proofs)
-    if not proofs:
+    unchanged = frozen_unchanged(summary.values["frozen"])
+    if unchanged is None:
         words = "Nothing was frozen."
-    elif equal:
+    elif unchanged:
         words = "<span class='good'>Proven</span>: the frozen weights did not change by one bit."
     else:
         words = "<span class='bad'>Not frozen</span>: the digests of the frozen weights differ."

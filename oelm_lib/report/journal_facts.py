@@ -10,8 +10,7 @@ import pandas as pd
 from oelm_lib import compare, stats
 from oelm_lib.arms import arm_name
 from oelm_lib.compare.confounds import differences
-from oelm_lib.compare.pairs import families
-from oelm_lib.compare.verdict import CRITERION
+from oelm_lib.compare.verdict import CRITERION, judge
 from oelm_lib.config import ROOT, Experiment, experiment_ids, load_config
 from oelm_lib.errors import UserError
 from oelm_lib.report.provenance import run_command
@@ -102,16 +101,15 @@ def _section(runs: pd.DataFrame) -> dict[str, Any]:
     """Results of one corpus from one source: arms, verdicts with what differs, ablation."""
     results = compare.results(runs)
     arms = {row["id"]: row for row in results[results["n"] > 0].to_dict("records")}
-    pairs = [pair for family in families(runs) for pair in family]  # in the order of the verdicts
     judged = []
-    for pair, row in zip(pairs, compare.verdicts(runs).to_dict("records"), strict=True):
-        if not row["n"]:
+    for one in judge(runs):
+        if not one.n:
             continue
-        base = pair.base.iloc[0]
-        changes = differences(base, pair.arm.iloc[0]).to_dict("records")
-        times = [arms[key]["mean_step_seconds"] for key in (row["id"], row["baseline"])]
+        base = one.pair.base.iloc[0]
+        changes = differences(base, one.pair.arm.iloc[0]).to_dict("records")
+        times = [arms[key]["mean_step_seconds"] for key in (one.id, one.baseline)]
         judged.append(
-            row
+            vars(one)
             | {
                 "base_arm": base["arm"],
                 "differences": changes,

@@ -28,9 +28,9 @@ FLAGS = (
 )
 HEAD = """# Reports
 
-Each page opens offline. Below it stand the command that made it and the commit at which that
-command did. `oelm report TARGET --keep` makes a page anew and publishes it here. A study's records
-and its plan lie in a folder of the study's name.
+Each page opens offline. Below each page: the command that made it, and the commit.
+`oelm report TARGET --keep` makes a page anew and publishes it here. A study's records and its plan
+lie in a folder of the study's name.
 Numbers of small runs differ in their digits from CPU to CPU; the order of magnitude carries over.
 """
 

@@ -3,13 +3,14 @@
 import json
 import logging
 import re
+import resource
+import sys
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
-from oelm_lib.report.kernel import check_open_files, literal_path, own_kernel_manager
 from oelm_lib.report.provenance import KEY
 
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -25,6 +26,8 @@ FOLD = "fold:"
 """A cell tagged `fold:Some words` stands at the end of the page, folded under these words."""
 EXECUTABLE = ("application/javascript", "application/vnd.jupyter.widget-state+json")
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+FEWEST_FILES = 64
+"""Open files that a kernel needs; with fewer it dies or hangs as it starts, and names no cause."""
 WIDGET_NOTE = '<p class="note">Live controls: open the notebook in JupyterLab.</p>'
 
 
@@ -64,6 +67,39 @@ def execute(
     finally:
         if command and target.is_file():
             _record_command(target, command)
+
+
+def check_open_files() -> None:
+    """Raise UserError where the limit of open files is too low for a kernel."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= allowed < FEWEST_FILES:
+        raise UserError(
+            f"ulimit -n: {allowed} open files are allowed here, and a notebook needs at least"
+            f" {FEWEST_FILES}; ulimit -n 1024 (in a new shell if this one refuses it), then the"
+            " same command"
+        )
+
+
+def own_kernel_manager() -> type:
+    """Return a kernel manager that starts this Python, whatever kernels Jupyter finds.
+
+    JUPYTER_PATH of a site module or a hub can hold another Python's `python3` kernel.
+    """
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpec
+
+    class OwnKernelManager(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            return KernelSpec(argv=command, display_name="Python 3", language="python")
+
+    return OwnKernelManager
+
+
+def literal_path(path: Path) -> str:
+    """Return a path with its braces doubled, since papermill formats every path."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _record_command(path: Path, command: str) -> None:

@@ -6,7 +6,13 @@ from typing import Any
 from oelm_lib.markup import html_table
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.provenance import commit_name, sessions
-from oelm_lib.runs.reading import folder, read_config, read_status, read_summary
+from oelm_lib.runs.reading import (
+    folder,
+    frozen_unchanged,
+    read_config,
+    read_status,
+    read_summary,
+)
 from oelm_lib.runs.status import format_duration
 
 Rows = list[tuple[str, str]]
@@ -23,7 +29,7 @@ ARTEFACTS = (
 
 
 class Tables:
-    """Two-column tables that a notebook shows; a subclass fills them."""
+    """Tables of names and texts that a notebook shows; a subclass fills them."""
 
     def tables(self) -> dict[str, Rows]:
         """Return heading -> rows of name and text."""
@@ -121,9 +127,12 @@ class Summary(Tables):
             (name, f"{count:,} ({count / counts['total']:.1%})") for name, count in counts.items()
         ]
         for proof in self.values.get("frozen") or []:
+            unchanged = frozen_unchanged([proof])
+            if unchanged is None:
+                continue
             start, end = proof["sha256_start"], proof["sha256_end"]
             steps = f"steps {proof['from_step']} to {proof['to_step']}"
-            verdict = "equal" if start == end else "DIFFER"
+            verdict = "equal" if unchanged else "DIFFER"
             rows.append(
                 (
                     f"{proof['tensors']} frozen tensors, {steps}",
@@ -149,10 +158,10 @@ class Summary(Tables):
 
 
 def _text(value: Any, form: str) -> str:
-    """A number in a format, or a word where an old or failed run has none."""
+    """Return a number in a format, or "unknown" where an old or failed run has none."""
     return "unknown" if value is None else form.format(value)
 
 
 def _size(count: int) -> str:
-    """Bytes in MiB, or in KiB below one MiB."""
+    """Return bytes in MiB, or in KiB below one MiB."""
     return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"

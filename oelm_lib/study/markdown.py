@@ -2,8 +2,8 @@
 
 from oelm_lib import stats
 from oelm_lib.study.page import MOST_COLUMNS, Study
-from oelm_lib.study.sentences import interval_text
 from oelm_lib.study.verdicts import Judgement
+from oelm_lib.view.tables import interval_text
 
 
 def markdown_table(study: Study) -> str:

@@ -12,6 +12,9 @@ from oelm_lib.files import sha256_json
 from oelm_lib.study.cell import BASE_SIZE, Cell, rounded_rate
 from oelm_lib.study.schema import Arm, Choice, Claim, Confirm, Ladder, Names, Settings, Size, Tune
 
+GUIDE = "docs/studies.md"
+"""File that shows every key of a plan."""
+
 
 class Plan(Section):
     """A file of params/studies/: what is trained, tuned, confirmed and claimed."""
@@ -150,17 +153,14 @@ def read_plan(name: str) -> Plan:
     if name not in study_names():
         raise UserError(
             f"no study {name!r}; known: {', '.join(study_names()) or 'none'}; declare one as"
-            f" params/studies/{name}.yaml (docs/studies.md)"
+            f" params/studies/{name}.yaml ({GUIDE})"
         )
-    return parse_plan(config.read_yaml(path), f"params/studies/{name}.yaml")
+    return parse_plan(config.read_yaml(path, GUIDE), f"params/studies/{name}.yaml")
 
 
 def parse_plan(plain: dict[str, Any], where: str) -> Plan:
     """Validate the mapping of a plan; `where` names its source in errors. Raises UserError."""
-    try:
-        plan = config.validated(Plan, plain, where)
-    except UserError as error:
-        raise UserError(str(error).replace("params/GPT-01.yaml", "docs/studies.md")) from None
+    plan = config.validated(Plan, plain, where, GUIDE)
     try:
         _check_arms(plan)
     except UserError as error:

@@ -19,13 +19,14 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import append_line, with_checksum, write_text
 from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.reading import (
+    frozen_unchanged,
     read_config,
     read_logit_std,
     read_status,
     read_summary,
 )
 from oelm_lib.study.cell import Cell, PlannedRun
-from oelm_lib.study.plan import Plan, parse_plan
+from oelm_lib.study.plan import GUIDE, Plan, parse_plan
 
 DONE, DIVERGED = "done", "diverged"
 SPLIT_FACTS = ("documents", "tokens", "bytes", "sha256")
@@ -149,8 +150,6 @@ def make_record(
 
 
 def _done(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
-    proofs = [proof for proof in summary["frozen"] if proof["tensors"]]
-    unchanged = all(proof["sha256_start"] == proof["sha256_end"] for proof in proofs)
     return {
         "status": DONE,
         "error": None,
@@ -158,7 +157,7 @@ def _done(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
         "test_loss": _finite(summary["final_test_loss"]),
         "test_documents": _test_documents(path),
         "epochs": summary["epochs"],
-        "frozen_unchanged": unchanged if proofs else None,
+        "frozen_unchanged": frozen_unchanged(summary["frozen"]),
         "seconds": round(summary["wall_seconds"], 1),
     }
 
@@ -267,7 +266,7 @@ def frozen_plan(name: str) -> Plan | None:
     path = folder(name) / "plan.yaml"
     if not path.is_file():
         return None
-    return parse_plan(config.read_yaml(path), f"reports/{name}/plan.yaml")
+    return parse_plan(config.read_yaml(path, GUIDE), f"reports/{name}/plan.yaml")
 
 
 def freeze_plan(name: str, plan: Plan) -> None:

@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from html import escape
 
 from oelm_lib import stats
-from oelm_lib.stats import Interval
 from oelm_lib.study import verdicts
 from oelm_lib.study.verdicts import WAITING, Judgement, Limit, Slope
-from oelm_lib.view.tables import percent
+from oelm_lib.view.tables import interval_text
 
 OPEN = (stats.INCONCLUSIVE, stats.NOT_SHOWN, stats.UNKNOWN, stats.UNSTABLE)
 SLOPE_WORDS = {
@@ -77,14 +76,6 @@ def _slope_question(slope: Slope) -> str:
         f"<b>{escape(slope.arm)}</b> {_span(slope)}: does the gap grow or shrink?"
         f" On {escape(slope.corpus)}."
     )
-
-
-def interval_text(interval: Interval) -> str:
-    """Return a gap with its interval: +12.3 % [+11.0, +13.6]."""
-    if not interval.known:
-        return percent(interval.gap, 1) if interval.n else "–"
-    low, high = 100 * interval.gap_low, 100 * interval.gap_high
-    return f"{100 * interval.gap:+.1f} % [{low:+.1f}, {high:+.1f}]".replace("-", "−")
 
 
 def _claim_sentence(judged: list[Judgement]) -> str:

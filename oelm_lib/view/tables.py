@@ -1,5 +1,6 @@
 """Frames as tables of notebooks and pages, with the format of each column."""
 
+import math
 from collections.abc import Callable
 from html import escape
 from typing import Any
@@ -33,9 +34,31 @@ TONE_COLOURS = {"good": "#0a8060", "bad": "#d0342c", "unsure": "#a06a00"}
 
 def percent(value: float, digits: int = 2) -> str:
     """Return a gap with its sign: +9.75 %."""
-    if value > LARGEST_GAP:
-        return f"over {100 * LARGEST_GAP:+,.0f} %"
-    return f"{100 * value:+.{digits}f} %".replace("-", "−")
+    return f"{_number(value, digits)} %"
+
+
+def _number(gap: float, digits: int) -> str:
+    """Return a gap in percent without the unit."""
+    if gap > LARGEST_GAP:
+        return f"over {100 * LARGEST_GAP:+,.0f}"
+    return f"{100 * gap:+.{digits}f}".replace("-", "−")
+
+
+def bounds_text(low: float, high: float) -> str:
+    """Return the bounds of a gap in percent: [+2.2, +3.8]; "" where they are nan."""
+    return "" if math.isnan(low) else f"[{_number(low, 1)}, {_number(high, 1)}]"
+
+
+def gap_text(gap: float, low: float, high: float) -> str:
+    """Return a gap with its interval: +3.0 % [+2.2, +3.8]."""
+    return f"{percent(gap, 1)} {bounds_text(low, high)}".rstrip()
+
+
+def interval_text(interval: stats.Interval) -> str:
+    """Return gap_text of an interval; a dash where no pair has a difference."""
+    if not interval.n:
+        return "–"
+    return gap_text(interval.gap, interval.gap_low, interval.gap_high)
 
 
 def verdict_html(verdict: str) -> str:
@@ -106,7 +129,7 @@ def fold(summary: str, *parts: Any) -> Html:
 
 
 def _is_given(value: Any) -> bool:
-    return isinstance(value, list) or (value not in (None, "") and value == value)
+    return isinstance(value, list) or (pd.notna(value) and value != "")
 
 
 def _format(column: str, value: Any) -> str:

@@ -10,10 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from oelm_lib import config
-from oelm_lib.cli import COMMANDS, main
+from oelm_lib.cli import COMMANDS, main, pages
 from oelm_lib.config import PARAMS, paths
 from oelm_lib.errors import UserError
 from oelm_lib.launch.doctor import check_declaration
+from oelm_lib.report.make import STANDARD
 
 
 def python(code, **options):
@@ -26,6 +27,10 @@ def test_every_command_has_help_in_one_sentence():
         assert result.exit_code == 0, result.output
         assert len(command.get_short_help_str(300)) <= 66  # the list of commands cuts no line
         assert all(item.help for item in command.params if isinstance(item, click.Option))
+
+
+def test_the_help_of_report_names_every_standard_page():
+    assert all(f"`{name}`" in pages.report.help for name in STANDARD)
 
 
 def test_files_that_are_no_experiments_are_named_in_one_note(tmp_path, monkeypatch):

@@ -60,7 +60,7 @@ def test_broken_runs_change_no_number_of_the_others(damaged):
     runs, found, whole = damaged
     judged = found["verdicts"].set_index("id")
     usable = [42, 43, 44, *(BROKEN.index(how) for how in ("torn", "no_status"))]
-    assert judged.loc["DEMO-02", "seeds"] == sorted(usable)
+    assert judged.loc["DEMO-02", "n"] == len(usable)
     kept = ["n", "nats", "low", "high", "perplexity", "document_error"]
     expected = whole.set_index("id").loc[["DEMO-03", "DEMO-04"], kept]
     pd.testing.assert_frame_equal(judged.loc[["DEMO-03", "DEMO-04"], kept], expected)
@@ -71,8 +71,7 @@ def test_broken_runs_change_no_number_of_the_others(damaged):
 def test_only_a_run_that_ended_without_a_loss_makes_an_arm_unstable(damaged):
     _, found, _ = damaged
     row = found["verdicts"].set_index("id").loc["DEMO-02"]
-    nan, failed = BROKEN.index("nan"), 20 + STATES.index("failed")
-    assert row["verdict"] == "UNSTABLE" and set(row["failed_seeds"]) == {nan, failed}
+    assert (row["verdict"], row["failed"]) == ("UNSTABLE", 2)  # `nan` and `failed`
 
 
 @pytest.mark.parametrize("how", BROKEN)
@@ -112,7 +111,7 @@ def test_a_missing_baseline_leaves_every_table_its_rows(demo):
     runs = compare.load_runs(outputs=demo)
     found = every_table(runs)
     assert set(found["verdicts"]["verdict"]) == {"NOT COMPARED"}
-    assert "no run of its baseline DEMO-01" in found["verdicts"]["sentence"].iloc[0]
+    assert "no run of its baseline DEMO-01" in found["verdicts"]["words"].iloc[0]
     assert found["results"]["final_val_loss"].notna().all()
     assert any("no run of its baseline" in text for text in compare.warnings(runs))
 

@@ -94,7 +94,9 @@ def test_dropout_is_paired_on_a_plain_cpu_or_where_both_arms_bias_the_scores(
 def test_a_declared_recipe_change_still_warns_that_it_mixes(tmp_path, monkeypatch):
     change = {"id": "OWN-01", "changes": ["optim.learning_rate", "model.freeze_q"]}
     found = warnings_of(tmp_path, arm={"experiment": change | {"optim.learning_rate": 0.02}})
-    mixed = "optim.learning_rate is 0.02, but 0.01 in its baseline: the gap mixes it with the arm"
+    mixed = (
+        "optim.learning_rate is 0.02, but 0.01 in its baseline, so the gap shows the effect of both"
+    )
     assert any(mixed in text for text in found), found
     assert any("model.freeze_k is True" in text and "not declare" in text for text in found)
 
@@ -173,8 +175,8 @@ def test_differences_list_every_key_and_whether_it_was_declared():
 
 def test_recorded_arms_differ_in_learning_rate_and_are_the_best_of_many():
     found = compare.warnings(compare.recorded("GPT-0[123]"))
-    rate = "optim.learning_rate is 0.001, but 0.0003 in its baseline: the gap mixes it with the arm"
-    assert f"GPT-02, GPT-03: {rate}" in found
+    rate = "optim.learning_rate is 0.001, but 0.0003 in its baseline"
+    assert f"GPT-02, GPT-03: {rate}, so the gap shows the effect of both" in found
     best = "recorded by other code; the loss is the best of its evaluations"
     assert f"GPT-01, GPT-02, GPT-03: {best}" in found
 

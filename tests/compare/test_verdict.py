@@ -38,7 +38,7 @@ def test_gaps_are_paired_and_intervals_are_joint_for_the_arms_of_a_baseline(demo
         row = table.loc[exp]
         assert row["gap"] == pytest.approx(math.exp(nats.mean()) - 1)
         assert (row["low"], row["high"]) == (interval.gap_low, interval.gap_high)
-        assert row["seeds"] == [42, 43, 44] and row["arms"] == 3
+        assert (row["n"], row["arms"]) == (3, 3)
         assert row["confidence"] == pytest.approx(1 - 0.05 / 3)
     assert table.loc["DEMO-03", "verdict"] == stats.FAIL
 
@@ -54,48 +54,46 @@ def test_one_arm_needs_no_adjustment(tmp_path):
         (
             (1.299, 1.3, 1.301),
             stats.PASS,
-            "OELM-Freeze raises perplexity by 0.0 % (−0.2 to +0.2); the whole interval is below 5"
+            "raises perplexity by 0.0 % [−0.2, +0.2]; the whole interval is below 5"
             " %, and within ±1 %.",
         ),
         (
             (1.499, 1.5, 1.501),
             stats.FAIL,
-            "OELM-Freeze raises perplexity by 22.1 % (+21.8 to +22.4); the whole interval is",
+            "raises perplexity by 22.1 % [+21.8, +22.4]; the whole interval is",
         ),
         (
             (1.3, 1.4, 1.5),
             stats.INCONCLUSIVE,
-            "OELM-Freeze raises perplexity by 10.5 % (−13.8 to +41.7); three seeds cannot decide"
+            "raises perplexity by 10.5 % [−13.8, +41.7]; three seeds cannot decide"
             " whether that is above 5 %; ",
         ),
         (
             (1.2, 1.2, 1.2),
             stats.PASS,
-            "OELM-Freeze lowers perplexity by 9.5 % (−9.5 to −9.5); the whole interval is"
-            " below 5 %.",
+            "lowers perplexity by 9.5 % [−9.5, −9.5]; the whole interval is below 5 %.",
         ),
         (
             (1.4,),
             stats.UNKNOWN,
-            "OELM-Freeze raises perplexity by 10.5 % with one seed; one seed has no interval,"
+            "raises perplexity by 10.5 % with one seed; one seed has no interval,"
             " so this may be noise.",
         ),
-        ((800.0, 801.0, 802.0), stats.FAIL, "OELM-Freeze raises perplexity by more than 1,000 % ("),
+        ((800.0, 801.0, 802.0), stats.FAIL, "raises perplexity by more than 1,000 % ["),
     ],
 )
 def test_a_verdict_in_words(tmp_path, losses, verdict, words):
     row = judge(tmp_path, losses)
     assert row["verdict"] == verdict
-    assert row["sentence"].startswith(words)
+    assert row["words"].startswith(words)
 
 
 def test_an_open_verdict_says_how_many_seeds_would_decide_it(tmp_path):
     row = judge(tmp_path, (1.3, 1.4, 1.5))
     interval = stats.paired_interval([0.0, 0.1, 0.2])
     few, many = stats.deciding_seeds(interval, stats.bounds_at_most(0.05))
-    assert row["power"].startswith(f"{few} to ")
-    assert row["sentence"].endswith(" seeds in all would probably.")
-    assert many is None or str(many) in row["power"]
+    assert row["power"] == f"about {few} to {many} seeds would decide it"
+    assert row["words"].endswith(f"above 5 %; {row['power']}.")
 
 
 @pytest.mark.parametrize("how", ["failed", "diverged"])
@@ -110,8 +108,8 @@ def test_a_diverged_seed_makes_the_verdict_unstable(tmp_path, how, which):
                 lose(path)
     (row,) = compare.verdicts(compare.load_runs(outputs=tmp_path)).to_dict("records")
     assert row["verdict"] == stats.UNSTABLE
-    assert (row["n"], row["failed"], row["failed_seeds"]) == (2, 2, [0, 1])
-    assert "2 of four seeds diverged or failed" in row["sentence"]
+    assert (row["n"], row["failed"]) == (2, 2)
+    assert "2 of four seeds diverged or failed" in row["words"]
 
 
 def test_all_seeds_lost_is_a_row_with_its_reason(tmp_path):
@@ -121,7 +119,7 @@ def test_all_seeds_lost_is_a_row_with_its_reason(tmp_path):
     runs = compare.load_runs(outputs=tmp_path)
     (row,) = compare.verdicts(runs).to_dict("records")
     assert row["verdict"] == stats.UNSTABLE and math.isnan(row["gap"])
-    assert "2 of two seeds" in row["sentence"]
+    assert "2 of two seeds" in row["words"]
     assert len(compare.results(runs)) == 2
 
 
@@ -130,14 +128,14 @@ def test_nothing_done_yet_is_not_compared(tmp_path):
     make_run(tmp_path, "DEMO-02", 1, state="running", done=0.5)
     (row,) = compare.verdicts(compare.load_runs(outputs=tmp_path)).to_dict("records")
     assert row["verdict"] == NOT_COMPARED
-    assert row["sentence"] == "OELM-Freeze is not compared: no seed has ended in both arms."
+    assert row["words"] == "is not compared: no seed has ended in both arms."
 
 
 def test_a_frozen_arm_with_an_addition_gets_no_pass_against_the_plain_baseline(tmp_path):
     row = judge(tmp_path, (1.299, 1.3, 1.301), experiment=T5)
     assert row["verdict"] == CONFOUNDED
     assert row["confounds"] == ["model.position = t5 (baseline: learned)"]
-    assert "judge it against a baseline that has the same" in row["sentence"]
+    assert "judge it against a baseline that has the same" in row["words"]
 
 
 def test_the_same_addition_in_the_baseline_is_no_confound(tmp_path):
@@ -197,16 +195,6 @@ def test_a_split_without_tokens_has_no_document_error(tmp_path):
     assert math.isnan(compare.verdicts(runs)["document_error"].iloc[0])
 
 
-def test_the_test_split_is_compared_where_it_was_asked_for(tmp_path):
-    for exp in ("DEMO-01", "DEMO-02"):
-        for seed in (1, 2):
-            make_run(tmp_path, exp, seed, test=True)
-    runs = compare.load_runs(outputs=tmp_path)
-    table = compare.verdicts(runs, metric="final_test_loss")
-    assert table["n"].tolist() == [2]
-    assert table["document_error"].iloc[0] > 0
-
-
 def test_recorded_gaps_are_the_logs_recomputed():
     table = compare.verdicts(compare.recorded()).set_index("id")
     assert table["gap"].mul(100).round(2).to_dict() == {
@@ -217,4 +205,4 @@ def test_recorded_gaps_are_the_logs_recomputed():
     }
     assert set(table["verdict"]) == {stats.UNKNOWN} and set(table["n"]) == {1}
     assert table["low"].isna().all()
-    assert "one seed (best of its evaluations)" in table.loc["GPT-02", "sentence"]
+    assert "one seed (best of its evaluations)" in table.loc["GPT-02", "words"]

@@ -41,6 +41,10 @@ def test_a_digest_that_changed_is_shown(path):
     assert "DIFFER" in repr(runs.Summary(path))
 
 
+def test_a_baseline_has_no_proof(tmp_path):
+    assert "frozen tensors" not in repr(runs.Summary(make_run(tmp_path, "DEMO-01")))
+
+
 def test_a_result_without_numbers_is_shown_without_them(path):
     gone = dict.fromkeys(
         (

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from oelm_lib import stats
-from oelm_lib.view.tables import fold, percent, table, verdict_html
+from oelm_lib.view.tables import fold, interval_text, percent, table, verdict_html
 
 
 def test_a_constant_column_stands_in_the_caption_and_an_empty_one_is_left_out():
@@ -52,6 +52,14 @@ def test_a_verdict_has_its_word_a_mark_and_a_colour(verdict):
 def test_folded_tables_open_with_a_click():
     html = fold("More <b>", table(pd.DataFrame({"arm": ["a"]})))._repr_html_()
     assert html.startswith("<details") and "More &lt;b&gt;</summary>" in html and "<table" in html
+
+
+@pytest.mark.parametrize(
+    ("differences", "text"),
+    [([], "–"), ([0.03], "+3.0 %"), ([0.02, 0.04], "+3.0 % [−9.3, +17.0]")],
+)
+def test_an_interval_stands_in_brackets_behind_its_gap(differences, text):
+    assert interval_text(stats.paired_interval(differences)) == text
 
 
 def test_percent_has_a_sign():

@@ -7,8 +7,7 @@ import pytest
 from papermill.parameterize import parameterize_path
 
 from oelm_lib.errors import UserError
-from oelm_lib.report.kernel import literal_path, own_kernel_manager
-from oelm_lib.report.notebook import execute
+from oelm_lib.report.notebook import execute, literal_path, own_kernel_manager
 
 
 def test_the_kernel_is_this_python_even_if_jupyter_finds_another(tmp_path, monkeypatch):
