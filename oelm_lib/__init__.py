@@ -4,14 +4,6 @@
 `__all__`.
 """
 
-from typing import Any
+from oelm_lib.lazy import lazy_names
 
-__all__ = ["load_config"]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "load_config":
-        from oelm_lib.config import load_config
-
-        return load_config
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_names(__name__, {"load_config": "config"})

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from oelm_lib.config import ModelConfig
+from oelm_lib.config import ModelConfig, change_words
 
 LOG_QK_SCALE = 0.45254834
 """qk_scale of the log's N(0, 0.02) at d_model 512."""
@@ -74,17 +74,13 @@ def arm_name(experiment: dict[str, Any], overrides: dict[str, Any] | None = None
             return "baseline"
         if frozen == (True, True) and model.get("frozen_layers", "all") == "all" and init in FROZEN:
             return FROZEN[init]
-    changed = [
-        f"{key.removeprefix('model.')}={value}"
-        for key, value in (overrides or {}).items()
-        if "model." in key
-    ]
-    return ", ".join([experiment["title"].split(", ", 1)[-1], *changed])
+    changed = {key: value for key, value in (overrides or {}).items() if key.startswith("model.")}
+    return ", ".join([experiment["title"].split(", ", 1)[-1], *change_words(changed)])
 
 
 def frozen_projections(model: ModelConfig) -> str:
     """Return which projections a model freezes: `W_q and W_k`, one of them, or ""."""
-    if model.frozen_layers == ():
+    if not model.is_frozen:
         return ""
     sides = (("W_q", model.freeze_q), ("W_k", model.freeze_k))
     return " and ".join(name for name, is_frozen in sides if is_frozen)

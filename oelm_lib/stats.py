@@ -272,11 +272,11 @@ def _seeds_for_power(difference: float, sd: float, bounds: Bounds, k: int) -> in
     return high
 
 
-def _sample_spreads(n: int, points: int = 400) -> np.ndarray:
-    """Return equally likely values of (sample sd / true sd) of n normal draws."""
+def _sample_spreads(n: int) -> np.ndarray:
+    """Return 400 equally likely values of (sample sd / true sd) of n normal draws."""
     from scipy.special import chdtri
 
-    tails = (np.arange(points) + 0.5) / points
+    tails = (np.arange(400) + 0.5) / 400
     return np.sqrt(chdtri(n - 1, tails) / (n - 1))
 
 

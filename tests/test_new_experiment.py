@@ -5,6 +5,7 @@ import re
 import pytest
 
 from oelm_lib import config
+from oelm_lib.arms import arm_name
 from oelm_lib.errors import UserError
 
 
@@ -31,6 +32,16 @@ def test_a_new_experiment_declares_what_differs_from_its_baseline(params):
     assert set(made.changes) == {*base.changes, "model.delta_rank", "train.max_steps"}
     assert config.check_changes(made) == []
     assert text.count("key_shift") == 0
+
+
+def test_the_title_uses_the_words_of_the_glossary(params):
+    text = config.new_experiment("DEMO-02", "DEMO-05", "model.qk_scale=2 model.dropout=0.1")
+    made = config.parse_experiment(config.parse_yaml(text), "test")
+    assert made.title == "Stories, OELM-Freeze, Q/K rows of norm 2.0, dropout=0.1"
+    assert "qk_init=orthogonal, Q/K rows of norm 2.0, freeze_q=True" in made.question
+    assert arm_name(made.to_dict()) == "OELM-Freeze, Q/K rows of norm 2.0, dropout=0.1"
+    rehearsal = config.load_config("DEMO-02", "model.qk_scale=2")
+    assert arm_name(rehearsal.to_dict(), rehearsal.overrides) == "OELM-Freeze, Q/K rows of norm 2.0"
 
 
 def test_a_new_experiment_of_a_baseline_is_compared_with_it(params):
@@ -93,5 +104,5 @@ def test_a_rehearsal_is_checked_by_its_file(params):
 def test_the_question_names_every_difference_from_the_baseline_and_not_from_the_base():
     text = config.new_experiment("DEMO-02", "DEMO-77", {"model.dropout": 0.1})
     asked = config.parse_yaml(text)["question"]
-    for part in ("qk_init='orthogonal'", "freeze_q=True", "dropout=0.1", "against DEMO-01?"):
+    for part in ("qk_init=orthogonal", "freeze_q=True", "dropout=0.1", "against DEMO-01?"):
         assert part in asked, asked

@@ -42,7 +42,6 @@ def bench(
     rounds: int,
     out: Path,
     threads: int | None = None,
-    grow: bool = True,
 ) -> dict[str, Any]:
     """Measure one size at one dropout and write <out>.json.
 
@@ -50,7 +49,6 @@ def bench(
         size: Key of SIZES.
         rounds: Timings of every step, at least FEWEST_ROUNDS.
         threads: torch threads; default torch's choice.
-        grow: Measure also how the step grows with each size.
 
     Raises:
         UserError: Too few rounds, or `transformers` is not installed.
@@ -67,7 +65,7 @@ def bench(
         "torch": torch.__version__,
         "load_average": os.getloadavg()[1],
         **compare(baseline, frozen, rounds),
-        "growth": growth(baseline, rounds) if grow else [],
+        "growth": growth(baseline, rounds),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out.with_suffix(".json"), result, checksum=True)
@@ -113,8 +111,8 @@ def compare(baseline: Experiment, frozen: Experiment, rounds: int) -> dict[str, 
     }
 
 
-def gemm_limit(cfg: Experiment, repeats: int = 3) -> float:
-    """Seconds of a step's matrix products alone, each at its best time; attention causal."""
+def gemm_limit(cfg: Experiment) -> float:
+    """Seconds of a step's matrix products alone, each at its best of three; attention causal."""
     batch_size = cfg.train.batch_size
     flops, products = step_flops(cfg.model, batch_size), gemms(cfg.model, batch_size)
     attention = sum(product.flops for product in products if product.part == "attention")
@@ -125,12 +123,12 @@ def gemm_limit(cfg: Experiment, repeats: int = 3) -> float:
         # The head is computed in chunks: no other order holds less than all logits.
         chunks = max(rows / CHUNK, 1) if product.part == "head" else 1.0
         share = causal if product.part == "attention" else 1.0
-        total += _best_seconds(product, chunks, repeats) * product.count * chunks * share
+        total += _best_seconds(product, chunks) * product.count * chunks * share
     return total
 
 
-def _best_seconds(product: Gemm, chunks: float, repeats: int) -> float:
-    """Best time of one matrix product, of which only 1 / chunks of the positions are taken."""
+def _best_seconds(product: Gemm, chunks: float) -> float:
+    """Best of three times of one matrix product, for 1 / chunks of the positions."""
     m, k, n = product.m, product.k, product.n
     if product.kind == "weight":
         k = int(k / chunks)
@@ -140,8 +138,8 @@ def _best_seconds(product: Gemm, chunks: float, repeats: int) -> float:
     right = torch.randn(product.batch, n, k).mT
     out = torch.empty(product.batch, m, n)
     if product.batch > 1:
-        return min(seconds_of(torch.bmm, left, right, out=out) for _ in range(repeats))
-    return min(seconds_of(torch.mm, left[0], right[0], out=out[0]) for _ in range(repeats))
+        return min(seconds_of(torch.bmm, left, right, out=out) for _ in range(3))
+    return min(seconds_of(torch.mm, left[0], right[0], out=out[0]) for _ in range(3))
 
 
 def parts_seconds(cfg: Experiment, ids: np.ndarray, rounds: int) -> dict[str, float]:
@@ -159,12 +157,7 @@ def parts_seconds(cfg: Experiment, ids: np.ndarray, rounds: int) -> dict[str, fl
         "optimizer": lambda: update(optimizer, precision, [RATE]),
         "evaluation": lambda: token_losses(model, windows, numbers),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in parts}
-    for number in range(rounds + 1):
-        for name, part in parts.items():
-            taken = seconds_of(part)
-            if number > 0:
-                seconds[name].append(taken)
+    seconds = alternate({name: timed(part) for name, part in parts.items()}, rounds, reverse=False)
     medians = {name: median(values) for name, values in seconds.items()}
     medians["evaluation"] *= cfg.train.batch_size / len(numbers)
     return medians

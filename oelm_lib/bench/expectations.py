@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from oelm_lib.config import load_config
-from oelm_lib.model.cost import GPU_FLOPS, step_flops
+from oelm_lib.gpus import GPU_FLOPS
+from oelm_lib.model.cost import step_flops, training_hours
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,10 @@ def expected_hours(exps: list[str]) -> pd.DataFrame:
     rows = []
     for exp in exps:
         cfg = load_config(exp)
-        total = step_flops(cfg.model, cfg.train.batch_size)["fast"] * cfg.train.max_steps
         hours = {
             device.name: _range(
-                total / (device.peak * device.high) / 3600,
-                total / (device.peak * device.low) / 3600,
+                training_hours(cfg, device.peak * device.high),
+                training_hours(cfg, device.peak * device.low),
             )
             for device in DEVICES
         }

@@ -29,10 +29,10 @@ GROWS = ("d_model", "num_layers", "max_seq_len", "vocab_size", "batch_size")
 MIB = 2**20
 
 
-def load_results(folder: Path | str = "") -> list[dict[str, Any]]:
-    """Read the results of `oelm bench` in a folder, by name; default: the outputs folder."""
-    path = Path(folder) if folder else config.outputs_dir()
-    return [read_json(file) for file in sorted(path.glob("bench_*.json"))]
+def load_results(folder: Path | str = "", pattern: str = "bench_*.json") -> list[dict[str, Any]]:
+    """Read the results in a folder, by name; default: those of `oelm bench` in the outputs."""
+    path = Path(folder or config.outputs_dir())
+    return [read_json(file) for file in sorted(path.glob(pattern))]
 
 
 def setting(result: dict[str, Any]) -> str:
@@ -68,16 +68,14 @@ def _summary(result: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _ratio(measured: dict[str, Any]) -> str:
+def _ratio(measured: dict[str, float]) -> str:
     """Ratio with its standard error, to the digits that the error leaves."""
     error = measured["standard_error"]
-    if error is None:
-        return f"{measured['ratio']:.2f} ({measured['rounds']} rounds, no error stated)"
     digits = 3 if error < 0.005 else 2
     return f"{measured['ratio']:.{digits}f} ± {error:.{digits}f}"
 
 
-def steps(results: list[dict[str, Any]]) -> base.Figure:
+def step_seconds(results: list[dict[str, Any]]) -> base.Figure:
     """Draw the seconds of every round, and the time of the matrix products alone."""
     names = [setting(result) for result in results]
     notes = ["one point per round; dashed: the matrix products alone"]

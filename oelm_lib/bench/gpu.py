@@ -10,25 +10,16 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import nn
 
-from oelm_lib.bench.steps import OTHERS, RATE, Batch, random_batch
-from oelm_lib.config import Experiment, load_config
+from oelm_lib.bench.steps import OTHERS, random_batch, workbook_step
+from oelm_lib.config import load_config
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_json
 from oelm_lib.model.cost import step_bytes, step_flops
-from oelm_lib.model.gpt import GPT
 from oelm_lib.training import compiler
-from oelm_lib.training.optim import (
-    backward,
-    clip_gradients,
-    gradient_norm,
-    make_optimizer,
-    update,
-)
-from oelm_lib.training.precision import Precision
 
 ARMS = {"baseline": "GPT-01", "OELM-Freeze": "GPT-02"}
+CODES = {"workbook": workbook_step, **OTHERS}
 MODES = {"eager": None, "compiled": "default", "CUDA graphs": "reduce-overhead"}
 """How the forward and backward pass run -> torch.compile's mode; None: not compiled."""
 ROUNDS, STEPS = 5, 10
@@ -42,11 +33,13 @@ class Case:
     """One way to take a training step of Medium-512."""
 
     code: str
-    """workbook, hf_gpt2 or naive."""
+    """Key of CODES."""
     mode: str
+    """Key of MODES."""
     precision: str
     position: str
     arm: str
+    """Key of ARMS."""
 
 
 def all_cases() -> list[Case]:
@@ -62,7 +55,8 @@ def all_cases() -> list[Case]:
         Case("hf_gpt2", "eager", "bf16", "learned", "baseline"),
         Case("hf_gpt2", "compiled", "bf16", "learned", "baseline"),
     ]
-    return [*ours[:6], *others, *ours[6:]]
+    first = len(MODES) * len(ARMS)  # learned positions in bf16
+    return [*ours[:first], *others, *ours[first:]]
 
 
 def bench_gpu(
@@ -137,7 +131,7 @@ def measure(
     overrides = {"model.position": case.position, "train.precision": case.precision}
     cfg = load_config(ARMS[case.arm], overrides | (changes or {}))
     start = time.perf_counter()
-    step = _step(case, cfg, random_batch(cfg, device), device)
+    step = CODES[case.code](cfg, random_batch(cfg, device), MODES[case.mode])
     for _ in range(compiler.WARM_UP_CALLS + 1):
         step()
     _wait(device)
@@ -161,17 +155,17 @@ def measure(
     }
 
 
-def product_rate(device: torch.device, side: int | None = None) -> float:
+def product_rate(device: torch.device) -> float:
     """Return FLOP/s of a square bf16 matrix product, the best of ROUNDS timings."""
-    side = side or (SQUARE if device.type == "cuda" else 512)
+    side = SQUARE if device.type == "cuda" else 512
     a = torch.randn(side, side, device=device, dtype=torch.bfloat16)
     best = min(_seconds(lambda: a @ a, device) for _ in range(ROUNDS + 1))
     return 2 * side**3 / best
 
 
-def copy_rate(device: torch.device, size: int | None = None) -> float:
+def copy_rate(device: torch.device) -> float:
     """Return bytes/s of a copy on the device, read and write counted, the best of ROUNDS."""
-    size = size or (2**30 if device.type == "cuda" else 2**22)
+    size = 2**30 if device.type == "cuda" else 2**22
     source = torch.zeros(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     best = min(_seconds(lambda: target.copy_(source), device) for _ in range(ROUNDS + 1))
@@ -191,55 +185,3 @@ def _seconds(step: Callable[[], Any], device: torch.device) -> float:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _step(case: Case, cfg: Experiment, batch: Batch, device: torch.device) -> Callable[[], None]:
-    if case.code == "workbook":
-        return _workbook_step(case, cfg, batch, device)
-    return _other_step(case, cfg, batch, device)
-
-
-def _workbook_step(
-    case: Case, cfg: Experiment, batch: Batch, device: torch.device
-) -> Callable[[], None]:
-    """Make the step of the training loop."""
-    model = GPT(cfg.model).to(device)
-    optimizer, precision = make_optimizer(model, cfg.optim), Precision(case.precision, device)
-    forward = _compiled(model, case.mode)
-
-    def step() -> None:
-        compiler.start_step(device)
-        backward(forward, precision, batch)
-        norm = gradient_norm(optimizer, precision)
-        clip_gradients(optimizer, cfg.optim.grad_clip, norm)
-        update(optimizer, precision, [RATE])
-
-    return step
-
-
-def _other_step(
-    case: Case, cfg: Experiment, batch: Batch, device: torch.device
-) -> Callable[[], None]:
-    """Make the step of another implementation, under autocast."""
-    other = OTHERS[case.code](cfg, batch)
-    model, loss = other.model.to(device), other.loss
-    forward = _compiled(loss, case.mode)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, fused=True)
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[case.precision]
-
-    def step() -> None:
-        with torch.autocast(device.type, dtype):
-            value = forward()
-        value.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
-
-
-def _compiled(function: Any, mode: str) -> Any:
-    """Compile a model or a function as MODES says."""
-    if MODES[mode] is None:
-        return function
-    return torch.compile(function, dynamic=False, mode=MODES[mode])

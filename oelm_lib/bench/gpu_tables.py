@@ -5,17 +5,15 @@ from typing import Any
 
 import pandas as pd
 
-from oelm_lib import config
-from oelm_lib.files import read_json
+from oelm_lib.bench import figures
+from oelm_lib.config import ROOT
 
-MIB = 2**20
 STAGES = ("tests", "bench", "run")
 
 
 def load_results(folder: Path | str = "") -> list[dict[str, Any]]:
     """Read the results in a folder, by card; default: reports/gpu of the checkout."""
-    path = Path(folder) if folder else config.ROOT / "reports" / "gpu"
-    return [read_json(file) for file in sorted(path.glob("*.json"))]
+    return figures.load_results(folder or ROOT / "reports" / "gpu", "*.json")
 
 
 def checks(results: list[dict[str, Any]]) -> pd.DataFrame:
@@ -36,7 +34,7 @@ def checks(results: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows or [{"card": "none yet", "result": "not measured: make gpu"}])
 
 
-def steps(results: list[dict[str, Any]]) -> pd.DataFrame:
+def cases(results: list[dict[str, Any]]) -> pd.DataFrame:
     """Tabulate the measured cases, the fastest first within a card."""
     rows = [
         {
@@ -52,7 +50,7 @@ def steps(results: list[dict[str, Any]]) -> pd.DataFrame:
             "share_of_peak": f"{row['share_of_peak']:.0%}",
             "memory_MiB": "–"
             if row["memory_bytes"] is None
-            else f"{row['memory_bytes'] / MIB:,.0f}",
+            else f"{row['memory_bytes'] / figures.MIB:,.0f}",
             "setup_seconds": f"{row['setup_seconds']:.0f}",
         }
         for result in results

@@ -1,4 +1,4 @@
-"""Training steps to be timed: the workbook's, one with naive attention, Hugging Face's GPT-2."""
+"""Training steps to time, on any device: the workbook's, naive attention, Hugging Face's GPT-2."""
 
 import math
 import multiprocessing
@@ -17,6 +17,7 @@ from oelm_lib.data.batches import Batches
 from oelm_lib.errors import UserError
 from oelm_lib.model.attention import CausalSelfAttention
 from oelm_lib.model.gpt import GPT, Block
+from oelm_lib.training import compiler
 from oelm_lib.training.evaluation import BATCH_TOKENS
 from oelm_lib.training.optim import (
     backward,
@@ -39,8 +40,6 @@ class Step:
     run: Callable[[], None]
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    loss: Callable[[], Tensor] | None = None
-    """Forward pass of another implementation, for the bench on a GPU."""
 
     def __call__(self) -> None:
         self.run()
@@ -73,13 +72,20 @@ class NaiveBlock(Block):
         return x + F.dropout(self.fc_out(hidden), self.dropout, self.training)
 
 
-def workbook_step(cfg: Experiment, batch: Batch) -> Step:
-    """Make the step that the training loop takes, in fp32 on the CPU."""
-    model = GPT(cfg.model)
-    optimizer, precision = make_optimizer(model, cfg.optim), Precision("fp32", CPU)
+def workbook_step(cfg: Experiment, batch: Batch, mode: str | None = None) -> Step:
+    """Make the step that the training loop takes, in cfg's precision on the batch's device.
+
+    Args:
+        mode: As torch.compile takes it; None: not compiled.
+    """
+    device = batch[0].device
+    model = GPT(cfg.model).to(device)
+    optimizer, precision = make_optimizer(model, cfg.optim), Precision(cfg.train.precision, device)
+    forward = _compiled(model, mode)
 
     def run() -> None:
-        backward(model, precision, batch)
+        compiler.start_step(device)
+        backward(forward, precision, batch)
         norm = gradient_norm(optimizer, precision)
         clip_gradients(optimizer, cfg.optim.grad_clip, norm)
         update(optimizer, precision, [RATE])
@@ -87,34 +93,40 @@ def workbook_step(cfg: Experiment, batch: Batch) -> Step:
     return Step(run, model, optimizer)
 
 
-def plain_step(model: nn.Module, loss: Callable[[], Tensor]) -> Step:
-    """Make a step as most training scripts take it."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
+def _plain_step(
+    model: nn.Module, loss: Callable[[], Tensor], precision: Precision, mode: str | None
+) -> Step:
+    """Make a step as most training scripts take it: AdamW, fused on a GPU."""
+    on_gpu = precision.device.type == "cuda"
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, fused=on_gpu)
+    forward = _compiled(loss, mode)
 
     def run() -> None:
-        loss().backward()
+        with precision.autocast():
+            value = forward()
+        value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
 
-    return Step(run, model, optimizer, loss)
+    return Step(run, model, optimizer)
 
 
-def naive_step(cfg: Experiment, batch: Batch) -> Step:
-    """Make a step with naive attention that computes all logits at once."""
-    model = GPT(cfg.model)
+def naive_step(cfg: Experiment, batch: Batch, mode: str | None = None) -> Step:
+    """Make a step with naive attention that computes all logits at once; as workbook_step."""
+    tokens, targets = batch
+    model = GPT(cfg.model).to(tokens.device)
     for block in model.blocks:
         block.__class__, block.attention.__class__ = NaiveBlock, NaiveAttention
-    tokens, targets = batch
 
     def loss() -> Tensor:
         return F.cross_entropy(model(tokens)[0].flatten(0, 1), targets.flatten())
 
-    return plain_step(model, loss)
+    return _plain_step(model, loss, Precision(cfg.train.precision, tokens.device), mode)
 
 
-def hf_step(cfg: Experiment, batch: Batch) -> Step:
-    """Make a step of Hugging Face's GPT-2 of the same sizes.
+def hf_step(cfg: Experiment, batch: Batch, mode: str | None = None) -> Step:
+    """Make a step of Hugging Face's GPT-2 of the same sizes; as workbook_step.
 
     Raises:
         UserError: `transformers` is not installed.
@@ -137,8 +149,17 @@ def hf_step(cfg: Experiment, batch: Batch) -> Step:
         attn_pdrop=m.dropout,
         use_cache=False,
     )
-    model = GPT2LMHeadModel(sizes).train()
-    return plain_step(model, lambda: model(input_ids=tokens, labels=tokens).loss)
+    model = GPT2LMHeadModel(sizes).to(tokens.device).train()
+
+    def loss() -> Tensor:
+        return model(input_ids=tokens, labels=tokens).loss
+
+    return _plain_step(model, loss, Precision(cfg.train.precision, tokens.device), mode)
+
+
+def _compiled(function: Callable[..., Any], mode: str | None) -> Callable[..., Any]:
+    """Compile a model or a function for one shape of batch; mode None: return it as it is."""
+    return function if mode is None else torch.compile(function, dynamic=False, mode=mode)
 
 
 OTHERS = {"naive": naive_step, "hf_gpt2": hf_step}

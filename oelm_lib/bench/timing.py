@@ -15,7 +15,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.training.device import keep_freed_memory
 
 FEWEST_ROUNDS = 5
-"""Rounds below which no standard error is stated: a bootstrap of two values says nothing."""
+"""Rounds that a standard error needs: a bootstrap of two values says nothing."""
 
 
 def prepare(rounds: int, threads: int | None) -> None:
@@ -47,19 +47,22 @@ def timed(step: Callable[[], Any]) -> Callable[[], float]:
     return lambda: seconds_of(step)
 
 
-def alternate(steps: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def alternate(
+    steps: dict[str, Callable[[], float]], rounds: int, reverse: bool = True
+) -> dict[str, list[float]]:
     """Time steps in turns, so that a change of the machine's load meets all of them.
 
     Args:
         steps: Name -> a function that takes the step and returns its seconds.
-        rounds: Timings of each step, after one round to warm up. Every other round is reversed.
+        rounds: Timings of each step, after one round to warm up.
+        reverse: Take the steps of every other round in reversed order.
 
     Returns:
         Name -> seconds, one a round.
     """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds + 1):
-        order = list(steps) if number % 2 == 0 else list(steps)[::-1]
+        order = list(steps)[::-1] if reverse and number % 2 else list(steps)
         for name in order:
             taken = steps[name]()
             if number > 0:
@@ -67,18 +70,16 @@ def alternate(steps: dict[str, Callable[[], float]], rounds: int) -> dict[str, l
     return seconds
 
 
-def ratio(numerator: list[float], denominator: list[float]) -> dict[str, float | int | None]:
+def ratio(numerator: list[float], denominator: list[float]) -> dict[str, float]:
     """Median of the ratios of paired rounds, which a stalled round does not move.
 
     Returns:
-        `ratio`, `rounds`, and `standard_error` by the bootstrap; None below FEWEST_ROUNDS rounds.
+        `ratio`, and `standard_error` by the bootstrap.
     """
     ratios = np.array(numerator) / np.array(denominator)
-    error = None
-    if len(ratios) >= FEWEST_ROUNDS:
-        samples = np.random.default_rng(0).choice(ratios, (1000, len(ratios)))
-        error = float(np.median(samples, axis=1).std())
-    return {"ratio": float(np.median(ratios)), "standard_error": error, "rounds": len(ratios)}
+    samples = np.random.default_rng(0).choice(ratios, (1000, len(ratios)))
+    error = float(np.median(samples, axis=1).std())
+    return {"ratio": float(np.median(ratios)), "standard_error": error}
 
 
 def peak_bytes(step: Callable[[], Any]) -> int:

@@ -6,6 +6,7 @@ import click
 
 from oelm_lib.cli.options import FiniteRange, note_skipped_files
 from oelm_lib.cli.streams import outlives_its_reader
+from oelm_lib.gpus import GPU_FLOPS
 
 
 @click.command()
@@ -30,7 +31,7 @@ def doctor(exp: str | None) -> None:
 @click.argument("exp", metavar="ID")
 @click.option(
     "--gpu",
-    type=click.Choice(["A5000", "A100", "H100"]),
+    type=click.Choice(list(GPU_FLOPS)),
     default="A5000",
     help="GPU whose time is predicted (default A5000).",
 )
@@ -63,7 +64,7 @@ def flops(exp: str, gpu: str, utilisation: float) -> None:
     help="Dropout probability (default 0.1).",
 )
 @click.option(
-    "--rounds", type=click.IntRange(1), default=30, help="Timings of each step (default 30)."
+    "--rounds", type=click.IntRange(5), default=30, help="Timings of each step (default 30)."
 )
 @click.option(
     "--threads",

@@ -11,7 +11,7 @@ from oelm_lib.runs.frames import load_runs
 from oelm_lib.view import series
 from oelm_lib.view.curves import loss_curves, rate_and_gradient
 from oelm_lib.view.figure import Figure
-from oelm_lib.view.live import put, watch
+from oelm_lib.view.live import Panel, put, watch
 
 FIGURES = {
     "loss curves": "loss",
@@ -21,7 +21,7 @@ FIGURES = {
 OWN_BASELINE = "each experiment's own"
 
 
-class CurveExplorer(ipywidgets.VBox):
+class CurveExplorer(Panel):
     """A figure with choices of runs, axes, smoothing and baseline, which follows runs in progress.
 
     Args:

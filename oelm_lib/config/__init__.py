@@ -6,12 +6,14 @@
 from oelm_lib.config.changes import (
     as_yaml,
     change_warnings,
+    change_words,
     changed_keys,
     check_changes,
     confounds,
+    diff_configs,
+    diff_science,
     extra_changes,
 )
-from oelm_lib.config.diff import diff_configs, diff_science
 from oelm_lib.config.experiment import (
     CORPUS_PATTERN,
     CORPUS_WORDS,
@@ -28,11 +30,13 @@ from oelm_lib.config.experiment import (
 )
 from oelm_lib.config.fields import Count, Flag, Real, Section, Step, matches
 from oelm_lib.config.load import (
+    as_text,
     experiment_ids,
     experiment_path,
     find_id,
     load_config,
     parse_experiment,
+    parse_overrides,
     read_yaml,
     skipped_files,
     validated,
@@ -44,7 +48,6 @@ from oelm_lib.config.new import (
     new_experiment,
     save_experiment,
 )
-from oelm_lib.config.overrides import as_text, parse_overrides
 from oelm_lib.config.paths import PARAMS, ROOT, data_dir, fix_folders, outputs_dir
 from oelm_lib.yaml_text import dump_yaml, parse_yaml
 

@@ -1,11 +1,11 @@
-"""`compare_to` and `changes`: an experiment declares what it changes against its baseline."""
+"""What differs between experiments; `compare_to` and `changes` declare it against a baseline."""
 
 from typing import Any
 
-from oelm_lib.config.diff import diff_configs
-from oelm_lib.config.experiment import Experiment
+from oelm_lib.config.experiment import Experiment, OptimConfig
 from oelm_lib.config.load import experiment_ids, load_config
-from oelm_lib.config.messages import did_you_mean
+from oelm_lib.config.messages import did_you_mean, shorten
+from oelm_lib.config.model import ModelConfig
 from oelm_lib.errors import UserError
 from oelm_lib.yaml_text import dump_yaml
 
@@ -30,6 +30,40 @@ ABSORBED = {
 """Additions linear in q or k before the score; trained W_q and W_k express them without help."""
 TUNED = {"optim.learning_rate", "optim.min_learning_rate", "optim.groups"}
 """Keys that each arm may have at its own best value; a difference is a warning."""
+WORDS = {"model.qk_scale": "Q/K rows of norm "}
+"""Dotted key -> what it is called where its name would not be understood."""
+
+
+def diff_configs(first: Experiment, second: Experiment) -> dict[str, tuple[Any, Any]]:
+    """Return dotted key -> (first value, second value) of every scientific key that differs."""
+    return diff_science(first.science, second.science)
+
+
+def diff_science(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return diff_configs of two `science`; a key that a record lacks has its value for "off"."""
+    first, second = default_science() | first, default_science() | second
+    return {
+        key: (first.get(key), value) for key, value in second.items() if first.get(key) != value
+    }
+
+
+def change_words(changes: dict[str, Any]) -> list[str]:
+    """Return changed keys as parts of a title: `Q/K rows of norm 2.0`, `dropout=0.1`."""
+    return [
+        (WORDS.get(key) or f"{key.rpartition('.')[2]}=")
+        + (value if isinstance(value, str) else shorten(value))
+        for key, value in changes.items()
+    ]
+
+
+def default_science() -> dict[str, Any]:
+    """Return dotted key -> default of the scientific keys that a file may leave out."""
+    return {
+        f"{name}.{key}": list(field.default) if field.default == () else field.default
+        for name, section in (("model", ModelConfig), ("optim", OptimConfig))
+        for key, field in section.model_fields.items()
+        if not field.is_required()
+    }
 
 
 def changed_keys(experiment: Experiment, compare_to: str | None) -> list[str]:
@@ -68,7 +102,7 @@ def extra_changes(experiment: Experiment, baseline: Experiment) -> list[str]:
     What trained Q and K can express (ABSORBED) and tuned rates (TUNED) do not count. Empty where
     the arm is not frozen, or its baseline is frozen too: their gap is that of the other keys.
     """
-    if not _is_frozen(experiment) or _is_frozen(baseline):
+    if not experiment.model.is_frozen or baseline.model.is_frozen:
         return []
     return [
         f"{key} = {as_yaml(new)} (baseline: {as_yaml(old)})"
@@ -108,7 +142,3 @@ def as_yaml(value: Any) -> str:
 def changes_line(keys: list[str]) -> str:
     """Return the line of a file that declares these keys."""
     return f"changes: {as_yaml(keys)}"
-
-
-def _is_frozen(experiment: Experiment) -> bool:
-    return experiment.model.freeze_q or experiment.model.freeze_k

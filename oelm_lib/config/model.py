@@ -88,9 +88,19 @@ class ModelConfig(Section):
         return self.freeze_from <= step and (self.freeze_until is None or step < self.freeze_until)
 
     @property
-    def ever_trains_qk(self) -> bool:
-        """Whether they fail to hold at some step."""
-        return self.freeze_from > 0 or self.freeze_until is not None
+    def freezes_throughout(self) -> bool:
+        """Whether freeze_q and freeze_k hold at every step."""
+        return self.freeze_from == 0 and self.freeze_until is None
+
+    @property
+    def freezable_layers(self) -> tuple[int, ...]:
+        """Numbers of the layers that freeze_q and freeze_k apply to."""
+        return tuple(range(self.num_layers)) if self.frozen_layers == "all" else self.frozen_layers
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether W_q or W_k is frozen in some layer, at least for some steps."""
+        return (self.freeze_q or self.freeze_k) and bool(self.freezable_layers)
 
     @model_validator(mode="after")
     def _check_sizes(self):
@@ -131,7 +141,7 @@ class ModelConfig(Section):
             raise ValueError(
                 f"freeze_until = {self.freeze_until} is not after freeze_from = {self.freeze_from}"
             )
-        layers = () if self.frozen_layers == "all" else self.frozen_layers
+        layers = self.freezable_layers
         if list(layers) != sorted(set(layers)):
             # Otherwise one science would have several hashes, and a folder for each.
             raise ValueError("frozen_layers names each layer once, in ascending order")

@@ -4,8 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.config.changes import changed_keys, changes_line
-from oelm_lib.config.diff import diff_configs
+from oelm_lib.config.changes import change_words, changed_keys, changes_line, diff_configs
 from oelm_lib.config.experiment import ID_PATTERN, ID_WORDS, SECTIONS, Experiment
 from oelm_lib.config.load import experiment_path, load_config, parse_experiment
 from oelm_lib.config.messages import shorten
@@ -39,7 +38,7 @@ def new_experiment(
     check_new_id(new_id)
     base = load_config(base_id, overrides)
     against = load_config(compare_to or base.compare_to or base.id)
-    arm = _in_words(base.overrides)
+    arm = ", ".join(change_words(base.overrides))
     changes = {key: new for key, (_, new) in diff_configs(against, base).items()}
     plain = base.to_dict() | {
         "id": new_id,
@@ -99,12 +98,8 @@ def experiment_yaml(experiment: Experiment) -> str:
 
 def _question(changes: dict[str, Any], against: Experiment) -> str:
     """Return what an experiment asks: what its differences from its baseline do."""
-    return f"What does {_in_words(changes) or 'a repetition'} do, against {against.id}?"
-
-
-def _in_words(values: dict[str, Any]) -> str:
-    """Return `qk_scale=2.0, dropout=0.1` of dotted keys and values."""
-    return ", ".join(f"{key.rpartition('.')[2]}={shorten(v)}" for key, v in values.items())
+    words = ", ".join(change_words(changes)) or "a repetition"
+    return f"What is the effect of {words}, against {against.id}?"
 
 
 def _slug(experiment: Experiment) -> str:

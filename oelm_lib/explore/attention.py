@@ -12,7 +12,6 @@ from torch import Tensor
 from oelm_lib.explore import measures
 from oelm_lib.explore.windows import KEPT, repeated_sequences, validation_windows
 from oelm_lib.model.gpt import GPT
-from oelm_lib.runs import read_logit_std
 from oelm_lib.training.trained import Trained
 
 MAP_TOKENS = 2048
@@ -91,14 +90,6 @@ def spectrum(arm: Trained) -> np.ndarray:
     return np.stack(
         [measures.qk_spectrum(query, key, gain) for query, key, gain in _qk_weights(arm)]
     )
-
-
-def logit_spread(arm: Trained) -> pd.DataFrame:
-    """Return the logits' standard deviation over training (step, layer, logit_std).
-
-    The numbers are those that the run recorded at its evaluations.
-    """
-    return read_logit_std(arm.path)
 
 
 def _qk_weights(arm: Trained) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:

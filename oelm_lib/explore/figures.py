@@ -10,24 +10,26 @@ import plotly.graph_objects as go
 from oelm_lib.arms import arm_colours
 from oelm_lib.explore.arms import groups, label, name_of
 from oelm_lib.explore.attention import ROLES, STRONG, head_table, spectrum
-from oelm_lib.explore.attention import logit_spread as spread_over_training
 from oelm_lib.explore.probes import PROBES, probe_values
 from oelm_lib.explore.windows import window_losses
+from oelm_lib.runs import read_logit_std
 from oelm_lib.training.trained import Trained
 from oelm_lib.view import figure as base
 
+BINS = 16
+"""Parts of the window in the figure of the loss by position."""
 HEAD_ROLES = {key: f"{words} (random tokens, twice)" for key, words in ROLES.items()} | {
     "copying_in_text": "keys that hold the next token (text)"
 }
 
 
-def measures(arms: Sequence[Trained]) -> list[base.Figure]:
+def probe_panels(arms: Sequence[Trained]) -> list[base.Figure]:
     """Return one small figure for each probe: a dot a seed, a line an arm."""
     table = probe_values(arms).set_index("arm")
-    return [_measure(arms, table[key].to_dict(), key) for key in PROBES if key in table]
+    return [_probe_panel(arms, table[key].to_dict(), key) for key in PROBES if key in table]
 
 
-def _measure(arms: Sequence[Trained], values: dict[str, float], key: str) -> base.Figure:
+def _probe_panel(arms: Sequence[Trained], values: dict[str, float], key: str) -> base.Figure:
     grouped = groups(arms)
     figure = base.new_figure(PROBES[key].title, [PROBES[key].meaning], [""], 20 + 26 * len(grouped))
     for name, seeds in grouped.items():
@@ -80,10 +82,10 @@ def head_scores(arms: Sequence[Trained]) -> base.Figure:
 
 
 def depth(arms: Sequence[Trained]) -> base.Figure:
-    """Draw entropy and logits' spread over depth: lines are means over heads, dots heads."""
+    """Draw entropy and logit std over depth: lines are means over heads, dots heads."""
     panels = {
         "entropy": "normalised entropy (1: uniform)",
-        "logit_std": "standard deviation of the logits",
+        "logit_std": "logit std: standard deviation of attention scores",
     }
     notes = ["validation windows; lines: means over heads; dots: heads; neither way is good alone"]
     figure = base.new_figure("Over depth", notes, list(panels.values()), height=240)
@@ -119,17 +121,17 @@ def spectra(arms: Sequence[Trained]) -> base.Figure:
     return _finished(figure, "singular value, largest first")
 
 
-def loss_by_position(arms: Sequence[Trained], bins: int = 16) -> base.Figure:
-    """Draw the loss, and the gap to the first arm, over `bins` parts of the window."""
+def loss_by_position(arms: Sequence[Trained]) -> base.Figure:
+    """Draw the loss, and the gap to the first arm, over BINS parts of the window."""
     notes = [
-        f"validation windows in {bins} parts; the lower panel: nats above {label(arms[0])};"
+        f"validation windows in {BINS} parts; the lower panel: nats above {label(arms[0])};"
         " lower is better"
     ]
     figure = base.new_figure(
         "Loss by position", notes, ["loss", "gap to the first arm"], height=240
     )
     reference = window_losses(arms[0])[1].mean(0)
-    parts = np.array_split(np.arange(len(reference)), min(bins, len(reference)))
+    parts = np.array_split(np.arange(len(reference)), min(BINS, len(reference)))
     middles = [part.mean() for part in parts]
     for name, arm, colour, is_first in _seeds(arms):
         losses = window_losses(arm)[1].mean(0)
@@ -142,12 +144,12 @@ def loss_by_position(arms: Sequence[Trained], bins: int = 16) -> base.Figure:
 
 
 def logit_spread(arms: Sequence[Trained]) -> base.Figure:
-    """Draw the logits' spread over training, a panel a layer, of runs that recorded it."""
-    tables = {arm: spread_over_training(arm) for arm in arms}
+    """Draw logit std over training, a panel a layer, of runs that recorded it."""
+    tables = {arm: read_logit_std(arm.path) for arm in arms}
     layers = sorted({layer for table in tables.values() for layer in table["layer"]})
     notes = ["one validation window at each evaluation; the mean of a layer's heads"]
     figure = base.new_figure(
-        "Standard deviation of the logits", notes, [f"layer {n}" for n in layers], height=170
+        "Logit std over training", notes, [f"layer {n}" for n in layers], height=170
     )
     for name, arm, colour, is_first in _seeds(arms):
         for layer, points in tables[arm].groupby("layer"):

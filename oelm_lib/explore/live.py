@@ -12,14 +12,14 @@ from oelm_lib.explore.arms import open_arms
 from oelm_lib.runs.reading import find_runs
 from oelm_lib.runs.schema import CHECKPOINTS
 from oelm_lib.training.trained import Trained
-from oelm_lib.view.live import put
+from oelm_lib.view.live import Panel, put
 from oelm_lib.view.tables import table
 
 MEAN = "mean of the heads"
 BOTH, OVER_TIME = "the two runs", "the left run's checkpoints"
 
 
-class HeadExplorer(ipywidgets.VBox):
+class HeadExplorer(Panel):
     """All heads of a layer of two runs, and the prompt's tokens with where each looks.
 
     Args:

@@ -148,9 +148,3 @@ def orthogonality_error(weight: Float[np.ndarray, "H K D"]) -> Float[np.ndarray,
     size = weight.shape[1]
     scale = np.trace(gram, axis1=1, axis2=2)[:, None, None] / size
     return np.sqrt(((gram / scale - np.eye(size)) ** 2).sum((1, 2)) / size)
-
-
-def drift(weight: np.ndarray, start: np.ndarray) -> float:
-    """Return ||W - W_0|| / ||W_0||, or ||W|| where the weight started at 0."""
-    size = np.linalg.norm(start)
-    return float(np.linalg.norm(weight - start) / (size or 1.0))

@@ -12,7 +12,6 @@ from oelm_lib.explore import measures
 from oelm_lib.explore.arms import groups, label
 from oelm_lib.explore.attention import ROLES, STRONG, head_table
 from oelm_lib.explore.windows import copy_gain, recall_accuracy, window_losses
-from oelm_lib.model.gpt import GPT
 from oelm_lib.training.trained import Trained
 
 SIGNIFICANT = 3
@@ -64,8 +63,8 @@ PROBES = {
         _mean("copying_in_text"),
     ),
     "logit_std": Probe(
-        "spread of the logits",
-        "Standard deviation before the softmax. Near 0 attention is uniform; neither way is good.",
+        "logit std",
+        "Standard deviation of attention scores. Near 0 attention is uniform; neither way is good.",
         _mean("logit_std"),
     ),
     "entropy": Probe(
@@ -95,7 +94,7 @@ PROBES = {
     ),
     "q_orthogonality_error": Probe(
         "orthogonality error of W_q",
-        "0 for orthonormal rows at any scale. It tells whether the arm is what its name says.",
+        "0 for orthonormal rows of any norm. It tells whether the arm is what its name says.",
         _mean("q_orthogonality_error"),
     ),
     "recall_accuracy": Probe(
@@ -130,7 +129,7 @@ def probe_values(arms: Sequence[Trained]) -> pd.DataFrame:
     return pd.DataFrame(rows).dropna(axis="columns", how="all")
 
 
-def slices(arms: Sequence[Trained]) -> pd.DataFrame:
+def loss_by_slice(arms: Sequence[Trained]) -> pd.DataFrame:
     """Return each run's loss on tokens that its window could tell, and on the others.
 
     `gap_nats` is the loss above that of the first run; `gap_share` is the part of the whole gap
@@ -193,21 +192,8 @@ def roles(arms: Sequence[Trained]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def drifts(arm: Trained) -> pd.DataFrame:
-    """Return how far each weight moved from its start, relative to it.
-
-    The start is made again from the seed.
-    """
-    start = dict(GPT(arm.config.model, arm.seed).named_parameters())
-    rows = []
-    for name, weight in arm.model.named_parameters():
-        moved = measures.drift(weight.detach().numpy(), start[name].detach().numpy())
-        rows.append({"weight": name, "drift": moved})
-    return pd.DataFrame(rows)
-
-
 @torch.no_grad()
-def next_tokens(arm: Trained, prompt: str, count: int = 10) -> pd.DataFrame:
+def likeliest_tokens(arm: Trained, prompt: str, count: int) -> pd.DataFrame:
     """Return the likeliest tokens after a prompt, with their probabilities."""
     share = arm.model(arm.encode(prompt))[0][0, -1].softmax(-1)
     values, ids = share.topk(min(count, len(share)))

@@ -40,7 +40,7 @@ def _heads(arms: Sequence[Trained]) -> list[tuple[str, str]]:
         else:
             best = part.loc[part["share"].astype(float).idxmax()]
             text = (
-                f"No head of any arm is one. The nearest is {best['strongest']} of {best['arm']},"
+                f"No arm has such a head. The nearest is {best['strongest']} of {best['arm']},"
                 f" with a share of {best['share']}."
             )
         lines.append((f"{words.capitalize()} heads.", text))
@@ -83,7 +83,7 @@ def _gap(arms: Sequence[Trained]) -> list[tuple[str, str]]:
     """On which tokens each arm loses to the first one."""
     names = {label(seeds[0]): name for name, seeds in groups(arms).items()}
     reference = next(iter(names.values()))
-    table = probes.slices(one_seed_each(arms))
+    table = probes.loss_by_slice(one_seed_each(arms))
     lines = []
     for arm, name in list(names.items())[1:]:
         part = table[table["arm"] == arm].set_index("tokens_that")

@@ -29,7 +29,7 @@ def summary(arms: Sequence[Trained]) -> pd.DataFrame:
 
 def slices(arms: Sequence[Trained]) -> pd.DataFrame:
     """Return where the gap to the first arm lies: a row a slice, two columns an arm."""
-    table = probes.slices(one_seed_each(arms))
+    table = probes.loss_by_slice(one_seed_each(arms))
     names = {label(seeds[0]): name for name, seeds in groups(arms).items()}
     reference = next(iter(names.values()))
     rows = []
@@ -50,7 +50,7 @@ def next_tokens(arms: Sequence[Trained], prompt: str, count: int = SHOWN_TOKENS)
     """Return the likeliest next tokens of each arm, side by side."""
     columns = {}
     for arm, name in zip(one_seed_each(arms), groups(arms), strict=True):
-        table = probes.next_tokens(arm, prompt, count)
+        table = probes.likeliest_tokens(arm, prompt, count)
         columns[name] = [f"{word!r} {share:.1%}" for word, share in table.values]
     return pd.DataFrame({"rank": range(1, count + 1)} | columns)
 

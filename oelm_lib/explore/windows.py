@@ -14,8 +14,8 @@ KEPT = 32
 """Arms whose numbers are kept in memory: a page shows fewer, a sweep probes hundreds."""
 LOSS_TOKENS = 32768
 """Tokens of the validation split (evenly spread windows) over which losses are averaged."""
-SEED = 0
-"""Seed of the random sequences, the same for all arms."""
+SEED, SEQUENCES = 0, 32
+"""Seed and number of the random sequences, the same for all arms."""
 
 
 def validation_windows(arm: Trained, tokens: int) -> tuple[Tensor, Tensor]:
@@ -27,8 +27,8 @@ def validation_windows(arm: Trained, tokens: int) -> tuple[Tensor, Tensor]:
     return inputs[whole], targets[whole]
 
 
-def repeated_sequences(arm: Trained, count: int = 32) -> tuple[Tensor, int]:
-    """Return measures.repeated_tokens (count, 1 + 2 * period) for an arm, and the period.
+def repeated_sequences(arm: Trained) -> tuple[Tensor, int]:
+    """Return measures.repeated_tokens (SEQUENCES, 1 + 2 * period) for an arm, and the period.
 
     The tokens are drawn from those of the validation split, so that the model has seen each one.
     """
@@ -36,7 +36,7 @@ def repeated_sequences(arm: Trained, count: int = 32) -> tuple[Tensor, int]:
     seen, eot = np.unique(arm.corpus.tokens("val")), arm.corpus.eot
     first, ids = (seen[0], seen[1:]) if eot is None else (eot, seen[seen != eot])
     tokens = measures.repeated_tokens(
-        np.random.default_rng(SEED), ids.astype(np.int64), int(first), period, count
+        np.random.default_rng(SEED), ids.astype(np.int64), int(first), period, SEQUENCES
     )
     return torch.from_numpy(tokens), period
 

@@ -68,7 +68,7 @@ class IdleWatch:
         self._idle_since.pop(gpu, None)
 
     def _usage(self, gpu: str) -> str | None:
-        """Return who uses a GPU, or None. Raises UserError where the driver does not tell."""
+        """Return who uses a GPU, or None. Raises UserError where the driver does not report it."""
         handle = gpu_handle(self._nvml, gpu)
         processes = supported(self._nvml, "nvmlDeviceGetComputeRunningProcesses", handle)
         if processes:
@@ -76,7 +76,7 @@ class IdleWatch:
         memory = supported(self._nvml, "nvmlDeviceGetMemoryInfo", handle)
         if memory is None and processes is None:
             raise UserError(
-                f"GPU {gpu}: the driver tells neither processes nor memory; leave out --wait-idle"
+                f"GPU {gpu}: the driver reports neither processes nor memory; leave out --wait-idle"
             )
         # In a container the processes of others can be hidden, but their memory is not.
         if memory is not None and memory.used > FREE_SHARE * memory.total:

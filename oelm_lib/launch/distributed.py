@@ -14,11 +14,12 @@ from oelm_lib.files import read_json
 from oelm_lib.launch.jobs import LOG
 from oelm_lib.launch.processes import child_error, kill_tree
 from oelm_lib.runs.folder import Run
-from oelm_lib.runs.reading import ACTIVE, state
+from oelm_lib.runs.reading import state
+from oelm_lib.runs.schema import ACTIVE
 
 POLL_SECONDS = 0.5
 STOP_SECONDS = 10.0
-"""How long processes that do not train yet have to leave after a stop."""
+"""How long processes that do not train yet have to end by themselves after a stop."""
 LOCAL_ONLY = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 """The processes share a machine, so they need neither its name nor its network."""
 
@@ -79,10 +80,10 @@ def wait_for_processes(
     Args:
         stop_asked: Whether the run was asked to stop.
         training: Whether the processes train, so that they see the request themselves.
-        patience: Seconds that others have to leave after the request, and after each signal.
+        patience: Seconds that others have to end after the request, and after each signal.
 
     Returns:
-        Whether they were ended.
+        Whether this function ended them.
     """
     asked_at, ended_here = None, False
     while process.poll() is None:

@@ -80,14 +80,16 @@ def check_gpus(
 
 
 def _describe_gpu(nvml: Any, gpu: str) -> str:
+    """Return the name of a GPU and its free memory."""
     handle = gpu_handle(nvml, gpu)
     memory = supported(nvml, "nvmlDeviceGetMemoryInfo", handle)
     name = supported(nvml, "nvmlDeviceGetName", handle) or gpu
-    free = f"{memory.free / 2**30:.1f} GiB free" if memory else "memory not told by the driver"
+    free = f"{memory.free / 2**30:.1f} GiB free" if memory else "memory not reported by the driver"
     return f"{name} {free}"
 
 
 def _versions() -> str:
+    """Check that the installed packages are of the versions that pyproject.toml allows."""
     from packaging.requirements import Requirement
 
     required = [Requirement(text) for text in importlib.metadata.requires("oelm-workbook") or []]
@@ -104,6 +106,7 @@ def _versions() -> str:
 
 
 def _variables() -> str:
+    """Return the environment variables that change a run."""
     values = [f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ]
     return f"variables: {', '.join(values) or 'none set'}"
 

@@ -48,7 +48,9 @@ RUN = [
 ]
 """300 steps of the real model on the embedded corpus: a rehearsal."""
 STOP_STEP = 150
+"""Step at which the run is stopped once."""
 NO_GPU = 2
+"""Exit code where the GPU of this machine cannot be checked."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,6 @@ def no_gpu() -> str | None:
 
     if gpu_name():
         return None
-
     return gpu_problem() or "no CUDA GPU on this machine; run it on a GPU node"
 
 
@@ -158,6 +159,7 @@ def run_bench() -> dict[str, Any]:
 def run_experiment() -> dict[str, Any]:
     """Train a rehearsal of GPT-02 through papermill, stop it once, and continue it."""
     from oelm_lib.config import as_text, load_config, outputs_dir, parse_overrides
+    from oelm_lib.errors import DONE, STOPPED
     from oelm_lib.runs import read_status, read_summary
 
     overrides = as_text(parse_overrides(RUN[-1]))
@@ -175,7 +177,7 @@ def run_experiment() -> dict[str, Any]:
     summary = read_summary(folder) or {}
     codes = {"stopped": first, "continued": second}
     return {
-        "passed": codes == {"stopped": 75, "continued": 0} and bool(summary),
+        "passed": codes == {"stopped": STOPPED, "continued": DONE} and bool(summary),
         "summary": f"exit codes {first} then {second}, loss {summary.get('final_val_loss')}",
         "exit_codes": codes,
         "result": summary,

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,8 @@ from oelm_lib.runs.status import format_duration
 
 LOG = "notebook.log"
 """File of a run folder that holds the output of `oelm run` under a queue."""
-UNTOUCHED = {LOG, "status.json"}
-"""What a queue itself writes into the folder of a run that has not begun."""
-
+QUEUE_FILES = {LOG, "status.json"}
+"""Files that a queue itself writes into the folder of a run that has not begun."""
 WAITING = ("empty", "queued", "stopped", "failed", "dead")
 """States of a run that a queue marks as queued until it starts it."""
 
@@ -52,7 +52,7 @@ class Job:
 
         A run that diverged has nothing to score.
         """
-        summary = readable(reading.read_summary, self.path)
+        summary = read_or_none(reading.read_summary, self.path)
         if not summary:
             return False
         diverged = summary.get("final_val_loss") is None
@@ -91,7 +91,7 @@ def run_command(job: Job, overrides: dict[str, Any]) -> list[str]:
     return command
 
 
-def readable(read: Any, path: Path) -> dict[str, Any] | None:
+def read_or_none(read: Callable[[Path], Any], path: Path) -> dict[str, Any] | None:
     """Return what a reader of run folders returns, or None where the file cannot be read."""
     try:
         return read(path)
@@ -99,23 +99,26 @@ def readable(read: Any, path: Path) -> dict[str, Any] | None:
         return None
 
 
-def mark_queued(job: Job, /, **fields: Any) -> bool:
+def mark_queued(job: Job, slurm_job: str | None = None) -> bool:
     """Write state `queued` into status.json of a run that waits; returns whether it was written.
 
     What an earlier session of the run recorded there is kept.
+
+    Args:
+        slurm_job: Number of the Slurm job that will train the run.
     """
     if reading.state(job.path) not in WAITING or is_locked(job.path) is not False:
         return False
     job.path.mkdir(parents=True, exist_ok=True)
-    before = readable(reading.read_status, job.path) or {"step": 0, "started": None}
+    before = read_or_none(reading.read_status, job.path) or {"step": 0, "started": None}
     record = {
         "state": "queued",
         "max_steps": job.max_steps,
         "heartbeat": time.time(),
         "error": None,
-        "job": None,
+        "job": slurm_job,
     }
-    write_json(job.path / "status.json", before | record | this_process() | fields)
+    write_json(job.path / "status.json", before | record | this_process())
     return True
 
 
@@ -125,7 +128,7 @@ def unmark_queued(job: Job, before: dict[str, Any] | None) -> None:
     Args:
         before: Its status.json as it was.
     """
-    status = readable(reading.read_status, job.path) or {}
+    status = read_or_none(reading.read_status, job.path) or {}
     if status.get("state") != "queued" or status.get("pid") != this_process()["pid"]:
         return
     if before and before["state"] != "queued":
@@ -136,7 +139,7 @@ def unmark_queued(job: Job, before: dict[str, Any] | None) -> None:
 
 def has_begun(job: Job) -> bool:
     """Return whether the run folder holds more than what the queue itself wrote there."""
-    return job.path.is_dir() and bool({file.name for file in job.path.iterdir()} - UNTOUCHED)
+    return job.path.is_dir() and bool({file.name for file in job.path.iterdir()} - QUEUE_FILES)
 
 
 def remove_untouched(job: Job) -> None:
@@ -166,7 +169,7 @@ def active_writer(path: Path) -> Writer | None:
     """Return the process that trains a run now, or None."""
     if reading.state(path) not in ACTIVE:
         return None
-    status = readable(reading.read_status, path) or {}
+    status = read_or_none(reading.read_status, path) or {}
     gpus = tuple(gpu for gpu in str(status.get("gpus") or "").split(",") if gpu)
     return Writer(status.get("pid"), status.get("host"), gpus)
 
@@ -174,7 +177,7 @@ def active_writer(path: Path) -> Writer | None:
 def describe_end(job: Job, code: int, seconds: float) -> str:
     """Return one line about a run that ended with an exit code after so many seconds."""
     duration = format_duration(seconds)
-    summary = readable(reading.read_summary, job.path)
+    summary = read_or_none(reading.read_summary, job.path)
     if code == STOPPED:
         return f"{job.name}: stopped after {duration}; the same command continues it"
     if code != DONE or not summary:

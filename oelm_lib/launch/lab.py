@@ -99,7 +99,7 @@ def _copy(original: Path, copy: Path) -> list[str]:
 
 
 def _version(copy: Path) -> Any:
-    """Version from which a copy was made; None for a notebook that was not made here."""
+    """Return the SHA-256 of the notebook a copy was made from; None where it is no copy of ours."""
     try:
         return (read_json(copy) or {}).get("metadata", {}).get(KEY)
     except (UserError, AttributeError):
@@ -107,7 +107,7 @@ def _version(copy: Path) -> Any:
 
 
 def _free_name(path: Path) -> Path:
-    """First name <stem>-old<n> that no file has."""
+    """Return the first name <stem>-old<n> that no file has."""
     number = 1
     while (kept := path.with_name(f"{path.stem}-old{number}{path.suffix}")).exists():
         number += 1

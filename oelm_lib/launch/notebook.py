@@ -9,12 +9,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from oelm_lib import config
 from oelm_lib.data.corpus import check_has_test
 from oelm_lib.errors import DONE, FAILED, STOPPED, UserError
 from oelm_lib.files import replacing, write_json
 from oelm_lib.launch.distributed import train_in_processes
-from oelm_lib.launch.jobs import LOG, readable
+from oelm_lib.launch.jobs import LOG, read_or_none
 from oelm_lib.launch.processes import child_error, kill_tree
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
@@ -25,7 +27,7 @@ from oelm_lib.runs.status import format_eta
 from oelm_lib.runs.stop import on_stop
 
 SILENT_SECONDS = 60.0
-"""Age of a heartbeat from which the progress line tells it."""
+"""Age of a heartbeat from which the progress line mentions it."""
 
 
 # Before the kernel starts and after it has ended, nothing is unsaved.
@@ -70,7 +72,7 @@ def progress_line(path: Path) -> str | None:
 
     None before the first heartbeat, or where status.json cannot be read.
     """
-    status = readable(read_status, path)
+    status = read_or_none(read_status, path)
     if not status or not status.get("max_steps"):
         return None
     step, steps = status.get("step") or 0, status["max_steps"]
@@ -88,6 +90,7 @@ def progress_line(path: Path) -> str | None:
 
 
 def _report_done(run: Run, page: Path, test: bool) -> int:
+    """Print where the page of a finished run is, and with `test` score it; returns DONE."""
     print(f"{run.name} is done: {page}")
     if test:
         from oelm_lib.training import score_test_split
@@ -124,7 +127,10 @@ def _remove_stop_file(run: Run) -> None:
 
 
 class _Execution:
-    """papermill in a thread, so that this process keeps the signals; the kernel has its session."""
+    """The notebook of a run, executed by papermill in a thread.
+
+    The main thread keeps the signals, and the kernel has a session of its own.
+    """
 
     def __init__(self, run: Run, parameters: dict[str, Any]):
         self.stop_asked = False
@@ -153,12 +159,13 @@ class _Execution:
 
     def _show_warnings(self) -> None:
         """Print each warning that the run puts into status.json, once."""
-        for text in (readable(read_status, self._run.path) or {}).get("warnings") or ():
+        for text in (read_or_none(read_status, self._run.path) or {}).get("warnings") or ():
             if text not in self._shown_warnings:
                 self._shown_warnings.add(text)
                 print(f"{self._run.name}: warning: {text}", flush=True)
 
     def _execute(self, parameters: dict[str, Any]) -> None:
+        """Train in several processes where the run has them, then execute the notebook."""
         try:
             if self._run.config.machine.devices > 1 and not self._run.finished:
                 train_in_processes(self._run, parameters["overrides"], lambda: self.stop_asked)
@@ -171,22 +178,23 @@ class _Execution:
             self._error = error
 
     def _execute_notebook(self, parameters: dict[str, Any]) -> None:
+        """Execute the notebook and put it into place, also where a cell failed."""
         from nbclient.exceptions import DeadKernelError
         from papermill.exceptions import PapermillExecutionError
 
         target = self._run.path / "train.ipynb"
-        growing = target.with_name(".train.part.ipynb")  # papermill writes in place
+        partial = target.with_name(".train.part.ipynb")  # papermill writes in place
         try:
             with open(self._run.path / LOG, "a", encoding="utf-8") as log:
                 execute(
-                    "train", growing, parameters, self._command, stdout_file=log, stderr_file=log
+                    "train", partial, parameters, self._command, stdout_file=log, stderr_file=log
                 )
         except PapermillExecutionError as error:
             self._error = _cell_error(error)
         except DeadKernelError:
             self._error = _dead_kernel_error(self._run)
         with replacing(target) as temporary:
-            os.replace(growing, temporary)
+            os.replace(partial, temporary)
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self.stop_asked and number == signal.SIGINT:
@@ -200,11 +208,10 @@ class _Execution:
         )
 
     def _kill(self) -> None:
-        import psutil
-
+        """Kill the kernel or the processes of the run, and this process."""
         for child in psutil.Process().children():
             kill_tree(child.pid)
-        print(f"\nstopped hard; {self._run.name} continues from its last checkpoint", flush=True)
+        print(f"\nkilled; {self._run.name} continues from its last checkpoint", flush=True)
         os._exit(FAILED)
 
 

@@ -6,11 +6,10 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from oelm_lib.errors import DONE, FAILED, IN_USE, STOPPED, UserError
+from oelm_lib.errors import DONE, FAILED, IN_USE, STOPPED
 from oelm_lib.launch.jobs import (
     LOG,
     Job,
@@ -19,13 +18,13 @@ from oelm_lib.launch.jobs import (
     failure_reason,
     has_begun,
     mark_queued,
-    readable,
+    read_or_none,
     remove_untouched,
     run_command,
     unmark_queued,
 )
 from oelm_lib.launch.processes import kill_tree
-from oelm_lib.launch.slots import Decision, Slots, check_room, decide
+from oelm_lib.launch.slots import Slots, check_room, decide
 from oelm_lib.runs import reading
 from oelm_lib.runs.status import format_duration
 from oelm_lib.runs.stop import on_stop
@@ -46,25 +45,17 @@ class _Started:
     time: float
 
 
-def run_queue(
-    jobs: list[Job],
-    overrides: dict[str, Any],
-    slots: Slots,
-    on_end: Callable[[], Any] = lambda: None,
-) -> int:
+def run_queue(jobs: list[Job], overrides: dict[str, Any], slots: Slots) -> int:
     """Execute the jobs, each as `oelm run` in its own process group; returns an exit code.
 
     A failing run does not stop the others. Runs that an earlier queue left running are waited for
     and not started twice. Ctrl-C lets every run save and stop, a second one kills them; in both
     cases no process is left behind.
 
-    Args:
-        on_end: Called when a run has ended.
-
     Raises:
         UserError: A run needs more GPUs than there are.
     """
-    queue = Queue(jobs, overrides, slots, on_end)
+    queue = Queue(jobs, overrides, slots)
     with on_stop(queue.on_signal):
         return queue.execute()
 
@@ -72,21 +63,15 @@ def run_queue(
 class Queue:
     """The state of a queue while it is executed."""
 
-    def __init__(
-        self,
-        jobs: list[Job],
-        overrides: dict[str, Any],
-        slots: Slots,
-        on_end: Callable[[], Any] = lambda: None,
-    ):
-        self._overrides, self._slots, self._on_end = overrides, slots, on_end
+    def __init__(self, jobs: list[Job], overrides: dict[str, Any], slots: Slots):
+        self._overrides, self._slots = overrides, slots
         self._waiting = [job for job in jobs if not job.done]
         check_room(self._waiting, slots)
         self._running: dict[subprocess.Popen, _Started] = {}
         self._failures: dict[str, list[Job]] = {}
         self._stopped: list[Job] = []
         self._starts: Counter[Job] = Counter()
-        self._before = {job: readable(reading.read_status, job.path) for job in self._waiting}
+        self._before = {job: read_or_none(reading.read_status, job.path) for job in self._waiting}
         self._stopping = False
         self._announced: set[str] = set()
         self._last_reason, self._last_reason_at = "", 0.0
@@ -113,17 +98,17 @@ class Queue:
 
     def on_signal(self, number: int, frame: Any) -> None:
         """Ask every run to save and stop; the second Ctrl-C kills them with all they started."""
-        hard = self._stopping and number == signal.SIGINT
-        if self._stopping and not hard:  # the runs would take a second SIGINT for the hard one
+        kill = self._stopping and number == signal.SIGINT
+        if self._stopping and not kill:  # a run takes a second SIGINT for the order to die
             return
         self._stopping = True
         for process in list(self._running):
-            if hard:
+            if kill:
                 kill_tree(process.pid)
                 continue
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGINT)
-        text = "stopped hard" if hard else "stopping: each run saves first (Ctrl-C again kills)"
+        text = "killed" if kill else "stopping: each run saves first (Ctrl-C again kills)"
         print(text, flush=True)
 
     def _tick(self) -> bool:
@@ -138,7 +123,7 @@ class Queue:
                 if not self._stopping:  # a signal can come between two starts
                     self._waiting.remove(job)
                     self._start(job, gpus)
-            self._say_why(decision)
+            self._print_reasons(decision.reasons)
         time.sleep(POLL_SECONDS)
         self._show_warnings()
         for process in [process for process in self._running if process.poll() is not None]:
@@ -146,6 +131,7 @@ class Queue:
         return bool(self._running or active)
 
     def _start(self, job: Job, gpus: tuple[str, ...]) -> None:
+        """Start `oelm run` of a job; its output goes to its log."""
         environment, overrides = self._environment, self._overrides
         self._starts[job] += 1
         if gpus:
@@ -189,21 +175,17 @@ class Queue:
             self._stopped.append(job)
         unmark_queued(job, self._before[job])  # one that ended before it began to train
         print(line, flush=True)
-        try:
-            self._on_end()
-        except UserError as error:  # the other runs continue
-            print(error, flush=True)
 
     def _note_failure(self, job: Job, reason: str) -> str:
-        """Record a failure; returns its reason, in full only where it is new."""
+        """Record a failure; returns its reason, in full only where no run has failed for it yet."""
         general = reason.replace(str(job.path), "RUN").replace(job.path.parent.name, "RUN")
         general = general.replace(job.exp, "ID").replace(f"seed{job.seed}", "SEED")
-        same = self._failures.setdefault(general, [])
-        same.append(job)
+        failed = self._failures.setdefault(general, [])
+        failed.append(job)
         began = has_begun(job)
         remove_untouched(job)
-        if len(same) > 1:
-            return f"for the same reason as {same[0].name}"
+        if len(failed) > 1:
+            return f"for the same reason as {failed[0].name}"
         return f"{reason} ({job.path / LOG})" if began else reason
 
     def _result(self) -> int:
@@ -218,14 +200,15 @@ class Queue:
         return FAILED if failed else DONE
 
     def _give_up(self) -> None:
+        """Count the runs that wait as failed."""
         waited = format_duration(self._slots.max_wait)
         print(f"gave up after {waited} without a run: {self._last_reason}", flush=True)
         self._failures.setdefault("gave up", []).extend(self._waiting)
         self._waiting = []
 
-    def _say_why(self, decision: Decision) -> None:
-        """Print why runs wait when the reason is new, and now and then again."""
-        text, now = "; ".join(decision.reasons), time.monotonic()
+    def _print_reasons(self, reasons: list[str]) -> None:
+        """Print why runs wait where that is new, and after REMIND_SECONDS again."""
+        text, now = "; ".join(reasons), time.monotonic()
         silent = now - self._last_reason_at
         if text and self._waiting and (text != self._last_reason or silent > REMIND_SECONDS):
             print(f"waiting: {text}", flush=True)
@@ -234,7 +217,7 @@ class Queue:
     def _show_warnings(self) -> None:
         """Print each warning of a running run, the same text once."""
         for started in self._running.values():
-            status = readable(reading.read_status, started.job.path) or {}
+            status = read_or_none(reading.read_status, started.job.path) or {}
             for text in status.get("warnings") or ():
                 if text not in self._announced:
                     self._announced.add(text)

@@ -137,15 +137,16 @@ class _Room:
     def take(self, job: Job) -> tuple[str, ...] | None:
         """Return the GPUs of a job and count them as used; None where it does not fit."""
         slots = self._slots
-        needs_gpu = slots.gpus and not (slots.shared and job.device == "cpu")
         free = [gpu for gpu in slots.gpus if gpu not in self._blocked]
-        if not slots.shared:
+        if slots.gpus and not slots.shared:
             free = [gpu for gpu in free if not self._load[gpu]]
-        if (slots.shared or not slots.gpus) and self._runs >= slots.workers:
+            if len(free) < job.devices:
+                return None
+        elif self._runs >= slots.workers:
             return None
-        if needs_gpu and len(free) < job.devices and not slots.shared:
-            return None
-        chosen = sorted(free, key=lambda gpu: self._load[gpu])[: job.devices] if needs_gpu else []
+        elif job.device == "cpu":
+            free = []
+        chosen = sorted(free, key=lambda gpu: self._load[gpu])[: job.devices]
         self._load.update(chosen)
         self._runs += 1
         return tuple(chosen)

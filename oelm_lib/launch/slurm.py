@@ -95,7 +95,7 @@ def submit(
     numbers = submit_commands(sbatch, commands, parallel)
     for job, number in zip(unfinished, numbers, strict=True):
         if not has_begun(job):  # what is cancelled there keeps its state for good
-            mark_queued(job, job=number)
+            mark_queued(job, slurm_job=number)
         lines.append(f"{job.name}: job {number}")
     if report:
         array = numbers[0].split("_")[0]

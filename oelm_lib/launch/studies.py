@@ -6,6 +6,7 @@ takes runs that nobody holds (a run folder has one writer), and records are appe
 
 import contextlib
 import signal
+import sys
 import time
 from collections import Counter
 from multiprocessing.connection import wait
@@ -23,15 +24,13 @@ from oelm_lib.runs.folder import check_fit
 from oelm_lib.runs.status import format_duration
 from oelm_lib.runs.stop import on_stop
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, Cell, PlannedRun
-from oelm_lib.study.checks import check_corpora, check_only_adds, check_records
+from oelm_lib.study.checks import check_corpora, read_grid
 from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.plan import Plan, read_plan
 from oelm_lib.study.records import (
     append_record,
     freeze_plan,
-    frozen_plan,
-    read_records,
     records_path,
 )
 
@@ -60,9 +59,7 @@ def run_study(
         UserError: The plan, a record or a corpus is wrong.
     """
     plan = read_plan(name)
-    grid = _read_grid(name, plan)
-    if (old := frozen_plan(name)) is not None:
-        check_only_adds(old, plan)
+    grid = read_grid(name, plan)
     if dry_run:
         print(cost_table(grid, workers))
         return DONE
@@ -75,12 +72,6 @@ def run_study(
     engine = _Engine(name, plan, grid, places or [{}] * workers)
     with on_stop(engine.on_signal):
         return engine.execute()
-
-
-def _read_grid(name: str, plan: Plan) -> Grid:
-    records = read_records(records_path(name))
-    check_records(records, name, plan)
-    return Grid(plan, records)
 
 
 def _open_corpora(grid: Grid) -> None:
@@ -99,8 +90,6 @@ def _open_corpora(grid: Grid) -> None:
 
 def _submit(name: str, jobs: int, sbatch: dict[str, str]) -> int:
     """Submit engines of one worker each as one Slurm array."""
-    import sys
-
     from oelm_lib.launch.slurm import asks_for_gpu, submit_commands
 
     command = [sys.executable, "-m", "oelm_lib.cli", "study", name, "--workers", "1"]
@@ -121,9 +110,9 @@ class _Engine:
         self._outputs.mkdir(parents=True, exist_ok=True)
         self._workers = [Worker(number, place) for number, place in enumerate(places)]
         self._failures: Counter[PlannedRun] = Counter()
-        self._busy: set[PlannedRun] = set()
+        self._busy: set[PlannedRun] = set()  # trained by another engine now
         self._stopping = False
-        self._size = -1
+        self._size = -1  # bytes of the records that `_grid` was made from
 
     def execute(self) -> int:
         """Train until nothing is left; return an exit code."""
@@ -156,26 +145,26 @@ class _Engine:
         for worker in self._workers:
             if worker.run is not None:
                 self._ask_to_stop(worker.run)
-        print("stopping: each run saves first (Ctrl-C again stops hard)", flush=True)
+        print("stopping: each run saves first (Ctrl-C again kills)", flush=True)
 
     def _refresh(self) -> None:
         """Read the records again where another engine, or this one, has added some."""
         path = records_path(self._name)
         size = path.stat().st_size if path.exists() else 0
         if size != self._size:
-            self._grid, self._size = _read_grid(self._name, self._plan), size
+            self._grid, self._size = read_grid(self._name, self._plan), size
 
     def _assign(self) -> None:
         """Give every idle worker the most urgent run that nobody holds."""
         idle = [worker for worker in self._workers if worker.run is None]
         if not idle:
             return
-        going = {worker.run for worker in self._workers}
+        running = {worker.run for worker in self._workers}
         self._busy = set()
         for run in self._grid.needs():
             if not idle:
                 return
-            if run in going or self._failures[run] >= MOST_TRIES:
+            if run in running or self._failures[run] >= MOST_TRIES:
                 continue
             if reading.state(self._path(run)) in reading.ACTIVE:
                 self._busy.add(run)
@@ -185,6 +174,7 @@ class _Engine:
             self._start(idle.pop(0), run)
 
     def _start(self, worker: Worker, run: PlannedRun) -> None:
+        """Send a run to a worker, whose process is started where there is none."""
         if worker.process is None or not worker.process.is_alive():
             worker.open(self._outputs / f"worker{worker.number}.log")
         device = "cuda" if "CUDA_VISIBLE_DEVICES" in worker.place else "cpu"
@@ -216,6 +206,7 @@ class _Engine:
             self._settle(run, reply, time.monotonic() - worker.started)
 
     def _settle(self, run: PlannedRun, reply: Reply, seconds: float) -> None:
+        """Record a run that has ended, or print why it has no record yet."""
         if reply.kind == RECORDED:
             append_record(records_path(self._name), reply.record)
             delete_checkpoints(self._path(run))
@@ -232,24 +223,27 @@ class _Engine:
             self._fail(run, reply.message)
 
     def _progress(self) -> str:
+        """Return the runs recorded and left, and the time that these take."""
         left = sum(count for _, _, count in expected_left(self._grid))
         hours = format_duration(seconds_left(self._grid) / len(self._workers))
         return f"{len(self._grid.records)} recorded, about {left} left ({hours})"
 
     def _fail(self, run: PlannedRun, reason: str) -> None:
+        """Count and print a failure."""
         self._failures[run] += 1
         again = "" if self._failures[run] >= MOST_TRIES or self._stopping else "; it is tried again"
         self._say(f"{run}: failed: {reason}{again}")
 
     def _report(self) -> int:
+        """Print how the study ended; return the exit code."""
         if self._stopping:
             return STOPPED
-        lost = [run for run in self._grid.needs() if self._failures[run] >= MOST_TRIES]
-        if lost:
-            self._say(f"{len(lost)} runs failed; the same command tries them again: {lost[0]}")
+        failed = [run for run in self._grid.needs() if self._failures[run] >= MOST_TRIES]
+        if failed:
+            self._say(f"{len(failed)} runs failed; the same command tries them again: {failed[0]}")
         else:
             self._say(f"complete: oelm report {self._name} makes its page")
-        return FAILED if lost else DONE
+        return FAILED if failed else DONE
 
     def _end(self) -> None:
         """Close every connection, at which an idle worker ends; a training one is asked to stop."""
@@ -264,13 +258,16 @@ class _Engine:
                 worker.process.kill()
 
     def _ask_to_stop(self, run: PlannedRun) -> None:
+        """Ask by the STOP file, also where the run has no folder yet."""
         path = self._path(run)
         path.mkdir(parents=True, exist_ok=True)
         (path / "STOP").touch()
 
     def _path(self, run: PlannedRun) -> Path:
+        """Return the folder of a run."""
         cfg = self._plan.config(run.cell, run.rate)
         return self._outputs / cfg.folder / f"seed{run.seed}"
 
     def _say(self, text: str) -> None:
+        """Print a line with the time."""
         print(f"{time.strftime('%H:%M')} {text}", flush=True)

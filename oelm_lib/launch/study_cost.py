@@ -7,6 +7,7 @@ from oelm_lib.data import open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.model.cost import step_flops
 from oelm_lib.runs.folder import Run
+from oelm_lib.runs.status import format_duration
 from oelm_lib.study.cell import CONFIRM, TUNE, Cell
 from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
@@ -41,7 +42,7 @@ def cost_table(grid: Grid, workers: int) -> str:
     hours = sum(cost for _, cost in left.values())
     lines.append(
         f"{len(grid.records)} runs recorded, about {runs} left, {hours:.1f} core-hours,"
-        f" {hours / workers:.1f} h with {workers} workers"
+        f" {format_duration(3600 * hours / workers)} with {workers} workers"
     )
     return "\n".join(lines)
 

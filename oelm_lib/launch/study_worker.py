@@ -13,10 +13,11 @@ from typing import Any
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
+from oelm_lib.runs.schema import CHECKPOINTS
 from oelm_lib.study.cell import PlannedRun
 
 RECORDED, STOPPED, REFUSED, FAILED = "recorded", "stopped", "refused", "failed"
-CHECKPOINTS = ("best.pt", "latest.pt", "latest.prev.pt")
+"""Kinds of a Reply; REFUSED: by a UserError."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def _train(task: Task) -> Reply:
 def delete_checkpoints(path: Path) -> None:
     """Delete the weights of a recorded run; its summary, config and metrics stay."""
     for name in CHECKPOINTS:
-        (path / name).unlink(missing_ok=True)
+        (path / f"{name}.pt").unlink(missing_ok=True)
 
 
 @dataclass
@@ -118,16 +119,16 @@ class Worker:
     def open(self, log: Path) -> None:
         """Start the process; its output goes to `log`."""
         context = multiprocessing.get_context("spawn")
-        self.connection, there = context.Pipe()
+        self.connection, remote = context.Pipe()
         environment = self.place | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         before = {key: os.environ.get(key) for key in environment}
         os.environ.update(environment)  # read when the child's libraries are loaded
         try:
             self.process = context.Process(
-                target=serve, args=(there, environment, log), daemon=True
+                target=serve, args=(remote, environment, log), daemon=True
             )
             self.process.start()
         finally:
             for key, value in before.items():
                 os.environ.pop(key) if value is None else os.environ.update({key: value})
-        there.close()
+        remote.close()

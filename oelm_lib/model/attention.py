@@ -33,11 +33,11 @@ class CausalSelfAttention(nn.Module):
         for addition in self.additions:
             for name, parameter in addition.parameters(cfg).items():
                 self.register_parameter(name, nn.Parameter(torch.empty(parameter.shape)))
-        chosen = cfg.frozen_layers == "all" or layer in cfg.frozen_layers
         sides = (("q_proj", cfg.freeze_q), ("k_proj", cfg.freeze_k))
+        chosen = layer in cfg.freezable_layers
         self._freezable = [side for side, frozen in sides if frozen and chosen]
         for side in self._freezable:
-            getattr(self, side).weight.requires_grad = cfg.ever_trains_qk
+            getattr(self, side).weight.requires_grad = not cfg.freezes_throughout
 
     def freeze(self, step: int) -> bool:
         """Freeze or train W_q and W_k as the config asks for step 0, 1, ...

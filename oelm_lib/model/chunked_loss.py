@@ -1,4 +1,4 @@
-"""Cross entropy that never holds all logits: torch's, or before torch 2.13 the one of this file."""
+"""Cross entropy that never holds all logits; own code only for `make gpu` on torch before 2.13."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def chunked_loss(
 
 
 class ChunkedLoss(torch.autograd.Function):
-    """The same in operations that torch 2.9 has; the gradients are made with the loss."""
+    """The same in operations of torch 2.9; the gradients are made with the loss."""
 
     @staticmethod
     def forward(

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 from oelm_lib.config import Experiment, ModelConfig
+from oelm_lib.gpus import GPU_FLOPS
 from oelm_lib.model.additions import active, added_numbers
 
-GPU_FLOPS = {"A5000": 111e12, "A100": 312e12, "H100": 989e12}
-"""Dense fp16 peak from the vendor's data sheets, FLOP/s."""
 FLOAT = 4
 """Bytes of an fp32 number."""
 CHUNK = 512
@@ -38,18 +37,13 @@ class Gemm:
 
 
 def gemms(cfg: ModelConfig, batch_size: int) -> list[Gemm]:
-    """Return all matrix products of a step: explicit softmax attention, all logits at once.
-
-    W_q and W_k count as frozen where they are so at any step.
-    """
+    """Return all matrix products of a step: explicit softmax attention, all logits at once."""
     rows, layers, d = batch_size * cfg.max_seq_len, cfg.num_layers, cfg.d_model
     heads, length, k = batch_size * cfg.num_heads, cfg.max_seq_len, cfg.d_head
-    frozen = frozen_layers(cfg)
-    trained_q = layers - cfg.freeze_q * frozen
-    trained_k = trained_q if cfg.qk_tied else layers - cfg.freeze_k * frozen
+    frozen_q, frozen_k = _never_trained(cfg)
     products = [
-        *_passes("query", layers, trained_q, 1, rows, d, d),
-        *_passes("key", layers, trained_k, 1, rows, d, d),
+        *_passes("query", layers, layers - frozen_q, 1, rows, d, d),
+        *_passes("key", layers, layers - frozen_k, 1, rows, d, d),
         *_passes("value", layers, layers, 1, rows, d, d),
         *_passes("output", layers, layers, 1, rows, d, d),
         *_passes("feed_forward", layers, layers, 1, rows, d, cfg.d_ff),
@@ -75,9 +69,10 @@ def _passes(part: str, layers: int, trained: int, batch: int, m: int, k: int, n:
     ]
 
 
-def frozen_layers(cfg: ModelConfig) -> int:
-    """Number of layers that freeze_q and freeze_k apply to."""
-    return cfg.num_layers if cfg.frozen_layers == "all" else len(set(cfg.frozen_layers))
+def _never_trained(cfg: ModelConfig) -> tuple[int, int]:
+    """Number of layers whose W_q, and whose W_k, is frozen at every step."""
+    layers = len(cfg.freezable_layers) if cfg.freezes_throughout else 0
+    return cfg.freeze_q * layers, cfg.freeze_k * layers
 
 
 def step_flops(cfg: ModelConfig, batch_size: int) -> dict[str, int | float]:
@@ -134,8 +129,7 @@ def _qk_numbers(cfg: ModelConfig) -> tuple[int, int]:
     """Scalars of W_q, W_k and all additions, and those of them that are never updated."""
     square, projections = cfg.d_model**2, 1 if cfg.qk_tied else 2
     total = cfg.num_layers * (projections * square + added_numbers(cfg))
-    sides = 0 if cfg.ever_trains_qk else sum((cfg.freeze_q, cfg.freeze_k)[:projections])
-    return total, sides * frozen_layers(cfg) * square
+    return total, sum(_never_trained(cfg)[:projections]) * square
 
 
 def medium(cfg: ModelConfig) -> ModelConfig:
@@ -189,13 +183,9 @@ def _mean_keys(length: int) -> float:
 
 
 def training_hours(cfg: Experiment, flops_per_second: float) -> float:
-    """Hours that the steps of a run take at a rate of FLOP/s on the plain path."""
-    return (
-        step_flops(cfg.model, cfg.train.batch_size)["plain"]
-        * cfg.train.max_steps
-        / flops_per_second
-        / 3600
-    )
+    """Hours that the steps of a run take at a rate of FLOP/s; attention as fast kernels do it."""
+    flops = step_flops(cfg.model, cfg.train.batch_size)["fast"] * cfg.train.max_steps
+    return flops / flops_per_second / 3600
 
 
 def cost_table(cfg: Experiment, gpu: str, utilisation: float) -> list[tuple[str, str]]:

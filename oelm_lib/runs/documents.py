@@ -17,7 +17,7 @@ UNREADABLE = (
 
 
 def read_documents(run: Any) -> dict[str, np.ndarray]:
-    """Return documents.npz: nats and tokens of each document; `test_...` where scored on the test.
+    """Return `nats` and `tokens` of each document, and `test_...` where the test was scored.
 
     Raises:
         UserError: The file is missing or damaged.
@@ -37,8 +37,8 @@ def read_documents(run: Any) -> dict[str, np.ndarray]:
 
 def _check_documents(nats: np.ndarray, tokens: np.ndarray) -> None:
     """Raise ValueError where the arrays are not one loss and one count a document."""
-    kinds = nats.dtype.kind, tokens.dtype.kind
-    if kinds not in (("f", "i"), ("f", "u")) or not nats.shape == tokens.shape == (nats.size,):
+    are_numbers = nats.dtype.kind == "f" and tokens.dtype.kind in "iu"
+    if not are_numbers or not nats.shape == tokens.shape == (nats.size,):
         raise ValueError("not one loss and one count a document")
     if (tokens < 0).any():
         raise ValueError("a negative count")

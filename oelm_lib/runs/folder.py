@@ -16,16 +16,12 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import remedy, write_text
 from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.lock import RunLock
-from oelm_lib.runs.provenance import (
-    describe_changes,
-    session_record,
-    sessions,
-)
+from oelm_lib.runs.provenance import describe_changes, session_record, sessions
 from oelm_lib.runs.reading import read_config, read_summary
 from oelm_lib.runs.schema import FORMAT
 
 LARGEST_SEED = 10**18
-"""Seeds are below this: much longer numbers are no names of folders."""
+"""Seeds are below this: a folder cannot be named by a much longer number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +51,11 @@ class Run:
     def record_session(
         self, step: int, resolved: dict[str, Any], parameters: dict[str, int]
     ) -> list[str]:
-        """Write into config.yaml what makes this session; returns warnings of what has changed.
+        """Record this session in config.yaml; returns warnings of what has changed since the last.
 
         Args:
             step: Steps done so far; 0 writes the file anew.
-            resolved: What the machine knobs came to: device, precision, threads, compile.
+            resolved: Values of the machine keys: device, precision, threads, compile.
             parameters: Numbers of parameters: total, trainable, frozen.
         """
         session = session_record(step, resolved)
@@ -82,7 +78,7 @@ class Run:
         return warnings
 
     def _new_config(self, session: dict[str, Any], parameters: dict[str, int]) -> dict[str, Any]:
-        """Everything needed to make this run again, and what ran it."""
+        """Return the config.yaml of a run that begins: all that repeats it, and what ran it."""
         cfg, corpus = self.config, self.corpus
         manifest = corpus.manifest
         return {
@@ -239,7 +235,7 @@ def disk_error(error: OSError, path: Path) -> UserError:
 
 
 def _rename_old(run: Run) -> None:
-    """Keep the folder of an earlier run under another name."""
+    """Rename the folder of an earlier run to seed<k>.<time>."""
     stamp = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
     old = run.path.with_name(f"{run.path.name}.{stamp}")
     run.lock.acquire()

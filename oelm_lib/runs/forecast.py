@@ -1,4 +1,4 @@
-"""ETA: the time a run still takes, from its recent steps, evaluations and saves."""
+"""ETA of a run, from its recent steps, evaluations and saves."""
 
 from collections import deque
 from statistics import median, quantiles
@@ -6,9 +6,9 @@ from statistics import median, quantiles
 from oelm_lib.config import TrainConfig
 
 SLACK = 0.03
-"""Half width of the narrowest range, as a share of the steps' time."""
+"""Half width of the narrowest range, as a share of the time of the steps."""
 UNMEASURED = 1 / 3
-"""Cost of an evaluation token in training tokens, until an evaluation is measured."""
+"""Cost of a token in an evaluation over one in training, until an evaluation is measured."""
 
 
 class Forecast:
@@ -69,5 +69,5 @@ class Forecast:
 
 
 def _events_ahead(step: int, total: int, interval: int) -> int:
-    """Number of events at `step` or later: at every multiple of the interval, and at the end."""
+    """Return the number of events from `step` on: at multiples of the interval and at the end."""
     return -(-total // interval) - (step - 1) // interval

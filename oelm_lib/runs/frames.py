@@ -24,7 +24,7 @@ from oelm_lib.runs import reading
 MEASURED = "measured by this code"
 RECORDED = "recorded in the log (other code)"
 IDENTITY = ["source", "variant", "run", "id", "arm", "corpus", "tokenizer", "seed"]
-"""Columns that say which run it is; `variant` is the folder that holds the seeds of one arm."""
+"""Columns that identify a run; `variant` is the folder that holds the seeds of one arm."""
 LOSSES = [
     "best_val_loss",
     "final_val_loss",
@@ -52,7 +52,7 @@ COLUMNS = [
 ]
 """Columns of load_runs; `experiment` is an Experiment, `config` the content of config.yaml."""
 METRICS = ["event", "step", "tokens", "loss", "seconds", *IDENTITY]
-"""Columns of load_metrics where no run has a row."""
+"""Columns of load_metrics where no run has a metric row."""
 
 
 def load_runs(
@@ -60,7 +60,7 @@ def load_runs(
     outputs: Path | str | None = None,
     rehearsals: bool = True,
 ) -> pd.DataFrame:
-    """Read one row a run; a run that cannot be read or compared says why in `reason`.
+    """Read one row a run; `reason` says why a run cannot be read or compared.
 
     Args:
         exps: Experiment ids or globs, as a list or as text parted by spaces or commas; default all.
@@ -155,7 +155,7 @@ def _patterns(exps: list[str] | str | None) -> list[str]:
 
 
 def _row(path: Path) -> dict[str, Any]:
-    """One run folder, whatever is missing or broken in it."""
+    """Return the row of a run folder, whatever is missing or broken in it."""
     reasons: list[str] = []
     plain = _read_or_note(reading.read_config, path, reasons)
     status = _read_or_note(reading.read_status, path, reasons)
@@ -195,7 +195,7 @@ def _row(path: Path) -> dict[str, Any]:
 def _read_or_note(
     reader: Callable[[Path], dict[str, Any] | None], path: Path, reasons: list[str]
 ) -> dict[str, Any]:
-    """What a reader returns; {} where it fails, and then a reason more."""
+    """Return what a reader returns; {} where it fails, and the reason is appended."""
     try:
         return reader(path) or {}
     except UserError as error:
@@ -204,7 +204,7 @@ def _read_or_note(
 
 
 def _identity_or_note(plain: dict[str, Any], reasons: list[str]) -> dict[str, Any]:
-    """The identity that a config.yaml tells; {} where it is broken, and then a reason more."""
+    """Return the identity columns of a config.yaml; {} where it is broken, with a reason."""
     if not plain:
         return {}
     try:
@@ -217,7 +217,7 @@ def _identity_or_note(plain: dict[str, Any], reasons: list[str]) -> dict[str, An
 
 
 def _reason(row: dict[str, Any], status: dict[str, Any]) -> str:
-    """Why a readable run is not compared, or ""."""
+    """Return why a readable run is not compared, or ""."""
     state = row["state"]
     if state == "done":
         is_finite = math.isfinite(row["final_val_loss"])
@@ -234,7 +234,7 @@ def _reason(row: dict[str, Any], status: dict[str, Any]) -> str:
 
 
 def _recorded_row(exp: str) -> dict[str, Any]:
-    """One experiment of the log."""
+    """Return the row of an experiment of the log."""
     log, experiment = phase3(), load_config(exp)
     entry = log["experiments"][exp]
     steps = experiment.train.max_steps
@@ -268,7 +268,7 @@ def _recorded_row(exp: str) -> dict[str, Any]:
 
 
 def _recorded_metrics(run: Any) -> pd.DataFrame:
-    """The evaluations that the log printed of one experiment."""
+    """Return the evaluations of an experiment that the log prints."""
     evaluations = phase3()["experiments"][run.id]["evaluations"]
     frame = pd.DataFrame(evaluations, columns=["step", "loss", "perplexity"])
     return frame.assign(
@@ -277,7 +277,7 @@ def _recorded_metrics(run: Any) -> pd.DataFrame:
 
 
 def _number(value: Any) -> float:
-    """A finite number as float, everything else as NaN."""
+    """Return a finite number as float, everything else as NaN."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number and math.isfinite(value) else math.nan
 

@@ -57,7 +57,7 @@ class LockLost(RunInUse):
 
 @dataclass
 class _Claim:
-    """An open and locked lock.json of this process."""
+    """The lock.json that this process has created, open and locked."""
 
     file: int
     token: str
@@ -100,7 +100,7 @@ class RunLock:
 
     @property
     def held(self) -> bool:
-        """Whether this process has acquired the lock and not released it."""
+        """Whether this process has acquired the lock and not released it since."""
         return self._claim() is not None
 
     def acquire(self) -> None:
@@ -125,7 +125,7 @@ class RunLock:
             ) from None
 
     def _take(self) -> None:
-        """Create lock.json, after a dead writer's one is taken away."""
+        """Create lock.json, after that of a dead writer is removed."""
         for _ in range(20):  # others may take it and give it up meanwhile
             with contextlib.suppress(FileExistsError):
                 # O_EXCL: of several starters, exactly one creates the file.
@@ -155,7 +155,7 @@ class RunLock:
         )
 
     def release(self) -> None:
-        """Let others write; removes lock.json only where it is this process' own."""
+        """Give the lock up; lock.json is removed only where it is this process' own."""
         claim = self._claim()
         if claim is None:
             return
@@ -171,7 +171,7 @@ class RunLock:
         os.close(claim.file)
 
     def _claim(self) -> _Claim | None:
-        """The claim of this process; a forked child does not inherit its parent's."""
+        """Return the claim of this process; a forked child does not inherit its parent's."""
         claim = self._claims.get(self.folder.resolve())
         return claim if claim and claim.pid == os.getpid() else None
 
@@ -197,7 +197,7 @@ class RunLock:
             grave.unlink(missing_ok=True)
 
     def _remove_dead(self) -> None:
-        """Take away the lock of a dead writer. Raises RunInUse where the writer lives."""
+        """Remove the lock.json of a dead writer. Raises RunInUse where the writer lives."""
         self._wait_for_record()
         if self._file.is_symlink():
             raise UserError(f"{self._file}: is a link, and a lock is a file; remove the link")
@@ -217,21 +217,21 @@ class RunLock:
             data = read_bytes(self._file)
             record = parse_record(data)
             # The writer's own kernel drops its flock with it; of others, only the beat tells.
-            ours = locked and record.get("boot") == boot_id()
-            if not ours and self._changes(data):
+            same_kernel = locked and record.get("boot") == boot_id()
+            if not same_kernel and self._changes(data):
                 raise in_use(self.folder)
             self._remove(record.get("token"))
         finally:
             os.close(file)
 
     def _wait_for_record(self) -> None:
-        """Give a starter that has just created lock.json the time to lock and fill it."""
+        """Wait for a starter that has just created lock.json to write its record."""
         end = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < end and self._file.exists() and not read_bytes(self._file):
             time.sleep(0.05)
 
     def _changes(self, before: bytes) -> bool:
-        """Watch lock.json and status.json; whether one of them is written meanwhile."""
+        """Return whether lock.json or status.json is written within WATCH_SECONDS."""
         status = self.folder / "status.json"
         status_before = read_bytes(status)
         end = time.monotonic() + WATCH_SECONDS
@@ -242,7 +242,7 @@ class RunLock:
         return False
 
     def _remove(self, token: Any) -> None:
-        """Rename lock.json away, where it still is the one with this token, and delete it."""
+        """Delete lock.json where it still has this token; of several starters, one does."""
         grave = self._file.with_name(f".lock.{secrets.token_hex(8)}.dead")
         with contextlib.suppress(FileNotFoundError):  # another starter was first
             os.rename(self._file, grave)
@@ -252,9 +252,9 @@ class RunLock:
 
 
 def is_locked(folder: Path) -> bool | None:
-    """Whether a live writer holds the lock of a folder; None where only its heartbeat could tell.
+    """Return whether a live writer holds the lock of a folder.
 
-    Returns at once, so a writer on another host whose `flock` is not visible here gives None.
+    None where this kernel cannot know: a writer on another host may hold it. Only its beat tells.
     """
     path = folder / NAME
     try:
@@ -276,7 +276,7 @@ def is_locked(folder: Path) -> bool | None:
 
 
 def is_writer(record: dict[str, Any], status: dict[str, Any]) -> bool:
-    """Whether the process of a lock.json wrote this status.json; yes where the lock is damaged."""
+    """Return whether a lock.json and a status.json name one process; yes for a damaged lock."""
     return record.get("pid", status.get("pid")) == status.get("pid")
 
 

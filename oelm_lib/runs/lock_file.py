@@ -1,4 +1,4 @@
-"""The file of a lock: `flock` on it, its content, and whom it names."""
+"""The file of a lock: `flock`, its content, and the writer that it names."""
 
 import errno
 import fcntl
@@ -18,7 +18,7 @@ def lock_exclusively(file: int, patience: float) -> bool | None:
         patience: Seconds to wait for another process that holds the lock.
 
     Returns:
-        False where the other one keeps it, None where the file system has no `flock`.
+        Whether the file is locked; None where the file system has no `flock`.
     """
     end = time.monotonic() + patience
     while True:
@@ -36,7 +36,7 @@ def lock_exclusively(file: int, patience: float) -> bool | None:
 
 
 def is_at(file: int, path: Path) -> bool:
-    """Whether an open file is still the one at the path."""
+    """Return whether an open file is still the one at the path."""
     try:
         return os.path.samestat(os.fstat(file), os.stat(path))
     except FileNotFoundError:
@@ -61,7 +61,7 @@ def parse_record(data: bytes) -> dict[str, Any]:
 
 
 def writer_name(record: dict[str, Any]) -> str:
-    """Return who the record of a lock names."""
+    """Return the process that the record of a lock names, for messages."""
     if "pid" not in record:
         return "a process that its damaged lock.json does not name"
     return f"process {record['pid']} on {record.get('host')} since {record.get('since')}"

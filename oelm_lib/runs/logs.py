@@ -65,20 +65,18 @@ def _runs_named(name: str, outputs: Path | str | None) -> dict[str, Path]:
     """
     if Path(name).is_dir() and Path(name).name.startswith("seed"):
         return {name: Path(name)}
-    typed_name, name = name, re.sub(r"^params/|\.yaml$", "", name.strip("/"))
+    wanted = re.sub(r"^params/|\.yaml$", "", name.strip("/"))
+    exp_wanted, slash, seed_wanted = wanted.partition("/")
+    upper_wanted = exp_wanted.upper() + slash + seed_wanted
     matches = {}
     for path in find_runs(outputs):
         folder, seed = path.parent.name, path.name
         exp = folder.split("_")[0]
-        upper, _, rest = name.partition("/")
-        typed = "/".join(part for part in (upper.upper(), rest) if part)
-        if typed in (exp, f"{exp}/{seed}") or name in (folder, f"{folder}/{seed}"):
+        if upper_wanted in (exp, f"{exp}/{seed}") or wanted in (folder, f"{folder}/{seed}"):
             matches[f"{folder}/{seed}"] = path
     if not matches:
-        raise UserError(
-            f"no run is called {typed_name!r}{_near(typed_name, outputs)}; see oelm status"
-        )
-    experiments = {shown: path for shown, path in matches.items() if "+" not in shown}
+        raise UserError(f"no run is called {name!r}{_near(name, outputs)}; see oelm status")
+    experiments = {run: path for run, path in matches.items() if "+" not in run}
     return experiments or matches
 
 

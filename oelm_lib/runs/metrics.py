@@ -15,7 +15,7 @@ class AppendFile:
 
     Args:
         path: The file; made where missing.
-        length: Bytes to keep; of a shorter file, its whole lines.
+        length: Bytes to keep, or fewer, so that the last line is whole.
         check: Called before the file is changed; what it raises prevents that.
     """
 
@@ -32,7 +32,7 @@ class AppendFile:
         self._file.seek(0, os.SEEK_END)
 
     def sync(self) -> int:
-        """Bring the file to the disk; returns its length in bytes."""
+        """Write the file to the disk (fsync); returns its length in bytes."""
         self._file.flush()
         os.fsync(self._file.fileno())
         return self._file.tell()
@@ -92,11 +92,11 @@ class Recorder:
         self._files["training.log"].write(text)
 
     def offsets(self) -> dict[str, int]:
-        """Return the lengths in bytes by file name; everything up to there is on the disk."""
+        """Return the length of each file in bytes, all of it on the disk."""
         return {name: file.sync() for name, file in self._files.items()}
 
-    def lost(self) -> str | None:
-        """Return a warning where a file is shorter than at the checkpoint, else None."""
+    def short_files(self) -> str | None:
+        """Return a warning where files are shorter than at the checkpoint, else None."""
         short = [name for name, file in self._files.items() if file.is_short]
         return (
             f"{' and '.join(short)}: shorter than at the checkpoint, the lines are lost"

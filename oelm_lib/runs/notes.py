@@ -1,4 +1,4 @@
-"""What a person keeps with a run: tags, a note, and whether tables hide it."""
+"""notes.json: tags and a note that a person keeps with a run, and whether tables hide it."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from oelm_lib.runs.reading import record_file
 
 FILE = "notes.json"
 LONGEST = 10_000
-"""Characters of a note."""
+"""Most characters of a note."""
 
 
 @dataclass(frozen=True)

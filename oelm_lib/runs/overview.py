@@ -53,7 +53,7 @@ LEFT_ALIGNED = ("run", "state", "overrides", "reason")
 def overview(
     exps: list[str] | str | None = None, outputs: Path | str | None = None
 ) -> list[dict[str, Any]]:
-    """Return one row a run; a folder that cannot be read says so in `reason`.
+    """Return one row a run; `reason` says why a folder cannot be read.
 
     Args:
         exps, outputs: As find_runs takes them.
@@ -105,13 +105,13 @@ def table(rows: list[dict[str, Any]], width: int | None = None) -> str:
 
 
 def _key(path: Path) -> tuple[str, str, str]:
-    """(experiment id, hash of the overrides or "", seed folder) of a run folder."""
+    """Return (experiment id, hash of the overrides or "", seed folder) of a run folder."""
     variant, _, overrides = path.parent.name.partition("+")
     return variant.split("_")[0], overrides, path.name
 
 
 def _baseline(folder: Path) -> str | None:
-    """The experiment that the runs of this folder are compared to, from the first readable one."""
+    """Return the experiment that the runs of a folder are compared to, from the first readable."""
     error = None
     for path in sorted(folder.glob("seed*")):
         try:
@@ -122,7 +122,7 @@ def _baseline(folder: Path) -> str | None:
 
 
 def _overrides(folder: Path) -> str:
-    """The overrides of a rehearsal's folder as one types them; "" before its first run."""
+    """Return the overrides of a rehearsal's folder as one types them; "" before its first run."""
     for path in sorted(folder.glob("seed*")):
         try:
             return as_text(read_config(path)["overrides"])
@@ -132,7 +132,7 @@ def _overrides(folder: Path) -> str:
 
 
 def _or_empty(read: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, Any]:
-    """What `read` returns, or {} where the file cannot be read."""
+    """Return what `read` returns, or {} where the file cannot be read."""
     try:
         return read(path)
     except UserError:
@@ -140,6 +140,7 @@ def _or_empty(read: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, A
 
 
 def _unreadable(path: Path, error: UserError) -> dict[str, Any]:
+    """Return the row of a folder that cannot be read."""
     return {
         "run": f"{path.parent.name}/{path.name}",
         "path": str(path),
@@ -149,7 +150,7 @@ def _unreadable(path: Path, error: UserError) -> dict[str, Any]:
 
 
 def _row(path: Path, status: dict[str, Any], summary: dict[str, Any] | None) -> dict[str, Any]:
-    """One run, without its gap."""
+    """Return the row of a run, without its gap."""
     state = "done" if summary else _shown_state(path, status)
     is_active = state in ACTIVE
     best = summary["best_val_loss"] if summary else (status.get("best") or {}).get("loss")
@@ -180,7 +181,7 @@ def _row(path: Path, status: dict[str, Any], summary: dict[str, Any] | None) -> 
 
 
 def _shown_state(path: Path, status: dict[str, Any]) -> str:
-    """State of a run that is not done; `dead?`, since only a heartbeat tells of other hosts."""
+    """Return the state of a run that is not done; `dead?`, as a heartbeat proves no death."""
     state = true_state(path, status).replace("dead", "dead?")
     # A queued run is as alive as the queue that holds it; Slurm's queue outlives every process.
     if state == "queued" and not status.get("job") and not queue_alive(status):
@@ -189,7 +190,7 @@ def _shown_state(path: Path, status: dict[str, Any]) -> str:
 
 
 def _gap(base: str, losses: dict[int, float], base_losses: dict[int, float]) -> dict[str, Any]:
-    """Gap to the baseline at the last step that both evaluated, on the same validation subset."""
+    """Return the gap at the last step that both evaluated, on the same validation subset."""
     shared = [step for step in losses if step in base_losses]
     if not shared:
         return {}

@@ -1,4 +1,4 @@
-"""Identity of a process in the records of a run: host, kernel, number, start."""
+"""Identity of a process in the records of a run: host, boot, number, start."""
 
 import datetime
 import functools
@@ -19,7 +19,7 @@ def now() -> str:
 
 @functools.cache
 def boot_id() -> str:
-    """Return a name of the running kernel, which all containers of a machine share."""
+    """Return an id of this boot of the kernel, which all containers of a machine share."""
     try:
         return BOOT_ID.read_text(encoding="utf-8").strip()
     except OSError:
@@ -38,8 +38,8 @@ def this_process() -> dict[str, Any]:
 def process_start(pid: Any) -> float | None:
     """Return the seconds from boot to the start of a live process, or None.
 
-    It tells a process from a later one with the same number. It is not wall time, so setting the
-    clock does not change it.
+    With it, a process and a later one with the same number differ. It is not wall time, so setting
+    the clock does not change it.
     """
     try:
         process = psutil.Process(int(pid))
@@ -50,7 +50,7 @@ def process_start(pid: Any) -> float | None:
 
 
 def is_alive(record: dict[str, Any]) -> bool:
-    """Whether the process that `this_process` recorded on this host still runs."""
+    """Return whether the process that `this_process` recorded on this host still runs."""
     started = process_start(record.get("pid"))
     if started is not None:
         return started == record.get("process_start")

@@ -15,11 +15,11 @@ PACKAGES = ("torch", "numpy", "datasets", "tiktoken", "tokenizers", "papermill",
 
 
 def session_record(step: int, resolved: dict[str, Any]) -> dict[str, Any]:
-    """Return what made a session of a run.
+    """Return the record of a session: its start, code, versions and machine.
 
     Args:
         step: Steps done when the session began.
-        resolved: What the machine knobs came to: device, precision, threads, compile.
+        resolved: Values of the machine keys: device, precision, threads, compile.
     """
     return {
         "started": now(),

@@ -1,4 +1,4 @@
-"""Read the files of run folders, in whatever state they are."""
+"""Read the files of run folders, and find the folders, in whatever state they are."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LARGEST = 1 << 60
-"""Largest number that a record can hold; a larger one is damage, and overflows a float or clock."""
+"""Largest number of a record; a larger one is damage, and would overflow a float or clock."""
 STALE_SECONDS = 120.0
 """Age of a heartbeat from another host at which its run is shown as dead."""
 SEED_FOLDER = re.compile(r"seed(0|[1-9][0-9]*)", re.ASCII)
@@ -168,7 +168,7 @@ def read_logit_std(run: Any) -> pd.DataFrame:
 
 
 def _read_metric_rows(run: Any, columns: dict[str, Any]) -> pa.Table:
-    """The whole lines of metrics.jsonl as a table of these columns. Raises UserError."""
+    """Return the whole lines of metrics.jsonl as a table of these columns. Raises UserError."""
     import pyarrow as pa
 
     path = record_file(run, "metrics.jsonl")
@@ -193,7 +193,7 @@ def _read_metric_rows(run: Any, columns: dict[str, Any]) -> pa.Table:
 
 
 def _parse_metric_rows(data: bytes, columns: dict[str, Any]) -> pa.Table:
-    """Whole lines of metrics.jsonl as a table of these columns. Raises ArrowInvalid."""
+    """Return whole lines of metrics.jsonl as a table. Raises ArrowInvalid."""
     import pyarrow as pa
     from pyarrow import json as arrow_json
 
@@ -227,7 +227,7 @@ def true_state(path: Path, status: dict[str, Any]) -> str:
 
     The folder's lock decides; a lock of another process, which has opened the run and does not
     train it yet, does not count. Where the lock cannot tell (a writer on another host), the
-    heartbeat does, by this host's clock: good enough to show, never used to take a lock over.
+    heartbeat does, by this host's clock. That is for display; no lock is taken over by it.
     """
     if status.get("state") not in ACTIVE:
         return str(status.get("state"))
@@ -237,7 +237,10 @@ def true_state(path: Path, status: dict[str, Any]) -> str:
 
 
 def queue_alive(status: dict[str, Any]) -> bool:
-    """Whether the queue that wrote a `queued` status runs: by its process, elsewhere by its age."""
+    """Return whether the queue that wrote a `queued` status runs.
+
+    On this host its process decides, on another one the age of the heartbeat.
+    """
     if status.get("host") == socket.gethostname():
         return is_alive(status)
     return _is_fresh(status)
@@ -278,16 +281,17 @@ def _check_types(path: Path, plain: dict[str, Any], kinds: dict[str, Any], hint:
 
 
 def _is_pair(value: Any) -> bool:
-    """Whether it is a list of two numbers that are not absurd."""
+    """Return whether it is a list of two numbers of at most LARGEST."""
     if not isinstance(value, list) or len(value) != 2:
         return False
     return all(type(item) in (int, float) and abs(item) <= LARGEST for item in value)
 
 
 def _is_eta(value: Any) -> bool:
-    """Whether it is a range of seconds of which a clock can show the end."""
+    """Return whether it is a range of seconds whose end a clock can show."""
     return _is_pair(value) and 0 <= value[0] <= value[1] < 1e10
 
 
 def _is_fresh(record: dict[str, Any]) -> bool:
+    """Return whether a heartbeat is younger than STALE_SECONDS."""
     return time.time() - (record.get("heartbeat") or 0) < STALE_SECONDS

@@ -1,4 +1,4 @@
-"""What the files of a run folder hold: keys, types, states."""
+"""Keys, types and states in the files of a run folder."""
 
 ACTIVE = ("running", "evaluating", "saving")
 """States of status.json while a process trains."""
@@ -16,13 +16,13 @@ CONFIG_KEYS = {
     "corpus": dict,
     "parameters": dict,
 }
-"""What config.yaml holds beside its format."""
+"""Keys of config.yaml beside its format."""
 SUMMARY_KEYS = {
     "steps": int,
     "best_val_loss": NUMBER,
     "final_val_loss": NUMBER,
 }
-"""What every summary.json holds; a loss that is not finite is null."""
+"""Keys of every summary.json; a loss that is not finite is null."""
 STATUS_KEYS = {
     "state": str,
     "step": int,
@@ -38,7 +38,7 @@ STATUS_KEYS = {
     "best": (dict, type(None)),
     "budget": (dict, type(None)),
 }
-"""Types of what status.json may hold."""
+"""Types of the keys that status.json may have."""
 METRIC_COLUMNS = {
     "event": "string",
     "step": "int64",
@@ -54,4 +54,5 @@ METRIC_COLUMNS = {
 }
 """Columns of read_metrics, whatever the file holds."""
 CHECKPOINTS = ("latest", "best", "latest.prev")
-"""Last weights, by which arms are compared; those with the least subset loss; the last but one."""
+"""Names of checkpoints: the last, by which arms are compared; the one with the least subset loss;
+the last but one."""

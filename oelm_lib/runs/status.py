@@ -47,7 +47,7 @@ class Status:
         self._thread.start()
 
     def update(self, write: bool = True, **fields: Any) -> None:
-        """Change fields; `write=False` leaves the writing to the next heartbeat."""
+        """Change fields; with `write=False` the next heartbeat writes them."""
         with self._lock:
             self._fields |= fields
             if write:
@@ -65,8 +65,8 @@ class Status:
                 self._write()
 
     def _write(self) -> None:
-        # Neither a full disk nor a lost lock ends the run here: the trainer meets it at its next
-        # row or save, and says so.
+        # Neither a full disk nor a lost lock ends the run here: the trainer fails at its next row
+        # or save, and reports it.
         with contextlib.suppress(OSError, LockLost):
             write_json(self._path, self._fields | {"heartbeat": time.time()}, self._check)
 

@@ -1,4 +1,4 @@
-"""Ask a run, a notebook or a queue to save and stop: by a file, or by a signal."""
+"""Requests to save and stop: the STOP file of a run, and the signals."""
 
 import contextlib
 import signal

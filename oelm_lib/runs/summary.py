@@ -29,7 +29,7 @@ ARTEFACTS = (
 
 
 class Tables:
-    """Two-column tables that a notebook shows; a subclass fills them."""
+    """Tables of names and texts that a notebook shows; a subclass fills them."""
 
     def tables(self) -> dict[str, Rows]:
         """Return heading -> rows of name and text."""
@@ -158,10 +158,10 @@ class Summary(Tables):
 
 
 def _text(value: Any, form: str) -> str:
-    """A number in a format, or a word where an old or failed run has none."""
+    """Return a number in a format, or "unknown" where an old or failed run has none."""
     return "unknown" if value is None else form.format(value)
 
 
 def _size(count: int) -> str:
-    """Bytes in MiB, or in KiB below one MiB."""
+    """Return bytes in MiB, or in KiB below one MiB."""
     return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"

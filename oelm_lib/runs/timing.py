@@ -1,4 +1,4 @@
-"""timing_stats.json: the log's fields, and the whole time budget."""
+"""timing_stats.json: the fields of the log, and the time budget."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WARMUP_STEPS = 100
-"""First steps left out of the step statistics, as in the log; none in runs below twice that."""
+"""First steps left out of the step statistics, as in the log; a run below twice that keeps all."""
 LOG_NAMES = {"OELM-Freeze": "oelm_v2", "OELM-Random": "oelm_random"}
-"""The log's `model_type` of its arms; every other arm bears its own name."""
+"""Arm -> `model_type` in the log; every other arm has its own name."""
 
 
 def timing_stats(
@@ -71,14 +71,14 @@ def timing_stats(
 
 
 def _step_seconds(cfg: Experiment, train: "pd.DataFrame", skipped: int) -> "pd.Series":
-    """Seconds of each step after the first `skipped` ones, the mean of its log interval."""
+    """Return the seconds of each step after the first `skipped`: the mean of its log interval."""
     steps = np.diff(train["step"], prepend=0)
     kept = train["step"] > skipped
     return (cfg.step_tokens / train["tokens_per_s"])[kept].repeat(steps[kept])
 
 
 def _epoch_seconds(cfg: Experiment, train: "pd.DataFrame", epoch_steps: int) -> list[float]:
-    """Wall seconds of each whole epoch, read between log points."""
+    """Return the wall seconds of each whole epoch, interpolated between log points."""
     ends = np.arange(0, cfg.train.max_steps + 1, epoch_steps)
     clock = np.interp(ends, np.r_[0, train["step"]], np.r_[0.0, train["seconds"]])
     return np.diff(clock).tolist()

@@ -1,4 +1,4 @@
-"""Remove run folders and experiments into a trash folder, and bring them back."""
+"""The trash folder: runs and experiments are moved into it and restored from it."""
 
 import contextlib
 import datetime
@@ -11,7 +11,8 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import remedy
 from oelm_lib.runs.lock import RunLock
 from oelm_lib.runs.provenance import git_output
-from oelm_lib.runs.reading import ACTIVE, find_runs, state
+from oelm_lib.runs.reading import find_runs, state
+from oelm_lib.runs.schema import ACTIVE
 
 TRASH = ".trash"
 """Folder of the outputs folder that holds what was removed.
@@ -21,7 +22,7 @@ Runs lie there as <time>/<ID>_<slug>/seed<k>, an experiment as <time>/params/<ID
 
 
 def remove_runs(paths: list[Path]) -> list[Path]:
-    """Move run folders into the trash as one removal; returns where they lie now.
+    """Move run folders into the trash as one removal; returns their new paths.
 
     Raises:
         UserError: A run trains, or another process writes it; then none is removed.
@@ -32,7 +33,7 @@ def remove_runs(paths: list[Path]) -> list[Path]:
             raise UserError(f"{path}: the run is {state(path)}; stop it first: oelm stop {path}")
     moment, targets = _moment(), []
     with contextlib.ExitStack() as locks:
-        for path in paths:  # refuses a folder that another process writes, keeps starters out
+        for path in paths:  # no other process writes the folder now, or starts to
             lock = RunLock(path)
             lock.acquire()
             locks.callback(lock.release)
@@ -121,6 +122,7 @@ def removed_runs(outputs: Path | None = None) -> list[Path]:
 
 
 def _restore(path: Path, target: Path) -> Path:
+    """Move a run folder out of the trash; returns `target`."""
     _check_free(path, target)
     _move(path, target)
     _remove_if_empty(path.parent)
@@ -154,6 +156,7 @@ def _move(path: Path, target: Path) -> None:
 
 
 def _check_free(path: Path, target: Path) -> None:
+    """Raise UserError where there is a folder at `target` again."""
     if target.exists():
         raise UserError(f"{target}: exists again; remove it first, or keep the one in {path}")
 

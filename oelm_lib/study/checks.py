@@ -6,9 +6,24 @@ from typing import Any
 from oelm_lib import config
 from oelm_lib.config import Section
 from oelm_lib.errors import UserError
+from oelm_lib.study.grid import Grid
 from oelm_lib.study.plan import Plan
-from oelm_lib.study.records import Record
+from oelm_lib.study.records import Record, frozen_plan, read_records, records_path
 from oelm_lib.study.schema import substance
+
+
+def read_grid(name: str, plan: Plan) -> Grid:
+    """Read the records of a study, checked against its plan and the plan as it was confirmed.
+
+    Raises:
+        UserError: A record is of another study or plan, or the plan changed after confirmation
+            began.
+    """
+    records = read_records(records_path(name))
+    check_records(records, name, plan)
+    if (old := frozen_plan(name)) is not None:
+        check_only_adds(old, plan)
+    return Grid(plan, records)
 
 
 def check_records(records: list[Record], name: str, plan: Plan) -> None:

@@ -1,5 +1,6 @@
 """What a study has done and what it needs next, from its plan and records alone."""
 
+import math
 from dataclasses import dataclass, field
 
 from oelm_lib.model.cost import qk_share
@@ -7,7 +8,7 @@ from oelm_lib.study.cell import BASE_SIZE, CONFIRM, TUNE, Cell, PlannedRun
 from oelm_lib.study.plan import Plan
 from oelm_lib.study.records import Record
 from oelm_lib.study.schema import Claim
-from oelm_lib.study.tuning import Fit, Point, first_rates, fit_rates, next_rates
+from oelm_lib.study.tuning import INTERIOR, Fit, Point, first_rates, fit_rates, next_rates
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,13 @@ class Grid:
     def is_tuned(self, cell: Cell) -> bool:
         """Whether tuning has ended, at an interior rate or an edge."""
         return bool(self.tuning_points(cell)) and not self.tuning_needs(cell)
+
+    def is_imprecise(self, cell: Cell) -> bool:
+        """Whether tuning has ended with a minimum whose error may cost more than `tune.error`."""
+        fit = self.fit(cell)
+        if not self.is_tuned(cell) or fit.state != INTERIOR:
+            return False
+        return fit.error > self.plan.tune.error or not math.isfinite(fit.low)
 
     def rate(self, cell: Cell) -> float | None:
         """Learning rate of a cell's confirmation runs.

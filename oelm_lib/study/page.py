@@ -9,10 +9,11 @@ from oelm_lib.markup import Html, html_table
 from oelm_lib.study import sentences as wording
 from oelm_lib.study import verdicts
 from oelm_lib.study.cell import Cell
+from oelm_lib.study.checks import read_grid
 from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.plan import Plan, read_plan
-from oelm_lib.study.records import frozen_plan, read_records, records_path
+from oelm_lib.study.records import frozen_plan
 from oelm_lib.study.schema import Claim
 from oelm_lib.study.verdicts import Judgement, Slope
 from oelm_lib.view.tables import interval_text, verdict_html
@@ -47,9 +48,14 @@ class Study:
 
 
 def load_study(name: str) -> Study:
-    """Read a study's plan and records and judge its claims. Raises UserError."""
+    """Read a study's plan and records and judge its claims.
+
+    Raises:
+        UserError: A mistake in the plan, a change of it after confirmation began, or a record of
+            another plan.
+    """
     plan, frozen = read_plan(name), frozen_plan(name)
-    grid = Grid(plan, read_records(records_path(name)))
+    grid = read_grid(name, plan)
     return Study(name, grid, frozen, verdicts.judge(grid, frozen), verdicts.judge_ladder(grid))
 
 
@@ -122,6 +128,11 @@ def _has_begun(judged: Iterable[Judgement]) -> bool:
 def _column_head(one: Judgement) -> Html:
     chosen = f"{escape(one.arm)} " if one.name != one.arm and one.arm else ""
     name = one.claim.equal[0] if one.claim.equal else one.claim.arm
+    if one.claim.gaps:
+        return Html(
+            f"gap of {escape(name)}<br>"
+            f"<small>against the gap of {escape(one.other)}, {one.planned} seeds</small>"
+        )
     against = f"{chosen}against {escape(one.other)}, {one.planned} seeds"
     return Html(f"{escape(name)}<br><small>{against}</small>")
 
@@ -207,7 +218,8 @@ def reading(study: Study) -> Html:
         "at most +x %": "PASS: the whole interval is below x. FAIL: it is above x. INCONCLUSIVE: x"
         " lies inside.",
         "equal within ±x %": "YES: the whole interval is inside. NO: it is outside. NOT SHOWN:"
-        " neither.",
+        " neither. Where two gaps are compared, their difference is (1 + one gap) / (1 + the other)"
+        " - 1; noise that a seed brings to all arms is not in it.",
         "UNSTABLE": "a seed of the arm or of its baseline diverged; the others are not judged.",
         "question": "one limit of one claim on one corpus. It stays open where its verdict is"
         " INCONCLUSIVE, NOT SHOWN or UNSTABLE.",
@@ -242,7 +254,14 @@ def _limits(study: Study) -> list[str]:
     edges = sorted({f"{arm} on {one.corpus}" for one in study.judgements for arm in one.at_edge})
     if edges:
         found.append(f"Learning rate not tuned to an interior minimum: {'; '.join(edges)}.")
-    added = sorted({one.name for one in study.judgements if not one.declared})
+    tuned = dict.fromkeys(record.cell for record in study.grid.records)
+    if imprecise := [str(cell) for cell in tuned if study.grid.is_imprecise(cell)]:
+        found.append(
+            f"Learning rate imprecise, so its error may cost more than {study.plan.tune.error:g}"
+            f" nats: {'; '.join(imprecise)}."
+        )
+    late = [one for one in study.judgements if not one.declared]
+    added = sorted({f"{one.name} on {one.corpus} ({one.planned} seeds)" for one in late})
     if added:
         found.append(f"Claimed only after confirmation began: {', '.join(added)}.")
     found += [_replaced_sentence(study.grid, cell) for cell in _replaced_cells(study.grid)]

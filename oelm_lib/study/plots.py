@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from html import escape
 
 import numpy as np
@@ -18,6 +19,8 @@ from oelm_lib.view import figure as base
 NO_SHARE = 1e-4
 """Where an arm that trains none of the Q/K weights is drawn on the logarithmic axis."""
 SHARES = {NO_SHARE: "0", 1e-3: "0.1 %", 1e-2: "1 %", 1e-1: "10 %", 1.0: "100 %"}
+BESIDE = 1.3
+"""Factor on the logarithmic axis between arms of one share."""
 CURVE_POINTS = 41
 UNCONFIRMED = ArmStyle(base.INK, "solid", "circle-open")
 MOST_NAMES = 12
@@ -45,9 +48,12 @@ def gaps(study: Study) -> base.Figure:
     for arm, (share, y) in explored.items():
         base.add(figure, corpora.index(first) + 1, _point(arm, share, y, UNCONFIRMED, None))
     styles = _styles(study, {one.arm for one in judged})
+    beside: Counter[tuple[str, float]] = Counter()
     for one in _first_of_each(judged):
         bars, y = _bars(one.interval), 100 * one.interval.gap
-        trace = _point(one.arm, one.trained_share, y, styles[one.arm], bars)
+        place = beside[one.corpus, one.trained_share]
+        beside[one.corpus, one.trained_share] += 1
+        trace = _point(one.arm, one.trained_share, y, styles[one.arm], bars, place)
         base.add(figure, corpora.index(one.corpus) + 1, trace)
     figure.update_xaxes(
         type="log",
@@ -78,12 +84,12 @@ def _set_gap_axis(study: Study, figure: base.Figure) -> None:
         return
     limits = sorted({100 * limit for claim in study.plan.claims for limit in claim.at_most or ()})
     drawn = [0.0, *limits, *(y for trace in figure.data for y in trace.y)]
-    reach = 1.5 * max(drawn)
-    drawn += [
-        min(y + up, reach)
-        for trace in figure.data
-        for y, up in zip(trace.y, trace.error_y.array or (), strict=False)
-    ]
+    reach = 3 * max(map(abs, drawn))
+    for trace in figure.data:
+        bars = trace.error_y
+        drawn += [min(y + up, reach) for y, up in zip(trace.y, bars.array or (), strict=False)]
+        downs = bars.arrayminus or ()
+        drawn += [max(y - down, -reach) for y, down in zip(trace.y, downs, strict=False)]
     span = max(drawn) - min(drawn)
     room = 1.0 + 0.08 * span
     figure.update_yaxes(range=[min(drawn) - room, max(drawn) + room])
@@ -96,9 +102,15 @@ def _set_gap_axis(study: Study, figure: base.Figure) -> None:
         figure.add_hline(y=limit, line=line, annotation=label, annotation_position=side)
 
 
-def _point(arm: str, share: float, y: float, style: ArmStyle, bars: dict | None) -> go.Scatter:
+def _point(
+    arm: str, share: float, y: float, style: ArmStyle, bars: dict | None, place: int = 0
+) -> go.Scatter:
+    """Return the point of an arm; `place` is its number among the arms of its share.
+
+    These stand side by side, or their bars would hide each other.
+    """
     return go.Scatter(
-        x=[max(share, NO_SHARE)],
+        x=[max(share, NO_SHARE) * BESIDE**place],
         y=[round(y, 3)],
         error_y=bars,
         mode="markers",

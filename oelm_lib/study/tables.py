@@ -56,7 +56,7 @@ def tuning_table(study: Study) -> pd.DataFrame:
                 "corpus": cell.corpus,
                 "size": cell.size,
                 "arm": cell.arm,
-                "state": fit.state if study.grid.is_tuned(cell) else "not ended",
+                "state": _tuning_state(study.grid, cell),
                 "rate": "–" if fit.rate is None else f"{fit.rate:.2e}",
                 "95 % interval": spread,
                 "its error costs, nats": _number(fit.error),
@@ -68,6 +68,12 @@ def tuning_table(study: Study) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _tuning_state(grid: Grid, cell: Cell) -> str:
+    if not grid.is_tuned(cell):
+        return "not ended"
+    return f"{grid.fit(cell).state}, imprecise" if grid.is_imprecise(cell) else grid.fit(cell).state
 
 
 def _fit_miss(grid: Grid, cell: Cell) -> float:
@@ -196,13 +202,21 @@ def proof(study: Study) -> Html:
     sections: Iterable[tuple[str, list[pd.DataFrame | str]]] = (
         ("All claims", [claims_table(study)]),
         ("Tuned learning rates", [tuning_table(study)]),
-        ("Size of the model; the interval of one size is a 95 % interval", [ladder_table(study)]),
+        *_ladder_section(study),
         ("Exploration: tuned gaps on validation, one corpus, no claim", [exploration_table(study)]),
         ("Measured beside the loss", [probes_table(study)]),
         ("The plan", [plan_text(study)]),
         ("Provenance", [provenance_table(study), corpora_table(study)]),
     )
     return Html("".join(folded(title, *parts) for title, parts in sections))
+
+
+def _ladder_section(study: Study) -> list[tuple[str, list[pd.DataFrame | str]]]:
+    """Return the section about the size of the model, where the plan asks about it."""
+    if study.plan.ladder is None:
+        return []
+    title = "Size of the model; the interval of one size is a 95 % interval"
+    return [(title, [ladder_table(study)])]
 
 
 def _html(frame: pd.DataFrame) -> str:

@@ -1,12 +1,31 @@
-"""Live widgets: a figure in an output, and a look at the files every few seconds."""
+"""Live widgets: a panel, a figure in an output, and a look at the files every few seconds."""
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import ipywidgets
 
 from oelm_lib.view.figure import Figure
+
+
+class Panel(ipywidgets.VBox):
+    """A column of widgets whose keys stay in it: in JupyterLab's notebook, `a` would add a cell.
+
+    JupyterLab looks for no shortcut beyond an element with the attribute that `script` sets when
+    the browser has loaded it; ipywidgets itself can set classes, but no attributes.
+    """
+
+    script = (
+        "<style onload=\"this.closest('.oelm-panel')?"
+        ".setAttribute('data-lm-suppress-shortcuts', '')\"></style>"
+    )
+
+    def __init__(self, children: Sequence[ipywidgets.Widget], **options: Any):
+        keys = ipywidgets.HTML(self.script, layout={"display": "none"})
+        super().__init__([*children, keys], **options)
+        self.add_class("oelm-panel")
 
 
 def put(output: ipywidgets.Output, figure: Figure) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import ipywidgets
 
+from oelm_lib.view.live import Panel
 from oelm_lib.workbench import actions
 from oelm_lib.workbench.experiment import experiment_html
 from oelm_lib.workbench.rows import Row
@@ -14,7 +15,7 @@ FIRST = "DEMO-02"
 """Experiment that is chosen where none has a run."""
 
 
-class ExperimentView(ipywidgets.VBox):
+class ExperimentView(Panel):
     """A choice of one experiment, and everything to know before it is run.
 
     Args:

@@ -8,6 +8,7 @@ import ipywidgets
 
 from oelm_lib.config import SECTIONS, load_config, save_experiment
 from oelm_lib.errors import UserError
+from oelm_lib.view.live import Panel
 from oelm_lib.view.tables import TONE_COLOURS
 from oelm_lib.workbench.form import (
     FIRST,
@@ -57,7 +58,7 @@ class FormRow(ipywidgets.HBox):
         self.remark.value = f"<div style='line-height:1.3'>{was if changed else ''}{line}</div>"
 
 
-class FormView(ipywidgets.VBox):
+class FormView(Panel):
     """The form: the keys that matter first, the others folded, the differences below.
 
     Args:

@@ -10,7 +10,7 @@ from oelm_lib.compare.plots import gap_curves
 from oelm_lib.runs import frames
 from oelm_lib.view.budget import time_budget
 from oelm_lib.view.curves import loss_curves
-from oelm_lib.view.live import put
+from oelm_lib.view.live import Panel, put
 from oelm_lib.workbench import actions
 from oelm_lib.workbench.launches import last_start, recent_launches
 from oelm_lib.workbench.notes_view import NotesView
@@ -33,7 +33,7 @@ MOST_SELECTED = 6
 """New runs that are selected without being asked for."""
 
 
-class RunsView(ipywidgets.VBox):
+class RunsView(Panel):
     """The runs of the chosen experiment.
 
     Args:

@@ -6,6 +6,7 @@ from typing import Any
 
 import ipywidgets
 
+from oelm_lib.view.live import Panel
 from oelm_lib.workbench.experiment import skipped_note
 from oelm_lib.workbench.rows import Row
 from oelm_lib.workbench.table import (
@@ -21,7 +22,7 @@ from oelm_lib.workbench.table import (
 from oelm_lib.workbench.widgets import WIDE, WRAP, dropdown, text
 
 
-class TableView(ipywidgets.VBox):
+class TableView(Panel):
     """The table with its search, order and groups.
 
     Args:

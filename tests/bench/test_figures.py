@@ -31,10 +31,8 @@ def result(**more):
         "seconds": ours | others,
         "gemm_limit_seconds": 1.5,
         "share_of_gemm_limit": 0.75,
-        "speed_up_over": {
-            key: {"ratio": 1.2, "standard_error": 0.01, "rounds": 9} for key in others
-        },
-        "frozen_over_baseline": {"ratio": 0.95, "standard_error": None, "rounds": 2},
+        "speed_up_over": {key: {"ratio": 1.2, "standard_error": 0.01} for key in others},
+        "frozen_over_baseline": {"ratio": 0.95, "standard_error": 0.004},
         "flops_saved_by_freezing": 0.022,
         "parts_seconds": dict.fromkeys(figures.PARTS, 0.5),
         "evaluation_over_training": 4.0,
@@ -51,7 +49,7 @@ def test_the_summary_states_ratios_with_their_error(tmp_path):
     ]
     assert table["faster than Hugging Face GPT-2"] == "1.20 ± 0.01"
     frozen = table["OELM-Freeze over baseline, seconds"]
-    assert frozen == "0.95 (2 rounds, no error stated)"
+    assert frozen == "0.950 ± 0.004"
     assert table["OELM-Freeze over baseline, FLOPs"] == "0.978"
     assert table["peak over Hugging Face's"] == "50.0%"
     assert table["peak of OELM-Freeze lower by MiB"] == "1.0"
@@ -67,13 +65,13 @@ def test_growth_shows_measured_beside_predicted_where_it_was_measured():
     assert list(table["time_measured"][:3]) == ["0.50", "1.00", "2.00"]
 
 
-@pytest.mark.parametrize("draw", [figures.steps, figures.parts, figures.growth])
+@pytest.mark.parametrize("draw", [figures.step_seconds, figures.parts, figures.growth])
 def test_figures_draw_what_there_is(draw):
     assert [note.text for note in draw([]).layout.annotations] == ["Nothing to draw yet."]
     assert len(draw([result(), result(dropout=0.1)]).data) >= 2
 
 
 def test_steps_draw_every_round():
-    figure = figures.steps([result()])
+    figure = figures.step_seconds([result()])
     expected = [[2.0, 2.0], [1.9, 1.9], [2.6], [2.4], [3.2], [3.0]]
     assert [list(box.x) for box in figure.data] == expected

@@ -67,11 +67,11 @@ def test_cases_beyond_the_time_are_named_and_the_tables_show_both(cpu, tmp_path)
     result = {"card": "none", "versions": {"torch": "2"}, "bench": bench}
     out.write_text(json.dumps(result))
     results = gpu_tables.load_results(tmp_path)
-    assert list(gpu_tables.steps(results)["position"]) == ["learned"]
+    assert list(gpu_tables.cases(results)["position"]) == ["learned"]
     assert list(gpu_tables.left_out(results)["reason"]) == ["out of time"]
     assert list(gpu_tables.checks(results)["result"]) == ["1 case"]
 
 
 def test_without_results_the_tables_say_so(tmp_path):
     assert "not measured" in gpu_tables.checks(gpu_tables.load_results(tmp_path)).iloc[0]["result"]
-    assert len(gpu_tables.steps([])) == len(gpu_tables.left_out([])) == 1
+    assert len(gpu_tables.cases([])) == len(gpu_tables.left_out([])) == 1

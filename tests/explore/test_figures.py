@@ -62,7 +62,7 @@ def test_every_figure_holds_every_arm(arms):
 def test_every_measure_has_a_picture_and_says_which_way_is_good(arms):
     from oelm_lib.explore.probes import PROBES, probe_values
 
-    drawn = figures.measures(arms)
+    drawn = figures.probe_panels(arms)
     shown = [probe for key, probe in PROBES.items() if key in probe_values(arms)]
     assert len(drawn) == len(shown)
     for figure, probe in zip(drawn, shown, strict=True):
@@ -112,7 +112,7 @@ def test_tables_have_a_column_an_arm_and_digits_that_mean_something(arms):
 
 def test_findings_follow_from_the_numbers_by_rule(arms, monkeypatch):
     text = sentences.findings(arms)
-    assert "No head of any arm is one. The nearest is layer" in text
+    assert "No arm has such a head. The nearest is layer" in text
     assert "Gap of OELM-Freeze." in text and "One seed an arm" in text
     for line in re.findall("<li>(.*?)</li>", text):
         numbers = re.findall(

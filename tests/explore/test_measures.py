@@ -104,10 +104,3 @@ def test_orthonormal_queries_and_keys_have_effective_rank_d_head_and_no_orthogon
     full = np.einsum("d,hkd,hke,e->hde", np.arange(64.0), query, key, np.arange(64.0))
     values = measures.qk_spectrum(query, key, np.arange(64.0))
     assert values == pytest.approx(np.linalg.svd(full, compute_uv=False)[:, :8])
-
-
-def test_drift_is_relative_to_the_start():
-    start = RNG.normal(size=(4, 4))
-    assert measures.drift(start, start) == 0.0
-    assert measures.drift(-start, start) == pytest.approx(2.0)
-    assert measures.drift(start, np.zeros((4, 4))) == pytest.approx(np.linalg.norm(start))

@@ -84,7 +84,8 @@ def arms(trained, stories, tmp_path, monkeypatch):
 def test_the_probe_tables_of_arms(arms):
     from oelm_lib.explore import probes
     from oelm_lib.explore.arms import label
-    from oelm_lib.explore.attention import head_table, logit_spread
+    from oelm_lib.explore.attention import head_table
+    from oelm_lib.runs import read_logit_std
 
     cfg = arms[0].config.model
     heads = head_table(arms[1])
@@ -101,7 +102,7 @@ def test_the_probe_tables_of_arms(arms):
     roles = probes.roles(arms)
     assert list(roles) == ["arm", "role", "heads", "strongest", "share"]
     assert len(roles) == 3 * len(arms) and roles["heads"].str.endswith(f"of {len(heads)}").all()
-    spread = logit_spread(arms[0])
+    spread = read_logit_std(arms[0].path)
     assert set(spread["step"]) == {6, 12}
     assert spread.groupby("step")["layer"].nunique().eq(cfg.num_layers).all()
 
@@ -141,7 +142,7 @@ def test_slices_part_all_tokens_and_their_shares_of_the_gap_sum_to_one(arms):
     from oelm_lib.explore import probes
     from oelm_lib.explore.arms import label
 
-    table = probes.slices(arms).set_index(["arm", "tokens_that"])
+    table = probes.loss_by_slice(arms).set_index(["arm", "tokens_that"])
     for arm in map(label, arms):
         for yes, no in (
             ("end an earlier bigram", "do not"),
@@ -154,15 +155,6 @@ def test_slices_part_all_tokens_and_their_shares_of_the_gap_sum_to_one(arms):
             )
             if arm != label(arms[0]):
                 assert parts["gap_share"].sum() == pytest.approx(1, abs=1e-4)
-
-
-def test_frozen_weights_do_not_drift_and_trained_ones_do(arms):
-    from oelm_lib.explore import probes
-
-    drift = probes.drifts(arms[1]).set_index("weight")["drift"]
-    frozen = drift.index.str.contains("q_proj|k_proj")
-    assert (drift[frozen] == 0).all()
-    assert (drift[~frozen] > 0).all()
 
 
 def test_a_run_named_twice_is_opened_once_and_a_rehearsal_is_called_one(arms, tiny_run):
@@ -182,7 +174,7 @@ def test_a_run_named_twice_is_opened_once_and_a_rehearsal_is_called_one(arms, ti
 def test_next_tokens_are_the_likeliest(arms):
     from oelm_lib.explore import probes
 
-    table = probes.next_tokens(arms[0], "The owl", 300)
+    table = probes.likeliest_tokens(arms[0], "The owl", 300)
     assert table["probability"].is_monotonic_decreasing
     assert table["probability"].sum() == pytest.approx(1, abs=1e-5)
 
@@ -197,4 +189,4 @@ def test_what_cannot_be_opened_or_compared_is_one_line(arms, tiny_run):
     training.train(run.config, run)
     other = open_arms(str(run.path))
     with pytest.raises(UserError, match="reads other windows than DEMO-01_baseline"):
-        probes.slices([arms[0], *other])
+        probes.loss_by_slice([arms[0], *other])

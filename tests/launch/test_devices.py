@@ -124,7 +124,7 @@ def test_doctor_describes_usable_hidden_and_silent_gpus(nvml, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")
     assert check_gpus(lambda: nvml, lambda: WORKING).count("Fake A100 23.7 GiB free") == 2
     silent = FakeNvml(2, unsupported=("memory",))
-    assert "memory not told" in check_gpus(lambda: silent, lambda: WORKING)
+    assert "memory not reported" in check_gpus(lambda: silent, lambda: WORKING)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert (
         check_gpus(lambda: nvml, lambda: CPU_BUILD) == "GPU: none visible (CUDA_VISIBLE_DEVICES=)"

@@ -22,6 +22,16 @@ def changes(name: str) -> dict[str, object]:
 
 EACH = {addition.name: changes(addition.name) for addition in ADDITIONS}
 ALL = {key: value for change in EACH.values() for key, value in change.items()}
+CHANGES_THE_START = {
+    "alibi",
+    "forget_gate",
+    "induction_heads",
+    "key_shift",
+    "qk_norm",
+    "rope",
+    "t5",
+}
+"""Additions whose scores at the start are not those of a model without them."""
 EACH_AND_ALL = EACH | {"all": ALL, "tied": {"qk_tied": True}}
 
 

@@ -9,11 +9,19 @@ import torch
 from oelm_lib.config import ROOT, load_config
 from oelm_lib.model.additions import ADDITIONS, unfolded
 from oelm_lib.model.cost import parameter_numbers, qk_share
-from tests.model.additions import EACH, EACH_AND_ALL, FROZEN, inputs, reference, stirred
+from tests.model.additions import (
+    CHANGES_THE_START,
+    EACH,
+    EACH_AND_ALL,
+    FROZEN,
+    inputs,
+    reference,
+    stirred,
+)
 
 RELATIVE = 1e-5  # float32 rounding through one layer
 SAME = 1e-4  # float32 rounding through two layers of stirred weights
-NEUTRAL = [addition.name for addition in ADDITIONS if addition.starts_neutral]
+NEUTRAL = [name for name in EACH if name not in CHANGES_THE_START]
 
 
 @pytest.fixture(params=EACH_AND_ALL)

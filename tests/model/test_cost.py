@@ -155,7 +155,7 @@ def test_attention_without_dropout_keeps_a_number_per_head_and_token():
 
 def test_training_hours_are_flops_over_their_rate():
     cfg = load_config("GPT-01")
-    flops = step_flops(cfg.model, cfg.train.batch_size)["plain"] * cfg.train.max_steps
+    flops = step_flops(cfg.model, cfg.train.batch_size)["fast"] * cfg.train.max_steps
     assert training_hours(cfg, 1e14) == pytest.approx(flops / 1e14 / 3600)
 
 

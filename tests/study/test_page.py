@@ -121,7 +121,7 @@ def make_file(made):
 
 def test_the_proof_folds_every_table():
     proof = tables.proof(make_file(shown(study(COMPLETE))))
-    assert proof.count("<details>") == 7
+    assert proof.count("<details>") == 6
     assert "✗ FAIL</span>" in proof and "&lt;span" not in proof
     for words in ("main (2)", "interior", "frozen tensors unchanged", "SHA-256", "c" * 10):
         assert words in proof
@@ -170,6 +170,38 @@ def test_the_tuning_table_says_what_was_left_out_and_how_well_the_fit_predicted(
     assert float(table.loc["frozen", "confirmed minus fitted loss"]) == pytest.approx(
         mean - fitted, abs=1e-4
     )
+
+
+def test_an_imprecise_learning_rate_is_named():
+    """A cell whose tuning ended with an unbounded interval stood there as "interior" only."""
+    records = [run for run in study(COMPLETE).records if run.cell != cell("frozen")]
+    losses = {
+        (n, seed): 3.2 + 0.005 * n**2 + 0.01 * ((7 * n + 3 * seed) % 5 - 2)
+        for n in range(-4, 4)
+        for seed in (1, 2)
+    }
+    noisy = [
+        factory.make_record(factory.make_plan(), cell("frozen"), 0.01 * 2**n, seed, loss)
+        for (n, seed), loss in losses.items()
+    ]
+    made = shown(Grid(factory.make_plan(), records + noisy))
+    assert made.grid.is_tuned(cell("frozen"))
+    table = tables.tuning_table(made).set_index("arm")
+    assert table.loc["frozen", "state"] == "interior, imprecise"
+    assert table.loc["trained", "state"] == "interior"
+    assert "0.003 nats: stories, frozen." in page.not_shown(made)
+
+
+def test_arms_of_one_share_stand_side_by_side_with_their_whole_intervals():
+    claims = [{"arm": arm, "at_most": 0.05} for arm in ("frozen", "twin")]
+    wide = [BASE[0] + 0.1, *with_gap(0.15)[1:3], BASE[3] + 0.2]
+    figure = plots.gaps(shown(study({"trained": BASE, "frozen": wide, "twin": with_gap(0.1)},
+                                    plan=factory.make_plan(claims=claims))))  # fmt: skip
+    frozen, twin = (trace for trace in figure.data if trace.name in ("frozen", "twin"))
+    assert frozen.x[0] != twin.x[0]
+    low, high = figure.layout.yaxis.range
+    assert low < frozen.y[0] - frozen.error_y.arrayminus[0]
+    assert high > frozen.y[0] + frozen.error_y.array[0]
 
 
 def test_diverged_seeds_and_arms_are_shown_not_dropped():

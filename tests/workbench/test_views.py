@@ -164,7 +164,7 @@ def test_ones_own_experiment_can_be_deleted_and_brought_back(outputs, params):
 
 
 def test_an_experiment_whose_runs_a_command_holds_is_not_deleted(outputs, params, monkeypatch):
-    launch = Launch("oelm run DEMO-04", outputs / "x.log", True, "", ("DEMO-04_x/seed1",))
+    launch = Launch("oelm run DEMO-04", outputs / "x.log", True, ("DEMO-04_x/seed1",))
     monkeypatch.setattr(actions, "live_launches", lambda outputs: [launch])
     with pytest.raises(UserError, match="DEMO-04: a command holds runs of it; press Stop"):
         actions.delete_experiment("DEMO-04", outputs)

@@ -120,6 +120,15 @@ def test_from_a_new_experiment_to_its_comparison(tmp_path, checkout, stories):
         link.wait_for(timeout=LONG)
         assert (outputs / link.text_content()).is_file()
 
+        cells = page.locator(".jp-Notebook .jp-Cell").count()
+        page.get_by_role("button", name="Page", exact=True).focus()
+        for key in ("a", "b", "d", "d"):
+            page.keyboard.press(key)
+        field(page, "runs").focus()
+        for key in ("a", "b", "ArrowDown", "d", "d"):
+            page.keyboard.press(key)
+        assert page.locator(".jp-Notebook .jp-Cell").count() == cells
+
         last = field(page, "runs").locator("option").last.text_content()
         field(page, "runs").select_option(label=last)
         page.get_by_role("button", name="Remove", exact=True).click()

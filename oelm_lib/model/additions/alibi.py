@@ -5,14 +5,10 @@ Numbers a layer: 0.
 Source: Press et al. 2021, arXiv:2108.12409.
 """
 
-from __future__ import annotations
-
 from oelm_lib.model.additions.base import Addition
 
 
 class Alibi(Addition):
-    starts_neutral = False
-
     def table(self, cfg, distance):
         from torch import arange
 

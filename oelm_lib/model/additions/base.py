@@ -57,9 +57,6 @@ class Addition:
     """Its key of ModelConfig, or its value of the key `position`; set by the registry."""
     folds = False
     """Whether a plain W_q, W_k and biases express it, so that it can be exported as a GPT-2."""
-    starts_neutral = True
-    """Whether the scores of a model at its start are those of a model without it."""
-
     needs_past_queries = False
     """Whether `transform` gets the queries of all positions, as it gets their keys."""
 

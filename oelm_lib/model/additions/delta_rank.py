@@ -5,8 +5,6 @@ Numbers a layer: 2 r (D + K) H.
 Source: LoRA, Hu et al. 2021, arXiv:2106.09685.
 """
 
-from __future__ import annotations
-
 from oelm_lib.model.additions.base import Addition, Parameter, Product, gaussian, zeros
 
 

@@ -7,8 +7,6 @@ Source: FoX, Lin et al. 2025, arXiv:2503.02130.
 w starts Gaussian. b starts where the gates without content are ALiBi's slopes; in the source, at 0.
 """
 
-from __future__ import annotations
-
 from oelm_lib.model.additions.alibi import slopes
 from oelm_lib.model.additions.base import Addition, Parameter, Product, gaussian
 
@@ -16,8 +14,6 @@ DEVIATION = 0.02
 
 
 class ForgetGate(Addition):
-    starts_neutral = False
-
     def parameters(self, cfg):
         return {
             "forget_gate": Parameter((cfg.num_heads, cfg.d_model), gaussian(DEVIATION)),

@@ -7,8 +7,6 @@ Source: Qiu et al. 2025, arXiv:2505.06708, on few dimensions.
 A frozen head cannot learn to attend to nothing; the gate lets it be silent.
 """
 
-from __future__ import annotations
-
 from oelm_lib.model.additions.base import Addition, Parameter, Product, zeros
 
 

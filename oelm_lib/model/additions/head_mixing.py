@@ -7,8 +7,6 @@ Source: one pseudo-head a head of interleaved head attention, arXiv:2602.21371.
 A trained W_q or W_k can absorb it.
 """
 
-from __future__ import annotations
-
 from oelm_lib.model.additions.base import Addition, Parameter, Product, identity
 
 

@@ -4,8 +4,6 @@ Formula: q_h <- t_h q_h, t = 1 at the start.
 Numbers a layer: H.
 """
 
-from __future__ import annotations
-
 from oelm_lib.model.additions.base import Addition, Parameter, ones
 
 

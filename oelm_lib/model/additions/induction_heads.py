@@ -7,14 +7,10 @@ A frozen tied head gives its largest score to a key of the same token; with the 
 position, that is induction in one layer. Where W_q and W_k are trained, they part after the start.
 """
 
-from __future__ import annotations
-
 from oelm_lib.model.additions.base import Addition, earlier
 
 
 class InductionHeads(Addition):
-    starts_neutral = False
-
     def initialize(self, attention):
         rows = attention.cfg.induction_heads * attention.cfg.d_head
         attention.k_proj.weight[:rows] = attention.q_proj.weight[:rows]

@@ -5,8 +5,6 @@ Numbers a layer: 3 D.
 Source: Primer, So et al. 2021, arXiv:2109.08668.
 """
 
-from __future__ import annotations
-
 from oelm_lib.model.additions.base import Addition, Parameter, earlier
 
 WIDTH = 3

@@ -5,14 +5,10 @@ Numbers a layer: 0.
 Source: compare KV shifting, Xu et al. 2024, arXiv:2411.19574.
 """
 
-from __future__ import annotations
-
 from oelm_lib.model.additions.base import Addition, earlier
 
 
 class KeyShift(Addition):
-    starts_neutral = False
-
     def transform(self, attention, q, k, places):
         from torch import cat
 

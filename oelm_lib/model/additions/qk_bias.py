@@ -4,8 +4,6 @@ Formula: W x + b, b = 0 at the start.
 Numbers a layer: 2 D.
 """
 
-from __future__ import annotations
-
 from oelm_lib.model.additions.base import Addition, Parameter, zeros
 
 

@@ -4,8 +4,6 @@ Formula: q_h <- q_h M_h, M = I at the start.
 Numbers a layer: H K^2.
 """
 
-from __future__ import annotations
-
 from oelm_lib.model.additions.base import Addition, Parameter, Product, identity
 
 

@@ -7,8 +7,6 @@ Source: VeRA, Kopiczko et al. 2023, arXiv:2310.11454.
 With head_mixing and qk_gain it is g * mix(W (u * x)), VeRA's sandwich of a frozen matrix.
 """
 
-from __future__ import annotations
-
 from oelm_lib.model.additions.base import Addition, Parameter, ones
 
 

@@ -5,14 +5,10 @@ Numbers a layer: 0.
 Source: Henry et al. 2020, arXiv:2010.04245.
 """
 
-from __future__ import annotations
-
 from oelm_lib.model.additions.base import Addition
 
 
 class Norm(Addition):
-    starts_neutral = False
-
     def transform(self, attention, q, k, places):
         from torch.nn.functional import rms_norm
 

@@ -7,8 +7,6 @@ Source: Shaw et al. 2018, arXiv:1803.02155, with T5's buckets.
 The bias of `position: t5` is its part without content.
 """
 
-from __future__ import annotations
-
 from oelm_lib.model.additions.base import Addition, Parameter, Product, zeros
 from oelm_lib.model.additions.t5 import BUCKETS, bucket
 

@@ -5,16 +5,12 @@ Numbers a layer: 0.
 Source: Su et al. 2021, arXiv:2104.09864.
 """
 
-from __future__ import annotations
-
 from oelm_lib.model.additions.base import Addition
 
 BASE = 10000.0
 
 
 class Rotation(Addition):
-    starts_neutral = False
-
     def table(self, cfg, distance):
         from torch import arange
 

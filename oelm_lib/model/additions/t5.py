@@ -5,8 +5,6 @@ Numbers a layer: 32 H.
 Source: T5, Raffel et al. 2019, arXiv:1910.10683.
 """
 
-from __future__ import annotations
-
 import math
 
 from oelm_lib.model.additions.base import Addition, Parameter, zeros
@@ -16,8 +14,6 @@ BUCKETS, EXACT, FAR = 32, 16, 128
 
 
 class RelativeBias(Addition):
-    starts_neutral = False
-
     def parameters(self, cfg):
         return {"relative_bias": Parameter((BUCKETS, cfg.num_heads), zeros)}
 
