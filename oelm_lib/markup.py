@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import Any
 
 
 class Html(str):
@@ -28,6 +29,16 @@ def html_table(
     heading = f"<thead>{_row('th', head, styles)}</thead>" if head else ""
     body = "".join(_row("td", row, styles) for row in rows)
     return Html(f"<table class='{css_class}'>{heading}<tbody>{body}</tbody></table>")
+
+
+def fold(summary: str, *parts: Any) -> Html:
+    """Return parts that a reader opens with a click on `summary`.
+
+    Args:
+        parts: Html, or other objects that notebooks show as HTML, e.g. of view.table.
+    """
+    body = "".join(part._repr_html_() for part in parts)
+    return Html(f"<details><summary>{escape(summary)}</summary>{body}</details>")
 
 
 def _row(tag: str, cells: Sequence[object], styles: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from oelm_lib.arms import arm_colour, frozen_projections
 from oelm_lib.compare import confounds
 from oelm_lib.compare.pairs import pairs
 from oelm_lib.compare.verdict import Verdict, judge
-from oelm_lib.markup import Html
+from oelm_lib.markup import Html, fold
 from oelm_lib.model.cost import parameter_numbers
 from oelm_lib.view.tables import verdict_html
 
@@ -87,8 +87,7 @@ def verdict_cards(runs: pd.DataFrame, baseline: str | None = None) -> Html:
 def _card(one: Verdict) -> str:
     """Return a verdict, what was compared, and the numbers behind it, folded."""
     what = [f"{one.id} against {one.baseline} on {one.corpus}", one.frozen]
-    numbers = escape(one.details)
-    folded = f"<details><summary>numbers</summary>{numbers}</details>" if numbers else ""
+    folded = fold("numbers", Html(escape(one.details))) if one.details else ""
     return (
         f"<div class='oelm-card' style='{CARD.format(arm_colour(one.arm))}'>"
         f"{verdict_html(one.verdict)} &nbsp;<b>{escape(one.arm)}</b> {escape(one.words)}"

@@ -8,10 +8,10 @@ import pandas as pd
 
 from oelm_lib.compare.pairs import METRIC, comparable
 from oelm_lib.compare.verdict import Verdict, judge
-from oelm_lib.markup import Html
+from oelm_lib.markup import Html, fold
 from oelm_lib.runs.frames import RECORDED, arm_id
 from oelm_lib.runs.metrics import perplexity
-from oelm_lib.view.tables import fold, gap_text, table
+from oelm_lib.view.tables import gap_text, table
 
 
 class Arm(NamedTuple):

@@ -5,7 +5,7 @@ from html import escape
 from oelm_lib import config
 from oelm_lib.arms import arm_name
 from oelm_lib.errors import UserError
-from oelm_lib.markup import Html, html_table
+from oelm_lib.markup import Html, fold, html_table
 from oelm_lib.runs.folder import Run
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.overview import overview
@@ -70,11 +70,8 @@ def settings(run: Run) -> Html:
         (key, config.as_yaml(value) + (" (overridden)" if key in cfg.overrides else ""))
         for key, value in config.flatten(cfg).items()
     ]
-    folded = (
-        f"<details><summary>All {len(rows)} settings</summary>"
-        f"{html_table(('key', 'value'), rows)}</details>"
-    )
-    return Html(changes_table(cfg) + folded)
+    everything = fold(f"All {len(rows)} settings", html_table(("key", "value"), rows))
+    return Html(changes_table(cfg) + everything)
 
 
 def artefacts(run: Run) -> Html:

@@ -11,6 +11,7 @@ from typing import Any
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
+from oelm_lib.markup import Html, fold
 from oelm_lib.report.provenance import KEY
 
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -219,5 +220,5 @@ def _folded(title: str, outputs: list[Any]) -> Any:
         output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs
     ]
     text = escape(ANSI.sub("", "".join(part.rstrip("\n") + "\n" for part in texts if part)))
-    html = f"<details><summary>{escape(title)}</summary><pre>{text}</pre></details>"
-    return new_output("display_data", data={"text/html": html})
+    html = fold(title, Html(f"<pre>{text}</pre>"))
+    return new_output("display_data", data={"text/html": str(html)})

@@ -1,6 +1,5 @@
 """The page of a study: sentences and tables from its plan and records alone."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 
@@ -45,6 +44,21 @@ class Study:
     def judged(self, claim: Claim) -> list[Judgement]:
         """A claim's judgements, corpus by corpus."""
         return [judgement for judgement in self.judgements if judgement.claim == claim]
+
+    def main_table(self) -> tuple[list[Judgement], dict[str, list[Judgement | None]]]:
+        """Return a judgement of each main claim, and corpus -> its judgement by each of them.
+
+        Claims and corpora without a seed that has ended are left out.
+        """
+        judged = [self.judged(claim) for claim in self.headline()[:MOST_COLUMNS]]
+        begun = [column for column in judged if any(one.ended for one in column)]
+        columns = [{one.corpus: one for one in column} for column in begun]
+        rows = {corpus: [column.get(corpus) for column in columns] for corpus in self.plan.corpora}
+        return [column[0] for column in begun], {
+            corpus: cells
+            for corpus, cells in rows.items()
+            if any(one and one.ended for one in cells)
+        }
 
 
 def load_study(name: str) -> Study:
@@ -105,24 +119,15 @@ def first_table(study: Study) -> Html:
 
     A corpus without a seed is named in a line below; without any seed there is no table.
     """
-    columns = [judged for judged in _headline(study)[:MOST_COLUMNS] if _has_begun(judged)]
-    rows, waiting = [], []
-    for corpus in study.plan.corpora:
-        cells = [next((one for one in column if one.corpus == corpus), None) for column in columns]
-        if _has_begun(filter(None, cells)):
-            rows.append([Html(f"<b>{escape(corpus)}</b>"), *map(_cell, cells)])
-        else:
-            waiting.append(corpus)
-    if not rows:
+    claims, judged = study.main_table()
+    if not judged:
         return Html("")
-    heads = [_column_head(column[0]) for column in columns]
-    table = html_table(["corpus", *heads], rows, ["text-align:left"] * (1 + len(heads)))
+    rows = [[Html(f"<b>{escape(name)}</b>"), *map(_cell, cells)] for name, cells in judged.items()]
+    heads = ["corpus", *map(_column_head, claims)]
+    table = html_table(heads, rows, ["text-align:left"] * len(heads))
+    waiting = [corpus for corpus in study.plan.corpora if corpus not in judged]
     note = f"<p><small>Not run yet: {escape(', '.join(waiting))}.</small></p>" if waiting else ""
     return Html(table + note)
-
-
-def _has_begun(judged: Iterable[Judgement]) -> bool:
-    return any(one.ended for one in judged)
 
 
 def _column_head(one: Judgement) -> Html:

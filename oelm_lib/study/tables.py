@@ -1,12 +1,11 @@
 """Tables behind a study's answer, folded on its page."""
 
 import math
-from collections.abc import Iterable
 from html import escape
 
 import pandas as pd
 
-from oelm_lib.markup import Html, html_table
+from oelm_lib.markup import Html, fold, html_table
 from oelm_lib.stats import gap
 from oelm_lib.study import verdicts
 from oelm_lib.study.cell import Cell
@@ -185,46 +184,35 @@ def corpora_table(study: Study) -> pd.DataFrame:
     return pd.DataFrame(list(rows.values()))
 
 
-def plan_text(study: Study) -> str:
+def plan_text(study: Study) -> Html:
     """The plan's file."""
     text = (folder() / f"{study.name}.yaml").read_text(encoding="utf-8")
-    return f"<pre>{escape(text)}</pre>"
-
-
-def folded(title: str, *parts: pd.DataFrame | str) -> Html:
-    """Tables and text under a heading that opens on a click."""
-    body = "".join(part if isinstance(part, str) else _html(part) for part in parts)
-    return Html(f"<details><summary>{escape(title)}</summary>{body}</details>")
+    return Html(f"<pre>{escape(text)}</pre>")
 
 
 def proof(study: Study) -> Html:
     """Everything behind the answer, folded."""
-    sections: Iterable[tuple[str, list[pd.DataFrame | str]]] = (
-        ("All claims", [claims_table(study)]),
-        ("Tuned learning rates", [tuning_table(study)]),
-        *_ladder_section(study),
-        ("Exploration: tuned gaps on validation, one corpus, no claim", [exploration_table(study)]),
-        ("Measured beside the loss", [probes_table(study)]),
-        ("The plan", [plan_text(study)]),
-        ("Provenance", [provenance_table(study), corpora_table(study)]),
+    size = "Size of the model; the interval of one size is a 95 % interval"
+    explored = "Exploration: tuned gaps on validation, one corpus, no claim"
+    parts = (
+        fold("All claims", _html(claims_table(study))),
+        fold("Tuned learning rates", _html(tuning_table(study))),
+        fold(size, _html(ladder_table(study))) if study.plan.ladder else "",
+        fold(explored, _html(exploration_table(study))),
+        fold("Measured beside the loss", _html(probes_table(study))),
+        fold("The plan", plan_text(study)),
+        fold("Provenance", _html(provenance_table(study)), _html(corpora_table(study))),
     )
-    return Html("".join(folded(title, *parts) for title, parts in sections))
+    return Html("".join(parts))
 
 
-def _ladder_section(study: Study) -> list[tuple[str, list[pd.DataFrame | str]]]:
-    """Return the section about the size of the model, where the plan asks about it."""
-    if study.plan.ladder is None:
-        return []
-    title = "Size of the model; the interval of one size is a 95 % interval"
-    return [(title, [ladder_table(study)])]
-
-
-def _html(frame: pd.DataFrame) -> str:
+def _html(frame: pd.DataFrame) -> Html:
+    """Return a frame as a table, or a line where it is empty."""
     if frame.empty:
-        return "<p>Not run yet.</p>"
+        return Html("<p>Not run yet.</p>")
     given = frame.astype(object).where(frame.notna(), "–").to_dict("records")
     rows = [[_cell(column, value) for column, value in row.items()] for row in given]
-    return f"<div style='overflow-x:auto'>{html_table(list(frame), rows)}</div>"
+    return Html(f"<div style='overflow-x:auto'>{html_table(list(frame), rows)}</div>")
 
 
 def _cell(column: str, value: object) -> object:

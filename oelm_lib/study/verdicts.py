@@ -215,10 +215,11 @@ def judge_ladder(grid: Grid) -> list[Slope]:
 
 
 def _slope(grid: Grid, comparisons: list[Comparison], flat: float, k: int) -> Slope:
+    comparisons = sorted(comparisons, key=lambda one: _parameters(grid, one.baseline))
     sizes, differences = [], []
     for comparison in comparisons:
-        parameters = _parameters(grid, comparison.baseline)
         interval, _ = compare_cells(grid, comparison, 1)
+        parameters = _parameters(grid, comparison.baseline)
         sizes.append((comparison.cell.size, parameters, interval))
         own, base = map(grid.confirmed_losses, (comparison.cell, comparison.baseline))
         differences.append(
@@ -228,17 +229,10 @@ def _slope(grid: Grid, comparisons: list[Comparison], flat: float, k: int) -> Sl
                 if seed in own and seed in base
             }
         )
-    sizes.sort(key=lambda size: size[1])
-    order = sorted(
-        range(len(comparisons)), key=lambda i: _parameters(grid, comparisons[i].baseline)
-    )
-    decades = np.log10([size[1] for size in sizes])
+    decades = np.log10([parameters for _, parameters, _ in sizes])
     weights = (decades - decades.mean()) / np.sum((decades - decades.mean()) ** 2)
-    shared = set.intersection(*(set(found) for found in differences))
-    slopes = [
-        float(sum(weights[n] * differences[i][seed] for n, i in enumerate(order)))
-        for seed in sorted(shared)
-    ]
+    shared = sorted(set.intersection(*map(set, differences)))
+    slopes = [float(weights @ [nats[seed] for nats in differences]) for seed in shared]
     interval = stats.paired_interval(slopes, k)
     first, planned = comparisons[0], len(comparisons[0].seeds)
     verdict = _slope_verdict(interval, flat, planned)

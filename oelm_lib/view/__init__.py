@@ -8,7 +8,7 @@ from oelm_lib.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        "fold": "tables",
+        "fold": "oelm_lib.markup",
         "loss_curves": "curves",
         "rate_and_gradient": "curves",
         "table": "tables",

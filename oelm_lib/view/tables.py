@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 
 from oelm_lib import stats
-from oelm_lib.markup import Html
 from oelm_lib.runs.status import format_duration, format_eta
 
 LARGEST_GAP = 10.0
@@ -120,12 +119,6 @@ def table(frame: pd.DataFrame) -> Any:
         .set_table_styles(styles, overwrite=False)
         .set_caption(caption)
     )
-
-
-def fold(summary: str, *parts: Any) -> Html:
-    """Return tables or text that a reader opens with a click on `summary`."""
-    body = "".join(part._repr_html_() for part in parts)
-    return Html(f"<details class='oelm-fold'><summary>{escape(summary)}</summary>{body}</details>")
 
 
 def _is_given(value: Any) -> bool:

@@ -260,7 +260,7 @@ def test_names_of_arms_are_escaped():
     arms = {"trained": {}, "<b>x": {"set": factory.FROZEN, "against": "trained", "about": "<i>"}}
     plan = factory.make_plan(arms=arms, claims=[{"arm": "<b>x", "at_most": 0.05}])
     made = shown(Grid(plan, []))
-    html = page.answer(made) + tables.folded("x", tables.claims_table(made))
+    html = page.answer(made) + tables.proof(make_file(made))
     assert "<b>x" not in html.replace("<b>&lt;b&gt;x", "")
     assert "<i>" not in html
 

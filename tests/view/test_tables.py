@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from oelm_lib import stats
-from oelm_lib.view.tables import fold, interval_text, percent, table, verdict_html
+from oelm_lib.markup import Html, fold
+from oelm_lib.view.tables import interval_text, percent, table, verdict_html
 
 
 def test_a_constant_column_stands_in_the_caption_and_an_empty_one_is_left_out():
@@ -49,9 +50,10 @@ def test_a_verdict_has_its_word_a_mark_and_a_colour(verdict):
     assert verdict_html("<b>") == "&lt;b&gt;"
 
 
-def test_folded_tables_open_with_a_click():
-    html = fold("More <b>", table(pd.DataFrame({"arm": ["a"]})))._repr_html_()
-    assert html.startswith("<details") and "More &lt;b&gt;</summary>" in html and "<table" in html
+def test_folded_tables_and_html_open_with_a_click():
+    html = fold("More <b>", table(pd.DataFrame({"arm": ["a"]})), Html("<p>Why</p>"))
+    assert html.startswith("<details><summary>More &lt;b&gt;</summary>") and "<table" in html
+    assert html.endswith("<p>Why</p></details>")
 
 
 @pytest.mark.parametrize(
