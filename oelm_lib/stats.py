@@ -264,8 +264,7 @@ def _sample_spreads(n: int) -> np.ndarray:
     """Return 400 equally likely values of (sample sd / true sd) of n normal draws."""
     from scipy.special import chdtri
 
-    tails = (np.arange(400) + 0.5) / 400
-    return np.sqrt(chdtri(n - 1, tails) / (n - 1))
+    return np.sqrt(chdtri(n - 1, (np.arange(400) + 0.5) / 400) / (n - 1))
 
 
 def _finite(loss: float | None) -> float:

@@ -99,7 +99,8 @@ class EvalWindows:
     """Fixed windows over a split, in order: all of them, or evenly spread ones.
 
     Args:
-        tokens: Token ids of the split; all windows score every token but the first once.
+        tokens: Token ids of the split; together the windows score each token once, except the
+            first.
         length: T.
         device: Where batches go.
         recall: Corpus.recall; then only the tokens after queries are scored.
@@ -136,7 +137,7 @@ class EvalWindows:
 
 
 def scored_targets(windows: Tensor, recall: tuple[int, int] | None) -> Tensor:
-    """Return the targets (B, T) of windows (B, T+1); with `recall`, -100 but after queries."""
+    """Return the targets (B, T) of windows (B, T+1); with `recall`, -100 except after queries."""
     if recall is None:
         return windows[:, 1:]
     end_of_keys, first = recall

@@ -10,7 +10,7 @@ import numpy as np
 
 from oelm_lib.config import data_dir
 from oelm_lib.errors import UserError
-from oelm_lib.files import sha256_file, sha256_json, write_json
+from oelm_lib.files import sha256_file, sha256_json, with_checksum, write_json
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -88,7 +88,7 @@ def read_corpus(name: str, tokenizer: str, hashed: bool = True) -> Corpus:
     path = data_dir() / name / tokenizer
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
-        intact = manifest["format"] == FORMAT and manifest["checksum"] == checksum(manifest)
+        intact = manifest["format"] == FORMAT and manifest == with_checksum(manifest)
         if intact and (manifest["corpus"], manifest["tokenizer"]) == (name, tokenizer):
             for split in ("train", "val"):
                 _check_file(path, manifest, split, hashed)
@@ -148,12 +148,7 @@ def write_manifest(path: Path, facts: dict[str, Any]) -> None:
         "tokenizer_file": TOKENIZER_FILE if trained.is_file() else None,
         "tokenizer_sha256": sha256_file(trained) if trained.is_file() else None,
     }
-    write_json(path / MANIFEST, manifest | {"checksum": checksum(manifest)})
-
-
-def checksum(manifest: dict[str, Any]) -> str:
-    """Return the SHA-256 of everything in the manifest but its checksum."""
-    return sha256_json({key: value for key, value in manifest.items() if key != "checksum"})
+    write_json(path / MANIFEST, manifest, checksum=True)
 
 
 def _check_file(path: Path, manifest: dict[str, Any], split: str, hashed: bool = True) -> None:

@@ -7,7 +7,6 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -163,10 +162,11 @@ def _in_order(
 ) -> Iterator[tuple[np.ndarray, bool]]:
     """Yield (ids, whether its document ends) of every piece, `ahead` batches encoded in advance."""
     waiting: deque = deque()
-    for batch in chain(batches, [None] * ahead):
-        if batch is not None:
-            texts, ends = [text for text, _ in batch], [piece_ends for _, piece_ends in batch]
-            waiting.append((pool.submit(encoder.encode_documents, texts), ends))
-        if waiting and (batch is None or len(waiting) > ahead):
+    for batch in batches:
+        texts, ends = [text for text, _ in batch], [piece_ends for _, piece_ends in batch]
+        waiting.append((pool.submit(encoder.encode_documents, texts), ends))
+        if len(waiting) > ahead:
             future, ends = waiting.popleft()
             yield from zip(future.result(), ends, strict=True)
+    for future, ends in waiting:
+        yield from zip(future.result(), ends, strict=True)

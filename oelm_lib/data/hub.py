@@ -58,19 +58,21 @@ def find_hub_files(
 
 def _ask_with_deadline(spec: CorpusSpec) -> tuple[Files, str]:
     """List the files within HUB_SECONDS; where packets are lost the clients retry for minutes."""
-    answers: list[Any] = [f"no answer in {HUB_SECONDS:.0f} s"]
+    answer: Any = None
 
     def ask() -> None:
+        nonlocal answer
         try:
-            answers.append(_list_files(spec))
+            answer = _list_files(spec)
         except Exception as error:  # the clients' errors are of several families
-            answers.append(error)
+            answer = error
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(HUB_SECONDS)
-    answer = answers[-1]
-    if not isinstance(answer, tuple):
+    if answer is None:
+        raise HubError(f"{spec.hub}: not read from the hub (no answer in {HUB_SECONDS:.0f} s)")
+    if isinstance(answer, Exception):
         raise HubError(f"{spec.hub}: not read from the hub ({_first_line(answer)})")
     return answer
 

@@ -28,7 +28,7 @@ BATCH_BYTES = 1 << 25
 PAGE_BYTES, PAGE_RATIO = 1 << 28, 200
 """Limits of a Parquet row group: unpacked bytes, and how many times its size they may be.
 
-A group above both is refused: text never is, and a page is always unpacked as a whole.
+Refused above both limits: real text does not compress that well, and pages are unpacked whole.
 """
 
 

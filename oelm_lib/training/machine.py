@@ -16,9 +16,9 @@ KERNEL_SHAPE = (2048, 128, 512)
 def describe_machine() -> dict[str, Any]:
     """Return the CPU, torch's vector instructions, and how fast one thread multiplies matrices.
 
-    Torch keeps to one thread afterwards.
+    The speed shows which matrix kernel the library chose here.
 
-    The last tells kernels apart that one library chooses by machine and environment.
+    Torch keeps to one thread afterwards.
     """
     torch.set_num_threads(1)
     rows, inner, columns = KERNEL_SHAPE

@@ -15,8 +15,9 @@ from oelm_lib.training.precision import Precision
 class AdamW(torch.optim.AdamW):
     """torch's AdamW without the decorators that keep torch.compile out of its methods.
 
-    Rule: `torch._dynamo`, 3 s to import, is loaded only where a model is compiled. The decorators
-    would import it at the first call; nothing here compiles an optimizer, so nothing needs them.
+    Rule: `torch._dynamo` is loaded only where a model is compiled. The decorators would import it
+    at the first call; nothing here compiles an optimizer, so nothing needs them. From the start of
+    Python to the first step it is 7.6 CPU seconds with them, 3.5 without (medians of 3).
     """
 
 

@@ -13,13 +13,13 @@ from oelm_lib.view.figure import Figure
 class Panel(ipywidgets.VBox):
     """A column of widgets whose keys stay in it: in JupyterLab's notebook, `a` would add a cell.
 
-    JupyterLab looks for no shortcut beyond an element with the attribute that `script` sets when
-    the browser has loaded it; ipywidgets itself can set classes, but no attributes.
+    JupyterLab takes shortcuts where keys arrive at the document; those with Ctrl or Meta still do.
+    No trait of ipywidgets listens to keys, so the browser attaches `script` when it has loaded it.
     """
 
     script = (
-        "<style onload=\"this.closest('.oelm-panel')?"
-        ".setAttribute('data-lm-suppress-shortcuts', '')\"></style>"
+        "<style onload=\"this.closest('.oelm-panel').onkeydown = event =>"
+        ' event.ctrlKey || event.metaKey || event.stopPropagation()"></style>'
     )
 
     def __init__(self, children: Sequence[ipywidgets.Widget], **options: Any):

@@ -114,7 +114,7 @@ def _run_bytes(experiment: Experiment) -> float:
 
 
 def _size(count: float) -> str:
-    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
 
 
 def _wall_seconds(row: Row) -> float | None:

@@ -35,7 +35,7 @@ class ExperimentView(Panel):
         tooltip = "Move your own params/<ID>.yaml, where it has no run, to the trash"
         self.delete = button("Delete experiment", self._delete, tooltip)
         self.message = Message()
-        super().__init__([self.choice, self.facts, self.delete, self.message])
+        super().__init__([self.choice, self.facts, ipywidgets.HBox([self.delete]), self.message])
 
     def show(self, rows: list[Row]) -> None:
         """Offer the experiments that exist now, and show the chosen one."""

@@ -209,7 +209,7 @@ def _in_words(plain: dict[str, Any]) -> str:
     if "const" in plain:
         return str(plain["const"])
     kind = TYPES.get(plain.get("type", ""), plain.get("type", "value"))
-    bounds = [f"{word} {plain[name]}" for name, word in BOUNDS.items() if name in plain]
+    bounds = [f"{word} {plain[name]:,}" for name, word in BOUNDS.items() if name in plain]
     return " ".join([kind, " and ".join(bounds)]).strip()
 
 

@@ -3,6 +3,8 @@ from statistics import median
 
 import pytest
 
+from oelm_lib.files import with_checksum
+
 TINY = {
     "model.vocab_size": 64,
     "model.d_model": 16,
@@ -29,7 +31,7 @@ def test_bench_times_every_step_in_every_round_and_writes_the_result(tmp_path, m
     monkeypatch.setitem(cpu.SIZES, "study", ("GPT-01", "GPT-02", TINY))
     monkeypatch.setattr(cpu, "BATCH_TOKENS", 64)
     result = cpu.bench("study", 0.1, 5, tmp_path / "bench")
-    assert json.loads((tmp_path / "bench.json").read_text()) == result
+    assert json.loads((tmp_path / "bench.json").read_text()) == with_checksum(result)
     assert set(result["speed_up_over"]) == {"naive", "hf_gpt2", "naive_script", "hf_gpt2_script"}
     timings = [*result["seconds"].values(), *(row["seconds"] for row in result["growth"])]
     assert {len(seconds) for seconds in timings} == {5}

@@ -3,7 +3,7 @@ import pytest
 from oelm_lib import compare
 from oelm_lib.compare.confounds import FEW_SEEDS, differences
 from oelm_lib.config import load_config
-from oelm_lib.config.changes import ABSORBED
+from oelm_lib.config.changes import ABSORBED, extra_changes
 from tests.runs_factory import make_run
 
 STEPS = load_config("DEMO-01").train.max_steps
@@ -196,3 +196,11 @@ def test_absorbed_additions_are_those_that_w_q_and_w_k_alone_can_express():
     folded = {f"model.{addition.name}" for addition in ADDITIONS if addition.folds}
     # W_q and W_k have no bias, so a trained baseline cannot express qk_bias.
     assert ABSORBED == folded - {"model.qk_bias"} | {"model.qk_tied"}
+
+
+def test_an_arm_whose_freeze_applies_to_no_layer_is_not_a_frozen_one():
+    nothing, baseline = {"model.frozen_layers": []}, load_config("DEMO-01")
+    t5 = {"model.position": "t5"}
+    assert extra_changes(load_config("DEMO-02", t5), baseline)
+    assert extra_changes(load_config("DEMO-02", t5 | nothing), baseline) == []
+    assert extra_changes(load_config("DEMO-02", t5), load_config("DEMO-02", nothing))

@@ -5,8 +5,8 @@ import pytest
 
 from oelm_lib.config import load_config
 from oelm_lib.data import open_corpus, open_test, prepare
-from oelm_lib.data.corpus import checksum
 from oelm_lib.errors import UserError
+from oelm_lib.files import with_checksum
 
 from .conftest import STORIES
 
@@ -42,9 +42,7 @@ def test_training_cannot_open_test(corpus):
         lambda manifest: manifest | {"checksum": "0"},
         lambda manifest: {key: value for key, value in manifest.items() if key != "splits"},
         lambda manifest: [],
-        lambda manifest: (
-            (edited := manifest | {"corpus": "tinystories"}) | {"checksum": checksum(edited)}
-        ),
+        lambda manifest: with_checksum(manifest | {"corpus": "tinystories"}),
     ],
 )
 def test_edited_manifest(corpus, edit):
@@ -95,7 +93,7 @@ def test_without_the_hub_the_alternatives_are_named(monkeypatch, exp, demo):
 def test_the_hash_of_a_corpus_does_not_depend_on_the_time(corpus):
     manifest = corpus.path / "manifest.json"
     plain = json.loads(manifest.read_text()) | {"created": "another time"}
-    manifest.write_text(json.dumps(plain | {"checksum": checksum(plain)}))
+    manifest.write_text(json.dumps(with_checksum(plain)))
     assert open_corpus("tinystories-sample", "gpt2").manifest_sha256 == corpus.manifest_sha256
 
 
@@ -103,7 +101,7 @@ def test_the_hash_of_a_corpus_does_not_depend_on_the_time(corpus):
 def test_a_manifest_with_a_right_checksum_and_wrong_splits_is_refused(corpus, splits):
     manifest = corpus.path / "manifest.json"
     plain = json.loads(manifest.read_text()) | {"splits": splits}
-    manifest.write_text(json.dumps(plain | {"checksum": checksum(plain)}))
+    manifest.write_text(json.dumps(with_checksum(plain)))
     with pytest.raises(UserError, match=r"is not what preparing|the manifest says"):
         open_corpus("tinystories-sample", "gpt2")
 
@@ -124,7 +122,7 @@ def test_a_split_without_tokens_is_refused(corpus):
     manifest = corpus.path / "manifest.json"
     facts = json.loads(manifest.read_text())
     facts["splits"]["val"] |= {"tokens": 0, "documents": 0, "bytes": 0}
-    manifest.write_text(json.dumps(facts | {"checksum": checksum(facts)}))
+    manifest.write_text(json.dumps(with_checksum(facts)))
     (corpus.path / "val.bin").write_bytes(b"")
     with pytest.raises(UserError, match=r"val.bin: the val split has no tokens; delete"):
         open_corpus("tinystories-sample", "gpt2")

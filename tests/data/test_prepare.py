@@ -25,10 +25,11 @@ from oelm_lib.data import (
     show_corpus,
 )
 from oelm_lib.data.bpe import train_bpe
-from oelm_lib.data.corpus import MANIFEST, checksum
+from oelm_lib.data.corpus import MANIFEST
 from oelm_lib.data.preparation import _locked
 from oelm_lib.data.tokenizer import bpe_tokenizer, gpt2_tokenizer
 from oelm_lib.errors import UserError
+from oelm_lib.files import with_checksum
 
 from .conftest import STORIES
 
@@ -255,7 +256,7 @@ def test_real_text_encodes_as_tiktoken_does(samples, name, folder):
 
 def test_open_prepares_stories_and_experiments_name_corpora_that_exist(stories):
     assert stories.manifest["synthetic"] and not stories.manifest["sample"]
-    assert stories.manifest["checksum"] == checksum(stories.manifest)
+    assert stories.manifest == with_checksum(stories.manifest)
     sizes = {split: facts["tokens"] for split, facts in stories.manifest["splits"].items()}
     assert 2_000_000 < sizes["train"] < 2_500_000
     assert all(16_384 < sizes[split] < 24_000 for split in ("val", "test"))

@@ -12,7 +12,7 @@ from oelm_lib.model.cost import (
     training_hours,
 )
 from tests.conftest import ARMS
-from tests.model.additions import EACH, EACH_AND_ALL
+from tests.model.additions import EACH, EACH_AND_ALL, FROZEN
 from tests.model.test_gpt import batch, reference_loss
 
 BATCH = 3
@@ -114,6 +114,14 @@ def test_freezing_saves_the_weight_gradients_of_query_and_key_only():
     assert flops["saved_by_freezing"] / step_flops(base, 8)["plain"] == pytest.approx(
         0.022, abs=5e-4
     )
+
+
+def test_a_projection_that_is_trained_for_some_steps_counts_as_trained(model_config):
+    trained = model_config()
+    for schedule in ({"freeze_until": 5}, {"freeze_from": 5}):
+        sometimes = model_config(**FROZEN | schedule)
+        assert gemms(sometimes, BATCH) == gemms(trained, BATCH)
+        assert step_bytes(sometimes, BATCH) == step_bytes(trained, BATCH)
 
 
 def test_frozen_gradients_and_adam_state_are_36_mib_smaller():

@@ -16,8 +16,10 @@ ATTACH = """html => {
     panel.className = 'oelm-panel';
     holder.style.display = 'none';
     holder.innerHTML = html;
-    panel.append(holder);
+    panel.append(holder, document.createElement('select'));
     document.body.append(panel);
+    window.keys = '';
+    document.addEventListener('keydown', event => { window.keys += event.key; });
 }"""
 """Make the elements of a panel apart from the page, and then attach them, as ipywidgets does."""
 
@@ -36,8 +38,13 @@ def test_a_panel_has_its_script_and_its_class():
 
 
 @pytest.mark.slow
-def test_the_script_sets_the_attribute_at_which_jupyterlab_stops(tmp_path):
+def test_keys_pressed_in_a_panel_do_not_reach_the_document_unless_with_ctrl(tmp_path):
     with open_browser(tmp_path) as context:
         page = context.new_page()
         page.evaluate(ATTACH, Panel.script)
-        page.wait_for_selector(".oelm-panel[data-lm-suppress-shortcuts]", state="attached")
+        page.wait_for_function("!!document.querySelector('.oelm-panel').onkeydown")
+        page.keyboard.press("x")
+        page.focus("select")
+        for key in ("a", "d", "ArrowDown", "Control+y"):
+            page.keyboard.press(key)
+        assert page.evaluate("window.keys") == "xControly"
