@@ -9,6 +9,7 @@ exp(difference) - 1.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +17,9 @@ from oelm_lib.runs.metrics import perplexity
 
 __all__ = [
     "ALPHA", "FAIL", "INCONCLUSIVE", "NO", "NOT_SHOWN", "PASS", "UNKNOWN", "UNSTABLE", "YES",
-    "Interval", "at_most", "bootstrap_documents", "bounds_at_most", "bounds_within",
-    "deciding_seeds", "equal_within", "gap", "paired_differences", "paired_interval", "power",
-    "seeds_text", "with_document_error",
+    "Interval", "at_most", "bounds_at_most", "bounds_within", "deciding_seeds", "document_error",
+    "equal_within", "gap", "is_open", "paired_differences", "paired_interval", "power",
+    "with_document_error",
 ]  # fmt: skip
 
 ALPHA = 0.05
@@ -121,7 +122,7 @@ def with_document_error(interval: Interval, document_error: float) -> Interval:
 
     Args:
         document_error: Standard error of the mean difference over documents, in nats
-            (`bootstrap_documents`).
+            (`document_error`).
     """
     from scipy.special import stdtrit
 
@@ -183,8 +184,8 @@ def _judge(interval: Interval, bounds: Bounds, words: tuple[str, str, str]) -> s
     return outside if interval.low > high or interval.high < low else between
 
 
-def _is_open(interval: Interval, bounds: Bounds) -> bool:
-    """Whether an interval lies partly within the bounds."""
+def is_open(interval: Interval, bounds: Bounds) -> bool:
+    """Return whether a claim is undecided: the interval lies partly within its bounds."""
     return interval.known and _judge(interval, bounds, ("", "", "open")) == "open"
 
 
@@ -229,7 +230,7 @@ def deciding_seeds(interval: Interval, bounds: Bounds) -> tuple[int, int | None]
     """
     from scipy.special import chdtri
 
-    if not _is_open(interval, bounds):
+    if not is_open(interval, bounds):
         return None
     low, high = bounds
     if low <= interval.mean <= high:
@@ -244,19 +245,6 @@ def deciding_seeds(interval: Interval, bounds: Bounds) -> tuple[int, int | None]
         for tail in (0.16, 0.84)
     )
     return None if few is None else (few, many)
-
-
-def seeds_text(interval: Interval, bounds: Bounds) -> str:
-    """Return deciding_seeds as a clause; empty where the claim is decided or has no interval."""
-    if not _is_open(interval, bounds):
-        return ""
-    if interval.document_error:
-        return "a larger split is needed: the error over documents is as large as that over seeds"
-    seeds = deciding_seeds(interval, bounds)
-    if seeds is None:
-        return "no number of seeds would decide it: the gap seen lies on the bound"
-    few, many = seeds
-    return f"about {few} to {many or f'more than {MOST_SEEDS}'} seeds would decide it"
 
 
 def _seeds_for_power(difference: float, sd: float, bounds: Bounds, k: int) -> int | None:
@@ -283,18 +271,29 @@ def _finite(loss: float | None) -> float:
     return loss if loss is not None and math.isfinite(loss) else math.nan
 
 
-def bootstrap_documents(
-    nats: np.ndarray, tokens: np.ndarray, resamples: int = 1000, seed: int = 0
+def document_error(
+    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> float:
     """Return the bootstrap standard error over documents of a loss difference, in nats per token.
 
+    The difference is arm minus baseline, averaged over the seeds that they share.
+
     Args:
-        nats: Per document, arm minus baseline (paired by document), averaged over the seeds they
-            share.
-        tokens: Tokens of the same documents.
+        pairs: For each seed `nats` and `tokens` of every document, of the arm and of the baseline.
+
+    Returns:
+        nan where a run has no documents, or not those of the others.
     """
-    if len(nats) < 2:
+    documents = [run for pair in pairs for run in pair]
+    if not documents or not all(documents):
         return math.nan
+    tokens = np.asarray(documents[0]["tokens"])
+    is_same = all(np.array_equal(run["tokens"], tokens) for run in documents)
+    if not is_same or len(tokens) < 2 or not tokens.sum() > 0:
+        return math.nan
+    nats = np.mean([np.subtract(arm["nats"], base["nats"]) for arm, base in pairs], axis=0)
     rng = np.random.default_rng(seed)
     picks = (rng.integers(len(nats), size=len(nats)) for _ in range(resamples))
     return float(np.std([nats[pick].sum() / tokens[pick].sum() for pick in picks], ddof=1))

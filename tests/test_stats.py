@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from oelm_lib import stats as s
+from oelm_lib.view.tables import seeds_text
 
 # Student 1908, "The probable error of a mean", Biometrika 6: hours of sleep gained with the second
 # drug over the first.
@@ -113,7 +114,7 @@ def test_fewer_than_two_seeds_have_an_unknown_interval(values):
     assert not interval.known
     assert s.at_most(interval, 0.05) == s.UNKNOWN
     assert s.equal_within(interval, 0.01) == s.UNKNOWN
-    assert s.seeds_text(interval, s.bounds_at_most(0.05)) == ""
+    assert seeds_text(interval, s.bounds_at_most(0.05)) == ""
 
 
 @pytest.mark.parametrize("lost", [None, math.nan, math.inf])
@@ -170,7 +171,7 @@ def test_no_number_of_seeds_decides_a_gap_on_the_bound():
     values = math.log(1.05) + 0.01 * np.array([-1, 0, 1, 0.5, -0.5])
     interval = s.paired_interval(values)
     assert s.deciding_seeds(interval, s.bounds_at_most(0.05)) is None
-    assert "no number of seeds" in s.seeds_text(interval, s.bounds_at_most(0.05))
+    assert "no number of seeds" in seeds_text(interval, s.bounds_at_most(0.05))
 
 
 def test_no_seeds_are_proposed_where_documents_leave_the_claim_open():
@@ -178,14 +179,14 @@ def test_no_seeds_are_proposed_where_documents_leave_the_claim_open():
     assert s.at_most(interval, 0.05) == s.PASS
     wider = s.with_document_error(interval, 0.01)
     assert s.at_most(wider, 0.05) == s.INCONCLUSIVE
-    assert "a larger split is needed" in s.seeds_text(wider, s.bounds_at_most(0.05))
+    assert "a larger split is needed" in seeds_text(wider, s.bounds_at_most(0.05))
 
 
 def test_no_seeds_are_proposed_where_the_claim_is_decided():
     """Fault 9: a gap of +22.85 % that excludes equality was given seeds for it."""
     interval = s.paired_interval(math.log(1.2285) + 0.01 * np.array([-1, 0, 1, 0.5, -0.5]))
     assert s.deciding_seeds(interval, s.bounds_within(0.01)) is None
-    assert s.seeds_text(interval, s.bounds_within(0.01)) == ""
+    assert seeds_text(interval, s.bounds_within(0.01)) == ""
 
 
 @pytest.mark.parametrize("side", [1, -1])
@@ -210,12 +211,25 @@ def test_document_error_widens_the_interval_only_where_it_matters():
     assert s.with_document_error(interval, math.nan) == interval
 
 
+def documents(nats, tokens):
+    """The documents of one seed whose losses differ by these nats."""
+    return [({"nats": 2 * nats, "tokens": tokens}, {"nats": nats, "tokens": tokens})]
+
+
 def test_bootstrap_over_documents_finds_the_standard_error_of_a_mean():
     draw = np.random.default_rng(3)
     tokens = np.full(400, 50)
     nats = 50 * 0.2 * draw.standard_normal(400)
-    error = s.bootstrap_documents(nats, tokens)
+    error = s.document_error(documents(nats, tokens))
     assert error == pytest.approx(0.2 / math.sqrt(400), rel=0.15)
-    assert error == s.bootstrap_documents(nats, tokens, resamples=1000, seed=0)
-    assert math.isnan(s.bootstrap_documents(nats[:1], tokens[:1]))
-    assert s.bootstrap_documents(nats[:2], tokens[:2]) > 0
+    assert error == s.document_error(documents(nats, tokens), resamples=1000, seed=0)
+    assert s.document_error(documents(nats[:2], tokens[:2])) > 0
+
+
+def test_documents_that_are_not_the_same_have_no_error():
+    one, other = documents(np.ones(3), np.full(3, 50)), documents(np.ones(3), np.full(3, 51))
+    assert s.document_error(2 * one) == 0
+    for pairs in ([], [({}, {})], [*one, ({}, {})], [*one, *other]):
+        assert math.isnan(s.document_error(pairs))
+    assert math.isnan(s.document_error(documents(np.ones(1), np.full(1, 50))))
+    assert math.isnan(s.document_error(documents(np.zeros(3), np.zeros(3, int))))

@@ -2,17 +2,20 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from oelm_lib import stats
 from oelm_lib.arms import frozen_words
-from oelm_lib.compare.documents import document_error
 from oelm_lib.compare.pairs import METRIC, Pair, families
 from oelm_lib.config import extra_changes
+from oelm_lib.errors import UserError
+from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.frames import RECORDED
 from oelm_lib.runs.metrics import perplexity
-from oelm_lib.view.tables import LARGEST_GAP, bounds_text, percent
+from oelm_lib.view.tables import LARGEST_GAP, bounds_text, percent, seeds_text
 
 CRITERION = 0.05
 """Largest gap that an arm may have: the log's criterion."""
@@ -157,7 +160,8 @@ def cross_corpus(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFram
 
 def _judge(pair: Pair, differences: list[float], arms: int) -> Verdict:
     arm, base = pair.shared()
-    error = document_error(arm, base)
+    documents = [[_documents(path) for path in runs["path"]] for runs in (arm, base)]
+    error = stats.document_error(list(zip(*documents, strict=True)))
     interval = stats.with_document_error(stats.paired_interval(differences, arms), error)
     confounds = (
         []
@@ -181,7 +185,7 @@ def _judge(pair: Pair, differences: list[float], arms: int) -> Verdict:
         perplexity=perplexity(arm[METRIC].mean()),
         baseline_perplexity=perplexity(base[METRIC].mean()),
         equal=stats.equal_within(interval, MARGIN) if differences else "",
-        power=stats.seeds_text(interval, stats.bounds_at_most(CRITERION)),
+        power=seeds_text(interval, stats.bounds_at_most(CRITERION)),
         sd=interval.sd,
         failed=interval.failed,
         confidence=interval.confidence,
@@ -195,6 +199,14 @@ def _judge(pair: Pair, differences: list[float], arms: int) -> Verdict:
         confounds=confounds,
         pair=pair,
     )
+
+
+def _documents(path: Any) -> dict[str, Any]:
+    """Return read_documents of a run; {} where there are none, as of a recorded run."""
+    try:
+        return read_documents(path) if isinstance(path, Path) else {}
+    except UserError:
+        return {}
 
 
 def _change(gap: float) -> str:

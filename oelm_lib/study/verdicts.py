@@ -11,9 +11,9 @@ from oelm_lib.stats import Interval
 from oelm_lib.study.cell import BASE_SIZE, Cell
 from oelm_lib.study.grid import Comparison, Grid
 from oelm_lib.study.plan import Plan
-from oelm_lib.study.records import Record
 from oelm_lib.study.schema import Claim, substance
 from oelm_lib.study.tuning import DIVERGED, INTERIOR
+from oelm_lib.view.tables import seeds_text
 
 NOT_RUN, INCOMPLETE = "NOT RUN YET", "INCOMPLETE"
 WAITING = (NOT_RUN, INCOMPLETE)
@@ -125,7 +125,7 @@ def _judge_claim(grid: Grid, claim: Claim, corpus: str, declared: bool) -> Judge
         elif done < len(comparison.seeds):
             limits.append(Limit(text, INCOMPLETE if done else NOT_RUN, ""))
         else:
-            limits.append(Limit(text, judged(interval), stats.seeds_text(interval, bounds)))
+            limits.append(Limit(text, judged(interval), seeds_text(interval, bounds)))
     return Judgement(
         claim=claim,
         corpus=corpus,
@@ -164,27 +164,13 @@ def compare_cells(grid: Grid, comparison: Comparison, k: int) -> tuple[Interval,
     interval = stats.paired_interval(stats.paired_differences(*losses), k)
     if comparison.offsets:
         return interval, math.nan
-    error = _document_error(
-        *(
-            [run for run in grid.confirmation_records(cell) if run.seed in comparison.seeds]
-            for cell in (comparison.cell, comparison.baseline)
-        )
+    own, base = (
+        {run.seed: run.test_documents for run in grid.confirmation_records(cell)}
+        for cell in (comparison.cell, comparison.baseline)
     )
+    both = [seed for seed in comparison.seeds if own.get(seed) and base.get(seed)]
+    error = stats.document_error([(own[seed], base[seed]) for seed in both])
     return stats.with_document_error(interval, error), error
-
-
-def _document_error(arm: list[Record], baseline: list[Record]) -> float:
-    """Return the standard error over documents of the mean difference, in nats; nan: unknown."""
-    other = {run.seed: run.test_documents for run in baseline}
-    pairs = [
-        (run.test_documents, other[run.seed])
-        for run in arm
-        if run.test_documents and other.get(run.seed)
-    ]
-    if not pairs:
-        return math.nan
-    nats = np.mean([np.subtract(own["nats"], base["nats"]) for own, base in pairs], axis=0)
-    return stats.bootstrap_documents(nats, np.asarray(pairs[0][0]["tokens"]))
 
 
 @dataclass(frozen=True)
@@ -243,9 +229,7 @@ def _slope(grid: Grid, comparisons: list[Comparison], flat: float, k: int) -> Sl
         sizes=tuple(sizes),
         interval=interval,
         verdict=verdict,
-        seeds=stats.seeds_text(interval, stats.bounds_within(flat))
-        if interval.n == planned
-        else "",
+        seeds=seeds_text(interval, stats.bounds_within(flat)) if interval.n == planned else "",
         planned=planned,
     )
 

@@ -36,6 +36,23 @@ def percent(value: float, digits: int = 2) -> str:
     return f"{_number(value, digits)} %"
 
 
+def seeds_text(interval: stats.Interval, bounds: stats.Bounds) -> str:
+    """Return what would decide a claim, as a clause; empty where it is not open.
+
+    Args:
+        bounds: Of the claim, as in stats.deciding_seeds.
+    """
+    if not stats.is_open(interval, bounds):
+        return ""
+    if interval.document_error:
+        return "a larger split is needed: the error over documents is as large as that over seeds"
+    seeds = stats.deciding_seeds(interval, bounds)
+    if seeds is None:
+        return "no number of seeds would decide it: the gap seen lies on the bound"
+    few, many = seeds
+    return f"about {few} to {many or f'more than {stats.MOST_SEEDS}'} seeds would decide it"
+
+
 def _number(gap: float, digits: int) -> str:
     """Return a gap in percent without the unit."""
     if gap > LARGEST_GAP:
