@@ -3,6 +3,7 @@
 A key with a default may be left out of a file: the default switches off what the key adds.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -93,9 +94,9 @@ class ModelConfig(Section):
         return self.freeze_from == 0 and self.freeze_until is None
 
     @property
-    def freezable_layers(self) -> tuple[int, ...]:
+    def freezable_layers(self) -> Sequence[int]:
         """Numbers of the layers that freeze_q and freeze_k apply to."""
-        return tuple(range(self.num_layers)) if self.frozen_layers == "all" else self.frozen_layers
+        return range(self.num_layers) if self.frozen_layers == "all" else self.frozen_layers
 
     @property
     def is_frozen(self) -> bool:
@@ -141,7 +142,7 @@ class ModelConfig(Section):
             raise ValueError(
                 f"freeze_until = {self.freeze_until} is not after freeze_from = {self.freeze_from}"
             )
-        layers = self.freezable_layers
+        layers = () if self.frozen_layers == "all" else self.frozen_layers
         if list(layers) != sorted(set(layers)):
             # Otherwise one science would have several hashes, and a folder for each.
             raise ValueError("frozen_layers names each layer once, in ascending order")

@@ -223,8 +223,9 @@ def _cell_error(error: Any) -> BaseException:
 def _dead_kernel_error(run: Run) -> RuntimeError:
     """Return an error that says why a kernel can have died."""
     return RuntimeError(
-        "its kernel died without a message, most often for want of memory (see dmesg; lower"
-        f" train.batch_size) or by a kill; its last step is in {run.path / 'training.log'}"
+        "its kernel died without a message, most often because memory ran out (see dmesg; lower"
+        " train.batch_size) or because it was killed; its last step is in"
+        f" {run.path / 'training.log'}"
     )
 
 
