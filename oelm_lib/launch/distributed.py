@@ -65,7 +65,7 @@ def train_in_processes(
         return
     if isinstance(error, UserError):
         raise error
-    reason = error or f"killed, most often for want of memory (exit code {process.returncode})"
+    reason = error or f"killed, most often because memory ran out (exit code {process.returncode})"
     raise RuntimeError(f"one of its {devices} processes ended: {reason}; see {run.path / LOG}")
 
 
