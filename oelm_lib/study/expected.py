@@ -46,7 +46,8 @@ def _expected_tuning(grid: Grid, cell: Cell) -> int:
     if grid.is_tuned(cell):
         return 0
     done = len(grid.tuning_points(cell))
-    expected = EXPECTED_RATES * len(grid.plan.tune.seeds)
+    tune = grid.plan.tune
+    expected = min(EXPECTED_RATES, tune.most_rates) * len(tune.seeds)
     return max(expected - done, len(grid.tuning_needs(cell)))
 
 
