@@ -185,9 +185,9 @@ def _models(study: Study) -> str:
     return (
         f"Each model has {_in_millions(size)} parameters and reads {_in_millions(tokens)} tokens"
         f" of one corpus: {', '.join(plan.corpora)}. Every arm has its own tuned learning rate."
-        f" A gap is the rise of perplexity over the baseline on {plan.confirm.split} text, from"
-        " seeds that took no part in tuning. Its interval is in brackets; all intervals of one"
-        " corpus hold together with 95 %."
+        f" A gap says how much higher the first model's perplexity is on {plan.confirm.split} text"
+        " than the second's, from seeds that took no part in tuning. Brackets are confidence"
+        " intervals, widened so that all those of one corpus are right at once with 95 %."
     )
 
 

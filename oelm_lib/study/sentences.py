@@ -87,15 +87,20 @@ def _claim_sentence(judged: list[Judgement]) -> str:
         f"{_change(first)} on {escape(first.corpus)}"
         f" ({first.interval.n} seeds): {escape(_words(first, limit))}{_stricter(first, telling)}."
     )
-    words = {verdicts.NOT_RUN: "not run yet", verdicts.INCOMPLETE: "not complete"}
     others = [
-        f"{escape(one.corpus)}: {words.get(verdict, verdict)}"
+        f"{escape(one.corpus)}: {_short_verdict(one, telling)}"
         for one in judged
         if one is not first
-        for verdict in [one.limits[telling].verdict]
     ]
     asked = f"{limit.text[0].upper()}{limit.text[1:]}"
     return text + (f" {escape(asked)} on {'; on '.join(others)}." if others else "")
+
+
+def _short_verdict(one: Judgement, place: int) -> str:
+    """Return the verdict on one limit of a claim, or how many of its seeds have ended."""
+    if one.is_complete:
+        return one.limits[place].verdict
+    return f"{one.ended} of {one.planned} seeds so far" if one.ended else "not run yet"
 
 
 def _stricter(one: Judgement, held: int) -> str:
