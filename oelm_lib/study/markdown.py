@@ -31,6 +31,6 @@ def _cell(one: Judgement | None) -> str:
     if not seeds:
         return "not run yet"
     count = f"{seeds} of {one.planned} seeds" if seeds < one.planned else f"{seeds} seeds"
-    words = {stats.PASS: "**PASS**", stats.FAIL: "**FAIL**"}
+    words = {verdict: f"**{verdict}**" for verdict in (stats.PASS, stats.FAIL, stats.YES, stats.NO)}
     verdicts = [f"{limit.text}: {words.get(limit.verdict, limit.verdict)}" for limit in one.limits]
     return f"{interval_text(one.interval)}, {count}; {'; '.join(verdicts)}"
