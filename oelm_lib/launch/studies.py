@@ -32,10 +32,10 @@ from oelm_lib.runs.folder import check_fit
 from oelm_lib.runs.status import format_duration
 from oelm_lib.runs.stop import on_stop, remove_stop_file, stop_file
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, Cell, PlannedRun
-from oelm_lib.study.checks import check_corpora, read_grid
+from oelm_lib.study.checks import check_corpora, read_grid, read_study
 from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
-from oelm_lib.study.plan import Plan, read_plan
+from oelm_lib.study.plan import Plan
 from oelm_lib.study.records import (
     append_record,
     freeze_plan,
@@ -66,8 +66,7 @@ def run_study(
     Raises:
         UserError: The plan, a record or a corpus is wrong.
     """
-    plan = read_plan(name)
-    grid = read_grid(name, plan)
+    grid, _ = read_study(name)
     if dry_run:
         print(cost_table(grid, workers))
         return DONE
@@ -77,7 +76,7 @@ def run_study(
     places = [
         {"CUDA_VISIBLE_DEVICES": gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"} for gpu in gpus or ()
     ]
-    engine = _Engine(name, plan, grid, places or [{}] * workers)
+    engine = _Engine(name, grid.plan, grid, places or [{}] * workers)
     with on_stop(engine.on_signal):
         return engine.execute()
 

@@ -7,22 +7,29 @@ from oelm_lib import config
 from oelm_lib.config import Section
 from oelm_lib.errors import UserError
 from oelm_lib.study.grid import Grid
-from oelm_lib.study.plan import Plan
+from oelm_lib.study.plan import Plan, read_plan
 from oelm_lib.study.records import Record, frozen_plan, read_records, records_path
 from oelm_lib.study.schema import substance
 
 
-def read_grid(name: str, plan: Plan) -> Grid:
-    """Read the records of a study, checked against its plan and the plan as it was confirmed.
+def read_study(name: str) -> tuple[Grid, Plan | None]:
+    """Read the plan and the records of a study, and the plan as it stood when confirmation began.
 
     Raises:
-        UserError: A record is of another study or plan, or the plan changed after confirmation
-            began.
+        UserError: A mistake in the plan, a record of another study or plan, or a change of the plan
+            after confirmation began.
     """
+    plan, frozen = read_plan(name), frozen_plan(name)
+    grid = read_grid(name, plan)
+    if frozen is not None:
+        check_only_adds(frozen, plan)
+    return grid, frozen
+
+
+def read_grid(name: str, plan: Plan) -> Grid:
+    """Read the records of a study. Raises UserError for one of another study or plan."""
     records = read_records(records_path(name))
     check_records(records, name, plan)
-    if (old := frozen_plan(name)) is not None:
-        check_only_adds(old, plan)
     return Grid(plan, records)
 
 

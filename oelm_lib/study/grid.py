@@ -1,6 +1,5 @@
 """What a study has done and what it needs next, from its plan and records alone."""
 
-import math
 from dataclasses import dataclass, field
 
 from oelm_lib.model.cost import qk_share
@@ -8,7 +7,16 @@ from oelm_lib.study.cell import BASE_SIZE, CONFIRM, TUNE, Cell, PlannedRun
 from oelm_lib.study.plan import Plan
 from oelm_lib.study.records import Record
 from oelm_lib.study.schema import Claim
-from oelm_lib.study.tuning import INTERIOR, Fit, Point, first_rates, fit_rates, next_rates
+from oelm_lib.study.tuning import (
+    INTERIOR,
+    Fit,
+    Point,
+    first_rates,
+    fit_rates,
+    is_precise,
+    next_rates,
+    stable_means,
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,11 @@ class Grid:
         self._cells = {}
         for record in self.records:
             self._cells.setdefault(record.cell, []).append(record)
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The cells that have records, in the order of their first one."""
+        return list(self._cells)
 
     # Tuning
 
@@ -74,11 +87,11 @@ class Grid:
         return bool(self.tuning_points(cell)) and not self.tuning_needs(cell)
 
     def is_imprecise(self, cell: Cell) -> bool:
-        """Whether tuning has ended with a minimum whose error may cost more than `tune.error`."""
-        fit = self.fit(cell)
-        if not self.is_tuned(cell) or fit.state != INTERIOR:
+        """Whether tuning has ended with a minimum that is not as precise as it shall be."""
+        if not self.is_tuned(cell) or self.fit(cell).state != INTERIOR:
             return False
-        return fit.error > self.plan.tune.error or not math.isfinite(fit.low)
+        stable = stable_means(self.tuning_points(cell))
+        return not is_precise(self.fit(cell), stable, self.plan.tune)
 
     def rate(self, cell: Cell) -> float | None:
         """Learning rate of a cell's confirmation runs.

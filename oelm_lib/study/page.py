@@ -8,11 +8,10 @@ from oelm_lib.markup import Html, html_table
 from oelm_lib.study import sentences as wording
 from oelm_lib.study import verdicts
 from oelm_lib.study.cell import Cell
-from oelm_lib.study.checks import read_grid
+from oelm_lib.study.checks import read_study
 from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
-from oelm_lib.study.plan import Plan, read_plan
-from oelm_lib.study.records import frozen_plan
+from oelm_lib.study.plan import Plan
 from oelm_lib.study.schema import Claim
 from oelm_lib.study.verdicts import Judgement, Slope
 from oelm_lib.view.tables import interval_text, verdict_html
@@ -68,8 +67,7 @@ def load_study(name: str) -> Study:
         UserError: A mistake in the plan, a change of it after confirmation began, or a record of
             another plan.
     """
-    plan, frozen = read_plan(name), frozen_plan(name)
-    grid = read_grid(name, plan)
+    grid, frozen = read_study(name)
     return Study(name, grid, frozen, verdicts.judge(grid, frozen), verdicts.judge_ladder(grid))
 
 
@@ -259,8 +257,8 @@ def _limits(study: Study) -> list[str]:
     edges = sorted({f"{arm} on {one.corpus}" for one in study.judgements for arm in one.at_edge})
     if edges:
         found.append(f"Learning rate not tuned to an interior minimum: {'; '.join(edges)}.")
-    tuned = dict.fromkeys(record.cell for record in study.grid.records)
-    if imprecise := [str(cell) for cell in tuned if study.grid.is_imprecise(cell)]:
+    grid = study.grid
+    if imprecise := [str(cell) for cell in grid.cells if grid.is_imprecise(cell)]:
         found.append(
             f"Learning rate imprecise, so its error may cost more than {study.plan.tune.error:g}"
             f" nats: {'; '.join(imprecise)}."
@@ -269,13 +267,8 @@ def _limits(study: Study) -> list[str]:
     added = sorted({f"{one.name} on {one.corpus} ({one.planned} seeds)" for one in late})
     if added:
         found.append(f"Claimed only after confirmation began: {', '.join(added)}.")
-    found += [_replaced_sentence(study.grid, cell) for cell in _replaced_cells(study.grid)]
+    found += [_replaced_sentence(grid, cell) for cell in grid.cells if grid.replaced(cell)]
     return found
-
-
-def _replaced_cells(grid: Grid) -> list[Cell]:
-    cells = dict.fromkeys(record.cell for record in grid.records)
-    return [cell for cell in cells if grid.replaced(cell)]
 
 
 def _replaced_sentence(grid: Grid, cell: Cell) -> str:

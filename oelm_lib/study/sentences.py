@@ -112,8 +112,13 @@ def _stricter(one: Judgement, held: int) -> str:
     if not stricter:
         return ""
     limit = one.limits[max(stricter, key=lambda n: limits[n])]
-    word = "but" if limit.verdict == stats.FAIL else "and"
-    return f", {word} {escape(_words(one, limit).removeprefix('that is '))}"
+    if limit.verdict == stats.FAIL:
+        return f", but {escape(_more_than(limit))}"
+    return f", and {escape(_words(one, limit))}"
+
+
+def _more_than(limit: Limit) -> str:
+    return limit.text.replace("at most", "more than")
 
 
 def _change(one: Judgement) -> str:
@@ -144,7 +149,7 @@ def _words(one: Judgement, limit: Limit) -> str:
     said = {
         stats.PASS: f"{subject} {rest}",
         stats.YES: f"{subject} {rest}",
-        stats.FAIL: f"{subject} {rest.replace('at most', 'more than')}",
+        stats.FAIL: f"{subject} {_more_than(limit)}",
         stats.NO: f"{subject} not {rest}",
         stats.UNSTABLE: f"no verdict on '{limit.text}', since seeds diverged",
         stats.UNKNOWN: f"no verdict on '{limit.text}', since one seed has no interval",

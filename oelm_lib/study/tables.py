@@ -44,7 +44,7 @@ def claims_table(study: Study) -> pd.DataFrame:
 def tuning_table(study: Study) -> pd.DataFrame:
     """The fitted learning rate of every cell that has tuning runs, and what was confirmed."""
     rows = []
-    for cell in sorted({record.cell for record in study.grid.records}, key=str):
+    for cell in sorted(study.grid.cells, key=str):
         points = study.grid.tuning_points(cell)
         tried, stable = {rate for rate, _, _ in points}, stable_means(points)
         fit = study.grid.fit(cell)
@@ -119,7 +119,7 @@ def exploration_table(study: Study) -> pd.DataFrame:
 def probes_table(study: Study) -> pd.DataFrame:
     """What else was measured of confirmed runs: perplexity, spread of attention scores, proofs."""
     rows = []
-    for cell in sorted({record.cell for record in study.grid.records}, key=str):
+    for cell in sorted(study.grid.cells, key=str):
         runs = study.grid.confirmation_records(cell)
         losses = [loss for loss in (run.loss(study.plan.confirm.split) for run in runs) if loss]
         if not losses:

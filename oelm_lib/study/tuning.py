@@ -50,8 +50,6 @@ class Fit:
     """Loss, in nats, that one standard error of the fitted rate costs."""
     coefficients: tuple[float, float, float] | None
     """Loss = a + b x + c x^2, mean over seeds, x = log2(rate); None: no fit."""
-    used: tuple[float, ...] = ()
-    """Rates that were fitted."""
 
     def cost(self, rate: float) -> float:
         """Loss, in nats, that another rate costs; 0 where there is no interior minimum."""
@@ -71,7 +69,7 @@ def fit_rates(points: Sequence[Point]) -> Fit:
         return Fit(DIVERGED, None, math.nan, math.nan, math.nan, math.nan, None)
     best = min(stable, key=stable.get)
     rates = _rates_to_fit(stable)
-    edge = Fit(EDGE, best, math.nan, math.nan, stable[best], math.nan, None, rates)
+    edge = Fit(EDGE, best, math.nan, math.nan, stable[best], math.nan, None)
     used = [point for point in points if point[0] in rates]
     degrees = len(used) - len({seed for _, seed, _ in used}) - 2
     if len(rates) < 3 or degrees < 1:
@@ -94,7 +92,6 @@ def fit_rates(points: Sequence[Point]) -> Fit:
         # An error e of the minimum costs c e^2, and e is that of the slope there over 2 c.
         error=parabola.slope_variance(minimum) / (4 * c),
         coefficients=coefficients,
-        used=rates,
     )
 
 
@@ -112,16 +109,17 @@ def stable_means(points: Sequence[Point]) -> dict[float, float]:
 
 def _near(stable: dict[float, float]) -> list[float]:
     """Return the rates that cost at most NEAR more than the best one."""
-    return [rate for rate, loss in stable.items() if loss <= min(stable.values()) + NEAR]
+    most = min(stable.values()) + NEAR
+    return [rate for rate, loss in stable.items() if loss <= most]
 
 
-def _rates_to_fit(stable: dict[float, float]) -> tuple[float, ...]:
+def _rates_to_fit(stable: dict[float, float]) -> list[float]:
     """Return the near rates, or the FEWEST around the best where fewer are near; at most WINDOW."""
     best = min(stable, key=stable.get)
     around = sorted(stable, key=lambda rate: abs(math.log2(rate / best)))
     near = _near(stable)
     chosen = [rate for rate in around if rate in near] if len(near) >= FEWEST else around[:FEWEST]
-    return tuple(sorted(chosen[:WINDOW]))
+    return chosen[:WINDOW]
 
 
 @dataclass(frozen=True)
@@ -183,7 +181,7 @@ def next_rates(points: Sequence[Point], tune: Tune, start: float) -> list[float]
     if not stable:
         return [rounded_rate(tried[0] / tune.factor)]
     fit, near = fit_rates(points), _near(stable)
-    if len(near) >= FEWEST and _is_precise(fit, stable, tune):
+    if len(near) >= FEWEST and is_precise(fit, stable, tune):
         return []
     side = _side(stable, fit)
     edge = max(stable) if side > 0 else min(stable)
@@ -199,7 +197,7 @@ def next_rates(points: Sequence[Point], tune: Tune, start: float) -> list[float]
     return [rounded_rate(math.sqrt(edge * unstable))]
 
 
-def _is_precise(fit: Fit, stable: dict[float, float], tune: Tune) -> bool:
+def is_precise(fit: Fit, stable: dict[float, float], tune: Tune) -> bool:
     """Whether the minimum, with its interval, lies between tried rates and costs little."""
     if fit.state != INTERIOR or fit.error > tune.error:
         return False

@@ -148,7 +148,7 @@ def delete_experiment(exp: str, outputs: Path) -> str:
         UserError: It is one of the project's, has runs or begins one, or another is compared to it.
     """
     held = [run for launch in live_launches(outputs) for run in launch.runs]
-    if any(run.startswith(f"{exp}_") for run in held):
+    if exp in map(experiment_of, held):
         raise UserError(f"{exp}: a command holds runs of it; press Stop first")
     remove_experiment(exp, outputs)
     return f"Deleted: params/{exp}.yaml. Undo remove, below, brings it back."

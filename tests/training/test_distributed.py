@@ -67,17 +67,24 @@ def in_two_forks(run):
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
 
 
+@pytest.fixture
+def shared_run(tiny_run, monkeypatch, tmp_path):
+    """A run of two processes that find it in the outputs folder, its lock free for them."""
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "outputs"))
+    run = tiny_run("DEMO-02", machine__devices=2)
+    run.lock.release()
+    return run
+
+
 @pytest.mark.slow
 def test_a_stop_in_the_final_evaluation_of_two_processes_ends_both_and_goes_on(
-    tiny_run, monkeypatch, tmp_path
+    shared_run, monkeypatch
 ):
     """Rank 0 alone evaluates and hears of the stop; the other left after the last step."""
     from oelm_lib.runs import stop
     from oelm_lib.training import result
 
-    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "outputs"))
-    run = tiny_run("DEMO-02", machine__devices=2)
-    run.lock.release()
+    run = shared_run
     whole_split_losses = result.whole_split_losses
 
     def stopped(session):
@@ -143,12 +150,8 @@ def test_two_processes_keep_the_curve_and_a_stopped_run_goes_on_bit_equal(
 
 
 @pytest.mark.slow
-def test_the_error_of_a_process_is_reported_whatever_state_an_earlier_session_left(
-    tiny_run, monkeypatch, tmp_path
-):
-    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "outputs"))
-    run = tiny_run("DEMO-02", machine__devices=2)
-    run.lock.release()
+def test_the_error_of_a_process_is_reported_whatever_state_an_earlier_session_left(shared_run):
+    run = shared_run
     status = {"state": "stopped", "step": 3, "max_steps": run.config.train.max_steps}
     write_json(run.path / "status.json", status)
     writer = Writer(run.path)
