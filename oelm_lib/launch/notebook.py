@@ -25,6 +25,7 @@ from oelm_lib.report.provenance import run_command
 from oelm_lib.runs.folder import Run, disk_error, open_run
 from oelm_lib.runs.names import run_name
 from oelm_lib.runs.reading import read_status, read_summary, read_timing, state
+from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.status import format_eta
 from oelm_lib.runs.stop import on_stop, remove_stop_file, stop_file
 
@@ -110,8 +111,8 @@ def _report_unfinished(run: Run, stop_asked: bool, error: BaseException | None) 
     if isinstance(error, UserError):
         raise error
     ended = state(run)
-    if error is None:
-        stopped = stop_asked or ended == "stopped"
+    if error is None:  # queued or active: another process has continued it meanwhile
+        stopped = stop_asked or ended in ("stopped", "queued", *ACTIVE)
     else:  # a signal to all processes ends the kernel too
         stopped = stop_asked and ended in ("stopped", "dead", "empty", "queued")
     if stopped:

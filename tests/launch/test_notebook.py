@@ -52,6 +52,7 @@ KERNEL_DIED = RuntimeError("its kernel died")
     ("state", "stop_asked", "error", "code"),
     [
         ("stopped", False, None, STOPPED),  # by oelm stop
+        ("queued", False, None, STOPPED),  # continued while this process made the page
         ("stopped", False, KERNEL_DIED, FAILED),  # `stopped` is of an earlier session
         ("stopped", True, KERNEL_DIED, STOPPED),  # a signal to all processes
         ("failed", True, None, STOPPED),  # ended before it began; `failed` is of an earlier session

@@ -110,6 +110,8 @@ def test_from_a_new_experiment_to_its_comparison(tmp_path, checkout, stories):
 
         page.get_by_role("button", name="Continue", exact=True).click()
         wait_for_states(page, (42, "done"), (43, "done"))
+        logs = [path.read_text() for path in (outputs / "logs").glob("*.log")]
+        assert logs and not [log for log in logs if "failed" in log]
         choose(page, "experiment", "DEMO-01")
         wait_for_states(page, (42, "done"), (43, "done"))
         choose(page, "experiment", "DEMO-05")
