@@ -8,12 +8,10 @@ from oelm_lib.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        "CorpusFacts": "summary",
         "LockLost": "lock",
         "Run": "folder",
         "RunInUse": "lock",
         "RunLock": "lock",
-        "Summary": "summary",
         "find_run": "logs",
         "find_runs": "reading",
         "load_folders": "frames",

@@ -117,16 +117,6 @@ def test_a_process_is_known_by_its_start_since_boot():
     assert process_start(os.getpid()) == pytest.approx(ticks / os.sysconf("SC_CLK_TCK"), abs=0.011)
 
 
-def test_corpus_facts_are_a_few_rows(tiny_run):
-    run = tiny_run(train__max_steps=12)
-    ((heading, rows),) = runs.CorpusFacts(run).tables().items()
-    assert heading.startswith(f"Corpus {run.corpus.name}") and len(rows) == 2 + len(
-        run.corpus.manifest["splits"]
-    )
-    seen = 12 * run.config.train.batch_size * run.config.model.max_seq_len
-    assert rows[-1][1].startswith(f"{seen:,} tokens, ")
-
-
 def test_a_dead_process_and_a_reused_pid_are_recognised():
     assert is_alive(this_process())
     assert not is_alive(this_process() | {"process_start": 1.0})
