@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import resource
@@ -6,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from oelm_lib import runs
 from oelm_lib.errors import UserError
@@ -51,6 +53,16 @@ def test_a_run_with_another_config_is_refused_with_the_differing_keys(
         UserError, match=r"optim.learning_rate was 0.02, is 0.01.*use overrides, or start anew"
     ):
         tiny_run()
+
+
+@pytest.mark.parametrize("title", ["1e-3", "on", "2026-01-01"])
+def test_a_title_that_looks_like_another_value_is_read_back_as_text(tiny_run, title):
+    run = tiny_run()
+    titled = dataclasses.replace(run, config=run.config.model_copy(update={"title": title}))
+    titled.record_session(0, {}, PARAMETERS)
+    assert runs.read_config(run)["experiment"]["title"] == title
+    plain = yaml.safe_load((run.path / "config.yaml").read_text())  # other tools read it so
+    assert plain["experiment"]["title"] == title
 
 
 def test_fresh_keeps_the_old_folder_under_another_name(tiny_run, tiny_config, tmp_path):
