@@ -31,6 +31,10 @@ class Run:
     corpus: Corpus
     path: Path
 
+    def __fspath__(self) -> str:
+        """The folder: what reads run folders takes a Run too."""
+        return str(self.path)
+
     @property
     def name(self) -> str:
         """<ID>_<slug>[+hash]/seed<k>."""
