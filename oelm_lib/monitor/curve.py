@@ -4,9 +4,10 @@ import json
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from oelm_lib.runs.reading import folder
+from oelm_lib.runs.reading import RunFolder
 from oelm_lib.view.figure import CONFIG, MIMETYPE, new_figure
 from oelm_lib.view.series import BUCKETS
 
@@ -28,9 +29,9 @@ class LiveCurve:
         clock: Seconds from any start.
     """
 
-    def __init__(self, run: Any, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, run: RunFolder, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
-        self._file = folder(run) / "metrics.jsonl"
+        self._file = Path(run) / "metrics.jsonl"
         self._display_id = f"curve-{id(self)}"
         self._offset = 0
         self._points: dict[str, list[tuple[int, float]]] = {"train": [], "eval": []}
