@@ -11,7 +11,7 @@ from oelm_lib import compare
 from oelm_lib.config import ROOT
 from oelm_lib.errors import UserError
 from oelm_lib.report.keep import write_index
-from oelm_lib.report.make import STANDARD, report
+from oelm_lib.report.make import MOST_SLUG, STANDARD, page_slug, report
 from oelm_lib.report.notebook import WIDGET
 from oelm_lib.report.page import export
 from oelm_lib.runs import frames
@@ -270,11 +270,18 @@ def test_a_baseline_is_for_comparisons_only(demo, target):
         report(str(demo[0]) if target == "run" else target, "DEMO-01")
 
 
-def test_an_unknown_baseline_is_one_line(demo):
+@pytest.mark.parametrize("target", ["DEMO-*", "DEMO-01*+*"])
+def test_an_unknown_baseline_is_one_line(tmp_path, monkeypatch, target):
+    """Rehearsals alone were refused as if there were none."""
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
+    runs_factory.make_run(tmp_path, "DEMO-01", overrides={"train.max_steps": 100})
     with pytest.raises(UserError, match="--baseline DEMO-99: no such experiment; use one of"):
-        report("DEMO-*", "DEMO-99")
+        report(target, "DEMO-99")
 
 
-def test_runs_belong_to_the_page_explore():
-    with pytest.raises(UserError, match="--runs belongs to the page explore, not to compare"):
-        report("compare", runs="DEMO-01/seed42")
+def test_the_name_of_a_page_is_one_that_file_systems_take():
+    """That of a page of seven rehearsals had more than 255 characters."""
+    many = " ".join(f"DEMO-02_oelm_freeze+{number:08x}" for number in range(9))
+    names = {page_slug(text) for text in ("DEMO-02", "DEMO-02*+*", many, many[:-1])}
+    assert len(names) == 4 and max(map(len, names)) == MOST_SLUG
+    assert page_slug("DEMO-01 DEMO-*") == "DEMO-01_DEMO-"
