@@ -104,7 +104,7 @@ def show_results(runs: pd.DataFrame, baseline: str | None = None) -> Html:
     if len(baselines) == 1:
         main = main.drop(columns="baseline").rename(columns={"gap": f"gap_to_{baselines.pop()}"})
     everything = fold("All columns", table(frame.drop(columns="reason")))
-    return Html(table(main)._repr_html_() + everything)
+    return Html(table(main) + everything)
 
 
 def _count(row: dict[str, Any]) -> Any:

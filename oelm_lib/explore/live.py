@@ -93,7 +93,7 @@ class HeadExplorer(Panel):
         except UserError as error:
             self._fail(error)
             return
-        self.words.value = "".join(table(frame).to_html() for frame in frames)
+        self.words.value = "".join(map(table, frames))
 
     def _fail(self, error: UserError) -> None:
         self.problem.value = f"<p style='color:#c0392b'>{escape(str(error))}</p>"

@@ -32,7 +32,7 @@ def every_table(runs, baseline=None):
         "matched": compare.matched(runs, metrics, baseline=baseline),
     }
     for table in found.values():
-        assert "<table" in show(table).to_html()
+        assert "<table" in show(table)
     compare.gap_intervals(runs, baseline)
     compare.gap_curves(runs, baseline)
     compare.verdict_cards(runs, baseline)
@@ -139,7 +139,7 @@ def test_strings_from_files_are_escaped(tmp_path):
     status = json.loads((path / "status.json").read_text())
     (path / "status.json").write_text(json.dumps(status | {"error": "<script>alert(1)</script>"}))
     runs = compare.load_runs(outputs=tmp_path)
-    for html in (show(compare.matrix(runs)).to_html(), compare.warning_list(runs)):
+    for html in (show(compare.matrix(runs)), compare.warning_list(runs)):
         assert "<script>" not in html and "&lt;script&gt;" in html
 
 

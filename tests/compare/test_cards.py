@@ -73,4 +73,4 @@ def test_nothing_to_compare_is_said(tmp_path):
     runs = compare.load_runs("DEMO-*", tmp_path)
     assert "No arm has a run" in compare.verdict_cards(runs)
     assert "Nothing found" in compare.warning_list(runs)
-    assert compare.config_diff(runs).empty and table(compare.config_diff(runs)).to_html()
+    assert compare.config_diff(runs).empty and "<table" in table(compare.config_diff(runs))
