@@ -42,7 +42,7 @@ def page_path(tmp_path_factory):
     makers = (
         view.loss_curves,
         compare.gap_curves,
-        compare.gap_intervals,
+        lambda runs: compare.gap_intervals(compare.judge(runs)),
         view.rate_and_gradient,
     )
     cells = [new_markdown_cell("# Page\n\n## Curves")]

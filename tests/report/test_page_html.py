@@ -7,7 +7,6 @@ import plotly.graph_objects as go
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from oelm_lib import compare
 from oelm_lib.config import ROOT
 from oelm_lib.errors import UserError
 from oelm_lib.report.keep import write_index
@@ -207,7 +206,7 @@ def test_a_hostile_notebook_cannot_load_run_or_lead_away(tmp_path):
 
 
 def test_embedded_pictures_links_and_styled_tables_stay(tmp_path, demo):
-    table = compare.results(frames.load_folders(demo)).style.set_table_styles(
+    table = frames.load_folders(demo)[["run", "final_val_loss"]].style.set_table_styles(
         [{"selector": "td", "props": "text-align:right"}]
     )
     markdown = "# T\n[site](https://site.example) ![dot](data:image/png;base64,iVBORw0=)"
