@@ -182,6 +182,18 @@ def test_the_checkpoints_of_a_run_are_shown_in_the_order_of_their_steps(outputs)
     assert steps == ["10", "12"]
 
 
+def test_a_run_without_a_checkpoint_is_one_line_in_both_comparisons(outputs):
+    """Its checkpoints over time raised in the callback, and the old picture stayed."""
+    explorer = HeadExplorer("DEMO-*/seed42", PROMPT)
+    for file in (outputs / explorer.right.value).glob("*.pt"):
+        file.unlink()
+    explorer = HeadExplorer("DEMO-01/seed42", PROMPT)
+    explorer.left.value = "DEMO-02_oelm_freeze/seed42"
+    both = explorer.problem.value
+    explorer.compare.value = OVER_TIME
+    assert explorer.problem.value == both != "" and explorer.map.outputs == ()
+
+
 @pytest.mark.slow
 def test_the_exported_page_holds_every_figure_and_no_live_control(outputs, tmp_path):
     papermill = pytest.importorskip("papermill")
