@@ -93,6 +93,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     **dict.fromkeys(("wall_seconds", "time", "seconds"), format_duration),
     "eta_seconds": format_eta,
     **dict.fromkeys(("nats", "total_nats"), "{:+.4f}".format),
+    "share": "{:.2f}".format,
     **dict.fromkeys(("trainable_share", "confidence"), "{:.1%}".format),
     **dict.fromkeys(("steps", "max_steps", "step", "tokens", "documents"), "{:,.0f}".format),
     **dict.fromkeys(("seed", "n", "gap_n"), "{:,.0f}".format),

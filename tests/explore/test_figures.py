@@ -9,7 +9,7 @@ import pytest
 
 from oelm_lib.data.tokenizer import Ids
 from oelm_lib.errors import UserError
-from oelm_lib.explore import figures, maps, sentences, tables
+from oelm_lib.explore import figures, maps, probes, sentences, tables
 from oelm_lib.explore.live import OVER_TIME, HeadExplorer
 from oelm_lib.view.figure import MIMETYPE
 from tests.conftest import TINY_RUN
@@ -126,6 +126,15 @@ def test_findings_follow_from_the_numbers_by_rule(arms, monkeypatch):
     assert re.search(
         r"Induction heads\.</b> baseline has \d of 4; OELM-Freeze has", sentences.findings(arms)
     )
+
+
+def test_the_sentences_and_the_table_agree_on_which_heads_have_a_role(arms, monkeypatch):
+    """The sentences compared a share of two decimals."""
+    share = probes.roles(arms)["share"].max() - 1e-6
+    for module in (probes, sentences):
+        monkeypatch.setattr(module, "STRONG", share)
+    assert "has 1 of 4." in sentences.findings(arms)
+    assert "1 of 4" in set(probes.roles(arms)["heads"])
 
 
 def shown(explorer):
