@@ -28,6 +28,7 @@ class Study:
     grid: Grid
     frozen: Plan | None
     judgements: list[Judgement]
+    """Of every claim on every corpus."""
     slopes: list[Slope]
 
     @property
@@ -36,13 +37,19 @@ class Study:
         return self.grid.plan
 
     def headline(self) -> list[Claim]:
-        """The claims that the sentences and the first table are about."""
-        chosen = [claim for claim in self.plan.claims if claim.headline]
-        return chosen or list(self.plan.claims)
+        """The claims that the sentences and the first table are about, one for each question."""
+        first: dict[Claim, Claim] = {}
+        for claim in [one for one in self.plan.claims if one.headline] or self.plan.claims:
+            first.setdefault(claim.question, claim)
+        return list(first.values())
+
+    def latest(self) -> list[Judgement]:
+        """One judgement for each question and corpus."""
+        return verdicts.latest(self.judgements)
 
     def judged(self, claim: Claim) -> list[Judgement]:
-        """A claim's judgements, corpus by corpus."""
-        return [judgement for judgement in self.judgements if judgement.claim == claim]
+        """The latest judgements of a claim's question, corpus by corpus."""
+        return [one for one in self.latest() if one.claim.question == claim.question]
 
     def main_table(self) -> tuple[list[Judgement], dict[str, list[Judgement | None]]]:
         """Return a judgement of each main claim, and corpus -> its judgement by each of them.
@@ -53,7 +60,8 @@ class Study:
         begun = [column for column in judged if any(one.ended for one in column)]
         columns = [{one.corpus: one for one in column} for column in begun]
         rows = {corpus: [column.get(corpus) for column in columns] for corpus in self.plan.corpora}
-        return [column[0] for column in begun], {
+        heads = [next((one for one in column if one.declared), column[0]) for column in begun]
+        return heads, {
             corpus: cells
             for corpus, cells in rows.items()
             if any(one and one.ended for one in cells)
@@ -81,7 +89,7 @@ def answer(study: Study) -> Html:
     asked, items = map(_items, (open_questions(study), sentences(study)))
     found = (
         f"<div class='answer'><h1>{escape(study.plan.question)}</h1>"
-        f"<p class='lead'>{wording.status(study.judgements, study.slopes, done, left)}</p>"
+        f"<p class='lead'>{wording.status(study.latest(), study.slopes, done, left)}</p>"
         f"<p>{escape(_models(study))}</p>"
         + (f"<ol>{items}</ol>" if items else "")
         + first_table(study)
@@ -149,7 +157,8 @@ def _cell(one: Judgement | None) -> Html | str:
     gap_text = f"<span style='white-space:nowrap'>{interval_text(one.interval)}</span>"
     if not one.is_complete:
         return Html(f"{gap_text}<br><small>{one.ended} of {one.planned} seeds so far</small>")
-    return Html(f"{gap_text}<br>{'<br>'.join(_verdict(limit, one) for limit in one.limits)}")
+    late = [] if one.declared else [f"<small>{one.planned} seeds{one.late_mark}</small>"]
+    return Html("<br>".join([gap_text, *late, *(_verdict(limit, one) for limit in one.limits)]))
 
 
 def _verdict(limit: verdicts.Limit, one: Judgement) -> str:

@@ -29,7 +29,7 @@ MOST_NAMES = 12
 
 def gaps(study: Study) -> base.Figure:
     """Draw the gap of every arm over the share of the Q/K weights that it trains, by corpus."""
-    judged = [one for one in study.judgements if one.claim.at_most and one.interval.n]
+    judged = [one for one in study.latest() if one.claim.at_most and one.interval.n]
     first = study.plan.corpora[0]
     confirmed = {one.arm for one in judged if one.corpus == first}
     explored = {

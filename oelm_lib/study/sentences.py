@@ -85,7 +85,8 @@ def _claim_sentence(judged: list[Judgement]) -> str:
     limit = first.limits[telling]
     text = (
         f"{_change(first)} on {escape(first.corpus)}"
-        f" ({first.interval.n} seeds): {escape(_words(first, limit))}{_stricter(first, telling)}."
+        f" ({first.interval.n} seeds{first.late_mark}):"
+        f" {escape(_words(first, limit))}{_stricter(first, telling)}."
     )
     others = [
         f"{escape(one.corpus)}: {_short_verdict(one, telling)}"
@@ -99,7 +100,8 @@ def _claim_sentence(judged: list[Judgement]) -> str:
 def _short_verdict(one: Judgement, place: int) -> str:
     """Return the verdict on one limit of a claim, or how many of its seeds have ended."""
     if one.is_complete:
-        return one.limits[place].verdict
+        seeds = "" if one.declared else f" ({one.planned} seeds{one.late_mark})"
+        return one.limits[place].verdict + seeds
     return f"{one.ended} of {one.planned} seeds so far" if one.ended else "not run yet"
 
 

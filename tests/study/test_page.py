@@ -256,6 +256,35 @@ def test_claims_added_later_are_named():
     assert "Claimed only after confirmation began: twin" in text(page.not_shown(made))
 
 
+def with_more_seeds(losses):
+    """The study with its first claim repeated for six seeds; `losses` are those of frozen."""
+    plain = factory.plain_plan()
+    plain["claims"].append({"arm": "frozen", "at_most": [0.05, 0.01], "seeds": 6})
+    plan = factory.make_plan(claims=plain["claims"])
+    grid = study({"trained": BASE * 2, "frozen": losses, "twin": with_gap(0.2)}, plan=plan)
+    return shown(grid, frozen=factory.make_plan())
+
+
+def test_a_claim_with_more_seeds_takes_the_place_of_the_one_it_extends():
+    made = with_more_seeds((with_gap(0.2) * 2)[:6])
+    assert len(made.headline()) == 2
+    first = page.sentences(made)[0]
+    assert "on stories (6 seeds, claimed late): that is more than +5 %." in first
+    table = text(page.first_table(made))
+    assert table.count("against trained") == 1
+    assert "6 seeds, claimed late at most +5 %: ✗ FAIL" in table
+    assert "6 seeds, claimed late; at most +5 %: **FAIL**" in markdown_table(made)
+    assert "Of 3 questions, 3 are answered" in text(page.answer(made))
+    assert list(tables.claims_table(made)["seeds"])[::2] == ["4 of 4", "4 of 4", "6 of 6"]
+
+
+def test_the_claim_with_fewer_seeds_stays_until_the_other_is_complete():
+    made = with_more_seeds((with_gap(0.2) * 2)[:5])
+    assert "on stories (4 seeds): that is more than +5 %." in page.sentences(made)[0]
+    assert "late" not in text(page.first_table(made))
+    assert "Of 3 questions, 3 are answered" in text(page.answer(made))
+
+
 def test_names_of_arms_are_escaped():
     arms = {"trained": {}, "<b>x": {"set": factory.FROZEN, "against": "trained", "about": "<i>"}}
     plan = factory.make_plan(arms=arms, claims=[{"arm": "<b>x", "at_most": 0.05}])
