@@ -53,9 +53,9 @@ def publish(page: Path, folder: Path) -> Path:
     """Copy a page to a folder with a picture of its top, and rewrite the folder's index.md."""
     folder.mkdir(exist_ok=True)
     kept = folder / page.name
+    screenshot(page, kept.with_suffix(".png"))  # first: without a browser nothing is published
     with replacing(kept) as temporary:
         shutil.copyfile(page, temporary)
-    screenshot(kept, kept.with_suffix(".png"))
     write_index(folder)
     return kept
 
@@ -67,7 +67,11 @@ def write_index(folder: Path) -> None:
 
 
 def screenshot(page: Path, picture: Path, size: tuple[int, int] = (1200, 1300)) -> None:
-    """Save a PNG of the top of a page through Chromium. Raises UserError where there is none."""
+    """Save a PNG of the top of a page through Chromium.
+
+    Raises:
+        UserError: There is no Chromium, or it makes no picture.
+    """
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
         raise UserError(f"no browser for {picture.name}; install one of {', '.join(BROWSERS)}")
@@ -81,7 +85,13 @@ def screenshot(page: Path, picture: Path, size: tuple[int, int] = (1200, 1300)) 
             f"--screenshot={shot}",
             page.resolve().as_uri(),
         ]
-        subprocess.run(command, capture_output=True, timeout=120, check=True)
+        try:
+            subprocess.run(command, capture_output=True, timeout=120, check=True)
+        except subprocess.SubprocessError as error:
+            reason = str(error).rpartition("]' ")[2].rstrip(".")  # without the command
+            raise UserError(
+                f"{page}: {browser} made no picture: it {reason}; open the page in it to see why"
+            ) from None
         shutil.copyfile(shot, temporary)
 
 

@@ -9,7 +9,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from oelm_lib.config import ROOT
 from oelm_lib.errors import UserError
-from oelm_lib.report.keep import write_index
+from oelm_lib.report.keep import publish, write_index
 from oelm_lib.report.make import MOST_SLUG, STANDARD, page_slug, report
 from oelm_lib.report.notebook import WIDGET
 from oelm_lib.report.page import export
@@ -250,6 +250,22 @@ def test_the_index_lists_what_made_a_page_and_no_other_term(tmp_path):
     assert "- command: `oelm report example`" in index
     assert re.search(r"- page made: [-\d]+ [:\d]+ UTC on .+, \d+ threads", index)
     assert "gap" not in index
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [(None, "no browser for a.png"), ("exit 3", "exit status 3; open the page")],
+)
+def test_without_a_picture_nothing_is_published(tmp_path, monkeypatch, script, words):
+    page = export(write(tmp_path / "a.ipynb", new_markdown_cell("# T")))
+    (tmp_path / "bin").mkdir()
+    if script:
+        (tmp_path / "bin" / "chromium").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin" / "chromium").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(UserError, match=words):
+        publish(page, tmp_path / "reports")
+    assert list((tmp_path / "reports").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", STANDARD)
