@@ -24,14 +24,14 @@ from oelm_lib.view.tables import LARGEST_GAP, gap_text
 LIMIT = 100 * CRITERION
 ROW = 68
 """Height of an arm, in pixels."""
-MOST = 200.0
+LARGEST_DRAWN = 200.0
 """Largest gap that is drawn, in percent."""
 
 
 def gap_intervals(judged: Sequence[Verdict]) -> Figure:
     """Draw each arm's gap with the interval its verdict is read from, its seeds, and the criterion.
 
-    One panel a baseline; an interval that leaves the panel is told in full in the arm's line.
+    One panel a baseline; an interval that leaves the panel is written in full in the arm's line.
 
     Args:
         judged: What judge returns.
@@ -186,7 +186,7 @@ def _reach(one: Verdict, seeds: list[float]) -> float:
     largest = max(map(abs, [*seeds, 100 * one.gap, LIMIT]))
     bounds = [abs(100 * bound) for bound in (one.low, one.high)]
     inside = [bound for bound in bounds if bound < 3 * largest]
-    return min(max([largest, *inside]), MOST)
+    return min(max([largest, *inside]), LARGEST_DRAWN)
 
 
 def _draw_arm(

@@ -10,7 +10,8 @@ from pathlib import Path
 from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.files import replacing, write_text
-from oelm_lib.report.make import report
+from oelm_lib.report.make import page_slug, report
+from oelm_lib.runs.names import run_name
 from oelm_lib.runs.provenance import code_version
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -52,7 +53,8 @@ def keep(target: str, baseline: str | None = None, folder: Path = config.ROOT / 
 def publish(page: Path, folder: Path) -> Path:
     """Copy a page to a folder with a picture of its top, and rewrite the folder's index.md."""
     folder.mkdir(exist_ok=True)
-    kept = folder / page.name
+    is_run = (page.parent / "config.yaml").is_file()  # whose page has the name of all runs' pages
+    kept = folder / (f"{page_slug(run_name(page.parent))}.html" if is_run else page.name)
     screenshot(page, kept.with_suffix(".png"))  # first: without a browser nothing is published
     with replacing(kept) as temporary:
         shutil.copyfile(page, temporary)

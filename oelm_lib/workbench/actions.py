@@ -68,7 +68,10 @@ def start_runs(
         arguments = ["run", exp, "--seeds", ",".join(map(str, open_seeds))]
         arguments += set_arguments(overrides or {})
         arguments += ["--workers", str(at_once)] if len(open_seeds) > 1 else []
-        warnings = [*change_warnings(exp), *_crowd(outputs, len(open_seeds[:at_once]), live)]
+        warnings = [
+            *change_warnings(exp),
+            *_core_warnings(outputs, len(open_seeds[:at_once]), live),
+        ]
         runs = [f"{folder.name}/seed{seed}" for seed in open_seeds]
         launch = start_command(arguments + ["--fresh"] * fresh, outputs, runs, at_once)
         return "\n".join([f"Started: {launch.command}.", *warnings])
@@ -201,7 +204,7 @@ def _is_busy(path: Path, live: list[Launch]) -> bool:
     return current in ACTIVE
 
 
-def _crowd(outputs: Path, added: int, live: list[Launch]) -> list[str]:
+def _core_warnings(outputs: Path, added: int, live: list[Launch]) -> list[str]:
     """Return a warning where more runs train than this machine has cores.
 
     Args:

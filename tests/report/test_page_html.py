@@ -252,17 +252,31 @@ def test_the_index_lists_what_made_a_page_and_no_other_term(tmp_path):
     assert "gap" not in index
 
 
+def browser(folder, script):
+    """A command `chromium` in a folder of its own."""
+    folder.mkdir()
+    (folder / "chromium").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "chromium").chmod(0o755)
+    return str(folder)
+
+
+def test_published_pages_of_two_runs_have_two_names(tmp_path, monkeypatch):
+    script = 'for word; do case $word in --screenshot=*) : > "${word#*=}";; esac; done'
+    monkeypatch.setenv("PATH", browser(tmp_path / "bin", script))
+    for seed in (1, 2):
+        run = runs_factory.make_run(tmp_path / "outputs", "DEMO-02", seed)
+        publish(export(write(run / "train.ipynb", new_markdown_cell("# T"))), tmp_path / "reports")
+    names = [path.name for path in (tmp_path / "reports").glob("*.html")]
+    assert sorted(names) == [f"DEMO-02_oelm_freeze_seed{seed}.html" for seed in (1, 2)]
+
+
 @pytest.mark.parametrize(
     ("script", "words"),
     [(None, "no browser for a.png"), ("exit 3", "exit status 3; open the page")],
 )
 def test_without_a_picture_nothing_is_published(tmp_path, monkeypatch, script, words):
     page = export(write(tmp_path / "a.ipynb", new_markdown_cell("# T")))
-    (tmp_path / "bin").mkdir()
-    if script:
-        (tmp_path / "bin" / "chromium").write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / "bin" / "chromium").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("PATH", browser(tmp_path / "bin", script) if script else str(tmp_path))
     with pytest.raises(UserError, match=words):
         publish(page, tmp_path / "reports")
     assert list((tmp_path / "reports").iterdir()) == []
