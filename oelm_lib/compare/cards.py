@@ -104,7 +104,7 @@ def warning_list(runs: pd.DataFrame, baseline: str | None = None) -> Html:
     if not found:
         return Html("<p>Nothing found that weakens the comparison.</p>")
     items = "".join(f"<li>{escape(text)}.</li>" for text in found)
-    return Html(f"<ul class='oelm-warnings'>{items}</ul>")
+    return Html(f"<ul>{items}</ul>")
 
 
 def config_diff(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:

@@ -67,19 +67,19 @@ def time_budget(runs: pd.DataFrame) -> Figure:
     """
     table = time_budget_table(runs)
     longest = table["wall_seconds"].max() if len(table) else 0
-    unit, seconds = next(entry for entry in UNITS if longest > 2 * entry[1] or entry[1] == 1)
+    unit, seconds = next((entry for entry in UNITS if longest > 2 * entry[1]), UNITS[-1])
     notes = [
         "a bar is the wall time of a run; the time of its page, afterwards, is added at its end"
     ]
     height = 40 + 24 * max(len(table), 6)
     figure = base.new_figure("Where the time went", notes, ["all"] if len(table) else [], height)
-    for part, colour in PARTS.items() if len(table) else ():
+    for part in PARTS if len(table) else ():
         bar = go.Bar(
             x=(table[part].fillna(0) / seconds).round(5).tolist(),
             y=[f"{row.id} · {row.seed:.0f}" for row in table.itertuples()],
             name=part.replace("_", " "),
             orientation="h",
-            marker_color=colour,
+            marker_color=PARTS[part],
         )
         base.add(figure, 1, bar)
     figure.update_layout(barmode="stack", bargap=0.3, legend_traceorder="normal")
