@@ -130,12 +130,12 @@ def judge(runs: pd.DataFrame, baseline: str | None = None) -> list[Verdict]:
         runs: Frame of load_runs.
         baseline: Experiment id or run folder; default each experiment's compare_to.
     """
-    found = []
+    judged = []
     for family in families(runs, baseline):
         differences = [pair.differences() for pair in family]
         arms = max(sum(len(nats) > 1 for nats in differences), 1)
-        found += [_judge(*both, arms) for both in zip(family, differences, strict=True)]
-    return found
+        judged += [_judge(*both, arms) for both in zip(family, differences, strict=True)]
+    return judged
 
 
 def verdicts(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:

@@ -89,7 +89,7 @@ def memory_warnings(experiment: Experiment) -> list[str]:
 def time_line(experiment: Experiment, rows: list[Row]) -> str:
     """Return the time of a run: of the done ones, else from the speed of a run in progress."""
     done = [row for row in rows if row["state"] == "done"][:MOST_TIMED]
-    seconds = [found for row in done if (found := _wall_seconds(row))]
+    seconds = [wall for row in done if (wall := _wall_seconds(row))]
     if seconds:
         mean = format_duration(sum(seconds) / len(seconds))
         return f"{mean} a run, measured in {len(seconds)} that are done"
