@@ -27,15 +27,15 @@ UNITS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
 
 
 def time_budget_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the seconds of each done run by what they went to.
+    """Return the seconds of each run that has `wall_seconds` by what they went to.
 
     The parts sum to `wall_seconds`, the time of the run; `page`, the time of its page, is apart.
 
     Args:
-        runs: Frame of load_runs.
+        runs: Frame of load_runs, in which done runs have them.
     """
     rows = []
-    for run in runs[(runs["state"] == "done") & runs["wall_seconds"].notna()].itertuples():
+    for run in runs[runs["wall_seconds"].notna()].itertuples():
         spent = run.timing.get("budget") or _recorded_parts(run)
         parts = {part: spent.get(part, math.nan) for part in PARTS}
         counted = sum(
@@ -60,7 +60,7 @@ def time_budget_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def time_budget(runs: pd.DataFrame) -> Figure:
-    """Draw where the wall time of each done run went.
+    """Draw where the wall time of each run of time_budget_table went.
 
     Args:
         runs: Frame of load_runs.

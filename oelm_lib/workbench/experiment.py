@@ -24,9 +24,9 @@ from oelm_lib.view.tables import TONE_COLOURS
 from oelm_lib.workbench.rows import NOT_RUN, Row
 from oelm_lib.workbench.table import (
     LEFT,
+    LONG_TEXT,
     STYLE,
     TABLE,
-    WIDE,
     facts_table,
     state_html,
     warnings_html,
@@ -59,7 +59,7 @@ def experiment_html(exp: str, rows: list[Row]) -> Html:
         f"{STYLE}<p><b>{escape(exp)} {escape(experiment.title)}</b><br>"
         f"{escape(experiment.question)}</p>{warnings_html(warnings)}"
         f"{changes_table(experiment, [LEFT] * 4, TABLE)}"
-        f"{facts_table((), lines, (LEFT, WIDE))}"
+        f"{facts_table((), lines, (LEFT, LONG_TEXT))}"
     )
 
 
