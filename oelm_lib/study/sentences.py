@@ -149,10 +149,10 @@ def _words(one: Judgement, limit: Limit) -> str:
     subject = "they are" if one.claim.equal else "that is"
     rest = limit.text.replace("equal gaps", "equal")
     said = {
-        stats.PASS: f"{subject} {rest}",
-        stats.YES: f"{subject} {rest}",
-        stats.FAIL: f"{subject} {_more_than(limit)}",
-        stats.NO: f"{subject} not {rest}",
+        stats.PASS: f"{subject} {rest} ({limit.verdict})",
+        stats.YES: f"{subject} {rest} ({limit.verdict})",
+        stats.FAIL: f"{subject} {_more_than(limit)} ({limit.verdict})",
+        stats.NO: f"{subject} not {rest} ({limit.verdict})",
         stats.UNSTABLE: f"no verdict on '{limit.text}', since seeds diverged",
         stats.UNKNOWN: f"no verdict on '{limit.text}', since one seed has no interval",
     }
