@@ -30,11 +30,11 @@ def status(judgements: Iterable[Judgement], slopes: Iterable[Slope], done: int, 
     found += [slope.verdict for slope in slopes]
     unknown, waiting = (sum(word in words for word in found) for words in (OPEN, WAITING))
     answered = len(found) - unknown - waiting
-    runs = f"{done} of about {done + left} runs are done" if left else f"all {done} runs are done"
+    runs = f"{done} of about {done + left} runs done" if left else f"all {done} runs done"
     if not answered + unknown:
         return f"No answer yet: {runs}."
     parts = [f"{answered} {_are(answered)} answered"]
-    parts += [f"{unknown} {_are(unknown)} undecided"] if unknown else []
+    parts += [f"{unknown} undecided"] if unknown else []
     parts += [f"{waiting} {'wait' if waiting > 1 else 'waits'} for runs"] if waiting else []
     return f"Of {len(found)} questions, {', '.join(parts)}; {runs}."
 

@@ -90,7 +90,7 @@ def test_a_study_without_any_record_has_a_page():
     made = shown(Grid(factory.make_plan(ladder=LADDER), []))
     said = text(page.answer(made))
     assert "<h1>What does it cost?</h1>" in page.answer(made)
-    assert "No answer yet: 0 of about 98 runs are done." in said
+    assert "No answer yet: 0 of about 98 runs done." in said
     assert "NOT RUN YET" not in said and "<table" not in page.answer(made)
     assert "frozen against trained : is the gap at most +5 %, or even at most +1 %?" in said
     assert "does the gap grow or shrink? On stories" in said
@@ -107,10 +107,10 @@ def test_corpora_without_a_run_are_one_line():
 
 def test_an_answered_study_says_what_stays_open():
     made = shown(study(COMPLETE))
-    assert "Of 3 questions, 3 are answered; all 36 runs are done." in text(page.answer(made))
+    assert "Of 3 questions, 3 are answered; all 36 runs done." in text(page.answer(made))
     twin = [3.2 + 0.05 * (-1) ** n for n in range(4)]
     made = shown(study(COMPLETE | {"twin": twin}))
-    assert "Of 3 questions, 2 are answered, 1 is undecided; all 36 runs are done." in text(
+    assert "Of 3 questions, 2 are answered, 1 undecided; all 36 runs done." in text(
         page.answer(made)
     )
     assert "whether they are equal within ±1 % stays open (" in page.sentences(made)[1]
