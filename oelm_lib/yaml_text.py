@@ -24,6 +24,22 @@ SCALARS = {
 }
 
 
+TAB = "a tab; indent with spaces"
+EXPECTED = re.compile("(?:could|did) not find expected ([^a-z].*)")
+"""A mistake that libyaml reports where it notices it; its context is where it was made."""
+LIBYAML_WORDS = {
+    "mapping values are not allowed in this context": (
+        "a ':' is not allowed here; quote the text, or correct the indentation or the line above"
+    ),
+    "did not find expected key": "wrong indentation",
+    "did not find expected node content": "a value or a closing bracket is missing",
+    "found a tab character that violates indentation": TAB,
+    "but found another document": "a second document; remove this line",
+    "found character that cannot start any token": "no value starts with this; quote the text",
+}
+"""Problem in libyaml's words -> in the user's."""
+
+
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     yaml_implicit_resolvers: ClassVar[dict] = {}
 
@@ -49,7 +65,8 @@ def parse_yaml(text: str) -> Any:
     """Return the value of a YAML text.
 
     Raises:
-        ValueError: It is not YAML, gives a key twice, or is nested more than DEPTH deep.
+        ValueError: It is not YAML, gives a key twice, or is nested more than DEPTH deep; one line
+            that names the place.
     """
     try:
         _check_depth(text)
@@ -62,8 +79,26 @@ def parse_yaml(text: str) -> Any:
             return loader.construct_document(node)
         finally:
             loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        raise ValueError(_one_line(error, text)) from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(str(error).partition("\n")[0]) from None
+
+
+def _one_line(error: yaml.MarkedYAMLError, text: str) -> str:
+    """Return the line of a mistake and what is wrong with it."""
+    problem, mark = error.problem or error.context, error.problem_mark
+    if expected := EXPECTED.fullmatch(problem):
+        problem = f"a {expected.group(1)} is missing"
+        mark = error.context_mark or mark
+    elif problem == "found unexpected end of stream":
+        problem, mark = "its quotation mark is not closed", error.context_mark
+    lines = text.splitlines()
+    number = min(mark.line, len(lines) - 1)  # the end of the text may be a line of its own
+    line = lines[number]
+    if line[mark.column : mark.column + 1] == "\t":
+        problem = TAB
+    return f"line {number + 1}: `{line.strip()[:60]}`: {LIBYAML_WORDS.get(problem, problem)}"
 
 
 def _check_depth(text: str) -> None:

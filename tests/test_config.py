@@ -17,7 +17,7 @@ from oelm_lib.errors import UserError
         (
             "GPT-99",
             None,
-            r"no experiment 'GPT-99' \(did you mean GPT-09, .*\); add one as params/<ID>.yaml",
+            r"no experiment 'GPT-99' \(did you mean GPT-09, .*\); `oelm run` lists all,",
         ),
         ("../GPT-01", None, r"no experiment"),
         (
@@ -215,7 +215,7 @@ def test_dumped_values_are_read_back(value):
         ("a: 1\nb: 2\na: 3", "the key a is given twice; keep one"),
         ("x: {a: 1, a: 1}", "the key a is given twice; keep one"),
         ("[" * 40_000, "nested more than 100 deep"),
-        ("a: " * 40_000, "mapping values are not allowed in this context"),
+        ("a: " * 40_000, "a ':' is not allowed here"),
         ("? [1]\n: 2", "a key is not plain text"),
     ],
 )

@@ -280,8 +280,30 @@ for text in ("[" * 40000, "{a: " * 40000, "- " * 40000, "? " * 40000, "&a [" * 4
     with pytest.raises(ValueError, match="nested more"):
         parse_yaml(f"[{'[], ' * 60}{nested}]")
     assert parse_yaml("a: [1, 2]\nb: {c: null}") == {"a": [1, 2], "b": {"c": None}}
-    with pytest.raises(ValueError, match="line 2"):
-        parse_yaml("a: [")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a:\n  d_model: 2\n  num_heads 4\n  d: 3", "line 3: `num_heads 4`: a ':' is missing"),
+        ("a: 1\nnum_heads 4\n", "line 2: `num_heads 4`: a ':' is missing"),
+        ("a:\n\tb: 1", "line 2: `b: 1`: a tab; indent with spaces"),
+        ("a:\n  b: 1\n\tc: 2", "line 3: `c: 2`: a tab; indent with spaces"),
+        ("a:\n  b: 1\n c: 2", "line 3: `c: 2`: wrong indentation"),
+        ("a: b: c", "line 1: `a: b: c`: a ':' is not allowed here; quote the text"),
+        ("a: [0.9, 1\nb: 2", "line 1: `a: [0.9, 1`: a ',' or ']' is missing"),
+        ("a: [", "line 1: `a: [`: a value or a closing bracket is missing"),
+        ("a: 'x\nb: 1", "line 1: `a: 'x`: its quotation mark is not closed"),
+        ("a: @x", "line 1: `a: @x`: no value starts with this; quote the text"),
+        ("a: 1\na: 2", "line 2: `a: 2`: the key a is given twice; keep one"),
+        ("a: \0", "unacceptable character #x0000: control characters are not allowed"),
+    ],
+)
+def test_a_mistake_in_yaml_is_one_line_that_shows_its_place(text, message):
+    with pytest.raises(ValueError) as caught:
+        parse_yaml(text)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
 
 
 def test_digests_are_those_of_sha256(tmp_path):

@@ -46,7 +46,9 @@ def find_id(text: Any) -> str:
     if re.fullmatch(ID_PATTERN, exp) and experiment_path(exp).is_file():
         return exp
     near = did_you_mean(exp, ids) or f"; there are {', '.join(ids[:3])}, ..."
-    raise UserError(f"no experiment {shorten(text)}{near}; add one as params/<ID>.yaml")
+    raise UserError(
+        f"no experiment {shorten(text)}{near}; `oelm run` lists all, params/<ID>.yaml adds one"
+    )
 
 
 def load_config(exp: str, overrides: dict[str, Any] | str | None = None) -> Experiment:

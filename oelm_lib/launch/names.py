@@ -51,5 +51,5 @@ def _matching(pattern: str) -> list[str]:
     matches = fnmatch.filter(known, pattern.upper())
     if not matches:
         near = did_you_mean(re.sub(r"[*?\[\]]", "", pattern).upper(), known)
-        raise UserError(f"{pattern!r} matches no experiment{near}; they are params/<ID>.yaml")
+        raise UserError(f"{pattern!r} matches no experiment{near}; `oelm run` lists all")
     return matches
