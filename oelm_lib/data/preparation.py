@@ -31,6 +31,8 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import lock_exclusively, remedy, sha256_file, take_turn, write_text
 
 Echo = Callable[[str], None]
+REHEARSAL = "data.corpus=stories train.max_steps=10 train.batch_size=1 train.eval_tokens=4096"
+"""Overrides with which any experiment runs on a CPU: the log's model takes about a minute."""
 
 
 def open_corpus(name: str, tokenizer: str, exp: Experiment | None = None) -> Corpus:
@@ -284,7 +286,7 @@ def _alternatives(exp: Experiment | None) -> str:
     """Name what can run without the corpus: a rehearsal, and the demo with the same Q and K."""
     if exp is None:
         return ""
-    text = f"; or rehearse: `oelm run {exp.id} --set data.corpus=stories --set train.max_steps=10`"
+    text = f'; or rehearse: `oelm run {exp.id} --set "{REHEARSAL}"`'
     arm = type(exp.model).model_fields.keys() - set(SIZES)
     for demo in map(load_config, filter(re.compile("DEMO-").match, experiment_ids())):
         if all(getattr(demo.model, key) == getattr(exp.model, key) for key in arm):

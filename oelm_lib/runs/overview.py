@@ -21,6 +21,7 @@ from oelm_lib.runs.reading import (
 )
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.status import format_duration, format_eta
+from oelm_lib.runs.stop import stop_file
 
 COLUMNS = {
     "run": "run",
@@ -159,6 +160,9 @@ def _row(path: Path, status: dict[str, Any], summary: dict[str, Any] | None) -> 
     max_steps = status.get("max_steps")
     age = time.time() - (status.get("heartbeat") or 0)
     job = status.get("job")
+    reason = status.get("error") or (f"Slurm job {job}" if job else "")
+    if is_active and stop_file(path).exists():
+        reason = "asked to save and stop"
     return {
         "run": run_name(path),
         "path": str(path),
@@ -177,7 +181,7 @@ def _row(path: Path, status: dict[str, Any], summary: dict[str, Any] | None) -> 
         "best_val_perplexity": perplexity(best) if isinstance(best, int | float) else None,
         "share": step / max_steps if max_steps and step is not None else None,
         "heartbeat_age": max(age, 0.0) if is_active or state == "dead?" else None,
-        "reason": status.get("error") or (f"Slurm job {job}" if job else ""),
+        "reason": reason,
     }
 
 

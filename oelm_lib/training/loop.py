@@ -40,6 +40,7 @@ def train(run: Run, on_progress: Callable[[bool], None] | None = None) -> None:
                 if not state.asynchronous:
                     check_numbers(session)  # a GPU skips the update; log, evaluate and save check
                 rate = state.update()
+            session.status.update(write=False, step=state.step)
 
             # log
             if state.step % cfg.machine.log_interval == 0 or state.is_last_step:

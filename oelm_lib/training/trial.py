@@ -3,7 +3,7 @@
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -11,6 +11,7 @@ from oelm_lib.data import EvalWindows
 from oelm_lib.errors import UserError
 from oelm_lib.files import read_json
 from oelm_lib.runs.folder import Run, reopen
+from oelm_lib.runs.forecast import UNMEASURED
 from oelm_lib.runs.status import Budget, format_duration
 from oelm_lib.training import checkpoint
 from oelm_lib.training.device import device_name
@@ -22,6 +23,8 @@ WARM_STEPS = 3
 """First steps of a trial, which are slower and are not timed."""
 SLOW_SECONDS = 600.0
 """A run that is projected to take longer than this on a CPU gets a warning."""
+SLOW_PART = 60.0
+"""Parts of a run that take longer than this are shortened in a rehearsal."""
 
 
 def run_trial(run: Run, outputs: Path, steps: int = 20) -> dict[str, Any]:
@@ -110,22 +113,70 @@ def replay_step(path: Path) -> str:
 
 
 def slow_warning(state: TrainingState) -> str | None:
-    """Return a warning with the projected time where a run on a CPU takes over SLOW_SECONDS."""
+    """Return a warning where a run on a CPU takes over SLOW_SECONDS.
+
+    It names the projected time, its largest part, and smaller values to rehearse with.
+    """
     if state.device.type != "cpu":
         return None
-    steps, batch_size = state.cfg.train.max_steps, state.cfg.train.batch_size
-    seconds = _pass_seconds(state, 1) * batch_size * steps
-    if seconds > SLOW_SECONDS:
+    batch_size = state.cfg.train.batch_size
+    parts = _projected_parts(state, _pass_seconds(state, 1))
+    if sum(part.seconds for part in parts) > SLOW_SECONDS:
         # One window, cold, overstates the step of a small model: measure again before warning.
-        windows = batch_size if seconds / steps < 1 else 1
-        seconds = _pass_seconds(state, windows) * batch_size / windows * steps
+        windows = batch_size if parts[0].seconds / state.cfg.train.max_steps < 1 else 1
+        parts = _projected_parts(state, _pass_seconds(state, windows) / windows)
+    seconds = sum(part.seconds for part in parts)
     if seconds < SLOW_SECONDS:
         return None
     days = f" ({seconds / 86400:.1f} days)" if seconds > 86400 else ""
+    largest = max(parts, key=lambda part: part.seconds)
+    smaller = " ".join(part.smaller for part in parts if part.seconds > SLOW_PART and part.smaller)
+    rehearsal = f", or rehearse: overrides {smaller}" if smaller else ""
     return (
-        f"on this CPU the {steps:,} steps will take about {format_duration(seconds)}{days}; use a"
-        " GPU, or rehearse with fewer steps: overrides train.max_steps=10"
+        f"on this CPU the run will take about {format_duration(seconds)}{days}, most of it for"
+        f" {largest.name}; use a GPU{rehearsal}"
     )
+
+
+class _Part(NamedTuple):
+    """A part of a run: its projected seconds, and overrides that shorten it, or ""."""
+
+    name: str
+    seconds: float
+    smaller: str
+
+
+def _projected_parts(state: TrainingState, window_seconds: float) -> list[_Part]:
+    """Return the steps first, then the evaluations and the scores of the whole split at the end.
+
+    Args:
+        window_seconds: Of a forward and backward pass over one window.
+    """
+    train, corpus = state.cfg.train, state.run.corpus
+    windows = EvalWindows(corpus.tokens("val"), state.cfg.model.max_seq_len, state.device)
+    subset = len(windows.subset(train.eval_tokens))
+    evals = -(-train.max_steps // train.eval_interval)
+    smaller = ["train.max_steps=10"] if train.max_steps > 10 else []
+    if train.batch_size > 1 and 10 * train.batch_size * window_seconds > SLOW_PART:
+        smaller.append("train.batch_size=1")
+    is_small = corpus.name == "stories" or corpus.recall
+    return [
+        _Part(
+            f"its {train.max_steps:,} steps of {train.batch_size} windows",
+            train.max_steps * train.batch_size * window_seconds,
+            " ".join(smaller),
+        ),
+        _Part(
+            f"its evaluations of {subset} windows",
+            evals * subset * UNMEASURED * window_seconds,
+            "train.eval_tokens=4096" if train.eval_tokens > 4096 else "",
+        ),
+        _Part(
+            "the scores of the whole validation split at its end",
+            2 * windows.windows * UNMEASURED * window_seconds,
+            "" if is_small else "data.corpus=stories",
+        ),
+    ]
 
 
 def _pass_seconds(state: TrainingState, windows: int) -> float:

@@ -5,6 +5,7 @@ import pytest
 
 from oelm_lib.config import load_config
 from oelm_lib.data import open_corpus, open_test, prepare
+from oelm_lib.data.preparation import REHEARSAL
 from oelm_lib.errors import UserError
 from oelm_lib.files import with_checksum
 
@@ -86,7 +87,7 @@ def test_without_the_hub_the_alternatives_are_named(monkeypatch, exp, demo):
         open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
     message = str(caught.value)
     assert f"`oelm data prepare {cfg.data.corpus} --tokenizer gpt2 --source FOLDER`" in message
-    assert f"`oelm run {exp} --set data.corpus=stories --set train.max_steps=10`" in message
+    assert f'`oelm run {exp} --set "{REHEARSAL}"`' in message
     assert message.endswith(f"`oelm run {demo}`") and "\n" not in message
 
 

@@ -38,7 +38,7 @@ def test_sigterm_to_everything_in_the_middle_of_a_slow_save_leaves_a_whole_check
     )  # a session of its own, so a scheduler would reach it separately
     out, err = process.communicate(timeout=120)
     assert process.returncode == 75, out + err
-    assert "the same command continues it from its checkpoint" in out
+    assert "the same command continues it from its last checkpoint" in out
     assert (runs.state(path), runs.read_status(path)["step"]) == (
         "stopped",
         checkpoint.load(path / "latest.pt")["step"],
@@ -67,7 +67,7 @@ def test_a_killed_kernel_is_reported_and_the_same_command_ends_bit_equal(
     os.kill(runs.read_status(path)["pid"], signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 1, out + err
-    assert "the same command continues it from the last checkpoint" in err
+    assert "the same command continues it from its last checkpoint" in err
     assert "Traceback" not in err
     assert runs.state(path) == "dead"
     process = oelm("run", "DEMO-02", *settings())

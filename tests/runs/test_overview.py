@@ -96,6 +96,12 @@ def test_the_gap_is_to_the_run_with_the_same_seed_and_overrides(make_run, tmp_pa
     assert gaps == {"DEMO-02_oelm_freeze+aa/seed1": 0.0, "DEMO-02_oelm_freeze+bb/seed1": None}
 
 
+def test_a_run_that_was_asked_to_stop_says_so_until_it_has(make_run, tmp_path):
+    for path in (make_run(), make_run("DEMO-02", state="stopped", alive=False)):
+        (path / "STOP").touch()
+    assert [row["reason"] for row in overview(outputs=tmp_path)] == ["asked to save and stop", ""]
+
+
 def test_a_writer_that_is_gone_shows_as_dead_and_a_queue_that_is_gone_holds_nothing(
     make_run, tmp_path
 ):
