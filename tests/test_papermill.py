@@ -94,7 +94,8 @@ def test_oelm_run_leaves_notebook_and_page_and_the_second_time_only_shows(call, 
     assert runs.read_timing(run)["budget"]["page"] > 0
     before = (run / "train.ipynb").stat().st_mtime_ns
     second = call(*command)
-    assert (second.returncode, "is done" in second.stdout) == (0, True)
+    assert "is done: val_loss " in first.stdout
+    assert (second.returncode, "was done before: val_loss " in second.stdout) == (0, True)
     assert (run / "train.ipynb").stat().st_mtime_ns == before
 
 

@@ -209,7 +209,7 @@ def stop(name: str) -> None:
 def replay(name: str) -> None:
     """Repeat the step at which RUN diverged, and name the tensor.
 
-    RUN is an ID, ID/seed<k> or a run folder.
+    RUN is ID/seed<k>, a run folder, or an ID that has one run.
     """
     from oelm_lib.runs.logs import find_run
     from oelm_lib.training import replay_step
@@ -226,7 +226,7 @@ def rm(names: tuple[str, ...], undo: bool) -> None:
 
     The trash is .trash in the outputs folder; delete it to free the disk.
 
-    RUN is an ID, ID/seed<k> or a run folder. Where one trains, none is removed.
+    RUN is ID/seed<k>, a run folder, or an ID that has one run. Where one trains, none is removed.
     """
     from oelm_lib.config import outputs_dir
     from oelm_lib.runs.logs import find_run

@@ -180,10 +180,15 @@ def describe_end(job: Job, code: int, seconds: float) -> str:
         return f"{job.name}: stopped after {duration}; the same command continues it"
     if code != DONE or not summary:
         return f"{job.name}: failed after {duration}"
+    return f"{job.name}: done in {duration}, {result_text(summary)}"
+
+
+def result_text(summary: dict[str, Any]) -> str:
+    """Return the result of a finished run in words, from its summary.json."""
     loss = summary.get("final_val_loss")
     if loss is None:
-        return f"{job.name}: done in {duration}, diverged (no finite val_loss)"
-    return f"{job.name}: done in {duration}, val_loss {loss:.4f}, perplexity {perplexity(loss):.3f}"
+        return "diverged (no finite val_loss)"
+    return f"val_loss {loss:.4f}, perplexity {perplexity(loss):.3f}"
 
 
 def failure_reason(job: Job, code: int) -> str:

@@ -17,7 +17,7 @@ from oelm_lib.data.corpus import check_has_test
 from oelm_lib.errors import DONE, FAILED, STOPPED, UserError
 from oelm_lib.files import replacing, write_json
 from oelm_lib.launch.distributed import train_in_processes
-from oelm_lib.launch.jobs import LOG, read_or_none
+from oelm_lib.launch.jobs import LOG, read_or_none, result_text
 from oelm_lib.launch.processes import child_error, kill_tree
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
@@ -56,7 +56,7 @@ def run_experiment(
     run = open_run(cfg, seed, fresh=fresh)
     page = run.path / "train.html"
     if run.finished and page.is_file():
-        return _report_done(run, page, test)
+        return _report_done(run, page, test, "was done before")
     run.lock.release()  # the kernel is the writer
     if test:
         check_has_test(run.corpus)  # before the training, not after it
@@ -92,9 +92,12 @@ def progress_line(path: Path) -> str | None:
     return "  ".join([f"{run_name(path)} {status.get('state')}", *parts])
 
 
-def _report_done(run: Run, page: Path, test: bool) -> int:
-    """Print that a run is done and where its page is, and with `test` score it; returns DONE."""
-    print(f"{run.name} is done" + (f": {page}" if page.is_file() else ""))
+def _report_done(run: Run, page: Path, test: bool, words: str = "is done") -> int:
+    """Print a finished run's result and page, and with `test` score it; returns DONE."""
+    summary = read_summary(run)
+    facts = [result_text(summary)] if summary else []
+    facts += [str(page)] if page.is_file() else []
+    print(f"{run.name} {words}{': ' if facts else ''}{'; '.join(facts)}")
     if test:
         from oelm_lib.training import score_test_split
 
@@ -116,12 +119,19 @@ def _report_unfinished(run: Run, stop_asked: bool, error: BaseException | None) 
     else:  # a signal to all processes ends the kernel too
         stopped = stop_asked and ended in ("stopped", "dead", "empty", "queued")
     if stopped:
-        print(f"{run.name} is stopped; the same command continues it from its checkpoint")
+        print(f"{run.name} is stopped; {_next_start(run)}")
         return STOPPED
     error = error or RuntimeError(f"the notebook ended without a result; see {run.path / LOG}")
-    text = f"{run.name} failed: {error}; the same command continues it from the last checkpoint"
+    text = f"{run.name} failed: {error}; {_next_start(run)}"
     print(text[-2000:], file=sys.stderr)
     return FAILED
+
+
+def _next_start(run: Run) -> str:
+    """Return where the next session of a run without a result begins."""
+    if any((run.path / name).is_file() for name in ("latest.pt", "latest.prev.pt")):
+        return "the same command continues it from its last checkpoint"
+    return "nothing is saved yet, so the same command starts it anew"
 
 
 class _Execution:
@@ -201,7 +211,7 @@ class _Execution:
         with contextlib.suppress(OSError):  # the trainer meets the same full or read-only disk
             stop_file(self._run.path).touch()
         print(
-            "\nstopping: waiting for the checkpoint and the last cells (Ctrl-C again kills)",
+            "\nstopping: it ends its step or evaluation, then it saves (Ctrl-C again kills it)",
             flush=True,
         )
 
@@ -209,7 +219,7 @@ class _Execution:
         """Kill the kernel or the processes of the run, and this process."""
         for child in psutil.Process().children():
             kill_tree(child.pid)
-        print(f"\nkilled; {self._run.name} continues from its last checkpoint", flush=True)
+        print(f"\n{self._run.name} is killed; {_next_start(self._run)}", flush=True)
         os._exit(FAILED)
 
 

@@ -33,6 +33,12 @@ def test_the_help_of_report_names_every_standard_page():
     assert all(f"`{name}`" in pages.report.help for name in STANDARD)
 
 
+@pytest.mark.parametrize("command", ["rm", "replay"])
+def test_the_help_of_a_command_on_one_run_says_when_an_id_names_it(command):
+    text = " ".join(CliRunner().invoke(main, [command, "--help"]).output.split())
+    assert "RUN is ID/seed<k>, a run folder, or an ID that has one run." in text
+
+
 def test_files_that_are_no_experiments_are_named_in_one_note(tmp_path, monkeypatch):
     (tmp_path / "DEMO-02-Copy1.yaml").write_text("")
     monkeypatch.setattr(paths, "PARAMS", tmp_path)
@@ -110,6 +116,9 @@ def test_a_command_starts_without_the_heavy_packages():
         (["run", "DEMO-01", "--seeds", "1,²"], "--seeds '1,²' should be whole numbers"),
         (["run", "DEMO-01", "--seeds", "9" * 5000], "should be whole numbers of at most 18 digits"),
         (["rm", "DEMO-01"], "no run is called 'DEMO-01'"),
+        (["report", "CPU-01 CPU-02"], "no finished run of CPU-01, CPU-02; train: oelm run CPU-01"),
+        (["report", "compare"], "no finished run of DEMO-*; train: oelm run 'DEMO-*'"),
+        (["report", "bench"], "no result of `oelm bench` yet"),
         (["logs", "DEMO-01"], "no run is called 'DEMO-01'"),
         (["run", "demo-99"], "no experiment 'demo-99'"),
         (["run", "DEMO-01", "--set", "machine.threads=100000"], "machine.threads = 100000: should"),

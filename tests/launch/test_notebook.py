@@ -1,5 +1,7 @@
 """One run through `oelm run`: its lock, its exit code, its page."""
 
+import math
+
 import pytest
 from click.testing import CliRunner
 
@@ -54,6 +56,17 @@ def test_a_page_that_was_not_made_is_not_named(tiny_run, capsys):
     assert capsys.readouterr().out == f"{run.name} is done\n{run.name} is done: {page}\n"
 
 
+def test_a_finished_run_is_printed_with_its_result(tiny_run, capsys):
+    run = tiny_run()
+    page = run.path / "train.html"
+    page.touch()
+    summary = {"steps": 24, "best_val_loss": 1.5, "final_val_loss": 1.5}
+    write_json(run.path / "summary.json", summary)
+    assert _report_done(run, page, test=False, words="was done before") == DONE
+    result = f"val_loss 1.5000, perplexity {math.exp(1.5):.3f}"
+    assert capsys.readouterr().out == f"{run.name} was done before: {result}; {page}\n"
+
+
 KERNEL_DIED = RuntimeError("its kernel died")
 
 
@@ -79,5 +92,10 @@ def test_the_exit_code_of_a_run_without_a_result(tiny_run, capsys, state, stop_a
     printed = capsys.readouterr()
     assert printed.out.count("is stopped") == (code == STOPPED)
     assert printed.err.count("its kernel died") == (code == FAILED and error is not None)
+    assert "nothing is saved yet, so the same command starts it anew" in printed.out + printed.err
+    (run.path / "latest.pt").touch()
+    _report_unfinished(run, stop_asked, error)
+    printed = capsys.readouterr()
+    assert "continues it from its last checkpoint" in printed.out + printed.err
     with pytest.raises(UserError, match="the disk is full"):
         _report_unfinished(run, stop_asked, UserError("the disk is full"))
