@@ -1,5 +1,6 @@
 """The first screen of a comparison: what is compared, verdict cards, warnings, differing keys."""
 
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 
@@ -7,7 +8,7 @@ import pandas as pd
 
 from oelm_lib.arms import arm_colour, frozen_projections
 from oelm_lib.compare import confounds
-from oelm_lib.compare.pairs import pairs
+from oelm_lib.compare.pairs import comparable, pairs
 from oelm_lib.compare.verdict import Verdict
 from oelm_lib.markup import Html, fold
 from oelm_lib.model.cost import parameter_numbers
@@ -33,12 +34,12 @@ def subtitle(runs: pd.DataFrame) -> Html:
     if known.empty:
         return Html("")
     arms = list(known.drop_duplicates("variant")["experiment"])
-    frozen = [names for arm in arms if (names := frozen_projections(arm.model))]
+    frozen = Counter(names for arm in arms if (names := frozen_projections(arm.model)))
     sizes = [parameter_numbers(arm.model)["total"] for arm in arms]
     tokens = [arm.train.max_steps * arm.step_tokens for arm in arms]
-    what = f"{' or '.join(dict.fromkeys(frozen))} in {len(frozen)} of {len(arms)} arms"
+    what = [f"{names} in {count} of {len(arms)} arms" for names, count in frozen.items()]
     facts = {
-        "Frozen query or key projections": what if frozen else "none",
+        "Frozen query or key projections": ", ".join(what) or "none",
         "Model": f"{_millions(sizes)} parameters",
         "Text": f"{', '.join(_texts(known))}, {_millions(tokens)} tokens read",
         "Learning rate": _rates(sorted({arm.optim.learning_rate for arm in arms})),
@@ -99,12 +100,17 @@ def _card(one: Verdict) -> str:
 
 
 def warning_list(runs: pd.DataFrame, baseline: str | None = None) -> Html:
-    """Return what weakens the comparison as a list, each once; arguments of judge."""
+    """Return what weakens the comparison as a list, each once; "" where there is none.
+
+    Args:
+        runs, baseline: Arguments of judge.
+    """
     sentences = confounds.warnings(runs, baseline)
-    if not sentences:
-        return Html("<p>Nothing found that weakens the comparison.</p>")
+    if not sentences and comparable(runs).empty:
+        return Html("")
     items = "".join(f"<li>{escape(text)}.</li>" for text in sentences)
-    return Html(f"<ul>{items}</ul>")
+    text = f"<ul>{items}</ul>" if items else "<p>Nothing found that weakens the comparison.</p>"
+    return Html(f"<h3>What weakens it</h3>{text}")
 
 
 def config_diff(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:

@@ -149,7 +149,7 @@ def _evidence_warnings(runs: pd.DataFrame, compared: list[Pair]) -> Iterator[tup
         for arm, repeats in rows.groupby("arm", sort=False):
             rates = {experiment.optim.learning_rate for experiment in repeats["experiment"]}
             if len(rates) == 1 and arm in judged:
-                yield arm, "one learning rate only; another rate may change its gap"
+                yield arm, "one learning rate only; another rate may change the gap"
     for exp in runs.loc[runs["experiment"].notna() & (runs["source"] == RECORDED), "id"]:
         yield exp, "recorded by other code; the loss is the best of its evaluations"
 

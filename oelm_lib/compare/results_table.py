@@ -6,12 +6,19 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from oelm_lib.compare.cards import verdict_cards, warning_list
 from oelm_lib.compare.pairs import METRIC, comparable
-from oelm_lib.compare.verdict import Verdict
+from oelm_lib.compare.verdict import Verdict, judge
+from oelm_lib.config import load_config
 from oelm_lib.markup import Html, fold
-from oelm_lib.runs.frames import RECORDED, arm_id
+from oelm_lib.runs.frames import RECORDED, arm_id, recorded
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.view.tables import gap_text, table
+
+LOG = (
+    "The log is an earlier experiment log (GPT-01..07), made by other code on other machines with"
+    " one seed each. Gaps are computed from its perplexities."
+)
 
 
 class Arm(NamedTuple):
@@ -106,6 +113,21 @@ def show_results(runs: pd.DataFrame, judged: Sequence[Verdict]) -> Html:
         main = main.drop(columns="baseline").rename(columns={"gap": f"gap_to_{baselines.pop()}"})
     everything = fold("All columns", table(frame.drop(columns="reason")))
     return Html(table(main) + everything)
+
+
+def show_recorded(exps: str | None = None) -> Html:
+    """Return the section on what the log recorded of these experiments; "" where it has none.
+
+    Args:
+        exps: Ids or globs; their baselines are added.
+    """
+    ids = set(recorded(exps)["id"])
+    if not ids:
+        return Html("")
+    log = recorded([*ids, *filter(None, (load_config(exp).compare_to for exp in ids))])
+    judged = judge(log)
+    parts = [verdict_cards(judged), warning_list(log), show_results(log, judged)]
+    return Html(f"<h2>Recorded in the log</h2><p>{LOG}</p>{''.join(parts)}")
 
 
 def _count(row: dict[str, Any]) -> Any:

@@ -16,7 +16,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.frames import RECORDED
 from oelm_lib.runs.metrics import perplexity
-from oelm_lib.view.tables import LARGEST_GAP, bounds_text, percent, seeds_text
+from oelm_lib.view.tables import gap_text, percent, seeds_text
 
 CRITERION = 0.05
 """Largest gap that an arm may have: the log's criterion."""
@@ -87,10 +87,10 @@ class Verdict:
         if self.verdict == stats.UNKNOWN:
             which = " (best of its evaluations)" if self.source == RECORDED else ""
             return (
-                f"{_change(self.gap)} with one seed{which}; one seed has no interval, so this may"
-                " be noise."
+                f"changes perplexity by {percent(self.gap, 1)} with one seed{which}; one seed has"
+                " no interval, so this may be noise."
             )
-        head = f"{_change(self.gap)} {bounds_text(self.low, self.high)}"
+        head = f"changes perplexity by {gap_text(self.gap, self.low, self.high)}"
         limit = f"{100 * CRITERION:g} %"
         if self.verdict == stats.FAIL:
             return f"{head}; the whole interval is above {limit}."
@@ -216,14 +216,6 @@ def _documents(path: Any) -> dict[str, Any]:
         return read_documents(path) if isinstance(path, Path) else {}
     except UserError:
         return {}
-
-
-def _change(gap: float) -> str:
-    """Return a gap as a verb phrase."""
-    if gap > LARGEST_GAP:
-        return f"raises perplexity by more than {100 * LARGEST_GAP:,.0f} %"
-    verb = "raises" if gap > -0.0005 else "lowers"
-    return f"{verb} perplexity by {100 * abs(gap):.1f} %"
 
 
 def _seeds(count: int) -> str:

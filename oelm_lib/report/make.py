@@ -63,6 +63,10 @@ def report(target: str | Path, baseline: str | None = None, runs: str | None = N
         return _make("study", {"name": name}, f"study_{name}", command)
     if runs is not None:
         return _make(name, STANDARD[name] | {"runs": runs}, f"explore_{page_slug(runs)}", command)
+    if name == "compare":
+        check_finished(STANDARD[name]["exps"].split())
+    if name == "bench" and not any(config.outputs_dir().glob("bench_*.json")):
+        raise UserError("no result of `oelm bench` yet; measure: oelm bench")
     if name in STANDARD:
         chosen = {} if baseline is None else {"baseline": baseline}
         return _make(name, STANDARD[name] | chosen, name, command)
@@ -99,9 +103,17 @@ def _compare(target: str, baseline: str | None, command: str) -> Path:
         )
     if baseline and baseline not in {*ids, *folders, *map(experiment_of, folders)}:
         raise UserError(f"--baseline {baseline}: no such experiment; use one of {', '.join(ids)}")
+    check_finished(patterns)
     parameters = {"exps": " ".join(patterns), "baseline": baseline or "", "outputs": ""}
     words = [*patterns, *(["vs", baseline] if baseline else [])]
     return _make("compare", parameters, f"compare_{page_slug('_'.join(words))}", command)
+
+
+def check_finished(patterns: list[str]) -> None:
+    """Raise UserError where no run of these experiments, or globs, is done."""
+    if not any(state(run) == "done" for run in find_runs(None, patterns, rehearsals=False)):
+        command = shlex.join(["oelm", "run", *patterns])
+        raise UserError(f"no finished run of {', '.join(patterns)}; train: {command}")
 
 
 def page_slug(text: str) -> str:

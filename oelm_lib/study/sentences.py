@@ -132,8 +132,6 @@ def _change(one: Judgement) -> str:
         return f"The {what} of {name} differs from that of {other} by {size}"
     if interval.known and interval.low > 0:
         return f"{name} raises perplexity over {other} by {size.removeprefix('+')}"
-    if interval.known and interval.high < 0:
-        return f"{name} lowers perplexity against {other} by {size.removeprefix('−')}"
     return f"{name} changes perplexity against {other} by {size}"
 
 

@@ -7,10 +7,10 @@ from tests import runs_factory
 def test_cards_of_the_log_say_what_it_showed():
     text = compare.verdict_cards(compare.judge(compare.recorded()))
     for part in (
-        "raises perplexity by 9.8 %",
-        "raises perplexity by 16.5 %",
-        "raises perplexity by 14.9 %",
-        "raises perplexity by 15.5 %",
+        "changes perplexity by +9.8 %",
+        "changes perplexity by +16.5 %",
+        "changes perplexity by +14.9 %",
+        "changes perplexity by +15.5 %",
     ):
         assert part in text
     assert text.count("? UNKNOWN INTERVAL") == 4
@@ -21,7 +21,7 @@ def test_cards_of_the_log_say_what_it_showed():
 def test_a_card_says_its_verdict_first_and_how_it_was_reached(demo):
     text = compare.verdict_cards(compare.judge(compare.load_runs("DEMO-*", demo)))
     card = text.split("class='oelm-card'")[2]  # DEMO-03
-    assert card.index("✗ FAIL") < card.index("OELM-Random</b> raises")
+    assert card.index("✗ FAIL") < card.index("OELM-Random</b> changes")
     where = "DEMO-03 against DEMO-01 on stories; W_q and W_k frozen at Gaussian rows of expected"
     assert where in card and "nats" not in card[: card.index("<details>")]
     assert "95 % interval over seeds, jointly for the 3 arms of this baseline" in card
@@ -34,6 +34,12 @@ def test_the_subtitle_says_what_is_frozen_in_which_models_on_what(demo):
     assert "<b>Text:</b> stories (generated), 0.67 million tokens read." in text
     assert "<b>Learning rate:</b> 0.01 in every arm." in text
     assert "<b>Seeds:</b> 42, 43, 44." in text
+
+
+def test_the_subtitle_counts_the_arms_that_freeze_one_projection(demo):
+    runs_factory.make_run(demo, "DEMO-02", overrides="model.freeze_q=false")
+    text = compare.subtitle(compare.load_runs("DEMO-*", demo))
+    assert "W_q and W_k in 3 of 5 arms, W_k in 1 of 5 arms." in text
 
 
 def test_the_subtitle_names_the_range_of_learning_rates_where_arms_differ(tmp_path):
@@ -73,5 +79,5 @@ def test_config_diff_has_a_row_a_key_and_a_column_an_arm(demo):
 def test_nothing_to_compare_is_said(tmp_path):
     runs = compare.load_runs("DEMO-*", tmp_path)
     assert "No arm has a run" in compare.verdict_cards(compare.judge(runs))
-    assert "Nothing found" in compare.warning_list(runs)
+    assert compare.warning_list(runs) == compare.next_steps([]) == ""
     assert compare.config_diff(runs).empty and "<table" in table(compare.config_diff(runs))

@@ -9,7 +9,7 @@ from tests.runs_factory import make_run
 STEPS = load_config("DEMO-01").train.max_steps
 DEMO_WARNINGS = [
     "stories: synthetic text; a gap on it says little about natural language",
-    "baseline, OELM-Freeze: one learning rate only; another rate may change its gap",
+    "baseline, OELM-Freeze: one learning rate only; another rate may change the gap",
 ]
 """What weakens any comparison on the embedded corpus that has enough seeds."""
 
@@ -126,7 +126,7 @@ def test_rates_that_were_varied_are_not_called_untuned(tmp_path):
     found = warnings_of(tmp_path, arm={"experiment": {"optim.learning_rate": 0.02}})
     make_run(tmp_path, "DEMO-02", 1, overrides="optim.learning_rate=0.03")
     found = compare.warnings(compare.load_runs(outputs=tmp_path))
-    assert "baseline: one learning rate only; another rate may change its gap" in found
+    assert "baseline: one learning rate only; another rate may change the gap" in found
 
 
 def test_an_unfinished_arm_is_not_blamed_for_its_steps(tmp_path):

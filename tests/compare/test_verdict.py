@@ -54,32 +54,37 @@ def test_one_arm_needs_no_adjustment(tmp_path):
         (
             (1.299, 1.3, 1.301),
             stats.PASS,
-            "raises perplexity by 0.0 % [−0.2, +0.2]; the whole interval is below 5"
+            "changes perplexity by −0.0 % [−0.2, +0.2]; the whole interval is below 5"
             " %, and within ±1 %.",
         ),
         (
             (1.499, 1.5, 1.501),
             stats.FAIL,
-            "raises perplexity by 22.1 % [+21.8, +22.4]; the whole interval is",
+            "changes perplexity by +22.1 % [+21.8, +22.4]; the whole interval is",
         ),
         (
             (1.3, 1.4, 1.5),
             stats.INCONCLUSIVE,
-            "raises perplexity by 10.5 % [−13.8, +41.7]; three seeds cannot decide"
+            "changes perplexity by +10.5 % [−13.8, +41.7]; three seeds cannot decide"
             " whether that is above 5 %; ",
         ),
         (
             (1.2, 1.2, 1.2),
             stats.PASS,
-            "lowers perplexity by 9.5 % [−9.5, −9.5]; the whole interval is below 5 %.",
+            "changes perplexity by −9.5 % [−9.5, −9.5]; the whole interval is below 5 %.",
+        ),
+        (
+            (1.22, 1.27, 1.31),
+            stats.INCONCLUSIVE,
+            "changes perplexity by −3.3 % [−13.5, +8.2]; three seeds cannot decide",
         ),
         (
             (1.4,),
             stats.UNKNOWN,
-            "raises perplexity by 10.5 % with one seed; one seed has no interval,"
+            "changes perplexity by +10.5 % with one seed; one seed has no interval,"
             " so this may be noise.",
         ),
-        ((800.0, 801.0, 802.0), stats.FAIL, "raises perplexity by more than 1,000 % ["),
+        ((800.0, 801.0, 802.0), stats.FAIL, "changes perplexity by over +1,000 % ["),
     ],
 )
 def test_a_verdict_in_words(tmp_path, losses, verdict, words):

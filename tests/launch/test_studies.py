@@ -297,6 +297,6 @@ def test_the_example_study_runs_and_has_its_page(checkout):
         check=True,
     )
     html = Path(page.stdout.strip()).read_text()
-    assert re.search("<b>frozen</b> (raises|lowers|changes) perplexity", html)
+    assert re.search("<b>frozen</b> (raises|changes) perplexity", html)
     assert "Two seeds on generated text show how a study works" in html
     assert html.count("<details>") == 6

@@ -1,0 +1,67 @@
+"""What follows from a comparison: the commands that train the seeds its open verdicts lack."""
+
+import shlex
+from collections.abc import Iterator, Sequence
+from html import escape
+
+from oelm_lib import stats
+from oelm_lib.compare.confounds import FEW_SEEDS
+from oelm_lib.compare.pairs import Pair
+from oelm_lib.compare.verdict import CRITERION, Verdict
+from oelm_lib.config import as_text
+from oelm_lib.markup import Html
+from oelm_lib.runs.frames import MEASURED
+
+HEAD = "More seeds for the open verdicts, of the arm and of its baseline:"
+MOST_LISTED = 32
+"""Most seeds of an arm that a command asks for."""
+
+
+def next_steps(judged: Sequence[Verdict]) -> Html:
+    """Return for each open verdict the command that trains the arm and its baseline further.
+
+    Args:
+        judged: What judge returns.
+    """
+    items = []
+    for one in judged:
+        count = _seeds_in_all(one) if one.source == MEASURED else None
+        if count:
+            commands = "; ".join(f"<code>{escape(text)}</code>" for text in _commands(one, count))
+            words = f"{one.id}: {one.verdict}; {one.power or 'one seed has no interval'}."
+            items.append(
+                f"<li>{escape(words)} Train {count} in all before you look again: {commands}</li>"
+            )
+    return Html(f"<p>{HEAD}</p><ul>{''.join(items)}</ul>" if items else "")
+
+
+def _seeds_in_all(one: Verdict) -> int | None:
+    """Return how many shared seeds an open verdict asks for; None where seeds do not decide it."""
+    if one.verdict == stats.UNKNOWN:
+        return FEW_SEEDS
+    if one.verdict != stats.INCONCLUSIVE or one.documents_included:
+        return None
+    interval = stats.paired_interval(one.pair.differences(), one.arms)
+    few, many = stats.deciding_seeds(interval, stats.bounds_at_most(CRITERION)) or (None, None)
+    if few is None or few > MOST_LISTED:
+        return None
+    return min(many or MOST_LISTED, MOST_LISTED)
+
+
+def _commands(one: Verdict, count: int) -> Iterator[str]:
+    """Yield the commands after which arm and baseline share `count` seeds."""
+    shared = one.pair.shared()[0].index
+    first = max(shared) + 1
+    seeds = ",".join(map(str, range(first, first + count - len(shared))))
+    for overrides, ids in _ids_by_overrides(one.pair).items():
+        options = ["--set", overrides] if overrides else []
+        yield shlex.join(["oelm", "run", *ids, "--seeds", seeds, *options])
+
+
+def _ids_by_overrides(pair: Pair) -> dict[str, list[str]]:
+    """Return the overrides of baseline and arm as text, with the experiments that have them."""
+    ids: dict[str, list[str]] = {}
+    for runs in (pair.base, pair.arm):
+        experiment = runs.iloc[0]["experiment"]
+        ids.setdefault(as_text(experiment.science_overrides), []).append(experiment.id)
+    return ids
