@@ -113,11 +113,6 @@ def arm_colour(name: str) -> str:
     return COLOURS.get(name) or OTHERS[_hash(_family(name)) % len(OTHERS)]
 
 
-def arm_colours(names: Iterable[str]) -> dict[str, str]:
-    """Return arm_colour of each name."""
-    return {name: arm_colour(name) for name in names}
-
-
 def arm_styles(names: Iterable[str]) -> dict[str, ArmStyle]:
     """Return a look for each arm of a figure, no two alike.
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,30 @@ def take_turn(file: int) -> None:
     except OSError as error:
         if error.errno not in NO_FLOCK:
             raise
+
+
+def lock_exclusively(file: int, patience: float) -> bool | None:
+    """Lock an open file exclusively.
+
+    Args:
+        patience: Seconds to wait for another process that holds the lock.
+
+    Returns:
+        Whether the file is locked; None where the file system has no `flock`.
+    """
+    end = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError as error:
+            if error.errno in NO_FLOCK or error.errno == errno.EBADF:
+                return None  # EBADF: NFS wants a writable descriptor, and the file is another's
+            if not isinstance(error, BlockingIOError):
+                raise
+            if time.monotonic() > end:
+                return False
+        time.sleep(0.05)
 
 
 def whole_lines(file: int, length: int) -> int:

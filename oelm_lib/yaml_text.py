@@ -28,15 +28,19 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     yaml_implicit_resolvers: ClassVar[dict] = {}
 
 
-class _Dumper(yaml.SafeDumper):
-    yaml_implicit_resolvers: ClassVar[dict] = {}
+class _FileDumper(yaml.SafeDumper):
+    """Quotes also text that other readers of YAML would not take for text."""
 
     def ignore_aliases(self, data):
         return True
 
 
+class _LineDumper(_FileDumper):
+    yaml_implicit_resolvers: ClassVar[dict] = {}
+
+
 for _tag, _pattern in SCALARS.items():
-    for _class in (_Loader, _Dumper):
+    for _class in (_Loader, _FileDumper, _LineDumper):
         _regex = re.compile(rf"(?:{_pattern})\Z", re.IGNORECASE)
         _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _regex, None)
 
@@ -102,6 +106,8 @@ def _check_keys(root: yaml.Node) -> None:
 
 def dump_yaml(value: Any, *, one_line: bool = False) -> str:
     """Return YAML that parse_yaml reads back to the same value, keys in their order."""
-    options = {"default_flow_style": True, "width": 10**6} if one_line else {}
-    text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, **options)
-    return text.removesuffix("\n...\n").strip() if one_line else text
+    if not one_line:
+        return yaml.dump(value, Dumper=_FileDumper, sort_keys=False, allow_unicode=True)
+    options = {"default_flow_style": True, "width": 10**6}
+    text = yaml.dump(value, Dumper=_LineDumper, sort_keys=False, allow_unicode=True, **options)
+    return text.removesuffix("\n...\n").strip()

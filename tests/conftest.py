@@ -35,19 +35,6 @@ TINY_MODEL = {
     "qk_scale": 0.45254834,
     "freeze_q": False,
     "freeze_k": False,
-    "frozen_layers": "all",
-    "freeze_from": 0,
-    "freeze_until": None,
-    "position": "learned",
-    "qk_tied": False,
-    "qk_bias": False,
-    "qk_norm": False,
-    "qk_gain": False,
-    "head_temperature": False,
-    "qk_core": False,
-    "delta_rank": 0,
-    "key_conv": False,
-    "key_shift": False,
 }
 FROZEN = {"freeze_q": True, "freeze_k": True}
 ARMS = {

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from oelm_lib.config import Experiment, load_config
+from oelm_lib.model.cost import parameter_numbers
 from tests.synthetic_run import (
     START,
     SyntheticRun,
@@ -88,16 +89,6 @@ def make_demo(outputs: Path, seeds: tuple[int, ...] = (42, 43, 44), **options) -
     return [make_run(outputs, f"DEMO-0{n}", seed, **options) for n in range(1, 5) for seed in seeds]
 
 
-def parameters(model: dict) -> dict[str, int]:
-    """Parameter counts of the GPT of docs/design.md."""
-    D, F, L = model["d_model"], model["d_ff"], model["num_layers"]
-    layer = 4 * D * D + 2 * D * F + F + D + 4 * D
-    total = (model["vocab_size"] + model["max_seq_len"]) * D + L * layer + 2 * D
-    layers = L if model["frozen_layers"] == "all" else len(model["frozen_layers"])
-    frozen = layers * D * D * (model["freeze_q"] + model["freeze_k"])
-    return {"total": total, "trainable": total - frozen, "frozen": frozen}
-
-
 def _config(cfg: Experiment, seed: int, corpus: dict, resolved: dict, experiment: dict) -> dict:
     plain = cfg.to_dict()
     for key, value in experiment.items():
@@ -119,7 +110,7 @@ def _config(cfg: Experiment, seed: int, corpus: dict, resolved: dict, experiment
         "versions": {"python": "3.11.7", "torch": "2.13.0", "numpy": "2.4.0"},
         "resolved": machine | {"compile": False} | resolved,
         "corpus": _corpus(cfg) | corpus,
-        "parameters": parameters(plain["model"]),
+        "parameters": parameter_numbers(cfg.model),
         "created": START.isoformat().replace("+00:00", "Z"),
     }
 

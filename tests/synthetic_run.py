@@ -42,10 +42,6 @@ class SyntheticRun:
         return self.step_seconds * 5
 
     @property
-    def step_tokens(self) -> int:
-        return self.cfg.train.batch_size * self.cfg.model.max_seq_len
-
-    @property
     def wall(self) -> float:
         return float(self.clock(self.steps)) + 3.0
 
@@ -105,11 +101,11 @@ def _train_row(run: SyntheticRun, step: int, loss: float, noise: float) -> dict:
     cfg = run.cfg
     warm = max(cfg.optim.warmup_steps, 1)
     share = min(step / warm, 0.5 + 0.5 * math.cos(math.pi * step / cfg.train.max_steps))
-    rate = run.step_tokens / run.step_seconds
+    rate = run.cfg.step_tokens / run.step_seconds
     return {
         "event": "train",
         "step": step,
-        "tokens": step * run.step_tokens,
+        "tokens": step * run.cfg.step_tokens,
         "loss": round(loss, 6),
         "perplexity": round(math.exp(min(loss, 50)), 6),
         "learning_rate": float(f"{cfg.optim.learning_rate * share:.8g}"),
@@ -123,7 +119,7 @@ def _eval_row(run: SyntheticRun, step: int, loss: float) -> dict:
     return {
         "event": "eval",
         "step": step,
-        "tokens": step * run.step_tokens,
+        "tokens": step * run.cfg.step_tokens,
         "loss": round(loss, 6),
         "perplexity": round(math.exp(min(loss, 50)), 6),
         "eval_tokens": run.cfg.train.eval_tokens,
@@ -142,7 +138,7 @@ def write_status(run: SyntheticRun, state: str) -> None:
         "state": "running" if state == "dead" else state,
         "step": run.steps,
         "max_steps": run.cfg.train.max_steps,
-        "tokens": run.steps * run.step_tokens,
+        "tokens": run.steps * run.cfg.step_tokens,
         "seconds": run.wall,
         "heartbeat": time.time() if alive else ended,
         "started": START.timestamp(),
@@ -153,7 +149,7 @@ def write_status(run: SyntheticRun, state: str) -> None:
         "train_loss": run.train_rows[-1]["loss"] if run.train_rows else None,
         "learning_rate": run.cfg.optim.learning_rate,
         "steps_per_s": 1 / run.step_seconds,
-        "tokens_per_s": run.step_tokens / run.step_seconds,
+        "tokens_per_s": run.cfg.step_tokens / run.step_seconds,
         "eta_seconds": [10.0, 20.0] if alive else None,
         "evals": run.evals,
         "best": {"step": run.best[0], "loss": run.best[1]} if run.evals else None,
@@ -166,7 +162,7 @@ def write_status(run: SyntheticRun, state: str) -> None:
 def write_summary(run: SyntheticRun, test: bool) -> None:
     """summary.json."""
     cfg, splits, loss = run.cfg, run.plain["corpus"]["splits"], run.final_loss
-    tokens = run.steps * run.step_tokens
+    tokens = run.steps * run.cfg.step_tokens
     finished = (START + timedelta(seconds=run.wall)).isoformat(timespec="seconds")
     summary = {
         "run": f"{cfg.folder}/{run.path.name}",
@@ -201,14 +197,13 @@ def write_summary(run: SyntheticRun, test: bool) -> None:
 
 def _freeze_proof(run: SyntheticRun) -> list[dict]:
     model = run.cfg.model
-    layers = range(model.num_layers) if model.frozen_layers == "all" else model.frozen_layers
     digest = sha256(f"{run.cfg.id}{run.seed}")
     proof = {
         "from_step": 0,
         "to_step": run.steps,
         "sha256_start": digest,
         "sha256_end": digest,
-        "tensors": len(layers) * (model.freeze_q + model.freeze_k),
+        "tensors": len(model.freezable_layers) * (model.freeze_q + model.freeze_k),
     }
     return [proof]
 

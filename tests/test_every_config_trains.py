@@ -77,5 +77,5 @@ def test_every_accepted_config_trains_or_is_refused(overrides, stories, tmp_path
             return
         folder = tmp_path_factory.mktemp("outputs")
         run = runs.open_run(cfg, 1, folder)
-        training.train(cfg, run)
+        training.train(run)
     assert runs.read_summary(run)["final_val_loss"] > 0

@@ -1,6 +1,7 @@
 """Small files: whole or not at all, bounded, verified."""
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -111,6 +112,14 @@ def test_without_flock_a_line_is_still_appended_and_other_errors_are_raised(tmp_
     with pytest.raises(OSError, match="broken"):
         files.append_line(tmp_path / "rows", "two")
     assert (tmp_path / "rows").read_text() == "one\n"
+
+
+def test_a_file_is_locked_for_one_descriptor_at_a_time(tmp_path):
+    with open(tmp_path / "lock", "w+b") as first, open(tmp_path / "lock", "r+b") as other:
+        assert files.lock_exclusively(first.fileno(), 0.0) is True
+        assert files.lock_exclusively(other.fileno(), 0.06) is False
+        fcntl.flock(first, fcntl.LOCK_UN)
+        assert files.lock_exclusively(other.fileno(), 0.0) is True
 
 
 @pytest.mark.parametrize("length", range(8))

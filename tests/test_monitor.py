@@ -16,10 +16,10 @@ MIMETYPE = "application/vnd.plotly.v1+json"
 
 def test_the_parts_of_a_runs_page(tiny_run):
     base = tiny_run("DEMO-01", seed=3, train__max_steps=12)
-    training.train(base.config, base)
+    training.train(base)
     run = tiny_run("DEMO-02", seed=3, train__max_steps=12)
     assert "Not started at step 0 of 12" in monitor.result(run)
-    training.train(run.config, run)
+    training.train(run)
     assert "<h1>DEMO-02 OELM-Freeze, seed 3 (rehearsal)</h1>" in monitor.heading(run)
     result = monitor.result(run)
     assert re.search(r"Perplexity <b>[\d.]+</b> \(loss [\d.]+\)", result)
@@ -60,7 +60,7 @@ def test_the_live_curve_draws_while_it_trains_and_leaves_the_cell_at_the_end(tin
     run = tiny_run("DEMO-02", train__max_steps=12)
     curve = monitor.LiveCurve(run)
     calls = []
-    training.train(run.config, run, lambda last: (calls.append(last), curve(last)))
+    training.train(run, lambda last: (calls.append(last), curve(last)))
     assert calls and calls[-1] is True and shown[-1] == NOTHING
     train, evals = curve.figure()["data"]
     assert (train["name"], evals["name"]) == ("training", "validation")

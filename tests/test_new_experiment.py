@@ -50,6 +50,12 @@ def test_a_new_experiment_of_a_baseline_is_compared_with_it(params):
     assert (made.compare_to, made.changes, made.title) == ("DEMO-01", ("model.qk_norm",), "A: b")
 
 
+@pytest.mark.parametrize("key", ["title", "question"])
+def test_words_that_are_not_utf8_are_refused(params, key):
+    with pytest.raises(UserError, match=f"{key} = .*: should be UTF-8 text"):
+        config.new_experiment("DEMO-02", "DEMO-05", **{key: "caf\udce9"})
+
+
 @pytest.mark.parametrize(
     ("new_id", "overrides", "message"),
     [

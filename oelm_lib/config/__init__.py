@@ -7,7 +7,6 @@ from oelm_lib.config.changes import (
     as_yaml,
     change_warnings,
     change_words,
-    changed_keys,
     check_changes,
     confounds,
     diff_configs,

@@ -66,11 +66,6 @@ def default_science() -> dict[str, Any]:
     }
 
 
-def changed_keys(experiment: Experiment, compare_to: str | None) -> list[str]:
-    """Return the dotted keys in which an experiment differs from another; [] for None."""
-    return list(diff_configs(load_config(compare_to), experiment)) if compare_to else []
-
-
 def check_changes(experiment: Experiment) -> list[str]:
     """Check `compare_to` and `changes` of an experiment's file as it stands.
 
@@ -87,7 +82,7 @@ def check_changes(experiment: Experiment) -> list[str]:
         return [
             f"{where}: compare_to names {base}, which is no experiment{near}; name its baseline"
         ]
-    keys = changed_keys(experiment, base)
+    keys = list(diff_configs(load_config(base), experiment)) if base else []
     if sorted(keys) == sorted(experiment.changes):
         return []
     line = changes_line(keys)

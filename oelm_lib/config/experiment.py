@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
-from oelm_lib.config.fields import Count, Flag, Real, Section, Step, matches, on_or_off
+from oelm_lib.config.fields import Count, Flag, Real, Section, Step, Text, matches, on_or_off
 from oelm_lib.config.model import ModelConfig
 from oelm_lib.files import sha256_json
 from oelm_lib.markup import html_table
@@ -119,9 +119,9 @@ class Experiment(Section):
     """File name without .yaml."""
     slug: Annotated[str, matches(r"[a-z0-9_]+", "small letters, digits and underscores")]
     """Short name used in the run folder."""
-    title: str
+    title: Text
     """Corpus and arm, for headings."""
-    question: str
+    question: Text
     """What the run answers."""
     compare_to: Annotated[str, matches(ID_PATTERN, ID_WORDS)] | None
     """The experiment it is judged against; null for a baseline."""

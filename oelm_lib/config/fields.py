@@ -28,11 +28,21 @@ def matches(pattern: str, words: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _utf8(value: str) -> str:
+    """Refuse half characters: what a terminal hands over for bytes that are not UTF-8."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("text", "should be UTF-8 text") from None
+    return value
+
+
 def on_or_off(value: Any) -> Any:
     """Return on or off for what YAML reads as a bool."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
+Text = Annotated[str, AfterValidator(_utf8)]
 Real = Annotated[float, BeforeValidator(_plain_number)]
 LARGEST = 10**12
 """Largest whole number of a config: products of a few stay below what records may hold."""

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.config.changes import change_words, changed_keys, changes_line, diff_configs
+from oelm_lib.config.changes import change_words, changes_line, diff_configs
 from oelm_lib.config.experiment import ID_PATTERN, ID_WORDS, SECTIONS, Experiment
 from oelm_lib.config.load import experiment_path, load_config, parse_experiment
 from oelm_lib.config.messages import shorten
@@ -46,7 +46,7 @@ def new_experiment(
         "title": title or (f"{base.title}, {arm}" if arm else base.title),
         "question": question or _question(changes, against),
         "compare_to": against.id,
-        "changes": changed_keys(base, against.id),
+        "changes": list(changes),
     }
     text = experiment_yaml(parse_experiment(plain, f"new experiment {new_id}"))
     parse_experiment(parse_yaml(text), f"params/{new_id}.yaml")

@@ -80,7 +80,7 @@ def find_splits(
     return {split: [str(file.path) for file in files] for split, files in found.items()}
 
 
-def printable(path: Path) -> str:
+def printable(path: str | Path) -> str:
     """Return a path as text that every file can hold; bytes that are not UTF-8 as \\xNN."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 

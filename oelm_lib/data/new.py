@@ -12,9 +12,9 @@ from typing import Any
 from oelm_lib.config import CORPUS_PATTERN, PARAMS, data_dir, dump_yaml
 from oelm_lib.data.bpe import TooLittleTextError
 from oelm_lib.data.corpus import Corpus
-from oelm_lib.data.folder import find_splits
+from oelm_lib.data.folder import find_splits, printable
 from oelm_lib.data.preparation import prepare
-from oelm_lib.data.readers import is_text, open_bytes
+from oelm_lib.data.readers import is_text, not_readable, open_bytes
 from oelm_lib.data.source import Source, open_source
 from oelm_lib.data.spec import GUIDE, CorpusSpec, corpus_names
 from oelm_lib.data.tokenizer import END_OF_TEXT
@@ -64,7 +64,11 @@ def new_corpus(
         UserError: The name is taken, or the text cannot be read; no corpus file is left.
     """
     path, source = _new_path(name), Path(source)
-    keys = {"title": name, "about": f"Text from {source.resolve().name}.", "document": "row"}
+    keys = {
+        "title": name,
+        "about": f"Text from {printable(source.resolve().name)}.",
+        "document": "row",
+    }
     keys |= _document_rules(_open_train(name, keys, source, echo).files["train"])
     text = _open_train(name, keys, source, lambda line: None)
     documents, characters = _survey(text)
@@ -95,7 +99,7 @@ def _new_path(name: str) -> Path:
             f"params/corpora/{name}.yaml: exists already; choose another name, or edit it and run"
             f" `oelm data prepare {name} --source FOLDER`"
         )
-    if (data_dir() / name).exists():
+    if any((data_dir() / name).glob("[!.]*")):  # beside the lock of a preparation that failed
         raise UserError(f"{data_dir() / name}: exists already; choose another name, or delete it")
     return PARAMS / "corpora" / f"{name}.yaml"
 
@@ -163,7 +167,7 @@ def _first_rows(file: Path) -> Iterator[dict[str, Any]]:
                 batches = pyarrow.parquet.ParquetFile(raw).iter_batches(batch_size=FIRST_ROWS)
                 yield from next(batches, pyarrow.table({})).to_pylist()
         except (pyarrow.ArrowException, OSError, ValueError) as error:
-            raise UserError(f"{file}: cannot be read ({str(error)[:200]})") from None
+            raise not_readable(file, error) from None
         return
     with open_bytes(file) as lines:
         for line in islice(iter(lambda: lines.readline(HEAD), b""), FIRST_ROWS):

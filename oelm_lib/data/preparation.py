@@ -1,7 +1,6 @@
 """Prepare a corpus: make it in a temporary folder, rename the folder when it is complete."""
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -29,7 +28,7 @@ from oelm_lib.data.spec import SAMPLE, CorpusSpec, load_spec, tokenizer_size
 from oelm_lib.data.splits import permuted_split, plan_splits
 from oelm_lib.data.tokenizer import bpe_tokenizer, gpt2_tokenizer
 from oelm_lib.errors import UserError
-from oelm_lib.files import remedy, sha256_file, write_text
+from oelm_lib.files import lock_exclusively, remedy, sha256_file, take_turn, write_text
 
 Echo = Callable[[str], None]
 
@@ -51,7 +50,7 @@ def open_corpus(name: str, tokenizer: str, exp: Experiment | None = None) -> Cor
     if (data_dir() / name / tokenizer / MANIFEST).is_file():
         return read_corpus(name, tokenizer)
     try:
-        return prepare(name, tokenizer=tokenizer, wait=True)
+        return prepare(name, tokenizer=tokenizer)
     except HubError as error:
         raise UserError(f"{error}{_alternatives(exp)}") from None
 
@@ -62,9 +61,10 @@ def prepare(
     tokenizer: str = "gpt2",
     limit: int | None = None,
     echo: Echo = print,
-    wait: bool = False,
 ) -> Corpus:
     """Make data/<name>/<tokenizer>; a corpus that is there already is only opened.
+
+    Where another process prepares the same corpus, this one waits for it.
 
     Args:
         name: A file in params/corpora/, or its name with -sample.
@@ -72,7 +72,6 @@ def prepare(
         tokenizer: `gpt2` or `bpe-<N>`; `ids-<N>` for associative recall.
         limit: Documents read from each split of the source; the name must then end in -sample.
         echo: Takes lines of progress; if it fails (a closed pipe), preparation goes on without.
-        wait: Whether to wait for another process that prepares the same corpus.
 
     Returns:
         The corpus, checked.
@@ -85,7 +84,7 @@ def prepare(
     part = folder.with_name(f".{tokenizer}.part")
     echo = _Unfailing(echo)
     try:
-        with _locked(folder, wait, echo):
+        with _locked(folder, echo):
             # A wrong --source is an error even where the corpus is there already.
             local = None if source is None else open_source(spec, source, echo)
             if (folder / MANIFEST).is_file():
@@ -157,19 +156,15 @@ def _checked_spec(name: str, tokenizer: str, limit: int | None) -> CorpusSpec:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, wait: bool, echo: Echo) -> Iterator[None]:
+def _locked(folder: Path, echo: Echo) -> Iterator[None]:
     """Hold the lock on `folder`; the system releases it when the process ends, however it ends."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.with_name(f".{folder.name}.lock"), "a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if lock_exclusively(lock.fileno(), patience=0.0) is False:
             lock.seek(0)
-            line = f"{folder}: is being prepared by {lock.read() or 'another process'}"
-            if not wait:
-                raise UserError(f"{line}; wait for it to end, or stop it") from None
-            echo(f"{line}; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            holder = lock.read() or "another process"
+            echo(f"{folder}: is being prepared by {holder}; waiting for it to end")
+            take_turn(lock.fileno())
         lock.truncate(0)
         since = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
         lock.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")

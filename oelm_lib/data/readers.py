@@ -1,8 +1,10 @@
 """Rows of Parquet, JSON-lines and plain-text files, read in bounded memory."""
 
 import codecs
+import contextlib
 import gzip
 import json
+import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -53,9 +55,14 @@ def is_text(path: str) -> bool:
     return path.removesuffix(".gz").endswith(".txt")
 
 
-def open_bytes(path: Path) -> BinaryIO:
-    """Open a text file, gzipped or not, to read its bytes."""
-    return gzip.open(path) if path.suffix == ".gz" else open(path, "rb")
+@contextlib.contextmanager
+def open_bytes(path: Path) -> Iterator[BinaryIO]:
+    """Open a text file, gzipped or not; a damaged one is a UserError while it is read."""
+    try:
+        with open(path, "rb") as raw:
+            yield gzip.open(raw) if path.suffix == ".gz" else raw
+    except (EOFError, zlib.error, OSError) as error:
+        raise not_readable(path, error) from None
 
 
 def _parquet_rows(path: Path, spec: CorpusSpec) -> Iterator[tuple[float, str, bool]]:
@@ -80,7 +87,7 @@ def _parquet_rows(path: Path, spec: CorpusSpec) -> Iterator[tuple[float, str, bo
     except UnicodeDecodeError as error:
         raise _not_utf8(f"{path}: row {row}, byte {error.start} of its text") from None
     except (pyarrow.ArrowException, OSError) as error:
-        raise _not_readable(path, error) from None
+        raise not_readable(path, error) from None
 
 
 def _check_parquet(path: Path, file: Any, spec: CorpusSpec) -> None:
@@ -121,20 +128,17 @@ def _parquet_batch_rows(path: Path, metadata: Any, field: str) -> int:
 
 def _text_rows(path: Path, spec: CorpusSpec) -> Iterator[tuple[float, str, bool]]:
     """Read a JSON-lines or plain-text file, gzipped or not."""
-    try:
-        with open(path, "rb") as raw:
-            size = path.stat().st_size or 1
-            file = gzip.open(raw) if path.suffix == ".gz" else raw
-            if not is_text(path.name):
-                rows = _json_rows(path, file, spec.text_field)
-            elif spec.document == "row":
-                rows = _split_rows(_blocks(path, file), spec.text_separator)
-            else:
-                rows = _line_rows(path, file)
-            for text, ends in rows:
-                yield raw.tell() / size, text, ends
-    except (EOFError, zlib.error, OSError) as error:
-        raise _not_readable(path, error) from None
+    with open_bytes(path) as file:
+        raw = file.fileobj if isinstance(file, gzip.GzipFile) else file
+        size = os.fstat(raw.fileno()).st_size or 1
+        if not is_text(path.name):
+            rows = _json_rows(path, file, spec.text_field)
+        elif spec.document == "row":
+            rows = _split_rows(_blocks(path, file), spec.text_separator)
+        else:
+            rows = ((line, True) for _, line in _lines(path, file))
+        for text, ends in rows:
+            yield raw.tell() / size, text, ends
 
 
 def _lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, str]]:
@@ -152,11 +156,6 @@ def _lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, str]]:
             raise _not_utf8(f"{path}: byte {offset + error.start}") from None
         offset += len(line)
         yield number, text.removeprefix("\ufeff") if number == 1 else text
-
-
-def _line_rows(path: Path, file: BinaryIO) -> Iterator[Piece]:
-    """Lines of a WikiText file, with their ends."""
-    return ((text, True) for _, text in _lines(path, file))
 
 
 def _json_rows(path: Path, file: BinaryIO, field: str) -> Iterator[Piece]:
@@ -231,7 +230,8 @@ def _split_rows(blocks: Iterator[str], separator: str | None) -> Iterator[Piece]
     yield rest, True
 
 
-def _not_readable(path: Path, error: Exception) -> UserError:
+def not_readable(path: Path, error: Exception) -> UserError:
+    """Return the error for a user whose file is damaged or closed to them."""
     if isinstance(error, PermissionError):
         return UserError(f"{path}: you may not read it; ask its owner, or copy it")
     reason = str(error)[:200]

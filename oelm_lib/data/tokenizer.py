@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from oelm_lib.data.corpus import TOKENIZER_FILE, Corpus
-from oelm_lib.data.gpt2_vocabulary import SHA256, read_gpt2_file
+from oelm_lib.data.gpt2_vocabulary import read_gpt2_file
 from oelm_lib.errors import UserError
 from oelm_lib.files import sha256_file
 
@@ -107,10 +107,7 @@ def gpt2_tokenizer() -> Tokenizer:
     Raises:
         UserError: As read_gpt2_file.
     """
-    # The ids are in encoder.json alone; vocab.bpe is checked because tiktoken, used beside this
-    # project, reads both.
-    files = {name: read_gpt2_file(name) for name in SHA256}
-    words = json.loads(files["encoder.json"])
+    words = json.loads(read_gpt2_file("encoder.json"))
     del words[END_OF_TEXT]
     return Tokenizer(words)
 

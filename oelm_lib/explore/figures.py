@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from oelm_lib.arms import arm_colours
+from oelm_lib.arms import arm_colour
 from oelm_lib.explore.arms import groups, label, name_of
 from oelm_lib.explore.attention import ROLES, STRONG, head_table, spectrum
 from oelm_lib.explore.probes import PROBES, probe_values
@@ -170,7 +170,7 @@ def _seeds(arms: Sequence[Trained]) -> Iterator[tuple[str, Trained, str, bool]]:
 def _colours(arms: Sequence[Trained]) -> dict[str, str]:
     """A colour for each arm."""
     names = {name: name_of(seeds[0]) for name, seeds in groups(arms).items()}
-    palette = arm_colours(names.values())
+    palette = {name: arm_colour(name) for name in names.values()}
     return {name: palette[arm] for name, arm in names.items()}
 
 

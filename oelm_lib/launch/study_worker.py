@@ -85,7 +85,7 @@ def _train(task: Task) -> Reply:
         bad_step = run.path / "bad_step.json"
         bad_step.unlink(missing_ok=True)
         try:
-            train(cfg, run)
+            train(run)
         except UserError:
             if not bad_step.is_file():
                 raise

@@ -96,17 +96,6 @@ def step_flops(cfg: ModelConfig, batch_size: int) -> dict[str, int | float]:
     }
 
 
-MEDIUM = {
-    "vocab_size": 50257,
-    "d_model": 512,
-    "num_layers": 6,
-    "num_heads": 8,
-    "d_ff": 2048,
-    "max_seq_len": 512,
-}
-"""The log's size."""
-
-
 def parameter_numbers(cfg: ModelConfig) -> dict[str, int]:
     """Return numbers of scalars: total, trainable (at some step), frozen."""
     d, positions = cfg.d_model, cfg.max_seq_len * (cfg.position == "learned")
@@ -130,18 +119,6 @@ def _qk_numbers(cfg: ModelConfig) -> tuple[int, int]:
     square, projections = cfg.d_model**2, 1 if cfg.qk_tied else 2
     total = cfg.num_layers * (projections * square + added_numbers(cfg))
     return total, sum(_never_trained(cfg)[:projections]) * square
-
-
-def medium(cfg: ModelConfig) -> ModelConfig:
-    """Return the same arm at the log's size.
-
-    Where it names frozen layers, the first layers with the same share of frozen ones.
-    """
-    layers = cfg.frozen_layers
-    if layers != "all":
-        trained = round(MEDIUM["num_layers"] * (1 - len(layers) / cfg.num_layers))
-        layers = tuple(range(trained, MEDIUM["num_layers"]))
-    return cfg.model_copy(update=MEDIUM | {"frozen_layers": layers})
 
 
 def step_bytes(cfg: ModelConfig, batch_size: int) -> dict[str, int | float]:

@@ -6,11 +6,11 @@ from oelm_lib import config
 from oelm_lib.arms import arm_name
 from oelm_lib.errors import UserError
 from oelm_lib.markup import Html, fold, html_table
+from oelm_lib.monitor.tables import corpus_rows, file_rows, parameter_rows, result_rows
 from oelm_lib.runs.folder import Run
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.overview import overview
-from oelm_lib.runs.reading import frozen_unchanged, read_status
-from oelm_lib.runs.summary import Summary
+from oelm_lib.runs.reading import frozen_unchanged, read_status, read_summary
 from oelm_lib.view.changes import changes_table
 
 
@@ -31,36 +31,38 @@ def heading(run: Run) -> Html:
 
 def result(run: Run) -> Html:
     """Return what the run reached: one sentence, the gap to its baseline's run, and a table."""
-    if not run.finished:
+    summary = read_summary(run)
+    if not summary:
         status = read_status(run) or {}
         sentence = (
             f"{status.get('state', 'not started').capitalize()} at step {status.get('step', 0):,}"
             f" of {run.config.train.max_steps:,}. Run the cells again to go on."
         )
         return Html(f"<p class='lead'>{escape(sentence)}</p>")
-    summary = Summary(run)
-    values = summary.values
-    loss = values["final_val_loss"]
+    loss = summary["final_val_loss"]
     reached = (
-        f"Perplexity <b>{perplexity(loss):.2f}</b> (loss {loss:.4f}) on the whole validation"
-        f" split after {values['steps']:,} steps."
+        "A loss that is not finite"
+        if loss is None
+        else f"Perplexity <b>{perplexity(loss):.2f}</b> (loss {loss:.4f})"
     )
-    return Html(f"<p class='lead'>{reached}</p>{_gap(run)}{_tables(summary, 'Result')}")
+    where = f"on the whole validation split after {summary['steps']:,} steps."
+    table = html_table((), result_rows(summary))
+    return Html(f"<p class='lead'>{reached} {where}</p>{_gap(run)}{table}")
 
 
 def freeze_proof(run: Run) -> Html:
     """Return how many parameters were trained and frozen, and the digests that prove it."""
-    if not run.finished:
+    summary = read_summary(run)
+    if not summary:
         return Html("<p>The proof stands here once the run is done.</p>")
-    summary = Summary(run)
-    unchanged = frozen_unchanged(summary.values["frozen"])
+    unchanged = frozen_unchanged(summary.get("frozen"))
     if unchanged is None:
         words = "Nothing was frozen."
     elif unchanged:
         words = "<span class='good'>Proven</span>: the frozen weights did not change by one bit."
     else:
         words = "<span class='bad'>Not frozen</span>: the digests of the frozen weights differ."
-    return Html(f"<p>{words}</p>{_tables(summary, 'Parameters')}")
+    return Html(f"<p>{words}</p>{html_table((), parameter_rows(run, summary))}")
 
 
 def settings(run: Run) -> Html:
@@ -74,6 +76,14 @@ def settings(run: Run) -> Html:
     return Html(changes_table(cfg) + everything)
 
 
+def corpus(run: Run) -> Html:
+    """Return documents and tokens of the run's corpus, and how much of it the run will see."""
+    facts = run.corpus.manifest
+    kinds = [kind for kind in ("sample", "synthetic") if facts[kind]]
+    heading = ", ".join([f"Corpus {run.corpus.name}", *kinds])
+    return html_table((heading, ""), corpus_rows(run))
+
+
 def artefacts(run: Run) -> Html:
     """Return the files of the run folder and how to use them."""
     if not (run.path / "config.yaml").is_file():
@@ -83,7 +93,7 @@ def artefacts(run: Run) -> Html:
         f"<p>Read on: <code>oelm report compare</code>, <code>oelm generate {escape(name)}</code>,"
         f" <code>oelm export {escape(name)}</code>.</p>"
     )
-    return Html(_tables(Summary(run), "Artefacts") + words)
+    return Html(html_table((), file_rows(run)) + words)
 
 
 def _warnings(cfg: config.Experiment) -> list[str]:
@@ -109,8 +119,3 @@ def _gap(run: Run) -> str:
         f" {escape(row['gap_base'])} with the same seed (validation subset). One pair of runs is no"
         " verdict: <code>oelm report compare</code>.</p>"
     )
-
-
-def _tables(summary: Summary, name: str) -> str:
-    """One of a summary's tables."""
-    return html_table((), summary.tables()[name])

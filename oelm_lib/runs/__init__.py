@@ -1,5 +1,9 @@
 """The record of a run: folder, lock, metrics, status, result.
 
+A run in progress writes: folder opens it under a lock, and records its sessions (provenance), rows
+(metrics), status and timing. All others read: reading (one run), frames (all runs as a data frame),
+overview (all runs from their status alone), logs.
+
 Each name is imported when it is first used. Nothing here needs torch.
 """
 
@@ -8,12 +12,10 @@ from oelm_lib.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        "CorpusFacts": "summary",
         "LockLost": "lock",
         "Run": "folder",
         "RunInUse": "lock",
         "RunLock": "lock",
-        "Summary": "summary",
         "find_run": "logs",
         "find_runs": "reading",
         "load_folders": "frames",

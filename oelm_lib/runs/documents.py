@@ -2,12 +2,11 @@
 
 import zipfile
 import zlib
-from typing import Any
 
 import numpy as np
 
 from oelm_lib.errors import UserError
-from oelm_lib.runs.reading import RESCORE, record_file
+from oelm_lib.runs.reading import RESCORE, RunFolder, record_file
 
 UNREADABLE = (
     *(OSError, ValueError, KeyError, EOFError, TypeError, MemoryError),
@@ -16,7 +15,7 @@ UNREADABLE = (
 """What numpy raises on a damaged archive; MemoryError: a header that claims terabytes."""
 
 
-def read_documents(run: Any) -> dict[str, np.ndarray]:
+def read_documents(run: RunFolder) -> dict[str, np.ndarray]:
     """Return `nats` and `tokens` of each document, and `test_...` where the test was scored.
 
     Raises:

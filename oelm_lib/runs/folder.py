@@ -1,13 +1,10 @@
 """Run folders: opened, checked against what they hold, written by one process."""
 
 import datetime
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from oelm_lib import config
 from oelm_lib.config import Experiment
@@ -33,6 +30,10 @@ class Run:
     seed: int
     corpus: Corpus
     path: Path
+
+    def __fspath__(self) -> str:
+        """The folder: what reads run folders takes a Run too."""
+        return str(self.path)
 
     @property
     def name(self) -> str:
@@ -71,11 +72,7 @@ class Run:
             plain = self._new_config(session, parameters)
             if step:
                 warnings.append("config.yaml was lost: code and versions up to here are unknown")
-        write_text(
-            self.path / "config.yaml",
-            yaml.safe_dump(json.loads(json.dumps(plain)), sort_keys=False, allow_unicode=True),
-            self.lock.check,
-        )
+        write_text(self.path / "config.yaml", config.dump_yaml(plain), self.lock.check)
         return warnings
 
     def _new_config(self, session: dict[str, Any], parameters: dict[str, int]) -> dict[str, Any]:

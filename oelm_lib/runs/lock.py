@@ -25,10 +25,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from oelm_lib.errors import IN_USE, UserError
-from oelm_lib.files import remedy
+from oelm_lib.files import lock_exclusively, remedy
 from oelm_lib.runs.lock_file import (
     is_at,
-    lock_exclusively,
     parse_record,
     read_bytes,
     writer_name,

@@ -1,38 +1,9 @@
-"""The file of a lock: `flock`, its content, and the writer that it names."""
+"""The file of a lock: its content, and the writer that it names."""
 
-import errno
-import fcntl
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
-
-from oelm_lib.files import NO_FLOCK
-
-
-def lock_exclusively(file: int, patience: float) -> bool | None:
-    """Lock an open file exclusively.
-
-    Args:
-        patience: Seconds to wait for another process that holds the lock.
-
-    Returns:
-        Whether the file is locked; None where the file system has no `flock`.
-    """
-    end = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except OSError as error:
-            if error.errno in NO_FLOCK or error.errno == errno.EBADF:
-                return None  # EBADF: NFS wants a writable descriptor, and the file is another's
-            if not isinstance(error, BlockingIOError):
-                raise
-            if time.monotonic() > end:
-                return False
-        time.sleep(0.05)
 
 
 def is_at(file: int, path: Path) -> bool:

@@ -1,7 +1,11 @@
-"""Read the files of run folders, and find the folders, in whatever state they are."""
+"""Read the files of run folders, and find the folders, in whatever state they are.
+
+The readers take a run folder, as a path or as a Run.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import stat
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+RunFolder = str | os.PathLike[str]
 LARGEST = 1 << 60
 """Largest number of a record; a larger one is damage, and would overflow a float or clock."""
 STALE_SECONDS = 120.0
@@ -66,8 +71,8 @@ def find_runs(
     return sorted(paths, key=lambda path: (path.parent.name, int(path.name.removeprefix("seed"))))
 
 
-def read_config(run: Any) -> dict[str, Any]:
-    """Return config.yaml of a run (a Run or a folder).
+def read_config(run: RunFolder) -> dict[str, Any]:
+    """Return config.yaml of a run.
 
     Raises:
         UserError: The file is missing, broken or of a newer format.
@@ -77,7 +82,7 @@ def read_config(run: Any) -> dict[str, Any]:
         plain = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
-            f"{folder(run)}: no config.yaml, so not a run that started; start the run (the same"
+            f"{Path(run)}: no config.yaml, so not a run that started; start the run (the same"
             " command), or delete the folder"
         ) from None
     except OSError as error:
@@ -92,7 +97,7 @@ def read_config(run: Any) -> dict[str, Any]:
     return plain
 
 
-def read_status(run: Any) -> dict[str, Any] | None:
+def read_status(run: RunFolder) -> dict[str, Any] | None:
     """Return status.json, or None where there is none yet. Raises UserError where it is broken."""
     path = record_file(run, "status.json")
     status = read_json(path)
@@ -105,7 +110,7 @@ def read_status(run: Any) -> dict[str, Any] | None:
     return status | {"evals": evals, "eta_seconds": eta if _is_eta(eta) else None}
 
 
-def read_summary(run: Any) -> dict[str, Any] | None:
+def read_summary(run: RunFolder) -> dict[str, Any] | None:
     """Return summary.json, or None while the run is not done.
 
     A file of an older version has no `checksum`, so a change in it would not be noticed.
@@ -136,12 +141,12 @@ def frozen_unchanged(intervals: Any) -> bool | None:
     return all(equal) if equal else None
 
 
-def read_timing(run: Any) -> dict[str, Any] | None:
+def read_timing(run: RunFolder) -> dict[str, Any] | None:
     """Return timing_stats.json, or None while the run is not done. Raises UserError if broken."""
     return read_json(record_file(run, "timing_stats.json"))
 
 
-def read_metrics(run: Any) -> pd.DataFrame:
+def read_metrics(run: RunFolder) -> pd.DataFrame:
     """Return metrics.jsonl as a frame, one row an event; a torn last line is dropped.
 
     Raises:
@@ -150,7 +155,7 @@ def read_metrics(run: Any) -> pd.DataFrame:
     return _read_metric_rows(run, METRIC_COLUMNS).to_pandas()
 
 
-def read_logit_std(run: Any) -> pd.DataFrame:
+def read_logit_std(run: RunFolder) -> pd.DataFrame:
     """Return the spread of attention scores at evaluations (step, layer, logit_std), from the rows.
 
     Raises UserError as `read_metrics`.
@@ -164,7 +169,7 @@ def read_logit_std(run: Any) -> pd.DataFrame:
     return points.astype({"logit_std": float})
 
 
-def _read_metric_rows(run: Any, columns: dict[str, Any]) -> pa.Table:
+def _read_metric_rows(run: RunFolder, columns: dict[str, Any]) -> pa.Table:
     """Return the whole lines of metrics.jsonl as a table of these columns. Raises UserError."""
     import pyarrow as pa
 
@@ -211,10 +216,10 @@ def _parse_metric_rows(data: bytes, columns: dict[str, Any]) -> pa.Table:
     return table
 
 
-def state(run: Any) -> str:
+def state(run: RunFolder) -> str:
     """Return the state of status.json, or `dead` (its writer is gone), `empty`, `unreadable`."""
     try:
-        return true_state(folder(run), read_status(run) or {"state": "empty"})
+        return true_state(Path(run), read_status(run) or {"state": "empty"})
     except UserError:
         return "unreadable"
 
@@ -243,18 +248,13 @@ def queue_alive(status: dict[str, Any]) -> bool:
     return _is_fresh(status)
 
 
-def folder(run: Any) -> Path:
-    """Return the folder of a Run, or a path as it is."""
-    return Path(getattr(run, "path", run))
-
-
-def record_file(run: Any, name: str) -> Path:
+def record_file(run: RunFolder, name: str) -> Path:
     """Return the path of a run's own file, which need not exist.
 
     Raises:
         UserError: It is a link, a pipe or a folder: what is read or written would lie elsewhere.
     """
-    path = folder(run) / name
+    path = Path(run) / name
     try:
         mode = path.lstat().st_mode
     except OSError:

@@ -82,17 +82,8 @@ class StopRequest:
             self._next_look = now + FILE_SECONDS
         return self._requested
 
-    @contextlib.contextmanager
-    def on_signals(self) -> Iterator[None]:
-        """Request a stop on each of STOP_SIGNALS within the block."""
-        with on_stop(self._on_signal):
-            yield
-
-    def remove_file(self) -> None:
-        """Remove the STOP file."""
-        self._file.unlink(missing_ok=True)
-
-    def _on_signal(self, number: int, frame: Any) -> None:
+    def on_signal(self, number: int, frame: Any) -> None:
+        """Request a stop; the handler for `on_stop`."""
         if self._requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._requested = True

@@ -43,11 +43,10 @@ def timing_stats(
     evals = metrics[metrics["event"] == "eval"]
     skipped = WARMUP_STEPS if cfg.train.max_steps >= 2 * WARMUP_STEPS else 0
     step_seconds = _step_seconds(cfg, train, skipped).describe(percentiles=[0.5, 0.95, 0.99])
-    is_frozen = (cfg.model.freeze_q or cfg.model.freeze_k) and bool(cfg.model.frozen_layers)
     arm = arm_name(cfg.to_dict(), cfg.overrides)
     return {
         "model_type": LOG_NAMES.get(arm, arm),
-        "init_method": cfg.model.qk_init if is_frozen else "n/a",
+        "init_method": cfg.model.qk_init if cfg.model.is_frozen else "n/a",
         "dataset": cfg.data.corpus,
         "total_wall_time": wall_seconds,
         "total_formatted": format_duration(wall_seconds),

@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import os
 import shutil
 from pathlib import Path
 
@@ -26,7 +25,8 @@ def remove_runs(paths: list[Path]) -> list[Path]:
     """Move run folders into the trash as one removal; returns their new paths.
 
     Raises:
-        UserError: A run trains, or another process writes it; then none is removed.
+        UserError: A run trains, or another process writes it, and none is removed; or a folder
+            cannot be moved.
     """
     paths = list(dict.fromkeys(path.absolute() for path in paths))
     for path in paths:
@@ -40,8 +40,7 @@ def remove_runs(paths: list[Path]) -> list[Path]:
             locks.callback(lock.release)
         for path in paths:
             target = path.parent.parent / TRASH / moment / path.parent.name / path.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(path, target)
+            _move(path, target)
             targets.append(target)
     for path, target in zip(paths, targets, strict=True):
         (target / "lock.json").unlink(missing_ok=True)

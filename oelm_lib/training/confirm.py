@@ -10,7 +10,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import replacing, write_json
 from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.folder import Run
-from oelm_lib.runs.reading import folder, is_test_scored, read_summary
+from oelm_lib.runs.reading import is_test_scored, read_summary
 from oelm_lib.training.device import prepare_device
 from oelm_lib.training.evaluation import document_losses, mean_loss, token_losses
 from oelm_lib.training.trained import Trained, open_trained
@@ -27,7 +27,7 @@ def score_test_split(run: Run | Path) -> float:
         UserError: The corpus is not the run's or has no test split, the last weights are gone, or
             another process writes the run.
     """
-    path, summary = folder(run), read_summary(run)
+    path, summary = Path(run), read_summary(run)
     if is_test_scored(summary):
         loss = summary["final_test_loss"]
         return math.nan if loss is None else loss

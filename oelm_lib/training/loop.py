@@ -2,37 +2,31 @@
 
 from collections.abc import Callable
 
-from oelm_lib.config import Experiment
 from oelm_lib.runs.folder import Run
-from oelm_lib.runs.summary import Summary
 from oelm_lib.training.record import check_numbers, evaluate, log, save
 from oelm_lib.training.result import finish
 from oelm_lib.training.session import open_session
 
 
-def train(cfg: Experiment, run: Run, on_progress: Callable[[bool], None] | None = None) -> Summary:
+def train(run: Run, on_progress: Callable[[bool], None] | None = None) -> None:
     """Train a run from its newest checkpoint to its end, and record it.
 
-    A finished run is shown, not trained again. SIGINT, SIGTERM, SIGUSR1 or a STOP file in the run
+    A finished run is left as it is. SIGINT, SIGTERM, SIGUSR1 or a STOP file in the run
     folder save and stop; the same call continues later.
 
     Args:
-        cfg: The run's config.
         run: As `oelm_lib.runs.open_run` returns it.
         on_progress: Called after each progress line, with whether it is the last.
-
-    Returns:
-        The result as tables; empty where the run was stopped.
 
     Raises:
         UserError: A loss or gradient is not finite, the disk refuses a file, another process
             writes the run, or the run cannot be continued.
     """
     if run.finished:
-        print(f"{run.name} is done: shown, not trained again (oelm run ID --fresh starts anew)")
-        return Summary(run)
+        print(f"{run.name} is done, so it is not trained again (oelm run ID --fresh starts anew)")
+        return
     with open_session(run, on_progress) as session:
-        state, budget = session.state, session.budget
+        cfg, state, budget = run.config, session.state, session.budget
         while not state.is_last_step and not session.stopping():
             # batch
             with budget("data"):
@@ -64,4 +58,3 @@ def train(cfg: Experiment, run: Run, on_progress: Callable[[bool], None] | None 
             session.console.line(
                 f"stopped at step {state.step:,}, saved; the same command continues from here"
             )
-    return Summary(run)

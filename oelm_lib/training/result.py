@@ -36,7 +36,7 @@ def finish(session: Session) -> bool:
         final_loss = mean_loss(losses)
         is_best = state.best["step"] == state.step
         best_loss = final_loss if is_best else _best_loss(session)
-    if session.stop():
+    if session.stop_requested():
         return False
     check_val_loss(session, final_loss)
     proof = state.proof.ended_at(state.step)
@@ -59,7 +59,8 @@ def finish(session: Session) -> bool:
 def whole_split_losses(session: Session) -> np.ndarray:
     """Return the nats of every token of the validation split; stop early on request."""
     windows = session.windows
-    return token_losses(session.state.model, windows, np.arange(windows.windows), session.stop)
+    numbers = np.arange(windows.windows)
+    return token_losses(session.state.model, windows, numbers, session.stop_requested)
 
 
 def _best_loss(session: Session) -> float | None:

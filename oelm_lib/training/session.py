@@ -15,7 +15,7 @@ from oelm_lib.runs.lock import LockLost
 from oelm_lib.runs.metrics import Recorder
 from oelm_lib.runs.reading import read_metrics
 from oelm_lib.runs.status import Budget, Status
-from oelm_lib.runs.stop import StopRequest
+from oelm_lib.runs.stop import StopRequest, on_stop, remove_stop_file
 from oelm_lib.training import checkpoint, distributed
 from oelm_lib.training.console import Console
 from oelm_lib.training.device import device_name
@@ -42,7 +42,7 @@ class Session:
         budget: Budget,
         status: Status,
         recorder: Recorder,
-        stop: StopRequest,
+        stop_requested: StopRequest,
         console: Console,
     ):
         cfg, corpus = state.cfg, state.run.corpus
@@ -52,7 +52,7 @@ class Session:
         self.budget = budget
         self.status = status
         self.recorder = recorder
-        self.stop = stop
+        self.stop_requested = stop_requested
         self.console = console
         self.saver = checkpoint.Saver(state.asynchronous, self.run.lock.check)
         self.sampler = Sampler(state)
@@ -66,7 +66,7 @@ class Session:
     def stopping(self) -> bool:
         """Whether to save and stop now; all processes of the run get the same answer."""
         state, interval = self.state, self.cfg.machine.log_interval
-        return distributed.agree(self.stop(), state.step, interval, state.device)
+        return distributed.agree(self.stop_requested(), state.step, interval, state.device)
 
     def memory_bytes(self) -> int:
         """Return the peak of the memory reserved on the GPU; on a CPU the resident memory."""
@@ -110,8 +110,8 @@ def open_session(run: Run, on_progress: Callable[[bool], None] | None = None) ->
     budget, stop = Budget(), StopRequest(run.path)
     with contextlib.ExitStack() as stack:
         stack.callback(run.lock.release)
-        stack.enter_context(stop.on_signals())
-        status = stack.enter_context(_recorded_end(run, stop))
+        stack.enter_context(on_stop(stop.on_signal))
+        status = stack.enter_context(_recorded_end(run))
         with budget("setup"):
             state, offsets = _restored_state(run, budget, status)
         with budget("compile"):
@@ -178,27 +178,27 @@ def _restore_record(saved: dict, budget: Budget, path: Path) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def _recorded_end(run: Run, stop: StopRequest) -> Iterator[Status]:
+def _recorded_end(run: Run) -> Iterator[Status]:
     """Keep status.json while the block runs, and write into it how the block ended."""
     status = Status(run.path, run.lock, step=0, max_steps=run.config.train.max_steps)
     try:
         yield status
     except BaseException as error:
-        _remove_stop_file(run, stop)
+        _withdraw_stop(run)
         status.close(state="failed", error=_one_line(error, run))
         if isinstance(error, OSError):
             raise disk_error(error, run.path) from None
         raise
     else:
-        _remove_stop_file(run, stop)
+        _withdraw_stop(run)
         status.close(state="done" if run.finished else "stopped")
 
 
-def _remove_stop_file(run: Run, stop: StopRequest) -> None:
+def _withdraw_stop(run: Run) -> None:
     """Remove the STOP file where the run is still this process' own."""
     with contextlib.suppress(OSError, LockLost):
         run.lock.check()
-        stop.remove_file()
+        remove_stop_file(run.path)
 
 
 def _one_line(error: BaseException, run: Run) -> str:

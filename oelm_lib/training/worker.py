@@ -58,7 +58,7 @@ def main(exp: str, seed: int, overrides: str) -> None:
         cfg = config.load_config(exp, config.parse_overrides(overrides) | changes)
     distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=TIMEOUT)
     if rank() == 0:
-        train(cfg, open_run(cfg, seed))
+        train(open_run(cfg, seed))
     else:
         follow(cfg, seed)
     distributed.destroy_process_group()

@@ -1,5 +1,6 @@
 """Choose the runs that a figure draws: their rows, names and looks."""
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -7,7 +8,7 @@ import pandas as pd
 from oelm_lib.arms import DASHES, ArmStyle, arm_styles
 from oelm_lib.config import Experiment
 from oelm_lib.errors import UserError
-from oelm_lib.runs import frames, reading
+from oelm_lib.runs import frames
 from oelm_lib.view.series import run_series
 
 
@@ -15,7 +16,7 @@ def select(runs: Any) -> tuple[pd.DataFrame, list[str]]:
     """Return the runs that can be drawn, and a line for each that cannot, or not whole.
 
     Args:
-        runs: A run (anything with `.path`, or a path), a list of runs, or a frame of load_runs.
+        runs: A run or its folder, a list of runs, or a frame of load_runs.
 
     Returns:
         Rows of load_runs with the columns `series` (of run_series), `panel` (corpus and tokenizer:
@@ -24,7 +25,7 @@ def select(runs: Any) -> tuple[pd.DataFrame, list[str]]:
     """
     if not isinstance(runs, pd.DataFrame):
         listed = runs if isinstance(runs, list) else [runs]
-        runs = frames.load_folders([reading.folder(run) for run in listed])
+        runs = frames.load_folders([Path(run) for run in listed])
     runs = runs[runs["source"] == frames.MEASURED]
     series, problems = [], []
     for _, run in runs.iterrows():

@@ -84,7 +84,7 @@ def test_an_experiment_trains_on_it_and_is_probed_for_accuracy(tmp_path):
 
     cfg = config.load_config("MQAR-02", SMALL)
     run = runs.open_run(cfg, 1, tmp_path / "outputs")
-    training.train(cfg, run)
+    training.train(run)
     summary = json.loads((run.path / "summary.json").read_text())
     with np.load(run.path / "documents.npz") as documents:
         assert documents["tokens"].tolist() == [8] * 500  # an example each

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 
 import pyarrow
@@ -162,6 +163,35 @@ def test_mistakes_are_one_line_and_leave_no_corpus_file(tmp_path, params, name, 
     with pytest.raises(UserError, match=message):
         new_corpus(name, tmp_path / "a.jsonl", echo=lambda line: None)
     assert [path.name for path in (params / "corpora").iterdir()] == ["taken.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt.gz", b"not gzip"),
+        ("a.jsonl.gz", b"not gzip"),
+        ("a.txt.gz", gzip.compress(b"ducks" * 999)[:20]),
+        ("a.jsonl.gz", gzip.compress(b"ducks" * 999)[:20]),
+        ("a.parquet", b"not Parquet"),
+    ],
+)
+def test_a_damaged_file_is_named_with_a_remedy(tmp_path, params, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name}: cannot be read as a whole .*; copy or download"):
+        new_corpus("mine", tmp_path / name, echo=lambda line: None)
+    assert not list((params / "corpora").iterdir())
+
+
+def test_after_a_failure_the_same_command_works_with_another_text(tmp_path):
+    file = tmp_path / os.fsdecode(b"caf\xe9.txt")  # Latin-1, as old archives name files
+    file.write_text("")
+    with pytest.raises(UserError, match="has no text"):
+        new_corpus("mine", file, "gpt2", echo=lambda line: None)
+    file.write_text("one long line " * 500)
+    new_corpus("mine", file, "gpt2", echo=lambda line: None)
+    assert load_spec("mine").about == r"Text from caf\xe9.txt."
+    with pytest.raises(UserError, match="exists already"):
+        new_corpus("mine", file, "gpt2", echo=lambda line: None)
 
 
 def test_the_command_names_the_next_one(tmp_path):

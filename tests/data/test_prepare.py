@@ -1,5 +1,7 @@
 """Preparing a corpus: files of every kind, interruptions, what is left behind."""
 
+import errno
+import fcntl
 import gzip
 import json
 import os
@@ -10,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -111,12 +114,30 @@ def test_full_disk(source, data_folder):
 
 def test_second_preparation_says_who_holds_it(source, data_folder):
     folder = source(train=STORIES, validation=STORIES)
-    with _locked(data_folder / "tinystories-sample" / "gpt2", wait=False, echo=quiet):
+    lines, waits = [], threading.Event()
+
+    def echo(line):
+        lines.append(line)
+        waits.set()
+
+    second = threading.Thread(target=prepare, args=("tinystories-sample", folder, "gpt2", 9, echo))
+    with _locked(data_folder / "tinystories-sample" / "gpt2", quiet):
+        second.start()
+        assert waits.wait(60)
         holder = f"process {os.getpid()} on {socket.gethostname()} since 20"
-        with pytest.raises(
-            UserError, match=f"is being prepared by {holder}.*; wait for it to end, or stop it"
-        ):
-            prepare("tinystories-sample", folder, echo=quiet)
+        assert f"is being prepared by {holder}" in lines[0]
+        assert second.is_alive() and len(lines) == 1
+    second.join(60)
+    assert prepare("tinystories-sample", folder, echo=lines.append)
+    assert "is there already" in lines[-1]
+
+
+def test_a_file_system_without_flock_takes_corpora(source, data_folder, monkeypatch):
+    def refuse(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    folder = source(train=STORIES, validation=STORIES)
     assert prepare("tinystories-sample", folder, echo=quiet)
 
 

@@ -100,8 +100,8 @@ def test_text_too_small_for_n_names_the_largest_n():
 
 def test_wrong_vocabulary_file_is_named_and_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
-    _cache(tmp_path, {"vocab.bpe": b"mine"})
-    with pytest.raises(UserError, match=r"is not GPT-2's vocab.bpe .*TIKTOKEN_CACHE_DIR"):
+    _cache(tmp_path, {"encoder.json": b"mine"})
+    with pytest.raises(UserError, match=r"is not GPT-2's encoder.json .*TIKTOKEN_CACHE_DIR"):
         gpt2_tokenizer()
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"mine"]
 

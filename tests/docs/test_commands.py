@@ -44,7 +44,7 @@ from oelm_lib import load_config, runs, training
 for seed in (42, 43, 44):
     for exp in ("DEMO-01", "DEMO-02", "DEMO-03", "DEMO-04"):
         cfg = load_config(exp)
-        training.train(cfg, runs.open_run(cfg, seed))
+        training.train(runs.open_run(cfg, seed))
 """
 
 

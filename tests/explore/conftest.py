@@ -13,6 +13,6 @@ def train_as_demo(folder, stories, exps, **changes):
         patch.setenv("OELM_DATA", str(stories))
         for exp in exps:
             run = runs.open_run(config.load_config(exp, TINY_RUN | changes), 42, folder)
-            training.train(run.config, run)
+            training.train(run)
             run.path.parent.rename(folder / f"{exp}_{run.config.slug}")
     return folder

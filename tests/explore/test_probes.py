@@ -122,10 +122,10 @@ def test_seeds_of_an_arm_are_one_group_under_the_shortest_name(arms, tiny_run):
     names = ["baseline", "OELM-Freeze", "frozen Gaussian"]
     assert {name: len(seeds) for name, seeds in groups(arms).items()} == dict.fromkeys(names, 1)
     second = tiny_run("DEMO-02", seed=43, train__max_steps=6)
-    training.train(second.config, second)
+    training.train(second)
     second.path.rename(arms[1].path.parent / "seed43")
     rehearsal = tiny_run("DEMO-02", seed=42, train__max_steps=6, train__batch_size=2)
-    training.train(rehearsal.config, rehearsal)
+    training.train(rehearsal)
     both = open_arms(f"DEMO-*/seed* {rehearsal.path}")
     sizes = {name: len(seeds) for name, seeds in groups(both).items()}
     folder = rehearsal.path.parent.name
@@ -163,7 +163,7 @@ def test_a_run_named_twice_is_opened_once_and_a_rehearsal_is_called_one(arms, ti
     named = open_arms("DEMO-02/seed42 DEMO-*/seed42")
     assert [arm.config.id for arm in named] == ["DEMO-02", "DEMO-01", "DEMO-04"]
     run = tiny_run("DEMO-02", seed=42, train__max_steps=6)
-    training.train(run.config, run)
+    training.train(run)
     (rehearsal,) = open_arms(str(run.path))
     assert label(rehearsal) == f"OELM-Freeze ({run.path.parent.name}, seed 42)"
     assert label(rehearsal) != label(named[0])
@@ -186,7 +186,7 @@ def test_what_cannot_be_opened_or_compared_is_one_line(arms, tiny_run):
     with pytest.raises(UserError, match=r"runs = 'GPT-\*': no run is called so"):
         open_arms("GPT-*")
     run = tiny_run("DEMO-03", model__max_seq_len=8, train__max_steps=2)
-    training.train(run.config, run)
+    training.train(run)
     other = open_arms(str(run.path))
     with pytest.raises(UserError, match="reads other windows than DEMO-01_baseline"):
         probes.loss_by_slice([arms[0], *other])

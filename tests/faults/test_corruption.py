@@ -33,12 +33,12 @@ def stopped(tiny_run, monkeypatch, tmp_path, tmp_path_factory):
     """A copy of a run stopped at step 13, and its undisturbed twin; both are trained once."""
     made = tmp_path_factory.getbasetemp() / "corruption"
     twin = tiny_run(folder=made / "undisturbed")
-    training.train(twin.config, twin)  # only the first time
+    training.train(twin)  # only the first time
     if not (made / "stopped").exists():
         with monkeypatch.context() as patch:
             stop_at(patch, 13)
             run = tiny_run(folder=made / "stopped")
-            training.train(run.config, run)
+            training.train(run)
     shutil.copytree(made / "stopped", tmp_path / "outputs")
     monkeypatch.setattr(lock, "WATCH_SECONDS", 0.1)  # the lock's writer is on another host
     run = tiny_run()
@@ -54,7 +54,7 @@ def train_to_the_end(tiny_run):
     """Train until the run is done; each call may end at a stop."""
     run = tiny_run()
     while not run.finished:
-        training.train(run.config, run)
+        training.train(run)
         run = tiny_run()
     return run
 

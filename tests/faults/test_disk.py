@@ -66,14 +66,14 @@ def test_a_full_disk_ends_in_one_line_and_the_run_goes_on(
     tiny_run, small_disk, monkeypatch, tmp_path, step, left
 ):
     undisturbed = tiny_run(folder="undisturbed")
-    training.train(undisturbed.config, undisturbed)
+    training.train(undisturbed)
     run = tiny_run(folder=small_disk)
     at_step(monkeypatch, step, lambda: fill(small_disk, left))
     with pytest.raises(
         UserError,
         match=r"No space left on device; free the disk.*continues from the last checkpoint",
     ):
-        training.train(run.config, run)
+        training.train(run)
     monkeypatch.undo()
     monkeypatch.setenv("OELM_DATA", str(run.corpus.path.parents[1]))
     # A status that could not be written still says running, but its lock is not held.
@@ -81,7 +81,7 @@ def test_a_full_disk_ends_in_one_line_and_the_run_goes_on(
     assert checkpoint.load(run.path / "latest.pt")["step"] == (5 if step == 10 else 10)
     (small_disk / "filler").unlink()
     again = tiny_run(folder=small_disk)
-    training.train(again.config, again)
+    training.train(again)
     assert equal(record(again.path), record(undisturbed.path))
     assert leftovers(again.path) == []
 
@@ -108,15 +108,14 @@ def test_a_folder_that_turns_read_only_ends_in_one_line_and_the_run_goes_on(
                 with pytest.raises(
                     UserError, match=r"Permission denied; mend the permissions, then the same"
                 ):
-                    training.train(cfg, run)
+                    training.train(run)
             # status.json could not be written and still says running; the lock is not held.
             assert runs.read_status(run)["state"] in ("running", "evaluating", "saving")
             assert runs.state(run) == "dead"
             os.chmod(run.path, 0o755)
-            assert (
-                training.train(cfg, runs.open_run(cfg, 1, outputs)).values["steps"]
-                == cfg.train.max_steps
-            )
+            run = runs.open_run(cfg, 1, outputs)
+            training.train(run)
+            assert runs.read_summary(run)["steps"] == cfg.train.max_steps
             assert runs.state(run) == "done"
         finally:
             os.seteuid(0)
@@ -126,7 +125,7 @@ def test_a_file_system_that_turns_read_only_ends_in_one_line_and_the_run_goes_on
     tiny_run, monkeypatch
 ):
     undisturbed = tiny_run(folder="undisturbed")
-    training.train(undisturbed.config, undisturbed)
+    training.train(undisturbed)
     run, mounted = tiny_run(), []
 
     def remount():
@@ -143,13 +142,13 @@ def test_a_file_system_that_turns_read_only_ends_in_one_line_and_the_run_goes_on
             with pytest.raises(
                 UserError, match=r"Read-only file system; choose a folder on a disk that can"
             ):
-                training.train(run.config, run)
+                training.train(run)
         assert checkpoint.load(run.path / "latest.pt")["step"] == 10
     finally:
         if mounted:
             subprocess.run(["umount", "-l", run.path], check=True)
     again = tiny_run()
-    training.train(again.config, again)
+    training.train(again)
     assert equal(record(again.path), record(undisturbed.path))
 
 

@@ -27,7 +27,7 @@ def forked_train(cfg, seed, outputs):
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         run = runs.open_run(cfg, seed, outputs)
-        training.train(cfg, run)
+        training.train(run)
         code = 0
     finally:
         os._exit(code)
@@ -93,7 +93,7 @@ def test_a_run_killed_at_random_moments_ends_bit_equal(stories, monkeypatch, tmp
     while hits.total() < KILLS:
         seed += 1
         # In this process, so that the children start with all that torch imports at its first step.
-        training.train(cfg, runs.open_run(cfg, seed, tmp_path / "undisturbed"))
+        training.train(runs.open_run(cfg, seed, tmp_path / "undisturbed"))
         budget = runs.read_timing(tmp_path / "undisturbed" / cfg.folder / f"seed{seed}")["budget"]
         seconds = sum(budget.values()) - budget["setup"]
         path = tmp_path / "killed" / cfg.folder / f"seed{seed}"

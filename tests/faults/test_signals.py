@@ -76,7 +76,7 @@ def test_a_killed_kernel_is_reported_and_the_same_command_ends_bit_equal(
     monkeypatch.setenv("OELM_DATA", str(stories))
     cfg = config.load_config("DEMO-02", CHANGES)
     twin = runs.open_run(cfg, 42, tmp_path / "undisturbed")
-    training.train(cfg, twin)
+    training.train(twin)
     assert equal(record(path), record(twin.path))
 
 

@@ -43,12 +43,12 @@ def test_train_again_in_one_kernel_holds_the_lock_again(tiny_run, monkeypatch):
     run = tiny_run()
     with monkeypatch.context() as patch:
         stop_at(patch, 9)
-        training.train(run.config, run)
+        training.train(run)
     assert not run.lock.held
     said = []
     with monkeypatch.context() as patch:
         at_step(patch, 12, lambda: said.append(open_elsewhere(run)))
-        training.train(run.config, run)
+        training.train(run)
     assert len(said) == 1
     assert f"in use by process {os.getpid()}" in said[0]
     assert f"oelm stop {run.path}" in said[0]
@@ -61,7 +61,7 @@ def test_train_is_refused_where_another_process_has_opened_the_run_meanwhile(tin
     run = tiny_run()
     with monkeypatch.context() as patch:
         stop_at(patch, 9)
-        training.train(run.config, run)
+        training.train(run)
     before = {path.name: path.read_bytes() for path in run.path.iterdir()}
     holder = FORK.Process(target=hold, args=(run,), daemon=True)
     holder.start()
@@ -70,7 +70,7 @@ def test_train_is_refused_where_another_process_has_opened_the_run_meanwhile(tin
     (run.path / "STOP").touch()  # a request to the other writer
     try:
         with pytest.raises(UserError, match=f"in use by process {holder.pid}"):
-            training.train(run.config, run)
+            training.train(run)
     finally:
         os.kill(holder.pid, signal.SIGKILL)
         holder.join()

@@ -6,7 +6,6 @@ from oelm_lib.config import load_config
 from oelm_lib.model.additions import active
 from oelm_lib.model.cost import (
     gemms,
-    medium,
     step_bytes,
     step_flops,
     training_hours,
@@ -165,10 +164,3 @@ def test_training_hours_are_flops_over_their_rate():
     cfg = load_config("GPT-01")
     flops = step_flops(cfg.model, cfg.train.batch_size)["fast"] * cfg.train.max_steps
     assert training_hours(cfg, 1e14) == pytest.approx(flops / 1e14 / 3600)
-
-
-def test_medium_is_the_log_s_size_and_keeps_the_arm():
-    cfg = load_config("GPT-02").model
-    assert medium(load_config("CPU-02").model) == cfg.model_copy(update={"dropout": 0.0})
-    some = load_config("CPU-02", {"model.frozen_layers": [1, 2, 3]}).model
-    assert medium(some).frozen_layers == (2, 3, 4, 5)

@@ -66,7 +66,7 @@ def pages(tmp_path_factory, stories):
         patch.setenv("OELM_OUTPUTS", str(folder / "outputs"))
         overrides = as_text(TINY_RUN | {"model.max_seq_len": 64})
         cfg = load_config("DEMO-01", overrides)
-        train(cfg, open_run(cfg, 42))
+        train(open_run(cfg, 42))
         parameters = {"exp": "DEMO-02", "seed": 42, "overrides": overrides, "fresh": False}
         made = {"train": folder / "train.ipynb"}
         execute("train", made["train"], parameters)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import resource
@@ -6,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from oelm_lib import runs
 from oelm_lib.errors import UserError
@@ -51,6 +53,16 @@ def test_a_run_with_another_config_is_refused_with_the_differing_keys(
         UserError, match=r"optim.learning_rate was 0.02, is 0.01.*use overrides, or start anew"
     ):
         tiny_run()
+
+
+@pytest.mark.parametrize("title", ["1e-3", "on", "2026-01-01"])
+def test_a_title_that_looks_like_another_value_is_read_back_as_text(tiny_run, title):
+    run = tiny_run()
+    titled = dataclasses.replace(run, config=run.config.model_copy(update={"title": title}))
+    titled.record_session(0, {}, PARAMETERS)
+    assert runs.read_config(run)["experiment"]["title"] == title
+    plain = yaml.safe_load((run.path / "config.yaml").read_text())  # other tools read it so
+    assert plain["experiment"]["title"] == title
 
 
 def test_fresh_keeps_the_old_folder_under_another_name(tiny_run, tiny_config, tmp_path):
@@ -115,16 +127,6 @@ def test_a_folder_that_cannot_be_made_is_one_line(tiny_config, tmp_path):
 def test_a_process_is_known_by_its_start_since_boot():
     ticks = float(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
     assert process_start(os.getpid()) == pytest.approx(ticks / os.sysconf("SC_CLK_TCK"), abs=0.011)
-
-
-def test_corpus_facts_are_a_few_rows(tiny_run):
-    run = tiny_run(train__max_steps=12)
-    ((heading, rows),) = runs.CorpusFacts(run).tables().items()
-    assert heading.startswith(f"Corpus {run.corpus.name}") and len(rows) == 2 + len(
-        run.corpus.manifest["splits"]
-    )
-    seen = 12 * run.config.train.batch_size * run.config.model.max_seq_len
-    assert rows[-1][1].startswith(f"{seen:,} tokens, ")
 
 
 def test_a_dead_process_and_a_reused_pid_are_recognised():

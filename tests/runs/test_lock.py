@@ -1,7 +1,6 @@
 """One writer in a run folder, tested with processes, namespaces and clocks that differ."""
 
 import errno
-import fcntl
 import json
 import multiprocessing
 import os
@@ -14,7 +13,6 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import write_json
 from oelm_lib.runs import lock
 from oelm_lib.runs.lock import LockLost, RunLock, in_use, is_locked
-from oelm_lib.runs.lock_file import lock_exclusively
 from oelm_lib.runs.status import Status
 
 FORK = multiprocessing.get_context("fork")
@@ -104,14 +102,6 @@ def test_a_second_process_is_refused_until_the_first_releases(writer, own, tmp_p
     own.acquire()
     assert own.held
     assert first("acquire").startswith(f"RunInUse: {tmp_path}: in use by process {os.getpid()}")
-
-
-def test_a_file_is_locked_for_one_descriptor_at_a_time(tmp_path):
-    with open(tmp_path / "lock.json", "w+b") as first, open(tmp_path / "lock.json", "r+b") as other:
-        assert lock_exclusively(first.fileno(), 0.0) is True
-        assert lock_exclusively(other.fileno(), 0.06) is False
-        fcntl.flock(first, fcntl.LOCK_UN)
-        assert lock_exclusively(other.fileno(), 0.0) is True
 
 
 def test_the_refusal_names_what_helps(own, tmp_path):

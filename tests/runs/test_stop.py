@@ -47,7 +47,7 @@ def test_the_stop_file_is_looked_for_once_a_second(tmp_path, monkeypatch):
 
 def test_a_second_interrupt_stops_at_once(tmp_path):
     is_asked = stop.StopRequest(tmp_path)
-    with is_asked.on_signals():
+    with on_stop(is_asked.on_signal):
         os.kill(os.getpid(), signal.SIGTERM)
         assert is_asked()
         os.kill(os.getpid(), signal.SIGTERM)  # only Ctrl-C is impatient

@@ -54,6 +54,13 @@ def test_a_run_is_removed_and_restored_by_the_same_names(run, tmp_path, name):
     assert restore_run(name, tmp_path) == run
 
 
+def test_a_run_that_cannot_be_moved_stays_and_the_error_names_a_remedy(run, tmp_path):
+    (tmp_path / ".trash").write_text("")
+    with pytest.raises(UserError, match=r"cannot be moved to .*: choose another folder"):
+        remove_runs([run])
+    assert [file.name for file in run.iterdir()] == ["metrics.jsonl"]
+
+
 def test_a_run_of_another_outputs_folder_comes_back_by_its_path(run, tmp_path, monkeypatch):
     monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "elsewhere"))
     done = CliRunner().invoke(main, ["rm", str(run)], catch_exceptions=False)

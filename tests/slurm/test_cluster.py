@@ -133,7 +133,7 @@ def test_a_matrix_preempted_and_requeued_ends_bit_equal_and_is_reported(
         # The same run, undisturbed and without Slurm.
         exp, seed = path.parent.name.split("_")[0], path.name.removeprefix("seed")
         cfg = config.load_config(exp, OVERRIDES)
-        training.train(cfg, runs.open_run(cfg, int(seed), tmp_path / "alone"))
+        training.train(runs.open_run(cfg, int(seed), tmp_path / "alone"))
         assert last_rows(tmp_path / "alone" / path.parent.name / path.name) == last_rows(path)
 
 

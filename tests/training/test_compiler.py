@@ -132,7 +132,7 @@ for arm, (exp, changes) in arms.items():
         torch.compiler.set_stance("default")
         torch._dynamo.reset()
         cfg = config.load_config(exp, overrides | changes)
-        training.train(cfg, runs.open_run(cfg, 1, f"{outputs}/{arm}"))
+        training.train(runs.open_run(cfg, 1, f"{outputs}/{arm}"))
 """
 
 

@@ -29,7 +29,7 @@ def loss_on(tokens, trained):
 def test_the_last_weights_are_scored_on_the_test_split(tiny_run):
     rise = {"optim__learning_rate": 1.0, "optim__warmup_steps": 24, "train__eval_interval": 4}
     run = tiny_run(**rise)
-    summary = train(run).values
+    summary = train(run)
     assert summary["final_test_loss"] is None
     before = dict(np.load(run.path / "documents.npz"))
     loss = score_test_split(run)

@@ -103,7 +103,7 @@ def test_fp16_on_a_cpu_means_fp32_and_says_so(tiny_run, capsys):
 
 def test_bf16_trains_on_a_cpu(tiny_run):
     bf16, fp32 = tiny_run(train__precision="bf16", folder="a"), tiny_run(folder="b")
-    losses = [train(run).values["final_val_loss"] for run in (bf16, fp32)]
+    losses = [train(run)["final_val_loss"] for run in (bf16, fp32)]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
     assert losses[0] != losses[1]
 
@@ -142,10 +142,10 @@ def restored_determinism():
 def test_deterministic_algorithms_are_a_choice_that_changes_no_bit_on_a_cpu(tiny_run, monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     plain, chosen = tiny_run(folder="a"), tiny_run(folder="b", machine__deterministic=True)
-    losses = [train(plain).values["final_val_loss"]]
+    losses = [train(plain)["final_val_loss"]]
     assert not torch.are_deterministic_algorithms_enabled()
     with restored_determinism():
-        losses.append(train(chosen).values["final_val_loss"])
+        losses.append(train(chosen)["final_val_loss"])
         assert torch.are_deterministic_algorithms_enabled()
         assert device.os.environ["CUBLAS_WORKSPACE_CONFIG"] == device.CUBLAS_WORKSPACE
         train(tiny_run(folder="c", train__max_steps=1))

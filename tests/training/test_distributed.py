@@ -30,7 +30,7 @@ def test_one_process_refuses_a_run_of_several(tiny_run):
     with pytest.raises(
         UserError, match=r"machine.devices = 2, but this is one process; use oelm run"
     ):
-        training.train(run.config, run)
+        training.train(run)
     assert runs.state(run) == "failed"
 
 
@@ -111,7 +111,7 @@ def test_two_processes_keep_the_curve_and_a_stopped_run_goes_on_bit_equal(
 
     changes = {"train__max_steps": 50, "machine__log_interval": 1, "model__dropout": 0.0}
     alone = tiny_run("DEMO-02", folder="alone", **changes)
-    training.train(alone.config, alone)
+    training.train(alone)
 
     def in_two(folder, **more):
         run = tiny_run("DEMO-02", folder=folder, machine__devices=2, **changes | more)

@@ -37,7 +37,7 @@ def test_a_run_stopped_anywhere_and_continued_is_bit_equal(tiny_run, monkeypatch
     stop_at(monkeypatch, *stops)
     for stop in stops:
         run = tiny_run(folder="b", **changes)
-        assert train(run).values == {}
+        assert train(run) == {}
         assert runs.read_status(run)["state"] == "stopped"
         assert runs.read_status(run)["step"] == stop
     run = tiny_run(folder="b", **changes)
@@ -142,7 +142,7 @@ def test_a_checkpoint_of_something_else_is_refused_in_one_line(tiny_run, monkeyp
     prepared_again = dataclasses.replace(
         run.corpus, manifest=run.corpus.manifest | {"created": "again"}
     )
-    assert train(dataclasses.replace(run, corpus=prepared_again)).values["steps"] == 24
+    assert train(dataclasses.replace(run, corpus=prepared_again))["steps"] == 24
 
 
 def test_a_checkpoint_of_an_older_format_is_refused_in_one_line(tiny_run, monkeypatch):
@@ -171,7 +171,7 @@ def test_time_and_spent_phases_of_earlier_sessions_count(tiny_run, monkeypatch):
     time["elapsed"] += 1000.0
     time["spent"]["step"] += 600.0
     checkpoint.save(run.path / "latest.pt", saved)
-    summary = train(tiny_run()).values
+    summary = train(tiny_run())
     assert 1000 < summary["wall_seconds"] < 1100
     assert 600 < runs.read_timing(run)["budget"]["step"] < 700
     assert rows_of(run)[-1]["seconds"] > 1000
@@ -189,7 +189,7 @@ def test_a_start_that_fails_half_way_leaves_a_truthful_status_and_no_lock(tiny_r
     assert runs.read_status(run)["error"] == "MemoryError: out of memory"
     assert runs.state(run) == "failed"
     assert not (run.path / "lock.json").exists()
-    assert train(tiny_run()).values["steps"] == 24
+    assert train(tiny_run())["steps"] == 24
 
 
 def test_leftovers_of_a_killed_process_are_removed(tiny_run):

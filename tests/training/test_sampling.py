@@ -12,11 +12,11 @@ def test_samples_are_logged_and_change_nothing(tiny_run, monkeypatch):
 
     monkeypatch.setattr(sampling, "SHARE", 0.0)
     without = tiny_run(folder="without")
-    training.train(without.config, without)
+    training.train(without)
     assert (without.path / "samples.jsonl").read_text() == ""
     monkeypatch.setattr(sampling, "SHARE", 1e9)
     run = tiny_run(folder="with")
-    training.train(run.config, run)
+    training.train(run)
     rows = [json.loads(line) for line in (run.path / "samples.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [
         12,
@@ -34,7 +34,7 @@ def test_samples_are_logged_and_change_nothing(tiny_run, monkeypatch):
 
 def test_a_short_run_spends_no_more_than_its_share(tiny_run):
     run = tiny_run()
-    training.train(run.config, run)
+    training.train(run)
     assert (run.path / "samples.jsonl").read_text() == ""
 
 
@@ -42,7 +42,7 @@ def test_a_short_run_spends_no_more_than_its_share(tiny_run):
 def test_evaluations_record_the_spread_of_the_logits_by_layer(tiny_run, exp, least, most):
     """At the start LayerNormed inputs give 1 at row norm 1, 0.205 at the log's scale."""
     run = tiny_run(exp, train__max_steps=1, train__eval_interval=1)
-    training.train(run.config, run)
+    training.train(run)
     rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     spread = next(row for row in rows if row["event"] == "eval")["logit_std"]
     assert len(spread) == run.config.model.num_layers

@@ -21,7 +21,7 @@ def trained(tiny_run, monkeypatch):
 
     def make(exp="DEMO-02", **changes):
         run = tiny_run(exp, train__max_steps=6, **changes)
-        training.train(run.config, run)
+        training.train(run)
         monkeypatch.setenv("OELM_OUTPUTS", str(run.path.parents[1]))
         return open_trained(run.path)
 

@@ -43,7 +43,7 @@ TRAIN = """
 from oelm_lib import load_config, runs, training
 for exp in ("DEMO-01", "DEMO-02"):
     cfg = load_config(exp)
-    training.train(cfg, runs.open_run(cfg, 42))
+    training.train(runs.open_run(cfg, 42))
 """
 
 
