@@ -1,7 +1,8 @@
 """HTML that notebooks and pages show: marked-up text, and the tables of text."""
 
+import re
 from collections.abc import Iterable, Sequence
-from html import escape
+from html import escape, unescape
 from typing import Any
 
 
@@ -15,6 +16,11 @@ class Html(str):
 def as_html(value: object) -> Html:
     """Return Html as it is, and the text of any other value escaped."""
     return value if isinstance(value, Html) else Html(escape(str(value)))
+
+
+def plain_text(html: str) -> str:
+    """Return the text of an HTML fragment, without its tags."""
+    return unescape(re.sub(r"<[^>]*>", "", html)).strip()
 
 
 def html_table(

@@ -180,7 +180,7 @@ def _legend(study: Study) -> str:
     """Return what the arms of the first screen are."""
     names = {
         name
-        for judged in _headline(study)[:MOST_COLUMNS]
+        for judged in _headline(study)
         for one in judged
         for name in (one.arm, one.baseline, one.claim.arm, *(one.claim.equal or ()))
     }
