@@ -228,7 +228,7 @@ def disk_error(error: OSError, path: Path) -> UserError:
     """Return the error for a user whose disk refuses a file of a run in progress."""
     return UserError(
         f"{error.filename or path}: {error.strerror or error}; {remedy(error)}, then the same"
-        " command continues from the last checkpoint"
+        " command continues the run"
     )
 
 

@@ -71,7 +71,7 @@ def test_a_full_disk_ends_in_one_line_and_the_run_goes_on(
     at_step(monkeypatch, step, lambda: fill(small_disk, left))
     with pytest.raises(
         UserError,
-        match=r"No space left on device; free the disk.*continues from the last checkpoint",
+        match=r"No space left on device; free the disk.*continues the run",
     ):
         training.train(run)
     monkeypatch.undo()
