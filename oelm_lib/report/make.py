@@ -15,10 +15,11 @@ from oelm_lib.runs.reading import find_runs, state
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.study.plan import study_names
 
+DEMO = "DEMO-*"
 STANDARD = {
-    "compare": {"exps": "DEMO-*", "baseline": "", "outputs": ""},
+    "compare": {"exps": DEMO, "baseline": "", "outputs": ""},
     "explore": {
-        "runs": "DEMO-*/seed42",
+        "runs": f"{DEMO}/seed42",
         "prompt": "Lily was a brave baker. One day Lily found a small lantern."
         " The baker was happy.",
     },
@@ -63,8 +64,8 @@ def report(target: str | Path, baseline: str | None = None, runs: str | None = N
         return _make("study", {"name": name}, f"study_{name}", command)
     if runs is not None:
         return _make(name, STANDARD[name] | {"runs": runs}, f"explore_{page_slug(runs)}", command)
-    if name == "compare":
-        check_finished(STANDARD[name]["exps"].split())
+    if name in ("compare", "explore"):
+        check_finished([DEMO])
     if name == "bench" and not any(config.outputs_dir().glob("bench_*.json")):
         raise UserError("no result of `oelm bench` yet; measure: oelm bench")
     if name in STANDARD:

@@ -118,6 +118,7 @@ def test_a_command_starts_without_the_heavy_packages():
         (["rm", "DEMO-01"], "no run is called 'DEMO-01'"),
         (["report", "CPU-01 CPU-02"], "no finished run of CPU-01, CPU-02; train: oelm run CPU-01"),
         (["report", "compare"], "no finished run of DEMO-*; train: oelm run 'DEMO-*'"),
+        (["report", "explore"], "no finished run of DEMO-*; train: oelm run 'DEMO-*'"),
         (["report", "bench"], "no result of `oelm bench` yet"),
         (["logs", "DEMO-01"], "no run is called 'DEMO-01'"),
         (["run", "demo-99"], "no experiment 'demo-99'"),
