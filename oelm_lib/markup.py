@@ -12,11 +12,17 @@ class Html(str):
         return str(self)
 
 
+def as_html(value: object) -> Html:
+    """Return Html as it is, and the text of any other value escaped."""
+    return value if isinstance(value, Html) else Html(escape(str(value)))
+
+
 def html_table(
     head: Sequence[object],
     rows: Iterable[Sequence[object]],
     styles: Sequence[str] = (),
     css_class: str = "oelm-table",
+    caption: str = "",
 ) -> Html:
     """Return a table in the style of the pages.
 
@@ -25,10 +31,12 @@ def html_table(
         rows: Cells of each row, likewise.
         styles: CSS of each column.
         css_class: Class of the table.
+        caption: Line above the table; escaped unless it is Html.
     """
+    top = f"<caption style='text-align:left'>{as_html(caption)}</caption>" if caption else ""
     heading = f"<thead>{_row('th', head, styles)}</thead>" if head else ""
     body = "".join(_row("td", row, styles) for row in rows)
-    return Html(f"<table class='{css_class}'>{heading}<tbody>{body}</tbody></table>")
+    return Html(f"<table class='{css_class}'>{top}{heading}<tbody>{body}</tbody></table>")
 
 
 def fold(summary: str, *parts: Any) -> Html:
@@ -45,6 +53,5 @@ def _row(tag: str, cells: Sequence[object], styles: Sequence[str]) -> str:
     parts = []
     for number, cell in enumerate(cells):
         style = f" style='{styles[number]}'" if styles else ""
-        text = cell if isinstance(cell, Html) else escape(str(cell))
-        parts.append(f"<{tag}{style}>{text}</{tag}>")
+        parts.append(f"<{tag}{style}>{as_html(cell)}</{tag}>")
     return f"<tr>{''.join(parts)}</tr>"

@@ -13,6 +13,7 @@ from oelm_lib.bench.steps import (
     OTHERS,
     RATE,
     ScriptStep,
+    Step,
     random_batch,
     random_ids,
     workbook_step,
@@ -72,6 +73,18 @@ def bench(
     return result
 
 
+def time_beside_scripts(
+    steps: dict[str, Step], cfg: Experiment, rounds: int
+) -> dict[str, list[float]]:
+    """Time steps of this process in turns with those of OTHERS, each in a process of its own."""
+    scripts = {f"{kind}_script": ScriptStep(kind, cfg, torch.get_num_threads()) for kind in OTHERS}
+    try:
+        return alternate({name: timed(step) for name, step in steps.items()} | scripts, rounds)
+    finally:
+        for script in scripts.values():
+            script.close()
+
+
 def compare(baseline: Experiment, frozen: Experiment, rounds: int) -> dict[str, Any]:
     """Time all implementations of one size; returns their seconds and the ratios made of them."""
     batch = random_batch(baseline)
@@ -80,13 +93,7 @@ def compare(baseline: Experiment, frozen: Experiment, rounds: int) -> dict[str, 
         "oelm_freeze": workbook_step(frozen, batch),
         **{kind: make(baseline, batch) for kind, make in OTHERS.items()},
     }
-    scripts = {
-        f"{kind}_script": ScriptStep(kind, baseline, torch.get_num_threads()) for kind in OTHERS
-    }
-    here = {name: timed(step) for name, step in steps.items()}
-    seconds = alternate(here | scripts, rounds)
-    for script in scripts.values():
-        script.close()
+    seconds = time_beside_scripts(steps, baseline, rounds)
     parts = parts_seconds(baseline, random_ids(baseline), rounds)
     limit = gemm_limit(baseline)
     flops = step_flops(frozen.model, baseline.train.batch_size)

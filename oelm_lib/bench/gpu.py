@@ -136,10 +136,10 @@ def measure(
         step()
     _wait(device)
     setup = time.perf_counter() - start
-    if device.type == "cuda":
+    cuda = device.type == "cuda"
+    if cuda:
         torch.cuda.reset_peak_memory_stats(device)
     timings = [_seconds(step, device) for _ in range(ROUNDS)]
-    cuda = device.type == "cuda"
     size, batch_size = cfg.model, cfg.train.batch_size
     held = step_bytes(size, batch_size)
     return asdict(case) | {

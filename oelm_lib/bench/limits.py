@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 import torch
 
-from oelm_lib.bench.cpu import SIZES
-from oelm_lib.bench.steps import OTHERS, ScriptStep, random_batch, workbook_step
-from oelm_lib.bench.timing import alternate, prepare, ratio, timed
+from oelm_lib.bench.cpu import SIZES, time_beside_scripts
+from oelm_lib.bench.steps import OTHERS, random_batch, workbook_step
+from oelm_lib.bench.timing import prepare, ratio
 from oelm_lib.config import load_config
 from oelm_lib.files import write_json
 
@@ -84,16 +84,12 @@ def bench_limits(size: str, rounds: int, out: Path, threads: int | None = None) 
         for name, more in ARMS.items()
     }
     steps |= {kind: make(cfg, batch) for kind, make in OTHERS.items()}
-    scripts = {f"{kind}_script": ScriptStep(kind, cfg, torch.get_num_threads()) for kind in OTHERS}
-    seconds = alternate({name: timed(step) for name, step in steps.items()} | scripts, rounds)
-    for script in scripts.values():
-        script.close()
     result = {
         "size": size,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "load_average": os.getloadavg()[1],
-        "seconds": seconds,
+        "seconds": time_beside_scripts(steps, cfg, rounds),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out.with_suffix(".json"), result, checksum=True)

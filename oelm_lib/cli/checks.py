@@ -93,7 +93,7 @@ def bench(
         click.echo(around_a_run().to_string(index=False, float_format="%.2f", na_rep="–"))
         return
     if limits:
-        _bench_limits(size, rounds, threads)
+        sys.exit(_bench_limits(size, rounds, threads))
     from oelm_lib.bench import figures as speed
     from oelm_lib.bench.cpu import bench as measure
     from oelm_lib.config import outputs_dir
@@ -105,7 +105,8 @@ def bench(
     click.echo(make_page("bench"))
 
 
-def _bench_limits(size: str, rounds: int, threads: int | None) -> None:
+def _bench_limits(size: str, rounds: int, threads: int | None) -> int:
+    """Print the ratios that have a limit; return the exit code, 1 where one is missed."""
     from oelm_lib.bench.limits import MISSED, bench_limits, verdicts
     from oelm_lib.config import outputs_dir
 
@@ -113,4 +114,4 @@ def _bench_limits(size: str, rounds: int, threads: int | None) -> None:
     table = verdicts(result)
     click.echo(table.to_string(index=False))
     click.echo(f"{rounds} rounds, {result['threads']} threads, load {result['load_average']:.1f}")
-    sys.exit(1 if MISSED in set(table["verdict"]) else 0)
+    return int(MISSED in set(table["verdict"]))

@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "cross_corpus": "verdict",
         "gap_curves": "plots",
         "gap_intervals": "plots",
+        "judge": "verdict",
         "load_metrics": "oelm_lib.runs.frames",
         "load_runs": "oelm_lib.runs.frames",
         "matched": "matching",

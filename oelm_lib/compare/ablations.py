@@ -13,7 +13,7 @@ def ablation(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
     The intervals are 95 % each, not adjusted for their number: exploratory.
 
     Args:
-        runs, baseline: Arguments of verdicts.
+        runs, baseline: Arguments of judge.
 
     Returns:
         One row a step. `gap` has `from` as its base, `gap_back` has `to`; `total_nats` counts from

@@ -1,5 +1,6 @@
 """The first screen of a comparison: what is compared, verdict cards, warnings, differing keys."""
 
+from collections.abc import Sequence
 from html import escape
 
 import pandas as pd
@@ -7,7 +8,7 @@ import pandas as pd
 from oelm_lib.arms import arm_colour, frozen_projections
 from oelm_lib.compare import confounds
 from oelm_lib.compare.pairs import pairs
-from oelm_lib.compare.verdict import Verdict, judge
+from oelm_lib.compare.verdict import Verdict
 from oelm_lib.markup import Html, fold
 from oelm_lib.model.cost import parameter_numbers
 from oelm_lib.view.tables import verdict_html
@@ -16,8 +17,10 @@ MOST_SEEDS = 8
 """More seeds than this are counted, not listed."""
 CARD = "border-left:5px solid {};padding:.35em .9em;margin:.8em 0;max-width:50em"
 SMALL = "font-size:.85em;opacity:.8"
-NOTHING = "<p>No arm has a run to judge yet; train some: <code>make demo</code>, or "
-NOTHING += "<code>oelm run ID</code>.</p>"
+NOTHING = (
+    "<p>No arm has a run to judge yet; train some: <code>make demo</code>, or"
+    " <code>oelm run ID</code>.</p>"
+)
 
 
 def subtitle(runs: pd.DataFrame) -> Html:
@@ -75,13 +78,13 @@ def _seeds(seeds: list[int]) -> str:
     return ", ".join(map(str, seeds))
 
 
-def verdict_cards(runs: pd.DataFrame, baseline: str | None = None) -> Html:
+def verdict_cards(judged: Sequence[Verdict]) -> Html:
     """Return one card an arm: its verdict, what that means in words, and how it was reached.
 
     Args:
-        runs, baseline: Arguments of verdicts.
+        judged: What judge returns.
     """
-    return Html("".join(map(_card, judge(runs, baseline))) or NOTHING)
+    return Html("".join(map(_card, judged)) or NOTHING)
 
 
 def _card(one: Verdict) -> str:
@@ -96,7 +99,7 @@ def _card(one: Verdict) -> str:
 
 
 def warning_list(runs: pd.DataFrame, baseline: str | None = None) -> Html:
-    """Return what weakens the comparison as a list, each once; arguments as verdicts."""
+    """Return what weakens the comparison as a list, each once; arguments of judge."""
     found = confounds.warnings(runs, baseline)
     if not found:
         return Html("<p>Nothing found that weakens the comparison.</p>")

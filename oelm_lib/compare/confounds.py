@@ -61,7 +61,7 @@ def warnings(runs: pd.DataFrame, baseline: str | None = None) -> list[str]:
     """Return one sentence for each thing that weakens the comparison, and the runs it concerns.
 
     Args:
-        runs, baseline: Arguments of verdicts.
+        runs, baseline: Arguments of judge.
     """
     compared = pairs(runs, baseline)
     found = [entry for pair in compared for entry in _pair_warnings(pair)]

@@ -27,7 +27,7 @@ def matched(
     The intervals are 95 % each, not adjusted for their number.
 
     Args:
-        runs, baseline: Arguments of verdicts.
+        runs, baseline: Arguments of judge.
         metrics: Frame of load_metrics.
         by: step, tokens or seconds (of the run's own clock).
         at: Where to compare; default the four quarters of what all runs of the two arms reached.

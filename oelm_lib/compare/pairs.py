@@ -74,7 +74,7 @@ def pairs(runs: pd.DataFrame, baseline: str | None = None) -> list[Pair]:
     Raises:
         UserError: `baseline` is neither a known experiment nor a run folder of `runs`.
     """
-    if baseline and not (runs["variant"] == baseline).any():
+    if baseline and not runs[["id", "variant"]].eq(baseline).any(axis=None):
         load_config(baseline)
     groups = runs[runs["experiment"].notna()].groupby(["source", "variant"], sort=False)
     variants = [group for _, group in groups]

@@ -1,6 +1,7 @@
 """Figures of a comparison: the gap with its verdict, the gap over training, tokens to a loss."""
 
 import math
+from collections.abc import Sequence
 from html import escape
 from itertools import groupby
 from typing import Any
@@ -12,7 +13,7 @@ import plotly.graph_objects as go
 from oelm_lib import stats
 from oelm_lib.arms import ArmStyle, arm_styles
 from oelm_lib.compare.pairs import pairs
-from oelm_lib.compare.verdict import CRITERION, Verdict, judge
+from oelm_lib.compare.verdict import CRITERION, Verdict
 from oelm_lib.view import figure as base
 from oelm_lib.view.curves import VAL, Y_TITLES, Line, lines, reader_state, series_of
 from oelm_lib.view.figure import Figure
@@ -23,19 +24,18 @@ from oelm_lib.view.tables import LARGEST_GAP, gap_text
 LIMIT = 100 * CRITERION
 ROW = 68
 """Height of an arm, in pixels."""
-MOST = 200.0
+LARGEST_DRAWN = 200.0
 """Largest gap that is drawn, in percent."""
 
 
-def gap_intervals(runs: pd.DataFrame, baseline: str | None = None) -> Figure:
+def gap_intervals(judged: Sequence[Verdict]) -> Figure:
     """Draw each arm's gap with the interval its verdict is read from, its seeds, and the criterion.
 
-    One panel a baseline; an interval that leaves the panel is told in full in the arm's line.
+    One panel a baseline; an interval that leaves the panel is written in full in the arm's line.
 
     Args:
-        runs, baseline: Arguments of verdicts.
+        judged: What judge returns.
     """
-    judged = judge(runs, baseline)
     drawn = [one for one in judged if math.isfinite(one.gap)]
     panels = [list(arms) for _, arms in groupby(drawn, lambda one: (one.source, one.baseline))]
     notes = [
@@ -62,7 +62,7 @@ def gap_curves(
 
     Args:
         runs: Frame of load_runs.
-        baseline: As in verdicts.
+        baseline: As in judge.
         x, group: The reader's choices, as in series.STATE.
     """
     drawn, _ = select(runs)
@@ -186,7 +186,7 @@ def _reach(one: Verdict, seeds: list[float]) -> float:
     largest = max(map(abs, [*seeds, 100 * one.gap, LIMIT]))
     bounds = [abs(100 * bound) for bound in (one.low, one.high)]
     inside = [bound for bound in bounds if bound < 3 * largest]
-    return min(max([largest, *inside]), MOST)
+    return min(max([largest, *inside]), LARGEST_DRAWN)
 
 
 def _draw_arm(

@@ -1,13 +1,13 @@
 """The results table: one row an arm. A new column is one line of COLUMNS."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from oelm_lib.compare.pairs import METRIC, comparable
-from oelm_lib.compare.verdict import Verdict, judge
+from oelm_lib.compare.verdict import Verdict
 from oelm_lib.markup import Html, fold
 from oelm_lib.runs.frames import RECORDED, arm_id
 from oelm_lib.runs.metrics import perplexity
@@ -70,20 +70,21 @@ COLUMNS: dict[str, Callable[[Arm], Any]] = {
 }
 
 
-def results(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
+def results(runs: pd.DataFrame, judged: Sequence[Verdict]) -> pd.DataFrame:
     """Return the final numbers of each arm: means over its done runs, and its verdict.
 
-    `gap`, `low` and `high` are those of `verdicts`, over the `gap_n` seeds shared with `baseline`.
+    `gap`, `low` and `high` are those of the verdict, over the `gap_n` seeds shared with `baseline`.
     Where a corpus was read with two tokenizers, only bits per byte can be compared, and losses and
     perplexities are left empty.
 
     Args:
-        runs, baseline: Arguments of verdicts.
+        runs: Frame of load_runs.
+        judged: What judge returns of them.
     """
-    judged = {(one.source, one.variant): one for one in judge(runs, baseline)}
+    verdict_of = {(one.source, one.variant): one for one in judged}
     rows = []
     for key, group in runs.groupby(["source", "variant"], sort=False):
-        arm = Arm(group, comparable(group), judged.get(key))
+        arm = Arm(group, comparable(group), verdict_of.get(key))
         rows.append({column: value(arm) for column, value in COLUMNS.items()})
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     mixed = frame.groupby("corpus")["tokenizer"].transform("nunique") > 1
@@ -92,19 +93,19 @@ def results(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
     return frame.sort_values(["source", "corpus"], kind="stable", ignore_index=True)
 
 
-def show_results(runs: pd.DataFrame, baseline: str | None = None) -> Html:
+def show_results(runs: pd.DataFrame, judged: Sequence[Verdict]) -> Html:
     """Return the results as a page shows them: the main ones, and below them all columns, folded.
 
     Args:
-        runs, baseline: Arguments of verdicts.
+        runs, judged: Arguments of results.
     """
-    frame = results(runs, baseline)
+    frame = results(runs, judged)
     main = pd.DataFrame([_main_row(row) for row in frame.to_dict("records")])
     baselines = set(frame["baseline"].dropna())
     if len(baselines) == 1:
         main = main.drop(columns="baseline").rename(columns={"gap": f"gap_to_{baselines.pop()}"})
     everything = fold("All columns", table(frame.drop(columns="reason")))
-    return Html(table(main)._repr_html_() + everything)
+    return Html(table(main) + everything)
 
 
 def _count(row: dict[str, Any]) -> Any:

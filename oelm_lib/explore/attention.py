@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from oelm_lib.explore import measures
-from oelm_lib.explore.windows import KEPT, repeated_sequences, validation_windows
+from oelm_lib.explore.windows import CACHED_RUNS, repeated_sequences, validation_windows
 from oelm_lib.model.gpt import GPT
 from oelm_lib.training.trained import Trained
 
@@ -39,7 +39,7 @@ def layer_maps(model: GPT, tokens: Tensor, layer: int) -> np.ndarray:
     return scores.softmax(-1).numpy()
 
 
-@functools.lru_cache(maxsize=KEPT)
+@functools.lru_cache(maxsize=CACHED_RUNS)
 @torch.no_grad()
 def head_table(arm: Trained) -> pd.DataFrame:
     """Return one row a head: roles on repeated random tokens, attention on text, its spectrum.

@@ -1,7 +1,6 @@
 """Live choices of explore.ipynb in JupyterLab."""
 
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import ipywidgets
@@ -93,7 +92,7 @@ class HeadExplorer(Panel):
         except UserError as error:
             self._fail(error)
             return
-        self.words.value = "".join(table(frame).to_html() for frame in frames)
+        self.words.value = "".join(map(table, frames))
 
     def _fail(self, error: UserError) -> None:
         self.problem.value = f"<p style='color:#c0392b'>{escape(str(error))}</p>"
@@ -103,10 +102,11 @@ class HeadExplorer(Panel):
     def _chosen(self) -> list[Trained]:
         """The runs to draw: two runs at one checkpoint, or one run at all its checkpoints."""
         if self.compare.value == OVER_TIME:
-            folder = Path(self._paths[self.left.value])
+            left, folder = self.left.value, self._paths[self.left.value]
             names = [name for name in CHECKPOINTS if (folder / f"{name}.pt").is_file()]
-            steps = {arm.step: arm for arm in (self._open(self.left.value, name) for name in names)}
-            return [steps[step] for step in sorted(steps)]
+            arms = [self._open(left, name) for name in names or CHECKPOINTS]
+            by_step = {arm.step: arm for arm in arms}  # best may be latest
+            return [by_step[step] for step in sorted(by_step)]
         names = dict.fromkeys([self.left.value, self.right.value])
         return [self._open(name, self.checkpoint.value) for name in names]
 

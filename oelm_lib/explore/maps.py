@@ -26,6 +26,16 @@ SHOWN_TOKENS = 32
 TOP_KEYS = 3
 """Keys that the mouse lists for a token and head."""
 _NUMBERS = count()
+_BASE_STYLE = (
+    "#line{line-height:2.2;margin:8px 0}"
+    "#line .token{position:relative;padding:3px 1px;border:1px solid rgba(128,128,128,.35);"
+    "border-radius:3px;margin:1px;white-space:pre;cursor:default}"
+    "#line .token:hover{outline:2px solid #d55e00}"
+    "#line .keys{display:none;position:absolute;left:0;top:1.9em;z-index:9;padding:6px 9px;"
+    "line-height:1.4;white-space:pre;border-radius:4px;background:var(--jp-layout-color2,#eee);"
+    "color:var(--jp-ui-font-color1,#222);box-shadow:0 1px 6px rgba(0,0,0,.4)}"
+    "#line .token:hover .keys{display:block}"
+)
 
 
 def attention_grid(arms: Sequence[Trained], prompt: str) -> base.Figure:
@@ -84,18 +94,6 @@ def token_line(arm: Trained, prompt: str, layer: int, head: int | None = None) -
         for n, word in enumerate(words)
     ]
     return Html(f"<style>{''.join(rules)}</style><div id='{name}'>{''.join(spans)}</div>")
-
-
-_BASE_STYLE = (
-    "#line{line-height:2.2;margin:8px 0}"
-    "#line .token{position:relative;padding:3px 1px;border:1px solid rgba(128,128,128,.35);"
-    "border-radius:3px;margin:1px;white-space:pre;cursor:default}"
-    "#line .token:hover{outline:2px solid #d55e00}"
-    "#line .keys{display:none;position:absolute;left:0;top:1.9em;z-index:9;padding:6px 9px;"
-    "line-height:1.4;white-space:pre;border-radius:4px;background:var(--jp-layout-color2,#eee);"
-    "color:var(--jp-ui-font-color1,#222);box-shadow:0 1px 6px rgba(0,0,0,.4)}"
-    "#line .token:hover .keys{display:block}"
-)
 
 
 def words_of(arm: Trained, prompt: str) -> list[str]:
@@ -174,7 +172,7 @@ def _add_squares(
 
 
 def _pairs(words: list[str]) -> np.ndarray:
-    """ "query to key" for each pair of tokens (T, T), "" for later keys."""
+    """Return `query to key` in words for each pair of tokens (T, T), "" for later keys."""
     shown = [escape(repr(word)) for word in words]
     pairs = np.full((len(words), len(words)), "", object)
     for query, key in zip(*np.tril_indices(len(words)), strict=True):

@@ -186,7 +186,7 @@ def roles(arms: Sequence[Trained]) -> pd.DataFrame:
                     "role": words,
                     "heads": f"{(heads[role] > STRONG).sum()} of {len(heads)}",
                     "strongest": f"layer {best['layer']:.0f}, head {best['head']:.0f}",
-                    "share": f"{best[role]:.2f}",
+                    "share": best[role],
                 }
             )
     return pd.DataFrame(rows)

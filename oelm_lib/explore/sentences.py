@@ -34,14 +34,14 @@ def _heads(arms: Sequence[Trained]) -> list[tuple[str, str]]:
     lines = []
     for words in ROLES.values():
         part = table[table["role"] == words]
-        strong = part[part["share"].astype(float) > STRONG]
+        strong = part[part["share"] > STRONG]
         if len(strong):
             text = "; ".join(f"{row.arm} has {row.heads}" for row in strong.itertuples()) + "."
         else:
-            best = part.loc[part["share"].astype(float).idxmax()]
+            best = part.loc[part["share"].idxmax()]
             text = (
                 f"No arm has such a head. The nearest is {best['strongest']} of {best['arm']},"
-                f" with a share of {best['share']}."
+                f" with a share of {best['share']:.2f}."
             )
         lines.append((f"{words.capitalize()} heads.", text))
     return lines

@@ -16,14 +16,16 @@ SHOWN_TOKENS = 8
 def summary(arms: Sequence[Trained]) -> pd.DataFrame:
     """Return the probe table with an arm in each column; seeds as mean and range."""
     table = probes.probe_values(arms).set_index("arm")
-    columns = {
-        name: [table.loc[label(arm)] for arm in seeds] for name, seeds in groups(arms).items()
-    }
-    rows = []
-    for key in [key for key in PROBES if key in table]:
-        cells = {name: mean_and_range(row[key] for row in rows_) for name, rows_ in columns.items()}
-        rows.append({"measure": PROBES[key].title, **cells})
-    steps = {name: f"{rows_[0]['step']:,.0f}" for name, rows_ in columns.items()}
+    parts = {name: table.loc[[label(arm) for arm in seeds]] for name, seeds in groups(arms).items()}
+    steps = {name: f"{part['step'].iloc[0]:,}" for name, part in parts.items()}
+    rows = [
+        {
+            "measure": probe.title,
+            **{name: mean_and_range(part[key]) for name, part in parts.items()},
+        }
+        for key, probe in PROBES.items()
+        if key in table
+    ]
     return pd.DataFrame([{"measure": "step of the checkpoint", **steps}, *rows])
 
 

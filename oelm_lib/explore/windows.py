@@ -10,8 +10,8 @@ from oelm_lib.data.batches import IGNORED, EvalWindows
 from oelm_lib.explore import measures
 from oelm_lib.training.trained import Trained
 
-KEPT = 32
-"""Arms whose numbers are kept in memory: a page shows fewer, a sweep probes hundreds."""
+CACHED_RUNS = 32
+"""Runs whose probes are kept in memory; a page shows fewer."""
 LOSS_TOKENS = 32768
 """Tokens of the validation split (evenly spread windows) over which losses are averaged."""
 SEED, SEQUENCES = 0, 32
@@ -41,7 +41,7 @@ def repeated_sequences(arm: Trained) -> tuple[Tensor, int]:
     return torch.from_numpy(tokens), period
 
 
-@functools.lru_cache(maxsize=KEPT)
+@functools.lru_cache(maxsize=CACHED_RUNS)
 @torch.no_grad()
 def window_losses(arm: Trained) -> tuple[np.ndarray, np.ndarray]:
     """Return tokens (N, T + 1) of validation windows, and the nats (N, T) of all but the first."""

@@ -24,7 +24,7 @@ from oelm_lib.launch.jobs import (
     unmark_queued,
 )
 from oelm_lib.launch.processes import kill_tree
-from oelm_lib.launch.slots import Slots, check_room, decide
+from oelm_lib.launch.slots import Slots, available_cores, check_room, decide
 from oelm_lib.runs import reading
 from oelm_lib.runs.status import format_duration
 from oelm_lib.runs.stop import on_stop
@@ -226,6 +226,5 @@ class Queue:
 
 def _thread_limits(width: int) -> dict[str, str]:
     """Return the variables that share the cores among `width` runs."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(max(cores // width, 1)))
+    limit = str(max(available_cores() // width, 1))
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), limit)

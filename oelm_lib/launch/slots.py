@@ -1,5 +1,6 @@
 """Slots: where the runs of a queue can go, and the decision which run starts now."""
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -45,6 +46,13 @@ class Decision:
     """Jobs to start now, each with its GPUs."""
     reasons: list[str] = field(default_factory=list)
     """Why the others wait."""
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def make_slots(

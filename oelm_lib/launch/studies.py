@@ -35,12 +35,7 @@ from oelm_lib.study.cell import BASE_SIZE, CONFIRM, Cell, PlannedRun
 from oelm_lib.study.checks import check_corpora, read_grid, read_study
 from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
-from oelm_lib.study.plan import Plan
-from oelm_lib.study.records import (
-    append_record,
-    freeze_plan,
-    records_path,
-)
+from oelm_lib.study.records import append_record, freeze_plan, records_path
 
 POLL_SECONDS = 2.0
 MOST_TRIES = 2
@@ -76,7 +71,7 @@ def run_study(
     places = [
         {"CUDA_VISIBLE_DEVICES": gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"} for gpu in gpus or ()
     ]
-    engine = _Engine(name, grid.plan, grid, places or [{}] * workers)
+    engine = _Engine(name, grid, places or [{}] * workers)
     with on_stop(engine.on_signal):
         return engine.execute()
 
@@ -111,8 +106,8 @@ def _submit(name: str, jobs: int, sbatch: dict[str, str]) -> int:
 class _Engine:
     """Workers of one study, fed until nothing is missing."""
 
-    def __init__(self, name: str, plan: Plan, grid: Grid, places: list[dict[str, str]]):
-        self._name, self._plan, self._grid = name, plan, grid
+    def __init__(self, name: str, grid: Grid, places: list[dict[str, str]]):
+        self._name, self._plan, self._grid = name, grid.plan, grid
         self._outputs = config.outputs_dir() / "studies" / name
         self._outputs.mkdir(parents=True, exist_ok=True)
         self._workers = [Worker(number, place) for number, place in enumerate(places)]

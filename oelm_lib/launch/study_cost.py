@@ -1,5 +1,7 @@
 """What is left of a study, and what it costs."""
 
+from collections import Counter
+from itertools import product
 from statistics import median
 
 from oelm_lib import config
@@ -16,33 +18,22 @@ from oelm_lib.study.grid import Grid
 def cost_table(grid: Grid, workers: int) -> str:
     """Return runs done, runs left and core-hours left, by stage, corpus and size."""
     seconds = _seconds_by_cell(grid)
-    done: dict[tuple[str, str, str], int] = {}
-    for record in grid.records:
-        key = (record.stage, record.corpus, record.size)
-        done[key] = done.get(key, 0) + 1
-    left: dict[tuple[str, str, str], tuple[int, float]] = {}
+    done = Counter((record.stage, record.corpus, record.size) for record in grid.records)
+    left: Counter[tuple[str, str, str]] = Counter()
+    hours: Counter[tuple[str, str, str]] = Counter()
     for stage, cell, count in expected_left(grid):
-        key = (stage, cell.corpus, cell.size)
-        runs, hours = left.get(key, (0, 0.0))
-        left[key] = (runs + count, hours + count * seconds.get(cell, 0.0) / 3600)
-    order = [
-        (stage, corpus, size)
-        for size in grid.plan.sizes
-        for corpus in grid.plan.corpora
-        for stage in (TUNE, CONFIRM)
-    ]
+        left[stage, cell.corpus, cell.size] += count
+        hours[stage, cell.corpus, cell.size] += count * seconds[cell] / 3600
     lines = [f"{'stage':<9}{'corpus':<22}{'size':<8}{'done':>6}{'left':>6}{'core-hours left':>17}"]
-    for key in order:
-        if key in done or key in left:
-            runs, hours = left.get(key, (0, 0.0))
-            lines.append(
-                f"{key[0]:<9}{key[1]:<22}{key[2]:<8}{done.get(key, 0):>6}{runs:>6}{hours:>17.2f}"
-            )
-    runs = sum(count for count, _ in left.values())
-    hours = sum(cost for _, cost in left.values())
+    for size, corpus, stage in product(grid.plan.sizes, grid.plan.corpora, (TUNE, CONFIRM)):
+        key = (stage, corpus, size)
+        if done[key] or left[key]:
+            counts = f"{done[key]:>6}{left[key]:>6}{hours[key]:>17.2f}"
+            lines.append(f"{stage:<9}{corpus:<22}{size:<8}{counts}")
     lines.append(
-        f"{len(grid.records)} runs recorded, about {runs} left, {hours:.1f} core-hours,"
-        f" {format_duration(3600 * hours / workers)} with {workers} workers"
+        f"{len(grid.records)} runs recorded, about {left.total()} left,"
+        f" {hours.total():.1f} core-hours,"
+        f" {format_duration(3600 * hours.total() / workers)} with {workers} workers"
     )
     return "\n".join(lines)
 
@@ -50,7 +41,7 @@ def cost_table(grid: Grid, workers: int) -> str:
 def seconds_left(grid: Grid) -> float:
     """Return the seconds that all expected runs take one after another, by the recorded ones."""
     seconds = _seconds_by_cell(grid, try_steps=False)
-    return sum(count * seconds.get(cell, 0.0) for _, cell, count in expected_left(grid))
+    return sum(count * seconds[cell] for _, cell, count in expected_left(grid))
 
 
 def _seconds_by_cell(grid: Grid, try_steps: bool = True) -> dict[Cell, float]:

@@ -96,6 +96,7 @@ def _environment(language: str, facts: dict[str, Any], say: Callable[..., Markup
         "code": lambda text: Markup(str(text).strip().replace("```", "` ` `")),
         "word": lambda text: Markup(re.sub(r"[`|\s]+", " ", str(text)).strip()),
     }
+    made.tests["known"] = pd.notna
     return made
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from oelm_lib import compare, stats
 from oelm_lib.arms import arm_name
 from oelm_lib.compare.confounds import differences
-from oelm_lib.compare.verdict import CRITERION, judge
+from oelm_lib.compare.verdict import CRITERION
 from oelm_lib.config import ROOT, Experiment, experiment_ids, load_config
 from oelm_lib.errors import UserError
 from oelm_lib.report.provenance import run_command
@@ -99,10 +99,11 @@ def _cross_corpus(runs: pd.DataFrame) -> list[list[dict[str, Any]]]:
 
 def _section(runs: pd.DataFrame) -> dict[str, Any]:
     """Results of one corpus from one source: arms, verdicts with what differs, ablation."""
-    results = compare.results(runs)
+    verdicts = compare.judge(runs)
+    results = compare.results(runs, verdicts)
     arms = {row["id"]: row for row in results[results["n"] > 0].to_dict("records")}
     judged = []
-    for one in judge(runs):
+    for one in verdicts:
         if not one.n:
             continue
         base = one.pair.base.iloc[0]

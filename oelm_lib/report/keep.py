@@ -10,7 +10,8 @@ from pathlib import Path
 from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.files import replacing, write_text
-from oelm_lib.report.make import report
+from oelm_lib.report.make import page_slug, report
+from oelm_lib.runs.names import run_name
 from oelm_lib.runs.provenance import code_version
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -52,10 +53,11 @@ def keep(target: str, baseline: str | None = None, folder: Path = config.ROOT / 
 def publish(page: Path, folder: Path) -> Path:
     """Copy a page to a folder with a picture of its top, and rewrite the folder's index.md."""
     folder.mkdir(exist_ok=True)
-    kept = folder / page.name
+    is_run = (page.parent / "config.yaml").is_file()  # whose page has the name of all runs' pages
+    kept = folder / (f"{page_slug(run_name(page.parent))}.html" if is_run else page.name)
+    screenshot(page, kept.with_suffix(".png"))  # first: without a browser nothing is published
     with replacing(kept) as temporary:
         shutil.copyfile(page, temporary)
-    screenshot(kept, kept.with_suffix(".png"))
     write_index(folder)
     return kept
 
@@ -67,7 +69,11 @@ def write_index(folder: Path) -> None:
 
 
 def screenshot(page: Path, picture: Path, size: tuple[int, int] = (1200, 1300)) -> None:
-    """Save a PNG of the top of a page through Chromium. Raises UserError where there is none."""
+    """Save a PNG of the top of a page through Chromium.
+
+    Raises:
+        UserError: There is no Chromium, or it makes no picture.
+    """
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
         raise UserError(f"no browser for {picture.name}; install one of {', '.join(BROWSERS)}")
@@ -81,7 +87,13 @@ def screenshot(page: Path, picture: Path, size: tuple[int, int] = (1200, 1300)) 
             f"--screenshot={shot}",
             page.resolve().as_uri(),
         ]
-        subprocess.run(command, capture_output=True, timeout=120, check=True)
+        try:
+            subprocess.run(command, capture_output=True, timeout=120, check=True)
+        except subprocess.SubprocessError as error:
+            reason = str(error).rpartition("]' ")[2].rstrip(".")  # without the command
+            raise UserError(
+                f"{page}: {browser} made no picture: it {reason}; open the page in it to see why"
+            ) from None
         shutil.copyfile(shot, temporary)
 
 

@@ -1,6 +1,7 @@
 """Make the page of what a user names: a notebook, a run, experiments, or a standard page."""
 
 import fnmatch
+import hashlib
 import re
 import shlex
 from pathlib import Path
@@ -9,7 +10,7 @@ from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
-from oelm_lib.runs.names import experiment_of, parse_patterns
+from oelm_lib.runs.names import experiment_of, matches_pattern, parse_patterns
 from oelm_lib.runs.reading import find_runs, state
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.study.plan import study_names
@@ -25,6 +26,8 @@ STANDARD = {
     "gpu": {"results": ""},
 }
 """Parameters of the pages that are made by name, whatever values the notebook was saved with."""
+MOST_SLUG = 80
+"""Characters that the name of a page takes from what a user typed; file systems take 255."""
 
 
 def report(target: str | Path, baseline: str | None = None, runs: str | None = None) -> Path:
@@ -42,32 +45,31 @@ def report(target: str | Path, baseline: str | None = None, runs: str | None = N
             no runs.
     """
     path, name = Path(target), str(target)
-    is_comparison = name == "compare" or not (
-        name in (*STANDARD, *study_names())
-        or path.suffix == ".ipynb"
-        or (path / "config.yaml").is_file()
-    )
-    if baseline is not None and not is_comparison:
+    if runs is not None and name != "explore":
+        raise UserError(f"--runs belongs to the page explore, not to {name}; leave it out")
+    is_page = name in STANDARD or name in study_names()
+    is_executed = path.suffix == ".ipynb" or (path / "config.yaml").is_file()
+    if baseline is not None and name != "compare" and (is_page or is_executed):
         raise UserError(f"--baseline belongs to comparisons, {name} is none; leave it out")
-    if runs is not None:
-        if name != "explore":
-            raise UserError(f"--runs belongs to the page explore, not to {name}; leave it out")
-        slug = re.sub(r"[^A-Za-z0-9-]+", "_", f"explore_{runs}").strip("_")[:80]
-        return _make(name, STANDARD[name] | {"runs": runs}, slug, None, runs=runs)
     if path.suffix == ".ipynb":
         return export(path)
-    if (path / "config.yaml").is_file():
+    if is_executed:
         return _export_run(path)
+    options = {"--baseline": baseline, "--runs": runs}
+    given = [part for pair in options.items() if pair[1] is not None for part in pair]
+    command = shlex.join(["oelm", "report", name, *given])
     if name in study_names():
-        return _make("study", {"name": name}, f"study_{name}", baseline, name)
+        return _make("study", {"name": name}, f"study_{name}", command)
+    if runs is not None:
+        return _make(name, STANDARD[name] | {"runs": runs}, f"explore_{page_slug(runs)}", command)
     if name in STANDARD:
         chosen = {} if baseline is None else {"baseline": baseline}
-        return _make(name, STANDARD[name] | chosen, name, baseline)
-    return _compare(name, baseline)
+        return _make(name, STANDARD[name] | chosen, name, command)
+    return _compare(name, baseline, command)
 
 
 def _export_run(path: Path) -> Path:
-    """The page of a run folder."""
+    """Make the page of a run folder."""
     if not (path / "train.ipynb").is_file():
         if (current := state(path)) in ACTIVE:
             raise UserError(f"{path}: {current}; its page is made when it ends: oelm logs {path}")
@@ -78,43 +80,45 @@ def _export_run(path: Path) -> Path:
     return export(path / "train.ipynb")
 
 
-def _compare(target: str, baseline: str | None) -> Path:
-    """The page that compares the experiments a user names."""
-    patterns = parse_patterns(target)
-    ids = config.experiment_ids()
-    known = {*ids, *(experiment_of(run.parent.name) for run in find_runs())}
-    if not any(fnmatch.fnmatch(exp, pattern) for exp in known for pattern in patterns):
+def _compare(target: str, baseline: str | None, command: str) -> Path:
+    """Make the page that compares the experiments, or rehearsals, that a user names."""
+    patterns, ids = parse_patterns(target), config.experiment_ids()
+    folders = {run.parent.name for run in find_runs()}
+    unknown = [
+        pattern
+        for pattern in patterns
+        if not fnmatch.filter(ids, pattern)
+        and not any(matches_pattern(folder, pattern) for folder in folders)
+    ]
+    if unknown or not patterns:
         raise UserError(
-            f"{target}: not an executed notebook, a run folder or an experiment; use X.ipynb,"
-            f" outputs/<ID>_<slug>/seed42, {', '.join([*STANDARD, *study_names()])},"
-            f" or a glob of {', '.join(ids)}"
+            f"{' '.join(unknown) or repr(target)}: not an executed notebook, a run folder or an"
+            " experiment; use X.ipynb, outputs/<ID>_<slug>/seed42,"
+            f" {', '.join([*STANDARD, *study_names()])}, or a glob of {', '.join(ids)}"
         )
-    if baseline and baseline not in known:
+    if baseline and baseline not in {*ids, *folders, *map(experiment_of, folders)}:
         raise UserError(f"--baseline {baseline}: no such experiment; use one of {', '.join(ids)}")
     parameters = {"exps": " ".join(patterns), "baseline": baseline or "", "outputs": ""}
     words = [*patterns, *(["vs", baseline] if baseline else [])]
-    name = "compare_" + re.sub(r"[^A-Za-z0-9-]+", "_", "_".join(words)).strip("_")
-    return _make("compare", parameters, name, baseline, target)
+    return _make("compare", parameters, f"compare_{page_slug('_'.join(words))}", command)
 
 
-def _make(
-    notebook: str,
-    parameters: dict[str, str],
-    name: str,
-    baseline: str | None,
-    target: str | None = None,
-    runs: str | None = None,
-) -> Path:
+def page_slug(text: str) -> str:
+    """Return text as part of a file name; the end of a long one is its hash."""
+    slug = re.sub(r"[^A-Za-z0-9+-]+", "_", text).strip("_")
+    if len(slug) <= MOST_SLUG:
+        return slug
+    return f"{slug[: MOST_SLUG - 9]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _make(notebook: str, parameters: dict[str, str], name: str, command: str) -> Path:
     """Execute a notebook into the outputs folder and export it."""
     from papermill.exceptions import PapermillExecutionError
 
-    command = ["oelm", "report", target or notebook]
-    command += ["--baseline", baseline] if baseline is not None else []
-    command += ["--runs", runs] if runs is not None else []
     path = config.outputs_dir() / f"{name}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        execute(notebook, path, parameters, shlex.join(command))
+        execute(notebook, path, parameters, command)
     except PapermillExecutionError as error:
         raise UserError(
             f"{export(path)}: the notebook {notebook} failed: {error.ename}: {error.evalue};"

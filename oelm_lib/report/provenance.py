@@ -53,10 +53,13 @@ def command_of(source: Path, notebook: Any) -> str | None:
 
 def run_arguments(exp: str, seed: int, overrides: dict[str, Any]) -> list[str]:
     """Return the arguments of `oelm` that make a run."""
-    arguments = ["run", exp, "--seed", str(seed)]
-    for key, value in overrides.items():
-        arguments += ["--set", as_text({key: value})]
-    return arguments
+    return ["run", exp, "--seed", str(seed), *set_arguments(overrides)]
+
+
+def set_arguments(overrides: dict[str, Any]) -> list[str]:
+    """Return the arguments of `oelm run` for overrides, `--set KEY=VALUE` each."""
+    pairs = (("--set", as_text({key: value})) for key, value in overrides.items())
+    return [argument for pair in pairs for argument in pair]
 
 
 def run_command(exp: str, seed: int, overrides: dict[str, Any]) -> str:

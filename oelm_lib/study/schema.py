@@ -107,6 +107,11 @@ class Claim(Section):
             raise ValueError("a claim `equal` has `within`, e.g. within: 0.01, and no `at_most`")
         return self
 
+    @property
+    def question(self) -> "Claim":
+        """The claim without its seeds and corpora, which claims of one question may differ in."""
+        return self.model_copy(update={"seeds": None, "corpora": None, "headline": False})
+
 
 class Choice(Section):
     """An arm that tuning chooses: the one with the smallest tuned gap to its own baseline."""

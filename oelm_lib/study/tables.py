@@ -5,7 +5,7 @@ from html import escape
 
 import pandas as pd
 
-from oelm_lib.markup import Html, fold, html_table
+from oelm_lib.markup import Html, fold
 from oelm_lib.stats import gap
 from oelm_lib.study import verdicts
 from oelm_lib.study.cell import Cell
@@ -13,7 +13,7 @@ from oelm_lib.study.grid import Grid
 from oelm_lib.study.page import Study
 from oelm_lib.study.plan import folder
 from oelm_lib.study.tuning import stable_means
-from oelm_lib.view.tables import interval_text, percent, verdict_html
+from oelm_lib.view.tables import interval_text, percent, plain_table
 
 
 def claims_table(study: Study) -> pd.DataFrame:
@@ -201,7 +201,7 @@ def proof(study: Study) -> Html:
         fold(explored, _html(exploration_table(study))),
         fold("Measured beside the loss", _html(probes_table(study))),
         fold("The plan", plan_text(study)),
-        fold("Provenance", _html(provenance_table(study)), _html(corpora_table(study))),
+        fold("Code and corpora", _html(provenance_table(study)), _html(corpora_table(study))),
     )
     return Html("".join(parts))
 
@@ -210,13 +210,7 @@ def _html(frame: pd.DataFrame) -> Html:
     """Return a frame as a table, or a line where it is empty."""
     if frame.empty:
         return Html("<p>Not run yet.</p>")
-    given = frame.astype(object).where(frame.notna(), "–").to_dict("records")
-    rows = [[_cell(column, value) for column, value in row.items()] for row in given]
-    return Html(f"<div style='overflow-x:auto'>{html_table(list(frame), rows)}</div>")
-
-
-def _cell(column: str, value: object) -> object:
-    return Html(verdict_html(str(value))) if column == "verdict" else value
+    return Html(f"<div style='overflow-x:auto'>{plain_table(frame)}</div>")
 
 
 def _number(value: float) -> str:

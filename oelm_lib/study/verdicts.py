@@ -74,6 +74,11 @@ class Judgement:
         """Whether all seeds have ended."""
         return self.limits[0].verdict not in WAITING
 
+    @property
+    def late_mark(self) -> str:
+        """What follows the number of seeds of a claim that was added after confirmation began."""
+        return "" if self.declared else ", claimed late"
+
 
 def judge(grid: Grid, frozen: Plan | None = None) -> list[Judgement]:
     """Judge every claim of a study on every corpus that it is about.
@@ -86,6 +91,20 @@ def judge(grid: Grid, frozen: Plan | None = None) -> list[Judgement]:
         _judge_claim(grid, claim, corpus, substance(claim) in declared)
         for claim in grid.plan.claims
         for corpus in grid.plan.claim_corpora(claim)
+    ]
+
+
+def latest(judgements: list[Judgement]) -> list[Judgement]:
+    """Return one judgement for each question and corpus.
+
+    Where a later claim added seeds: the complete one with the most seeds, else the first.
+    """
+    groups: dict[tuple[Claim, str], list[Judgement]] = {}
+    for one in judgements:
+        groups.setdefault((one.claim.question, one.corpus), []).append(one)
+    return [
+        max([one for one in group if one.is_complete] or group[:1], key=lambda one: one.planned)
+        for group in groups.values()
     ]
 
 

@@ -5,7 +5,8 @@ import shutil
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+
+import pandas as pd
 
 from oelm_lib.errors import UserError
 from oelm_lib.files import replacing
@@ -45,7 +46,7 @@ def export_metrics(run: Path, form: str, output: Path | None = None) -> Path:
     return target
 
 
-def scalars(metrics: Any) -> Iterator[tuple[int, float, dict[str, float]]]:
+def scalars(metrics: pd.DataFrame) -> Iterator[tuple[int, float, dict[str, float]]]:
     """Yield step, seconds since the start, and `train/loss` and the like, for each row.
 
     Args:
@@ -53,11 +54,11 @@ def scalars(metrics: Any) -> Iterator[tuple[int, float, dict[str, float]]]:
     """
     for row in metrics.itertuples():
         values = {f"{row.event}/{name}": getattr(row, name) for name in VALUES}
-        finite = {name: float(value) for name, value in values.items() if value == value}
-        yield int(row.step), float(row.seconds), finite
+        known = {name: float(value) for name, value in values.items() if pd.notna(value)}
+        yield int(row.step), float(row.seconds), known
 
 
-def _write_tensorboard(run: Path, metrics: Any, target: Path) -> None:
+def _write_tensorboard(run: Path, metrics: pd.DataFrame, target: Path) -> None:
     try:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
@@ -75,7 +76,7 @@ def _write_tensorboard(run: Path, metrics: Any, target: Path) -> None:
     writer.close()
 
 
-def _write_wandb(run: Path, metrics: Any, target: Path) -> None:
+def _write_wandb(run: Path, metrics: pd.DataFrame, target: Path) -> None:
     try:
         import wandb
     except ImportError:

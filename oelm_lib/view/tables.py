@@ -1,13 +1,14 @@
 """Frames as tables of notebooks and pages, with the format of each column."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
 import pandas as pd
 
 from oelm_lib import stats
+from oelm_lib.markup import Html, as_html, html_table
 from oelm_lib.runs.status import format_duration, format_eta
 
 LARGEST_GAP = 10.0
@@ -77,40 +78,34 @@ def interval_text(interval: stats.Interval) -> str:
     return gap_text(interval.gap, interval.gap_low, interval.gap_high)
 
 
-def verdict_html(verdict: str) -> str:
+def verdict_html(verdict: str) -> Html:
     """Return a verdict as bold coloured HTML with a mark before it."""
     tone = TONES.get(verdict)
     if tone is None:
-        return escape(verdict)
+        return Html(escape(verdict))
     style = f"color:var(--{tone},{TONE_COLOURS[tone]});font-weight:600;white-space:nowrap"
-    return f"<span class='{tone}' style='{style}'>{MARKS[tone]} {escape(verdict)}</span>"
+    return Html(f"<span class='{tone}' style='{style}'>{MARKS[tone]} {escape(verdict)}</span>")
 
 
-def _date(value: str) -> str:
-    return str(value)[:16].replace("T", " ")
-
-
-FORMATS: dict[Callable[[Any], str], tuple[str, ...]] = {
-    percent: ("gap", "gap_back", "low", "high", "unadjusted_low", "unadjusted_high"),
-    verdict_html: ("verdict",),
-    format_duration: ("wall_seconds", "time", "seconds"),
-    format_eta: ("eta_seconds",),
-    _date: ("started", "finished"),
-    "{:+.4f}".format: ("nats", "total_nats"),
-    "{:.1%}".format: ("trainable_share", "confidence"),
-    "{:,.0f}".format: ("steps", "max_steps", "step", "tokens", "documents", "seed", "n", "gap_n"),
-    "{:,}".format: ("total", "trainable", "frozen"),
-    "{:.3g}".format: ("learning_rate", "mean_step_seconds", "epochs"),
+FORMATS: dict[str, Callable[[Any], str]] = {
+    **dict.fromkeys(("gap", "gap_back"), percent),
+    **dict.fromkeys(("low", "high", "unadjusted_low", "unadjusted_high"), percent),
+    **dict.fromkeys(("wall_seconds", "time", "seconds"), format_duration),
+    "eta_seconds": format_eta,
+    **dict.fromkeys(("nats", "total_nats"), "{:+.4f}".format),
+    "share": "{:.2f}".format,
+    **dict.fromkeys(("trainable_share", "confidence"), "{:.1%}".format),
+    **dict.fromkeys(("steps", "max_steps", "step", "tokens", "documents"), "{:,.0f}".format),
+    **dict.fromkeys(("seed", "n", "gap_n"), "{:,.0f}".format),
+    **dict.fromkeys(("total", "trainable", "frozen"), "{:,}".format),
+    **dict.fromkeys(("learning_rate", "mean_step_seconds", "epochs"), "{:.3g}".format),
 }
-"""Format -> the columns that have it.
-
-Other numbers have four decimals; two in a column that ends in `perplexity`.
-"""
-FORMAT_OF = {column: form for form, columns in FORMATS.items() for column in columns}
+"""Column -> format of its numbers; others have four decimals, two where it ends in perplexity."""
+DATES = ("started", "finished")
 
 
-def table(frame: pd.DataFrame) -> Any:
-    """Return a frame as a styled table (a pandas Styler) that wraps long text.
+def table(frame: pd.DataFrame) -> Html:
+    """Return a frame as a table that wraps long text.
 
     A column with one value in all rows stands in the caption; an empty column is left out. Numbers
     are right-aligned and have the format of their column; a dash stands for a missing value.
@@ -121,41 +116,44 @@ def table(frame: pd.DataFrame) -> Any:
         for column in frame
         if len(frame) > 1 and column not in COUNTS and frame[column].map(str).nunique() == 1
     ]
-    caption = "; ".join(
-        f"{_heading(column)}: {_format(column, frame[column].iloc[0])}" for column in constant
-    )
+    facts = [
+        f"{escape(_heading(column))}: {as_html(_cell(column, frame[column].iloc[0]))}"
+        for column in constant
+    ]
     shown = frame.drop(columns=constant)
-    formats = {column: (lambda value, c=column: _format(c, value)) for column in shown}
-    styles = {column: [{"selector": "", "props": _alignment(shown[column])}] for column in shown}
-    return (
-        shown.style.format(formats, na_rep="–")
-        .hide(axis="index")
-        .format_index(lambda column: escape(_heading(column)), axis="columns")
-        .set_table_attributes("class='oelm-table'")
-        .set_table_styles([{"selector": "caption", "props": "text-align:left"}])
-        .set_table_styles(styles, overwrite=False)
-        .set_caption(caption)
-    )
+    styles = [_alignment(shown[column]) for column in shown]
+    return plain_table(shown, styles, Html("; ".join(facts)))
+
+
+def plain_table(frame: pd.DataFrame, styles: Sequence[str] = (), caption: str = "") -> Html:
+    """Return all columns of a frame as a table, each value in the format of its column.
+
+    Args:
+        styles, caption: Arguments of html_table.
+    """
+    rows = ([_cell(*pair) for pair in row.items()] for row in frame.to_dict("records"))
+    return html_table([_heading(column) for column in frame], rows, styles, caption=caption)
 
 
 def _is_given(value: Any) -> bool:
     return isinstance(value, list) or (pd.notna(value) and value != "")
 
 
-def _format(column: str, value: Any) -> str:
-    """Return a value as HTML, as its column is shown."""
+def _cell(column: Any, value: Any) -> str:
+    """Return a value as its column shows it: text, or Html."""
     if not _is_given(value):
         return "–"
-    form = FORMAT_OF.get(column)
-    if form is verdict_html:
+    if column == "verdict":
         return verdict_html(str(value))
-    if isinstance(value, str) and form is not _date:
-        return escape(value)
-    if form:
-        return escape(form(value))
+    if column in DATES:
+        return str(value)[:16].replace("T", " ")
+    if isinstance(value, str):
+        return value
+    if column in FORMATS:
+        return FORMATS[column](value)
     if isinstance(value, float):
-        return f"{value:.2f}" if column.endswith("perplexity") else f"{value:.4f}"
-    return escape(str(value))
+        return f"{value:.2f}" if str(column).endswith("perplexity") else f"{value:.4f}"
+    return str(value)
 
 
 def _alignment(values: pd.Series) -> str:

@@ -1,7 +1,7 @@
-"""What the buttons do: each calls the function that the command of the same name calls.
+"""What the buttons do to runs: each calls the function that the command of the same name calls.
 
 An action returns one line for the user, and below it warnings, one a line. It raises UserError
-where it cannot be done.
+where it cannot be done. The buttons that make pages are in `page_actions`.
 """
 
 import os
@@ -9,10 +9,12 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.config import as_text, change_warnings, load_config
+from oelm_lib.config import change_warnings, load_config
 from oelm_lib.errors import UserError
 from oelm_lib.launch.jobs import make_jobs
 from oelm_lib.launch.names import parse_seeds
+from oelm_lib.launch.slots import available_cores
+from oelm_lib.report.provenance import set_arguments
 from oelm_lib.runs.names import experiment_of, run_name
 from oelm_lib.runs.process import is_alive
 from oelm_lib.runs.reading import find_runs, queue_alive, read_config, read_status, state
@@ -20,14 +22,13 @@ from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.stop import ask_to_stop
 from oelm_lib.runs.trash import remove_experiment, restore_last
 from oelm_lib.runs.trash import remove_runs as remove_folders
-from oelm_lib.workbench.launches import (
-    Launch,
-    command_line,
-    live_launches,
-    one_starter,
-    start_command,
-)
-from oelm_lib.workbench.rows import Row
+from oelm_lib.workbench.launches import Launch, live_launches, one_starter, start_command
+
+
+def check_selected(paths: list[Path]) -> None:
+    """Raise UserError where no run is selected."""
+    if not paths:
+        raise UserError("no run is selected; select one in the list")
 
 
 def start_runs(
@@ -65,10 +66,12 @@ def start_runs(
         if fresh and len(open_seeds) > 1:
             raise UserError("only one run can be started afresh at a time; select one")
         arguments = ["run", exp, "--seeds", ",".join(map(str, open_seeds))]
-        for key, value in (overrides or {}).items():
-            arguments += ["--set", as_text({key: value})]
+        arguments += set_arguments(overrides or {})
         arguments += ["--workers", str(at_once)] if len(open_seeds) > 1 else []
-        warnings = [*change_warnings(exp), *_crowd(outputs, len(open_seeds[:at_once]), live)]
+        warnings = [
+            *change_warnings(exp),
+            *_core_warnings(outputs, len(open_seeds[:at_once]), live),
+        ]
         runs = [f"{folder.name}/seed{seed}" for seed in open_seeds]
         launch = start_command(arguments + ["--fresh"] * fresh, outputs, runs, at_once)
         return "\n".join([f"Started: {launch.command}.", *warnings])
@@ -76,7 +79,7 @@ def start_runs(
 
 def continue_runs(paths: list[Path], outputs: Path, at_once: int = 1) -> str:
     """Continue stopped, failed or dead runs from their checkpoints, each with its overrides."""
-    _require(paths)
+    check_selected(paths)
     live = live_launches(outputs)
     ended = [path for path in paths if state(path) != "done" and not _is_busy(path, live)]
     if not ended:
@@ -98,7 +101,7 @@ def stop_runs(paths: list[Path], outputs: Path) -> str:
     A run that trains for one command is asked alone, so that the command's other runs go on. For a
     run that waits or begins, and where several commands hold it, the commands are stopped.
     """
-    _require(paths)
+    check_selected(paths)
     live = live_launches(outputs)
     busy = [path for path in paths if _is_busy(path, live)]
     if not busy:
@@ -126,7 +129,7 @@ def remove_runs(paths: list[Path], outputs: Path) -> str:
     Raises:
         UserError: One of them trains, waits or is gone.
     """
-    _require(paths)
+    check_selected(paths)
     gone = [run_name(path) for path in paths if not path.is_dir()]
     if gone:
         raise UserError(f"{', '.join(gone)}: gone already; nothing was removed")
@@ -157,76 +160,6 @@ def delete_experiment(exp: str, outputs: Path) -> str:
 def undo_remove(outputs: Path) -> str:
     """Bring back all runs of the last removal, or the experiment that was deleted last."""
     return f"Back again: {', '.join(map(run_name, restore_last(outputs)))}"
-
-
-def make_page(target: str, outputs: Path, runs: str = "") -> str:
-    """Start `oelm report TARGET`; `runs` names those of the explore page."""
-    options = ["--runs", runs] if runs else []
-    line = _start_once(["report", target, *options], outputs)
-    return f"{line} Its link stands below when it is made."
-
-
-def compare_runs(rows: list[Row], outputs: Path) -> str:
-    """Start `oelm report` for the arms of these rows, from the runs that are done.
-
-    Raises:
-        UserError: No run is done, or none but those of a baseline.
-    """
-    done, left_out = _done_rows(rows, "there is nothing to compare yet")
-    if len({row["id"] for row in done}) == 1 and not done[0].get("compare_to"):
-        why = " ".join(left_out) or "Select runs of another experiment, too."
-        raise UserError(f"only the baseline {done[0]['id']} is done, so nothing is compared. {why}")
-    names = [row["run"].split("/")[0] if "+" in row["run"] else row["id"] for row in done]
-    return "\n".join([make_page(" ".join(sorted(set(names))), outputs), *left_out])
-
-
-def explore_runs(rows: list[Row], outputs: Path) -> str:
-    """Start the explore page of these rows: one done run of each arm, baselines first.
-
-    Raises:
-        UserError: No run is done.
-    """
-    done, left_out = _done_rows(rows, "there are no weights to look into")
-    arms: dict[str, str] = {}
-    for row in done:
-        arms.setdefault(row["run"].split("/")[0], row["run"])
-    return "\n".join([make_page("explore", outputs, " ".join(arms.values())), *left_out])
-
-
-def run_page(paths: list[Path], outputs: Path) -> str:
-    """Start `oelm report RUN` for one run."""
-    _require(paths)
-    if len(paths) > 1:
-        raise UserError("only one run has its page made at a time; select one")
-    return make_page(str(paths[0]), outputs)
-
-
-def export_runs(paths: list[Path], outputs: Path) -> str:
-    """Start `oelm export --format csv` for the metrics of runs."""
-    _require(paths)
-    return _start_once(["export", *map(str, paths), "--format", "csv"], outputs)
-
-
-def _start_once(arguments: list[str], outputs: Path) -> str:
-    """Start a command, unless the same one runs."""
-    command = command_line(arguments)
-    with one_starter(outputs):
-        if any(launch.command == command for launch in live_launches(outputs)):
-            raise UserError(f"{command}: runs already; its result is linked below when it is made")
-        return f"Started: {start_command(arguments, outputs).command}."
-
-
-def _done_rows(rows: list[Row], otherwise: str) -> tuple[list[Row], list[str]]:
-    """Return the rows of done runs, and a line that names the others if there are any.
-
-    Raises:
-        UserError: None is done.
-    """
-    done = [row for row in rows if row["state"] == "done"]
-    if not done:
-        raise UserError(f"none of the selected runs is done, so {otherwise}")
-    others = [f"{row['run']} ({row['state']})" for row in rows if row["state"] != "done"]
-    return done, [f"Left out, since not done: {', '.join(others)}."] if others else []
 
 
 def _start_again(paths: list[Path], outputs: Path, at_once: int, fresh: bool) -> str:
@@ -271,7 +204,7 @@ def _is_busy(path: Path, live: list[Launch]) -> bool:
     return current in ACTIVE
 
 
-def _crowd(outputs: Path, added: int, live: list[Launch]) -> list[str]:
+def _core_warnings(outputs: Path, added: int, live: list[Launch]) -> list[str]:
     """Return a warning where more runs train than this machine has cores.
 
     Args:
@@ -283,14 +216,9 @@ def _crowd(outputs: Path, added: int, live: list[Launch]) -> list[str]:
     for launch in live:
         held = {path for name in launch.runs if launch.holds(path := outputs / name)}
         active += max(min(launch.at_once, len(held)) - len(held & training), 0)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if active + added <= (cores or 1):
+    cores = available_cores()
+    if active + added <= cores:
         return []
     return [
         f"No core is free: {active} runs train or begin on {cores} cores, so each will be slower."
     ]
-
-
-def _require(paths: list[Path]) -> None:
-    if not paths:
-        raise UserError("no run is selected; select one in the list")

@@ -48,9 +48,12 @@ def experiment_html(exp: str, rows: list[Row]) -> Html:
         return Html(f"<p style='color:{TONE_COLOURS['bad']}'>{escape(str(error))}</p>")
     own = [row for row in rows if row["id"] == exp and row["state"] != NOT_RUN]
     warnings = [*memory_warnings(experiment), *change_warnings(exp)]
-    facts = [("cost", cost_line(experiment)), ("time", time_line(experiment, own))]
-    facts.append(("runs", _runs_line(own)))
-    facts.append(("file", escape(f"params/{experiment_path(exp).name}")))
+    facts = (
+        ("cost", cost_line(experiment)),
+        ("time", time_line(experiment, own)),
+        ("runs", _runs_line(own)),
+        ("file", escape(f"params/{experiment_path(exp).name}")),
+    )
     lines = [(Html(f"<b>{name}</b>"), Html(text)) for name, text in facts]
     return Html(
         f"{STYLE}<p><b>{escape(exp)} {escape(experiment.title)}</b><br>"

@@ -8,6 +8,7 @@ import ipywidgets
 from oelm_lib.errors import UserError
 from oelm_lib.runs.names import run_name
 from oelm_lib.runs.notes import Notes, read_notes, write_notes
+from oelm_lib.workbench.actions import check_selected
 from oelm_lib.workbench.widgets import WRAP, button, text
 
 
@@ -54,8 +55,7 @@ class NotesView(ipywidgets.VBox):
 
     def _save(self) -> str:
         paths = self._selected()
-        if not paths:
-            raise UserError("no run is selected; select one in the list")
+        check_selected(paths)
         notes = Notes(tuple(self.tags.value.split()), self.note.value, self.hidden.value)
         for path in paths:
             write_notes(path, notes)

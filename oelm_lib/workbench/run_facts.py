@@ -12,7 +12,7 @@ from oelm_lib.runs.logs import log_lines
 from oelm_lib.runs.overview import cell_text
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.workbench.launches import Launch
-from oelm_lib.workbench.rows import NOT_RUN, Row
+from oelm_lib.workbench.rows import LIVE, NOT_RUN, Row
 from oelm_lib.workbench.table import LEFT, STYLE, WIDE, facts_table
 
 MOST_DRAWN = 12
@@ -95,7 +95,7 @@ def progress_html(rows: list[Row]) -> str:
     """Return a bar and a line for each run in progress: step, loss, speed, memory, ETA."""
     lines = []
     for row in rows:
-        if row["state"] not in (*ACTIVE, "queued"):
+        if row["state"] not in LIVE:
             continue
         parts = [
             short_name(row["run"]),

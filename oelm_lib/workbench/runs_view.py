@@ -11,7 +11,7 @@ from oelm_lib.runs import frames
 from oelm_lib.view.budget import time_budget
 from oelm_lib.view.curves import loss_curves
 from oelm_lib.view.live import Panel, put
-from oelm_lib.workbench import actions
+from oelm_lib.workbench import actions, page_actions
 from oelm_lib.workbench.launches import last_start, recent_launches
 from oelm_lib.workbench.notes_view import NotesView
 from oelm_lib.workbench.rows import NOT_RUN, Row
@@ -146,16 +146,16 @@ class RunsView(Panel):
         outputs, selected = self._outputs, self._selected
         steps: dict[str, tuple[Callable[[], str], str]] = {
             "Compare": (
-                lambda: actions.compare_runs(self._drawn_rows(), outputs),
+                lambda: page_actions.compare_runs(self._drawn_rows(), outputs),
                 "oelm report ID BASELINE",
             ),
             "Explore": (
-                lambda: actions.explore_runs(self._drawn_rows(), outputs),
+                lambda: page_actions.explore_runs(self._drawn_rows(), outputs),
                 "oelm report explore --runs ...",
             ),
-            "Page": (lambda: actions.run_page(selected(), outputs), "oelm report RUN"),
+            "Page": (lambda: page_actions.run_page(selected(), outputs), "oelm report RUN"),
             "Export CSV": (
-                lambda: actions.export_runs(selected(), outputs),
+                lambda: page_actions.export_runs(selected(), outputs),
                 "oelm export RUN --format csv",
             ),
         }

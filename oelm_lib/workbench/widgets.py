@@ -37,18 +37,17 @@ def button(label: str, action: Callable[[], None], tooltip: str) -> ipywidgets.B
 class Message(ipywidgets.HTML):
     """One line for the user: what was done, or why it could not be; below it warnings."""
 
-    def run(self, action: Callable[[], str]) -> bool:
-        """Do an action and show its lines; returns whether it succeeded."""
+    def run(self, action: Callable[[], str]) -> None:
+        """Do an action and show its lines, or why it failed."""
         try:
             line, *warnings = action().split("\n")
         except UserError as error:
             self.say(str(error), "bad")
-            return False
+            return
         except OSError as error:
             self.say(f"{error.filename or 'a file'}: {error.strerror}; nothing was lost", "bad")
-            return False
+            return
         self.value = "<br>".join([_line(line), *(_line(text, "unsure") for text in warnings)])
-        return True
 
     def say(self, line: str, tone: str = "good") -> None:
         """Show a line; `tone` is good, bad or unsure."""

@@ -21,21 +21,21 @@ STATES = ("queued", "running", "evaluating", "saving", "stopped", "failed", "dea
 
 
 def every_table(runs, baseline=None):
-    metrics = compare.load_metrics(runs)
+    metrics, judged = compare.load_metrics(runs), compare.judge(runs, baseline)
     found = {
         "matrix": compare.matrix(runs, "DEMO-0[1-4]"),
         "parameters": compare.parameters(runs),
         "verdicts": compare.verdicts(runs, baseline),
-        "results": compare.results(runs, baseline),
+        "results": compare.results(runs, judged),
         "ablation": compare.ablation(runs, baseline),
         "cross_corpus": compare.cross_corpus(runs, baseline),
         "matched": compare.matched(runs, metrics, baseline=baseline),
     }
     for table in found.values():
-        assert "<table" in show(table).to_html()
-    compare.gap_intervals(runs, baseline)
+        assert "<table" in show(table)
+    compare.gap_intervals(judged)
     compare.gap_curves(runs, baseline)
-    compare.verdict_cards(runs, baseline)
+    compare.verdict_cards(judged)
     compare.warning_list(runs, baseline)
     return found
 
@@ -101,7 +101,7 @@ def test_a_first_seed_that_cannot_be_read_leaves_its_arm_a_name(tmp_path):
     make_run(tmp_path, "DEMO-01", 42)
     (empty / "documents.npz").write_bytes(b"")  # a copy that was cut
     runs = compare.load_runs(outputs=tmp_path)
-    row = compare.results(runs).set_index("id").loc["DEMO-02"]
+    row = compare.results(runs, compare.judge(runs)).set_index("id").loc["DEMO-02"]
     assert (row["corpus"], row["arm"], row["n"]) == ("stories", "OELM-Freeze", 1)
     assert math.isnan(compare.verdicts(runs).set_index("id").loc["DEMO-02", "document_error"])
 
@@ -131,7 +131,7 @@ def test_losses_whose_perplexity_overflows_are_rows_and_figures(tmp_path):
     found = every_table(runs)
     assert found["results"]["final_val_perplexity"].tolist()[0] == math.inf
     assert found["verdicts"]["verdict"].tolist() == ["PASS", "FAIL"]
-    assert "over +1,000 %" in compare.show_results(runs)
+    assert "over +1,000 %" in compare.show_results(runs, compare.judge(runs))
 
 
 def test_strings_from_files_are_escaped(tmp_path):
@@ -139,7 +139,7 @@ def test_strings_from_files_are_escaped(tmp_path):
     status = json.loads((path / "status.json").read_text())
     (path / "status.json").write_text(json.dumps(status | {"error": "<script>alert(1)</script>"}))
     runs = compare.load_runs(outputs=tmp_path)
-    for html in (show(compare.matrix(runs)).to_html(), compare.warning_list(runs)):
+    for html in (show(compare.matrix(runs)), compare.warning_list(runs)):
         assert "<script>" not in html and "&lt;script&gt;" in html
 
 

@@ -5,7 +5,7 @@ from tests import runs_factory
 
 
 def test_cards_of_the_log_say_what_it_showed():
-    text = compare.verdict_cards(compare.recorded())
+    text = compare.verdict_cards(compare.judge(compare.recorded()))
     for part in (
         "raises perplexity by 9.8 %",
         "raises perplexity by 16.5 %",
@@ -19,7 +19,7 @@ def test_cards_of_the_log_say_what_it_showed():
 
 
 def test_a_card_says_its_verdict_first_and_how_it_was_reached(demo):
-    text = compare.verdict_cards(compare.load_runs("DEMO-*", demo))
+    text = compare.verdict_cards(compare.judge(compare.load_runs("DEMO-*", demo)))
     card = text.split("class='oelm-card'")[2]  # DEMO-03
     assert card.index("✗ FAIL") < card.index("OELM-Random</b> raises")
     where = "DEMO-03 against DEMO-01 on stories; W_q and W_k frozen at Gaussian rows of expected"
@@ -51,15 +51,16 @@ def test_untrusted_words_are_escaped(tmp_path):
         changes |= {"model.qk_scale": 2.0} if exp == "DEMO-02" else {}
         runs_factory.make_run(tmp_path, exp, experiment=changes)
     runs = compare.load_runs("DEMO-*", tmp_path)
+    judged = compare.judge(runs)
     shown = [
-        compare.verdict_cards(runs),
+        compare.verdict_cards(judged),
         compare.warning_list(runs),
-        compare.show_results(runs),
-        table(compare.matrix(runs))._repr_html_(),
-        compare.gap_intervals(runs).to_json(),
+        compare.show_results(runs, judged),
+        table(compare.matrix(runs)),
+        compare.gap_intervals(judged).to_json(),
     ]
     assert not any(bad in text for text in shown)
-    assert "&lt;script&gt;" in compare.verdict_cards(runs)
+    assert "&lt;script&gt;" in compare.verdict_cards(judged)
 
 
 def test_config_diff_has_a_row_a_key_and_a_column_an_arm(demo):
@@ -71,6 +72,6 @@ def test_config_diff_has_a_row_a_key_and_a_column_an_arm(demo):
 
 def test_nothing_to_compare_is_said(tmp_path):
     runs = compare.load_runs("DEMO-*", tmp_path)
-    assert "No arm has a run" in compare.verdict_cards(runs)
+    assert "No arm has a run" in compare.verdict_cards(compare.judge(runs))
     assert "Nothing found" in compare.warning_list(runs)
-    assert compare.config_diff(runs).empty and table(compare.config_diff(runs)).to_html()
+    assert compare.config_diff(runs).empty and "<table" in table(compare.config_diff(runs))

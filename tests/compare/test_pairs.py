@@ -81,6 +81,14 @@ def test_a_mistyped_experiment_or_baseline_is_one_line(demo):
     assert len(compare.load_runs(["GPT-01"], demo)) == 0
 
 
+def test_runs_whose_experiment_file_is_gone_can_be_the_baseline(demo, own_params):
+    (own_params / "DEMO-04.yaml").unlink()
+    table = compare.verdicts(compare.load_runs(outputs=demo), "DEMO-04").set_index("id")
+    assert table["baseline"].to_dict() == dict.fromkeys(
+        ("DEMO-01", "DEMO-02", "DEMO-03"), "DEMO-04"
+    )
+
+
 def test_compare_to_and_changes_are_read_from_the_file_as_it_is_now(demo, own_params):
     file = own_params / "DEMO-03.yaml"
     file.write_text(file.read_text().replace("compare_to: DEMO-01", "compare_to: DEMO-04"))

@@ -18,7 +18,7 @@ def texts(figure):
 
 def test_the_gap_figure_shows_the_interval_of_the_verdict(demo):
     runs = compare.load_runs(outputs=demo)
-    figure = compare.gap_intervals(runs)
+    figure = compare.gap_intervals(compare.judge(runs))
     for row in compare.verdicts(runs).to_dict("records"):
         mean = trace(figure, f"{row['arm']} ({row['id']})")
         assert mean.x[0] == pytest.approx(100 * row["gap"], abs=1e-3)
@@ -32,7 +32,7 @@ def test_the_gap_figure_shows_each_seed_paired_with_its_baseline(demo):
     runs = compare.load_runs(outputs=demo)
     losses = runs.set_index(["id", "seed"])["final_val_loss"]
     gaps = [100 * stats.gap(nats) for nats in losses["DEMO-02"] - losses["DEMO-01"]]
-    seeds = trace(compare.gap_intervals(runs), "OELM-Freeze (DEMO-02), seeds")
+    seeds = trace(compare.gap_intervals(compare.judge(runs)), "OELM-Freeze (DEMO-02), seeds")
     assert sorted(seeds.x) == pytest.approx(sorted(gaps), abs=1e-3)
     assert set(seeds.y) == {0}
 
@@ -40,7 +40,7 @@ def test_the_gap_figure_shows_each_seed_paired_with_its_baseline(demo):
 def test_the_criterion_is_labelled_once_a_panel(demo):
     for exp in ("GPT-01", "GPT-02"):
         make_run(demo, exp, 42, train_every=10_000)
-    figure = compare.gap_intervals(compare.load_runs(outputs=demo))
+    figure = compare.gap_intervals(compare.judge(compare.load_runs(outputs=demo)))
     assert sum("criterion" in text for text in texts(figure)) == 2
     assert sum("against baseline (" in text for text in texts(figure)) == 2
 
@@ -50,7 +50,9 @@ def test_each_baseline_has_its_panel(tmp_path):
     for exp in ("GPT-09", "GPT-13", "GPT-14"):
         make_run(tmp_path, exp, 42, train_every=10_000)
     runs = compare.load_runs(outputs=tmp_path)
-    headings = [text for text in texts(compare.gap_intervals(runs)) if "against" in text]
+    headings = [
+        text for text in texts(compare.gap_intervals(compare.judge(runs))) if "against" in text
+    ]
     assert [heading.rpartition("against ")[2] for heading in headings] == [
         "baseline (GPT-09)",
         "baseline + T5 bias (GPT-13)",
@@ -63,7 +65,7 @@ def test_an_arm_that_diverged_does_not_stretch_the_panel(demo):
     for seed in (42, 43, 44):
         make_run(demo, "DEMO-02", seed + 10, final_loss=900.0)
         make_run(demo, "DEMO-01", seed + 10, final_loss=1.3)
-    figure = compare.gap_intervals(compare.load_runs(outputs=demo))
+    figure = compare.gap_intervals(compare.judge(compare.load_runs(outputs=demo)))
     low, high = figure.layout.xaxis.range
     assert -100 <= low < 0 and high < 300
 
@@ -86,5 +88,5 @@ def test_tokens_to_reach_falls_with_the_loss(demo):
 
 def test_nothing_to_draw_is_said(tmp_path):
     runs = compare.load_runs(outputs=tmp_path)
-    for figure in (compare.gap_intervals(runs), compare.gap_curves(runs)):
+    for figure in (compare.gap_intervals(compare.judge(runs)), compare.gap_curves(runs)):
         assert "Nothing to draw yet." in json.dumps(texts(figure))

@@ -120,7 +120,7 @@ def test_all_seeds_lost_is_a_row_with_its_reason(tmp_path):
     (row,) = compare.verdicts(runs).to_dict("records")
     assert row["verdict"] == stats.UNSTABLE and math.isnan(row["gap"])
     assert "2 of two seeds" in row["words"]
-    assert len(compare.results(runs)) == 2
+    assert len(compare.results(runs, compare.judge(runs))) == 2
 
 
 def test_nothing_done_yet_is_not_compared(tmp_path):
@@ -185,7 +185,9 @@ def test_a_document_error_as_large_as_that_over_seeds_widens_the_interval(tmp_pa
     assert row["documents_included"]
     assert row["low"] < narrow.gap_low and row["high"] > narrow.gap_high
     assert "larger split" in row["power"]
-    assert "seeds and documents" in compare.verdict_cards(compare.load_runs(outputs=tmp_path))
+    assert "seeds and documents" in compare.verdict_cards(
+        compare.judge(compare.load_runs(outputs=tmp_path))
+    )
 
 
 def test_a_split_without_tokens_has_no_document_error(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from oelm_lib.data.tokenizer import Ids
 from oelm_lib.errors import UserError
-from oelm_lib.explore import figures, maps, sentences, tables
+from oelm_lib.explore import figures, maps, probes, sentences, tables
 from oelm_lib.explore.live import OVER_TIME, HeadExplorer
 from oelm_lib.view.figure import MIMETYPE
 from tests.conftest import TINY_RUN
@@ -128,6 +128,15 @@ def test_findings_follow_from_the_numbers_by_rule(arms, monkeypatch):
     )
 
 
+def test_the_sentences_and_the_table_agree_on_which_heads_have_a_role(arms, monkeypatch):
+    """The sentences compared a share of two decimals."""
+    share = probes.roles(arms)["share"].max() - 1e-6
+    for module in (probes, sentences):
+        monkeypatch.setattr(module, "STRONG", share)
+    assert "has 1 of 4." in sentences.findings(arms)
+    assert "1 of 4" in set(probes.roles(arms)["heads"])
+
+
 def shown(explorer):
     return explorer.map.outputs[0]["data"][MIMETYPE]
 
@@ -180,6 +189,18 @@ def test_the_checkpoints_of_a_run_are_shown_in_the_order_of_their_steps(outputs)
     explorer.compare.value = OVER_TIME
     steps = re.findall(r"step (\d+)", shown(explorer)["layout"]["title"]["subtitle"]["text"])
     assert steps == ["10", "12"]
+
+
+def test_a_run_without_a_checkpoint_is_one_line_in_both_comparisons(outputs):
+    """Its checkpoints over time raised in the callback, and the old picture stayed."""
+    explorer = HeadExplorer("DEMO-*/seed42", PROMPT)
+    for file in (outputs / explorer.right.value).glob("*.pt"):
+        file.unlink()
+    explorer = HeadExplorer("DEMO-01/seed42", PROMPT)
+    explorer.left.value = "DEMO-02_oelm_freeze/seed42"
+    both = explorer.problem.value
+    explorer.compare.value = OVER_TIME
+    assert explorer.problem.value == both != "" and explorer.map.outputs == ()
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ SHOWN = """n => {
           width: plot._fullLayout.width};
 }"""
 LOSS, GAP, PERPLEXITY, RATE, INTERVALS = range(5)
+NOTES = ["words " * 19 + "end", "a second note"]
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +42,15 @@ def page_path(tmp_path_factory):
     makers = (
         view.loss_curves,
         compare.gap_curves,
-        compare.gap_intervals,
+        lambda runs: compare.gap_intervals(compare.judge(runs)),
         view.rate_and_gradient,
     )
     cells = [new_markdown_cell("# Page\n\n## Curves")]
     for make in makers:
-        output = new_output("display_data", data=make(runs)._repr_mimebundle_())
+        made = make(runs)
+        if make is view.rate_and_gradient:
+            made.layout.title.subtitle.text = "<br>".join(NOTES)
+        output = new_output("display_data", data=made._repr_mimebundle_())
         cells.append(new_code_cell("", execution_count=1, outputs=[output]))
     bar = {"array": [0.5], "arrayminus": [0.25], "symmetric": False}
     intervals = figure.Figure(
@@ -111,6 +115,11 @@ def test_draws_everything_without_a_request(page, page_path):
     assert page.locator(".js-plotly-plot").count() == 5
     assert page.locator(".js-plotly-plot .main-svg").count() >= 8
     assert page.locator("[data-title*=Cloud], [data-title*=Share]").count() == 0
+
+
+def test_each_note_of_a_figure_is_a_line_of_its_own(page):
+    caption = page.locator(".figure").nth(RATE).locator(".caption p")
+    assert caption.evaluate("box => box.textContent").split("\n") == NOTES
 
 
 def test_controls_compute_what_python_computes(page, page_path):

@@ -7,11 +7,10 @@ import plotly.graph_objects as go
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from oelm_lib import compare
 from oelm_lib.config import ROOT
 from oelm_lib.errors import UserError
-from oelm_lib.report.keep import write_index
-from oelm_lib.report.make import STANDARD, report
+from oelm_lib.report.keep import publish, write_index
+from oelm_lib.report.make import MOST_SLUG, STANDARD, page_slug, report
 from oelm_lib.report.notebook import WIDGET
 from oelm_lib.report.page import export
 from oelm_lib.runs import frames
@@ -207,7 +206,7 @@ def test_a_hostile_notebook_cannot_load_run_or_lead_away(tmp_path):
 
 
 def test_embedded_pictures_links_and_styled_tables_stay(tmp_path, demo):
-    table = compare.results(frames.load_folders(demo)).style.set_table_styles(
+    table = frames.load_folders(demo)[["run", "final_val_loss"]].style.set_table_styles(
         [{"selector": "td", "props": "text-align:right"}]
     )
     markdown = "# T\n[site](https://site.example) ![dot](data:image/png;base64,iVBORw0=)"
@@ -253,6 +252,36 @@ def test_the_index_lists_what_made_a_page_and_no_other_term(tmp_path):
     assert "gap" not in index
 
 
+def browser(folder, script):
+    """A command `chromium` in a folder of its own."""
+    folder.mkdir()
+    (folder / "chromium").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "chromium").chmod(0o755)
+    return str(folder)
+
+
+def test_published_pages_of_two_runs_have_two_names(tmp_path, monkeypatch):
+    script = 'for word; do case $word in --screenshot=*) : > "${word#*=}";; esac; done'
+    monkeypatch.setenv("PATH", browser(tmp_path / "bin", script))
+    for seed in (1, 2):
+        run = runs_factory.make_run(tmp_path / "outputs", "DEMO-02", seed)
+        publish(export(write(run / "train.ipynb", new_markdown_cell("# T"))), tmp_path / "reports")
+    names = [path.name for path in (tmp_path / "reports").glob("*.html")]
+    assert sorted(names) == [f"DEMO-02_oelm_freeze_seed{seed}.html" for seed in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [(None, "no browser for a.png"), ("exit 3", "exit status 3; open the page")],
+)
+def test_without_a_picture_nothing_is_published(tmp_path, monkeypatch, script, words):
+    page = export(write(tmp_path / "a.ipynb", new_markdown_cell("# T")))
+    monkeypatch.setenv("PATH", browser(tmp_path / "bin", script) if script else str(tmp_path))
+    with pytest.raises(UserError, match=words):
+        publish(page, tmp_path / "reports")
+    assert list((tmp_path / "reports").iterdir()) == []
+
+
 @pytest.mark.parametrize("name", STANDARD)
 def test_standard_pages_pass_every_parameter_of_their_notebook(name):
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
@@ -270,11 +299,18 @@ def test_a_baseline_is_for_comparisons_only(demo, target):
         report(str(demo[0]) if target == "run" else target, "DEMO-01")
 
 
-def test_an_unknown_baseline_is_one_line(demo):
+@pytest.mark.parametrize("target", ["DEMO-*", "DEMO-01*+*"])
+def test_an_unknown_baseline_is_one_line(tmp_path, monkeypatch, target):
+    """Rehearsals alone were refused as if there were none."""
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
+    runs_factory.make_run(tmp_path, "DEMO-01", overrides={"train.max_steps": 100})
     with pytest.raises(UserError, match="--baseline DEMO-99: no such experiment; use one of"):
-        report("DEMO-*", "DEMO-99")
+        report(target, "DEMO-99")
 
 
-def test_runs_belong_to_the_page_explore():
-    with pytest.raises(UserError, match="--runs belongs to the page explore, not to compare"):
-        report("compare", runs="DEMO-01/seed42")
+def test_the_name_of_a_page_is_one_that_file_systems_take():
+    """That of a page of seven rehearsals had more than 255 characters."""
+    many = " ".join(f"DEMO-02_oelm_freeze+{number:08x}" for number in range(9))
+    names = {page_slug(text) for text in ("DEMO-02", "DEMO-02*+*", many, many[:-1])}
+    assert len(names) == 4 and max(map(len, names)) == MOST_SLUG
+    assert page_slug("DEMO-01 DEMO-*") == "DEMO-01_DEMO-"

@@ -28,16 +28,21 @@ OVERRIDES = TINY_RUN | {
 }
 
 
-def start_slurm(folder, attempts=3):
-    """Start the daemons; on a busy machine they can miss up.sh's patience, so try other ports."""
+def start_slurm(parent, attempts=3):
+    """Start the daemons; return their folder.
+
+    On a busy machine they can miss up.sh's patience. Each attempt has ports and a folder of its
+    own, since a database that was half made lets nobody in.
+    """
     for attempt in range(attempts):
         # up.sh takes three ports; the workers of pytest-xdist have other process numbers.
         port = 20000 + 3 * (os.getpid() + 1000 * attempt) % 9000
-        done = subprocess.run([HERE / "up.sh", folder, str(port)], timeout=180)
+        folder = parent / str(attempt)
+        done = subprocess.run([HERE / "up.sh", folder, str(port)], timeout=240)
         if done.returncode == 0:
-            return
+            return folder
         subprocess.run([HERE / "down.sh", folder], timeout=120)
-    raise RuntimeError(f"Slurm did not start in {attempts} attempts; see {folder}")
+    raise RuntimeError(f"Slurm did not start in {attempts} attempts; see {parent}")
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +52,16 @@ def cluster():
     if missing or os.getuid():
         reason = "not root" if os.getuid() else f"no {missing[0]}"
         pytest.skip(f"Slurm cannot be started: {reason}; see tests/slurm/up.sh")
-    folder = Path(tempfile.mkdtemp(prefix="oelm-slurm-"))  # pytest's folders are closed to munge
-    folder.chmod(0o755)
+    parent = Path(tempfile.mkdtemp(prefix="oelm-slurm-"))  # pytest's folders are closed to munge
+    parent.chmod(0o755)
     try:
-        start_slurm(folder)
+        folder = start_slurm(parent)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
             yield folder
-    finally:
         subprocess.run([HERE / "down.sh", folder], timeout=120)
-        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        shutil.rmtree(parent, ignore_errors=True)
 
 
 def call(*command):

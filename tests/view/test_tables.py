@@ -15,11 +15,13 @@ def test_a_constant_column_stands_in_the_caption_and_an_empty_one_is_left_out():
             "gap": [0.1, 0.1],
             "n": [3, 3],
             "empty": [None, math.nan],
-            "reason": 2 * ["failed: " + "word " * 9],
+            "reason": 2 * ["failed: <" + "word " * 9],
+            "verdict": 2 * [stats.PASS],
         }
     )
-    caption, _, body = table(frame).to_html().partition("</caption>")
-    assert "gap: +10.00 %" in caption and "word word word" in caption
+    caption, _, body = table(frame).partition("</caption>")
+    assert "gap: +10.00 %" in caption and "failed: &lt;word word" in caption
+    assert f"verdict: {verdict_html(stats.PASS)}" in caption
     assert ">n<" in body and ">gap<" not in body and ">empty<" not in body
 
 
@@ -39,7 +41,7 @@ def test_a_constant_column_stands_in_the_caption_and_an_empty_one_is_left_out():
     ],
 )
 def test_columns_have_their_format(column, value, text):
-    assert text in table(pd.DataFrame({"key": ["x", "y"], column: [value, 7.5]})).to_html()
+    assert text in table(pd.DataFrame({"key": ["x", "y"], column: [value, 7.5]}))
 
 
 @pytest.mark.parametrize("verdict", [stats.PASS, stats.FAIL, stats.INCONCLUSIVE, stats.UNSTABLE])

@@ -14,7 +14,7 @@ from oelm_lib.files import read_json, write_json
 from oelm_lib.runs.process import process_start, this_process
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.stop import ask_to_stop
-from oelm_lib.workbench import actions, launches
+from oelm_lib.workbench import actions, launches, page_actions
 from oelm_lib.workbench.launches import (
     Launch,
     last_start,
@@ -42,7 +42,8 @@ def started(monkeypatch):
         commands.append(arguments)
         return Launch(" ".join(["oelm", *arguments]), outputs / "log", True)
 
-    monkeypatch.setattr(actions, "start_command", start)
+    for module in (actions, page_actions):
+        monkeypatch.setattr(module, "start_command", start)
     return commands
 
 
@@ -226,7 +227,7 @@ def test_a_comparison_names_the_arms_that_are_done_and_explore_one_run_of_each(t
         {"run": "DEMO-02_oelm_freeze/seed2", "id": "DEMO-02", "state": "done"},
         {"run": "DEMO-03_oelm_random/seed1", "id": "DEMO-03", "state": "running"},
     ]
-    for action in (actions.compare_runs, actions.explore_runs):
+    for action in (page_actions.compare_runs, page_actions.explore_runs):
         line, left_out = action(rows, tmp_path).splitlines()
         assert line.startswith("Started: oelm report")
         assert left_out == "Left out, since not done: DEMO-03_oelm_random/seed1 (running)."
@@ -240,20 +241,20 @@ def test_a_baseline_alone_is_no_comparison(tmp_path, started):
     base = {"run": "DEMO-01_baseline/seed1", "id": "DEMO-01", "state": "done", "compare_to": None}
     arm = {"run": "DEMO-07_x/seed1", "id": "DEMO-07", "state": "running", "compare_to": "DEMO-01"}
     with pytest.raises(UserError, match=r"only the baseline DEMO-01 is done.*DEMO-07_x/seed1"):
-        actions.compare_runs([base, arm], tmp_path)
+        page_actions.compare_runs([base, arm], tmp_path)
     with pytest.raises(UserError, match="Select runs of another experiment"):
-        actions.compare_runs([base], tmp_path)
+        page_actions.compare_runs([base], tmp_path)
     assert started == []
 
 
 def test_a_page_that_is_being_made_is_not_made_twice(tmp_path, sleepers):
-    actions.make_page("compare", tmp_path)
+    page_actions.make_page("compare", tmp_path)
     with pytest.raises(UserError, match="oelm report compare: runs already"):
-        actions.make_page("compare", tmp_path)
+        page_actions.make_page("compare", tmp_path)
     run = runs_factory.make_run(tmp_path, "DEMO-02", 1)
-    actions.export_runs([run], tmp_path)
+    page_actions.export_runs([run], tmp_path)
     with pytest.raises(UserError, match="runs already"):
-        actions.export_runs([run], tmp_path)
+        page_actions.export_runs([run], tmp_path)
     assert len(recent_launches(tmp_path)) == 2
 
 
@@ -293,7 +294,7 @@ def started_at_once(count, start):
     ("start", "refusal"),
     [
         (lambda out: actions.start_runs("DEMO-02", "42,43", out), "seed 42, 43: runs or waits"),
-        (lambda out: actions.make_page("compare", out), "oelm report compare: runs already"),
+        (lambda out: page_actions.make_page("compare", out), "oelm report compare: runs already"),
     ],
 )
 def test_of_kernels_that_press_start_in_one_moment_one_starts(
@@ -303,7 +304,8 @@ def test_of_kernels_that_press_start_in_one_moment_one_starts(
         time.sleep(0.2)  # the others look at what runs meanwhile
         return start_command(*arguments)
 
-    monkeypatch.setattr(actions, "start_command", start_slowly)
+    for module in (actions, page_actions):
+        monkeypatch.setattr(module, "start_command", start_slowly)
     lines = started_at_once(3, lambda: start(tmp_path))
     assert sum(line.startswith("Started: oelm ") for line in lines) == len(sleepers) == 1
     assert sum(refusal in line for line in lines) == 2

@@ -63,11 +63,7 @@
   function caption(figure) {
     const {text, subtitle} = figure.layout.title ?? {}, box = make("div", {className: "caption"});
     if (text) box.append(make("b", {textContent: plain(text)}));
-    // view/figure.py wraps notes after 100 characters for JupyterLab; here they wrap by themselves.
-    const notes = plain(subtitle?.text).split("\n").reduce((text, line) => {
-      const last = text.slice(text.lastIndexOf("\n") + 1), wrapped = last.length + line.split(" ")[0].length >= 100 && /^[a-z(]/.test(line);
-      return text + (text && (wrapped ? " " : "\n")) + line;
-    }, "");
+    const notes = plain(subtitle?.text);
     if (notes) box.append(make("p", {textContent: notes}));
     return box;
   }
@@ -136,9 +132,9 @@
       trace.visible = !trace.meta.group || trace.meta.group === figure.state.group ? hidden : false;
     });
     const layout = layoutOf(figure, print);
-    const narrow = layout.legend?.orientation === "h", make = figure.narrow === narrow ? Plotly.react : Plotly.newPlot;
+    const narrow = layout.legend?.orientation === "h", show = figure.narrow === narrow ? Plotly.react : Plotly.newPlot;
     figure.narrow = narrow;
-    return make(figure.place, tracesOf(figure, layout), layout, figure.config);
+    return show(figure.place, tracesOf(figure, layout), layout, figure.config);
   }
 
   function csv(figure) {
