@@ -13,7 +13,7 @@ from oelm_lib.runs.overview import cell_text
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.workbench.launches import Launch
 from oelm_lib.workbench.rows import LIVE, NOT_RUN, Row
-from oelm_lib.workbench.table import LEFT, STYLE, WIDE, facts_table
+from oelm_lib.workbench.table import LEFT, LONG_TEXT, STYLE, facts_table
 
 MOST_DRAWN = 12
 """Runs drawn at once; more lines than that cannot be told apart."""
@@ -39,7 +39,7 @@ def listed_runs(rows: list[Row], exp: str, which: str = "own") -> list[str]:
     ]
 
 
-def short_name(run: str) -> str:
+def cut_name(run: str) -> str:
     """Cut the name of a run in the middle to MOST_NAME characters.
 
     What tells two runs apart stays: the id, the end of the slug (the keys that a new experiment
@@ -75,7 +75,7 @@ def progress(rows: list[Row]) -> list[tuple]:
 
 
 def with_budgets(runs: pd.DataFrame, rows: list[Row]) -> pd.DataFrame:
-    """Return the runs in the shape that view.budget takes, with the seconds spent so far.
+    """Return the runs with the seconds spent so far, as view.budget takes them.
 
     Args:
         runs: Frame of load_folders.
@@ -85,7 +85,6 @@ def with_budgets(runs: pd.DataFrame, rows: list[Row]) -> pd.DataFrame:
     runs = runs[runs["run"].isin(budgets)]
     spent = [budgets[run] for run in runs["run"]]
     return runs.assign(
-        state="done",
         timing=[{"budget": parts} for parts in spent],
         wall_seconds=[sum(parts.values()) for parts in spent],
     )
@@ -98,7 +97,7 @@ def progress_html(rows: list[Row]) -> str:
         if row["state"] not in LIVE:
             continue
         parts = [
-            short_name(row["run"]),
+            cut_name(row["run"]),
             row["state"],
             f"step {row.get('step') or 0:,}/{row['max_steps']:,}",
         ]
@@ -141,7 +140,7 @@ def launches_html(launches: list[Launch]) -> str:
         for launch in launches
     ]
     head = ("", "command", "last line of its log")
-    return f"{STYLE}{facts_table(head, rows, (LEFT, LEFT, WIDE))}"
+    return f"{STYLE}{facts_table(head, rows, (LEFT, LEFT, LONG_TEXT))}"
 
 
 def page_link(path: Path) -> str:

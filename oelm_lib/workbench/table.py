@@ -53,7 +53,7 @@ ON_CLICK = (
     " field.dispatchEvent(new Event('input', {bubbles: true})); }"
 )
 LEFT = "text-align:left"
-WIDE = "text-align:left;white-space:normal;min-width:16em"
+LONG_TEXT = "text-align:left;white-space:normal;min-width:16em"
 """Looks of a column of facts_table."""
 STYLE = """<style>
 .wb-scroll {max-height:24em; overflow:auto; border:1px solid var(--jp-border-color2,#ccc)}
