@@ -29,12 +29,8 @@ class TorchBuild:
 
 def open_nvml() -> Any:
     """Return the initialised NVML binding. Raises UserError where there is no GPU driver."""
-    try:
-        import pynvml
-    except ImportError:
-        raise UserError(
-            "no GPU: the package nvidia-ml-py is missing; pip install nvidia-ml-py"
-        ) from None
+    import pynvml
+
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:

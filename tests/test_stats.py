@@ -33,6 +33,7 @@ def test_interval_matches_student_1908():
     assert interval.sd == pytest.approx(np.std(STUDENT, ddof=1))
 
 
+@pytest.mark.filterwarnings("ignore:Precision loss")  # scipy, of values that are nearly equal
 @given(differences, st.integers(1, 8))
 def test_interval_equals_scipy_at_the_bonferroni_level(values, k):
     interval = s.paired_interval(values, k)

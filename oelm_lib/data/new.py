@@ -14,7 +14,7 @@ from oelm_lib.data.bpe import TooLittleTextError
 from oelm_lib.data.corpus import Corpus
 from oelm_lib.data.folder import find_splits, printable
 from oelm_lib.data.preparation import prepare
-from oelm_lib.data.readers import is_text, not_readable, open_bytes
+from oelm_lib.data.readers import LINE_BYTES, is_text, not_readable, open_bytes
 from oelm_lib.data.source import Source, open_source
 from oelm_lib.data.spec import GUIDE, CorpusSpec, corpus_names
 from oelm_lib.data.tokenizer import END_OF_TEXT
@@ -26,7 +26,7 @@ HEAD = 1 << 20
 FIRST_ROWS = 100
 """Rows of a Parquet or JSON-lines file that are searched for the field with most text."""
 SURVEY = 1 << 25
-"""Characters that are read to estimate the size of the text and the number of documents."""
+"""Characters that are read to find the text in rows, and to estimate its size and documents."""
 MANY_FILES = 20
 """From this number of text files on, each is taken as a document."""
 MOST_SEPARATORS = 5
@@ -147,17 +147,19 @@ def _document_rules(files: list[str]) -> Keys:
 def _text_field(file: Path) -> str:
     """Return `text`, or the column or key with most text in the first rows."""
     characters: Counter[str] = Counter()
-    for row in islice(_first_rows(file), FIRST_ROWS):
+    for row in _first_rows(file):
         for key, value in row.items():
             if isinstance(value, str):
                 characters[key] += len(value)
+        if characters.total() >= SURVEY:
+            break
     if not characters:
         raise UserError(f"{file}: no column or key holds text; convert it, or remove the file")
     return "text" if "text" in characters else characters.most_common(1)[0][0]
 
 
 def _first_rows(file: Path) -> Iterator[dict[str, Any]]:
-    """Yield rows of a Parquet or JSON-lines file, as far as they can be read."""
+    """Yield at most FIRST_ROWS rows of a Parquet or JSON-lines file, as far as they can be read."""
     if file.suffix == ".parquet":
         import pyarrow
         import pyarrow.parquet
@@ -170,7 +172,7 @@ def _first_rows(file: Path) -> Iterator[dict[str, Any]]:
             raise not_readable(file, error) from None
         return
     with open_bytes(file) as lines:
-        for line in islice(iter(lambda: lines.readline(HEAD), b""), FIRST_ROWS):
+        for line in islice(iter(lambda: lines.readline(LINE_BYTES), b""), FIRST_ROWS):
             with contextlib.suppress(ValueError, RecursionError):  # told when the file is read
                 row = json.loads(line)
                 yield row if isinstance(row, dict) else {}

@@ -37,8 +37,8 @@ class Progress:
         self._budget = budget
         self._last = self._clocks(step)
 
-    def seconds_per_step(self, step: int) -> float:
-        """Return the seconds per step within steps since the last call, and feed the forecast."""
+    def log_point(self, step: int) -> float:
+        """Tell the forecast of a log point; return the seconds per step since the last one."""
         before, self._last = self._last, self._clocks(step)
         steps, within, outside = (new - old for new, old in zip(self._last, before, strict=True))
         self.forecast.step(outside / steps)

@@ -31,7 +31,7 @@ def log(session: Session, norm: Tensor, rate: float) -> None:
         check_numbers(session, numbers[:3])
     mean_train_loss, grad_norm = numbers[3:]
     state.reset_interval()
-    step_seconds = session.progress.seconds_per_step(state.step)
+    step_seconds = session.progress.log_point(state.step)
     left = session.progress.forecast.left(state.step)
     fields = {
         "tokens": state.tokens,

@@ -145,6 +145,12 @@ def test_a_parquet_column_is_chosen_by_its_text(tmp_path, make):
     assert plain["text_field"] == "story"
 
 
+def test_the_text_of_long_lines_is_found(tmp_path):
+    books = ["a book of many words " * 60_000] * 3  # each line over a MiB
+    (tmp_path / "a.jsonl").write_text(json_lines(books, "body"))
+    assert new._text_field(tmp_path / "a.jsonl") == "body"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
