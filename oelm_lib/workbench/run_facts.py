@@ -13,7 +13,8 @@ from oelm_lib.runs.overview import cell_text
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.workbench.launches import Launch
 from oelm_lib.workbench.rows import LIVE, NOT_RUN, Row
-from oelm_lib.workbench.table import LEFT, STYLE, WIDE, facts_table
+from oelm_lib.workbench.style import STYLE
+from oelm_lib.workbench.table import LEFT, WIDE, facts_table
 
 MOST_DRAWN = 12
 """Runs drawn at once; more lines than that cannot be told apart."""
@@ -92,19 +93,17 @@ def with_budgets(runs: pd.DataFrame, rows: list[Row]) -> pd.DataFrame:
 
 
 def progress_html(rows: list[Row]) -> str:
-    """Return a bar and a line for each run in progress: step, loss, speed, memory, ETA."""
+    """Return a bar and a line for each run in progress: ETA, step, loss, gap, speed, memory."""
+    units = {"eta_seconds": "ETA {}", "step": "step {}/{max_steps:,}", "train_loss": "loss {}"}
+    units |= {"gap": "gap {}", "tokens_per_s": "{} tokens/s", "memory_bytes": "{} GiB"}
     lines = []
     for row in rows:
         if row["state"] not in LIVE:
             continue
-        parts = [
-            short_name(row["run"]),
-            row["state"],
-            f"step {row.get('step') or 0:,}/{row['max_steps']:,}",
+        parts = [short_name(row["run"]), row["state"]]
+        parts += [
+            unit.format(cell, **row) for key, unit in units.items() if (cell := cell_text(key, row))
         ]
-        units = {"train_loss": "loss {}", "gap": "gap {}", "tokens_per_s": "{} tokens/s"}
-        units |= {"memory_bytes": "{} GiB", "eta_seconds": "ETA {}"}
-        parts += [unit.format(cell) for key, unit in units.items() if (cell := cell_text(key, row))]
         bar = f"<progress max=1 value={row.get('share') or 0:.3f} style='width:8em'></progress>"
         line = escape(" · ".join(parts))
         lines.append(f"<div title='{escape(row['run'])}'>{bar} {line}</div>")

@@ -1,6 +1,7 @@
 """Rows of the workbench's table: read once, chosen, ordered, grouped, rendered."""
 
 import os
+import re
 import shutil
 
 import pytest
@@ -10,7 +11,7 @@ from oelm_lib.runs.notes import Notes, read_notes, write_notes
 from oelm_lib.runs.overview import overview
 from oelm_lib.workbench import rows as rows_module
 from oelm_lib.workbench.rows import NOT_RUN, RunRows
-from oelm_lib.workbench.table import count_states, group_rows, select_rows, table_html
+from oelm_lib.workbench.table import count_states, group_rows, run_id, select_rows, table_html
 from tests import runs_factory
 
 
@@ -111,6 +112,16 @@ def test_rows_are_ordered_and_grouped_and_those_without_a_value_come_last(reader
     latest = group_rows(rows)[""][0]
     assert latest["changed"] == max(row["changed"] for row in rows)
     assert count_states(rows).startswith("3 runs: ") and "not run" in count_states(rows)
+
+
+def test_the_first_columns_fit_a_narrow_window_and_the_whole_name_is_under_the_pointer(reader):
+    table = table_html({"": reader.read()})
+    headings = re.findall("<th[^>]*>([^<]*)", table)
+    assert headings[:5] == ["run", "state", "%", "gap (at step)", "best val ppl"]
+    assert headings.index("arm") < headings.index("step") < headings.index("device")
+    assert "title='DEMO-02_oelm_freeze/seed1'>DEMO-02/1</td>" in table
+    assert run_id("DEMO-02_oelm_freeze+0123abcd/seed42") == "DEMO-02+0123abcd/42"
+    assert run_id("GPT-01") == "GPT-01"
 
 
 def test_the_table_has_a_row_for_each_run_and_says_where_there_is_none(reader):

@@ -1,5 +1,6 @@
 """The widgets without a browser: they show what the files hold, also to a new kernel."""
 
+import re
 import subprocess
 
 import ipywidgets
@@ -60,7 +61,8 @@ def test_the_workbench_opens_before_any_run_does(outputs):
     board.refresh()
     assert board.table.count.value.startswith("1 runs: 1 running")
     assert board.runs.list.value == ("DEMO-02_oelm_freeze/seed42",)
-    assert "seed42 · running · step 260/650" in board.runs.table.value
+    line = r"seed42 · running · ETA .+ · step 260/650 · loss .+ · 51,200 tokens/s"
+    assert re.search(line, board.runs.table.value)
 
 
 def test_curves_are_those_of_the_selected_runs_and_their_baselines(outputs):
@@ -88,6 +90,20 @@ def test_only_so_many_runs_are_selected_and_drawn_as_can_be_told_apart(outputs):
     assert len(board.runs.list.value) == MOST_SELECTED
     board.runs.list.value = [name for _, name in board.runs.list.options]
     assert len(curve_names(board.runs.loss)) == MOST_DRAWN
+
+
+def test_one_legend_below_each_figure_names_every_line_once(outputs):
+    for exp in ("DEMO-01", "DEMO-02"):
+        runs_factory.make_run(outputs, exp, 1)
+    board = open_board(outputs)
+    board.experiment.choice.value = "DEMO-02"
+    for output in (board.runs.loss, board.runs.gap, board.runs.budget):
+        figure = output.outputs[0]["data"][MIMETYPE]
+        entries = [trace["name"] for trace in figure["data"] if trace.get("showlegend")]
+        assert entries and len(entries) == len(set(entries))
+        assert {trace["legend"] for trace in figure["data"]} == {"legend"}
+        assert figure["layout"]["legend"]["orientation"] == "h"
+        assert figure["layout"]["legend"]["y"] < 0
 
 
 def test_a_rehearsal_is_drawn_with_the_baselines_run_of_the_same_overrides(outputs):
