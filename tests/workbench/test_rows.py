@@ -116,7 +116,7 @@ def test_rows_are_ordered_and_grouped_and_those_without_a_value_come_last(reader
 
 def test_the_first_columns_fit_a_narrow_window_and_the_whole_name_is_under_the_pointer(reader):
     table = table_html({"": reader.read()})
-    headings = re.findall("<th[^>]*>([^<]*)", table)
+    headings = re.findall("<th class[^>]*>([^<]*)", table)
     assert headings[:5] == ["run", "state", "%", "gap (at step)", "best val ppl"]
     assert headings.index("arm") < headings.index("step") < headings.index("device")
     assert "title='DEMO-02_oelm_freeze/seed1'>DEMO-02/1</td>" in table

@@ -97,7 +97,7 @@ def test_one_legend_below_each_figure_names_every_line_once(outputs):
         runs_factory.make_run(outputs, exp, 1)
     board = open_board(outputs)
     board.experiment.choice.value = "DEMO-02"
-    for output in (board.runs.loss, board.runs.gap, board.runs.budget):
+    for output in (board.runs.loss, board.runs.gap):
         figure = output.outputs[0]["data"][MIMETYPE]
         entries = [trace["name"] for trace in figure["data"] if trace.get("showlegend")]
         assert entries and len(entries) == len(set(entries))
