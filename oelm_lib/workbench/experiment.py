@@ -87,7 +87,11 @@ def memory_warnings(experiment: Experiment) -> list[str]:
 
 
 def time_line(experiment: Experiment, rows: list[Row]) -> str:
-    """Return the time of a run: of the done ones, else from the speed of a run in progress."""
+    """Return the time of a run: of the done ones, else from the speed of a run in progress.
+
+    Rehearsals are left out: their overrides may make them shorter.
+    """
+    rows = [row for row in rows if "+" not in row["run"]]
     done = [row for row in rows if row["state"] == "done"][:MOST_TIMED]
     seconds = [found for row in done if (found := _wall_seconds(row))]
     if seconds:

@@ -26,6 +26,7 @@ from oelm_lib.config import (
     parse_experiment,
     parse_yaml,
 )
+from oelm_lib.config.fields import LARGEST
 from oelm_lib.config.messages import describe_errors, shorten
 from oelm_lib.data.corpus import read_corpus
 from oelm_lib.data.spec import corpus_names
@@ -209,7 +210,11 @@ def _in_words(plain: dict[str, Any]) -> str:
     if "const" in plain:
         return str(plain["const"])
     kind = TYPES.get(plain.get("type", ""), plain.get("type", "value"))
-    bounds = [f"{word} {plain[name]:,}" for name, word in BOUNDS.items() if name in plain]
+    bounds = [
+        f"{word} {plain[name]:,}"
+        for name, word in BOUNDS.items()
+        if name in plain and plain[name] != LARGEST
+    ]
     return " ".join([kind, " and ".join(bounds)]).strip()
 
 

@@ -91,7 +91,7 @@ class FormView(Panel):
         self.summary, self.message = ipywidgets.HTML(), Message()
         self.save = button("Save experiment", self._save, "Write params/<ID>.yaml")
         self.save.button_style = "primary"
-        self.reset = button("Reset", lambda: self.start_from(self._base), "Forget the changes")
+        self.reset = button("Reset", self._reset, "Forget the changes")
         self.heading = ipywidgets.HTML()
         first = [self.fields[key] for key in FIRST]
         buttons = ipywidgets.HBox([self.save, self.reset])
@@ -115,6 +115,8 @@ class FormView(Panel):
         try:
             known, compare_to = base_values(base), load_config(base).compare_to or base
         except UserError as error:
+            self._base, self.save.disabled, self.summary.value = "", True, ""
+            self.heading.value = f"<b>No new experiment from {escape(base)}: its file is broken</b>"
             self.message.say(str(error), "bad")
             return
         self._busy = True
@@ -130,6 +132,10 @@ class FormView(Panel):
         finally:
             self._busy = False
         self._check()
+
+    def _reset(self) -> None:
+        if self._base:
+            self.start_from(self._base)
 
     def _check(self) -> None:
         """Check the form, and show the reasons beside the fields and the differences below."""

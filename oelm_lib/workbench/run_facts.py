@@ -1,6 +1,7 @@
 """What the workbench shows of the chosen runs: which are drawn, their log, the commands started."""
 
 import os
+import time
 from html import escape
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from oelm_lib.markup import Html
 from oelm_lib.runs.logs import log_lines
 from oelm_lib.runs.overview import cell_text
 from oelm_lib.runs.schema import ACTIVE
+from oelm_lib.runs.status import format_duration
 from oelm_lib.workbench.launches import Launch
 from oelm_lib.workbench.rows import LIVE, NOT_RUN, Row
 from oelm_lib.workbench.style import STYLE
@@ -19,6 +21,8 @@ from oelm_lib.workbench.table import LEFT, WIDE, facts_table
 MOST_DRAWN = 12
 """Runs drawn at once; more lines than that cannot be told apart."""
 LOG_LINES = 12
+ELAPSED_STEP = 5
+"""Seconds after which the time of a command that runs is shown anew."""
 MOST_NAME = 52
 """Characters of a run's name in the list and in progress lines."""
 LISTS = {"this experiment": "own", "with its baseline": "baseline", "all experiments": "all"}
@@ -133,7 +137,7 @@ def launches_html(launches: list[Launch]) -> str:
         return ""
     rows = [
         (
-            "running" if launch.is_alive else "ended",
+            f"running {_elapsed(launch)}" if launch.is_alive else "ended",
             Html(f"<code>{escape(launch.command)}</code>"),
             Html(_outcome(launch)),
         )
@@ -148,13 +152,21 @@ def page_link(path: Path) -> str:
     return f"<a href='{escape(os.path.relpath(path))}' target='_blank'>{escape(path.name)}</a>"
 
 
+def _elapsed(launch: Launch) -> str:
+    """Time since a command was started, in steps of ELAPSED_STEP; "" where it is not recorded."""
+    if not launch.started:
+        return ""
+    return format_duration((time.time() - launch.started) // ELAPSED_STEP * ELAPSED_STEP)
+
+
 def _outcome(launch: Launch) -> str:
-    """The last line of a log, or the link to the file that it names."""
-    last_line = launch.last_line()
-    path = Path(last_line.strip())
-    if not launch.is_alive and path.suffix in (".html", ".csv") and path.is_file():
-        return page_link(path)
-    return escape(last_line)
+    """The last line of a log; the file that it ends with is a link, once the command has ended."""
+    last_line = launch.last_line().strip()
+    start = last_line.find(" /") + 1
+    path = Path(last_line[start:])
+    if launch.is_alive or path.suffix not in (".html", ".csv") or not path.is_file():
+        return escape(last_line)
+    return escape(last_line[:start]) + page_link(path)
 
 
 def _key(row: Row, exp: str) -> tuple[str, str, int]:

@@ -11,7 +11,7 @@ from oelm_lib.runs.names import experiment_of
 from oelm_lib.runs.overview import COLUMNS, cell_text
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.view.tables import tone_colour
-from oelm_lib.workbench.rows import NOT_RUN, Row
+from oelm_lib.workbench.rows import NOT_RUN, STARTING, Row
 from oelm_lib.workbench.style import STYLE
 
 STATES = {
@@ -43,7 +43,7 @@ LEFT_ALIGNED = ("run", "arm", "corpus", "state", "device", "overrides", "tags", 
 CUT = ("arm", "note", "reason")
 """Columns of long text: cut, and shown whole under the pointer."""
 TONES = {"done": "good", "failed": "bad", "dead?": "bad", "unreadable": "bad"} | {
-    state: "unsure" for state in ACTIVE
+    state: "unsure" for state in (*ACTIVE, STARTING)
 }
 TABLE = "wb"
 """CSS class of the tables."""
@@ -71,7 +71,7 @@ def select_rows(
         with_hidden: Whether runs that their notes hide are among them.
     """
     patterns = [word if set(word) & set("*?[") else f"*{word}*" for word in words.split()]
-    states = ACTIVE if state == "active" else (state,)
+    states = (*ACTIVE, STARTING) if state == "active" else (state,)
     return [
         row
         for row in rows

@@ -22,6 +22,7 @@ from oelm_lib.workbench.launches import (
     recent_launches,
     start_command,
 )
+from oelm_lib.workbench.rows import RunRows
 from tests import runs_factory
 
 
@@ -316,6 +317,26 @@ def test_a_folder_of_logs_that_cannot_be_written_starts_nothing(tmp_path, starte
     with pytest.raises(UserError, match="nothing was started: File exists"):
         actions.start_runs("DEMO-02", "42", tmp_path)
     assert started == []
+
+
+def test_a_run_is_starting_until_its_process_writes(tmp_path, sleepers):
+    for seed in (42, 43):
+        runs_factory.make_run(tmp_path, "DEMO-02", seed, state="stopped", done=0.5)
+    actions.start_runs("DEMO-02", "42,43", tmp_path, at_once=1)
+    states = {row["seed"]: row["state"] for row in RunRows(tmp_path).read() if "seed" in row}
+    assert states == {42: "starting", 43: "stopped"}
+    sleepers[0].kill()
+    wait_for_end(tmp_path)
+    assert "starting" not in {row["state"] for row in RunRows(tmp_path).read()}
+
+
+def test_a_command_whose_runs_were_started_again_is_shown_no_more(tmp_path, sleepers):
+    path = runs_factory.make_run(tmp_path, "DEMO-02", 42, state="stopped", done=0.5)
+    actions.start_runs("DEMO-02", "42", tmp_path)
+    sleepers[0].kill()
+    assert [launch.is_alive for launch in wait_for_end(tmp_path)] == [False]
+    actions.continue_runs([path], tmp_path)
+    assert [launch.is_alive for launch in recent_launches(tmp_path)] == [True]
 
 
 def test_a_run_that_failed_in_a_live_queue_can_go_on(tmp_path, sleepers):

@@ -2,12 +2,13 @@
 
 import re
 import subprocess
+import time
 
 import ipywidgets
 import pytest
 
 from oelm_lib.errors import UserError
-from oelm_lib.files import write_json
+from oelm_lib.files import read_json, write_json
 from oelm_lib.runs.notes import Notes, read_notes
 from oelm_lib.runs.process import this_process
 from oelm_lib.workbench import Workbench, actions
@@ -128,6 +129,8 @@ def test_search_group_and_hidden_runs(outputs):
     board.experiment.choice.value = "DEMO-02"
     board.runs.notes.hidden.value, board.runs.notes.tags.value = True, "odd paper"
     board.runs.notes.save.click()
+    assert "Notes saved for DEMO-02" in board.runs.notes.message.value
+    assert board.runs.message.value == ""  # far above the button
     assert read_notes(outputs / "DEMO-02_oelm_freeze" / "seed1") == Notes(
         ("odd", "paper"), "", True
     )
@@ -214,6 +217,14 @@ def test_an_experiment_with_an_undeclared_change_or_a_broken_file_is_shown_as_su
     board.experiment.choice.value = "DEMO-03"
     assert "not valid YAML" in board.experiment.facts.value
     assert "not valid YAML" in board.form.message.value
+    assert "not valid YAML" in board.table.count.value
+    assert "No new experiment from DEMO-03" in board.form.heading.value
+    assert board.form.save.disabled
+    board.form.fields["model.num_heads"].field.value = "2"
+    assert board.form.save.disabled
+    board.experiment.choice.value = "DEMO-04"
+    assert "New experiment from DEMO-04" in board.form.heading.value
+    assert not board.form.save.disabled
 
 
 def test_a_look_that_fails_says_so_and_the_next_one_works(outputs, monkeypatch):
@@ -275,6 +286,14 @@ def test_a_command_that_made_a_page_has_a_link_to_it(tmp_path, monkeypatch):
     log.write_text(f"{page}\n\n")
     html = launches_html([Launch("oelm report", log, False)])
     assert "<a href='compare.html'" in html
+    log.write_text(f"DEMO-07_x/seed1 is done: {page}\n")
+    html = launches_html([Launch("oelm run DEMO-07", log, False)])
+    assert "DEMO-07_x/seed1 is done: <a href='compare.html'" in html
+
+
+def test_a_command_that_runs_shows_for_how_long(tmp_path):
+    launch = Launch("oelm report", tmp_path / "x.log", True, started=time.time() - 33)
+    assert "running 30s" in launches_html([launch])
 
 
 def test_a_run_that_waits_is_left_out_of_the_figures(outputs):
@@ -296,6 +315,33 @@ def test_nothing_above_the_buttons_changes_its_height(outputs):
     places = {part: place for place, part in enumerate(runs.children)}
     last_buttons = max(place for part, place in places.items() if type(part) is ipywidgets.HBox)
     assert places[runs.message] > last_buttons and places[runs.commands] > last_buttons
+
+
+def test_what_start_did_stands_right_below_it(outputs):
+    board = open_board(outputs)
+    board.runs.seeds.value = "forty"
+    board.runs.start.click()
+    assert "whole numbers" in board.runs.started.value and board.runs.message.value == ""
+    starting, below = board.runs.children[:2]
+    assert board.runs.start in starting.children and below is board.runs.started
+
+
+def test_a_run_that_was_asked_to_stop_is_said_to_have_stopped(outputs):
+    path = runs_factory.make_run(outputs, "DEMO-02", 1, state="running", done=0.5)
+    board = open_board(outputs)
+    click(board, "Stop")
+    assert "asked to save and stop" in board.runs.message.value
+    (path / "lock.json").unlink()
+    write_json(path / "status.json", read_json(path / "status.json") | {"state": "stopped"})
+    board.refresh()
+    assert "DEMO-02_oelm_freeze/seed1: stopped" in board.runs.message.value
+
+
+def test_pages_of_no_run_are_refused_as_by_the_other_buttons(outputs):
+    board = open_board(outputs)
+    for label in ("Compare", "Explore", "Page", "Start afresh", "Continue"):
+        click(board, label)
+        assert "no run is selected; select one" in board.runs.message.value
 
 
 def test_a_message_does_not_stay_under_another_experiment(outputs, params):
