@@ -3,6 +3,7 @@
 STYLE = """<style>
 .oelm-panel {max-width:100%}
 .oelm-panel .jupyter-widgets {min-width:0; max-width:100%}
+.oelm-panel .widget-inline-hbox {max-width:calc(100% - 4px)}
 .oelm-panel .widget-html {overflow:visible}
 .oelm-panel .widget-html-content {min-width:0; overflow-x:auto}
 .oelm-panel .widget-box {overflow:visible}
