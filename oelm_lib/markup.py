@@ -1,7 +1,8 @@
 """HTML that notebooks and pages show: marked-up text, and the tables of text."""
 
+import re
 from collections.abc import Iterable, Sequence
-from html import escape
+from html import escape, unescape
 from typing import Any
 
 
@@ -17,11 +18,16 @@ def as_html(value: object) -> Html:
     return value if isinstance(value, Html) else Html(escape(str(value)))
 
 
+def plain_text(html: str) -> str:
+    """Return the text of an HTML fragment, without its tags."""
+    return unescape(re.sub(r"<[^>]*>", "", html)).strip()
+
+
 def html_table(
     head: Sequence[object],
     rows: Iterable[Sequence[object]],
     styles: Sequence[str] = (),
-    css_class: str = "oelm-table",
+    css_class: str = "",
     caption: str = "",
 ) -> Html:
     """Return a table in the style of the pages.
@@ -30,13 +36,14 @@ def html_table(
         head: Cells of the heading, or () for none. A cell that is not Html is escaped.
         rows: Cells of each row, likewise.
         styles: CSS of each column.
-        css_class: Class of the table.
+        css_class: Class of the table, if it has one.
         caption: Line above the table; escaped unless it is Html.
     """
     top = f"<caption style='text-align:left'>{as_html(caption)}</caption>" if caption else ""
     heading = f"<thead>{_row('th', head, styles)}</thead>" if head else ""
     body = "".join(_row("td", row, styles) for row in rows)
-    return Html(f"<table class='{css_class}'>{top}{heading}<tbody>{body}</tbody></table>")
+    start = f"<table class='{css_class}'>" if css_class else "<table>"
+    return Html(f"{start}{top}{heading}<tbody>{body}</tbody></table>")
 
 
 def fold(summary: str, *parts: Any) -> Html:

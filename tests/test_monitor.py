@@ -6,9 +6,11 @@ import re
 import pytest
 
 from oelm_lib import config, monitor, training
+from oelm_lib.arms import COLOURS
 from oelm_lib.monitor.curve import MOST_SHARE, NOTHING
 from oelm_lib.runs import Run
 
+DEMO = config.load_config("DEMO-02")
 MIMETYPE = "application/vnd.plotly.v1+json"
 
 
@@ -65,6 +67,13 @@ def test_the_live_curve_draws_while_it_trains_and_leaves_the_cell_at_the_end(tin
     assert MIMETYPE in shown[0]
 
 
+@pytest.mark.parametrize(("exp", "arm"), [("DEMO-01", "baseline"), ("DEMO-02", "OELM-Freeze")])
+def test_the_live_curve_has_the_colour_of_its_arm(tmp_path, exp, arm):
+    """That of OELM-Freeze stood for every arm."""
+    curve = monitor.LiveCurve(Run(config.load_config(exp), 1, None, tmp_path))
+    assert {line["line"]["color"] for line in curve.figure()["data"]} == {COLOURS[arm]}
+
+
 def test_the_live_curve_reads_whole_lines_once_and_a_fault_does_not_stop_the_run(
     tmp_path, shown, capsys
 ):
@@ -72,7 +81,7 @@ def test_the_live_curve_reads_whole_lines_once_and_a_fault_does_not_stop_the_run
     file = tmp_path / "metrics.jsonl"
     row = '{"event": "train", "step": %d, "loss": 2.0}\n'
     file.write_text(row % 1 + row % 2 + '{"event": "tr')
-    curve = monitor.LiveCurve(tmp_path, lambda: seconds[0])
+    curve = monitor.LiveCurve(Run(DEMO, 1, None, tmp_path), lambda: seconds[0])
     steps = []
     for text in ("", 'ain", "step": 3, "loss": 1.5}\n', "", "broken\n", "", ""):
         with open(file, "a") as added:
@@ -86,7 +95,7 @@ def test_the_live_curve_reads_whole_lines_once_and_a_fault_does_not_stop_the_run
 
 def test_the_live_curve_takes_at_most_its_share_of_the_time(tmp_path, shown):
     seconds, cost, total = [0.0], 0.1, 100
-    curve = monitor.LiveCurve(tmp_path, lambda: seconds[0])
+    curve = monitor.LiveCurve(Run(DEMO, 1, None, tmp_path), lambda: seconds[0])
     curve._read = lambda: seconds.__setitem__(0, seconds[0] + cost)
     while seconds[0] < total:
         curve()

@@ -49,14 +49,14 @@ def subtitle(runs: pd.DataFrame) -> Html:
 
 def _texts(runs: pd.DataFrame) -> list[str]:
     """Return each corpus, marked where it is generated or a sample."""
-    found = {}
+    texts = {}
     for corpus, config in zip(runs["corpus"], runs["config"], strict=True):
         facts = (config or {}).get("corpus") or {}
         marks = [
             m for m, key in (("generated", "synthetic"), ("a sample", "sample")) if facts.get(key)
         ]
-        found[corpus] = f"{corpus} ({', '.join(marks)})" if marks else corpus
-    return list(found.values())
+        texts[corpus] = f"{corpus} ({', '.join(marks)})" if marks else corpus
+    return list(texts.values())
 
 
 def _millions(counts: list[int]) -> str:
@@ -100,11 +100,11 @@ def _card(one: Verdict) -> str:
 
 def warning_list(runs: pd.DataFrame, baseline: str | None = None) -> Html:
     """Return what weakens the comparison as a list, each once; arguments of judge."""
-    found = confounds.warnings(runs, baseline)
-    if not found:
+    sentences = confounds.warnings(runs, baseline)
+    if not sentences:
         return Html("<p>Nothing found that weakens the comparison.</p>")
-    items = "".join(f"<li>{escape(text)}.</li>" for text in found)
-    return Html(f"<ul class='oelm-warnings'>{items}</ul>")
+    items = "".join(f"<li>{escape(text)}.</li>" for text in sentences)
+    return Html(f"<ul>{items}</ul>")
 
 
 def config_diff(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:

@@ -64,11 +64,11 @@ def warnings(runs: pd.DataFrame, baseline: str | None = None) -> list[str]:
         runs, baseline: Arguments of judge.
     """
     compared = pairs(runs, baseline)
-    found = [entry for pair in compared for entry in _pair_warnings(pair)]
-    found += _run_warnings(runs)
-    found += _evidence_warnings(runs, compared)
+    problems = [entry for pair in compared for entry in _pair_warnings(pair)]
+    problems += _run_warnings(runs)
+    problems += _evidence_warnings(runs, compared)
     subjects: dict[str, list[str]] = {}
-    for subject, text in found:
+    for subject, text in problems:
         subjects.setdefault(text, []).append(subject)
     return [f"{', '.join(dict.fromkeys(names))}: {text}" for text, names in subjects.items()]
 

@@ -78,7 +78,7 @@ def pairs(runs: pd.DataFrame, baseline: str | None = None) -> list[Pair]:
         load_config(baseline)
     groups = runs[runs["experiment"].notna()].groupby(["source", "variant"], sort=False)
     variants = [group for _, group in groups]
-    found = []
+    paired = []
     for arm in variants:
         own, _ = declaration(arm.iloc[0]["experiment"])
         candidates = (
@@ -87,20 +87,20 @@ def pairs(runs: pd.DataFrame, baseline: str | None = None) -> list[Pair]:
         base = next((runs for runs in candidates if runs is not None), None)
         if base is None and own:
             reason = f"no run of its baseline {own} on this corpus and tokenizer"
-            found.append(Pair(arm, None, reason))
+            paired.append(Pair(arm, None, reason))
         elif base is not None and base is not arm:
-            found.append(Pair(arm, base))
-    return found
+            paired.append(Pair(arm, base))
+    return paired
 
 
 def families(runs: pd.DataFrame, baseline: str | None = None) -> list[list[Pair]]:
     """Return the pairs by baseline: the comparisons that are judged together."""
-    found: dict[tuple, list[Pair]] = {}
+    by_baseline: dict[tuple, list[Pair]] = {}
     for pair in pairs(runs, baseline):
         first = None if pair.base is None else pair.base.iloc[0]
         key = (None, None) if first is None else (first["source"], first["variant"])
-        found.setdefault(key, []).append(pair)
-    return list(found.values())
+        by_baseline.setdefault(key, []).append(pair)
+    return list(by_baseline.values())
 
 
 def declaration(experiment: Experiment) -> tuple[str | None, frozenset[str]]:

@@ -1,6 +1,7 @@
 """The verdict of each arm: paired interval, criterion, and what they say in words."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,12 +130,12 @@ def judge(runs: pd.DataFrame, baseline: str | None = None) -> list[Verdict]:
         runs: Frame of load_runs.
         baseline: Experiment id or run folder; default each experiment's compare_to.
     """
-    found = []
+    judged = []
     for family in families(runs, baseline):
         differences = [pair.differences() for pair in family]
         arms = max(sum(len(nats) > 1 for nats in differences), 1)
-        found += [_judge(*both, arms) for both in zip(family, differences, strict=True)]
-    return found
+        judged += [_judge(*both, arms) for both in zip(family, differences, strict=True)]
+    return judged
 
 
 def verdicts(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
@@ -146,16 +147,24 @@ def verdicts(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
     Returns:
         The fields of Verdict but `pair`, and `words`, as columns.
     """
-    rows = [vars(one) | {"words": one.words} for one in judge(runs, baseline)]
+    return _frame(judge(runs, baseline))
+
+
+def cross_corpus(judged: Sequence[Verdict]) -> pd.DataFrame:
+    """Return each arm's gap on every corpus; `epochs` says how often the corpus was seen.
+
+    Args:
+        judged: What judge returns.
+    """
+    columns = ["arm", "corpus", "id", "epochs", "baseline_perplexity", "perplexity", "nats", "gap"]
+    table = _frame(judged)[[*columns, "low", "high", "n", "verdict", "source"]]
+    return table.sort_values(["source", "arm"], kind="stable", ignore_index=True)
+
+
+def _frame(judged: Sequence[Verdict]) -> pd.DataFrame:
+    rows = [vars(one) | {"words": one.words} for one in judged]
     fields = [name for name in Verdict.__annotations__ if name != "pair"]
     return pd.DataFrame(rows, columns=[*fields, "words"])
-
-
-def cross_corpus(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
-    """Return each arm's gap on every corpus; `epochs` says how often the corpus was seen."""
-    columns = ["arm", "corpus", "id", "epochs", "baseline_perplexity", "perplexity", "nats", "gap"]
-    table = verdicts(runs, baseline)[[*columns, "low", "high", "n", "verdict", "source"]]
-    return table.sort_values(["source", "arm"], kind="stable", ignore_index=True)
 
 
 def _judge(pair: Pair, differences: list[float], arms: int) -> Verdict:

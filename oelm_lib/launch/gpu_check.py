@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,18 +56,17 @@ NO_GPU = 2
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the check, with the time it may take."""
+    """A part of the check.
+
+    Attributes:
+        minutes: Time that it may take.
+        run: Returns its `summary` and, where it can fail, whether it `passed`.
+    """
 
     name: str
     minutes: float
     what: str
-
-
-STAGES = (
-    Stage("tests", 2.0, "pytest -m gpu: numbers, host reads, recompilation, resume, memory"),
-    Stage("bench", 4.0, "training steps of Medium-512, the most telling first"),
-    Stage("run", 2.0, "GPT-02, 300 steps on the embedded corpus, with one SIGTERM and a resume"),
-)
+    run: Callable[[], dict[str, Any]]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -125,12 +125,13 @@ def check() -> int:
     out = ROOT / "reports" / "gpu" / f"{card.replace(' ', '-')}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"card": card, "versions": versions()}
-    for name, stage in (("tests", run_tests), ("bench", run_bench), ("run", run_experiment)):
+    for stage in STAGES:
         start = time.monotonic()
-        print(f"{name} ...", flush=True)
-        result[name] = stage() | {"seconds": time.monotonic() - start}
+        print(f"{stage.name} ...", flush=True)
+        ended = stage.run() | {"seconds": time.monotonic() - start}
+        result[stage.name] = ended
         write_json(out, result, checksum=True)
-        print(f"{name}: {result[name]['summary']} ({result[name]['seconds']:.0f} s)", flush=True)
+        print(f"{stage.name}: {ended['summary']} ({ended['seconds']:.0f} s)", flush=True)
     make_page()
     print(out)
     return 0 if result["tests"]["passed"] and result["run"]["passed"] else 1
@@ -182,6 +183,20 @@ def run_experiment() -> dict[str, Any]:
         "exit_codes": codes,
         "result": summary,
     }
+
+
+STAGES = (
+    Stage(
+        "tests", 2.0, "pytest -m gpu: numbers, host reads, recompilation, resume, memory", run_tests
+    ),
+    Stage("bench", 4.0, "training steps of Medium-512, the most telling first", run_bench),
+    Stage(
+        "run",
+        2.0,
+        "GPT-02, 300 steps on the embedded corpus, with one SIGTERM and a resume",
+        run_experiment,
+    ),
+)
 
 
 def make_page() -> Path:

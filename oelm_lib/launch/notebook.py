@@ -93,8 +93,8 @@ def progress_line(path: Path) -> str | None:
 
 
 def _report_done(run: Run, page: Path, test: bool) -> int:
-    """Print where the page of a finished run is, and with `test` score it; returns DONE."""
-    print(f"{run.name} is done: {page}")
+    """Print that a run is done and where its page is, and with `test` score it; returns DONE."""
+    print(f"{run.name} is done" + (f": {page}" if page.is_file() else ""))
     if test:
         from oelm_lib.training import score_test_split
 

@@ -4,17 +4,16 @@ import json
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from oelm_lib.runs.reading import RunFolder
+from oelm_lib.arms import arm_colour, arm_name
+from oelm_lib.runs.folder import Run
 from oelm_lib.view.figure import CONFIG, MIMETYPE, new_figure
 from oelm_lib.view.series import BUCKETS
 
 INTERVAL_SECONDS = 2.0
 MOST_SHARE = 0.01
 """Share of the training time that drawing may take."""
-COLOUR = "#1b7fc4"
 NOTHING = {"text/plain": ""}
 
 
@@ -25,13 +24,14 @@ class LiveCurve:
     is done: the finished run has a figure of its own.
 
     Args:
-        run: The run to draw.
+        run: The run to draw, in the colour of its arm.
         clock: Seconds from any start.
     """
 
-    def __init__(self, run: RunFolder, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, run: Run, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
-        self._file = Path(run) / "metrics.jsonl"
+        self._file = run.path / "metrics.jsonl"
+        self._colour = arm_colour(arm_name(run.config.to_dict(), run.config.overrides))
         self._display_id = f"curve-{id(self)}"
         self._offset = 0
         self._points: dict[str, list[tuple[int, float]]] = {"train": [], "eval": []}
@@ -64,10 +64,10 @@ class LiveCurve:
         train = self._points["train"]
         train = train[:: -(-len(train) // BUCKETS) or 1]
         lines = {
-            "training": (train, {"mode": "lines", "line": {"color": COLOUR, "width": 1}}),
+            "training": (train, {"mode": "lines", "line": {"color": self._colour, "width": 1}}),
             "validation": (
                 self._points["eval"],
-                {"mode": "lines+markers", "line": {"color": COLOUR, "width": 2.2}},
+                {"mode": "lines+markers", "line": {"color": self._colour, "width": 2.2}},
             ),
         }
         plain["data"] = [

@@ -10,7 +10,7 @@ import pandas as pd
 from oelm_lib import compare, stats
 from oelm_lib.arms import arm_name
 from oelm_lib.compare.confounds import differences
-from oelm_lib.compare.verdict import CRITERION
+from oelm_lib.compare.verdict import CRITERION, Verdict
 from oelm_lib.config import ROOT, Experiment, experiment_ids, load_config
 from oelm_lib.errors import UserError
 from oelm_lib.report.provenance import run_command
@@ -40,7 +40,11 @@ def gather(outputs: Path | str | None, rehearsals: bool) -> dict[str, Any]:
     known = [load_config(exp) for exp in experiment_ids()]
     kinds = [getattr(experiment, "kind", None) for experiment in runs["experiment"]]
     whole = runs[[kind == "experiment" for kind in kinds]]
-    sections = [_section(rows) for _, rows in whole.groupby(["source", "corpus"], sort=False)]
+    verdicts = compare.judge(whole)
+    sections = [
+        _section(rows, [one for one in verdicts if (one.source, one.corpus) == key])
+        for key, rows in whole.groupby(["source", "corpus"], sort=False)
+    ]
     sections = [section for section in sections if section["arms"]]
     done = whole[(whole["source"] != RECORDED) & (whole["state"] == "done")]
     started = [row | _launch(row) for row in _records(measured)]
@@ -65,7 +69,7 @@ def gather(outputs: Path | str | None, rehearsals: bool) -> dict[str, Any]:
         "folders": _folders(started, log),
         "sections": sections,
         "printed": _printed(log["printed"]),
-        "cross": _cross_corpus(whole),
+        "cross": _cross_corpus(verdicts),
         "studies": dict(_studies()),
         "todo": _todo(known, measured, sections),
     }
@@ -89,17 +93,16 @@ def _folders(started: list[dict[str, Any]], log: dict[str, Any]) -> list[tuple[s
     return [*((row["run"], row["path"]) for row in started), *recorded]
 
 
-def _cross_corpus(runs: pd.DataFrame) -> list[list[dict[str, Any]]]:
+def _cross_corpus(verdicts: list[Verdict]) -> list[list[dict[str, Any]]]:
     """Gaps of each arm that was judged on more than one corpus."""
-    table = compare.cross_corpus(runs)
+    table = compare.cross_corpus(verdicts)
     table = table[table["n"] > 0]
     groups = [_records(rows) for _, rows in table.groupby(["source", "arm"], sort=False)]
     return [rows for rows in groups if len(rows) > 1]
 
 
-def _section(runs: pd.DataFrame) -> dict[str, Any]:
+def _section(runs: pd.DataFrame, verdicts: list[Verdict]) -> dict[str, Any]:
     """Results of one corpus from one source: arms, verdicts with what differs, ablation."""
-    verdicts = compare.judge(runs)
     results = compare.results(runs, verdicts)
     arms = {row["id"]: row for row in results[results["n"] > 0].to_dict("records")}
     judged = []

@@ -22,6 +22,7 @@ FLAGS = (
     "--disable-quic",
     "--no-first-run",
     "--hide-scrollbars",
+    "--window-size=1200,1300",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
@@ -68,7 +69,7 @@ def write_index(folder: Path) -> None:
     write_text(folder / "index.md", "\n".join([HEAD, *entries]))
 
 
-def screenshot(page: Path, picture: Path, size: tuple[int, int] = (1200, 1300)) -> None:
+def screenshot(page: Path, picture: Path) -> None:
     """Save a PNG of the top of a page through Chromium.
 
     Raises:
@@ -82,7 +83,6 @@ def screenshot(page: Path, picture: Path, size: tuple[int, int] = (1200, 1300)) 
         command = [
             browser,
             *FLAGS,
-            f"--window-size={size[0]},{size[1]}",
             f"--user-data-dir={profile}",
             f"--screenshot={shot}",
             page.resolve().as_uri(),

@@ -55,9 +55,10 @@ def report(target: str | Path, baseline: str | None = None, runs: str | None = N
         return export(path)
     if is_executed:
         return _export_run(path)
-    options = {"--baseline": baseline, "--runs": runs}
-    given = [part for pair in options.items() if pair[1] is not None for part in pair]
-    command = shlex.join(["oelm", "report", name, *given])
+    arguments = ["oelm", "report", name]
+    for option, value in (("--baseline", baseline), ("--runs", runs)):
+        arguments += [] if value is None else [option, value]
+    command = shlex.join(arguments)
     if name in study_names():
         return _make("study", {"name": name}, f"study_{name}", command)
     if runs is not None:

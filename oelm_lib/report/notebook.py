@@ -178,7 +178,8 @@ def _is_live_only(output: Any) -> bool:
 def _replace_live_output(output: Any, figures: list[dict], rows: dict[str, dict]) -> None:
     """Put placeholders in place of a figure or a widget; drop what a page must not run."""
     data = output.get("data", {})
-    if [data.pop(kind) for kind in EXECUTABLE if kind in data] and not data:
+    scripts = [data.pop(kind) for kind in EXECUTABLE if kind in data]
+    if scripts and not data:
         data["text/plain"] = "[script left out]"
     if PLOTLY in data:
         figure = data[PLOTLY]

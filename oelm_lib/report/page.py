@@ -6,12 +6,12 @@ import hashlib
 import json
 import re
 from functools import cache
-from html import unescape
 from pathlib import Path
 from typing import Any
 
 from oelm_lib.errors import UserError
 from oelm_lib.files import remedy, write_text
+from oelm_lib.markup import plain_text
 from oelm_lib.report.notebook import first_error, prepare, read_notebook
 from oelm_lib.report.provenance import provenance
 from oelm_lib.report.render import TEMPLATES, environment
@@ -49,7 +49,9 @@ def _page(source: Path, notebook: Any) -> str:
     figures, rows = prepare(notebook)
     body, contents = _number_headings(sanitise(_notebook_html(notebook)))
     heading = re.search(r"<h1[^>]*>(.*?)</h1>", body, re.DOTALL)
-    title = ": ".join(filter(None, [_plain(heading.group(1)) if heading else source.stem, subject]))
+    title = ": ".join(
+        filter(None, [plain_text(heading.group(1)) if heading else source.stem, subject])
+    )
     start = body.find("<h2 ") if contents else len(body)
     template = environment(autoescape=True).get_template("page.html.j2")
     return template.render(
@@ -90,7 +92,7 @@ def _number_headings(body: str) -> tuple[str, list[tuple[str, str]]]:
     contents: list[tuple[str, str]] = []
 
     def number(match: re.Match) -> str:
-        contents.append((f"section-{len(contents) + 1}", _plain(match.group(1))))
+        contents.append((f"section-{len(contents) + 1}", plain_text(match.group(1))))
         return f'<h2 id="{contents[-1][0]}">{match.group(1)}</h2>'
 
     return re.sub(r"<h2>(.*?)</h2>", number, body, flags=re.DOTALL), contents
@@ -111,11 +113,6 @@ def _origins(rows: dict[str, dict]) -> dict[str, tuple[str, str]]:
             commit, digest = origin.get("commit") or "unknown", origin.get("config_sha256", "")
             origins[key] = (str(commit)[:12], str(digest)[:16])
     return origins
-
-
-def _plain(fragment: str) -> str:
-    """The text of an HTML fragment."""
-    return unescape(re.sub(r"<[^>]*>", "", fragment)).strip()
 
 
 def _without_computed_values(figure: dict) -> dict:

@@ -1,4 +1,4 @@
-"""The page of a study: sentences and tables from its plan and records alone."""
+"""The first screen of a study: question, answers and first table, from plan and records alone."""
 
 from dataclasses import dataclass
 from html import escape
@@ -7,7 +7,6 @@ from oelm_lib import stats
 from oelm_lib.markup import Html, html_table
 from oelm_lib.study import sentences as wording
 from oelm_lib.study import verdicts
-from oelm_lib.study.cell import Cell
 from oelm_lib.study.checks import read_study
 from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
@@ -90,10 +89,10 @@ def answer(study: Study) -> Html:
     found = (
         f"<div class='answer'><h1>{escape(study.plan.question)}</h1>"
         f"<p class='lead'>{wording.status(study.latest(), study.slopes, done, left)}</p>"
-        f"<p>{escape(_models(study))}</p>"
+        f"<p>{escape(_models(study))} {escape(study.plan.about)}</p>"
         + (f"<ol>{items}</ol>" if items else "")
         + first_table(study)
-        + (f"<p>Waiting for runs:</p><ul>{asked}</ul>" if asked else "")
+        + (f"<p>Waiting for runs:</p><ul>{asked}{_other_questions(study)}</ul>" if asked else "")
         + f"{_legend(study)}</div>"
     )
     return Html(found.replace(" %", "\u00a0%"))  # no line ends between a number and its unit
@@ -113,6 +112,15 @@ def sentences(study: Study) -> list[str]:
 def open_questions(study: Study) -> list[str]:
     """Return what the sentences will answer and no corpus has the runs for yet, as HTML."""
     return wording.questions(_headline(study), study.slopes[:1])
+
+
+def _other_questions(study: Study) -> str:
+    """Return a line about the questions that wait for runs and are no matter of the headline."""
+    asked = [claim.question for claim in study.headline()]
+    others = [one for one in study.latest() if one.claim.question not in asked]
+    count = sum(limit.verdict in verdicts.WAITING for one in others for limit in one.limits)
+    count += sum(slope.verdict in verdicts.WAITING for slope in study.slopes[1:])
+    return f"<li>{count} more, in the table of all claims.</li>" if count else ""
 
 
 def _headline(study: Study) -> list[list[Judgement]]:
@@ -172,14 +180,14 @@ def _legend(study: Study) -> str:
     """Return what the arms of the first screen are."""
     names = {
         name
-        for judged in _headline(study)[:MOST_COLUMNS]
+        for judged in _headline(study)
         for one in judged
         for name in (one.arm, one.baseline, one.claim.arm, *(one.claim.equal or ()))
     }
     about = {name: item.about for name, item in study.plan.arms.items()}
     about |= {name: item.about for name, item in study.plan.choices.items()}
     items = [f"<b>{escape(n)}</b>: {escape(t)}" for n, t in about.items() if n in names and t]
-    return f"<p><small>{' '.join(items)}</small></p>"
+    return f"<p><small>{'<br>'.join(items)}</small></p>"
 
 
 def _models(study: Study) -> str:
@@ -200,91 +208,3 @@ def _models(study: Study) -> str:
 
 def _in_millions(count: int) -> str:
     return f"{count / 1e6:.1f} million" if count >= 1e5 else f"{count:,}"
-
-
-# How to read it, and what is not shown
-
-
-def reading(study: Study) -> Html:
-    """How to read the numbers, term by term."""
-    k = {
-        verdicts.family_size(study.plan, claim.family, corpus)
-        for claim in study.plan.claims
-        for corpus in study.plan.claim_corpora(claim)
-    }
-    levels = ", ".join(
-        f"each at {100 - 100 * stats.ALPHA / n:.4g} % for {n} comparison{'s' * (n > 1)}"
-        for n in sorted(k)
-    )
-    terms = {
-        "arm": "one variant of the model. Names and meanings stand under the first table.",
-        "Q/K weights": "W_q and W_k, the projections that make the queries and keys of attention.",
-        "perplexity": "exp of the mean loss per token of the test text; lower is better.",
-        "gap": "perplexity of the arm divided by that of its baseline, minus 1.",
-        "baseline": "the arm after the word 'against'. It is trained on the same text in the same"
-        " order from the same seed. An addition that could help trained W_q and W_k too is in the"
-        " baseline as well.",
-        "[low, high]": "the gaps that the seeds leave open: Student's t over the differences of"
-        " paired seeds. The intervals of one family on one corpus hold together with 95 %"
-        f" (Bonferroni): {levels}. A verdict is read off the interval, never off the mean.",
-        "at most +x %": "PASS: the whole interval is below x. FAIL: it is above x. INCONCLUSIVE: x"
-        " lies inside.",
-        "equal within ±x %": "YES: the whole interval is inside. NO: it is outside. NOT SHOWN:"
-        " neither. Where two gaps are compared, their difference is (1 + one gap) / (1 + the other)"
-        " - 1; noise that a seed brings to all arms is not in it.",
-        "UNSTABLE": "a seed of the arm or of its baseline diverged; the others are not judged.",
-        "question": "one limit of one claim on one corpus. It stays open where its verdict is"
-        " INCONCLUSIVE, NOT SHOWN or UNSTABLE.",
-        "seeds that would decide": "with 80 % chance, if the true gap is the one seen. A range,"
-        " because the spread between seeds is uncertain (its 68 % limits).",
-        "on this test text": "a verdict is about the test split that was scored. Where the error"
-        " over documents is as large as that over seeds, the interval includes both.",
-    }
-    items = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in terms.items())
-    return Html(f"<dl>{items}</dl>")
-
-
-def not_shown(study: Study) -> Html:
-    """What the study does not show."""
-    items = [*study.plan.notes, *_limits(study)]
-    return Html("<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>")
-
-
-def _limits(study: Study) -> list[str]:
-    found = [
-        "An interval holds for the learning rates that tuning chose. The error of tuning is not in"
-        " it; the table of tuned learning rates shows it for each arm."
-    ]
-    data = {record.corpus: record for record in study.grid.records}
-    if synthetic := sorted(name for name, one in data.items() if one.data.get("synthetic")):
-        found.append(f"{', '.join(synthetic)}: generated text, which says nothing of real text.")
-    if samples := sorted(name for name, one in data.items() if one.data.get("sample")):
-        found.append(f"{', '.join(samples)}: a sample of the corpus, not all of it.")
-    fewest = min(one.planned for one in study.judgements)
-    if fewest < 5:
-        found.append(f"{fewest} seeds: intervals are wide and their width is partly luck.")
-    edges = sorted({f"{arm} on {one.corpus}" for one in study.judgements for arm in one.at_edge})
-    if edges:
-        found.append(f"Learning rate not tuned to an interior minimum: {'; '.join(edges)}.")
-    grid = study.grid
-    if imprecise := [str(cell) for cell in grid.cells if grid.is_imprecise(cell)]:
-        found.append(
-            f"Learning rate imprecise, so its error may cost more than {study.plan.tune.error:g}"
-            f" nats: {'; '.join(imprecise)}."
-        )
-    late = [one for one in study.judgements if not one.declared]
-    added = sorted({f"{one.name} on {one.corpus} ({one.planned} seeds)" for one in late})
-    if added:
-        found.append(f"Claimed only after confirmation began: {', '.join(added)}.")
-    found += [_replaced_sentence(grid, cell) for cell in grid.cells if grid.replaced(cell)]
-    return found
-
-
-def _replaced_sentence(grid: Grid, cell: Cell) -> str:
-    """Return which confirmation runs are not judged, and why."""
-    runs = grid.replaced(cell)
-    old = ", ".join(f"{rate:g}" for rate in sorted({run.rate for run in runs}))
-    return (
-        f"{cell}: {len(runs)} confirmation runs at learning rate {old} are not judged, since"
-        f" further tuning moved the optimum to {grid.rate(cell):g}."
-    )

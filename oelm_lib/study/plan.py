@@ -20,6 +20,8 @@ class Plan(Section):
     """A file of params/studies/: what is trained, tuned, confirmed and claimed."""
 
     question: str
+    about: str = ""
+    """Words for the page: what the limits of the claims mean and where they come from."""
     base: str
     """Experiment that every run is made from."""
     set: Settings = Field(default={})

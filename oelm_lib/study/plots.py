@@ -40,8 +40,8 @@ def gaps(study: Study) -> base.Figure:
     drawn = {one.corpus for one in judged} | ({first} if explored else set())
     corpora = [name for name in study.plan.corpora if name in drawn]
     notes = [
-        "colour: on seeds that took no part in tuning; bar: interval over the seeds so far",
-        f"grey: tuning runs only (validation text of {first})",
+        "bar: interval over the seeds so far; arms of one share stand side by side",
+        *([f"grey: tuning runs only (validation text of {first})"] if explored else []),
     ]
     title = "Gap to the baseline by trained share of the Q/K weights"
     figure = base.new_figure(title, notes, corpora, height=300)
@@ -57,13 +57,19 @@ def gaps(study: Study) -> base.Figure:
         base.add(figure, corpora.index(one.corpus) + 1, trace)
     figure.update_xaxes(
         type="log",
-        range=[math.log10(NO_SHARE) - 0.2, 0.3],
+        range=[math.log10(NO_SHARE) - 0.2, math.log10(_largest_share(judged, explored)) + 0.3],
         rangemode="normal",
         tickvals=list(SHARES),
         ticktext=list(SHARES.values()),
     )
     _set_gap_axis(study, figure)
     return base.title_x(figure, "trained share of the Q/K weights")
+
+
+def _largest_share(judged: list[Judgement], explored: dict[str, tuple[float, float]]) -> float:
+    """Return the largest share that is drawn, at least the 1 % that small additions train."""
+    shares = [one.trained_share for one in judged] + [share for share, _ in explored.values()]
+    return max([0.01, *shares])
 
 
 def _first_of_each(judged: list[Judgement]) -> list[Judgement]:
@@ -157,7 +163,10 @@ def tuning(study: Study) -> base.Figure:
     panels: dict[str, list[Cell]] = {}
     for cell in (cell for place in places if (cell := Cell(*place)) in tuned):
         panels.setdefault(_panel(cell), []).append(cell)
-    notes = ["points: mean over the tuning seeds; star: the fitted minimum with its 95 % interval"]
+    notes = [
+        "points: mean over the tuning seeds; curve: fitted to the rates near the best one",
+        "star: the fitted minimum with its 95 % interval (no bar: unbounded)",
+    ]
     names = max(map(len, panels.values()), default=0)
     height = 300 + 22 * max(0, names - MOST_NAMES)
     figure = base.new_figure("Tuned learning rates (validation)", notes, list(panels), height)

@@ -30,11 +30,11 @@ def status(judgements: Iterable[Judgement], slopes: Iterable[Slope], done: int, 
     found += [slope.verdict for slope in slopes]
     unknown, waiting = (sum(word in words for word in found) for words in (OPEN, WAITING))
     answered = len(found) - unknown - waiting
-    runs = f"{done} of about {done + left} runs are done" if left else f"all {done} runs are done"
+    runs = f"{done} of about {done + left} runs done" if left else f"all {done} runs done"
     if not answered + unknown:
         return f"No answer yet: {runs}."
     parts = [f"{answered} {_are(answered)} answered"]
-    parts += [f"{unknown} {_are(unknown)} undecided"] if unknown else []
+    parts += [f"{unknown} undecided"] if unknown else []
     parts += [f"{waiting} {'wait' if waiting > 1 else 'waits'} for runs"] if waiting else []
     return f"Of {len(found)} questions, {', '.join(parts)}; {runs}."
 
@@ -149,10 +149,10 @@ def _words(one: Judgement, limit: Limit) -> str:
     subject = "they are" if one.claim.equal else "that is"
     rest = limit.text.replace("equal gaps", "equal")
     said = {
-        stats.PASS: f"{subject} {rest}",
-        stats.YES: f"{subject} {rest}",
-        stats.FAIL: f"{subject} {_more_than(limit)}",
-        stats.NO: f"{subject} not {rest}",
+        stats.PASS: f"{subject} {rest} ({limit.verdict})",
+        stats.YES: f"{subject} {rest} ({limit.verdict})",
+        stats.FAIL: f"{subject} {_more_than(limit)} ({limit.verdict})",
+        stats.NO: f"{subject} not {rest} ({limit.verdict})",
         stats.UNSTABLE: f"no verdict on '{limit.text}', since seeds diverged",
         stats.UNKNOWN: f"no verdict on '{limit.text}', since one seed has no interval",
     }

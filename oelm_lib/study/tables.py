@@ -201,7 +201,7 @@ def proof(study: Study) -> Html:
         fold(explored, _html(exploration_table(study))),
         fold("Measured beside the loss", _html(probes_table(study))),
         fold("The plan", plan_text(study)),
-        fold("Provenance", _html(provenance_table(study)), _html(corpora_table(study))),
+        fold("Code and corpora", _html(provenance_table(study)), _html(corpora_table(study))),
     )
     return Html("".join(parts))
 

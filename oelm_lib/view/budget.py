@@ -27,15 +27,15 @@ UNITS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
 
 
 def time_budget_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the seconds of each done run by what they went to.
+    """Return the seconds of each run that has `wall_seconds` by what they went to.
 
     The parts sum to `wall_seconds`, the time of the run; `page`, the time of its page, is apart.
 
     Args:
-        runs: Frame of load_runs.
+        runs: Frame of load_runs, in which done runs have them.
     """
     rows = []
-    for run in runs[(runs["state"] == "done") & runs["wall_seconds"].notna()].itertuples():
+    for run in runs[runs["wall_seconds"].notna()].itertuples():
         spent = run.timing.get("budget") or _recorded_parts(run)
         parts = {part: spent.get(part, math.nan) for part in PARTS}
         counted = sum(
@@ -60,26 +60,26 @@ def time_budget_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def time_budget(runs: pd.DataFrame) -> Figure:
-    """Draw where the wall time of each done run went.
+    """Draw where the wall time of each run of time_budget_table went.
 
     Args:
         runs: Frame of load_runs.
     """
     table = time_budget_table(runs)
     longest = table["wall_seconds"].max() if len(table) else 0
-    unit, seconds = next(entry for entry in UNITS if longest > 2 * entry[1] or entry[1] == 1)
+    unit, seconds = next((entry for entry in UNITS if longest > 2 * entry[1]), UNITS[-1])
     notes = [
         "a bar is the wall time of a run; the time of its page, afterwards, is added at its end"
     ]
     height = 40 + 24 * max(len(table), 6)
     figure = base.new_figure("Where the time went", notes, ["all"] if len(table) else [], height)
-    for part, colour in PARTS.items() if len(table) else ():
+    for part in PARTS if len(table) else ():
         bar = go.Bar(
             x=(table[part].fillna(0) / seconds).round(5).tolist(),
             y=[f"{row.id} · {row.seed:.0f}" for row in table.itertuples()],
             name=part.replace("_", " "),
             orientation="h",
-            marker_color=colour,
+            marker_color=PARTS[part],
         )
         base.add(figure, 1, bar)
     figure.update_layout(barmode="stack", bargap=0.3, legend_traceorder="normal")

@@ -8,9 +8,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.markup import Html, html_table
 
 
-def changes_table(
-    experiment: Experiment, styles: Sequence[str] = (), css_class: str = "oelm-table"
-) -> Html:
+def changes_table(experiment: Experiment, styles: Sequence[str] = (), css_class: str = "") -> Html:
     """Return the keys that differ from the baseline, with both values and whether it says so.
 
     The baseline has the overrides of the experiment too. Where there is none, a sentence says why.

@@ -114,19 +114,19 @@ def lines(drawn: pd.DataFrame) -> list[Line]:
     Args:
         drawn: Frame of selection.select.
     """
-    panels, found = list(drawn["panel"].unique()), []
+    panels, all_lines = list(drawn["panel"].unique()), []
     for _, members in drawn.groupby("variant", sort=False):
         first = members.iloc[0]
         row, name, style = panels.index(first["panel"]) + 1, first["name"], first["style"]
         mean = name if len(members) == 1 else f"{name} (mean of {len(members)})"
-        found.append(Line(row, mean, style, {"runs": list(members["run"]), "group": "arm"}))
+        all_lines.append(Line(row, mean, style, {"runs": list(members["run"]), "group": "arm"}))
         for number, run in enumerate(members.itertuples()):
             own = style._replace(
                 dash=DASHES[number % len(DASHES)], symbol=SYMBOLS[number % len(SYMBOLS)]
             )
             spec = {"runs": [run.run], "group": "seed"}
-            found.append(Line(row, f"{name} · seed {run.seed}", own, spec))
-    return found
+            all_lines.append(Line(row, f"{name} · seed {run.seed}", own, spec))
+    return all_lines
 
 
 def series_of(drawn: pd.DataFrame) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def _add_raw(figure: Figure, row: int, line: Line, spec: dict[str, Any], **more:
 def _recorded_points(drawn: pd.DataFrame) -> dict[str, tuple[str, str, dict[str, Any]]]:
     """Return run -> (arm, panel, series) of the log's points on the complete corpora drawn."""
     complete = {run.panel for run in drawn.itertuples() if not run.config["corpus"]["sample"]}
-    found = {}
+    recorded = {}
     for row in frames.recorded().itertuples():
         panel = f"{row.corpus}, {row.tokenizer}"
         if panel in complete:
@@ -165,5 +165,5 @@ def _recorded_points(drawn: pd.DataFrame) -> dict[str, tuple[str, str, dict[str,
                 "step_tokens": row.tokens / row.steps,
                 "epoch_tokens": row.tokens / row.epochs,
             }
-            found[row.run] = (row.arm, panel, series)
-    return found
+            recorded[row.run] = (row.arm, panel, series)
+    return recorded

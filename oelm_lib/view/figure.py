@@ -8,6 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from oelm_lib.markup import plain_text
 from oelm_lib.view.save_buttons import SAVE_BUTTONS
 from oelm_lib.view.series import trace_values
 
@@ -43,8 +44,8 @@ class Figure(go.Figure):
     """
 
     def _repr_mimebundle_(self, include=None, exclude=None, **kwargs) -> dict[str, Any]:
-        title = escape(self.layout.title.text or "figure")
-        note = f"Interactive figure: {title}. For a page that shows it:"
+        title = plain_text(self.layout.title.text or "figure")
+        note = f"Interactive figure: {escape(title)}. For a page that shows it:"
         return {
             MIMETYPE: json.loads(self.to_json()) | {"config": CONFIG},
             "text/html": f"<p><em>{note} <code>oelm report X.ipynb</code></em></p>",

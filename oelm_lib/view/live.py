@@ -37,12 +37,20 @@ def put(output: ipywidgets.Output, figure: Figure) -> None:
 
 
 def watch(look: Callable[[], object], interval: float) -> asyncio.Task | None:
-    """Call `look` every `interval` seconds; return the task, or None where no loop runs."""
+    """Call `look` every `interval` seconds; return the task, or None where no loop runs.
 
-    async def repeat() -> None:
+    An error of a look goes to the loop's log, and the next look follows: a file can go while it is
+    read.
+    """
+
+    async def repeat(loop: asyncio.AbstractEventLoop) -> None:
         while True:
             await asyncio.sleep(interval)
-            look()
+            try:
+                look()
+            except Exception as error:
+                loop.call_exception_handler({"message": "a look at files", "exception": error})
 
     with contextlib.suppress(RuntimeError):
-        return asyncio.get_running_loop().create_task(repeat())
+        loop = asyncio.get_running_loop()
+        return loop.create_task(repeat(loop))

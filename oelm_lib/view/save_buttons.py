@@ -28,7 +28,7 @@ link.href = window.URL.createObjectURL(new Blob([lines.join('\\n') + '\\n'], {ty
 link.download = name + '.csv';
 link.click();
 """
-_BUTTON = "<button type='button' class='oelm-save-button' data-format='{}'>{}</button>"
+_BUTTON = "<button type='button' data-format='{}'>{}</button>"
 
 
 def _html() -> str:

@@ -25,8 +25,8 @@ from oelm_lib.workbench.rows import NOT_RUN, Row
 from oelm_lib.workbench.style import STYLE
 from oelm_lib.workbench.table import (
     LEFT,
+    LONG_TEXT,
     TABLE,
-    WIDE,
     facts_table,
     state_html,
     warnings_html,
@@ -59,7 +59,7 @@ def experiment_html(exp: str, rows: list[Row]) -> Html:
         f"{STYLE}<p><b>{escape(exp)} {escape(experiment.title)}</b><br>"
         f"{escape(experiment.question)}</p>{warnings_html(warnings)}"
         f"{changes_table(experiment, [LEFT] * 4, TABLE)}"
-        f"{facts_table((), lines, (LEFT, WIDE))}"
+        f"{facts_table((), lines, (LEFT, LONG_TEXT))}"
     )
 
 
@@ -93,7 +93,7 @@ def time_line(experiment: Experiment, rows: list[Row]) -> str:
     """
     rows = [row for row in rows if "+" not in row["run"]]
     done = [row for row in rows if row["state"] == "done"][:MOST_TIMED]
-    seconds = [found for row in done if (found := _wall_seconds(row))]
+    seconds = [wall for row in done if (wall := _wall_seconds(row))]
     if seconds:
         mean = format_duration(sum(seconds) / len(seconds))
         return f"{mean} a run, measured in {len(seconds)} that are done"

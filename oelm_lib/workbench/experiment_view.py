@@ -11,7 +11,7 @@ from oelm_lib.workbench.experiment import experiment_html
 from oelm_lib.workbench.rows import Row
 from oelm_lib.workbench.widgets import Message, button, dropdown
 
-FIRST = "DEMO-02"
+DEFAULT_EXPERIMENT = "DEMO-02"
 """Experiment that is chosen where none has a run."""
 
 
@@ -73,6 +73,6 @@ class ExperimentView(Panel):
 
 
 def latest_experiment(rows: list[Row]) -> str:
-    """Return the experiment whose runs changed last, FIRST where there is no run."""
+    """Return the experiment whose runs changed last, DEFAULT_EXPERIMENT where there is no run."""
     latest = max(rows, key=lambda row: row["changed"], default=None)
-    return latest["id"] if latest and latest["changed"] else FIRST
+    return latest["id"] if latest and latest["changed"] else DEFAULT_EXPERIMENT

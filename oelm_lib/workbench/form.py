@@ -36,7 +36,7 @@ from oelm_lib.view.tables import tone_colour
 from oelm_lib.workbench.experiment import cost_line, memory_warnings
 from oelm_lib.workbench.table import LEFT, facts_table, warnings_html
 
-FIRST = (
+MAIN_KEYS = (
     "model.qk_init",
     "model.qk_scale",
     "model.freeze_q",

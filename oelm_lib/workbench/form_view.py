@@ -11,7 +11,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.view.live import Panel
 from oelm_lib.view.tables import tone_colour
 from oelm_lib.workbench.form import (
-    FIRST,
+    MAIN_KEYS,
     FormCheck,
     FormField,
     base_values,
@@ -82,7 +82,7 @@ class FormView(Panel):
             section: [
                 row
                 for key, row in self.fields.items()
-                if key.startswith(f"{section}.") and key not in FIRST
+                if key.startswith(f"{section}.") and key not in MAIN_KEYS
             ]
             for section in SECTIONS
         }
@@ -93,7 +93,7 @@ class FormView(Panel):
         self.save.button_style = "primary"
         self.reset = button("Reset", self._reset, "Forget the changes")
         self.heading = ipywidgets.HTML()
-        first = [self.fields[key] for key in FIRST]
+        first = [self.fields[key] for key in MAIN_KEYS]
         buttons = ipywidgets.HBox([self.save, self.reset])
         super().__init__(
             [

@@ -16,7 +16,7 @@ from oelm_lib.runs.status import format_duration
 from oelm_lib.workbench.launches import Launch
 from oelm_lib.workbench.rows import LIVE, NOT_RUN, Row
 from oelm_lib.workbench.style import STYLE
-from oelm_lib.workbench.table import LEFT, WIDE, facts_table
+from oelm_lib.workbench.table import LEFT, LONG_TEXT, facts_table
 
 MOST_DRAWN = 12
 """Runs drawn at once; more lines than that cannot be told apart."""
@@ -44,7 +44,7 @@ def listed_runs(rows: list[Row], exp: str, which: str = "own") -> list[str]:
     ]
 
 
-def short_name(run: str) -> str:
+def cut_name(run: str) -> str:
     """Cut the name of a run in the middle to MOST_NAME characters.
 
     What tells two runs apart stays: the id, the end of the slug (the keys that a new experiment
@@ -80,7 +80,7 @@ def progress(rows: list[Row]) -> list[tuple]:
 
 
 def with_budgets(runs: pd.DataFrame, rows: list[Row]) -> pd.DataFrame:
-    """Return the runs in the shape that view.budget takes, with the seconds spent so far.
+    """Return the runs with the seconds spent so far, as view.budget takes them.
 
     Args:
         runs: Frame of load_folders.
@@ -90,7 +90,6 @@ def with_budgets(runs: pd.DataFrame, rows: list[Row]) -> pd.DataFrame:
     runs = runs[runs["run"].isin(budgets)]
     spent = [budgets[run] for run in runs["run"]]
     return runs.assign(
-        state="done",
         timing=[{"budget": parts} for parts in spent],
         wall_seconds=[sum(parts.values()) for parts in spent],
     )
@@ -104,7 +103,7 @@ def progress_html(rows: list[Row]) -> str:
     for row in rows:
         if row["state"] not in LIVE:
             continue
-        parts = [short_name(row["run"]), row["state"]]
+        parts = [cut_name(row["run"]), row["state"]]
         parts += [
             unit.format(cell, **row) for key, unit in units.items() if (cell := cell_text(key, row))
         ]
@@ -144,7 +143,7 @@ def launches_html(launches: list[Launch]) -> str:
         for launch in launches
     ]
     head = ("", "command", "last line of its log")
-    return f"{STYLE}{facts_table(head, rows, (LEFT, LEFT, WIDE))}"
+    return f"{STYLE}{facts_table(head, rows, (LEFT, LEFT, LONG_TEXT))}"
 
 
 def page_link(path: Path) -> str:

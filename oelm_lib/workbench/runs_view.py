@@ -18,13 +18,13 @@ from oelm_lib.workbench.notes_view import NotesView
 from oelm_lib.workbench.rows import LIVE, NOT_RUN, Row
 from oelm_lib.workbench.run_facts import (
     LISTS,
+    cut_name,
     drawn_rows,
     launches_html,
     listed_runs,
     log_html,
     progress,
     progress_html,
-    short_name,
     with_budgets,
 )
 from oelm_lib.workbench.table import table_html
@@ -215,7 +215,7 @@ class RunsView(Panel):
 
     def _offer(self, names: tuple[str, ...]) -> None:
         self._listed = names
-        self.list.options = [(short_name(name), name) for name in names]
+        self.list.options = [(cut_name(name), name) for name in names]
 
     def _choose_runs(self) -> None:
         self.list.tooltip = "\n".join(self.list.value)  # the whole names

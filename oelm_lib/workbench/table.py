@@ -56,7 +56,7 @@ ON_CLICK = (
     " field.dispatchEvent(new Event('input', {bubbles: true})); }"
 )
 LEFT = "text-align:left"
-WIDE = "text-align:left;white-space:normal;min-width:16em"
+LONG_TEXT = "text-align:left;white-space:normal;min-width:16em"
 """Looks of a column of facts_table."""
 
 

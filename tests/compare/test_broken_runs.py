@@ -28,7 +28,7 @@ def every_table(runs, baseline=None):
         "verdicts": compare.verdicts(runs, baseline),
         "results": compare.results(runs, judged),
         "ablation": compare.ablation(runs, baseline),
-        "cross_corpus": compare.cross_corpus(runs, baseline),
+        "cross_corpus": compare.cross_corpus(judged),
         "matched": compare.matched(runs, metrics, baseline=baseline),
     }
     for table in found.values():

@@ -102,6 +102,6 @@ def test_a_rehearsal_does_not_count_as_the_experiment(tmp_path):
 
 
 def test_cross_corpus_has_a_row_for_each_arm_and_corpus():
-    table = compare.cross_corpus(compare.recorded())
+    table = compare.cross_corpus(compare.judge(compare.recorded()))
     freeze = table[table["arm"] == "OELM-Freeze"]
     assert freeze["id"].tolist() == ["GPT-02", "GPT-05", "GPT-07"]

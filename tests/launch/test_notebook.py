@@ -4,10 +4,10 @@ import pytest
 from click.testing import CliRunner
 
 from oelm_lib.cli import main
-from oelm_lib.errors import FAILED, IN_USE, STOPPED, UserError
+from oelm_lib.errors import DONE, FAILED, IN_USE, STOPPED, UserError
 from oelm_lib.files import write_json
 from oelm_lib.launch.jobs import make_jobs
-from oelm_lib.launch.notebook import _make_page, _report_unfinished
+from oelm_lib.launch.notebook import _make_page, _report_done, _report_unfinished
 from tests.runs.test_lock import Writer
 
 
@@ -43,6 +43,15 @@ def test_a_run_in_use_by_another_process_has_an_exit_code_of_its_own(tiny_env, t
     assert done.exit_code == IN_USE
     (line,) = [line for line in done.output.splitlines() if line.startswith("oelm: ")]
     assert line.startswith(f"oelm: {job.path}: in use by process {writer.process.pid}")
+
+
+def test_a_page_that_was_not_made_is_not_named(tiny_run, capsys):
+    run = tiny_run()
+    page = run.path / "train.html"
+    assert _report_done(run, page, test=False) == DONE
+    page.write_text("")
+    _report_done(run, page, test=False)
+    assert capsys.readouterr().out == f"{run.name} is done\n{run.name} is done: {page}\n"
 
 
 KERNEL_DIED = RuntimeError("its kernel died")

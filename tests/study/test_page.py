@@ -9,7 +9,7 @@ from test_verdicts import BASE, LADDER, cell, ladder_grid, study, with_gap
 from oelm_lib.arms import COLOURS
 from oelm_lib.config import dump_yaml
 from oelm_lib.report.journal import journal
-from oelm_lib.study import page, plots, records, tables, verdicts
+from oelm_lib.study import notes, page, plots, records, tables, verdicts
 from oelm_lib.study import plan as plans
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.markdown import markdown_table
@@ -36,10 +36,10 @@ def test_each_sentence_has_one_number_with_its_interval_and_the_verdict():
     gap = made.judgements[0].interval
     assert first == (
         f"<b>frozen</b> raises perplexity over <b>trained</b> by"
-        f" {interval_text(gap)[1:]} on stories (4 seeds): that is more than +5 %."
+        f" {interval_text(gap)[1:]} on stories (4 seeds): that is more than +5 % (FAIL)."
     )
     assert "The perplexity of <b>frozen</b> differs from that of <b>twin</b> by" in second
-    assert second.endswith("they are equal within ±1 %.")
+    assert second.endswith("they are equal within ±1 % (YES).")
     assert interval_text(gap).startswith(f"{100 * gap.gap:+.1f} % [{100 * gap.gap_low:+.1f}, ")
 
 
@@ -52,7 +52,7 @@ def test_a_corpus_that_says_otherwise_is_named_in_the_sentence():
             factory.tuned(plan, there) + factory.confirmed(plan, there, 0.01, values)
         )
     first = page.sentences(shown(Grid(plan, grid.records)))[0]
-    assert "more than +5 %. At most +5 % on tinyshakespeare: PASS." in first
+    assert "more than +5 % (FAIL). At most +5 % on tinyshakespeare: PASS." in first
 
 
 def test_the_first_table_has_a_verdict_for_each_limit():
@@ -74,13 +74,23 @@ def test_partial_records_say_what_is_missing():
         "<b>frozen</b> against <b>twin</b>: are they equal within ±1 %? On stories.",
     ]
     assert "Of 3 questions, 2 are answered, 1 waits for runs;" in text(page.answer(made))
+    assert "more, in the table of all claims" not in page.answer(made)
+
+
+def test_questions_beside_the_headline_that_wait_for_runs_are_counted():
+    claims = factory.plain_plan()["claims"]
+    claims[1]["headline"] = True
+    plan = factory.make_plan(claims=claims, about="+5 % is the limit of <nobody>.")
+    said = page.answer(shown(Grid(plan, [])))
+    assert "<li>2 more, in the table of all claims.</li>" in said.replace("\u00a0", " ")
+    assert "is the limit of &lt;nobody&gt;." in said
 
 
 def test_a_study_without_any_record_has_a_page():
     made = shown(Grid(factory.make_plan(ladder=LADDER), []))
     said = text(page.answer(made))
     assert "<h1>What does it cost?</h1>" in page.answer(made)
-    assert "No answer yet: 0 of about 98 runs are done." in said
+    assert "No answer yet: 0 of about 98 runs done." in said
     assert "NOT RUN YET" not in said and "<table" not in page.answer(made)
     assert "frozen against trained : is the gap at most +5 %, or even at most +1 %?" in said
     assert "does the gap grow or shrink? On stories" in said
@@ -97,10 +107,10 @@ def test_corpora_without_a_run_are_one_line():
 
 def test_an_answered_study_says_what_stays_open():
     made = shown(study(COMPLETE))
-    assert "Of 3 questions, 3 are answered; all 36 runs are done." in text(page.answer(made))
+    assert "Of 3 questions, 3 are answered; all 36 runs done." in text(page.answer(made))
     twin = [3.2 + 0.05 * (-1) ** n for n in range(4)]
     made = shown(study(COMPLETE | {"twin": twin}))
-    assert "Of 3 questions, 2 are answered, 1 is undecided; all 36 runs are done." in text(
+    assert "Of 3 questions, 2 are answered, 1 undecided; all 36 runs done." in text(
         page.answer(made)
     )
     assert "whether they are equal within ±1 % stays open (" in page.sentences(made)[1]
@@ -130,13 +140,13 @@ def test_the_proof_folds_every_table():
 @pytest.mark.parametrize(
     ("gaps", "words"),
     [
-        ([0.029, 0.03, 0.03, 0.031], "that is at most +5 %, but more than +1 %."),
-        ([0.0, 0.001, 0.0, 0.001], "that is at most +1 %."),
+        ([0.029, 0.03, 0.03, 0.031], "that is at most +5 % (PASS), but more than +1 %."),
+        ([0.0, 0.001, 0.0, 0.001], "that is at most +1 % (PASS)."),
         (
             [0.001, 0.012, 0.012, 0.02],
-            "that is at most +5 %, and whether that is at most +1 % stays",
+            "that is at most +5 % (PASS), and whether that is at most +1 % stays",
         ),
-        ([0.2, 0.2, 0.21, 0.2], "that is more than +5 %."),
+        ([0.2, 0.2, 0.21, 0.2], "that is more than +5 % (FAIL)."),
     ],
 )
 def test_a_sentence_names_the_stricter_limit_that_does_not_hold(gaps, words):
@@ -148,13 +158,13 @@ def test_a_sentence_names_the_stricter_limit_that_does_not_hold(gaps, words):
 def test_runs_at_a_rate_that_tuning_has_replaced_are_named():
     """An optimum that further tuning moves is confirmed anew; the earlier runs stay visible."""
     grid = study(COMPLETE)
-    assert "are not judged" not in page.not_shown(shown(grid))
+    assert "are not judged" not in notes.not_shown(shown(grid))
     old = factory.confirmed(grid.plan, cell("frozen"), 0.02, [3.3, 3.3])
     made = shown(Grid(grid.plan, grid.records + old))
     assert (
         "stories, frozen: 2 confirmation runs at learning rate 0.02 are not judged, since further"
         f" tuning moved the optimum to {made.grid.rate(cell('frozen')):g}."
-    ) in page.not_shown(made)
+    ) in notes.not_shown(made)
 
 
 def test_the_tuning_table_says_what_was_left_out_and_how_well_the_fit_predicted():
@@ -189,7 +199,7 @@ def test_an_imprecise_learning_rate_is_named():
     table = tables.tuning_table(made).set_index("arm")
     assert table.loc["frozen", "state"] == "interior, imprecise"
     assert table.loc["trained", "state"] == "interior"
-    assert "0.003 nats: stories, frozen." in page.not_shown(made)
+    assert "0.003 nats): stories, frozen." in notes.not_shown(made)
 
 
 def test_arms_of_one_share_stand_side_by_side_with_their_whole_intervals():
@@ -232,12 +242,12 @@ def test_one_sided_and_two_sided_claims_have_words_of_their_own():
     """Fault 12: "within 1 %" meant both."""
     table = tables.claims_table(shown(study(COMPLETE)))
     assert table["claim"].tolist() == ["at most +5 %", "at most +1 %", "equal within ±1 %"]
-    assert "at most" in page.reading(shown(study(COMPLETE)))
+    assert "at most" in notes.reading(shown(study(COMPLETE)))
 
 
 def test_what_weakens_the_study_is_said():
     """Fault 14: "nothing found" stood above three seeds of generated text."""
-    said = text(page.not_shown(shown(study(COMPLETE))))
+    said = text(notes.not_shown(shown(study(COMPLETE))))
     assert "stories: generated text, which says nothing of real text." in said
     assert "4 seeds: intervals are wide" in said
     edge = [
@@ -246,14 +256,16 @@ def test_what_weakens_the_study_is_said():
         for seed in (1, 2)
     ]
     made = shown(Grid(factory.make_plan(), edge))
-    assert "not tuned to an interior minimum: frozen on stories" in text(page.not_shown(made))
+    assert "not tuned to an interior minimum: frozen on stories" in text(notes.not_shown(made))
 
 
 def test_claims_added_later_are_named():
     plain = factory.plain_plan()
     plain["claims"].append({"arm": "twin", "at_most": 0.05})
     made = shown(Grid(factory.make_plan(claims=plain["claims"]), []), frozen=factory.make_plan())
-    assert "Claimed only after confirmation began: twin" in text(page.not_shown(made))
+    assert "Claimed only after confirmation began: twin against trained, stories" in text(
+        notes.not_shown(made)
+    )
 
 
 def with_more_seeds(losses):
@@ -269,7 +281,7 @@ def test_a_claim_with_more_seeds_takes_the_place_of_the_one_it_extends():
     made = with_more_seeds((with_gap(0.2) * 2)[:6])
     assert len(made.headline()) == 2
     first = page.sentences(made)[0]
-    assert "on stories (6 seeds, claimed late): that is more than +5 %." in first
+    assert "on stories (6 seeds, claimed late): that is more than +5 % (FAIL)." in first
     table = text(page.first_table(made))
     assert table.count("against trained") == 1
     assert "6 seeds, claimed late at most +5 %: ✗ FAIL" in table
@@ -280,7 +292,7 @@ def test_a_claim_with_more_seeds_takes_the_place_of_the_one_it_extends():
 
 def test_the_claim_with_fewer_seeds_stays_until_the_other_is_complete():
     made = with_more_seeds((with_gap(0.2) * 2)[:5])
-    assert "on stories (4 seeds): that is more than +5 %." in page.sentences(made)[0]
+    assert "on stories (4 seeds): that is more than +5 % (FAIL)." in page.sentences(made)[0]
     assert "late" not in text(page.first_table(made))
     assert "Of 3 questions, 3 are answered" in text(page.answer(made))
 

@@ -61,6 +61,13 @@ def test_notebooks_get_the_figure_its_save_buttons_and_a_line_for_nbconvert(path
     assert "oelm report X.ipynb" in page
 
 
+def test_the_line_in_place_of_a_figure_has_its_title_without_tags():
+    """GitHub showed `<b>Loss</b>`, tags and all."""
+    data = figure.new_figure("Loss < 3", [], ["a"])._repr_mimebundle_()
+    assert data["text/plain"] == "Figure: Loss < 3"
+    assert "Interactive figure: Loss &lt; 3. For" in data["text/html"]
+
+
 def test_runs_without_rows_are_named_with_their_reason(paths, tmp_path):
     bad = [
         break_run(runs_factory.make_run(tmp_path, seed=n), how)

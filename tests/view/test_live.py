@@ -1,10 +1,12 @@
-"""Panels of live widgets keep the keys pressed in them from JupyterLab's shortcuts."""
+"""Live widgets: panels keep their keys from JupyterLab's shortcuts; files are looked at again."""
+
+import asyncio
 
 import pytest
 
 from oelm_lib.compare.live import CurveExplorer
 from oelm_lib.explore.live import HeadExplorer
-from oelm_lib.view.live import Panel
+from oelm_lib.view.live import Panel, watch
 from oelm_lib.workbench.experiment_view import ExperimentView
 from oelm_lib.workbench.form_view import FormView
 from oelm_lib.workbench.runs_view import RunsView
@@ -35,6 +37,26 @@ def test_a_panel_has_its_script_and_its_class():
     panel = Panel([])
     (keys,) = panel.children
     assert keys.value == Panel.script and "oelm-panel" in panel._dom_classes
+
+
+def test_a_look_that_fails_is_logged_and_the_next_one_follows():
+    looks, logged = [], []
+
+    def look():
+        looks.append(None)
+        if len(looks) == 1:
+            raise FileNotFoundError("gone")
+
+    async def wait_for_two_looks():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, entry: logged.append(entry))
+        task = watch(look, 0.0)
+        while len(looks) < 2:
+            await asyncio.sleep(0)
+        task.cancel()
+
+    asyncio.run(wait_for_two_looks())
+    assert [str(entry["exception"]) for entry in logged] == ["gone"]
+    assert watch(look, 0.0) is None
 
 
 @pytest.mark.slow

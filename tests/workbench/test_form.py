@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oelm_lib import config
-from oelm_lib.workbench.form import FIRST, base_values, check_form, form_fields, next_id
+from oelm_lib.workbench.form import MAIN_KEYS, base_values, check_form, form_fields, next_id
 from oelm_lib.workbench.form_view import FormView
 from tests.project_params import copy_params
 
@@ -21,7 +21,7 @@ NOBODY = 65534
 def test_every_key_of_the_schema_is_a_field_with_its_meaning():
     fields = {field.key: field for field in form_fields()}
     assert set(fields) == set(config.flatten(config.load_config("DEMO-02")))
-    assert set(FIRST) <= set(fields)
+    assert set(MAIN_KEYS) <= set(fields)
     assert all(field.help and field.allowed for field in fields.values())
     assert fields["model.freeze_q"].options == ("false", "true")
     assert fields["model.dropout"].allowed == "number at least 0 and at most 0.99"

@@ -16,11 +16,11 @@ from oelm_lib.workbench.launches import Launch
 from oelm_lib.workbench.run_facts import (
     MOST_DRAWN,
     MOST_NAME,
+    cut_name,
     drawn_rows,
     launches_html,
     log_html,
     progress_html,
-    short_name,
 )
 from oelm_lib.workbench.runs_view import MOST_SELECTED
 from tests import runs_factory
@@ -259,10 +259,10 @@ def test_a_long_name_keeps_what_tells_two_runs_apart_and_shows_it_all_under_the_
         for overrides in ("0123abcd", "0123abce")
         for seed in (1, 10**17)
     ]
-    short = [short_name(name) for name in names]
+    short = [cut_name(name) for name in names]
     assert len(set(short)) == len(names) and max(map(len, short)) <= MOST_NAME
     assert all(cut.startswith(name[:8]) for cut, name in zip(short, names, strict=True))
-    assert short_name("DEMO-02_oelm_freeze/seed42") == "DEMO-02_oelm_freeze/seed42"
+    assert cut_name("DEMO-02_oelm_freeze/seed42") == "DEMO-02_oelm_freeze/seed42"
     line = progress_html([{"run": names[0], "state": "running", "max_steps": 10}])
     assert f"<div title='{names[0]}'>" in line and f"{short[0]} · running" in line
 

@@ -1,0 +1,95 @@
+"""Notes under a study's answer: how to read it, and what it does not show."""
+
+from html import escape
+
+from oelm_lib import stats
+from oelm_lib.markup import Html
+from oelm_lib.study import verdicts
+from oelm_lib.study.cell import Cell
+from oelm_lib.study.grid import Grid
+from oelm_lib.study.page import Study
+
+
+def reading(study: Study) -> Html:
+    """How to read the numbers, term by term."""
+    k = {
+        verdicts.family_size(study.plan, claim.family, corpus)
+        for claim in study.plan.claims
+        for corpus in study.plan.claim_corpora(claim)
+    }
+    levels = ", ".join(
+        f"each at {100 - 100 * stats.ALPHA / n:.4g} % for {n} comparison{'s' * (n > 1)}"
+        for n in sorted(k)
+    )
+    terms = {
+        "arm": "one variant of the model. Names and meanings stand under the first table.",
+        "Q/K weights": "W_q and W_k, the projections that make the queries and keys of attention.",
+        "perplexity": "exp of the mean loss per token of the test text; lower is better.",
+        "gap": "perplexity of the arm divided by that of its baseline, minus 1.",
+        "baseline": "the arm after the word 'against'. It is trained on the same text in the same"
+        " order from the same seed. An addition that could help trained W_q and W_k too is in the"
+        " baseline as well.",
+        "[low, high]": "the gaps that the seeds leave open: Student's t over the differences of"
+        " paired seeds. The intervals of one family on one corpus hold together with 95 %"
+        f" (Bonferroni): {levels}. A verdict is read off the interval, never off the mean.",
+        "at most +x %": "PASS: the whole interval is below x. FAIL: it is above x. INCONCLUSIVE: x"
+        " lies inside.",
+        "equal within ±x %": "YES: the whole interval is inside. NO: it is outside. NOT SHOWN:"
+        " neither. Where two gaps are compared, their difference is (1 + one gap) / (1 + the other)"
+        " - 1; noise that a seed brings to all arms is not in it.",
+        "UNSTABLE": "a seed of the arm or of its baseline diverged; the others are not judged.",
+        "question": "one limit of one claim on one corpus. It stays open where its verdict is"
+        " INCONCLUSIVE, NOT SHOWN or UNSTABLE.",
+        "seeds that would decide": "with 80 % chance, if the true gap is the one seen. A range,"
+        " because the spread between seeds is uncertain (its 68 % limits).",
+        "on this test text": "a verdict is about the test split that was scored. Where the error"
+        " over documents is as large as that over seeds, the interval includes both.",
+    }
+    items = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in terms.items())
+    return Html(f"<dl>{items}</dl>")
+
+
+def not_shown(study: Study) -> Html:
+    """What the study does not show."""
+    items = [*study.plan.notes, *_limits(study)]
+    return Html("<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>")
+
+
+def _limits(study: Study) -> list[str]:
+    found = [
+        "An interval holds for the learning rates that tuning chose. The error of tuning is not in"
+        " it; the table of tuned learning rates shows it for each arm."
+    ]
+    data = {record.corpus: record for record in study.grid.records}
+    if synthetic := sorted(name for name, one in data.items() if one.data.get("synthetic")):
+        found.append(f"{', '.join(synthetic)}: generated text, which says nothing of real text.")
+    if samples := sorted(name for name, one in data.items() if one.data.get("sample")):
+        found.append(f"{', '.join(samples)}: a sample of the corpus, not all of it.")
+    fewest = min(one.planned for one in study.judgements)
+    if fewest < 5:
+        found.append(f"{fewest} seeds: intervals are wide and their width is partly luck.")
+    edges = sorted({f"{arm} on {one.corpus}" for one in study.judgements for arm in one.at_edge})
+    if edges:
+        found.append(f"Learning rate not tuned to an interior minimum: {'; '.join(edges)}.")
+    grid = study.grid
+    if imprecise := [str(cell) for cell in grid.cells if grid.is_imprecise(cell)]:
+        found.append(
+            "Learning rate imprecise (its interval reaches beyond the rates tried, or its error"
+            f" costs more than {study.plan.tune.error:g} nats): {'; '.join(imprecise)}."
+        )
+    late = [one for one in study.judgements if not one.declared]
+    added = [f"{one.name} against {one.other}, {one.corpus}, {one.planned} seeds" for one in late]
+    if added:
+        found.append(f"Claimed only after confirmation began: {'; '.join(added)}.")
+    found += [_replaced_sentence(grid, cell) for cell in grid.cells if grid.replaced(cell)]
+    return found
+
+
+def _replaced_sentence(grid: Grid, cell: Cell) -> str:
+    """Return which confirmation runs are not judged, and why."""
+    runs = grid.replaced(cell)
+    old = ", ".join(f"{rate:g}" for rate in sorted({run.rate for run in runs}))
+    return (
+        f"{cell}: {len(runs)} confirmation runs at learning rate {old} are not judged, since"
+        f" further tuning moved the optimum to {grid.rate(cell):g}."
+    )
