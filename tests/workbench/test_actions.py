@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import threading
 import time
 
@@ -14,7 +13,7 @@ from oelm_lib.files import read_json, write_json
 from oelm_lib.runs.process import process_start, this_process
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.stop import ask_to_stop
-from oelm_lib.workbench import actions, launches, page_actions
+from oelm_lib.workbench import actions, page_actions
 from oelm_lib.workbench.launches import (
     Launch,
     last_start,
@@ -46,21 +45,6 @@ def started(monkeypatch):
     for module in (actions, page_actions):
         monkeypatch.setattr(module, "start_command", start)
     return commands
-
-
-@pytest.fixture
-def sleepers(tmp_path, monkeypatch):
-    """Processes of the commands that are started: they sleep until they are told to stop."""
-    script = tmp_path / "sleep.sh"
-    script.write_text("#!/bin/sh\nexec sleep 60\n")
-    script.chmod(0o755)
-    processes = []
-    monkeypatch.setattr(sys, "executable", str(script))
-    monkeypatch.setattr(launches, "_started", processes)
-    yield processes
-    for process in processes:
-        process.kill()
-        process.wait()
 
 
 def test_a_command_runs_detached_and_its_record_tells_a_new_kernel_of_it(tmp_path):
