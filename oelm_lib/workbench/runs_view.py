@@ -94,7 +94,7 @@ class RunsView(Panel):
         """Show another experiment: its last start's seeds, no message of the one before."""
         self._exp = exp
         self.start.description = f"Start {exp}"
-        self.started.value = self.message.value = ""
+        self.started.value, self.message.value, self._stopping = "", "", ()
         if last := last_start(exp, self._outputs):
             seeds = [name.rpartition("/seed")[2] for name in last.runs]
             self.seeds.value, self.at_once.value = ",".join(seeds), last.at_once

@@ -33,12 +33,14 @@ SORTS = {
     "state": "state",
 }
 SEARCHED = ("run", "arm", "corpus", "tags", "note", "title")
-FIRST = ("run", "state", "share", "gap", "best_val_perplexity", "eta_seconds")
-LAST = ("steps_per_s", "device", "memory_bytes", "heartbeat_age")
-OWN = {"arm": "arm", "corpus": "corpus", "tags": "tags", "note": "note", "reason": "reason"}
-MIDDLE = [key for key in COLUMNS if key not in (*FIRST, *LAST, *OWN)]
-SHOWN = {key: (COLUMNS | OWN)[key] for key in (*FIRST, *OWN, *MIDDLE, *LAST)}
-"""Key of a row -> heading of its column; the first ones fit a window of 1280 pixels."""
+RESULTS = ("run", "state", "share", "gap", "best_val_perplexity", "eta_seconds")
+"""Columns that a window of 1280 pixels shows without scrolling."""
+MACHINE = ("steps_per_s", "device", "memory_bytes", "heartbeat_age")
+SHOWN = {key: COLUMNS[key] for key in RESULTS}
+SHOWN |= {key: key for key in ("arm", "corpus", "tags", "note", "reason")}
+SHOWN |= {key: heading for key, heading in COLUMNS.items() if key not in (*SHOWN, *MACHINE)}
+SHOWN |= {key: COLUMNS[key] for key in MACHINE}
+"""Key of a row -> heading of its column."""
 LEFT_ALIGNED = ("run", "arm", "corpus", "state", "device", "overrides", "tags", "note", "reason")
 CUT = ("arm", "note", "reason")
 """Columns of long text: cut, and shown whole under the pointer."""
