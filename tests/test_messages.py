@@ -65,6 +65,7 @@ def test_every_refused_value_is_described_in_plain_words(kind):
     ("overrides", "message"),
     [
         ("model.frozen_layers=some", "model.frozen_layers = 'some': should be all or a list"),
+        ("model.frozen_layers=0", "frozen_layers = 0: should be all or a list such as [0]"),
         ("model.frozen_layers=[-1]", "model.frozen_layers.0 = -1: should be at least 0"),
         ("train.precision=f", "train.precision = 'f': should be fp32, bf16, fp16 or auto"),
         ("data.tokenizer=words", "data.tokenizer = 'words': should be gpt2, bpe-<N> or ids-<N>"),

@@ -27,11 +27,24 @@ def test_a_new_experiment_declares_what_differs_from_its_baseline(params):
         "train.max_steps": (650, 700),
     }
     assert (made.id, made.compare_to) == ("DEMO-05", "DEMO-01")
-    assert made.slug == "oelm_freeze_delta_rank_max_steps"
+    assert made.slug == "oelm_freeze_delta_rank_4_max_steps_700"
     assert made.title == "Stories, OELM-Freeze, delta_rank=4, max_steps=700"
     assert set(made.changes) == {*base.changes, "model.delta_rank", "train.max_steps"}
     assert config.check_changes(made) == []
     assert text.count("key_shift") == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "slug"),
+    [
+        ("model.freeze_q=false", "oelm_freeze_freeze_q_false"),
+        ("model.frozen_layers=[0]", "oelm_freeze_frozen_layers_0"),
+        ("optim.learning_rate=0.002", "oelm_freeze_learning_rate_0_002"),
+    ],
+)
+def test_the_slug_says_which_value_a_changed_key_has(params, override, slug):
+    text = config.new_experiment("DEMO-02", "DEMO-05", override)
+    assert config.parse_yaml(text)["slug"] == slug
 
 
 def test_the_title_uses_the_words_of_the_glossary(params):

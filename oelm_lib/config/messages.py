@@ -89,7 +89,8 @@ def _allowed(item: ErrorDetails) -> str:
             return f"{words} {context[key]:,}"
     for start, kind in KINDS.items():
         if name.startswith(start):
-            return kind
+            is_number = kind == "a list" and type(item["input"]) in (int, float)
+            return f"a list such as [{shorten(item['input'])}]" if is_number else kind
     if name in ("too_short", "string_too_short"):
         kind = "text" if name.startswith("string") else "a list"
         return f"{kind} of length {context['min_length']} or more"

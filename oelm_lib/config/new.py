@@ -103,6 +103,7 @@ def _question(changes: dict[str, Any], against: Experiment) -> str:
 
 
 def _slug(experiment: Experiment) -> str:
-    """Slug of the base with the last parts of the overridden keys, for the run folder."""
-    keys = [key.rpartition(".")[2] for key in experiment.overrides]
-    return re.sub(r"[^a-z0-9_]+", "_", "_".join([experiment.slug, *keys]).lower())[:60]
+    """Slug of the base with the overrides, <key>_<value> each, for the run folder."""
+    changed = [f"{key.rpartition('.')[2]}_{value}" for key, value in experiment.overrides.items()]
+    words = re.sub(r"[^a-z0-9]+", "_", "_".join([experiment.slug, *changed]).lower())
+    return words[:60].strip("_")

@@ -65,7 +65,7 @@ def remove_experiment(exp: str, outputs: Path | None = None) -> Path:
     if tracked:
         raise UserError(f"{where}: git tracks it, as all that the project ships; git rm removes it")
     if runs := find_runs(root, exp):
-        raise UserError(f"{where}: has {len(runs)} runs in {root}; remove these first")
+        raise UserError(f"{where}: has runs in {root} ({len(runs)}); remove these first")
     if users := [*_users(path, "*.yaml", "compare_to"), *_users(path, "studies/*.yaml", "base")]:
         raise UserError(f"{where}: is {', '.join(users)}; delete or change that first")
     target = root / TRASH / _moment() / "params" / path.name

@@ -33,6 +33,8 @@ X_TITLES = {
 NOTE_LENGTH = 150
 """Characters of a line under the title; the page wraps it, JupyterLab does not."""
 MOST_NOTES = 4
+LEGEND_LINE = 12
+"""Pixels of height for each entry of a legend below a figure; two or more stand in a line."""
 
 
 class Figure(go.Figure):
@@ -187,6 +189,20 @@ def add_band(figure: Figure, row: int, spec: dict[str, Any], name: str, colour: 
     line = {"width": 0, "color": colour}
     for stat, fill in (("min", None), ("max", "tonexty")):
         add_line(figure, row, spec | {"stat": stat}, name, line, fill=fill, **look)
+
+
+def legend_below(figure: Figure) -> Figure:
+    """Make the legends one below the panels, where the place may be narrow; returns the figure."""
+    named: set[str] = set()
+    for trace in figure.data:
+        is_shown = trace.visible is not False and trace.showlegend is not False
+        first = is_shown and trace.name not in named
+        trace.update(legend="legend", legendgroup=trace.name, showlegend=first)
+        named |= {trace.name} if is_shown else set()
+    room = LEGEND_LINE * len(named)
+    legend = {"orientation": "h", "x": 0, "xanchor": "left", "y": -60 / figure.layout.height}
+    height = figure.layout.height + room
+    return figure.update_layout(legend=legend | {"yanchor": "top"}, height=height)
 
 
 def finish(

@@ -83,8 +83,13 @@ def verdict_html(verdict: str) -> Html:
     tone = TONES.get(verdict)
     if tone is None:
         return Html(escape(verdict))
-    style = f"color:var(--{tone},{TONE_COLOURS[tone]});font-weight:600;white-space:nowrap"
+    style = f"color:{tone_colour(tone)};font-weight:600;white-space:nowrap"
     return Html(f"<span class='{tone}' style='{style}'>{MARKS[tone]} {escape(verdict)}</span>")
+
+
+def tone_colour(tone: str) -> str:
+    """Return the CSS colour of a tone: that of the page or the theme, where it sets one."""
+    return f"var(--{tone},{TONE_COLOURS[tone]})"
 
 
 FORMATS: dict[str, Callable[[Any], str]] = {

@@ -6,6 +6,7 @@ where it cannot be done. The buttons that make pages are in `page_actions`.
 
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ from oelm_lib.runs.trash import remove_runs as remove_folders
 from oelm_lib.workbench.launches import Launch, live_launches, one_starter, start_command
 
 
-def check_selected(paths: list[Path]) -> None:
+def check_selected(runs: Sequence[object]) -> None:
     """Raise UserError where no run is selected."""
-    if not paths:
+    if not runs:
         raise UserError("no run is selected; select one in the list")
 
 
@@ -89,7 +90,8 @@ def continue_runs(paths: list[Path], outputs: Path, at_once: int = 1) -> str:
 
 def restart_run(paths: list[Path], outputs: Path) -> str:
     """Start one run anew; its old folder is renamed and kept."""
-    if len(paths) != 1:
+    check_selected(paths)
+    if len(paths) > 1:
         raise UserError("only one run can be started afresh at a time; select one")
     old = f"Where the old folder exists, it is kept as {run_name(paths[0])}.<date>-<time>."
     return "\n".join([_start_again(paths, outputs, 1, fresh=True), old])

@@ -20,12 +20,12 @@ from oelm_lib.runs.reading import read_timing
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.status import format_duration
 from oelm_lib.view.changes import changes_table
-from oelm_lib.view.tables import TONE_COLOURS
+from oelm_lib.view.tables import tone_colour
 from oelm_lib.workbench.rows import NOT_RUN, Row
+from oelm_lib.workbench.style import STYLE
 from oelm_lib.workbench.table import (
     LEFT,
     LONG_TEXT,
-    STYLE,
     TABLE,
     facts_table,
     state_html,
@@ -45,7 +45,7 @@ def experiment_html(exp: str, rows: list[Row]) -> Html:
     try:
         experiment = load_config(exp)
     except UserError as error:
-        return Html(f"<p style='color:{TONE_COLOURS['bad']}'>{escape(str(error))}</p>")
+        return Html(f"<p style='color:{tone_colour('bad')}'>{escape(str(error))}</p>")
     own = [row for row in rows if row["id"] == exp and row["state"] != NOT_RUN]
     warnings = [*memory_warnings(experiment), *change_warnings(exp)]
     facts = (
@@ -87,7 +87,11 @@ def memory_warnings(experiment: Experiment) -> list[str]:
 
 
 def time_line(experiment: Experiment, rows: list[Row]) -> str:
-    """Return the time of a run: of the done ones, else from the speed of a run in progress."""
+    """Return the time of a run: of the done ones, else from the speed of a run in progress.
+
+    Rehearsals are left out: their overrides may make them shorter.
+    """
+    rows = [row for row in rows if "+" not in row["run"]]
     done = [row for row in rows if row["state"] == "done"][:MOST_TIMED]
     seconds = [wall for row in done if (wall := _wall_seconds(row))]
     if seconds:

@@ -26,12 +26,13 @@ from oelm_lib.config import (
     parse_experiment,
     parse_yaml,
 )
+from oelm_lib.config.fields import LARGEST
 from oelm_lib.config.messages import describe_errors, shorten
 from oelm_lib.data.corpus import read_corpus
 from oelm_lib.data.spec import corpus_names
 from oelm_lib.errors import UserError
 from oelm_lib.runs.folder import check_fit
-from oelm_lib.view.tables import TONE_COLOURS
+from oelm_lib.view.tables import tone_colour
 from oelm_lib.workbench.experiment import cost_line, memory_warnings
 from oelm_lib.workbench.table import LEFT, facts_table, warnings_html
 
@@ -175,7 +176,7 @@ def check_html(check: FormCheck) -> str:
     if check.reasons:
         named = ", ".join(key for key in check.reasons if key)
         reason = check.reasons.get("") or f"Not possible yet; see the reason beside {named}."
-        parts.append(f"<p style='color:{TONE_COLOURS['bad']}'><b>{escape(reason)}</b></p>")
+        parts.append(f"<p style='color:{tone_colour('bad')}'><b>{escape(reason)}</b></p>")
     elif check.changes:
         head = (f"differs from {check.compare_to} in", check.compare_to, "new")
         parts.append(facts_table(head, check.changes, [LEFT] * 3))
@@ -209,7 +210,11 @@ def _in_words(plain: dict[str, Any]) -> str:
     if "const" in plain:
         return str(plain["const"])
     kind = TYPES.get(plain.get("type", ""), plain.get("type", "value"))
-    bounds = [f"{word} {plain[name]:,}" for name, word in BOUNDS.items() if name in plain]
+    bounds = [
+        f"{word} {plain[name]:,}"
+        for name, word in BOUNDS.items()
+        if name in plain and plain[name] != LARGEST
+    ]
     return " ".join([kind, " and ".join(bounds)]).strip()
 
 

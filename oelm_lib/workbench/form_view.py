@@ -9,10 +9,9 @@ import ipywidgets
 from oelm_lib.config import SECTIONS, load_config, save_experiment
 from oelm_lib.errors import UserError
 from oelm_lib.view.live import Panel
-from oelm_lib.view.tables import TONE_COLOURS
+from oelm_lib.view.tables import tone_colour
 from oelm_lib.workbench.form import (
     MAIN_KEYS,
-    WORDS,
     FormCheck,
     FormField,
     base_values,
@@ -21,8 +20,8 @@ from oelm_lib.workbench.form import (
     form_fields,
     next_id,
 )
-from oelm_lib.workbench.table import STYLE
-from oelm_lib.workbench.widgets import WIDE, Message, button
+from oelm_lib.workbench.style import STYLE
+from oelm_lib.workbench.widgets import WIDE, WRAP, Message, button
 
 HELP = {
     "id": "File name without .yaml: capitals, a hyphen, 2 to 4 digits.",
@@ -30,31 +29,35 @@ HELP = {
     "question": "Empty: what the changes do.",
     "compare_to": "Its baseline; empty: that of the original, or the original if it is one.",
 }
+LONG = ("title", "question")
+"""Keys of sentences: their fields take the whole width."""
 NAME_WIDTH = "13em"
 
 
 class FormRow(ipywidgets.HBox):
-    """One field with its help, or beside it the reason why its value is impossible."""
+    """One field with its help, or the reason why its value is impossible: beside it, else below."""
 
-    def __init__(self, key: str, help_text: str, options: tuple[str, ...] = ()):
+    def __init__(
+        self, key: str, help_text: str, options: tuple[str, ...] = (), width: str = "27em"
+    ):
         self.key, self._help = key, help_text
-        style = {"description_width": NAME_WIDTH}
-        look = {"description": key, "style": style, "layout": {"flex": "0 0 27em"}}
+        style, layout = {"description_width": NAME_WIDTH}, {"flex": f"0 1 {width}"}
+        look = {"description": key, "style": style, "layout": layout}
         if options:
             self.field = ipywidgets.Dropdown(options=options, **look)
         else:
             self.field = ipywidgets.Text(**look)
-        self.remark = ipywidgets.HTML(layout={"flex": "1 1 auto", "min_width": "0"})
-        super().__init__([self.field, self.remark], layout={"align_items": "center"})
+        self.remark = ipywidgets.HTML(layout={"flex": "1 1 20em"})
+        super().__init__([self.field, self.remark], layout=WRAP)
 
     def mark(self, base: str, reason: str = "") -> None:
         """Show the reason, or the help; a value that differs from the original says so."""
         changed = base and self.field.value.strip() != base
         if reason:
-            line = f"<b style='color:{TONE_COLOURS['bad']}'>{escape(reason)}</b>"
+            line = f"<b style='color:{tone_colour('bad')}'>{escape(reason)}</b>"
         else:
             line = f"<span style='opacity:.8'>{escape(self._help)}</span>"
-        was = f"<b style='color:{TONE_COLOURS['unsure']}'>was {escape(base)}</b>. "
+        was = f"<b style='color:{tone_colour('unsure')}'>was {escape(base)}</b>. "
         self.remark.value = f"<div style='line-height:1.3'>{was if changed else ''}{line}</div>"
 
 
@@ -70,7 +73,10 @@ class FormView(Panel):
         self._busy = True
         self._saved: tuple[Path, list[str]] = Path(), []
         self.check = FormCheck()
-        self.words = {key: FormRow(key, HELP[key]) for key in WORDS}
+        self.words = {
+            key: FormRow(key, text, width="60em" if key in LONG else "27em")
+            for key, text in HELP.items()
+        }
         self.fields = {field.key: _row(field) for field in form_fields()}
         folded = {
             section: [
@@ -85,7 +91,7 @@ class FormView(Panel):
         self.summary, self.message = ipywidgets.HTML(), Message()
         self.save = button("Save experiment", self._save, "Write params/<ID>.yaml")
         self.save.button_style = "primary"
-        self.reset = button("Reset", lambda: self.start_from(self._base), "Forget the changes")
+        self.reset = button("Reset", self._reset, "Forget the changes")
         self.heading = ipywidgets.HTML()
         first = [self.fields[key] for key in MAIN_KEYS]
         buttons = ipywidgets.HBox([self.save, self.reset])
@@ -109,6 +115,8 @@ class FormView(Panel):
         try:
             known, compare_to = base_values(base), load_config(base).compare_to or base
         except UserError as error:
+            self._base, self.save.disabled, self.summary.value = "", True, ""
+            self.heading.value = f"<b>No new experiment from {escape(base)}: its file is broken</b>"
             self.message.say(str(error), "bad")
             return
         self._busy = True
@@ -124,6 +132,10 @@ class FormView(Panel):
         finally:
             self._busy = False
         self._check()
+
+    def _reset(self) -> None:
+        if self._base:
+            self.start_from(self._base)
 
     def _check(self) -> None:
         """Check the form, and show the reasons beside the fields and the differences below."""

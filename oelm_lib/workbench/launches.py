@@ -23,6 +23,7 @@ from oelm_lib.files import read_json, remedy, take_turn, write_json
 from oelm_lib.runs.names import run_name
 from oelm_lib.runs.process import is_alive, process_start, this_process
 from oelm_lib.runs.reading import read_status, state
+from oelm_lib.runs.schema import ACTIVE
 
 FOLDER = "logs"
 """Folder of the outputs folder that holds <time>_<words>.json and .log of each command."""
@@ -154,6 +155,17 @@ def live_launches(outputs: Path) -> list[Launch]:
     return [launch for launch in _launches(outputs) if launch.is_alive]
 
 
+def starting_runs(outputs: Path) -> set[Path]:
+    """Return the runs that live commands train next, and whose processes have written nothing."""
+    starting = set()
+    for launch in recent_launches(outputs):
+        held = [path for name in launch.runs if launch.holds(path := outputs / name)]
+        active = [path for path in held if state(path) in ACTIVE]
+        waiting = [path for path in held if path not in active]
+        starting.update(waiting[: max(launch.at_once - len(active), 0)])
+    return starting
+
+
 def last_start(exp: str, outputs: Path) -> Launch | None:
     """Return the last command that started runs of an experiment without overrides, or None."""
     for launch in _launches(outputs):
@@ -165,10 +177,15 @@ def last_start(exp: str, outputs: Path) -> Launch | None:
 def recent_launches(outputs: Path) -> list[Launch]:
     """Return the commands started last, the latest first, by whichever kernel.
 
-    Those that ended more than SHOWN_SECONDS ago are left out.
+    Those that ended more than SHOWN_SECONDS ago are left out, and those whose runs a later command
+    has started again: what they said of them is true no more.
     """
-    launches = itertools.islice(_launches(outputs), MOST_SHOWN)
-    return [launch for launch in launches if launch.is_alive or _is_recent(launch.log)]
+    recent: list[Launch] = []
+    for launch in itertools.islice(_launches(outputs), MOST_SHOWN):
+        again = launch.runs and any(set(launch.runs) <= set(later.runs) for later in recent)
+        if launch.is_alive or (_is_recent(launch.log) and not again):
+            recent.append(launch)
+    return recent
 
 
 def _launches(outputs: Path) -> Iterator[Launch]:

@@ -9,7 +9,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.runs.names import run_name
 from oelm_lib.runs.notes import Notes, read_notes, write_notes
 from oelm_lib.workbench.actions import check_selected
-from oelm_lib.workbench.widgets import WRAP, button, text
+from oelm_lib.workbench.widgets import WRAP, Message, button, text
 
 
 class NotesView(ipywidgets.VBox):
@@ -17,15 +17,15 @@ class NotesView(ipywidgets.VBox):
 
     Args:
         selected: Returns the folders of the selected runs.
-        act: Does an action that returns a line for the user, and shows it.
+        refresh: Reads the run folders again and shows them.
     """
 
     def __init__(
         self,
         selected: Callable[[], list[Path]],
-        act: Callable[[Callable[[], str]], None],
+        refresh: Callable[[], None],
     ):
-        self._selected = selected
+        self._selected, self._refresh = selected, refresh
         self._shown: Path | None = None
         self.tags = text("tags", "", "words, separated by spaces")
         self.hidden = ipywidgets.Checkbox(
@@ -34,10 +34,10 @@ class NotesView(ipywidgets.VBox):
         self.note = ipywidgets.Textarea(
             description="note", rows=2, layout={"width": "44em", "max_width": "95%"}
         )
-        self.save = button("Save notes", lambda: act(self._save), "Write notes.json")
-        super().__init__(
-            [ipywidgets.HBox([self.tags, self.hidden, self.save], layout=WRAP), self.note]
-        )
+        self.save = button("Save notes", self._save, "Write notes.json")
+        self.message = Message()
+        above = [self.tags, self.hidden, self.save, self.message]
+        super().__init__([ipywidgets.HBox(above, layout=WRAP), self.note])
 
     def load(self) -> None:
         """Show the notes of the first selected run; what one types for it stays."""
@@ -45,7 +45,7 @@ class NotesView(ipywidgets.VBox):
         first = paths[0] if paths else None
         if first == self._shown:
             return
-        self._shown = first
+        self._shown, self.message.value = first, ""
         try:
             notes = read_notes(first) if first else Notes()
         except UserError:
@@ -53,7 +53,11 @@ class NotesView(ipywidgets.VBox):
         self.tags.value = " ".join(notes.tags)
         self.note.value, self.hidden.value = notes.note, notes.hidden
 
-    def _save(self) -> str:
+    def _save(self) -> None:
+        self.message.run(self._write)
+        self._refresh()
+
+    def _write(self) -> str:
         paths = self._selected()
         check_selected(paths)
         notes = Notes(tuple(self.tags.value.split()), self.note.value, self.hidden.value)

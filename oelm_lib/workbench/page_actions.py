@@ -72,8 +72,9 @@ def _done_rows(rows: list[Row], otherwise: str) -> tuple[list[Row], list[str]]:
     """Return the rows of done runs, and a line that names the others if there are any.
 
     Raises:
-        UserError: None is done.
+        UserError: There is none, or none is done.
     """
+    check_selected(rows)
     done = [row for row in rows if row["state"] == "done"]
     if not done:
         raise UserError(f"none of the selected runs is done, so {otherwise}")

@@ -12,12 +12,15 @@ from oelm_lib.runs.notes import FILE, Notes, read_notes
 from oelm_lib.runs.overview import overview
 from oelm_lib.runs.reading import find_runs, read_config
 from oelm_lib.runs.schema import ACTIVE
+from oelm_lib.workbench.launches import starting_runs
 
 FILES = ("status.json", "summary.json", "config.yaml", FILE)
 """Files of a run folder whose change makes its row a new one."""
 NOT_RUN = "not run"
 """State of an experiment without a run."""
-LIVE = (*ACTIVE, "queued")
+STARTING = "starting"
+"""State of a run whose command has begun, and whose process has written nothing yet."""
+LIVE = (*ACTIVE, "queued", STARTING)
 """States that change without a change of the folder's files."""
 Row = dict[str, Any]
 
@@ -64,7 +67,12 @@ class RunRows:
             rows = overview(sorted(stale), self._outputs)
             self._rows |= {Path(row["path"]): self._complete(row) for row in rows}
         self._stamps = {path: stamp for path, stamp in stamps.items() if path in self._rows}
-        runs = [self._rows[path] for path in stamps if path in self._rows]
+        starting = starting_runs(self._outputs)
+        runs = [
+            self._rows[path] | ({"state": STARTING} if path in starting else {})
+            for path in stamps
+            if path in self._rows
+        ]
         started = {row["id"] for row in runs}
         idle = [
             {"run": exp, "id": exp, "path": "", "state": NOT_RUN, "changed": 0.0, **facts}

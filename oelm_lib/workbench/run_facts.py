@@ -1,6 +1,7 @@
 """What the workbench shows of the chosen runs: which are drawn, their log, the commands started."""
 
 import os
+import time
 from html import escape
 from pathlib import Path
 
@@ -11,13 +12,17 @@ from oelm_lib.markup import Html
 from oelm_lib.runs.logs import log_lines
 from oelm_lib.runs.overview import cell_text
 from oelm_lib.runs.schema import ACTIVE
+from oelm_lib.runs.status import format_duration
 from oelm_lib.workbench.launches import Launch
 from oelm_lib.workbench.rows import LIVE, NOT_RUN, Row
-from oelm_lib.workbench.table import LEFT, LONG_TEXT, STYLE, facts_table
+from oelm_lib.workbench.style import STYLE
+from oelm_lib.workbench.table import LEFT, LONG_TEXT, facts_table
 
 MOST_DRAWN = 12
 """Runs drawn at once; more lines than that cannot be told apart."""
 LOG_LINES = 12
+ELAPSED_STEP = 5
+"""Seconds after which the time of a command that runs is shown anew."""
 MOST_NAME = 52
 """Characters of a run's name in the list and in progress lines."""
 LISTS = {"this experiment": "own", "with its baseline": "baseline", "all experiments": "all"}
@@ -91,19 +96,17 @@ def with_budgets(runs: pd.DataFrame, rows: list[Row]) -> pd.DataFrame:
 
 
 def progress_html(rows: list[Row]) -> str:
-    """Return a bar and a line for each run in progress: step, loss, speed, memory, ETA."""
+    """Return a bar and a line for each run in progress: ETA, step, loss, gap, speed, memory."""
+    units = {"eta_seconds": "ETA {}", "step": "step {}/{max_steps:,}", "train_loss": "loss {}"}
+    units |= {"gap": "gap {}", "tokens_per_s": "{} tokens/s", "memory_bytes": "{} GiB"}
     lines = []
     for row in rows:
         if row["state"] not in LIVE:
             continue
-        parts = [
-            cut_name(row["run"]),
-            row["state"],
-            f"step {row.get('step') or 0:,}/{row['max_steps']:,}",
+        parts = [cut_name(row["run"]), row["state"]]
+        parts += [
+            unit.format(cell, **row) for key, unit in units.items() if (cell := cell_text(key, row))
         ]
-        units = {"train_loss": "loss {}", "gap": "gap {}", "tokens_per_s": "{} tokens/s"}
-        units |= {"memory_bytes": "{} GiB", "eta_seconds": "ETA {}"}
-        parts += [unit.format(cell) for key, unit in units.items() if (cell := cell_text(key, row))]
         bar = f"<progress max=1 value={row.get('share') or 0:.3f} style='width:8em'></progress>"
         line = escape(" · ".join(parts))
         lines.append(f"<div title='{escape(row['run'])}'>{bar} {line}</div>")
@@ -133,7 +136,7 @@ def launches_html(launches: list[Launch]) -> str:
         return ""
     rows = [
         (
-            "running" if launch.is_alive else "ended",
+            f"running {_elapsed(launch)}" if launch.is_alive else "ended",
             Html(f"<code>{escape(launch.command)}</code>"),
             Html(_outcome(launch)),
         )
@@ -148,13 +151,21 @@ def page_link(path: Path) -> str:
     return f"<a href='{escape(os.path.relpath(path))}' target='_blank'>{escape(path.name)}</a>"
 
 
+def _elapsed(launch: Launch) -> str:
+    """Time since a command was started, in steps of ELAPSED_STEP; "" where it is not recorded."""
+    if not launch.started:
+        return ""
+    return format_duration((time.time() - launch.started) // ELAPSED_STEP * ELAPSED_STEP)
+
+
 def _outcome(launch: Launch) -> str:
-    """The last line of a log, or the link to the file that it names."""
-    last_line = launch.last_line()
-    path = Path(last_line.strip())
-    if not launch.is_alive and path.suffix in (".html", ".csv") and path.is_file():
-        return page_link(path)
-    return escape(last_line)
+    """The last line of a log; the file that it ends with is a link, once the command has ended."""
+    last_line = launch.last_line().strip()
+    start = last_line.find(" /") + 1
+    path = Path(last_line[start:])
+    if launch.is_alive or path.suffix not in (".html", ".csv") or not path.is_file():
+        return escape(last_line)
+    return escape(last_line[:start]) + page_link(path)
 
 
 def _key(row: Row, exp: str) -> tuple[str, str, int]:

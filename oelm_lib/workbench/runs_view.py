@@ -10,11 +10,12 @@ from oelm_lib.compare.plots import gap_curves
 from oelm_lib.runs import frames
 from oelm_lib.view.budget import time_budget
 from oelm_lib.view.curves import loss_curves
+from oelm_lib.view.figure import legend_below
 from oelm_lib.view.live import Panel, put
 from oelm_lib.workbench import actions, page_actions
 from oelm_lib.workbench.launches import last_start, recent_launches
 from oelm_lib.workbench.notes_view import NotesView
-from oelm_lib.workbench.rows import NOT_RUN, Row
+from oelm_lib.workbench.rows import LIVE, NOT_RUN, Row
 from oelm_lib.workbench.run_facts import (
     LISTS,
     cut_name,
@@ -45,6 +46,7 @@ class RunsView(Panel):
         self._outputs, self._refresh = outputs, refresh
         self._exp, self._rows, self._drawn, self._launches_html = "", [], [], ""
         self._listed: tuple[str, ...] = ()
+        self._stopping: tuple[str, ...] = ()
         self.draws = False
         """Whether figures are drawn; not while the page opens, so that it opens fast."""
         self.seeds = text("seeds", "42", "42,43", "14em")
@@ -58,19 +60,22 @@ class RunsView(Panel):
         )
         self.start = button("Start", self._start, "oelm run ID --seeds ..., detached")
         self.start.button_style = "primary"
-        self.which = dropdown("of", LISTS)
+        self.which = dropdown("list runs of", LISTS, "18em")
         self.list = ipywidgets.SelectMultiple(
             description="runs", rows=6, layout={"width": "44em", "max_width": "95%"}
         )
-        self.message, self.table, self.log_tail = Message(), ipywidgets.HTML(), ipywidgets.HTML()
+        self.started, self.message = Message(), Message()
+        self.table, self.log_tail = ipywidgets.HTML(), ipywidgets.HTML()
         self.commands, self.loss, self.gap, self.budget = (ipywidgets.Output() for _ in range(4))
-        self.notes = NotesView(self._selected, self._act)
+        self.notes = NotesView(self._selected, refresh)
         starting = ipywidgets.HBox([self.seeds, self.at_once, self.start], layout=WRAP)
         figures = [self.loss, self.gap, self.budget]
         super().__init__(
             [
                 starting,
-                ipywidgets.HBox([self.list, self.which], layout=WRAP),
+                self.started,
+                self.which,
+                self.list,
                 ipywidgets.HBox(self._steering(), layout=WRAP),
                 ipywidgets.HBox(self._pages(), layout=WRAP),
                 self.message,  # below the buttons, which so stay where they are
@@ -89,7 +94,7 @@ class RunsView(Panel):
         """Show another experiment: its last start's seeds, no message of the one before."""
         self._exp = exp
         self.start.description = f"Start {exp}"
-        self.message.value = ""
+        self.started.value, self.message.value, self._stopping = "", "", ()
         if last := last_start(exp, self._outputs):
             seeds = [name.rpartition("/seed")[2] for name in last.runs]
             self.seeds.value, self.at_once.value = ",".join(seeds), last.at_once
@@ -107,6 +112,7 @@ class RunsView(Panel):
             self._rows = rows
             self._list_runs()
             self._show_runs()
+            self._report_stopped()
         html = launches_html(recent_launches(self._outputs))
         if html != self._launches_html:
             self._launches_html = html
@@ -119,7 +125,7 @@ class RunsView(Panel):
         outputs, selected = self._outputs, self._selected
         steps: dict[str, tuple[Callable[[], str], str]] = {
             "Stop": (
-                lambda: actions.stop_runs(selected(), outputs),
+                self._stop,
                 "Save and stop, as oelm stop does",
             ),
             "Continue": (
@@ -169,12 +175,26 @@ class RunsView(Panel):
             seeds, at_once = self.seeds.value, self.at_once.value
             return actions.start_runs(self._exp, seeds, self._outputs, at_once=at_once)
 
-        self._act(start)
+        self.started.run(start)
+        self._refresh()
 
     def _act(self, action: Callable[[], str]) -> None:
         """Do an action, show its line, and show the runs as they are then."""
+        self._stopping = ()
         self.message.run(action)
         self._refresh()
+
+    def _stop(self) -> str:
+        line = actions.stop_runs(self._selected(), self._outputs)
+        self._stopping = self.list.value
+        return line
+
+    def _report_stopped(self) -> None:
+        """Say that the runs which were asked to stop have ended."""
+        states = {row["run"]: row["state"] for row in self._rows if row["run"] in self._stopping}
+        if states and not set(states.values()) & set(LIVE):
+            self._stopping = ()
+            self.message.say("; ".join(f"{run}: {state}" for run, state in states.items()))
 
     def _selected(self) -> list[Path]:
         """Folders of the runs selected in the list."""
@@ -221,13 +241,13 @@ class RunsView(Panel):
             self.loss.outputs = self.gap.outputs = self.budget.outputs = ()
             return
         runs: Any = frames.load_folders([Path(row["path"]) for row in drawn])
-        put(self.loss, loss_curves(runs, group="seed"))
-        put(self.gap, gap_curves(runs, group="seed"))
+        put(self.loss, legend_below(loss_curves(runs, group="seed")))
+        put(self.gap, legend_below(gap_curves(runs, group="seed")))
         spent = with_budgets(runs, drawn)
         if spent.empty:
             self.budget.outputs = ()
         else:
-            put(self.budget, time_budget(spent))
+            put(self.budget, legend_below(time_budget(spent)))
 
     def _empty_text(self) -> str:
         has_runs = any(row["id"] == self._exp and row["state"] != NOT_RUN for row in self._rows)

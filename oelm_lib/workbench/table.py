@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from oelm_lib.markup import Html, html_table
+from oelm_lib.runs.names import experiment_of
 from oelm_lib.runs.overview import COLUMNS, cell_text
 from oelm_lib.runs.schema import ACTIVE
-from oelm_lib.view.tables import TONE_COLOURS
-from oelm_lib.workbench.rows import NOT_RUN, Row
+from oelm_lib.view.tables import tone_colour
+from oelm_lib.workbench.rows import NOT_RUN, STARTING, Row
+from oelm_lib.workbench.style import STYLE
 
 STATES = {
     "every state": "",
@@ -31,16 +33,19 @@ SORTS = {
     "state": "state",
 }
 SEARCHED = ("run", "arm", "corpus", "tags", "note", "title")
-SHOWN = {"run": "run", "state": "state", "arm": "arm", "corpus": "corpus"} | {
-    key: heading for key, heading in COLUMNS.items() if key not in ("run", "state", "reason")
-}
-SHOWN |= {"tags": "tags", "note": "note", "reason": "reason"}
+RESULTS = ("run", "state", "share", "gap", "best_val_perplexity", "eta_seconds")
+"""Columns that a window of 1280 pixels shows without scrolling."""
+MACHINE = ("steps_per_s", "device", "memory_bytes", "heartbeat_age")
+SHOWN = {key: COLUMNS[key] for key in RESULTS}
+SHOWN |= {key: key for key in ("arm", "corpus", "tags", "note", "reason")}
+SHOWN |= {key: heading for key, heading in COLUMNS.items() if key not in (*SHOWN, *MACHINE)}
+SHOWN |= {key: COLUMNS[key] for key in MACHINE}
 """Key of a row -> heading of its column."""
 LEFT_ALIGNED = ("run", "arm", "corpus", "state", "device", "overrides", "tags", "note", "reason")
-CUT = ("note", "reason")
+CUT = ("arm", "note", "reason")
 """Columns of long text: cut, and shown whole under the pointer."""
 TONES = {"done": "good", "failed": "bad", "dead?": "bad", "unreadable": "bad"} | {
-    state: "unsure" for state in ACTIVE
+    state: "unsure" for state in (*ACTIVE, STARTING)
 }
 TABLE = "wb"
 """CSS class of the tables."""
@@ -55,21 +60,6 @@ ON_CLICK = (
 LEFT = "text-align:left"
 LONG_TEXT = "text-align:left;white-space:normal;min-width:16em"
 """Looks of a column of facts_table."""
-STYLE = """<style>
-.wb-scroll {max-height:24em; overflow:auto; border:1px solid var(--jp-border-color2,#ccc)}
-.wb {border-collapse:collapse; font-size:12px; font-variant-numeric:tabular-nums; line-height:1.5;
- color:var(--jp-ui-font-color1,inherit)}
-.wb th {position:sticky; top:0; background:var(--jp-layout-color2,#eee); font-weight:600}
-.wb th, .wb td {padding:2px 8px; text-align:right; white-space:nowrap; vertical-align:top}
-.wb td {border-top:1px solid var(--jp-border-color3,#e5e5e5)}
-.wb .l {text-align:left}
-.wb .cut {text-align:left; max-width:28em; overflow:hidden; text-overflow:ellipsis}
-.wb + .wb, .wb + p {margin-top:8px}
-.wb-table [data-run] {cursor:pointer}
-.wb-table [data-run]:hover {background:var(--jp-layout-color2,#eee)}
-.wb .marked td {background:var(--jp-layout-color3,#ccc)}
-.wb .group td {font-weight:600; text-align:left; background:var(--jp-layout-color2,#eee)}
-</style>"""
 
 
 def select_rows(
@@ -83,7 +73,7 @@ def select_rows(
         with_hidden: Whether runs that their notes hide are among them.
     """
     patterns = [word if set(word) & set("*?[") else f"*{word}*" for word in words.split()]
-    states = ACTIVE if state == "active" else (state,)
+    states = (*ACTIVE, STARTING) if state == "active" else (state,)
     return [
         row
         for row in rows
@@ -142,6 +132,13 @@ def table_html(groups: dict[str, list[Row]], marked: str = "") -> Html:
     )
 
 
+def run_id(run: str) -> str:
+    """Return the name of a run without its slug: DEMO-02/42, DEMO-02+0123abcd/42 of a rehearsal."""
+    folder, slash, seed = run.partition("/seed")
+    variant, plus, overrides = folder.partition("+")
+    return f"{experiment_of(variant)}{plus}{overrides}{'/' if slash else ''}{seed}"
+
+
 def facts_table(
     head: Sequence[object], rows: Iterable[Sequence[object]], styles: Sequence[str]
 ) -> Html:
@@ -152,13 +149,13 @@ def facts_table(
 def state_html(state: str) -> str:
     """Return the name of a state in its colour."""
     tone = TONES.get(state)
-    style = f" style='color:{TONE_COLOURS[tone]};font-weight:600'" if tone else ""
+    style = f" style='color:{tone_colour(tone)};font-weight:600'" if tone else ""
     return f"<span class='{tone or 'plain'}'{style}>{escape(state)}</span>"
 
 
 def warnings_html(lines: list[str]) -> str:
     """Return lines that weaken a comparison, as HTML."""
-    style = f"color:{TONE_COLOURS['unsure']}"
+    style = f"color:{tone_colour('unsure')}"
     return "".join(f"<p style='{style}'>{escape(line)}</p>" for line in lines)
 
 
@@ -175,11 +172,16 @@ def _order(row: Row, sort: str) -> tuple:
 
 
 def _cell(key: str, row: Row) -> str:
-    text = cell_text(key, row)
+    text = title = cell_text(key, row)
+    if key == "run":
+        text = run_id(text)
     shown = state_html(text) if key == "state" else escape(text)
-    title = f" title='{escape(text)}'" if key in CUT and text else ""
+    title = f" title='{escape(title)}'" if title and (key in CUT or title != text) else ""
     return f"<td class='{_side(key)}'{title}>{shown}</td>"
 
 
 def _side(key: str) -> str:
+    """Return the CSS classes of a column."""
+    if key == "arm":
+        return "cut arm"
     return "cut" if key in CUT else "l" if key in LEFT_ALIGNED else "r"

@@ -8,7 +8,7 @@ import ipywidgets
 
 from oelm_lib.view.live import Panel
 from oelm_lib.workbench.experiment import skipped_note
-from oelm_lib.workbench.rows import Row
+from oelm_lib.workbench.rows import NOT_RUN, Row
 from oelm_lib.workbench.table import (
     CLICKED,
     GROUPS,
@@ -64,6 +64,7 @@ class TableView(Panel):
         self.table.value = table_html(groups, self._marked)
         hidden = sum(bool(row.get("hidden")) for row in rows)
         lines: list[Any] = [count_states(chosen) + (f"; {hidden} hidden" if hidden else "")]
+        lines += [row["reason"] for row in rows if row["state"] == NOT_RUN and row.get("reason")]
         lines += [line for line in (skipped_note(), problem) if line]
         self.count.value = "<br>".join(map(escape, lines))
 

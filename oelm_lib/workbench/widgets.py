@@ -7,7 +7,7 @@ from typing import Any
 import ipywidgets
 
 from oelm_lib.errors import UserError
-from oelm_lib.view.tables import TONE_COLOURS
+from oelm_lib.view.tables import tone_colour
 
 WRAP = ipywidgets.Layout(flex_flow="row wrap", align_items="center")
 WIDE = ipywidgets.Layout(width="98%")
@@ -55,4 +55,4 @@ class Message(ipywidgets.HTML):
 
 
 def _line(text: str, tone: str = "good") -> str:
-    return f"<span style='color:{TONE_COLOURS[tone]};font-weight:600'>{escape(text)}</span>"
+    return f"<span style='color:{tone_colour(tone)};font-weight:600'>{escape(text)}</span>"

@@ -180,7 +180,7 @@ def test_an_experiment_of_the_project_or_one_that_is_in_use_is_not_removed(own, 
         remove_experiment("DEMO-02", tmp_path)
     runs = tmp_path / "DEMO-05_x+0123abcd" / "seed1"
     runs.mkdir(parents=True)
-    with pytest.raises(UserError, match=r"has 1 runs in .*; remove these first"):
+    with pytest.raises(UserError, match=r"has runs in .* \(1\); remove these first"):
         remove_experiment("DEMO-05", tmp_path)
     remove_runs([runs])
     arm = own.with_name("DEMO-06.yaml")

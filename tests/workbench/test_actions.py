@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import threading
 import time
 
@@ -14,7 +13,7 @@ from oelm_lib.files import read_json, write_json
 from oelm_lib.runs.process import process_start, this_process
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.stop import ask_to_stop
-from oelm_lib.workbench import actions, launches, page_actions
+from oelm_lib.workbench import actions, page_actions
 from oelm_lib.workbench.launches import (
     Launch,
     last_start,
@@ -22,6 +21,7 @@ from oelm_lib.workbench.launches import (
     recent_launches,
     start_command,
 )
+from oelm_lib.workbench.rows import RunRows
 from tests import runs_factory
 
 
@@ -45,21 +45,6 @@ def started(monkeypatch):
     for module in (actions, page_actions):
         monkeypatch.setattr(module, "start_command", start)
     return commands
-
-
-@pytest.fixture
-def sleepers(tmp_path, monkeypatch):
-    """Processes of the commands that are started: they sleep until they are told to stop."""
-    script = tmp_path / "sleep.sh"
-    script.write_text("#!/bin/sh\nexec sleep 60\n")
-    script.chmod(0o755)
-    processes = []
-    monkeypatch.setattr(sys, "executable", str(script))
-    monkeypatch.setattr(launches, "_started", processes)
-    yield processes
-    for process in processes:
-        process.kill()
-        process.wait()
 
 
 def test_a_command_runs_detached_and_its_record_tells_a_new_kernel_of_it(tmp_path):
@@ -316,6 +301,26 @@ def test_a_folder_of_logs_that_cannot_be_written_starts_nothing(tmp_path, starte
     with pytest.raises(UserError, match="nothing was started: File exists"):
         actions.start_runs("DEMO-02", "42", tmp_path)
     assert started == []
+
+
+def test_a_run_is_starting_until_its_process_writes(tmp_path, sleepers):
+    for seed in (42, 43):
+        runs_factory.make_run(tmp_path, "DEMO-02", seed, state="stopped", done=0.5)
+    actions.start_runs("DEMO-02", "42,43", tmp_path, at_once=1)
+    states = {row["seed"]: row["state"] for row in RunRows(tmp_path).read() if "seed" in row}
+    assert states == {42: "starting", 43: "stopped"}
+    sleepers[0].kill()
+    wait_for_end(tmp_path)
+    assert "starting" not in {row["state"] for row in RunRows(tmp_path).read()}
+
+
+def test_a_command_whose_runs_were_started_again_is_shown_no_more(tmp_path, sleepers):
+    path = runs_factory.make_run(tmp_path, "DEMO-02", 42, state="stopped", done=0.5)
+    actions.start_runs("DEMO-02", "42", tmp_path)
+    sleepers[0].kill()
+    assert [launch.is_alive for launch in wait_for_end(tmp_path)] == [False]
+    actions.continue_runs([path], tmp_path)
+    assert [launch.is_alive for launch in recent_launches(tmp_path)] == [True]
 
 
 def test_a_run_that_failed_in_a_live_queue_can_go_on(tmp_path, sleepers):

@@ -26,6 +26,7 @@ def test_every_key_of_the_schema_is_a_field_with_its_meaning():
     assert fields["model.freeze_q"].options == ("false", "true")
     assert fields["model.dropout"].allowed == "number at least 0 and at most 0.99"
     assert "stories" in fields["data.corpus"].options
+    assert fields["model.d_model"].allowed == "whole number at least 1"  # not: at most 10**12
 
 
 @pytest.mark.parametrize("exp", config.experiment_ids())

@@ -1,16 +1,19 @@
 """Rows of the workbench's table: read once, chosen, ordered, grouped, rendered."""
 
 import os
+import re
 import shutil
 
 import pytest
 
+from oelm_lib.config import load_config
 from oelm_lib.errors import UserError
 from oelm_lib.runs.notes import Notes, read_notes, write_notes
 from oelm_lib.runs.overview import overview
 from oelm_lib.workbench import rows as rows_module
+from oelm_lib.workbench.experiment import time_line
 from oelm_lib.workbench.rows import NOT_RUN, RunRows
-from oelm_lib.workbench.table import count_states, group_rows, select_rows, table_html
+from oelm_lib.workbench.table import count_states, group_rows, run_id, select_rows, table_html
 from tests import runs_factory
 
 
@@ -111,6 +114,25 @@ def test_rows_are_ordered_and_grouped_and_those_without_a_value_come_last(reader
     latest = group_rows(rows)[""][0]
     assert latest["changed"] == max(row["changed"] for row in rows)
     assert count_states(rows).startswith("3 runs: ") and "not run" in count_states(rows)
+
+
+def test_the_time_of_a_run_is_measured_without_rehearsals(tmp_path):
+    runs_factory.make_run(tmp_path, "DEMO-02", 2, overrides={"train.max_steps": 130})
+    experiment, rows = load_config("DEMO-02"), RunRows(tmp_path)
+    assert time_line(experiment, rows.read()).startswith("not measured yet")
+    runs_factory.make_run(tmp_path, "DEMO-02", 2)
+    own = [row for row in rows.read() if row["id"] == "DEMO-02"]
+    assert "measured in 1 that" in time_line(experiment, own)
+
+
+def test_the_first_columns_fit_a_narrow_window_and_the_whole_name_is_under_the_pointer(reader):
+    table = table_html({"": reader.read()})
+    headings = re.findall("<th class[^>]*>([^<]*)", table)
+    assert headings[:5] == ["run", "state", "%", "gap (at step)", "best val ppl"]
+    assert headings.index("arm") < headings.index("step") < headings.index("device")
+    assert "title='DEMO-02_oelm_freeze/seed1'>DEMO-02/1</td>" in table
+    assert run_id("DEMO-02_oelm_freeze+0123abcd/seed42") == "DEMO-02+0123abcd/42"
+    assert run_id("GPT-01") == "GPT-01"
 
 
 def test_the_table_has_a_row_for_each_run_and_says_where_there_is_none(reader):

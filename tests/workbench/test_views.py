@@ -1,24 +1,20 @@
 """The widgets without a browser: they show what the files hold, also to a new kernel."""
 
+import re
 import subprocess
 
 import ipywidgets
 import pytest
 
 from oelm_lib.errors import UserError
-from oelm_lib.files import write_json
+from oelm_lib.files import read_json, write_json
 from oelm_lib.runs.notes import Notes, read_notes
 from oelm_lib.runs.process import this_process
 from oelm_lib.workbench import Workbench, actions
 from oelm_lib.workbench.launches import Launch
 from oelm_lib.workbench.run_facts import (
     MOST_DRAWN,
-    MOST_NAME,
-    cut_name,
     drawn_rows,
-    launches_html,
-    log_html,
-    progress_html,
 )
 from oelm_lib.workbench.runs_view import MOST_SELECTED
 from tests import runs_factory
@@ -60,7 +56,8 @@ def test_the_workbench_opens_before_any_run_does(outputs):
     board.refresh()
     assert board.table.count.value.startswith("1 runs: 1 running")
     assert board.runs.list.value == ("DEMO-02_oelm_freeze/seed42",)
-    assert "seed42 · running · step 260/650" in board.runs.table.value
+    line = r"seed42 · running · ETA .+ · step 260/650 · loss .+ · 51,200 tokens/s"
+    assert re.search(line, board.runs.table.value)
 
 
 def test_curves_are_those_of_the_selected_runs_and_their_baselines(outputs):
@@ -90,6 +87,20 @@ def test_only_so_many_runs_are_selected_and_drawn_as_can_be_told_apart(outputs):
     assert len(curve_names(board.runs.loss)) == MOST_DRAWN
 
 
+def test_one_legend_below_each_figure_names_every_line_once(outputs):
+    for exp in ("DEMO-01", "DEMO-02"):
+        runs_factory.make_run(outputs, exp, 1)
+    board = open_board(outputs)
+    board.experiment.choice.value = "DEMO-02"
+    for output in (board.runs.loss, board.runs.gap):
+        figure = output.outputs[0]["data"][MIMETYPE]
+        entries = [trace["name"] for trace in figure["data"] if trace.get("showlegend")]
+        assert entries and len(entries) == len(set(entries))
+        assert {trace["legend"] for trace in figure["data"]} == {"legend"}
+        assert figure["layout"]["legend"]["orientation"] == "h"
+        assert figure["layout"]["legend"]["y"] < 0
+
+
 def test_a_rehearsal_is_drawn_with_the_baselines_run_of_the_same_overrides(outputs):
     overrides = {"train.max_steps": 130}
     runs_factory.make_run(outputs, "DEMO-01", 1)
@@ -112,6 +123,8 @@ def test_search_group_and_hidden_runs(outputs):
     board.experiment.choice.value = "DEMO-02"
     board.runs.notes.hidden.value, board.runs.notes.tags.value = True, "odd paper"
     board.runs.notes.save.click()
+    assert "Notes saved for DEMO-02" in board.runs.notes.message.value
+    assert board.runs.message.value == ""  # far above the button
     assert read_notes(outputs / "DEMO-02_oelm_freeze" / "seed1") == Notes(
         ("odd", "paper"), "", True
     )
@@ -198,6 +211,14 @@ def test_an_experiment_with_an_undeclared_change_or_a_broken_file_is_shown_as_su
     board.experiment.choice.value = "DEMO-03"
     assert "not valid YAML" in board.experiment.facts.value
     assert "not valid YAML" in board.form.message.value
+    assert "not valid YAML" in board.table.count.value
+    assert "No new experiment from DEMO-03" in board.form.heading.value
+    assert board.form.save.disabled
+    board.form.fields["model.num_heads"].field.value = "2"
+    assert board.form.save.disabled
+    board.experiment.choice.value = "DEMO-04"
+    assert "New experiment from DEMO-04" in board.form.heading.value
+    assert not board.form.save.disabled
 
 
 def test_a_look_that_fails_says_so_and_the_next_one_works(outputs, monkeypatch):
@@ -212,34 +233,6 @@ def test_a_look_that_fails_says_so_and_the_next_one_works(outputs, monkeypatch):
     assert board.table.count.value.startswith("1 runs: 1 done")
 
 
-def test_texts_from_files_are_escaped(tmp_path):
-    log = tmp_path / "x.log"
-    log.write_text("<script>1</script>\n")
-    launch = Launch("oelm run '<b>'", log, True)
-    assert "<script>" not in launches_html([launch]) and "<b>" not in launches_html([launch])
-    row = {"run": "<i>/seed1", "state": "running", "max_steps": 10, "changed": 1.0}
-    assert "<i>" not in progress_html([row])
-    assert "no log yet" in log_html([row | {"path": str(tmp_path)}])
-    assert launches_html([]) == log_html([]) == ""
-
-
-def test_a_long_name_keeps_what_tells_two_runs_apart_and_shows_it_all_under_the_pointer():
-    slug = "oelm_freeze_num_heads_learning_rate_warmup_steps_max_steps"
-    names = [
-        f"DEMO-{exp}_{slug}{end}+{overrides}/seed{seed}"
-        for exp in ("05", "06")
-        for end in ("", "_dropout")
-        for overrides in ("0123abcd", "0123abce")
-        for seed in (1, 10**17)
-    ]
-    short = [cut_name(name) for name in names]
-    assert len(set(short)) == len(names) and max(map(len, short)) <= MOST_NAME
-    assert all(cut.startswith(name[:8]) for cut, name in zip(short, names, strict=True))
-    assert cut_name("DEMO-02_oelm_freeze/seed42") == "DEMO-02_oelm_freeze/seed42"
-    line = progress_html([{"run": names[0], "state": "running", "max_steps": 10}])
-    assert f"<div title='{names[0]}'>" in line and f"{short[0]} · running" in line
-
-
 def test_the_list_offers_short_names_and_tells_the_whole_ones_of_the_selected_runs(outputs, params):
     path = params / "DEMO-02.yaml"
     path.write_text(path.read_text().replace("slug: oelm_freeze", f"slug: {'long_' * 12}end"))
@@ -249,16 +242,6 @@ def test_the_list_offers_short_names_and_tells_the_whole_ones_of_the_selected_ru
     ((label, value),) = board.runs.list.options
     assert value == name and label != name and label.endswith("end/seed1")
     assert board.runs.list.tooltip == name and board.runs.list.value == (name,)
-
-
-def test_a_command_that_made_a_page_has_a_link_to_it(tmp_path, monkeypatch):
-    page = tmp_path / "compare.html"
-    page.write_text("")
-    monkeypatch.chdir(tmp_path)
-    log = tmp_path / "x.log"
-    log.write_text(f"{page}\n\n")
-    html = launches_html([Launch("oelm report", log, False)])
-    assert "<a href='compare.html'" in html
 
 
 def test_a_run_that_waits_is_left_out_of_the_figures(outputs):
@@ -280,6 +263,33 @@ def test_nothing_above_the_buttons_changes_its_height(outputs):
     places = {part: place for place, part in enumerate(runs.children)}
     last_buttons = max(place for part, place in places.items() if type(part) is ipywidgets.HBox)
     assert places[runs.message] > last_buttons and places[runs.commands] > last_buttons
+
+
+def test_what_start_did_stands_right_below_it(outputs):
+    board = open_board(outputs)
+    board.runs.seeds.value = "forty"
+    board.runs.start.click()
+    assert "whole numbers" in board.runs.started.value and board.runs.message.value == ""
+    starting, below = board.runs.children[:2]
+    assert board.runs.start in starting.children and below is board.runs.started
+
+
+def test_a_run_that_was_asked_to_stop_is_said_to_have_stopped(outputs):
+    path = runs_factory.make_run(outputs, "DEMO-02", 1, state="running", done=0.5)
+    board = open_board(outputs)
+    click(board, "Stop")
+    assert "asked to save and stop" in board.runs.message.value
+    (path / "lock.json").unlink()
+    write_json(path / "status.json", read_json(path / "status.json") | {"state": "stopped"})
+    board.refresh()
+    assert "DEMO-02_oelm_freeze/seed1: stopped" in board.runs.message.value
+
+
+def test_pages_of_no_run_are_refused_as_by_the_other_buttons(outputs):
+    board = open_board(outputs)
+    for label in ("Compare", "Explore", "Page", "Start afresh", "Continue"):
+        click(board, label)
+        assert "no run is selected; select one" in board.runs.message.value
 
 
 def test_a_message_does_not_stay_under_another_experiment(outputs, params):

@@ -1,0 +1,32 @@
+"""Style sheet of the workbench: tables, room for narrow windows, colours of a dark theme."""
+
+STYLE = """<style>
+.oelm-panel {max-width:100%}
+.oelm-panel .jupyter-widgets {min-width:0; max-width:100%}
+.oelm-panel .widget-inline-hbox {max-width:calc(100% - 4px)}
+.oelm-panel .widget-html {overflow:visible}
+.oelm-panel .widget-html-content {min-width:0; overflow-x:auto; line-height:1.5}
+.oelm-panel .widget-box {overflow:visible}
+.wb-scroll {max-height:24em; overflow:auto; border:1px solid var(--jp-border-color2,#ccc)}
+.wb {border-collapse:collapse; font-size:12px; font-variant-numeric:tabular-nums; line-height:1.5;
+ color:var(--jp-ui-font-color1,inherit)}
+.wb th {position:sticky; top:0; background:var(--jp-layout-color2,#eee); font-weight:600}
+.wb th, .wb td {padding:2px 8px; text-align:right; white-space:nowrap; vertical-align:top}
+.wb td {border-top:1px solid var(--jp-border-color3,#e5e5e5)}
+.wb .l {text-align:left}
+.wb .cut {text-align:left; max-width:28em; overflow:hidden; text-overflow:ellipsis}
+.wb .arm {max-width:12em}
+.wb + .wb, .wb + p {margin-top:8px}
+.wb-scroll .wb {border-collapse:separate; border-spacing:0}
+.wb-scroll tr {background:var(--jp-layout-color0,Canvas)}
+.wb-scroll td:first-child {position:sticky; left:0; background:inherit}
+.wb-scroll th:first-child {left:0; z-index:1}
+.wb-table [data-run] {cursor:pointer}
+.wb-table [data-run]:hover {background:var(--jp-layout-color2,#eee)}
+.wb tr.marked {background:var(--jp-layout-color3,#ccc)}
+.wb .group td {font-weight:600; text-align:left; background:var(--jp-layout-color2,#eee)}
+[data-jp-theme-light='false'] .oelm-panel {--good:#4fc79a; --bad:#ff8078; --unsure:#e0ab4c}
+[data-jp-theme-light='false'] .oelm-panel select {appearance:auto; background-image:none;
+ color-scheme:dark}
+</style>"""
+"""HTML that each part of the workbench shows with its own, so that any of them may stand alone."""
