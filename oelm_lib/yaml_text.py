@@ -51,6 +51,15 @@ class _FileDumper(yaml.SafeDumper):
         return True
 
 
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """Quote text with a line break of Unicode, which PyYAML would fold, so that it is escaped."""
+    style = '"' if any(character in text for character in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_FileDumper.add_representer(str, _represent_text)
+
+
 class _LineDumper(_FileDumper):
     yaml_implicit_resolvers: ClassVar[dict] = {}
 
@@ -145,4 +154,4 @@ def dump_yaml(value: Any, *, one_line: bool = False) -> str:
         return yaml.dump(value, Dumper=_FileDumper, sort_keys=False, allow_unicode=True)
     options = {"default_flow_style": True, "width": 10**6}
     text = yaml.dump(value, Dumper=_LineDumper, sort_keys=False, allow_unicode=True, **options)
-    return text.removesuffix("\n...\n").strip()
+    return text.removesuffix("\n...\n").strip("\n")  # other white space belongs to the value

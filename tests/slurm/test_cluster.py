@@ -123,8 +123,12 @@ def test_a_matrix_preempted_and_requeued_ends_bit_equal_and_is_reported(
         for number in numbers
     ]
     assert restarts[0] >= 1 and restarts[1] >= 1 and restarts[paths.index(requeued)] >= 1
-    ended = call("sacct", "-n", "-X", "-P", "-o", "JobID,State").splitlines()
-    assert {f"{number}|COMPLETED" for number in numbers} <= set(ended)
+    completed = {f"{number}|COMPLETED" for number in numbers}
+
+    def ended():
+        return set(call("sacct", "-n", "-X", "-P", "-o", "JobID,State").splitlines())
+
+    wait_for(lambda: completed <= ended(), "accounting knows of the last job", 60)
     pages = list(tiny_env.glob("compare*.html"))
     assert pages and pages[0].stat().st_mtime > max(
         (path / "summary.json").stat().st_mtime for path in paths
