@@ -87,7 +87,7 @@ def submit(
     lines = [
         f"{len(jobs)} runs: {done} done before, {len(unfinished)} in one array ({options})",
     ]
-    target = " ".join(dict.fromkeys(job.exp for job in jobs))
+    target = " ".join(dict.fromkeys(_compared_name(job) for job in jobs))
     commands = [job_command(job, overrides) for job in unfinished]
     if dry_run or not unfinished:
         lines += [shlex.join(command) for command in commands]
@@ -101,6 +101,12 @@ def submit(
         array = numbers[0].split("_")[0]
         lines.append(f"report: job {_submit_report(sbatch, target, array)}")
     return [*lines, f"logs in {_folder()}; follow with oelm status --watch, stop with scancel"]
+
+
+def _compared_name(job: Job) -> str:
+    """Return how `oelm report` names the runs: an experiment's ID, or the folder of a rehearsal."""
+    folder = job.path.parent.name
+    return folder if "+" in folder else job.exp
 
 
 def asks_for_gpu(sbatch: dict[str, Any]) -> bool:

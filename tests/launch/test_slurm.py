@@ -25,7 +25,8 @@ def test_a_dry_run_prints_the_matrix_without_what_is_done(tiny_env, tiny):
         "DEMO-02 --seed 2",
     ]
     assert "--set machine.device=cpu" in lines[1]  # the caller's word goes before the GPU asked for
-    assert lines[4:] == ["then: oelm report 'DEMO-01 DEMO-02'"]
+    first, second = (job.path.parent.name for job in jobs[:2])  # a page names rehearsals by folder
+    assert lines[4:] == [f"then: oelm report '{first} {second}'"]
     assert "then:" not in submit(jobs, overrides, {}, 2, report=False, dry_run=True)[-1]
     assert (
         "--set 'model.frozen_layers=[0, 1]'"
