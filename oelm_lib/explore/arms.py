@@ -7,7 +7,7 @@ from pathlib import Path
 from oelm_lib.arms import arm_name
 from oelm_lib.errors import UserError
 from oelm_lib.runs.logs import find_run
-from oelm_lib.runs.names import run_name, short_name
+from oelm_lib.runs.names import arm_id_of, run_name, short_name
 from oelm_lib.runs.reading import find_runs
 from oelm_lib.training.trained import Trained, open_trained
 
@@ -51,9 +51,7 @@ def name_of(arm: Trained) -> str:
 
 def label(arm: Trained) -> str:
     """Return arm and run, which tells any two runs apart."""
-    folder = arm.path.parent.name
-    run = folder if "+" in folder else arm.config.id
-    return f"{name_of(arm)} ({run}, seed {arm.seed})"
+    return f"{name_of(arm)} ({arm_id_of(arm.path.parent.name)}, seed {arm.seed})"
 
 
 def groups(arms: Sequence[Trained]) -> dict[str, list[Trained]]:

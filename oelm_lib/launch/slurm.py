@@ -17,6 +17,7 @@ from oelm_lib.data import open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.launch.jobs import Job, has_begun, job_command, mark_queued
 from oelm_lib.runs.folder import check_fit
+from oelm_lib.runs.names import arm_id_of
 from oelm_lib.runs.process import process_start
 
 STOP_SIGNAL = "USR1"
@@ -87,7 +88,7 @@ def submit(
     lines = [
         f"{len(jobs)} runs: {done} done before, {len(unfinished)} in one array ({options})",
     ]
-    target = " ".join(dict.fromkeys(_compared_name(job) for job in jobs))
+    target = " ".join(dict.fromkeys(arm_id_of(job.path.parent.name) for job in jobs))
     commands = [job_command(job, overrides) for job in unfinished]
     if dry_run or not unfinished:
         lines += [shlex.join(command) for command in commands]
@@ -101,12 +102,6 @@ def submit(
         array = numbers[0].split("_")[0]
         lines.append(f"report: job {_submit_report(sbatch, target, array)}")
     return [*lines, f"logs in {_folder()}; follow with oelm status --watch, stop with scancel"]
-
-
-def _compared_name(job: Job) -> str:
-    """Return how `oelm report` names the runs: an experiment's ID, or the folder of a rehearsal."""
-    folder = job.path.parent.name
-    return folder if "+" in folder else job.exp
 
 
 def asks_for_gpu(sbatch: dict[str, Any]) -> bool:

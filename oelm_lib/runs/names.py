@@ -15,6 +15,14 @@ def experiment_of(folder: str) -> str:
     return folder.split("_")[0]
 
 
+def arm_id_of(folder: str) -> str:
+    """Return the name of a folder's arm, as `oelm report` takes it.
+
+    That is its experiment's id, or of a rehearsal the whole folder's name.
+    """
+    return folder if "+" in folder else experiment_of(folder)
+
+
 def short_name(path: Path) -> str:
     """Return <ID>/seed<k>, which an experiment shares with its rehearsals."""
     return f"{experiment_of(path.parent.name)}/{path.name}"

@@ -6,6 +6,7 @@ An action returns lines for the user and raises UserError, as in `actions`.
 from pathlib import Path
 
 from oelm_lib.errors import UserError
+from oelm_lib.runs.names import arm_id_of
 from oelm_lib.workbench.actions import check_selected
 from oelm_lib.workbench.launches import command_line, live_launches, one_starter, start_command
 from oelm_lib.workbench.rows import Row
@@ -28,8 +29,8 @@ def compare_runs(rows: list[Row], outputs: Path) -> str:
     if len({row["id"] for row in done}) == 1 and not done[0].get("compare_to"):
         why = " ".join(left_out) or "Select runs of another experiment, too."
         raise UserError(f"only the baseline {done[0]['id']} is done, so nothing is compared. {why}")
-    names = [row["run"].split("/")[0] if "+" in row["run"] else row["id"] for row in done]
-    return "\n".join([make_page(" ".join(sorted(set(names))), outputs), *left_out])
+    names = {arm_id_of(row["run"].split("/")[0]) for row in done}
+    return "\n".join([make_page(" ".join(sorted(names)), outputs), *left_out])
 
 
 def explore_runs(rows: list[Row], outputs: Path) -> str:
