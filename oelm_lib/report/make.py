@@ -65,7 +65,7 @@ def report(target: str | Path, baseline: str | None = None, runs: str | None = N
     if runs is not None:
         return _make(name, STANDARD[name] | {"runs": runs}, f"explore_{page_slug(runs)}", command)
     if name in ("compare", "explore"):
-        check_finished([DEMO])
+        _check_finished([DEMO])
     if name == "bench" and not any(config.outputs_dir().glob("bench_*.json")):
         raise UserError("no result of `oelm bench` yet; measure: oelm bench")
     if name in STANDARD:
@@ -104,13 +104,13 @@ def _compare(target: str, baseline: str | None, command: str) -> Path:
         )
     if baseline and baseline not in {*ids, *folders, *map(experiment_of, folders)}:
         raise UserError(f"--baseline {baseline}: no such experiment; use one of {', '.join(ids)}")
-    check_finished(patterns)
+    _check_finished(patterns)
     parameters = {"exps": " ".join(patterns), "baseline": baseline or "", "outputs": ""}
     words = [*patterns, *(["vs", baseline] if baseline else [])]
     return _make("compare", parameters, f"compare_{page_slug('_'.join(words))}", command)
 
 
-def check_finished(patterns: list[str]) -> None:
+def _check_finished(patterns: list[str]) -> None:
     """Raise UserError where no run of these experiments, or globs, is done."""
     if not any(state(run) == "done" for run in find_runs(None, patterns, rehearsals=False)):
         command = shlex.join(["oelm", "run", *patterns])

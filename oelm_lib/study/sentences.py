@@ -33,14 +33,10 @@ def status(judgements: Iterable[Judgement], slopes: Iterable[Slope], done: int, 
     runs = f"{done} of about {done + left} runs done" if left else f"all {done} runs done"
     if not answered + unknown:
         return f"No answer yet: {runs}."
-    parts = [f"{answered} {_are(answered)} answered"]
+    parts = [f"{answered} {'is' if answered == 1 else 'are'} answered"]
     parts += [f"{unknown} undecided"] if unknown else []
     parts += [f"{waiting} {'wait' if waiting > 1 else 'waits'} for runs"] if waiting else []
     return f"Of {len(found)} questions, {', '.join(parts)}; {runs}."
-
-
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
 
 
 def answers(claims: Iterable[list[Judgement]], slopes: Iterable[Slope]) -> list[str]:
@@ -146,16 +142,18 @@ def _words(one: Judgement, limit: Limit) -> str:
     """Return a verdict in words."""
     subject = "they are" if one.claim.equal else "that is"
     rest = limit.text.replace("equal gaps", "equal")
-    said = {
-        stats.PASS: f"{subject} {rest} ({limit.verdict})",
-        stats.YES: f"{subject} {rest} ({limit.verdict})",
-        stats.FAIL: f"{subject} {_more_than(limit)} ({limit.verdict})",
-        stats.NO: f"{subject} not {rest} ({limit.verdict})",
-        stats.UNSTABLE: f"no verdict on '{limit.text}', since seeds diverged",
-        stats.UNKNOWN: f"no verdict on '{limit.text}', since one seed has no interval",
+    decided = {
+        stats.PASS: rest,
+        stats.YES: rest,
+        stats.FAIL: _more_than(limit),
+        stats.NO: f"not {rest}",
     }
-    stays_open = f"whether {subject} {rest} stays open{_in_brackets(limit.seeds)}"
-    return said.get(limit.verdict, stays_open)
+    reasons = {stats.UNSTABLE: "seeds diverged", stats.UNKNOWN: "one seed has no interval"}
+    if limit.verdict in decided:
+        return f"{subject} {decided[limit.verdict]} ({limit.verdict})"
+    if limit.verdict in reasons:
+        return f"no verdict on '{limit.text}', since {reasons[limit.verdict]}"
+    return f"whether {subject} {rest} stays open{_in_brackets(limit.seeds)}"
 
 
 def _slope_sentence(slope: Slope) -> str:
