@@ -9,7 +9,11 @@ from oelm_lib.cli.options import overrides_from, set_option
 @click.argument("new_id", metavar="ID")
 @click.option("--from", "base", required=True, metavar="ID", help="Experiment to start from.")
 @set_option
-@click.option("--compare-to", metavar="ID", help="Its baseline (default: that of --from).")
+@click.option(
+    "--compare-to",
+    metavar="ID",
+    help="Its baseline (default: that of --from, or --from if it is one); none: it is a baseline.",
+)
 @click.option("--title", help="Title (default: that of --from and the changes).")
 @click.option("--question", help="The question it answers (default: what the changes do).")
 @click.option("--dry-run", is_flag=True, help="Print the file and write nothing.")

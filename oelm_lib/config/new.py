@@ -12,6 +12,9 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import remedy, write_text
 from oelm_lib.yaml_text import dump_yaml, parse_yaml
 
+NO_BASELINE = "none"
+"""In place of the id of a baseline: the new experiment is one itself."""
+
 
 def new_experiment(
     base_id: str,
@@ -28,7 +31,8 @@ def new_experiment(
         base_id: Experiment whose values it takes.
         new_id: Its id, such as DEMO-05.
         overrides: Keys that differ from base_id, as in `load_config`.
-        compare_to: Its baseline; None: that of base_id, or base_id where that is a baseline.
+        compare_to: Its baseline; None: that of base_id, or base_id where that is a baseline;
+            "none": the new experiment is a baseline.
         title: None: the title of base_id and the overrides.
         question: None: what everything that differs from compare_to does.
 
@@ -37,15 +41,17 @@ def new_experiment(
     """
     check_new_id(new_id)
     base = load_config(base_id, overrides)
-    against = load_config(compare_to or base.compare_to or base.id)
+    against = None
+    if compare_to != NO_BASELINE:
+        against = load_config(compare_to or base.compare_to or base.id)
     arm = ", ".join(change_words(base.overrides))
-    changes = {key: new for key, (_, new) in diff_configs(against, base).items()}
+    changes = {key: new for key, (_, new) in diff_configs(against or base, base).items()}
     plain = base.to_dict() | {
         "id": new_id,
         "slug": _slug(base),
         "title": title or (f"{base.title}, {arm}" if arm else base.title),
         "question": question or _question(changes, against),
-        "compare_to": against.id,
+        "compare_to": against.id if against else None,
         "changes": list(changes),
     }
     text = experiment_yaml(parse_experiment(plain, f"new experiment {new_id}"))
@@ -96,8 +102,10 @@ def experiment_yaml(experiment: Experiment) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _question(changes: dict[str, Any], against: Experiment) -> str:
+def _question(changes: dict[str, Any], against: Experiment | None) -> str:
     """Return what an experiment asks: what its differences from its baseline do."""
+    if against is None:
+        return "What perplexity does this baseline reach?"
     words = ", ".join(change_words(changes)) or "a repetition"
     return f"What is the effect of {words}, against {against.id}?"
 

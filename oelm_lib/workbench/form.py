@@ -28,6 +28,7 @@ from oelm_lib.config import (
 )
 from oelm_lib.config.fields import LARGEST
 from oelm_lib.config.messages import describe_errors, shorten
+from oelm_lib.config.new import NO_BASELINE
 from oelm_lib.data.corpus import read_corpus
 from oelm_lib.data.spec import corpus_names
 from oelm_lib.errors import UserError
@@ -139,7 +140,7 @@ def check_form(base: str, values: dict[str, str], words: dict[str, str]) -> Form
     check = FormCheck()
     for name, look in (("id", check_new_id), ("compare_to", find_id)):
         try:
-            if name == "id" or words.get(name):
+            if name == "id" or words.get(name, "").strip() not in ("", NO_BASELINE):
                 look(words.get(name, "").strip())
         except UserError as error:
             check.reasons[name] = str(error)
@@ -151,12 +152,12 @@ def check_form(base: str, values: dict[str, str], words: dict[str, str]) -> Form
     try:
         text = new_experiment(base, words["id"].strip(), overrides, **options)
         experiment = parse_experiment(parse_yaml(text), "new experiment")
-        baseline = load_config(experiment.compare_to)
+        baseline = load_config(experiment.compare_to) if experiment.compare_to else experiment
         _check_corpus(experiment, check.reasons)
     except UserError as error:
         check.reasons[""] = str(error)
         return check
-    check.compare_to = baseline.id
+    check.compare_to = experiment.compare_to or ""
     check.changes = [
         (key, as_yaml(old), as_yaml(new))
         for key, (old, new) in diff_configs(baseline, experiment).items()
@@ -180,8 +181,10 @@ def check_html(check: FormCheck) -> str:
     elif check.changes:
         head = (f"differs from {check.compare_to} in", check.compare_to, "new")
         parts.append(facts_table(head, check.changes, [LEFT] * 3))
-    else:
+    elif check.compare_to:
         parts.append(f"<p>Nothing differs from {escape(check.compare_to)} yet.</p>")
+    else:
+        parts.append("<p>A baseline: it is compared with nothing.</p>")
     if check.cost:
         parts.append(f"<p>A run costs {escape(check.cost)}.</p>")
     return "".join([*parts, warnings_html(check.warnings)])

@@ -27,7 +27,8 @@ HELP = {
     "id": "File name without .yaml: capitals, a hyphen, 2 to 4 digits.",
     "title": "Empty: the title of the original and what is changed.",
     "question": "Empty: what the changes do.",
-    "compare_to": "Its baseline; empty: that of the original, or the original if it is one.",
+    "compare_to": "Its baseline; empty: that of the original, or the original if it is one;"
+    " none: it is a baseline.",
 }
 LONG = ("title", "question")
 """Keys of sentences: their fields take the whole width."""

@@ -175,6 +175,15 @@ def test_a_new_experiment_declares_its_changes_and_is_never_overwritten(own_para
     assert (again.exit_code, "exists; choose another id" in again.output) == (2, True)
 
 
+def test_a_new_experiment_can_be_a_baseline(own_params):
+    command = ["new", "MINE-01", "--from", "DEMO-01", "--set", "train.max_steps=130"]
+    result = CliRunner().invoke(main, [*command, "--compare-to", "none"])
+    assert result.exit_code == 0, result.output
+    experiment = config.load_config("MINE-01")
+    assert (experiment.compare_to, experiment.changes) == (None, ())
+    assert config.check_changes(experiment) == []
+
+
 def test_undeclared_changes_and_confounds_are_reported_before_training(own_params):
     file = own_params / "DEMO-02.yaml"
     text = file.read_text()

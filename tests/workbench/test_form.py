@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oelm_lib import config
-from oelm_lib.workbench.form import MAIN_KEYS, base_values, check_form, form_fields, next_id
+from oelm_lib.workbench.form import (
+    MAIN_KEYS,
+    base_values,
+    check_form,
+    check_html,
+    form_fields,
+    next_id,
+)
 from oelm_lib.workbench.form_view import FormView
 from tests.project_params import copy_params
 
@@ -80,6 +87,13 @@ def test_a_value_that_the_prepared_corpus_does_not_fit_is_refused(stories, monke
     assert "300 tokens" in check_form("DEMO-02", values, NEW).reasons["model.vocab_size"]
     values |= {"model.vocab_size": "300", "train.batch_size": "9999999"}
     assert "allowed batch_size" in check_form("DEMO-02", values, NEW).reasons["train.batch_size"]
+
+
+def test_a_new_experiment_can_be_a_baseline():
+    check = check_form("DEMO-01", {"train.max_steps": "130"}, NEW | {"compare_to": "none"})
+    assert (check.reasons, check.changes, check.warnings) == ({}, [], [])
+    assert config.parse_yaml(check.text)["compare_to"] is None
+    assert "compared with nothing" in check_html(check)
 
 
 def test_differences_are_those_from_the_baseline_and_the_file_declares_them():
