@@ -17,7 +17,7 @@ CONCENTRATED, AVOIDED = 1.5, 0.67
 
 def findings(arms: Sequence[Trained]) -> Html:
     """Return the findings as a list, with what the number of seeds allows to say."""
-    lines = [*_heads(arms), *_focus(arms), *_directions(arms), *_gap(arms)]
+    lines = [*_unfinished(arms), *_heads(arms), *_focus(arms), *_directions(arms), *_gap(arms)]
     seeds = min(len(group) for group in groups(arms).values())
     caution = (
         "One seed an arm: these sentences describe runs, they are no test."
@@ -26,6 +26,16 @@ def findings(arms: Sequence[Trained]) -> Html:
     )
     items = "".join(f"<li><b>{escape(head)}</b> {escape(text)}</li>" for head, text in lines)
     return Html(f"<ul>{items}</ul><p class='note'>{escape(caution)}</p>")
+
+
+def _unfinished(arms: Sequence[Trained]) -> list[tuple[str, str]]:
+    """Which checkpoints are not those of a run's end."""
+    places = [
+        f"{label(arm)} at step {arm.step:,} of {arm.config.train.max_steps:,}"
+        for arm in arms
+        if arm.step < arm.config.train.max_steps
+    ]
+    return [("Not trained to the end.", f"{'; '.join(places)}.")] if places else []
 
 
 def _heads(arms: Sequence[Trained]) -> list[tuple[str, str]]:

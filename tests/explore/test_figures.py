@@ -128,6 +128,15 @@ def test_findings_follow_from_the_numbers_by_rule(arms, monkeypatch):
     )
 
 
+def test_a_checkpoint_before_the_end_of_its_run_is_named(arms):
+    assert "Not trained to the end" not in sentences.findings(arms)
+    early = [arms[0], dataclasses.replace(arms[1], step=3)]
+    assert re.search(
+        r"Not trained to the end\.</b> OELM-Freeze \(DEMO-02, seed 42\) at step 3 of \d+\.",
+        sentences.findings(early),
+    )
+
+
 def test_the_sentences_and_the_table_agree_on_which_heads_have_a_role(arms, monkeypatch):
     """The sentences compared a share of two decimals."""
     share = probes.roles(arms)["share"].max() - 1e-6
