@@ -166,11 +166,12 @@ class _Execution:
         return self._error
 
     def _show_warnings(self) -> None:
-        """Print each warning that the run puts into status.json, once."""
+        """Print each warning that the run puts into status.json, once, over a progress line."""
+        clear = "\r\033[K" if sys.stdout.isatty() else ""
         for text in (read_or_none(read_status, self._run.path) or {}).get("warnings") or ():
             if text not in self._shown_warnings:
                 self._shown_warnings.add(text)
-                print(f"{self._run.name}: warning: {text}", flush=True)
+                print(f"{clear}{self._run.name}: warning: {text}", flush=True)
 
     def _execute(self, parameters: dict[str, Any]) -> None:
         """Train in several processes where the run has them, then execute the notebook."""

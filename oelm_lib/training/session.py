@@ -146,9 +146,10 @@ def _restored_state(
     for leftover in run.path.glob(".*.tmp"):  # of a process that was killed
         leftover.unlink(missing_ok=True)
     saved, damage = checkpoint.load_latest(run.path)
+    if saved:
+        status.update(step=saved["step"])
     state, offsets, latest = TrainingState(run), {}, run.path / "latest.pt"
     if saved:
-        status.update(write=False, step=saved["step"])
         state.load_state_dict(saved, latest)
         offsets = _restore_record(saved, budget, latest)
     if damage:

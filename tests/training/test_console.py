@@ -1,6 +1,10 @@
 import io
 import sys
 
+from oelm_lib.config import load_config
+from oelm_lib.files import write_json
+from oelm_lib.launch.notebook import _Execution
+from oelm_lib.runs import open_run
 from oelm_lib.training.console import Console
 
 
@@ -29,3 +33,11 @@ def test_a_file_has_whole_lines(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     show(Console())
     assert sys.stdout.getvalue() == "step 1\nval_loss 1.0\nstep 3\n"
+
+
+def test_a_warning_of_a_run_takes_the_place_of_a_progress_line(monkeypatch, tmp_path):
+    run = open_run(load_config("DEMO-02"), 42, tmp_path)
+    write_json(run.path / "status.json", {"warnings": ["disk slow"]})
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    _Execution(run, {})._show_warnings()
+    assert sys.stdout.getvalue() == f"\r\033[K{run.name}: warning: disk slow\n"

@@ -192,6 +192,20 @@ def test_a_start_that_fails_half_way_leaves_a_truthful_status_and_no_lock(tiny_r
     assert train(tiny_run())["steps"] == 24
 
 
+def test_the_status_of_a_continuation_begins_at_its_checkpoint(tiny_run, monkeypatch):
+    make, steps = state.make_optimizer, []
+
+    def noting_the_step(*args):
+        steps.append(runs.read_status(tiny_run())["step"])
+        return make(*args)
+
+    stop_at(monkeypatch, 6)
+    train(tiny_run())
+    monkeypatch.setattr(state, "make_optimizer", noting_the_step)
+    train(tiny_run())
+    assert steps == [6]
+
+
 def test_leftovers_of_a_killed_process_are_removed(tiny_run):
     run = tiny_run()
     leftover = run.path / f".latest.pt.{os.getpid() + 1}.tmp"
