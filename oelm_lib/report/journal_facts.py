@@ -54,7 +54,8 @@ def gather(outputs: Path | str | None, rehearsals: bool) -> dict[str, Any]:
         "criterion": 1 + CRITERION,
         "enough_seeds": ENOUGH_SEEDS,
         "corpora": {
-            experiment.data.corpus: experiment.title.split(", ")[0] for experiment in known
+            experiment.data.corpus: experiment.title.split(", ")[0]
+            for experiment in reversed(known)  # the first experiment of a corpus names it
         },
         "names": {experiment.id: experiment.title for experiment in known},
         "known": len(known),

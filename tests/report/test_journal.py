@@ -9,13 +9,14 @@ import yaml
 
 from oelm_lib import stats
 from oelm_lib.compare.verdict import CONFOUNDED
-from oelm_lib.config import PARAMS, experiment_ids
+from oelm_lib.config import PARAMS, experiment_ids, paths
 from oelm_lib.errors import UserError
 from oelm_lib.report.journal import LANGUAGES, escape, journal
 from oelm_lib.report.journal_facts import gather
 from oelm_lib.report.render import TEMPLATES
 from oelm_lib.runs.frames import phase3
 from tests.broken_runs import break_run
+from tests.project_params import copy_params
 from tests.runs_factory import make_run
 
 NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?:e-\d+)?")
@@ -338,3 +339,11 @@ def test_a_chain_of_baselines_keeps_each_finding_with_its_own_base(tmp_path, mon
         "OELM-Freeze → frozen Gaussian changes: model.qk_init" in line for line in changes
     )
     assert "--set optim.learning_rate=0.0057 --set 'model.frozen_layers=[0, 1]'" in text
+
+
+def test_the_first_experiment_of_a_corpus_names_it(tmp_path, monkeypatch):
+    params = copy_params(tmp_path)
+    monkeypatch.setattr(paths, "PARAMS", params)
+    text = (params / "DEMO-02.yaml").read_text().replace("DEMO-02", "DEMO-05")
+    (params / "DEMO-05.yaml").write_text(re.sub("title: .*", "title: Of mine", text))
+    assert gather(tmp_path / "outputs", False)["corpora"]["stories"] == "Stories"
