@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from oelm_lib import config
+from oelm_lib.config.messages import did_you_mean
 from oelm_lib.errors import UserError
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
@@ -99,8 +100,9 @@ def _compare(target: str, baseline: str | None, command: str) -> Path:
     if unknown or not patterns:
         raise UserError(
             f"{' '.join(unknown) or repr(target)}: not an executed notebook, a run folder or an"
-            " experiment; use X.ipynb, outputs/<ID>_<slug>/seed42,"
-            f" {', '.join([*STANDARD, *study_names()])}, or a glob of {', '.join(ids)}"
+            f" experiment{did_you_mean(target, [*STANDARD, *study_names(), *ids])}; use X.ipynb,"
+            f" outputs/<ID>_<slug>/seed42, {', '.join([*STANDARD, *study_names()])}, or ids and"
+            " globs of experiments (`oelm run` lists them)"
         )
     if baseline and baseline not in {*ids, *folders, *map(experiment_of, folders)}:
         raise UserError(f"--baseline {baseline}: no such experiment; use one of {', '.join(ids)}")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.config import as_text
+from oelm_lib.config import as_text, outputs_dir
 from oelm_lib.errors import UserError
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.names import experiment_of, run_name
@@ -90,7 +90,10 @@ def overview(
 def table(rows: list[dict[str, Any]], width: int | None = None) -> str:
     """Return the rows as text for a terminal of `width` characters, a count of the states first."""
     if not rows:
-        return "no such runs yet; start one: oelm run DEMO-01"
+        return (
+            f"no such runs yet in {outputs_dir()}; start one, e.g. oelm run DEMO-01;"
+            " `oelm run` lists all experiments"
+        )
     counts = Counter(row["state"] for row in rows)
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
     lines = [f"{len(rows)} runs: {states}"]

@@ -149,6 +149,7 @@ def test_a_figure_from_elsewhere_keeps_its_numbers(tmp_path):
     ("target", "words"),
     [
         ("GPT-99", "not an executed notebook, a run folder or an experiment"),
+        ("compar", r"experiment \(did you mean compare\?\); use X.ipynb"),
         ("missing.ipynb", "no such notebook"),
         ("run", "no train.ipynb, since this run was not made by `oelm run`"),
     ],

@@ -139,7 +139,7 @@ def test_done_failed_and_broken_runs_say_so(make_run, tmp_path):
     assert "status.json: not readable" in rows[2]["reason"]
     assert "unreadable" in table(rows)
     json.dumps(rows)
-    assert "no such runs yet" in table([])
+    assert f"no such runs yet in {config.outputs_dir()}; start one" in table([])
 
 
 def test_a_name_means_every_run_of_it_that_trains(make_run, tmp_path):
