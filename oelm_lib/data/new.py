@@ -181,10 +181,15 @@ def _first_rows(file: Path) -> Iterator[dict[str, Any]]:
 def _survey(text: Source) -> tuple[int, int]:
     """Return the estimated number of documents and of characters of the train split."""
     documents = characters = 0
+    blank = True
     for piece, ends in text.pieces("train"):
         documents, characters = documents + ends, characters + len(piece)
+        blank = blank and not piece.strip()
         if characters >= SURVEY:
             break
+    if blank:
+        file = printable(text.files["train"][0])
+        raise UserError(f"{file}: has no text; give a file with text in it")
     share = text.fraction if characters >= SURVEY else 1
     return max(1, round(documents / (share or 1))), round(characters / (share or 1))
 

@@ -103,6 +103,7 @@ def open_source(spec: CorpusSpec, source: str | Path | None, echo: Callable[[str
         state = "is not text that can be read" if path.exists() else "no such file or folder"
         raise UserError(
             f"{path}: {state}; name a folder, or a file that ends in {', '.join(KINDS)}"
+            " (from CSV make JSON lines: docs/own-corpus.md)"
         )
     files = _complete(spec, find_splits(path, spec, echo), path)
     return Source(spec, files, kind="folder", path=printable(path))

@@ -190,9 +190,10 @@ def test_a_damaged_file_is_named_with_a_remedy(tmp_path, params, name, content):
 
 def test_after_a_failure_the_same_command_works_with_another_text(tmp_path):
     file = tmp_path / os.fsdecode(b"caf\xe9.txt")  # Latin-1, as old archives name files
-    file.write_text("")
-    with pytest.raises(UserError, match="has no text"):
-        new_corpus("mine", file, "gpt2", echo=lambda line: None)
+    for text in ("", "\n \n" * 1000):
+        file.write_text(text)
+        with pytest.raises(UserError, match="has no text"):
+            new_corpus("mine", file, "gpt2", echo=lambda line: None)
     file.write_text("one long line " * 500)
     new_corpus("mine", file, "gpt2", echo=lambda line: None)
     assert load_spec("mine").about == r"Text from caf\xe9.txt."
