@@ -159,6 +159,16 @@ def _mean_keys(length: int) -> float:
     return (QUERY_BLOCK**2 * blocks * (blocks + 1) / 2 + rest * length) / length
 
 
+FLOP_NAMES = {
+    "forward": "forward pass",
+    "backward": "backward pass",
+    "plain": "step, plain attention",
+    "saved_by_freezing": "saved by freezing",
+    "fast": "step, attention that skips later positions",
+}
+"""What `cost_table` calls the keys of `step_flops`."""
+
+
 def training_hours(cfg: Experiment, flops_per_second: float) -> float:
     """Hours that the steps of a run take at a rate of FLOP/s; attention as fast kernels do it."""
     flops = step_flops(cfg.model, cfg.train.batch_size)["fast"] * cfg.train.max_steps
@@ -170,7 +180,7 @@ def cost_table(cfg: Experiment, gpu: str, utilisation: float) -> list[tuple[str,
     flops = step_flops(cfg.model, cfg.train.batch_size)
     memory = step_bytes(cfg.model, cfg.train.batch_size)
     hours = training_hours(cfg, GPU_FLOPS[gpu] * utilisation)
-    rows = [(f"{name} GFLOP per step", f"{value / 1e9:,.2f}") for name, value in flops.items()]
+    rows = [(f"{FLOP_NAMES[name]}: GFLOP", f"{value / 1e9:,.2f}") for name, value in flops.items()]
     rows += [
         (
             "freezing saves",
