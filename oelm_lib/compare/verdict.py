@@ -145,7 +145,9 @@ def verdicts(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
         runs, baseline: Arguments of judge.
 
     Returns:
-        The fields of Verdict but `pair`, and `words`, as columns.
+        A frame. Among its columns: `arm id baseline corpus n verdict`; `gap` and its bounds `low`
+        and `high` as perplexity ratios minus 1 (0.05 is +5 %); `perplexity`,
+        `baseline_perplexity`; `nats`, the difference in loss; `words`, the verdict as a sentence.
     """
     return _frame(judge(runs, baseline))
 

@@ -70,7 +70,9 @@ def load_runs(
         rehearsals: Whether an id means the rehearsals of its experiment too.
 
     Returns:
-        A frame with the columns COLUMNS: losses in nats per token, times in seconds.
+        A frame. Among its columns: `run id arm corpus seed state`; `final_val_loss`,
+        `best_val_loss` and `final_test_loss` in nats per token; `final_bits_per_byte`;
+        `wall_seconds`, `steps`, `tokens`; `experiment` (an Experiment) and `config` (a dict).
 
     Raises:
         UserError: No run and no experiment matches one of `exps`.

@@ -123,6 +123,13 @@ def test_every_package_but_the_command_line_is_on_the_interface_page():
     folders = {path.parent.name for path in (ROOT / "oelm_lib").glob("*/__init__.py")}
     assert folders - {"cli"} == set(PACKAGES.split()) - {"stats"}
     assert oelm_lib.__all__ == ["load_config"]
+    assert set(dir(oelm_lib)) == {*PACKAGES.split(), "load_config"}
+
+
+def test_a_package_is_loaded_when_it_is_named():
+    code = "import oelm_lib as oelm, sys; print('oelm_lib.view' in sys.modules, oelm.view.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False oelm_lib.view\n"
 
 
 @pytest.mark.slow
