@@ -78,7 +78,8 @@ class Queue:
         self._environment = os.environ | _thread_limits(slots.width)
         done = len(jobs) - len(self._waiting)
         print(
-            f"{len(jobs)} runs: {done} done before, {len(self._waiting)} to go, {slots.describe()}"
+            f"{len(jobs)} run{'s' * (len(jobs) > 1)}: {done} done before,"
+            f" {len(self._waiting)} to go, {slots.describe()}"
         )
 
     def execute(self) -> int:

@@ -86,7 +86,8 @@ def submit(
     done = len(jobs) - len(unfinished)
     options = ", ".join(f"{key}={value}" for key, value in sbatch.items())
     lines = [
-        f"{len(jobs)} runs: {done} done before, {len(unfinished)} in one array ({options})",
+        f"{len(jobs)} run{'s' * (len(jobs) > 1)}: {done} done before,"
+        f" {len(unfinished)} in one array ({options})",
     ]
     target = " ".join(dict.fromkeys(arm_id_of(job.path.parent.name) for job in jobs))
     commands = [job_command(job, overrides) for job in unfinished]

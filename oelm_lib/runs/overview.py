@@ -96,7 +96,7 @@ def table(rows: list[dict[str, Any]], width: int | None = None) -> str:
         )
     counts = Counter(row["state"] for row in rows)
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
-    lines = [f"{len(rows)} runs: {states}"]
+    lines = [f"{len(rows)} run{'s' * (len(rows) > 1)}: {states}"]
     cells = [{key: cell_text(key, row) for key in COLUMNS} for row in rows]
     used = [key for key in COLUMNS if any(line[key] for line in cells)]
     for line in [COLUMNS, *cells]:

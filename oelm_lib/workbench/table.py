@@ -101,7 +101,8 @@ def count_states(rows: list[Row]) -> str:
     counts = Counter(row["state"] for row in rows)
     waiting = counts.pop(NOT_RUN, 0)
     parts = [f"{count} {state}" for state, count in counts.items()]
-    text = f"{sum(counts.values())} runs" + (f": {', '.join(parts)}" if parts else "")
+    runs = sum(counts.values())
+    text = f"{runs} run{'s' * (runs != 1)}" + (f": {', '.join(parts)}" if parts else "")
     return text + (f"; {waiting} experiments not run" if waiting else "")
 
 

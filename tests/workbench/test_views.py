@@ -54,7 +54,7 @@ def test_the_workbench_opens_before_any_run_does(outputs):
     assert "DEMO-02 has no run yet" in board.runs.table.value
     runs_factory.make_run(outputs, "DEMO-02", state="running", done=0.4)
     board.refresh()
-    assert board.table.count.value.startswith("1 runs: 1 running")
+    assert board.table.count.value.startswith("1 run: 1 running")
     assert board.runs.list.value == ("DEMO-02_oelm_freeze/seed42",)
     line = r"seed42 · running · ETA .+ · step 260/650 · loss .+ · 51,200 tokens/s"
     assert re.search(line, board.runs.table.value)
@@ -230,7 +230,7 @@ def test_a_look_that_fails_says_so_and_the_next_one_works(outputs, monkeypatch):
     runs_factory.make_run(outputs, "DEMO-02", 1)
     board._due = 0.0
     board._look()
-    assert board.table.count.value.startswith("1 runs: 1 done")
+    assert board.table.count.value.startswith("1 run: 1 done")
 
 
 def test_the_list_offers_short_names_and_tells_the_whole_ones_of_the_selected_runs(outputs, params):
