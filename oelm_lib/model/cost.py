@@ -164,7 +164,7 @@ FLOP_NAMES = {
     "backward": "backward pass",
     "plain": "step, plain attention",
     "saved_by_freezing": "saved by freezing",
-    "fast": "step, attention that skips later positions",
+    "fast": "step, attention to the past only",
 }
 """What `cost_table` calls the keys of `step_flops`."""
 
