@@ -1,6 +1,6 @@
 """`make gpu`: the tests, the bench and a real run on a GPU, in at most eight minutes.
 
-Run from a checkout with `python -m oelm_lib.launch.gpu_check`; nothing is installed.
+It runs in a checkout, as `python -m tests.gpu`; nothing is installed.
 """
 
 import argparse
