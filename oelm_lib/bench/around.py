@@ -3,12 +3,12 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
 
 from oelm_lib.config import load_config
+from oelm_lib.runs.names import run_folder
 from oelm_lib.runs.reading import read_timing
 
 EXPERIMENT, SEED = "DEMO-02", 42
@@ -52,7 +52,7 @@ def _run_one_step() -> tuple[float, dict[str, float]]:
     with TemporaryDirectory() as outputs:
         environment = os.environ | {"OELM_OUTPUTS": outputs}
         seconds = _cpu_seconds([*command, "--set", OVERRIDES], environment)
-        folder = Path(outputs) / load_config(EXPERIMENT, OVERRIDES).folder / f"seed{SEED}"
+        folder = run_folder(load_config(EXPERIMENT, OVERRIDES), SEED, outputs)
         return seconds, read_timing(folder)["budget"]
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from oelm_lib.arms import arm_name
 from oelm_lib.errors import UserError
-from oelm_lib.runs.logs import find_run
+from oelm_lib.runs.find import find_run, find_runs
 from oelm_lib.runs.names import arm_id_of, run_name, short_name
-from oelm_lib.runs.reading import find_runs
 from oelm_lib.training.trained import Trained, open_trained
 
 
@@ -16,7 +15,7 @@ def open_arms(runs: str, which: str = "latest", outputs: str | Path = "") -> lis
     """Open the checkpoints of runs; the first run is the reference of the others.
 
     Args:
-        runs: Names as runs.logs.find_run takes them, and globs of <ID>/seed<k> or
+        runs: Names as runs.find.find_run takes them, and globs of <ID>/seed<k> or
             <folder>/seed<k>, separated by spaces. A glob without `+` leaves rehearsals out.
         which: Checkpoint, `latest` or `best`.
         outputs: Folder of the run folders; default config.outputs_dir().

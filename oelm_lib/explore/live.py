@@ -8,8 +8,8 @@ import ipywidgets
 from oelm_lib.errors import UserError
 from oelm_lib.explore import maps, tables
 from oelm_lib.explore.arms import open_arms
+from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.names import run_name
-from oelm_lib.runs.reading import find_runs
 from oelm_lib.runs.schema import CHECKPOINTS
 from oelm_lib.training.trained import Trained
 from oelm_lib.view.live import Panel, put

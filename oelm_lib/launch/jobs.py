@@ -16,6 +16,7 @@ from oelm_lib.report.provenance import run_arguments
 from oelm_lib.runs import reading
 from oelm_lib.runs.lock import is_locked
 from oelm_lib.runs.metrics import perplexity
+from oelm_lib.runs.names import run_folder
 from oelm_lib.runs.process import this_process
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.status import format_duration
@@ -78,8 +79,7 @@ def make_jobs(
 
 def make_job(cfg: config.Experiment, seed: int, test: bool) -> Job:
     """Return the job of one experiment and seed."""
-    path = config.outputs_dir() / cfg.folder / f"seed{seed}"
-    machine = cfg.machine
+    path, machine = run_folder(cfg, seed), cfg.machine
     return Job(cfg.id, seed, path, cfg.train.max_steps, machine.devices, machine.device, test)
 
 

@@ -10,8 +10,9 @@ from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
+from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.names import experiment_of, matches_pattern, parse_patterns
-from oelm_lib.runs.reading import find_runs, state
+from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.study.plan import study_names
 

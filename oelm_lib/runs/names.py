@@ -4,6 +4,18 @@ import fnmatch
 import re
 from pathlib import Path
 
+from oelm_lib.config import Experiment, outputs_dir
+
+
+def run_folder(cfg: Experiment, seed: int, outputs: Path | str | None = None) -> Path:
+    """Return the folder of a run; `outputs` is by default config.outputs_dir()."""
+    return (Path(outputs).absolute() if outputs else outputs_dir()) / cfg.folder / f"seed{seed}"
+
+
+def seed_of(path: Path) -> int:
+    """Return the seed of the run of a folder."""
+    return int(path.name.removeprefix("seed"))
+
 
 def run_name(path: Path) -> str:
     """Return the name of the run of a folder, <ID>_<slug>[+hash]/seed<k>."""

@@ -9,10 +9,10 @@ from typing import Any
 
 from oelm_lib.config import as_text
 from oelm_lib.errors import UserError
+from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.names import experiment_of, run_name
 from oelm_lib.runs.reading import (
-    find_runs,
     queue_alive,
     read_config,
     read_status,

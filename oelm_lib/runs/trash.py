@@ -8,10 +8,11 @@ from pathlib import Path
 from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.files import remedy
+from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.lock import RunLock
 from oelm_lib.runs.names import matches, run_name
 from oelm_lib.runs.provenance import git_output
-from oelm_lib.runs.reading import find_runs, state
+from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
 
 TRASH = ".trash"
@@ -77,7 +78,7 @@ def restore_run(name: str, outputs: Path | None = None) -> Path:
     """Bring back the run of a name that was removed last; returns its folder.
 
     Args:
-        name: As runs.logs.find_run takes it; also the path that the run had.
+        name: As runs.find.find_run takes it; also the path that the run had.
 
     Raises:
         UserError: The trash has no such run, or the folder exists again.

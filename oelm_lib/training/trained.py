@@ -11,8 +11,8 @@ from oelm_lib.data.tokenizer import Ids, Tokenizer, load_tokenizer
 from oelm_lib.errors import UserError
 from oelm_lib.model.generation import generate
 from oelm_lib.model.gpt import GPT
+from oelm_lib.runs.find import find_run
 from oelm_lib.runs.folder import Run, reopen
-from oelm_lib.runs.logs import find_run
 from oelm_lib.runs.schema import CHECKPOINTS
 from oelm_lib.seeds import named_generator
 from oelm_lib.training import checkpoint
@@ -76,7 +76,7 @@ def open_trained(
     """Load the model of a run.
 
     Args:
-        name: As for `oelm_lib.runs.logs.find_run`.
+        name: As for `oelm_lib.runs.find.find_run`.
         which: One of CHECKPOINTS: latest, best, latest.prev.
         outputs: Folder of the runs; default config.outputs_dir().
 

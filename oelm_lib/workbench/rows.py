@@ -7,10 +7,11 @@ from typing import Any
 from oelm_lib.arms import arm_name
 from oelm_lib.config import experiment_ids, experiment_path, load_config, outputs_dir
 from oelm_lib.errors import UserError
-from oelm_lib.runs.names import experiment_of
+from oelm_lib.runs.find import find_runs
+from oelm_lib.runs.names import experiment_of, seed_of
 from oelm_lib.runs.notes import FILE, Notes, read_notes
 from oelm_lib.runs.overview import overview
-from oelm_lib.runs.reading import find_runs, read_config
+from oelm_lib.runs.reading import read_config
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.workbench.launches import starting_runs
 
@@ -97,7 +98,7 @@ class RunRows:
             | self._run_facts(path, exp)
             | {
                 "id": exp,
-                "seed": int(path.name.removeprefix("seed")),
+                "seed": seed_of(path),
                 "tags": " ".join(notes.tags),
                 "note": notes.note,
                 "hidden": notes.hidden,
