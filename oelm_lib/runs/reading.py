@@ -9,6 +9,7 @@ import os
 import socket
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,14 @@ RESCORE = (
     "delete it and summary.json: the same command then scores the last checkpoint again"
     " and trains no step"
 )
+
+
+def read_or_none(read: Callable[[Path], Any], path: Path) -> Any:
+    """Return what a reader of run folders returns, or None where the file cannot be read."""
+    try:
+        return read(path)
+    except UserError:
+        return None
 
 
 def read_config(run: RunFolder) -> dict[str, Any]:

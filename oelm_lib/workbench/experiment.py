@@ -16,7 +16,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.gpus import largest_gpu_memory
 from oelm_lib.markup import Html
 from oelm_lib.model.cost import parameter_numbers, step_bytes, step_flops
-from oelm_lib.runs.reading import read_timing
+from oelm_lib.runs.reading import read_or_none, read_timing
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.status import format_duration
 from oelm_lib.view.changes import changes_table
@@ -125,10 +125,7 @@ def _size(count: float) -> str:
 
 
 def _wall_seconds(row: Row) -> float | None:
-    try:
-        seconds = (read_timing(row["path"]) or {}).get("total_wall_time")
-    except UserError:
-        return None
+    seconds = (read_or_none(read_timing, row["path"]) or {}).get("total_wall_time")
     return seconds if isinstance(seconds, int | float) and math.isfinite(seconds) else None
 
 

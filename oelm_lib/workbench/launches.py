@@ -22,7 +22,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import read_json, remedy, take_turn, write_json
 from oelm_lib.runs.names import run_name
 from oelm_lib.runs.process import is_alive, process_start, this_process
-from oelm_lib.runs.reading import read_status, state
+from oelm_lib.runs.reading import read_or_none, read_status, state
 from oelm_lib.runs.schema import ACTIVE
 
 FOLDER = "logs"
@@ -222,10 +222,7 @@ def _number(plain: dict[str, Any], key: str, default: float) -> Any:
 
 def _last_beat(path: Path) -> float:
     """Time of the last heartbeat of a run; 0 where there is none."""
-    try:
-        return (read_status(path) or {}).get("heartbeat") or 0.0
-    except UserError:
-        return 0.0
+    return (read_or_none(read_status, path) or {}).get("heartbeat") or 0.0
 
 
 def _is_recent(log: Path) -> bool:
