@@ -9,7 +9,7 @@ from oelm_lib.config.experiment import ID_PATTERN, ID_WORDS, SECTIONS, Experimen
 from oelm_lib.config.load import experiment_path, load_config, parse_experiment
 from oelm_lib.config.messages import shorten
 from oelm_lib.errors import UserError
-from oelm_lib.files import remedy, write_text
+from oelm_lib.files import explained, write_text
 from oelm_lib.yaml_text import dump_yaml, parse_yaml
 
 
@@ -61,12 +61,8 @@ def save_experiment(new_id: str, text: str) -> Path:
     """
     check_new_id(new_id)
     path = experiment_path(new_id)
-    try:
+    with explained(path, "cannot be written", "; nothing was saved"):
         write_text(path, text)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written: {error.strerror}; {remedy(error)}; nothing was saved"
-        ) from None
     return path
 
 

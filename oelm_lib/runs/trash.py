@@ -7,7 +7,7 @@ from pathlib import Path
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
-from oelm_lib.files import remedy
+from oelm_lib.files import explained
 from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.lock import RunLock
 from oelm_lib.runs.names import matches, run_name
@@ -147,13 +147,9 @@ def _users(path: Path, pattern: str, key: str) -> list[str]:
 
 def _move(path: Path, target: Path) -> None:
     """Move a file or folder, also to another disk. Raises UserError where that fails."""
-    try:
+    with explained(path, f"cannot be moved to {target}"):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(path, target)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be moved to {target}: {error.strerror}; {remedy(error)}"
-        ) from None
 
 
 def _check_free(path: Path, target: Path) -> None:
