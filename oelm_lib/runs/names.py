@@ -66,6 +66,11 @@ def matches_pattern(folder: str, pattern: str, rehearsals: bool = True) -> bool:
     return is_candidate and fnmatch.fnmatchcase(experiment_of(folder), pattern)
 
 
+def is_glob(text: str) -> bool:
+    """Return whether a name has a character of globs."""
+    return any(sign in text for sign in "*?[")
+
+
 def parse_patterns(exps: list[str] | str | None) -> list[str]:
     """Return experiment ids or globs as a list; as text they are parted by spaces or commas.
 

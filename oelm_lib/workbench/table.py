@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from oelm_lib.markup import Html, html_table
-from oelm_lib.runs.names import experiment_of
+from oelm_lib.runs.names import experiment_of, is_glob
 from oelm_lib.runs.overview import COLUMNS, cell_text
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.view.tables import tone_colour
@@ -72,7 +72,7 @@ def select_rows(
         state: State of the run, `active` for all states of a run in progress, or "" for every one.
         with_hidden: Whether runs that their notes hide are among them.
     """
-    patterns = [word if set(word) & set("*?[") else f"*{word}*" for word in words.split()]
+    patterns = [word if is_glob(word) else f"*{word}*" for word in words.split()]
     states = (*ACTIVE, STARTING) if state == "active" else (state,)
     return [
         row
