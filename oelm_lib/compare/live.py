@@ -19,6 +19,8 @@ FIGURES = {
     "learning rate, gradient norm": "rate",
 }
 OWN_BASELINE = "each experiment's own"
+LOOK_SECONDS = 5.0
+"""Time between looks at the run folders."""
 
 
 class CurveExplorer(Panel):
@@ -28,12 +30,9 @@ class CurveExplorer(Panel):
         exps, outputs: Arguments of load_runs. Rehearsals are left out, unless a glob with `+`
             names them, e.g. `DEMO-02*+*`.
         baseline: Experiment that the gap is first drawn to; default each experiment's own.
-        interval: Seconds between looks at the run folders.
     """
 
-    def __init__(
-        self, exps: str = "*", baseline: str = "", outputs: str = "", interval: float = 5.0
-    ):
+    def __init__(self, exps: str = "*", baseline: str = "", outputs: str = ""):
         self._exps, self._outputs = exps, outputs
         self._wanted = baseline  # until a run of it exists
         self._frame = load_runs(exps, outputs, rehearsals=False)
@@ -62,7 +61,7 @@ class CurveExplorer(Panel):
         for widget in (self.runs, *left, self.smoothing, self.log_scale):
             widget.observe(lambda change: self.draw(), "value")
         self.draw()
-        self._task = watch(lambda: self.follow.value and self.refresh(), interval)
+        self._task = watch(lambda: self.follow.value and self.refresh(), LOOK_SECONDS)
 
     def draw(self) -> None:
         """Draw the figure that the choices ask for."""

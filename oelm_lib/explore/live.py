@@ -25,14 +25,12 @@ class HeadExplorer(Panel):
     Args:
         runs: As explore.open_arms takes them; the first two are shown first.
         prompt: Text to begin with.
-        outputs: Folder of the run folders; default config.outputs_dir().
     """
 
-    def __init__(self, runs: str, prompt: str, outputs: str = ""):
-        self._outputs = outputs
+    def __init__(self, runs: str, prompt: str):
         self._arms: dict[tuple[str, str], Trained] = {}
-        self._paths = {run_name(path): path for path in find_runs(outputs or None)}
-        names = [arm.name for arm in open_arms(runs, outputs=outputs)]
+        self._paths = {run_name(path): path for path in find_runs()}
+        names = [arm.name for arm in open_arms(runs)]
         options = list(dict.fromkeys([*names, *self._paths]))
         self.left = _choice("left", options, names[0])
         self.right = _choice("right", options, names[min(1, len(names) - 1)])
@@ -112,7 +110,7 @@ class HeadExplorer(Panel):
 
     def _open(self, name: str, checkpoint: str) -> Trained:
         if (name, checkpoint) not in self._arms:
-            (self._arms[name, checkpoint],) = open_arms(name, checkpoint, self._outputs)
+            (self._arms[name, checkpoint],) = open_arms(name, checkpoint)
         return self._arms[name, checkpoint]
 
     def _offer(self, arms: list[Trained]) -> None:

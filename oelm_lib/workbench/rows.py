@@ -30,20 +30,15 @@ class RunRows:
     """Rows of all runs and experiments; a look reads only the folders that changed.
 
     Args:
-        outputs: Folder of the run folders; "": the default.
+        outputs: Folder of the run folders; "": the default. Kept as an absolute path.
     """
 
     def __init__(self, outputs: Path | str = ""):
-        self._outputs = Path(outputs).absolute() if outputs else outputs_dir()
+        self.outputs = Path(outputs).absolute() if outputs else outputs_dir()
         self._stamps: dict[Path, tuple] = {}
         self._rows: dict[Path, Row] = {}
         self._facts: dict[tuple, dict[str, Any]] = {}
         self._last: list[Row] = []
-
-    @property
-    def outputs(self) -> Path:
-        """Folder of the run folders."""
-        return self._outputs
 
     def read(self) -> list[Row]:
         """Return the rows as they are now.
@@ -54,7 +49,7 @@ class RunRows:
             without a run has the state NOT_RUN and no `path`. The same list as before where
             nothing changed.
         """
-        stamps = {path: _stamp(path) for path in find_runs(self._outputs)}
+        stamps = {path: _stamp(path) for path in find_runs(self.outputs)}
         stale = {
             experiment_of(path.parent.name)
             for path, stamp in stamps.items()
@@ -65,10 +60,10 @@ class RunRows:
         stale |= {exp for exp, facts in experiments.items() if facts["compare_to"] in stale}
         self._rows = {path: row for path, row in self._rows.items() if path in stamps}
         if stale:
-            rows = overview(sorted(stale), self._outputs)
+            rows = overview(sorted(stale), self.outputs)
             self._rows |= {Path(row["path"]): self._complete(row) for row in rows}
         self._stamps = {path: stamp for path, stamp in stamps.items() if path in self._rows}
-        starting = starting_runs(self._outputs)
+        starting = starting_runs(self.outputs)
         runs = [
             self._rows[path] | ({"state": STARTING} if path in starting else {})
             for path in stamps
