@@ -66,7 +66,7 @@ def overview(
         and, where the baseline's run with the same seed and overrides has an evaluation at the same
         step, `gap gap_base gap_step`.
     """
-    folders = {_key(path): path for path in find_runs(outputs)}
+    folders = {run_key(path): path for path in find_runs(outputs)}
     # A baseline's status serves all its arms; config.yaml is slow to read.
     status = functools.cache(lambda path: read_status(path) or {"state": "empty"})
     config = functools.cache(_first_config)
@@ -78,7 +78,7 @@ def overview(
             row["overrides"] = as_text(plain["overrides"]) if plain else ""
             losses = dict(status(path).get("evals", []))
             base = config(path.parent)["experiment"].get("compare_to") if losses else None
-            base_path = folders.get((base, *_key(path)[1:]))
+            base_path = folders.get((base, *run_key(path)[1:]))
             if base_path:
                 base_status = read_or_none(status, base_path) or {}
                 row |= _gap(base, losses, dict(base_status.get("evals", [])))
@@ -107,8 +107,8 @@ def table(rows: list[dict[str, Any]], width: int | None = None) -> str:
     return "\n".join(lines)
 
 
-def _key(path: Path) -> tuple[str, str, str]:
-    """Return (experiment id, hash of the overrides or "", seed folder) of a run folder."""
+def run_key(path: Path) -> tuple[str, str, str]:
+    """Return (experiment id, hash of the overrides or "", seed folder) of a run folder or name."""
     variant, _, overrides = path.parent.name.partition("+")
     return experiment_of(variant), overrides, path.name
 

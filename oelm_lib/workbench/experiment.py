@@ -14,7 +14,7 @@ from oelm_lib.config import (
 )
 from oelm_lib.errors import UserError
 from oelm_lib.gpus import largest_gpu_memory
-from oelm_lib.markup import Html
+from oelm_lib.markup import Html, html_table
 from oelm_lib.model.cost import parameter_numbers, step_bytes, step_flops
 from oelm_lib.runs.reading import read_or_none, read_timing
 from oelm_lib.runs.schema import ACTIVE
@@ -27,7 +27,6 @@ from oelm_lib.workbench.table import (
     LEFT,
     LONG_TEXT,
     TABLE,
-    facts_table,
     state_html,
     warnings_html,
 )
@@ -59,7 +58,7 @@ def experiment_html(exp: str, rows: list[Row]) -> Html:
         f"{STYLE}<p><b>{escape(exp)} {escape(experiment.title)}</b><br>"
         f"{escape(experiment.question)}</p>{warnings_html(warnings)}"
         f"{changes_table(experiment, [LEFT] * 4, TABLE)}"
-        f"{facts_table((), lines, (LEFT, LONG_TEXT))}"
+        f"{html_table((), lines, (LEFT, LONG_TEXT), TABLE)}"
     )
 
 
