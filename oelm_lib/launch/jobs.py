@@ -11,11 +11,10 @@ from oelm_lib import config
 from oelm_lib.errors import DONE, STOPPED
 from oelm_lib.files import write_json
 from oelm_lib.launch.names import experiments_named
-from oelm_lib.report.provenance import run_arguments
 from oelm_lib.runs import reading
 from oelm_lib.runs.lock import is_locked
 from oelm_lib.runs.metrics import perplexity
-from oelm_lib.runs.names import run_folder
+from oelm_lib.runs.names import run_arguments, run_folder
 from oelm_lib.runs.process import this_process
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.status import format_duration

@@ -13,9 +13,9 @@ from oelm_lib.compare.confounds import differences
 from oelm_lib.compare.verdict import CRITERION, Verdict
 from oelm_lib.config import ROOT, Experiment, experiment_ids, load_config
 from oelm_lib.errors import UserError
-from oelm_lib.report.provenance import run_command
 from oelm_lib.runs.frames import RECORDED, arm_id, phase3
 from oelm_lib.runs.metrics import perplexity
+from oelm_lib.runs.names import run_command
 from oelm_lib.study.verdicts import Judgement
 
 SHAPE = (

@@ -7,7 +7,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.config import as_text
 from oelm_lib.runs.provenance import code_version, cpu_name
 
 PACKAGES = ("torch", "numpy", "pandas", "plotly", "papermill", "nbconvert")
@@ -49,22 +48,6 @@ def command_of(source: Path, notebook: Any) -> str | None:
     for key, value in record.get("parameters", {}).items():
         parts += ["-p", str(key), str(value)]
     return shlex.join(parts)
-
-
-def run_arguments(exp: str, seed: int, overrides: dict[str, Any]) -> list[str]:
-    """Return the arguments of `oelm` that make a run."""
-    return ["run", exp, "--seed", str(seed), *set_arguments(overrides)]
-
-
-def set_arguments(overrides: dict[str, Any]) -> list[str]:
-    """Return the arguments of `oelm run` for overrides, `--set KEY=VALUE` each."""
-    pairs = (("--set", as_text({key: value})) for key, value in overrides.items())
-    return [argument for pair in pairs for argument in pair]
-
-
-def run_command(exp: str, seed: int, overrides: dict[str, Any]) -> str:
-    """Return the command that makes a run, as text for a shell."""
-    return shlex.join(["oelm", *run_arguments(exp, seed, overrides)])
 
 
 def _papermill_record(notebook: Any) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import datetime
 import itertools
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from typing import Any
 
 from oelm_lib.errors import UserError
 from oelm_lib.files import read_json, remedy, take_turn, write_json
-from oelm_lib.runs.names import run_name
+from oelm_lib.runs.names import command_line, run_name
 from oelm_lib.runs.process import is_alive, process_start, this_process
 from oelm_lib.runs.reading import read_or_none, read_status, state
 from oelm_lib.runs.schema import ACTIVE
@@ -143,11 +142,6 @@ def one_starter(outputs: Path) -> Iterator[None]:
     with file:
         take_turn(file.fileno())
         yield
-
-
-def command_line(arguments: list[str]) -> str:
-    """Return `oelm ARGUMENTS` as one types it."""
-    return shlex.join(["oelm", *arguments])
 
 
 def live_launches(outputs: Path) -> list[Launch]:
