@@ -1,7 +1,5 @@
 """Live choices of curves for JupyterLab; the exported page has its own controls."""
 
-from typing import Any
-
 import ipywidgets
 import pandas as pd
 
@@ -11,7 +9,7 @@ from oelm_lib.runs.frames import load_runs
 from oelm_lib.view import series
 from oelm_lib.view.curves import loss_curves, rate_and_gradient
 from oelm_lib.view.figure import Figure
-from oelm_lib.view.live import Panel, put, watch
+from oelm_lib.view.live import Panel, dropdown, put, watch
 
 FIGURES = {
     "loss curves": "loss",
@@ -19,6 +17,7 @@ FIGURES = {
     "learning rate, gradient norm": "rate",
 }
 OWN_BASELINE = "each experiment's own"
+WIDTH = "300px"
 LOOK_SECONDS = 5.0
 """Time between looks at the run folders."""
 
@@ -37,11 +36,11 @@ class CurveExplorer(Panel):
         self._wanted = baseline  # until a run of it exists
         self._frame = load_runs(exps, outputs, rehearsals=False)
         self.runs = ipywidgets.SelectMultiple(description="runs", rows=8, layout={"width": "26em"})
-        self.figure = _dropdown("figure", FIGURES)
-        self.x = _dropdown("x", ["step", "tokens", "hours", "epochs"])
-        self.y = _dropdown("y", ["loss", "perplexity"])
-        self.group = _dropdown("lines", {"one per arm": "arm", "one per seed": "seed"})
-        self.baseline = _dropdown("baseline", {OWN_BASELINE: ""})
+        self.figure = dropdown("figure", FIGURES, WIDTH)
+        self.x = dropdown("x", ["step", "tokens", "hours", "epochs"], WIDTH)
+        self.y = dropdown("y", ["loss", "perplexity"], WIDTH)
+        self.group = dropdown("lines", {"one per arm": "arm", "one per seed": "seed"}, WIDTH)
+        self.baseline = dropdown("baseline", {OWN_BASELINE: ""}, WIDTH)
         self.smoothing = ipywidgets.FloatSlider(
             series.STATE["smoothing"],
             min=0,
@@ -121,7 +120,3 @@ class CurveExplorer(Panel):
 def _progress(frame: pd.DataFrame) -> list[list[str]]:
     """Return what changes whenever a run makes progress."""
     return frame[["run", "state", "steps"]].astype(str).values.tolist()
-
-
-def _dropdown(name: str, options: Any) -> ipywidgets.Dropdown:
-    return ipywidgets.Dropdown(description=name, options=options)
