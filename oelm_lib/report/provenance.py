@@ -19,7 +19,7 @@ def provenance(source: Path, notebook: Any) -> list[tuple[str, str]]:
     rows = []
     if command := command_of(source, notebook):
         rows.append(("command", command))
-    record = _papermill_record(notebook)
+    record = papermill_record(notebook)
     if start := str(record.get("start_time") or "")[:16].replace("T", " "):
         rows.append(("executed", f"{start} UTC, {float(record.get('duration') or 0):.0f} s"))
     code = code_version()
@@ -40,7 +40,7 @@ def command_of(source: Path, notebook: Any) -> str | None:
     own = notebook.metadata.get(KEY)
     if isinstance(own, dict) and own.get("command"):
         return str(own["command"])
-    record = _papermill_record(notebook)
+    record = papermill_record(notebook)
     if not record:
         return None
     name = Path(record.get("input_path") or source).name
@@ -50,6 +50,7 @@ def command_of(source: Path, notebook: Any) -> str | None:
     return shlex.join(parts)
 
 
-def _papermill_record(notebook: Any) -> dict[str, Any]:
+def papermill_record(notebook: Any) -> dict[str, Any]:
+    """Return what papermill recorded of an execution; {} where it did not execute the notebook."""
     record = notebook.metadata.get("papermill")
     return record if isinstance(record, dict) else {}
