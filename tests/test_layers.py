@@ -17,7 +17,7 @@ FLOORS = [
     {"errors", "lazy", "markup", "seeds"},
     {"files"},
     {"yaml_text"},
-    {"config", "gpus"},
+    {"config", "hardware"},
     {"arms"},
     {"data", "model"},
     {"runs"},
@@ -34,7 +34,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 NO_TORCH = {
     "errors",
     "files",
-    "gpus",
+    "hardware",
     "lazy",
     "markup",
     "yaml_text",

@@ -6,7 +6,7 @@ import click
 
 from oelm_lib.cli.options import FiniteRange, note_skipped_files
 from oelm_lib.cli.streams import outlives_its_reader
-from oelm_lib.gpus import GPU_FLOPS
+from oelm_lib.hardware import GPU_FLOPS
 
 
 @click.command()

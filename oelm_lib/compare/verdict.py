@@ -212,7 +212,8 @@ def _judge(pair: Pair, differences: list[float], arms: int) -> Verdict:
 
 def _documents(path: Any) -> dict[str, Any]:
     """Return read_documents of a run; {} where there are none, as of a recorded run."""
-    return (read_or_none(read_documents, path) if isinstance(path, Path) else None) or {}
+    documents = read_or_none(read_documents, path) if isinstance(path, Path) else None
+    return documents or {}
 
 
 def _seeds(count: int) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from oelm_lib.errors import DONE, FAILED, IN_USE, STOPPED
+from oelm_lib.hardware import available_cores
 from oelm_lib.launch.jobs import (
     LOG,
     Job,
@@ -23,7 +24,7 @@ from oelm_lib.launch.jobs import (
     unmark_queued,
 )
 from oelm_lib.launch.processes import kill_tree
-from oelm_lib.launch.slots import Slots, available_cores, check_room, decide
+from oelm_lib.launch.slots import Slots, check_room, decide
 from oelm_lib.runs.reading import read_or_none, read_status
 from oelm_lib.runs.status import format_duration
 from oelm_lib.runs.stop import on_stop

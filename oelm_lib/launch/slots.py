@@ -1,13 +1,12 @@
 """Slots: where the runs of a queue can go, and the decision which run starts now."""
 
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from oelm_lib.errors import UserError
-from oelm_lib.gpus import open_nvml, visible_gpus
+from oelm_lib.hardware import open_nvml, visible_gpus
 from oelm_lib.launch.devices import IdleWatch, choose_gpus
 from oelm_lib.launch.jobs import Job, Writer
 
@@ -46,13 +45,6 @@ class Decision:
     """Jobs to start now, each with its GPUs."""
     reasons: list[str] = field(default_factory=list)
     """Why the others wait."""
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def make_slots(

@@ -13,7 +13,7 @@ from oelm_lib.config import (
     skipped_files,
 )
 from oelm_lib.errors import UserError
-from oelm_lib.gpus import largest_gpu_memory
+from oelm_lib.hardware import largest_gpu_memory
 from oelm_lib.markup import Html, html_table
 from oelm_lib.model.cost import parameter_numbers, step_bytes, step_flops
 from oelm_lib.runs.reading import read_or_none, read_timing
