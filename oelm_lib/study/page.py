@@ -5,6 +5,7 @@ from html import escape
 
 from oelm_lib import stats
 from oelm_lib.markup import Html, html_table
+from oelm_lib.model.cost import parameter_numbers
 from oelm_lib.study import sentences as wording
 from oelm_lib.study import verdicts
 from oelm_lib.study.checks import read_study
@@ -199,7 +200,7 @@ def _models(study: Study) -> str:
     cell = grid.exploratory_cells()[0]
     cfg = plan.config(cell, plan.start(cell))
     tokens = cfg.train.max_steps * cfg.step_tokens
-    size = verdicts.parameter_numbers(cfg.model)["total"]
+    size = parameter_numbers(cfg.model)["total"]
     return (
         f"Each model has {_in_millions(size)} parameters, reads {_in_millions(tokens)} tokens of"
         " one corpus, and has its own tuned learning rate. A gap says how much higher the first"

@@ -314,8 +314,8 @@ def test_the_ladder_has_its_sentence_and_table():
 
 
 def test_a_study_is_read_from_its_files(monkeypatch, tmp_path):
-    monkeypatch.setattr(plans, "folder", lambda: tmp_path)
-    monkeypatch.setattr(records, "folder", lambda name: tmp_path / name)
+    monkeypatch.setattr(plans, "plans_folder", lambda: tmp_path)
+    monkeypatch.setattr(records, "study_folder", lambda name: tmp_path / name)
     (tmp_path / "test.yaml").write_text(dump_yaml(factory.plain_plan()))
     plan = factory.make_plan()
     for record in tuned_all(plan)[:2]:
