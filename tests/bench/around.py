@@ -1,4 +1,7 @@
-"""CPU time around a run: what `oelm run` takes beyond the steps that it trains."""
+"""CPU time around a run: what `oelm run` takes beyond the steps that it trains.
+
+python -m tests.bench.around
+"""
 
 import os
 import subprocess
@@ -64,3 +67,7 @@ def _cpu_seconds(command: list[str], environment: dict[str, str]) -> float:
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)}: exit code {process.returncode}")
     return usage.ru_utime + usage.ru_stime
+
+
+if __name__ == "__main__":
+    print(around_a_run().to_string(index=False, float_format="%.2f", na_rep="–"))
