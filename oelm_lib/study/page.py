@@ -1,5 +1,6 @@
 """The first screen of a study: question, answers and first table, from plan and records alone."""
 
+import re
 from dataclasses import dataclass
 from html import escape
 
@@ -93,7 +94,8 @@ def answer(study: Study) -> Html:
         + (f"<p>Waiting for runs:</p><ul>{asked}{_other_questions(study)}</ul>" if asked else "")
         + f"{_legend(study)}</div>"
     )
-    return Html(found.replace(" %", "\u00a0%"))  # no line ends between a number and its unit
+    # No line ends between a number and its unit, nor inside an interval.
+    return Html(re.sub(r"(?<=\d) (?=%)|(?<=\d,) (?=[+−]\d[\d.]*\])", "\u00a0", found))
 
 
 def _items(lines: list[str]) -> str:
@@ -136,7 +138,7 @@ def first_table(study: Study) -> Html:
         return Html("")
     cells = [[_comparison(row), *map(_cell, row)] for row in rows]
     heads = ["comparison", *corpora]
-    styles = ["text-align:left;white-space:nowrap", *["text-align:left"] * len(corpora)]
+    styles = ["text-align:left;width:15em", *["text-align:left"] * len(corpora)]
     table = html_table(heads, cells, styles)
     waiting = [corpus for corpus in study.plan.corpora if corpus not in corpora]
     note = f"<p><small>Not run yet: {escape(', '.join(waiting))}.</small></p>" if waiting else ""
