@@ -32,7 +32,7 @@ bench: setup
 
 # On a GPU node: uses PYTHON as it is, installs nothing. DRY=1 prints the plan.
 gpu:
-	@$(PYTHON) -m oelm_lib.launch.gpu_check $(if $(DRY),--dry-run)
+	@$(PYTHON) -m tests.gpu $(if $(DRY),--dry-run)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -182,6 +182,15 @@ def remedy(error: OSError) -> str:
     return REMEDIES.get(error.errno, "check the disk and the permissions of the folder")
 
 
+@contextlib.contextmanager
+def explained(path: object, what: str, end: str = "") -> Iterator[None]:
+    """Turn an OSError of the block into a UserError: `PATH: WHAT: the reason; the remedy END`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: {what}: {error.strerror}; {remedy(error)}{end}") from None
+
+
 REMEDIES = {
     errno.ENOSPC: "free the disk",
     errno.EDQUOT: "free space of your quota",

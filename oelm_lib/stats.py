@@ -7,6 +7,7 @@ exp(difference) - 1.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -248,16 +249,14 @@ def deciding_seeds(interval: Interval, bounds: Bounds) -> tuple[int, int | None]
 
 
 def _seeds_for_power(difference: float, sd: float, bounds: Bounds, k: int) -> int | None:
-    """Return the fewest pairs with power 0.8, by doubling and bisection; None above MOST_SEEDS."""
-    if power(difference, sd, MOST_SEEDS, bounds, k) < POWER:
+    """Return the fewest pairs with power 0.8; None above MOST_SEEDS."""
+
+    def suffices(n: int) -> bool:
+        return power(difference, sd, n, bounds, k) >= POWER
+
+    if not suffices(MOST_SEEDS):
         return None
-    low, high = 1, MOST_SEEDS
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (
-            (low, middle) if power(difference, sd, middle, bounds, k) >= POWER else (middle, high)
-        )
-    return high
+    return bisect_left(range(MOST_SEEDS), True, lo=2, key=suffices)
 
 
 def _sample_spreads(n: int) -> np.ndarray:

@@ -2,11 +2,15 @@
 
 import ast
 import graphlib
+import importlib.metadata
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import oelm_lib
 
@@ -17,7 +21,7 @@ FLOORS = [
     {"errors", "lazy", "markup", "seeds"},
     {"files"},
     {"yaml_text"},
-    {"config", "gpus"},
+    {"config", "hardware"},
     {"arms"},
     {"data", "model"},
     {"runs"},
@@ -34,7 +38,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 NO_TORCH = {
     "errors",
     "files",
-    "gpus",
+    "hardware",
     "lazy",
     "markup",
     "yaml_text",
@@ -124,3 +128,15 @@ def test_files_and_functions_are_short(path):
 def test_test_files_are_short():
     sizes = {path: len(path.read_text().splitlines()) for path in TESTS.rglob("*.py")}
     assert not {str(path): size for path, size in sizes.items() if size > MOST_TEST_FILE_LINES}
+
+
+def test_every_package_that_is_imported_is_declared():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    declared = {canonicalize_name(Requirement(text).name) for texts in lists for text in texts}
+    declared.add("pydantic-core")  # pydantic pins it
+    providers = importlib.metadata.packages_distributions()
+    names = {name.split(".")[0] for path in MODULES for name in imported(path)}
+    for name in names - set(sys.stdlib_module_names) - {"oelm_lib"}:
+        found = {canonicalize_name(provider) for provider in providers.get(name, [name])}
+        assert found & declared, f"{name} ({', '.join(found)}) is not in pyproject.toml"

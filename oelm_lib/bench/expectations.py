@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from oelm_lib.config import load_config
-from oelm_lib.gpus import GPU_FLOPS
+from oelm_lib.hardware import GPU_FLOPS
 from oelm_lib.model.cost import step_flops, training_hours
 
 

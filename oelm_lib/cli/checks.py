@@ -6,7 +6,7 @@ import click
 
 from oelm_lib.cli.options import FiniteRange, note_skipped_files
 from oelm_lib.cli.streams import outlives_its_reader
-from oelm_lib.gpus import GPU_FLOPS
+from oelm_lib.hardware import GPU_FLOPS
 
 
 @click.command()
@@ -60,7 +60,6 @@ def flops(exp: str, gpu: str, utilisation: float) -> None:
 @click.option(
     "--dropout",
     type=FiniteRange(0, 1, max_open=True),
-    default=0.1,
     help="Dropout probability (default 0.1).",
 )
 @click.option(
@@ -74,24 +73,16 @@ def flops(exp: str, gpu: str, utilisation: float) -> None:
 @click.option(
     "--limits",
     is_flag=True,
-    help="Measure only the ratios that have a limit, at dropout 0; exit code 1 if one is missed.",
-)
-@click.option(
-    "--around", is_flag=True, help="Measure only what a run takes beyond its steps, in CPU seconds."
+    help="Measure only the ratios that have a limit; exit code 1 if one is missed.",
 )
 @outlives_its_reader
-def bench(
-    size: str, dropout: float, rounds: int, threads: int | None, limits: bool, around: bool
-) -> None:
+def bench(size: str, dropout: float | None, rounds: int, threads: int | None, limits: bool) -> None:
     """Measure the training step beside other implementations.
 
     The others are HF GPT-2, a naive step, and the matrix products of the step alone.
     """
-    if around:
-        from oelm_lib.bench.around import around_a_run
-
-        click.echo(around_a_run().to_string(index=False, float_format="%.2f", na_rep="–"))
-        return
+    if limits and dropout is not None:
+        raise click.UsageError("--limits measures dropout 0 and 0.1; leave --dropout out")
     if limits:
         sys.exit(_bench_limits(size, rounds, threads))
     from oelm_lib.bench import figures as speed
@@ -99,6 +90,7 @@ def bench(
     from oelm_lib.config import outputs_dir
     from oelm_lib.report.make import report as make_page
 
+    dropout = 0.1 if dropout is None else dropout
     folder = outputs_dir() / f"bench_{size}_dropout{round(100 * dropout)}"
     result = measure(size, dropout, rounds, folder, threads)
     click.echo(speed.summary([result]).to_string(index=False))

@@ -65,7 +65,8 @@ def generate(
     except UnicodeEncodeError:
         raise UserError("the prompt is not UTF-8 text; set a UTF-8 locale, or type it") from None
     trained = open_trained(str(run_named(name)), checkpoint)
-    sampling["temperature"] = _temperature(sampling["temperature"])
+    if sampling["temperature"] <= LEAST_TEMPERATURE:  # logits divided by it would overflow
+        sampling["temperature"] = 0.0
     try:
         texts = trained.continued(prompt, tokens, samples, seed, **sampling)
     except RuntimeError as error:  # weights that are not finite, or no memory for the samples
@@ -76,11 +77,6 @@ def generate(
         ) from None
     for text in texts:
         click.echo(prompt + text)
-
-
-def _temperature(value: float) -> float:
-    """Return 0 for a temperature so low that logits divided by it overflow."""
-    return value if value > LEAST_TEMPERATURE else 0.0
 
 
 @click.command()

@@ -38,7 +38,7 @@ checkpoint_option = click.option(
 
 def run_named(name: str) -> Path:
     """Return the run folder that a name means, the lowest seed of several. Raises UserError."""
-    from oelm_lib.runs.logs import find_run
+    from oelm_lib.runs.find import find_run
 
     return find_run(name, notify=lambda line: click.echo(line, err=True))
 

@@ -181,7 +181,7 @@ def stop(name: str) -> None:
     """
     import time
 
-    from oelm_lib.runs.logs import find_active_runs
+    from oelm_lib.runs.find import find_active_runs
     from oelm_lib.runs.reading import state
     from oelm_lib.runs.schema import ACTIVE
     from oelm_lib.runs.stop import ask_to_stop
@@ -211,7 +211,7 @@ def replay(name: str) -> None:
 
     RUN is ID/seed<k>, a run folder, or an ID that has one run.
     """
-    from oelm_lib.runs.logs import find_run
+    from oelm_lib.runs.find import find_run
     from oelm_lib.training import replay_step
 
     click.echo(replay_step(find_run(name)))
@@ -229,7 +229,7 @@ def rm(names: tuple[str, ...], undo: bool) -> None:
     RUN is ID/seed<k>, a run folder, or an ID that has one run. Where one trains, none is removed.
     """
     from oelm_lib.config import outputs_dir
-    from oelm_lib.runs.logs import find_run
+    from oelm_lib.runs.find import find_run
     from oelm_lib.runs.names import run_name
     from oelm_lib.runs.trash import remove_runs, restore_run
 

@@ -35,7 +35,7 @@ def study(
 
         click.echo(markdown_table(load_study(name)))
         return
-    from oelm_lib.gpus import open_nvml
+    from oelm_lib.hardware import open_nvml
     from oelm_lib.launch.devices import choose_gpus
     from oelm_lib.launch.studies import run_study
 

@@ -106,7 +106,8 @@ def _pair_warnings(pair: Pair) -> Iterator[tuple[str, str]]:
         (pair.base_name, arm_seeds - base_seeds),
     ):
         if missing:
-            yield who, f"no loss with seed {_list(missing)}; only shared seeds are compared"
+            listed = ", ".join(map(str, sorted(missing)))
+            yield who, f"no loss with seed {listed}; only shared seeds are compared"
 
 
 def _shared_rows(arm: pd.DataFrame, base: pd.DataFrame) -> Iterator[tuple[pd.Series, pd.Series]]:
@@ -158,7 +159,3 @@ def short(value: Any) -> str:
     """Return a value as text; a long one, such as a hash, is cut."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 32 else f"{text[:8]}..."
-
-
-def _list(values: Any) -> str:
-    return ", ".join(str(value) for value in sorted(set(values)))

@@ -1,7 +1,5 @@
 """Live choices of curves for JupyterLab; the exported page has its own controls."""
 
-from typing import Any
-
 import ipywidgets
 import pandas as pd
 
@@ -11,7 +9,7 @@ from oelm_lib.runs.frames import load_runs
 from oelm_lib.view import series
 from oelm_lib.view.curves import loss_curves, rate_and_gradient
 from oelm_lib.view.figure import Figure
-from oelm_lib.view.live import Panel, put, watch
+from oelm_lib.view.live import Panel, dropdown, put, watch
 
 FIGURES = {
     "loss curves": "loss",
@@ -19,6 +17,9 @@ FIGURES = {
     "learning rate, gradient norm": "rate",
 }
 OWN_BASELINE = "each experiment's own"
+WIDTH = "300px"
+LOOK_SECONDS = 5.0
+"""Time between looks at the run folders."""
 
 
 class CurveExplorer(Panel):
@@ -28,21 +29,18 @@ class CurveExplorer(Panel):
         exps, outputs: Arguments of load_runs. Rehearsals are left out, unless a glob with `+`
             names them, e.g. `DEMO-02*+*`.
         baseline: Experiment that the gap is first drawn to; default each experiment's own.
-        interval: Seconds between looks at the run folders.
     """
 
-    def __init__(
-        self, exps: str = "*", baseline: str = "", outputs: str = "", interval: float = 5.0
-    ):
+    def __init__(self, exps: str = "*", baseline: str = "", outputs: str = ""):
         self._exps, self._outputs = exps, outputs
         self._wanted = baseline  # until a run of it exists
         self._frame = load_runs(exps, outputs, rehearsals=False)
         self.runs = ipywidgets.SelectMultiple(description="runs", rows=8, layout={"width": "26em"})
-        self.figure = _dropdown("figure", FIGURES)
-        self.x = _dropdown("x", ["step", "tokens", "hours", "epochs"])
-        self.y = _dropdown("y", ["loss", "perplexity"])
-        self.group = _dropdown("lines", {"one per arm": "arm", "one per seed": "seed"})
-        self.baseline = _dropdown("baseline", {OWN_BASELINE: ""})
+        self.figure = dropdown("figure", FIGURES, WIDTH)
+        self.x = dropdown("x", ["step", "tokens", "hours", "epochs"], WIDTH)
+        self.y = dropdown("y", ["loss", "perplexity"], WIDTH)
+        self.group = dropdown("lines", {"one per arm": "arm", "one per seed": "seed"}, WIDTH)
+        self.baseline = dropdown("baseline", {OWN_BASELINE: ""}, WIDTH)
         self.smoothing = ipywidgets.FloatSlider(
             series.STATE["smoothing"],
             min=0,
@@ -62,7 +60,7 @@ class CurveExplorer(Panel):
         for widget in (self.runs, *left, self.smoothing, self.log_scale):
             widget.observe(lambda change: self.draw(), "value")
         self.draw()
-        self._task = watch(lambda: self.follow.value and self.refresh(), interval)
+        self._task = watch(lambda: self.follow.value and self.refresh(), LOOK_SECONDS)
 
     def draw(self) -> None:
         """Draw the figure that the choices ask for."""
@@ -122,7 +120,3 @@ class CurveExplorer(Panel):
 def _progress(frame: pd.DataFrame) -> list[list[str]]:
     """Return what changes whenever a run makes progress."""
     return frame[["run", "state", "steps"]].astype(str).values.tolist()
-
-
-def _dropdown(name: str, options: Any) -> ipywidgets.Dropdown:
-    return ipywidgets.Dropdown(description=name, options=options)

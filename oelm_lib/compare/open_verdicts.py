@@ -1,6 +1,5 @@
 """What follows from a comparison: the commands that train the seeds its open verdicts lack."""
 
-import shlex
 from collections.abc import Iterator, Sequence
 from html import escape
 
@@ -11,6 +10,7 @@ from oelm_lib.compare.verdict import CRITERION, Verdict
 from oelm_lib.config import as_text
 from oelm_lib.markup import Html
 from oelm_lib.runs.frames import MEASURED
+from oelm_lib.runs.names import command_line
 
 HEAD = "More seeds for the open verdicts, of the arm and of its baseline:"
 MOST_LISTED = 32
@@ -55,7 +55,7 @@ def _commands(one: Verdict, count: int) -> Iterator[str]:
     seeds = ",".join(map(str, range(first, first + count - len(shared))))
     for overrides, ids in _ids_by_overrides(one.pair).items():
         options = ["--set", overrides] if overrides else []
-        yield shlex.join(["oelm", "run", *ids, "--seeds", seeds, *options])
+        yield command_line(["run", *ids, "--seeds", seeds, *options])
 
 
 def _ids_by_overrides(pair: Pair) -> dict[str, list[str]]:

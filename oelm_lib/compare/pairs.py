@@ -1,5 +1,6 @@
 """Pair each arm with the baseline it is judged against."""
 
+import contextlib
 from typing import NamedTuple
 
 import pandas as pd
@@ -108,18 +109,9 @@ def declaration(experiment: Experiment) -> tuple[str | None, frozenset[str]]:
 
     Where the file is gone or cannot be read, they are as recorded.
     """
-    return _file_declaration(experiment.id) or (
-        experiment.compare_to,
-        frozenset(experiment.changes),
-    )
-
-
-def _file_declaration(exp: str) -> tuple[str | None, frozenset[str]] | None:
-    try:
-        current = load_config(exp)
-    except UserError:
-        return None
-    return current.compare_to, frozenset(current.changes)
+    with contextlib.suppress(UserError):
+        experiment = load_config(experiment.id)
+    return experiment.compare_to, frozenset(experiment.changes)
 
 
 def _losses(runs: pd.DataFrame) -> dict[int, float]:

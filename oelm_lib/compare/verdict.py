@@ -12,10 +12,10 @@ from oelm_lib import stats
 from oelm_lib.arms import frozen_words
 from oelm_lib.compare.pairs import METRIC, Pair, families
 from oelm_lib.config import extra_changes
-from oelm_lib.errors import UserError
 from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.frames import RECORDED
 from oelm_lib.runs.metrics import perplexity
+from oelm_lib.runs.reading import read_or_none
 from oelm_lib.view.tables import gap_text, percent, seeds_text
 
 CRITERION = 0.05
@@ -214,10 +214,8 @@ def _judge(pair: Pair, differences: list[float], arms: int) -> Verdict:
 
 def _documents(path: Any) -> dict[str, Any]:
     """Return read_documents of a run; {} where there are none, as of a recorded run."""
-    try:
-        return read_documents(path) if isinstance(path, Path) else {}
-    except UserError:
-        return {}
+    documents = read_or_none(read_documents, path) if isinstance(path, Path) else None
+    return documents or {}
 
 
 def _seeds(count: int) -> str:

@@ -155,7 +155,7 @@ def validated(kind: type[Section], plain: dict[str, Any], where: str, guide: str
     try:
         return kind.model_validate(plain)
     except ValidationError as error:
-        known = _keys(kind) if kind is not Experiment else _experiment_keys()
+        known = kind.model_fields if kind is not Experiment else _experiment_keys()
         mistakes = describe_errors(error, known, guide).values()
         raise UserError(f"{where}: {'; '.join(mistakes)}") from None
 
@@ -174,15 +174,12 @@ def _parsed(path: Path, stamp: tuple[int, ...]) -> dict[str, Any]:
     return read_yaml(path)
 
 
-def _keys(kind: type[Section]) -> list[str]:
-    return list(kind.model_fields)
-
-
 @functools.cache
 def _experiment_keys() -> list[str]:
-    keys = [name for name in _keys(Experiment) if name not in SECTIONS]
+    keys = [name for name in Experiment.model_fields if name not in SECTIONS]
     for name in SECTIONS:
-        keys += [f"{name}.{key}" for key in _keys(Experiment.model_fields[name].annotation)]
+        section = Experiment.model_fields[name].annotation
+        keys += [f"{name}.{key}" for key in section.model_fields]
     return keys
 
 

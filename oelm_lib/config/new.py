@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.config.changes import change_words, changes_line, diff_configs
+from oelm_lib.config.changes import as_yaml, change_words, changes_line, diff_configs
 from oelm_lib.config.experiment import ID_PATTERN, ID_WORDS, SECTIONS, Experiment
 from oelm_lib.config.load import experiment_path, load_config, parse_experiment
 from oelm_lib.config.messages import shorten
 from oelm_lib.errors import UserError
-from oelm_lib.files import remedy, write_text
-from oelm_lib.yaml_text import dump_yaml, parse_yaml
+from oelm_lib.files import explained, write_text
+from oelm_lib.yaml_text import parse_yaml
 
 NO_BASELINE = "none"
 """In place of the id of a baseline: the new experiment is one itself."""
@@ -67,12 +67,8 @@ def save_experiment(new_id: str, text: str) -> Path:
     """
     check_new_id(new_id)
     path = experiment_path(new_id)
-    try:
+    with explained(path, "cannot be written", "; nothing was saved"):
         write_text(path, text)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written: {error.strerror}; {remedy(error)}; nothing was saved"
-        ) from None
     return path
 
 
@@ -88,8 +84,7 @@ def experiment_yaml(experiment: Experiment) -> str:
     """Return the file of an experiment: its keys in order, those with their default left out."""
     plain = experiment.to_dict()
     lines = [
-        f"{key}: {dump_yaml(plain[key], one_line=True)}"
-        for key in ("id", "slug", "title", "question", "compare_to")
+        f"{key}: {as_yaml(plain[key])}" for key in ("id", "slug", "title", "question", "compare_to")
     ]
     lines.append(changes_line(plain["changes"]))
     for name in SECTIONS:
@@ -98,7 +93,7 @@ def experiment_yaml(experiment: Experiment) -> str:
         keys = [key for key, field in fields if getattr(section, key) != field.default]
         if keys:
             lines.append(f"{name}:")
-            lines += [f"  {key}: {dump_yaml(plain[name][key], one_line=True)}" for key in keys]
+            lines += [f"  {key}: {as_yaml(plain[name][key])}" for key in keys]
     return "\n".join(lines) + "\n"
 
 

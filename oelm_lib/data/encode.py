@@ -16,6 +16,7 @@ from oelm_lib.data.readers import Piece
 from oelm_lib.data.source import Source
 from oelm_lib.data.tokenizer import END_OF_TEXT, Tokenizer
 from oelm_lib.files import sha256_file
+from oelm_lib.hardware import available_cores
 
 BATCH = 1 << 18
 """Characters that a thread encodes at a time."""
@@ -90,14 +91,14 @@ def encode_split(
     """
     spec, documents = source.spec, Encoded(path)
     end = np.array([] if eot is None else [eot], dtype="<u2").tobytes()
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = available_cores()
     progress = _Progress(source, split, documents, echo)
     size = total = 0
-    pool = ThreadPoolExecutor(threads or 1)
+    pool = ThreadPoolExecutor(threads)
     try:
         with open(path, "wb", buffering=1 << 20) as out:
             batches = _batches(source.pieces(split), documents, hashed=spec.test == "halves")
-            for ids, ends in _in_order(pool, encoder, batches, ahead=2 * (threads or 1)):
+            for ids, ends in _in_order(pool, encoder, batches, ahead=2 * threads):
                 out.write(ids.astype("<u2", copy=False).tobytes())
                 size += len(ids)
                 if not ends:

@@ -19,7 +19,7 @@ from oelm_lib.data.source import Source, open_source
 from oelm_lib.data.spec import GUIDE, CorpusSpec, corpus_names
 from oelm_lib.data.tokenizer import END_OF_TEXT
 from oelm_lib.errors import UserError
-from oelm_lib.files import remedy, write_text
+from oelm_lib.files import explained, write_text
 
 HEAD = 1 << 20
 """Bytes at the start of a text file that are searched for separators."""
@@ -76,10 +76,8 @@ def new_corpus(
     CorpusSpec(name=name, **keys)
     whole_documents = keys.get("validation") != "tail"
     tokenizers = [tokenizer] if tokenizer else _tokenizers(characters, whole_documents)
-    try:
+    with explained(path, "cannot be written"):
         write_text(path, _file_content(name, keys))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}; {remedy(error)}") from None
     echo(f"{name}: wrote params/corpora/{name}.yaml (about {documents:,} documents)")
     try:
         return _prepare_first_that_fits(name, source, tokenizers, echo)

@@ -170,7 +170,7 @@ def _json_rows(path: Path, file: BinaryIO, field: str) -> Iterator[Piece]:
             continue
         try:
             # Numbers are not needed, and Python refuses those of more than 4300 digits.
-            text = json.loads(line, parse_int=_no_number, object_pairs_hook=as_dict)[field]
+            text = json.loads(line, parse_int=lambda digits: None, object_pairs_hook=as_dict)[field]
         except (ValueError, TypeError, KeyError, RecursionError):
             text = None
         if text is _REPEATED:
@@ -187,10 +187,6 @@ def _json_rows(path: Path, file: BinaryIO, field: str) -> Iterator[Piece]:
                 f" (\\u{ord(text[error.start]):04x}, half of a character); remove it"
             ) from None
         yield text, True
-
-
-def _no_number(digits: str) -> None:
-    """Value of every whole number in a JSON line."""
 
 
 def _blocks(path: Path, file: BinaryIO) -> Iterator[str]:

@@ -6,37 +6,35 @@ from pathlib import Path
 
 from oelm_lib.arms import arm_name
 from oelm_lib.errors import UserError
-from oelm_lib.runs.logs import find_run
-from oelm_lib.runs.names import arm_id_of, run_name, short_name
-from oelm_lib.runs.reading import find_runs
+from oelm_lib.runs.find import find_run, find_runs
+from oelm_lib.runs.names import arm_id_of, is_glob, run_name, short_name
 from oelm_lib.training.trained import Trained, open_trained
 
 
-def open_arms(runs: str, which: str = "latest", outputs: str | Path = "") -> list[Trained]:
+def open_arms(runs: str, which: str = "latest") -> list[Trained]:
     """Open the checkpoints of runs; the first run is the reference of the others.
 
     Args:
-        runs: Names as runs.logs.find_run takes them, and globs of <ID>/seed<k> or
+        runs: Names as runs.find.find_run takes them, and globs of <ID>/seed<k> or
             <folder>/seed<k>, separated by spaces. A glob without `+` leaves rehearsals out.
         which: Checkpoint, `latest` or `best`.
-        outputs: Folder of the run folders; default config.outputs_dir().
 
     Raises:
         UserError: No run has this name, or it has no such checkpoint.
     """
-    folders = {run_name(path): path for path in find_runs(outputs or None)}
+    folders = {run_name(path): path for path in find_runs()}
     short = {short_name(path): path for name, path in folders.items() if "+" not in name}
     paths: list[Path] = []
     for name in runs.split():
-        if any(sign in name for sign in "*?["):
+        if is_glob(name):
             paths += [
                 path
                 for key, path in (short | folders).items()
                 if fnmatch.fnmatch(key, name) and ("+" in name or "+" not in key)
             ]
         else:
-            paths.append(find_run(name, outputs or None))
-    arms = [open_trained(path, which, outputs) for path in dict.fromkeys(paths)]
+            paths.append(find_run(name))
+    arms = [open_trained(path, which) for path in dict.fromkeys(paths)]
     if not arms:
         raise UserError(
             f"runs = {runs!r}: no run is called so; train some (make demo), see oelm status"

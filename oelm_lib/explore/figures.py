@@ -169,9 +169,7 @@ def _seeds(arms: Sequence[Trained]) -> Iterator[tuple[str, Trained, str, bool]]:
 
 def _colours(arms: Sequence[Trained]) -> dict[str, str]:
     """A colour for each arm."""
-    names = {name: name_of(seeds[0]) for name, seeds in groups(arms).items()}
-    palette = {name: arm_colour(name) for name in names.values()}
-    return {name: palette[arm] for name, arm in names.items()}
+    return {name: arm_colour(name_of(seeds[0])) for name, seeds in groups(arms).items()}
 
 
 def _add_line(

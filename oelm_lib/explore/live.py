@@ -1,21 +1,21 @@
 """Live choices of explore.ipynb in JupyterLab."""
 
 from html import escape
-from typing import Any
 
 import ipywidgets
 
 from oelm_lib.errors import UserError
 from oelm_lib.explore import maps, tables
 from oelm_lib.explore.arms import open_arms
+from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.names import run_name
-from oelm_lib.runs.reading import find_runs
 from oelm_lib.runs.schema import CHECKPOINTS
 from oelm_lib.training.trained import Trained
-from oelm_lib.view.live import Panel, put
+from oelm_lib.view.live import Panel, dropdown, put
 from oelm_lib.view.tables import table
 
 MEAN = "mean of the heads"
+WIDTH = "30em"
 BOTH, OVER_TIME = "the two runs", "the left run's checkpoints"
 
 
@@ -25,21 +25,20 @@ class HeadExplorer(Panel):
     Args:
         runs: As explore.open_arms takes them; the first two are shown first.
         prompt: Text to begin with.
-        outputs: Folder of the run folders; default config.outputs_dir().
     """
 
-    def __init__(self, runs: str, prompt: str, outputs: str = ""):
-        self._outputs = outputs
+    def __init__(self, runs: str, prompt: str):
         self._arms: dict[tuple[str, str], Trained] = {}
-        self._paths = {run_name(path): path for path in find_runs(outputs or None)}
-        names = [arm.name for arm in open_arms(runs, outputs=outputs)]
+        self._paths = {run_name(path): path for path in find_runs()}
+        names = [arm.name for arm in open_arms(runs)]
         options = list(dict.fromkeys([*names, *self._paths]))
-        self.left = _choice("left", options, names[0])
-        self.right = _choice("right", options, names[min(1, len(names) - 1)])
-        self.compare = _choice("compare", [BOTH, OVER_TIME])
-        self.checkpoint = _choice("checkpoint", list(CHECKPOINTS))
-        self.layer = _choice("layer", [0])
-        self.head = _choice("colour", [MEAN])
+        self.left = dropdown("left", options, WIDTH)
+        self.right = dropdown("right", options, WIDTH)
+        self.right.value = names[min(1, len(names) - 1)]
+        self.compare = dropdown("compare", [BOTH, OVER_TIME], WIDTH)
+        self.checkpoint = dropdown("checkpoint", list(CHECKPOINTS), WIDTH)
+        self.layer = dropdown("layer", [0], WIDTH)
+        self.head = dropdown("colour", [MEAN], WIDTH)
         self.seed = ipywidgets.BoundedIntText(0, min=0, max=10**6, description="seed")
         self.prompt = ipywidgets.Textarea(
             prompt, description="prompt", continuous_update=False, layout={"width": "60em"}
@@ -112,7 +111,7 @@ class HeadExplorer(Panel):
 
     def _open(self, name: str, checkpoint: str) -> Trained:
         if (name, checkpoint) not in self._arms:
-            (self._arms[name, checkpoint],) = open_arms(name, checkpoint, self._outputs)
+            (self._arms[name, checkpoint],) = open_arms(name, checkpoint)
         return self._arms[name, checkpoint]
 
     def _offer(self, arms: list[Trained]) -> None:
@@ -127,12 +126,3 @@ class HeadExplorer(Panel):
                 box.options = options
                 box.value = chosen if chosen in options else options[0]
         self._offering = False
-
-
-def _choice(name: str, options: list[Any], value: Any = None) -> ipywidgets.Dropdown:
-    return ipywidgets.Dropdown(
-        description=name,
-        options=options,
-        value=options[0] if value is None else value,
-        layout={"width": "30em"},
-    )

@@ -7,7 +7,7 @@ from typing import Any
 import psutil
 
 from oelm_lib.errors import UserError
-from oelm_lib.gpus import gpu_handle, supported, visible_gpus
+from oelm_lib.hardware import gpu_handle, supported, visible_gpus
 
 IDLE_SECONDS = 60.0
 """How long a GPU must have been idle before it is used: jobs of others pause between epochs."""
@@ -44,7 +44,7 @@ class IdleWatch:
     """Tells whether GPUs that this process does not use have been idle for IDLE_SECONDS.
 
     Args:
-        nvml: gpus.open_nvml(), or an object with its functions.
+        nvml: hardware.open_nvml(), or an object with its functions.
         clock: Returns seconds that only grow.
     """
 

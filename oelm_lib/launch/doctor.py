@@ -12,7 +12,7 @@ from typing import Any
 from oelm_lib import config
 from oelm_lib.data import load_tokenizer, open_corpus
 from oelm_lib.errors import UserError
-from oelm_lib.gpus import (
+from oelm_lib.hardware import (
     VARIABLE,
     TorchBuild,
     gpu_handle,

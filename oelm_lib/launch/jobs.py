@@ -3,19 +3,18 @@
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from oelm_lib import config
-from oelm_lib.errors import DONE, STOPPED, UserError
+from oelm_lib.errors import DONE, STOPPED
 from oelm_lib.files import write_json
 from oelm_lib.launch.names import experiments_named
-from oelm_lib.report.provenance import run_arguments
 from oelm_lib.runs import reading
 from oelm_lib.runs.lock import is_locked
 from oelm_lib.runs.metrics import perplexity
+from oelm_lib.runs.names import run_arguments, run_folder
 from oelm_lib.runs.process import this_process
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.status import format_duration
@@ -53,7 +52,7 @@ class Job:
 
         A run that diverged has nothing to score.
         """
-        summary = read_or_none(reading.read_summary, self.path)
+        summary = reading.read_or_none(reading.read_summary, self.path)
         if not summary:
             return False
         diverged = summary.get("final_val_loss") is None
@@ -78,8 +77,7 @@ def make_jobs(
 
 def make_job(cfg: config.Experiment, seed: int, test: bool) -> Job:
     """Return the job of one experiment and seed."""
-    path = config.outputs_dir() / cfg.folder / f"seed{seed}"
-    machine = cfg.machine
+    path, machine = run_folder(cfg, seed), cfg.machine
     return Job(cfg.id, seed, path, cfg.train.max_steps, machine.devices, machine.device, test)
 
 
@@ -87,14 +85,6 @@ def job_command(job: Job, overrides: dict[str, Any]) -> list[str]:
     """Return the command that makes the run of a job in a process of its own."""
     arguments = [*run_arguments(job.exp, job.seed, overrides), *["--test"] * job.test]
     return [sys.executable, "-m", "oelm_lib.cli", *arguments]
-
-
-def read_or_none(read: Callable[[Path], Any], path: Path) -> dict[str, Any] | None:
-    """Return what a reader of run folders returns, or None where the file cannot be read."""
-    try:
-        return read(path)
-    except UserError:
-        return None
 
 
 def mark_queued(job: Job, slurm_job: str | None = None) -> bool:
@@ -108,7 +98,7 @@ def mark_queued(job: Job, slurm_job: str | None = None) -> bool:
     if reading.state(job.path) not in WAITING or is_locked(job.path) is not False:
         return False
     job.path.mkdir(parents=True, exist_ok=True)
-    before = read_or_none(reading.read_status, job.path) or {"step": 0, "started": None}
+    before = reading.read_or_none(reading.read_status, job.path) or {"step": 0, "started": None}
     record = {
         "state": "queued",
         "max_steps": job.max_steps,
@@ -126,7 +116,7 @@ def unmark_queued(job: Job, before: dict[str, Any] | None) -> None:
     Args:
         before: Its status.json as it was.
     """
-    status = read_or_none(reading.read_status, job.path) or {}
+    status = reading.read_or_none(reading.read_status, job.path) or {}
     if status.get("state") != "queued" or status.get("pid") != this_process()["pid"]:
         return
     if before and before["state"] != "queued":
@@ -167,7 +157,7 @@ def active_writer(path: Path) -> Writer | None:
     """Return the process that trains a run now, or None."""
     if reading.state(path) not in ACTIVE:
         return None
-    status = read_or_none(reading.read_status, path) or {}
+    status = reading.read_or_none(reading.read_status, path) or {}
     gpus = tuple(gpu for gpu in str(status.get("gpus") or "").split(",") if gpu)
     return Writer(status.get("pid"), status.get("host"), gpus)
 
@@ -175,7 +165,7 @@ def active_writer(path: Path) -> Writer | None:
 def describe_end(job: Job, code: int, seconds: float) -> str:
     """Return one line about a run that ended with an exit code after so many seconds."""
     duration = format_duration(seconds)
-    summary = read_or_none(reading.read_summary, job.path)
+    summary = reading.read_or_none(reading.read_summary, job.path)
     if code == STOPPED:
         return f"{job.name}: stopped after {duration}; the same command continues it"
     if code != DONE or not summary:

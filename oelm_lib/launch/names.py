@@ -7,6 +7,7 @@ from oelm_lib import config
 from oelm_lib.config import find_id
 from oelm_lib.config.messages import did_you_mean
 from oelm_lib.errors import UserError
+from oelm_lib.runs.names import is_glob
 
 
 def experiments_named(names: list[str]) -> list[str]:
@@ -19,8 +20,7 @@ def experiments_named(names: list[str]) -> list[str]:
     """
     ids: list[str] = []
     for name in names:
-        is_glob = any(character in name for character in "*?[")
-        for exp in _matching(name) if is_glob else [find_id(name)]:
+        for exp in _matching(name) if is_glob(name) else [find_id(name)]:
             if exp not in ids:
                 ids.append(exp)
     return ids

@@ -17,14 +17,13 @@ from oelm_lib.data.corpus import check_has_test
 from oelm_lib.errors import DONE, FAILED, STOPPED, UserError
 from oelm_lib.files import replacing, write_json
 from oelm_lib.launch.distributed import train_in_processes
-from oelm_lib.launch.jobs import LOG, read_or_none, result_text
+from oelm_lib.launch.jobs import LOG, result_text
 from oelm_lib.launch.processes import child_error, kill_tree
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
-from oelm_lib.report.provenance import run_command
 from oelm_lib.runs.folder import Run, disk_error, open_run
-from oelm_lib.runs.names import run_name
-from oelm_lib.runs.reading import read_status, read_summary, read_timing, state
+from oelm_lib.runs.names import run_command, run_name
+from oelm_lib.runs.reading import read_or_none, read_status, read_summary, read_timing, state
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.status import format_eta
 from oelm_lib.runs.stop import on_stop, remove_stop_file, stop_file

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from oelm_lib.errors import DONE, FAILED, IN_USE, STOPPED
+from oelm_lib.hardware import available_cores
 from oelm_lib.launch.jobs import (
     LOG,
     Job,
@@ -19,13 +20,12 @@ from oelm_lib.launch.jobs import (
     has_begun,
     job_command,
     mark_queued,
-    read_or_none,
     remove_untouched,
     unmark_queued,
 )
 from oelm_lib.launch.processes import kill_tree
-from oelm_lib.launch.slots import Slots, available_cores, check_room, decide
-from oelm_lib.runs import reading
+from oelm_lib.launch.slots import Slots, check_room, decide
+from oelm_lib.runs.reading import read_or_none, read_status
 from oelm_lib.runs.status import format_duration
 from oelm_lib.runs.stop import on_stop
 
@@ -71,7 +71,7 @@ class Queue:
         self._failures: dict[str, list[Job]] = {}
         self._stopped: list[Job] = []
         self._starts: Counter[Job] = Counter()
-        self._before = {job: read_or_none(reading.read_status, job.path) for job in self._waiting}
+        self._before = {job: read_or_none(read_status, job.path) for job in self._waiting}
         self._stopping = False
         self._announced: set[str] = set()
         self._last_reason, self._last_reason_at = "", 0.0
@@ -218,7 +218,7 @@ class Queue:
     def _show_warnings(self) -> None:
         """Print each warning of a running run, the same text once."""
         for started in self._running.values():
-            status = read_or_none(reading.read_status, started.job.path) or {}
+            status = read_or_none(read_status, started.job.path) or {}
             for text in status.get("warnings") or ():
                 if text not in self._announced:
                     self._announced.add(text)

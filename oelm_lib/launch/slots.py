@@ -1,13 +1,12 @@
 """Slots: where the runs of a queue can go, and the decision which run starts now."""
 
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from oelm_lib.errors import UserError
-from oelm_lib.gpus import open_nvml, visible_gpus
+from oelm_lib.hardware import open_nvml, visible_gpus
 from oelm_lib.launch.devices import IdleWatch, choose_gpus
 from oelm_lib.launch.jobs import Job, Writer
 
@@ -46,13 +45,6 @@ class Decision:
     """Jobs to start now, each with its GPUs."""
     reasons: list[str] = field(default_factory=list)
     """Why the others wait."""
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def make_slots(
@@ -115,46 +107,24 @@ def decide(
         writers: Those of them that another process trains now; they are waited for.
         held: GPUs of each run that this queue has started.
     """
-    local = [writer.gpus for writer in writers.values() if writer.is_local]
-    room = _Room(slots, [*held, *local])
-    decision = Decision(reasons=room.reasons)
+    taken = [*held, *(writer.gpus for writer in writers.values() if writer.is_local)]
+    load = Counter(gpu for gpus in taken for gpu in gpus)
+    watched = [gpu for gpu in slots.gpus if not load[gpu]] if slots.watch else []
+    blocked = {gpu: reason for gpu in watched if (reason := slots.watch.reason(gpu))}
+    decision = Decision(reasons=list(blocked.values()))
     for job in (job for job in waiting if job not in writers):
-        gpus = room.take(job)
-        if gpus is None:
+        free = [gpu for gpu in slots.gpus if gpu not in blocked]
+        if slots.gpus and not slots.shared:
+            free = [gpu for gpu in free if not load[gpu]]
+            if len(free) < job.devices:
+                break
+        elif len(taken) + len(decision.starts) >= slots.workers:
             break
+        elif job.device == "cpu":
+            free = []
+        gpus = tuple(sorted(free, key=lambda gpu: load[gpu])[: job.devices])
+        load.update(gpus)
         decision.starts.append((job, gpus))
     for job, writer in writers.items():
         decision.reasons.append(f"{job.name} runs as process {writer.pid} on {writer.host}")
     return decision
-
-
-class _Room:
-    """The free part of the slots while a decision is made."""
-
-    def __init__(self, slots: Slots, held: list[tuple[str, ...]]):
-        self._slots, self._runs = slots, len(held)
-        self._load = Counter(gpu for gpus in held for gpu in gpus)
-        self.reasons: list[str] = []
-        self._blocked: set[str] = set()
-        for gpu in slots.gpus if slots.watch else ():
-            reason = None if self._load[gpu] else slots.watch.reason(gpu)
-            if reason:
-                self._blocked.add(gpu)
-                self.reasons.append(reason)
-
-    def take(self, job: Job) -> tuple[str, ...] | None:
-        """Return the GPUs of a job and count them as used; None where it does not fit."""
-        slots = self._slots
-        free = [gpu for gpu in slots.gpus if gpu not in self._blocked]
-        if slots.gpus and not slots.shared:
-            free = [gpu for gpu in free if not self._load[gpu]]
-            if len(free) < job.devices:
-                return None
-        elif self._runs >= slots.workers:
-            return None
-        elif job.device == "cpu":
-            free = []
-        chosen = sorted(free, key=lambda gpu: self._load[gpu])[: job.devices]
-        self._load.update(chosen)
-        self._runs += 1
-        return tuple(chosen)

@@ -29,6 +29,7 @@ from oelm_lib.launch.study_worker import (
 )
 from oelm_lib.runs import reading
 from oelm_lib.runs.folder import check_fit
+from oelm_lib.runs.names import run_folder
 from oelm_lib.runs.status import format_duration
 from oelm_lib.runs.stop import on_stop, remove_stop_file, stop_file
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, Cell, PlannedRun
@@ -281,7 +282,7 @@ class _Engine:
     def _path(self, run: PlannedRun) -> Path:
         """Return the folder of a run."""
         cfg = self._plan.config(run.cell, run.rate)
-        return self._outputs / cfg.folder / f"seed{run.seed}"
+        return run_folder(cfg, run.seed, self._outputs)
 
     def _say(self, text: str) -> None:
         """Print a line with the time."""

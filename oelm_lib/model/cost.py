@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from oelm_lib.config import Experiment, ModelConfig
-from oelm_lib.gpus import GPU_FLOPS
+from oelm_lib.hardware import GPU_FLOPS
 from oelm_lib.model.additions import active, added_numbers
 
 FLOAT = 4

@@ -10,15 +10,14 @@ from torch.nn import functional as F  # noqa: N812
 from oelm_lib.config import ModelConfig
 from oelm_lib.model.additions.base import Places
 from oelm_lib.model.attention import CausalSelfAttention, attention_scores, make_places
-from oelm_lib.model.chunked_loss import chunked_loss
 from oelm_lib.model.cost import CHUNK
 from oelm_lib.model.dropout import dropout
 from oelm_lib.model.init import init_weights_
 
-IGNORED = -100
-"""Target that is not scored."""
 FEW_LOGITS = 1 << 20
 """Logits of a batch that are always held at once: the chunked loss imports torch.compile (3 s)."""
+HAS_CHUNKED_LOSS = hasattr(F, "linear_cross_entropy")
+"""False before torch 2.13, which `make gpu` may meet; all logits are then held at once."""
 VOCAB_MULTIPLE = 64
 """Tensor cores want rows of logits that are a multiple of this; 50,257 falls to slow kernels."""
 
@@ -88,10 +87,10 @@ class GPT(nn.Module):
         # The chunked loss makes its gradients before the scaler multiplies them, so in fp16 they
         # would vanish; in bf16 it returns a bf16, off by up to 0.02 nats.
         half = torch.is_autocast_enabled(x.device.type)
-        if half or len(x) * len(head) <= FEW_LOGITS:
+        if half or len(x) * len(head) <= FEW_LOGITS or not HAS_CHUNKED_LOSS:
             logits = padded_logits(x, head) if half and x.is_cuda else F.linear(x, head)
-            return None, F.cross_entropy(logits.float(), targets, ignore_index=IGNORED)
-        return None, chunked_loss(x, head, targets, IGNORED, CHUNK)
+            return None, F.cross_entropy(logits.float(), targets)
+        return None, chunked_loss(x, head, targets)
 
     def token_losses(
         self, tokens: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]
@@ -103,10 +102,7 @@ class GPT(nn.Module):
         x = self.hidden(tokens).flatten(0, 1)
         losses = [
             F.cross_entropy(
-                F.linear(part, self.token_embedding.weight).float(),
-                goal,
-                ignore_index=IGNORED,
-                reduction="none",
+                F.linear(part, self.token_embedding.weight).float(), goal, reduction="none"
             )
             for part, goal in zip(x.split(CHUNK), targets.flatten().split(CHUNK), strict=True)
         ]
@@ -167,6 +163,18 @@ class GPT(nn.Module):
         additions = self.blocks[0].attention.additions
         places = make_places(self.cfg, additions, first, length, x.device)
         return dropout(x, self.cfg.dropout, self.training), places
+
+
+def chunked_loss(
+    x: Float[Tensor, "N D"], head: Float[Tensor, "V D"], targets: Int[Tensor, " N"]
+) -> Float[Tensor, ""]:
+    """Return the mean cross entropy of the logits `x @ head.T`, CHUNK positions at a time."""
+    options = nn.LinearCrossEntropyOptions(
+        allow_retain_graph=torch.compiler.is_compiling(),
+        batch_chunk_size=CHUNK,
+        chunking_method=None,
+    )
+    return F.linear_cross_entropy(x, head, targets, options=options)
 
 
 def padded_logits(x: Float[Tensor, "N D"], head: Float[Tensor, "V D"]) -> Float[Tensor, "N W"]:

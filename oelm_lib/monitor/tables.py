@@ -6,7 +6,7 @@ from oelm_lib.runs.folder import Run
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.provenance import commit_name, sessions
 from oelm_lib.runs.reading import frozen_unchanged, read_config, read_summary
-from oelm_lib.runs.status import format_duration
+from oelm_lib.runs.status import format_bytes, format_duration
 
 Rows = list[tuple[str, str]]
 FILES = (
@@ -66,7 +66,7 @@ def file_rows(run: Run) -> Rows:
         state = "verified" if summary.get("checksum") else "none (written by an older version)"
         rows.append(("checksum of the result", state))
     files = [run.path / name for name in FILES if (run.path / name).is_file()]
-    return rows + [(file.name, _size(file.stat().st_size)) for file in files]
+    return rows + [(file.name, format_bytes(file.stat().st_size)) for file in files]
 
 
 def corpus_rows(run: Run) -> Rows:
@@ -95,8 +95,3 @@ def _loss(summary: dict[str, Any], loss_key: str, step_key: str) -> str:
 def _text(value: Any, form: str) -> str:
     """Return a number in a format, or "unknown" where an old or failed run has none."""
     return "unknown" if value is None else form.format(value)
-
-
-def _size(count: int) -> str:
-    """Return bytes in MiB, or in KiB below one MiB."""
-    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"

@@ -11,11 +11,12 @@ from oelm_lib import compare, stats
 from oelm_lib.arms import arm_name
 from oelm_lib.compare.confounds import differences
 from oelm_lib.compare.verdict import CRITERION, Verdict
-from oelm_lib.config import ROOT, Experiment, experiment_ids, load_config
+from oelm_lib.config import Experiment, experiment_ids, load_config
+from oelm_lib.config.paths import relative_path
 from oelm_lib.errors import UserError
-from oelm_lib.report.provenance import run_command
 from oelm_lib.runs.frames import RECORDED, arm_id, phase3
 from oelm_lib.runs.metrics import perplexity
+from oelm_lib.runs.names import run_command
 from oelm_lib.study.verdicts import Judgement
 
 SHAPE = (
@@ -233,11 +234,10 @@ def _launch(run: dict[str, Any]) -> dict[str, Any]:
     """The command that makes a run, its day, folder and perplexity."""
     overrides = run["experiment"].overrides if run["experiment"] else {}
     loss = run["final_val_loss"]
-    path = run["path"]
     return {
         "command": run_command(run["id"], run["seed"], overrides),
         "date": (run["started"] or "")[:10],
-        "path": path.relative_to(ROOT) if path.is_relative_to(ROOT) else path,
+        "path": relative_path(run["path"]),
         "perplexity": loss and perplexity(loss),
     }
 

@@ -3,7 +3,6 @@
 import fnmatch
 import hashlib
 import re
-import shlex
 from pathlib import Path
 
 from oelm_lib import config
@@ -11,8 +10,9 @@ from oelm_lib.config.messages import did_you_mean
 from oelm_lib.errors import UserError
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
-from oelm_lib.runs.names import experiment_of, matches_pattern, parse_patterns
-from oelm_lib.runs.reading import find_runs, state
+from oelm_lib.runs.find import find_runs
+from oelm_lib.runs.names import command_line, experiment_of, matches_pattern, parse_patterns
+from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.study.plan import study_names
 
@@ -57,10 +57,10 @@ def report(target: str | Path, baseline: str | None = None, runs: str | None = N
         return export(path)
     if is_executed:
         return _export_run(path)
-    arguments = ["oelm", "report", name]
+    arguments = ["report", name]
     for option, value in (("--baseline", baseline), ("--runs", runs)):
         arguments += [] if value is None else [option, value]
-    command = shlex.join(arguments)
+    command = command_line(arguments)
     if name in study_names():
         return _make("study", {"name": name}, f"study_{name}", command)
     if runs is not None:
@@ -115,7 +115,7 @@ def _compare(target: str, baseline: str | None, command: str) -> Path:
 def _check_finished(patterns: list[str]) -> None:
     """Raise UserError where no run of these experiments, or globs, is done."""
     if not any(state(run) == "done" for run in find_runs(None, patterns, rehearsals=False)):
-        command = shlex.join(["oelm", "run", *patterns])
+        command = command_line(["run", *patterns])
         raise UserError(f"no finished run of {', '.join(patterns)}; train: {command}")
 
 

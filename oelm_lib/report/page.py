@@ -9,11 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.errors import UserError
-from oelm_lib.files import remedy, write_text
+from oelm_lib.files import explained, write_text
 from oelm_lib.markup import plain_text
 from oelm_lib.report.notebook import first_error, prepare, read_notebook
-from oelm_lib.report.provenance import provenance
+from oelm_lib.report.provenance import papermill_record, provenance
 from oelm_lib.report.render import TEMPLATES, environment
 from oelm_lib.report.sanitise import sanitise
 
@@ -33,12 +32,8 @@ def export(notebook_path: Path | str) -> Path:
     source = Path(notebook_path)
     target = source.with_suffix(".html")
     page = _page(source, read_notebook(source))
-    try:
+    with explained(target, "cannot be written"):
         write_text(target, page)
-    except OSError as problem:
-        raise UserError(
-            f"{target}: cannot be written: {problem.strerror}; {remedy(problem)}"
-        ) from None
     return target
 
 
@@ -100,8 +95,7 @@ def _number_headings(body: str) -> tuple[str, list[tuple[str, str]]]:
 
 def _subject(notebook: Any) -> str:
     """What the parameters say the page is about: experiments or runs; "" where nothing does."""
-    record = notebook.metadata.get("papermill")
-    parameters = record.get("parameters", {}) if isinstance(record, dict) else {}
+    parameters = papermill_record(notebook).get("parameters", {})
     return next((str(parameters[key]) for key in SUBJECTS if parameters.get(key)), "")
 
 

@@ -7,7 +7,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.config import as_text
 from oelm_lib.runs.provenance import code_version, cpu_name
 
 PACKAGES = ("torch", "numpy", "pandas", "plotly", "papermill", "nbconvert")
@@ -20,7 +19,7 @@ def provenance(source: Path, notebook: Any) -> list[tuple[str, str]]:
     rows = []
     if command := command_of(source, notebook):
         rows.append(("command", command))
-    record = _papermill_record(notebook)
+    record = papermill_record(notebook)
     if start := str(record.get("start_time") or "")[:16].replace("T", " "):
         rows.append(("executed", f"{start} UTC, {float(record.get('duration') or 0):.0f} s"))
     code = code_version()
@@ -41,7 +40,7 @@ def command_of(source: Path, notebook: Any) -> str | None:
     own = notebook.metadata.get(KEY)
     if isinstance(own, dict) and own.get("command"):
         return str(own["command"])
-    record = _papermill_record(notebook)
+    record = papermill_record(notebook)
     if not record:
         return None
     name = Path(record.get("input_path") or source).name
@@ -51,22 +50,7 @@ def command_of(source: Path, notebook: Any) -> str | None:
     return shlex.join(parts)
 
 
-def run_arguments(exp: str, seed: int, overrides: dict[str, Any]) -> list[str]:
-    """Return the arguments of `oelm` that make a run."""
-    return ["run", exp, "--seed", str(seed), *set_arguments(overrides)]
-
-
-def set_arguments(overrides: dict[str, Any]) -> list[str]:
-    """Return the arguments of `oelm run` for overrides, `--set KEY=VALUE` each."""
-    pairs = (("--set", as_text({key: value})) for key, value in overrides.items())
-    return [argument for pair in pairs for argument in pair]
-
-
-def run_command(exp: str, seed: int, overrides: dict[str, Any]) -> str:
-    """Return the command that makes a run, as text for a shell."""
-    return shlex.join(["oelm", *run_arguments(exp, seed, overrides)])
-
-
-def _papermill_record(notebook: Any) -> dict[str, Any]:
+def papermill_record(notebook: Any) -> dict[str, Any]:
+    """Return what papermill recorded of an execution; {} where it did not execute the notebook."""
     record = notebook.metadata.get("papermill")
     return record if isinstance(record, dict) else {}

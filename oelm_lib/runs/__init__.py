@@ -1,8 +1,8 @@
 """The record of a run: folder, lock, metrics, status, result.
 
 A run in progress writes: folder opens it under a lock, and records its sessions (provenance), rows
-(metrics), status and timing. All others read: reading (one run), frames (all runs as a data frame),
-overview (all runs from their status alone), logs.
+(metrics), status and timing. All others find the folders (find) and read: reading (one run), frames
+(all runs as a data frame), overview (all runs from their status alone), logs.
 
 Each name is imported when it is first used. Nothing here needs torch.
 """
@@ -16,8 +16,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "Run": "folder",
         "RunInUse": "lock",
         "RunLock": "lock",
-        "find_run": "logs",
-        "find_runs": "reading",
+        "find_run": "find",
+        "find_runs": "find",
         "load_folders": "frames",
         "load_metrics": "frames",
         "load_runs": "frames",

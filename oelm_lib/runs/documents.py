@@ -1,11 +1,13 @@
-"""Read documents.npz: the loss of a run on each document of a split."""
+"""documents.npz: the loss of a run on each document of a split."""
 
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 
 from oelm_lib.errors import UserError
+from oelm_lib.files import Check, replacing
 from oelm_lib.runs.reading import RESCORE, RunFolder, record_file
 
 UNREADABLE = (
@@ -32,6 +34,12 @@ def read_documents(run: RunFolder) -> dict[str, np.ndarray]:
     except UNREADABLE:
         raise UserError(f"{path}: is damaged; {RESCORE}") from None
     return documents
+
+
+def write_documents(path: Path, documents: dict[str, np.ndarray], check: Check) -> None:
+    """Write documents.npz of a run folder atomically; `check` as for files.replacing."""
+    with replacing(path / "documents.npz", check) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **documents)
 
 
 def _check_documents(nats: np.ndarray, tokens: np.ndarray) -> None:

@@ -13,7 +13,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import remedy, write_text
 from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.lock import RunLock
-from oelm_lib.runs.names import run_name
+from oelm_lib.runs.names import run_folder, run_name
 from oelm_lib.runs.provenance import describe_changes, session_record, sessions
 from oelm_lib.runs.reading import read_config, read_summary
 from oelm_lib.runs.schema import FORMAT
@@ -130,8 +130,7 @@ def open_run(
         raise UserError(f"fresh = {fresh!r} should be True or False")
     corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
     check_fit(cfg, corpus)
-    root = Path(outputs).absolute() if outputs else config.outputs_dir()
-    path = root / cfg.folder / f"seed{seed}"
+    path = run_folder(cfg, seed, outputs)
     run = Run(cfg, seed, corpus, path)
     try:
         if fresh and path.exists():

@@ -20,7 +20,8 @@ from oelm_lib.config import (
 )
 from oelm_lib.errors import UserError
 from oelm_lib.runs import reading
-from oelm_lib.runs.names import experiment_of, parse_patterns, run_name
+from oelm_lib.runs.find import find_runs
+from oelm_lib.runs.names import experiment_of, parse_patterns, run_name, seed_of
 
 MEASURED = "measured by this code"
 RECORDED = "recorded in the log (other code)"
@@ -77,7 +78,7 @@ def load_runs(
     Raises:
         UserError: No run and no experiment matches one of `exps`.
     """
-    paths = reading.find_runs(outputs, exps, rehearsals)
+    paths = find_runs(outputs, exps, rehearsals)
     ids = [*experiment_ids(), *(experiment_of(path.parent.name) for path in paths)]
     for pattern in parse_patterns(exps):
         if not fnmatch.filter(ids, pattern) and "+" not in pattern:
@@ -171,7 +172,7 @@ def _row(path: Path) -> dict[str, Any]:
         "variant": folder,
         "run": run_name(path),
         "id": experiment_of(folder),
-        "seed": int(path.name.removeprefix("seed")),
+        "seed": seed_of(path),
         "path": path,
         "state": state,
         "config": plain,

@@ -1,81 +1,15 @@
-"""Find a run by its name, and follow its log."""
+"""Read and follow the log of a run."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from oelm_lib.config.messages import did_you_mean
 from oelm_lib.errors import UserError
-from oelm_lib.runs.names import matches, run_name, short_name
-from oelm_lib.runs.reading import find_runs, record_file, state
+from oelm_lib.runs.reading import record_file, state
 from oelm_lib.runs.schema import ACTIVE
 
 LOGS = ("training.log", "notebook.log")
 POLL_SECONDS = 0.5
-
-
-def find_run(
-    name: str,
-    outputs: Path | str | None = None,
-    notify: Callable[[str], None] | None = None,
-) -> Path:
-    """Return the run folder of a path, `<ID>`, `<ID>/seed<k>`, or the same with the folder's name.
-
-    `demo-02` and `params/DEMO-02.yaml` mean DEMO-02. An experiment comes before its rehearsals.
-
-    Args:
-        notify: Takes one line. Given, a name with several seeds means the lowest, and the line
-            says so.
-
-    Raises:
-        UserError: No run or several runs have this name.
-    """
-    named = _runs_named(name, outputs)
-    folders = {path.parent for path in named.values()}
-    if len(named) > 1 and (notify is None or len(folders) > 1):
-        raise UserError(
-            f"{len(named)} runs are called {name!r}: {', '.join(list(named)[:3])}"
-            f"{', ...' if len(named) > 3 else ''}; name one as FOLDER/seed<k>, see oelm status"
-        )
-    shown, path = next(iter(named.items()))
-    if len(named) > 1:
-        notify(f"{name} has {len(named)} seeds; using the lowest, {shown}")
-    return path
-
-
-def find_active_runs(name: str, outputs: Path | str | None = None) -> list[Path]:
-    """Return the runs with a name, as `find_run` takes it, that are being trained.
-
-    A name with one run means that run, whatever its state. Raises UserError for no run.
-    """
-    paths = list(_runs_named(name, outputs).values())
-    active = [path for path in paths if state(path) in ACTIVE]
-    if len(paths) > 1 and not active:
-        raise UserError(f"none of the {len(paths)} runs called {name!r} is being trained")
-    return active or paths
-
-
-def _runs_named(name: str, outputs: Path | str | None) -> dict[str, Path]:
-    """Return `<folder>/seed<k>` -> path of the runs with a name, lowest seeds first.
-
-    The path of a run folder means that one.
-
-    Raises:
-        UserError: There is none.
-    """
-    if Path(name).is_dir() and Path(name).name.startswith("seed"):
-        return {name: Path(name)}
-    named = {run_name(path): path for path in find_runs(outputs) if matches(name, path)}
-    if not named:
-        raise UserError(f"no run is called {name!r}{_near(name, outputs)}; see oelm status")
-    experiments = {run: path for run, path in named.items() if "+" not in run}
-    return experiments or named
-
-
-def _near(name: str, outputs: Path | str | None) -> str:
-    """Return " (did you mean X?)" for the runs with the nearest names, or ""."""
-    known = [short_name(path) for path in find_runs(outputs)]
-    return did_you_mean(name.upper().replace("SEED", "seed"), list(dict.fromkeys(known)))
 
 
 def log_lines(run: Path, last: int, follow: bool = False) -> Iterator[str]:

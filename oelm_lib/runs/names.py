@@ -1,8 +1,23 @@
-"""Names of runs: `<ID>_<slug>[+hash]/seed<k>`, and what users type for them."""
+"""Names of runs, `<ID>_<slug>[+hash]/seed<k>`, what users type for them, and their commands."""
 
 import fnmatch
 import re
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+from oelm_lib.config import Experiment, as_text, outputs_dir
+
+
+def run_folder(cfg: Experiment, seed: int, outputs: Path | str | None = None) -> Path:
+    """Return the folder of a run; `outputs` is by default config.outputs_dir()."""
+    return (Path(outputs).absolute() if outputs else outputs_dir()) / cfg.folder / f"seed{seed}"
+
+
+def seed_of(path: Path) -> int:
+    """Return the seed of the run of a folder."""
+    return int(path.name.removeprefix("seed"))
 
 
 def run_name(path: Path) -> str:
@@ -54,9 +69,35 @@ def matches_pattern(folder: str, pattern: str, rehearsals: bool = True) -> bool:
     return is_candidate and fnmatch.fnmatchcase(experiment_of(folder), pattern)
 
 
+def is_glob(text: str) -> bool:
+    """Return whether a name has a character of globs."""
+    return any(sign in text for sign in "*?[")
+
+
 def parse_patterns(exps: list[str] | str | None) -> list[str]:
     """Return experiment ids or globs as a list; as text they are parted by spaces or commas.
 
     None and nothing mean all.
     """
     return exps.replace(",", " ").split() if isinstance(exps, str) else exps or ["*"]
+
+
+def command_line(arguments: Iterable[str]) -> str:
+    """Return `oelm ARGUMENTS` as one types it."""
+    return shlex.join(["oelm", *arguments])
+
+
+def run_arguments(exp: str, seed: int, overrides: dict[str, Any]) -> list[str]:
+    """Return the arguments of `oelm` that make a run."""
+    return ["run", exp, "--seed", str(seed), *set_arguments(overrides)]
+
+
+def set_arguments(overrides: dict[str, Any]) -> list[str]:
+    """Return the arguments of `oelm run` for overrides, `--set KEY=VALUE` each."""
+    pairs = (("--set", as_text({key: value})) for key, value in overrides.items())
+    return [argument for pair in pairs for argument in pair]
+
+
+def run_command(exp: str, seed: int, overrides: dict[str, Any]) -> str:
+    """Return the command that makes a run, as text for a shell."""
+    return command_line(run_arguments(exp, seed, overrides))

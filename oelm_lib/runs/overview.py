@@ -3,18 +3,18 @@
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from oelm_lib.config import as_text, outputs_dir
 from oelm_lib.errors import UserError
+from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.names import experiment_of, run_name
 from oelm_lib.runs.reading import (
-    find_runs,
     queue_alive,
     read_config,
+    read_or_none,
     read_status,
     read_summary,
     true_state,
@@ -66,21 +66,22 @@ def overview(
         and, where the baseline's run with the same seed and overrides has an evaluation at the same
         step, `gap gap_base gap_step`.
     """
-    folders = {_key(path): path for path in find_runs(outputs)}
+    folders = {run_key(path): path for path in find_runs(outputs)}
     # A baseline's status serves all its arms; config.yaml is slow to read.
     status = functools.cache(lambda path: read_status(path) or {"state": "empty"})
-    baseline = functools.cache(_baseline)
-    overrides = functools.cache(_overrides)
+    config = functools.cache(_first_config)
     rows = []
     for path in find_runs(outputs, exps):
         try:
             row = _row(path, status(path), read_summary(path))
-            row["overrides"] = overrides(path.parent) if "+" in path.parent.name else ""
+            plain = read_or_none(config, path.parent) if "+" in path.parent.name else None
+            row["overrides"] = as_text(plain["overrides"]) if plain else ""
             losses = dict(status(path).get("evals", []))
-            base = baseline(path.parent) if losses else None
-            base_path = folders.get((base, *_key(path)[1:]))
+            base = config(path.parent)["experiment"].get("compare_to") if losses else None
+            base_path = folders.get((base, *run_key(path)[1:]))
             if base_path:
-                row |= _gap(base, losses, dict(_or_empty(status, base_path).get("evals", [])))
+                base_status = read_or_none(status, base_path) or {}
+                row |= _gap(base, losses, dict(base_status.get("evals", [])))
         except UserError as error:
             row = _unreadable(path, error)
         rows.append(row)
@@ -109,39 +110,21 @@ def table(rows: list[dict[str, Any]], width: int | None = None) -> str:
     return "\n".join(lines)
 
 
-def _key(path: Path) -> tuple[str, str, str]:
-    """Return (experiment id, hash of the overrides or "", seed folder) of a run folder."""
+def run_key(path: Path) -> tuple[str, str, str]:
+    """Return (experiment id, hash of the overrides or "", seed folder) of a run folder or name."""
     variant, _, overrides = path.parent.name.partition("+")
     return experiment_of(variant), overrides, path.name
 
 
-def _baseline(folder: Path) -> str | None:
-    """Return the experiment that the runs of a folder are compared to, from the first readable."""
+def _first_config(folder: Path) -> dict[str, Any]:
+    """Return the first readable config.yaml of a folder's runs. Raises UserError without one."""
     error = None
     for path in sorted(folder.glob("seed*")):
         try:
-            return read_config(path)["experiment"].get("compare_to")
+            return read_config(path)
         except UserError as problem:
             error = problem
     raise error or UserError(f"{folder}: holds no run")
-
-
-def _overrides(folder: Path) -> str:
-    """Return the overrides of a rehearsal's folder as one types them; "" before its first run."""
-    for path in sorted(folder.glob("seed*")):
-        try:
-            return as_text(read_config(path)["overrides"])
-        except UserError:
-            continue
-    return ""
-
-
-def _or_empty(read: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, Any]:
-    """Return what `read` returns, or {} where the file cannot be read."""
-    try:
-        return read(path)
-    except UserError:
-        return {}
 
 
 def _unreadable(path: Path, error: UserError) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Read the files of run folders, and find the folders, in whatever state they are.
+"""Read the files of run folders, in whatever state they are.
 
 The readers take a run folder, as a path or as a Run.
 """
@@ -6,19 +6,17 @@ The readers take a run folder, as a path or as a Run.
 from __future__ import annotations
 
 import os
-import re
 import socket
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.files import read_json, remedy
 from oelm_lib.runs.lock import NAME, is_locked, is_writer
 from oelm_lib.runs.lock_file import parse_record, read_bytes
-from oelm_lib.runs.names import matches_pattern, parse_patterns
 from oelm_lib.runs.process import is_alive
 from oelm_lib.runs.schema import (
     ACTIVE,
@@ -39,36 +37,18 @@ LARGEST = 1 << 60
 """Largest number of a record; a larger one is damage, and would overflow a float or clock."""
 STALE_SECONDS = 120.0
 """Age of a heartbeat from another host at which its run is shown as dead."""
-SEED_FOLDER = re.compile(r"seed(0|[1-9][0-9]*)", re.ASCII)
 RESCORE = (
     "delete it and summary.json: the same command then scores the last checkpoint again"
     " and trains no step"
 )
 
 
-def find_runs(
-    outputs: Path | str | None = None,
-    exps: list[str] | str | None = None,
-    rehearsals: bool = True,
-) -> list[Path]:
-    """Return the run folders `<outputs>/<ID>_<slug>[+hash]/seed<k>`, sorted.
-
-    Args:
-        outputs: Default: config.outputs_dir().
-        exps: Experiment ids or globs (list, or text parted by spaces or commas); default all. One
-            with a `+` is compared with the folder's name, e.g. `*+*` for all rehearsals.
-        rehearsals: Whether a name without `+` means an experiment's rehearsals too.
-    """
-    root = Path(outputs) if outputs else config.outputs_dir()
-    patterns = parse_patterns(exps)
-    paths = [
-        path
-        for path in root.glob("*/seed*")
-        if SEED_FOLDER.fullmatch(path.name)
-        and any(matches_pattern(path.parent.name, pattern, rehearsals) for pattern in patterns)
-        and path.is_dir()
-    ]
-    return sorted(paths, key=lambda path: (path.parent.name, int(path.name.removeprefix("seed"))))
+def read_or_none(read: Callable[[Path], Any], path: Path) -> Any:
+    """Return what a reader of run folders returns, or None where the file cannot be read."""
+    try:
+        return read(path)
+    except UserError:
+        return None
 
 
 def read_config(run: RunFolder) -> dict[str, Any]:

@@ -112,6 +112,14 @@ def format_duration(seconds: float) -> str:
     return f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"
 
 
+def format_bytes(count: float) -> str:
+    """Return bytes as 1.4 GiB, 12.0 MiB or 3.1 KiB."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count / 2**10:,.1f} KiB"
+
+
 def format_eta(eta_seconds: list[float] | tuple[float, float] | None) -> str:
     """Return the range (low, high) in seconds as text with the clock time of its end."""
     if not eta_seconds:

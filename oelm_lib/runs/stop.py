@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib.errors import UserError
-from oelm_lib.files import remedy
+from oelm_lib.files import explained
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
 
@@ -38,12 +38,8 @@ def ask_to_stop(path: Path) -> None:
     current = state(path)
     if current not in ACTIVE:
         raise UserError(f"{path}: {current}, so there is nothing to stop; see oelm status")
-    try:
+    with explained(path, "cannot be asked to stop"):
         stop_file(path).touch()
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be asked to stop: {error.strerror}; {remedy(error)}"
-        ) from None
 
 
 @contextlib.contextmanager

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
-from oelm_lib.files import remedy
+from oelm_lib.files import explained
+from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.lock import RunLock
 from oelm_lib.runs.names import matches, run_name
 from oelm_lib.runs.provenance import git_output
-from oelm_lib.runs.reading import find_runs, state
+from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
 
 TRASH = ".trash"
@@ -77,7 +78,7 @@ def restore_run(name: str, outputs: Path | None = None) -> Path:
     """Bring back the run of a name that was removed last; returns its folder.
 
     Args:
-        name: As runs.logs.find_run takes it; also the path that the run had.
+        name: As runs.find.find_run takes it; also the path that the run had.
 
     Raises:
         UserError: The trash has no such run, or the folder exists again.
@@ -146,13 +147,9 @@ def _users(path: Path, pattern: str, key: str) -> list[str]:
 
 def _move(path: Path, target: Path) -> None:
     """Move a file or folder, also to another disk. Raises UserError where that fails."""
-    try:
+    with explained(path, f"cannot be moved to {target}"):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(path, target)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be moved to {target}: {error.strerror}; {remedy(error)}"
-        ) from None
 
 
 def _check_free(path: Path, target: Path) -> None:

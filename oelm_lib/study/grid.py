@@ -138,9 +138,9 @@ class Grid:
         own, baseline = (self.fit(cell).loss for cell in cells)
         return own - baseline
 
-    def trained_share(self, arm: str, size: str = BASE_SIZE) -> float:
-        """Share of the Q/K weights that an arm trains, in the models that are run."""
-        cell = Cell(self.plan.corpora[0], size, arm)
+    def trained_share(self, arm: str) -> float:
+        """Share of the Q/K weights that an arm trains, in the models of the base size."""
+        cell = Cell(self.plan.corpora[0], BASE_SIZE, arm)
         return qk_share(self.plan.config(cell, self.plan.start(cell)).model)
 
     # Confirmation

@@ -7,20 +7,25 @@ from oelm_lib.view.tables import interval_text
 
 
 def markdown_table(study: Study) -> str:
-    """Return corpora down, the main claims across: gap, interval, seeds and verdicts.
+    """Return the main comparisons down, corpora across: gap, interval, seeds and verdicts.
 
-    Claims and corpora without a confirmation run are left out. `oelm study NAME --table` prints it;
-    a test fails where README holds another one.
+    Comparisons and corpora without a confirmation run are left out. `oelm study NAME --table`
+    prints it; a test fails where README holds another one.
     """
-    claims, judged = study.main_table()
+    corpora, judged = study.main_table()
     if not judged:
         return "No claim has a confirmation run yet."
     rows = [
-        ["corpus", *(f"{one.name} against {one.other}" for one in claims)],
-        ["---"] * (1 + len(claims)),
-        *([corpus, *map(_cell, cells)] for corpus, cells in judged.items()),
+        ["comparison", *corpora],
+        ["---"] * (1 + len(corpora)),
+        *([_comparison(row), *map(_cell, row)] for row in judged),
     ]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _comparison(row: list[Judgement | None]) -> str:
+    one = next(one for one in row if one)
+    return f"{one.name} against {one.other}"
 
 
 def _cell(one: Judgement | None) -> str:

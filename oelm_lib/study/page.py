@@ -1,10 +1,12 @@
 """The first screen of a study: question, answers and first table, from plan and records alone."""
 
+import re
 from dataclasses import dataclass
 from html import escape
 
 from oelm_lib import stats
 from oelm_lib.markup import Html, html_table
+from oelm_lib.model.cost import parameter_numbers
 from oelm_lib.study import sentences as wording
 from oelm_lib.study import verdicts
 from oelm_lib.study.checks import read_study
@@ -16,7 +18,6 @@ from oelm_lib.study.verdicts import Judgement, Slope
 from oelm_lib.view.tables import interval_text, verdict_html
 
 MOST_SENTENCES = 5
-MOST_COLUMNS = 4
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,19 @@ class Study:
         """The latest judgements of a claim's question, corpus by corpus."""
         return [one for one in self.latest() if one.claim.question == claim.question]
 
-    def main_table(self) -> tuple[list[Judgement], dict[str, list[Judgement | None]]]:
-        """Return a judgement of each main claim, and corpus -> its judgement by each of them.
+    def main_table(self) -> tuple[list[str], list[list[Judgement | None]]]:
+        """Return corpora, and for each main comparison its judgement on each of them.
 
-        Claims and corpora without a seed that has ended are left out.
+        Comparisons and corpora without a seed that has ended are left out.
         """
-        judged = [self.judged(claim) for claim in self.headline()[:MOST_COLUMNS]]
-        begun = [column for column in judged if any(one.ended for one in column)]
-        columns = [{one.corpus: one for one in column} for column in begun]
-        rows = {corpus: [column.get(corpus) for column in columns] for corpus in self.plan.corpora}
-        heads = [next((one for one in column if one.declared), column[0]) for column in begun]
-        return heads, {
-            corpus: cells
-            for corpus, cells in rows.items()
-            if any(one and one.ended for one in cells)
-        }
+        judged = [{one.corpus: one for one in self.judged(claim)} for claim in self.headline()]
+        begun = [row for row in judged if any(one.ended for one in row.values())]
+        corpora = [
+            corpus
+            for corpus in self.plan.corpora
+            if any(corpus in row and row[corpus].ended for row in begun)
+        ]
+        return corpora, [[row.get(corpus) for corpus in corpora] for row in begun]
 
 
 def load_study(name: str) -> Study:
@@ -95,7 +94,8 @@ def answer(study: Study) -> Html:
         + (f"<p>Waiting for runs:</p><ul>{asked}{_other_questions(study)}</ul>" if asked else "")
         + f"{_legend(study)}</div>"
     )
-    return Html(found.replace(" %", "\u00a0%"))  # no line ends between a number and its unit
+    # No line ends between a number and its unit, nor inside an interval.
+    return Html(re.sub(r"(?<=\d) (?=%)|(?<=\d,) (?=[+−]\d[\d.]*\])", "\u00a0", found))
 
 
 def _items(lines: list[str]) -> str:
@@ -129,31 +129,31 @@ def _headline(study: Study) -> list[list[Judgement]]:
 
 
 def first_table(study: Study) -> Html:
-    """Return corpora down, the main comparisons across: gap, interval, verdicts.
+    """Return the main comparisons down, corpora across: gap, interval, verdicts.
 
     A corpus without a seed is named in a line below; without any seed there is no table.
     """
-    claims, judged = study.main_table()
-    if not judged:
+    corpora, rows = study.main_table()
+    if not rows:
         return Html("")
-    rows = [[Html(f"<b>{escape(name)}</b>"), *map(_cell, cells)] for name, cells in judged.items()]
-    heads = ["corpus", *map(_column_head, claims)]
-    table = html_table(heads, rows, ["text-align:left"] * len(heads))
-    waiting = [corpus for corpus in study.plan.corpora if corpus not in judged]
+    cells = [[_comparison(row), *map(_cell, row)] for row in rows]
+    heads = ["comparison", *corpora]
+    styles = ["text-align:left;width:15em", *["text-align:left"] * len(corpora)]
+    table = html_table(heads, cells, styles)
+    waiting = [corpus for corpus in study.plan.corpora if corpus not in corpora]
     note = f"<p><small>Not run yet: {escape(', '.join(waiting))}.</small></p>" if waiting else ""
     return Html(table + note)
 
 
-def _column_head(one: Judgement) -> Html:
-    chosen = f"{escape(one.arm)} " if one.name != one.arm and one.arm else ""
-    name = one.claim.equal[0] if one.claim.equal else one.claim.arm
-    if one.claim.gaps:
-        return Html(
-            f"gap of {escape(name)}<br>"
-            f"<small>against the gap of {escape(one.other)}, {one.planned} seeds</small>"
-        )
-    against = f"{chosen}against {escape(one.other)}, {one.planned} seeds"
-    return Html(f"{escape(name)}<br><small>{against}</small>")
+def _comparison(row: list[Judgement | None]) -> Html:
+    """Return what a row compares, and from how many seeds."""
+    known = [one for one in row if one]
+    one = next((one for one in known if one.declared), known[0])
+    against = f"the gap of {one.other}" if one.claim.gaps else one.other
+    return Html(
+        f"<b>{escape(one.name)}</b><br>"
+        f"<small>against {escape(against)}, {one.planned} seeds</small>"
+    )
 
 
 def _cell(one: Judgement | None) -> Html | str:
@@ -165,15 +165,21 @@ def _cell(one: Judgement | None) -> Html | str:
     gap_text = f"<span style='white-space:nowrap'>{interval_text(one.interval)}</span>"
     if not one.is_complete:
         return Html(f"{gap_text}<br><small>{one.ended} of {one.planned} seeds so far</small>")
-    late = [] if one.declared else [f"<small>{one.planned} seeds{one.late_mark}</small>"]
-    return Html("<br>".join([gap_text, *late, *(_verdict(limit, one) for limit in one.limits)]))
+    late = "" if one.declared else f"<br><small>{one.planned} seeds{one.late_mark}</small>"
+    return Html(f"{gap_text}{late}<br>{_verdicts(one)}")
 
 
-def _verdict(limit: verdicts.Limit, one: Judgement) -> str:
-    """Return a limit and its verdict as coloured words."""
+def _verdicts(one: Judgement) -> str:
+    """Return each limit of a claim and its verdict as coloured words."""
+    first, *stricter = (limit.text for limit in one.limits)
+    texts = [first, *(text.removeprefix("at most ") for text in stricter)]
     failed = f" ({one.interval.failed} of {one.ended} seeds)"
-    words = verdict_html(limit.verdict) + (failed if limit.verdict == stats.UNSTABLE else "")
-    return f"<small style='white-space:nowrap'>{escape(limit.text)}: {words}</small>"
+    found = [
+        f"<span style='white-space:nowrap'>{escape(text)}: {verdict_html(limit.verdict)}"
+        f"{failed if limit.verdict == stats.UNSTABLE else ''}</span>"
+        for text, limit in zip(texts, one.limits, strict=True)
+    ]
+    return f"<small>{'; '.join(found)}</small>"
 
 
 def _legend(study: Study) -> str:
@@ -196,13 +202,13 @@ def _models(study: Study) -> str:
     cell = grid.exploratory_cells()[0]
     cfg = plan.config(cell, plan.start(cell))
     tokens = cfg.train.max_steps * cfg.step_tokens
-    size = verdicts.parameter_numbers(cfg.model)["total"]
+    size = parameter_numbers(cfg.model)["total"]
     return (
-        f"Each model has {_in_millions(size)} parameters and reads {_in_millions(tokens)} tokens"
-        f" of one corpus: {', '.join(plan.corpora)}. Every arm has its own tuned learning rate."
-        f" A gap says how much higher the first model's perplexity is on {plan.confirm.split} text"
-        " than the second's, from seeds that took no part in tuning. Brackets are confidence"
-        " intervals, widened so that all those of one corpus are right at once with 95 %."
+        f"Each model has {_in_millions(size)} parameters, reads {_in_millions(tokens)} tokens of"
+        " one corpus, and has its own tuned learning rate. A gap says how much higher the first"
+        f" model's perplexity is on {plan.confirm.split} text than the second's, from seeds that"
+        " took no part in tuning. Brackets are confidence intervals, widened so that all those of"
+        " one corpus hold together with 95 %."
     )
 
 

@@ -135,14 +135,14 @@ def _check_baseline(plan: Plan, name: str) -> None:
         raise ValueError(f"arm {name!r} is judged but has no baseline; add `against: <arm>`")
 
 
-def folder() -> Path:
+def plans_folder() -> Path:
     """Folder of the plans."""
     return config.PARAMS / "studies"
 
 
 def study_names() -> list[str]:
     """Names of all plans."""
-    return sorted(path.stem for path in folder().glob("*.yaml"))
+    return sorted(path.stem for path in plans_folder().glob("*.yaml"))
 
 
 def read_plan(name: str) -> Plan:
@@ -151,7 +151,7 @@ def read_plan(name: str) -> Plan:
     Raises:
         UserError: No such plan, a mistake in it, or arms whose settings do not make an experiment.
     """
-    path = folder() / f"{name}.yaml"
+    path = plans_folder() / f"{name}.yaml"
     if name not in study_names():
         raise UserError(
             f"no study {name!r}; known: {', '.join(study_names()) or 'none'}; declare one as"

@@ -7,7 +7,7 @@ several engines may write at once. A run folder may be deleted once its line is 
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,14 +98,14 @@ class Record(Section):
         return loss if loss <= math.log(self.science["model.vocab_size"]) else None
 
 
-def folder(name: str) -> Path:
+def study_folder(name: str) -> Path:
     """Folder of a study's records and kept page."""
     return config.ROOT / "reports" / name
 
 
 def records_path(name: str) -> Path:
     """File of a study's records."""
-    return folder(name) / "runs.jsonl"
+    return study_folder(name) / "runs.jsonl"
 
 
 def make_record(
@@ -209,13 +209,8 @@ def _finite(loss: float | None) -> float | None:
     return loss if loss is not None and math.isfinite(loss) else None
 
 
-def append_record(
-    path: Path, record: dict[str, Any], before_write: Callable[[], None] = lambda: None
-) -> bool:
+def append_record(path: Path, record: dict[str, Any]) -> bool:
     """Append a record durably, unless one of the same run is there; return whether it was added.
-
-    Args:
-        before_write: Called while the lock is held, between reading and writing (for tests).
 
     Raises:
         UserError: The file cannot be written, or holds a line that is no record.
@@ -223,10 +218,7 @@ def append_record(
     key = Record.model_validate(record).key
 
     def is_recorded(lines: bytes) -> bool:
-        if any(known.key == key for known in _parse(lines, path)):
-            return True
-        before_write()
-        return False
+        return any(known.key == key for known in _parse(lines, path))
 
     line = json.dumps(with_checksum(record), separators=(",", ":"))
     try:
@@ -268,7 +260,7 @@ def _parse(text: bytes, path: Path) -> Iterable[Record]:
 
 def frozen_plan(name: str) -> Plan | None:
     """The plan as it stood when confirmation began; None: it has not begun."""
-    path = folder(name) / "plan.yaml"
+    path = study_folder(name) / "plan.yaml"
     if not path.is_file():
         return None
     return parse_plan(config.read_yaml(path, GUIDE), f"reports/{name}/plan.yaml")
@@ -276,7 +268,7 @@ def frozen_plan(name: str) -> Plan | None:
 
 def freeze_plan(name: str, plan: Plan) -> None:
     """Keep the plan as it stands before the first run of confirmation; a kept one stays."""
-    path = folder(name) / "plan.yaml"
+    path = study_folder(name) / "plan.yaml"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         plain = plan.model_dump(mode="json", by_alias=True)

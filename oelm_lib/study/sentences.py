@@ -75,7 +75,7 @@ def _slope_question(slope: Slope) -> str:
 
 
 def _claim_sentence(judged: list[Judgement]) -> str:
-    """Return the answer on the first corpus that is complete, and the verdicts on the others."""
+    """Return the answer on the first corpus that is complete, and the verdicts on others so far."""
     first = next(one for one in judged if one.is_complete)
     telling = _telling_limit(first)
     limit = first.limits[telling]
@@ -87,7 +87,7 @@ def _claim_sentence(judged: list[Judgement]) -> str:
     others = [
         f"{escape(one.corpus)}: {_short_verdict(one, telling)}"
         for one in judged
-        if one is not first
+        if one is not first and one.ended
     ]
     asked = f"{limit.text[0].upper()}{limit.text[1:]}"
     return text + (f" {escape(asked)} on {'; on '.join(others)}." if others else "")
@@ -98,7 +98,7 @@ def _short_verdict(one: Judgement, place: int) -> str:
     if one.is_complete:
         seeds = "" if one.declared else f" ({one.planned} seeds{one.late_mark})"
         return one.limits[place].verdict + seeds
-    return f"{one.ended} of {one.planned} seeds so far" if one.ended else "not run yet"
+    return f"{one.ended} of {one.planned} seeds so far"
 
 
 def _stricter(one: Judgement, held: int) -> str:
@@ -128,6 +128,8 @@ def _change(one: Judgement) -> str:
         return f"The {what} of {name} differs from that of {other} by {size}"
     if interval.known and interval.low > 0:
         return f"{name} raises perplexity over {other} by {size.removeprefix('+')}"
+    if interval.known and interval.high < 0:
+        return f"{name} lowers perplexity against {other} by {size.removeprefix('−')}"
     return f"{name} changes perplexity against {other} by {size}"
 
 

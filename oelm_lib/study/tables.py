@@ -11,7 +11,7 @@ from oelm_lib.study import verdicts
 from oelm_lib.study.cell import Cell
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.page import Study
-from oelm_lib.study.plan import folder
+from oelm_lib.study.plan import plans_folder
 from oelm_lib.study.tuning import stable_means
 from oelm_lib.view.tables import interval_text, percent, plain_table
 
@@ -186,7 +186,7 @@ def corpora_table(study: Study) -> pd.DataFrame:
 
 def plan_text(study: Study) -> Html:
     """The plan's file."""
-    text = (folder() / f"{study.name}.yaml").read_text(encoding="utf-8")
+    text = (plans_folder() / f"{study.name}.yaml").read_text(encoding="utf-8")
     return Html(f"<pre>{escape(text)}</pre>")
 
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from oelm_lib.data import EvalWindows, open_test
 from oelm_lib.errors import UserError
-from oelm_lib.files import replacing, write_json
-from oelm_lib.runs.documents import read_documents
+from oelm_lib.files import write_json
+from oelm_lib.runs.documents import read_documents, write_documents
 from oelm_lib.runs.folder import Run
 from oelm_lib.runs.reading import is_test_scored, read_summary
 from oelm_lib.training.device import prepare_device
@@ -49,7 +49,7 @@ def score_test_split(run: Run | Path) -> float:
 
 def _score(trained: Trained) -> float:
     """Score the test split and add its documents to documents.npz."""
-    cfg, corpus, path = trained.config, trained.corpus, trained.path / "documents.npz"
+    cfg, corpus = trained.config, trained.corpus
     documents = read_documents(trained.path)  # first: a damaged file is reported before the scoring
     length = cfg.model.max_seq_len
     device = prepare_device(cfg.machine)
@@ -58,6 +58,5 @@ def _score(trained: Trained) -> float:
     losses = token_losses(trained.model.to(device), windows, np.arange(windows.windows))
     scores = document_losses(losses, tokens, corpus.eot, corpus.block_tokens(length))
     documents |= {f"test_{key}": value for key, value in scores.items()}
-    with replacing(path, trained.lock.check) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **documents)
+    write_documents(trained.path, documents, trained.lock.check)
     return mean_loss(losses)

@@ -9,7 +9,7 @@ import torch
 
 from oelm_lib.config import MachineConfig
 from oelm_lib.errors import UserError
-from oelm_lib.gpus import TorchBuild, open_nvml, torch_problem, visible_gpus
+from oelm_lib.hardware import TorchBuild, open_nvml, torch_problem, visible_gpus
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Names of glibc's malloc.h."""

@@ -26,14 +26,10 @@ def export_model(trained: Trained, form: str, folder: Path) -> Path:
             experiment, seed and step), or huggingface (a GPT-2 of `transformers`, with tokenizer).
 
     Raises:
-        UserError: The folder exists, safetensors is not installed, or GPT-2 cannot express the arm.
+        UserError: The folder exists, or GPT-2 cannot express the arm.
     """
-    try:
-        from safetensors.torch import save_file
-    except ImportError:
-        raise UserError(
-            "export needs safetensors; install it: pip install -c constraints.txt -e '.[bench]'"
-        ) from None
+    from safetensors.torch import save_file
+
     if form == "huggingface":
         weights, config = gpt2_weights(trained), gpt2_config(trained)
     else:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from oelm_lib.errors import UserError
-from oelm_lib.files import replacing, write_json
+from oelm_lib.files import write_json
+from oelm_lib.runs.documents import write_documents
 from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.process import now
 from oelm_lib.runs.reading import read_metrics
@@ -40,7 +41,7 @@ def finish(session: Session) -> bool:
         return False
     check_val_loss(session, final_loss)
     proof = state.proof.ended_at(state.step)
-    _write_documents(session, losses)
+    write_documents(run.path, _documents(session, losses), run.lock.check)
     wall = budget.seconds
     timing = timing_stats(
         session.cfg,
@@ -83,14 +84,11 @@ def _best_loss(session: Session) -> float | None:
     return loss
 
 
-def _write_documents(session: Session, losses: np.ndarray) -> None:
-    """Write documents.npz: nats and scored tokens of each document of the validation split."""
-    run = session.run
-    block = run.corpus.block_tokens(session.cfg.model.max_seq_len)
-    documents = document_losses(losses, run.corpus.tokens("val"), run.corpus.eot, block)
-    path = run.path / "documents.npz"
-    with replacing(path, run.lock.check) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **documents)
+def _documents(session: Session, losses: np.ndarray) -> dict[str, np.ndarray]:
+    """Return nats and scored tokens of each document of the validation split."""
+    corpus = session.run.corpus
+    block = corpus.block_tokens(session.cfg.model.max_seq_len)
+    return document_losses(losses, corpus.tokens("val"), corpus.eot, block)
 
 
 def _summary(

@@ -35,7 +35,7 @@ class Sampler:
         """Return a prompt and its continuation, or None where there is no time for it."""
         start = time.perf_counter()
         allowed = SHARE * (start - self._started)
-        if self._spent + self._sample_seconds > allowed:
+        if self._spent + SAMPLE_TOKENS * self._token_seconds > allowed:
             return None
         count = SAMPLE_TOKENS if self._token_seconds else TRIAL_TOKENS
         state = self._state
@@ -45,10 +45,6 @@ class Sampler:
         sample = self._decode(drawn) if count == SAMPLE_TOKENS else None
         self._spent += time.perf_counter() - start
         return sample
-
-    @property
-    def _sample_seconds(self) -> float:
-        return SAMPLE_TOKENS * self._token_seconds
 
     def _decode(self, drawn: torch.Tensor) -> tuple[str, str]:
         """Texts of the prompt and of the tokens drawn after it."""

@@ -11,8 +11,8 @@ from oelm_lib.data.tokenizer import Ids, Tokenizer, load_tokenizer
 from oelm_lib.errors import UserError
 from oelm_lib.model.generation import generate
 from oelm_lib.model.gpt import GPT
+from oelm_lib.runs.find import find_run
 from oelm_lib.runs.folder import Run, reopen
-from oelm_lib.runs.logs import find_run
 from oelm_lib.runs.schema import CHECKPOINTS
 from oelm_lib.seeds import named_generator
 from oelm_lib.training import checkpoint
@@ -70,15 +70,12 @@ class Trained(Run):
         return [self.tokenizer.decode(text) for text in texts]
 
 
-def open_trained(
-    name: str | Path, which: str = CHECKPOINTS[0], outputs: str | Path = ""
-) -> Trained:
+def open_trained(name: str | Path, which: str = CHECKPOINTS[0]) -> Trained:
     """Load the model of a run.
 
     Args:
-        name: As for `oelm_lib.runs.logs.find_run`.
+        name: As for `oelm_lib.runs.find.find_run`.
         which: One of CHECKPOINTS: latest, best, latest.prev.
-        outputs: Folder of the runs; default config.outputs_dir().
 
     Raises:
         UserError: There is no such run or checkpoint, the checkpoint is damaged or of another
@@ -86,7 +83,7 @@ def open_trained(
     """
     if which not in CHECKPOINTS:
         raise UserError(f"checkpoint {which!r} is unknown; allowed: {', '.join(CHECKPOINTS)}")
-    path = find_run(str(name), outputs)
+    path = find_run(str(name))
     run = reopen(path)
     present = [kind for kind in CHECKPOINTS if (path / f"{kind}.pt").is_file() and kind != which]
     choices = [f"use --checkpoint {kind}" for kind in present]

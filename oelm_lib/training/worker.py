@@ -17,6 +17,7 @@ from oelm_lib.data import open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.model.dropout import seed_dropout
 from oelm_lib.runs.folder import Run, open_run
+from oelm_lib.runs.names import run_folder
 from oelm_lib.training import checkpoint
 from oelm_lib.training.distributed import agree, rank
 from oelm_lib.training.loop import train
@@ -28,7 +29,7 @@ TIMEOUT = datetime.timedelta(hours=6)
 
 def follow(cfg: Experiment, seed: int) -> None:
     """Make the steps of rank 0's `train`, from the same start to the same end."""
-    path = config.outputs_dir() / cfg.folder / f"seed{seed}"
+    path = run_folder(cfg, seed)
     state = TrainingState(Run(cfg, seed, open_corpus(cfg.data.corpus, cfg.data.tokenizer), path))
     saved, _ = checkpoint.load_latest(path)
     if saved:

@@ -28,6 +28,11 @@ class Panel(ipywidgets.VBox):
         self.add_class("oelm-panel")
 
 
+def dropdown(name: str, options: Any, width: str = "16em") -> ipywidgets.Dropdown:
+    """Return a choice of one, the first to begin with."""
+    return ipywidgets.Dropdown(description=name, options=options, layout={"width": width})
+
+
 def put(output: ipywidgets.Output, figure: Figure) -> None:
     """Show a figure with its save buttons in an output.
 

@@ -12,13 +12,13 @@ from typing import Any
 
 from oelm_lib.config import change_warnings, load_config
 from oelm_lib.errors import UserError
+from oelm_lib.hardware import available_cores
 from oelm_lib.launch.jobs import make_jobs
 from oelm_lib.launch.names import parse_seeds
-from oelm_lib.launch.slots import available_cores
-from oelm_lib.report.provenance import set_arguments
-from oelm_lib.runs.names import experiment_of, run_name
+from oelm_lib.runs.find import find_runs
+from oelm_lib.runs.names import experiment_of, run_folder, run_name, seed_of, set_arguments
 from oelm_lib.runs.process import is_alive
-from oelm_lib.runs.reading import find_runs, queue_alive, read_config, read_status, state
+from oelm_lib.runs.reading import queue_alive, read_config, read_status, state
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.stop import ask_to_stop
 from oelm_lib.runs.trash import remove_experiment, restore_last
@@ -51,17 +51,18 @@ def start_runs(
         UserError: A seed is no number, all are done, or one of them runs or waits already.
     """
     chosen = parse_seeds(seeds) if isinstance(seeds, str) else list(seeds)
-    folder = outputs / load_config(exp, overrides).folder
+    cfg = load_config(exp, overrides)
+    paths = {seed: run_folder(cfg, seed, outputs) for seed in chosen}
     make_jobs([exp], chosen, overrides or {})  # raises what `oelm run` would
     with one_starter(outputs):
         live = live_launches(outputs)
-        busy = [seed for seed in chosen if _is_busy(folder / f"seed{seed}", live)]
+        busy = [seed for seed, path in paths.items() if _is_busy(path, live)]
         if busy:
             names = ", ".join(str(seed) for seed in busy)
             raise UserError(
                 f"{exp} seed {names}: runs or waits already; stop it first, or choose other seeds"
             )
-        open_seeds = [seed for seed in chosen if fresh or state(folder / f"seed{seed}") != "done"]
+        open_seeds = [seed for seed, path in paths.items() if fresh or state(path) != "done"]
         if not open_seeds:
             raise UserError(f"{exp}: these seeds are all done; choose another, or start afresh")
         if fresh and len(open_seeds) > 1:
@@ -73,7 +74,7 @@ def start_runs(
             *change_warnings(exp),
             *_core_warnings(outputs, len(open_seeds[:at_once]), live),
         ]
-        runs = [f"{folder.name}/seed{seed}" for seed in open_seeds]
+        runs = [run_name(paths[seed]) for seed in open_seeds]
         launch = start_command(arguments + ["--fresh"] * fresh, outputs, runs, at_once)
         return "\n".join([f"Started: {launch.command}.", *warnings])
 
@@ -176,7 +177,7 @@ def _start_again(paths: list[Path], outputs: Path, at_once: int, fresh: bool) ->
                 " recorded; start it again as it was started"
             )
         _, _, seeds = groups.setdefault(path.parent.name, (exp, overrides, []))
-        seeds.append(int(path.name.removeprefix("seed")))
+        seeds.append(seed_of(path))
     lines = [
         start_runs(exp, seeds, outputs, overrides, at_once, fresh)
         for exp, overrides, seeds in groups.values()

@@ -13,12 +13,12 @@ from oelm_lib.config import (
     skipped_files,
 )
 from oelm_lib.errors import UserError
-from oelm_lib.gpus import largest_gpu_memory
-from oelm_lib.markup import Html
+from oelm_lib.hardware import largest_gpu_memory
+from oelm_lib.markup import Html, html_table
 from oelm_lib.model.cost import parameter_numbers, step_bytes, step_flops
-from oelm_lib.runs.reading import read_timing
+from oelm_lib.runs.reading import read_or_none, read_timing
 from oelm_lib.runs.schema import ACTIVE
-from oelm_lib.runs.status import format_duration
+from oelm_lib.runs.status import format_bytes, format_duration
 from oelm_lib.view.changes import changes_table
 from oelm_lib.view.tables import tone_colour
 from oelm_lib.workbench.rows import NOT_RUN, Row
@@ -27,7 +27,6 @@ from oelm_lib.workbench.table import (
     LEFT,
     LONG_TEXT,
     TABLE,
-    facts_table,
     state_html,
     warnings_html,
 )
@@ -59,7 +58,7 @@ def experiment_html(exp: str, rows: list[Row]) -> Html:
         f"{STYLE}<p><b>{escape(exp)} {escape(experiment.title)}</b><br>"
         f"{escape(experiment.question)}</p>{warnings_html(warnings)}"
         f"{changes_table(experiment, [LEFT] * 4, TABLE)}"
-        f"{facts_table((), lines, (LEFT, LONG_TEXT))}"
+        f"{html_table((), lines, (LEFT, LONG_TEXT), TABLE)}"
     )
 
 
@@ -70,7 +69,7 @@ def cost_line(experiment: Experiment) -> str:
     steps = experiment.train.max_steps
     return (
         f"{numbers['total']:,} parameters, {numbers['frozen']:,} of them frozen;"
-        f" {_size(_run_bytes(experiment))} of memory in fp32;"
+        f" {format_bytes(_run_bytes(experiment))} of memory in fp32;"
         f" {flops / 1e9:,.2f} GFLOP a step, {flops * steps / 1e15:,.3g} PFLOP in {steps:,} steps"
     )
 
@@ -83,7 +82,8 @@ def memory_warnings(experiment: Experiment) -> list[str]:
     if needed <= here:
         return []
     where = "this machine's GPU" if gpu else "this machine"
-    return [f"A run needs {_size(needed)} of memory and {where} has {_size(here)}: it does not fit"]
+    sizes = f"{format_bytes(needed)} of memory and {where} has {format_bytes(here)}"
+    return [f"A run needs {sizes}: it does not fit"]
 
 
 def time_line(experiment: Experiment, rows: list[Row]) -> str:
@@ -120,15 +120,8 @@ def _run_bytes(experiment: Experiment) -> float:
     return step_bytes(experiment.model, experiment.train.batch_size)["peak"]
 
 
-def _size(count: float) -> str:
-    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
-
-
 def _wall_seconds(row: Row) -> float | None:
-    try:
-        seconds = (read_timing(row["path"]) or {}).get("total_wall_time")
-    except UserError:
-        return None
+    seconds = (read_or_none(read_timing, row["path"]) or {}).get("total_wall_time")
     return seconds if isinstance(seconds, int | float) and math.isfinite(seconds) else None
 
 

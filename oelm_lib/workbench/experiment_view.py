@@ -5,11 +5,11 @@ from pathlib import Path
 
 import ipywidgets
 
-from oelm_lib.view.live import Panel
+from oelm_lib.view.live import Panel, dropdown
 from oelm_lib.workbench import actions
 from oelm_lib.workbench.experiment import experiment_html
 from oelm_lib.workbench.rows import Row
-from oelm_lib.workbench.widgets import Message, button, dropdown
+from oelm_lib.workbench.widgets import Message, button
 
 DEFAULT_EXPERIMENT = "DEMO-02"
 """Experiment that is chosen where none has a run."""

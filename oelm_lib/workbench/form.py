@@ -32,10 +32,11 @@ from oelm_lib.config.new import NO_BASELINE
 from oelm_lib.data.corpus import read_corpus
 from oelm_lib.data.spec import corpus_names
 from oelm_lib.errors import UserError
+from oelm_lib.markup import html_table
 from oelm_lib.runs.folder import check_fit
 from oelm_lib.view.tables import tone_colour
 from oelm_lib.workbench.experiment import cost_line, memory_warnings
-from oelm_lib.workbench.table import LEFT, facts_table, warnings_html
+from oelm_lib.workbench.table import LEFT, TABLE, warnings_html
 
 MAIN_KEYS = (
     "model.qk_init",
@@ -180,7 +181,7 @@ def check_html(check: FormCheck) -> str:
         parts.append(f"<p style='color:{tone_colour('bad')}'><b>{escape(reason)}</b></p>")
     elif check.changes:
         head = (f"differs from {check.compare_to} in", check.compare_to, "new")
-        parts.append(facts_table(head, check.changes, [LEFT] * 3))
+        parts.append(html_table(head, check.changes, [LEFT] * 3, TABLE))
     elif check.compare_to:
         parts.append(f"<p>Nothing differs from {escape(check.compare_to)} yet.</p>")
     else:

@@ -8,7 +8,6 @@ import datetime
 import itertools
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -20,9 +19,9 @@ from typing import Any
 
 from oelm_lib.errors import UserError
 from oelm_lib.files import read_json, remedy, take_turn, write_json
-from oelm_lib.runs.names import run_name
+from oelm_lib.runs.names import command_line, run_name
 from oelm_lib.runs.process import is_alive, process_start, this_process
-from oelm_lib.runs.reading import read_status, state
+from oelm_lib.runs.reading import read_or_none, read_status, state
 from oelm_lib.runs.schema import ACTIVE
 
 FOLDER = "logs"
@@ -145,11 +144,6 @@ def one_starter(outputs: Path) -> Iterator[None]:
         yield
 
 
-def command_line(arguments: list[str]) -> str:
-    """Return `oelm ARGUMENTS` as one types it."""
-    return shlex.join(["oelm", *arguments])
-
-
 def live_launches(outputs: Path) -> list[Launch]:
     """Return the commands that run now on this host, by whichever kernel."""
     return [launch for launch in _launches(outputs) if launch.is_alive]
@@ -222,10 +216,7 @@ def _number(plain: dict[str, Any], key: str, default: float) -> Any:
 
 def _last_beat(path: Path) -> float:
     """Time of the last heartbeat of a run; 0 where there is none."""
-    try:
-        return (read_status(path) or {}).get("heartbeat") or 0.0
-    except UserError:
-        return 0.0
+    return (read_or_none(read_status, path) or {}).get("heartbeat") or 0.0
 
 
 def _is_recent(log: Path) -> bool:

@@ -9,6 +9,8 @@ from oelm_lib.workbench.rows import Row, RunRows
 from oelm_lib.workbench.runs_view import RunsView
 from oelm_lib.workbench.table_view import TableView
 
+LOOK_SECONDS = 2.0
+"""Least time between looks at the run folders."""
 IDLE_SHARE, BUSY_SHARE = 0.02, 0.1
 """Share of the time that looks at the files may take: where nothing changes, and while runs train.
 
@@ -25,11 +27,10 @@ class Workbench:
     Args:
         outputs: Folder of the run folders; "": the default.
         words: First content of the table's search.
-        interval: Least seconds between looks at the run folders.
     """
 
-    def __init__(self, outputs: str = "", words: str = "", interval: float = 2.0):
-        self._reader, self._due, self._interval = RunRows(outputs), 0.0, interval
+    def __init__(self, outputs: str = "", words: str = ""):
+        self._reader, self._due = RunRows(outputs), 0.0
         self._rows: list[Row] = []
         self.table = TableView(words, self._show_clicked)
         self.experiment = ExperimentView(self._reader.outputs, self._chosen, self.refresh)
@@ -37,7 +38,7 @@ class Workbench:
         self.runs = RunsView(self._reader.outputs, self.refresh)
         self.refresh()
         self.runs.draws = True
-        self._task = watch(self._look, interval / 2)
+        self._task = watch(self._look, LOOK_SECONDS / 2)
 
     def refresh(self) -> None:
         """Read what changed, and show it."""
@@ -60,7 +61,7 @@ class Workbench:
             self.table.show(self._rows, f"{type(error).__name__}: {error}")
         share = IDLE_SHARE if self._rows is rows else BUSY_SHARE
         cost = time.monotonic() - start
-        self._due = start + max(self._interval, cost / share)
+        self._due = start + max(LOOK_SECONDS, cost / share)
 
     def _chosen(self, exp: str) -> None:
         """Show another experiment everywhere."""

@@ -6,9 +6,9 @@ An action returns lines for the user and raises UserError, as in `actions`.
 from pathlib import Path
 
 from oelm_lib.errors import UserError
-from oelm_lib.runs.names import arm_id_of
+from oelm_lib.runs.names import arm_id_of, command_line
 from oelm_lib.workbench.actions import check_selected
-from oelm_lib.workbench.launches import command_line, live_launches, one_starter, start_command
+from oelm_lib.workbench.launches import live_launches, one_starter, start_command
 from oelm_lib.workbench.rows import Row
 
 

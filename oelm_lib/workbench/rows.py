@@ -7,10 +7,11 @@ from typing import Any
 from oelm_lib.arms import arm_name
 from oelm_lib.config import experiment_ids, experiment_path, load_config, outputs_dir
 from oelm_lib.errors import UserError
-from oelm_lib.runs.names import experiment_of
+from oelm_lib.runs.find import find_runs
+from oelm_lib.runs.names import experiment_of, seed_of
 from oelm_lib.runs.notes import FILE, Notes, read_notes
 from oelm_lib.runs.overview import overview
-from oelm_lib.runs.reading import find_runs, read_config
+from oelm_lib.runs.reading import read_config
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.workbench.launches import starting_runs
 
@@ -29,20 +30,15 @@ class RunRows:
     """Rows of all runs and experiments; a look reads only the folders that changed.
 
     Args:
-        outputs: Folder of the run folders; "": the default.
+        outputs: Folder of the run folders; "": the default. Kept as an absolute path.
     """
 
     def __init__(self, outputs: Path | str = ""):
-        self._outputs = Path(outputs).absolute() if outputs else outputs_dir()
+        self.outputs = Path(outputs).absolute() if outputs else outputs_dir()
         self._stamps: dict[Path, tuple] = {}
         self._rows: dict[Path, Row] = {}
         self._facts: dict[tuple, dict[str, Any]] = {}
         self._last: list[Row] = []
-
-    @property
-    def outputs(self) -> Path:
-        """Folder of the run folders."""
-        return self._outputs
 
     def read(self) -> list[Row]:
         """Return the rows as they are now.
@@ -53,7 +49,7 @@ class RunRows:
             without a run has the state NOT_RUN and no `path`. The same list as before where
             nothing changed.
         """
-        stamps = {path: _stamp(path) for path in find_runs(self._outputs)}
+        stamps = {path: _stamp(path) for path in find_runs(self.outputs)}
         stale = {
             experiment_of(path.parent.name)
             for path, stamp in stamps.items()
@@ -64,10 +60,10 @@ class RunRows:
         stale |= {exp for exp, facts in experiments.items() if facts["compare_to"] in stale}
         self._rows = {path: row for path, row in self._rows.items() if path in stamps}
         if stale:
-            rows = overview(sorted(stale), self._outputs)
+            rows = overview(sorted(stale), self.outputs)
             self._rows |= {Path(row["path"]): self._complete(row) for row in rows}
         self._stamps = {path: stamp for path, stamp in stamps.items() if path in self._rows}
-        starting = starting_runs(self._outputs)
+        starting = starting_runs(self.outputs)
         runs = [
             self._rows[path] | ({"state": STARTING} if path in starting else {})
             for path in stamps
@@ -97,7 +93,7 @@ class RunRows:
             | self._run_facts(path, exp)
             | {
                 "id": exp,
-                "seed": int(path.name.removeprefix("seed")),
+                "seed": seed_of(path),
                 "tags": " ".join(notes.tags),
                 "note": notes.note,
                 "hidden": notes.hidden,

@@ -8,15 +8,15 @@ from pathlib import Path
 import pandas as pd
 
 from oelm_lib.errors import UserError
-from oelm_lib.markup import Html
+from oelm_lib.markup import Html, html_table
 from oelm_lib.runs.logs import log_lines
-from oelm_lib.runs.overview import cell_text
+from oelm_lib.runs.overview import cell_text, run_key
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.status import format_duration
 from oelm_lib.workbench.launches import Launch
 from oelm_lib.workbench.rows import LIVE, NOT_RUN, Row
 from oelm_lib.workbench.style import STYLE
-from oelm_lib.workbench.table import LEFT, LONG_TEXT, facts_table
+from oelm_lib.workbench.table import LEFT, LONG_TEXT, TABLE
 
 MOST_DRAWN = 12
 """Runs drawn at once; more lines than that cannot be told apart."""
@@ -64,12 +64,14 @@ def drawn_rows(rows: list[Row], chosen: tuple[str, ...]) -> list[Row]:
     """Return the chosen runs (the last MOST_DRAWN of many), each with its baseline's run."""
     by_name = {row["run"]: row for row in rows}
     arms = [by_name[name] for name in chosen if name in by_name][-MOST_DRAWN:]
-    keys = {_baseline_key(row) for row in arms if row.get("compare_to")}
+    keys = {
+        (row["compare_to"], *run_key(Path(row["run"]))[1:]) for row in arms if row.get("compare_to")
+    }
     names = {row["run"] for row in arms}
     bases = [
         row
         for row in rows
-        if row["state"] != NOT_RUN and row["run"] not in names and _key(row, row["id"]) in keys
+        if row["state"] != NOT_RUN and row["run"] not in names and run_key(Path(row["run"])) in keys
     ]
     return [*bases, *arms]
 
@@ -143,7 +145,7 @@ def launches_html(launches: list[Launch]) -> str:
         for launch in launches
     ]
     head = ("", "command", "last line of its log")
-    return f"{STYLE}{facts_table(head, rows, (LEFT, LEFT, LONG_TEXT))}"
+    return f"{STYLE}{html_table(head, rows, (LEFT, LEFT, LONG_TEXT), TABLE)}"
 
 
 def page_link(path: Path) -> str:
@@ -166,12 +168,3 @@ def _outcome(launch: Launch) -> str:
     if launch.is_alive or path.suffix not in (".html", ".csv") or not path.is_file():
         return escape(last_line)
     return escape(last_line[:start]) + page_link(path)
-
-
-def _key(row: Row, exp: str) -> tuple[str, str, int]:
-    """(experiment, hash of the overrides, seed) of a run."""
-    return exp, row["run"].split("/")[0].partition("+")[2], row["seed"]
-
-
-def _baseline_key(row: Row) -> tuple[str, str, int]:
-    return _key(row, row["compare_to"])

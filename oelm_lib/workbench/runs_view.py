@@ -11,7 +11,7 @@ from oelm_lib.runs import frames
 from oelm_lib.view.budget import time_budget
 from oelm_lib.view.curves import loss_curves
 from oelm_lib.view.figure import legend_below
-from oelm_lib.view.live import Panel, put
+from oelm_lib.view.live import Panel, dropdown, put
 from oelm_lib.workbench import actions, page_actions
 from oelm_lib.workbench.launches import last_start, recent_launches
 from oelm_lib.workbench.notes_view import NotesView
@@ -28,7 +28,7 @@ from oelm_lib.workbench.run_facts import (
     with_budgets,
 )
 from oelm_lib.workbench.table import table_html
-from oelm_lib.workbench.widgets import WIDE, WRAP, Message, button, dropdown, text
+from oelm_lib.workbench.widgets import WIDE, WRAP, Message, button, text
 
 MOST_SELECTED = 6
 """New runs that are selected without being asked for."""

@@ -3,11 +3,10 @@
 import fnmatch
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from html import escape
 
-from oelm_lib.markup import Html, html_table
-from oelm_lib.runs.names import experiment_of
+from oelm_lib.markup import Html
+from oelm_lib.runs.names import experiment_of, is_glob
 from oelm_lib.runs.overview import COLUMNS, cell_text
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.view.tables import tone_colour
@@ -59,7 +58,7 @@ ON_CLICK = (
 )
 LEFT = "text-align:left"
 LONG_TEXT = "text-align:left;white-space:normal;min-width:16em"
-"""Looks of a column of facts_table."""
+"""Looks of a column of words."""
 
 
 def select_rows(
@@ -72,7 +71,7 @@ def select_rows(
         state: State of the run, `active` for all states of a run in progress, or "" for every one.
         with_hidden: Whether runs that their notes hide are among them.
     """
-    patterns = [word if set(word) & set("*?[") else f"*{word}*" for word in words.split()]
+    patterns = [word if is_glob(word) else f"*{word}*" for word in words.split()]
     states = (*ACTIVE, STARTING) if state == "active" else (state,)
     return [
         row
@@ -138,13 +137,6 @@ def run_id(run: str) -> str:
     folder, slash, seed = run.partition("/seed")
     variant, plus, overrides = folder.partition("+")
     return f"{experiment_of(variant)}{plus}{overrides}{'/' if slash else ''}{seed}"
-
-
-def facts_table(
-    head: Sequence[object], rows: Iterable[Sequence[object]], styles: Sequence[str]
-) -> Html:
-    """Return a small table of words in the look of the table of runs; arguments of html_table."""
-    return html_table(head, rows, styles, TABLE)
 
 
 def state_html(state: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import ipywidgets
 
-from oelm_lib.view.live import Panel
+from oelm_lib.view.live import Panel, dropdown
 from oelm_lib.workbench.experiment import skipped_note
 from oelm_lib.workbench.rows import NOT_RUN, Row
 from oelm_lib.workbench.table import (
@@ -19,7 +19,7 @@ from oelm_lib.workbench.table import (
     select_rows,
     table_html,
 )
-from oelm_lib.workbench.widgets import WIDE, WRAP, dropdown, text
+from oelm_lib.workbench.widgets import WIDE, WRAP, text
 
 
 class TableView(Panel):

@@ -20,11 +20,6 @@ def text(description: str, value: str = "", placeholder: str = "", width: str = 
     )
 
 
-def dropdown(description: str, options: Any, width: str = "16em") -> ipywidgets.Dropdown:
-    """Return a choice of one."""
-    return ipywidgets.Dropdown(description=description, options=options, layout={"width": width})
-
-
 def button(label: str, action: Callable[[], None], tooltip: str) -> ipywidgets.Button:
     """Return a button that calls `action`."""
     made = ipywidgets.Button(

@@ -3,7 +3,7 @@ import pytest
 
 @pytest.mark.slow
 def test_a_run_costs_more_than_each_of_its_imports(tmp_path, monkeypatch):
-    from oelm_lib.bench.around import IMPORTS, around_a_run
+    from tests.bench.around import IMPORTS, around_a_run
 
     monkeypatch.setenv("OELM_DATA", str(tmp_path / "data"))
     table = around_a_run().set_index("what")

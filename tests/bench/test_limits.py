@@ -1,6 +1,8 @@
 import pytest
+from click.testing import CliRunner
 
 from oelm_lib.bench import cpu, limits
+from oelm_lib.cli import main
 from oelm_lib.config import ROOT
 from tests.bench.test_cpu import TINY
 
@@ -60,3 +62,9 @@ def test_every_step_with_a_limit_is_timed(tmp_path, monkeypatch):
     assert (tmp_path / "limits.json").is_file()
     assert {len(seconds) for seconds in measured["seconds"].values()} == {5}
     assert len(limits.verdicts(measured)) == len(limits.limits("medium"))
+
+
+def test_limits_take_no_dropout_of_their_own():
+    done = CliRunner().invoke(main, ["bench", "--limits", "--dropout", "0.2"])
+    assert done.exit_code == 2
+    assert "--limits measures dropout 0 and 0.1; leave --dropout out" in done.output

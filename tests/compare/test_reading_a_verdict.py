@@ -5,9 +5,9 @@ import re
 import pytest
 
 from oelm_lib import stats
-from oelm_lib.compare import example
 from oelm_lib.compare.verdict import CONFOUNDED, CRITERION, MARGIN, NOT_COMPARED
 from oelm_lib.config import ROOT
+from tests.docs import verdict_picture
 
 PAGE = (ROOT / "docs" / "reading-a-verdict.md").read_text(encoding="utf-8")
 CLAIMS = {
@@ -18,14 +18,14 @@ CLAIMS = {
 
 def test_the_picture_is_the_one_its_command_makes():
     kept = (ROOT / "docs" / "reading-a-verdict.svg").read_text(encoding="utf-8")
-    assert kept == example.example_svg()
-    assert all(f"{arm}: " in kept for arm in example.ARMS)
+    assert kept == verdict_picture.example_svg()
+    assert all(f"{arm}: " in kept for arm in verdict_picture.ARMS)
 
 
 def test_the_arms_of_the_picture_have_the_verdicts_of_the_text():
     found = {}
-    for arm, (mean, spread) in example.ARMS.items():
-        interval = stats.paired_interval((mean + spread * example.CENTRED).tolist(), 4)
+    for arm, (mean, spread) in verdict_picture.ARMS.items():
+        interval = stats.paired_interval((mean + spread * verdict_picture.CENTRED).tolist(), 4)
         found[arm] = (stats.at_most(interval, CRITERION), stats.equal_within(interval, MARGIN))
     assert found["A"] == (stats.PASS, stats.YES)
     assert found["B"] == (stats.PASS, stats.NO)

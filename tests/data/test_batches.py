@@ -131,12 +131,6 @@ def test_with_recall_only_targets_of_queries_are_scored():
     ]
 
 
-def test_the_model_skips_the_targets_that_batches_mark():
-    from oelm_lib.model import gpt
-
-    assert IGNORED == gpt.IGNORED
-
-
 @pytest.mark.parametrize(("count", "windows"), [(210, 30), (211, 30), (212, 31)])
 def test_no_evaluation_window_is_without_a_target(count, windows):
     split = EvalWindows(TOKENS[:1].repeat(count), LENGTH, CPU)

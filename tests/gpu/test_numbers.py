@@ -5,6 +5,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from oelm_lib.model.cost import step_bytes
+from oelm_lib.model.gpt import HAS_CHUNKED_LOSS
 from tests.model.additions import EACH_AND_ALL, stirred
 
 TOLERANCE = {"fp32": 2e-3, "bf16": 6e-2, "fp16": 1e-2}
@@ -48,6 +49,7 @@ def test_attention_takes_a_fused_kernel(cuda, name):
         assert "aten::_scaled_dot_product_efficient_attention" not in names
 
 
+@pytest.mark.skipif(not HAS_CHUNKED_LOSS, reason="torch before 2.13 holds all logits")
 def test_memory_is_within_a_tenth_of_the_cost_model(cuda):
     from oelm_lib.bench.steps import random_batch
     from oelm_lib.config import load_config

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from oelm_lib.errors import UserError
-from oelm_lib.gpus import TorchBuild, gpu_handle, torch_problem, visible_gpus
+from oelm_lib.hardware import TorchBuild, gpu_handle, torch_problem, visible_gpus
 from oelm_lib.launch.devices import IDLE_SECONDS, IdleWatch, choose_gpus
 from oelm_lib.launch.doctor import check_gpus
 from tests.launch.fake_nvml import FakeNvml

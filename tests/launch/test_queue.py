@@ -14,7 +14,8 @@ from oelm_lib.launch.devices import IdleWatch
 from oelm_lib.launch.jobs import make_jobs
 from oelm_lib.launch.queue import MOST_STARTS, Queue, run_queue
 from oelm_lib.launch.slots import Slots
-from oelm_lib.runs.reading import ACTIVE, find_runs, read_metrics, read_status, read_summary, state
+from oelm_lib.runs.find import find_runs
+from oelm_lib.runs.reading import ACTIVE, read_metrics, read_status, read_summary, state
 from tests.launch.conftest import descendants, wait_for
 from tests.launch.fake_nvml import FakeNvml
 from tests.runs.test_lock import Writer

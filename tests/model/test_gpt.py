@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from oelm_lib.data.batches import IGNORED
 from tests.conftest import ARMS, TINY_MODEL
 
 RELATIVE = 1e-5  # float32 rounding through a few layers
@@ -94,10 +95,10 @@ def test_single_losses_average_to_the_loss_and_skip_what_is_not_scored(model_con
     model = gpt.GPT(cfg)
     tokens, targets = batch(cfg)
     targets = targets.clone()
-    targets[0, 4:] = gpt.IGNORED
+    targets[0, 4:] = IGNORED
     losses = model.token_losses(tokens, targets)
     assert (losses[0, 4:] == 0).all()
-    scored = losses[targets != gpt.IGNORED]
+    scored = losses[targets != IGNORED]
     assert scored.mean().item() == pytest.approx(model(tokens, targets)[1].item(), rel=RELATIVE)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from oelm_lib.data.batches import IGNORED
 from tests.conftest import ARMS, TINY_MODEL
 from tests.model.additions import ALL
 from tests.model.test_gpt import batch
@@ -19,33 +20,19 @@ def close(actual, expected):
     assert (actual - expected).abs().max() <= RELATIVE * expected.abs().max()
 
 
-@pytest.fixture
-def torch_2_9(monkeypatch):
-    """torch as it was before it had a chunked loss."""
-    monkeypatch.delattr(torch.nn, "LinearCrossEntropyOptions")
-    monkeypatch.delattr(F, "linear_cross_entropy")
-
-
-@pytest.mark.parametrize("version", ["torch_2_9", "installed"])
 @pytest.mark.parametrize("chunk", [5, 12, 1000])
-def test_the_chunked_loss_equals_all_logits_at_once(
-    model_config, monkeypatch, request, chunk, version
-):
+def test_the_chunked_loss_equals_all_logits_at_once(model_config, monkeypatch, chunk):
     from oelm_lib.model import gpt
 
-    if version == "torch_2_9":
-        request.getfixturevalue("torch_2_9")
     monkeypatch.setattr(gpt, "CHUNK", chunk)
     monkeypatch.setattr(gpt, "FEW_LOGITS", 0)
     cfg = model_config()
     model, (tokens, targets) = gpt.GPT(cfg), batch(cfg)
     targets = targets.clone()
-    targets[0, 4:] = gpt.IGNORED
+    targets[0, 4:] = IGNORED
     parameters = list(model.parameters())
     loss = model(tokens, targets)[1]
-    plain = F.cross_entropy(
-        model(tokens)[0].flatten(0, 1), targets.flatten(), ignore_index=gpt.IGNORED
-    )
+    plain = F.cross_entropy(model(tokens)[0].flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
     close(loss, plain)
     for mine, other in zip(
         torch.autograd.grad(loss, parameters), torch.autograd.grad(plain, parameters), strict=True
@@ -150,9 +137,7 @@ from torch._dynamo.utils import counters
 from oelm_lib.config import ModelConfig
 from oelm_lib.model import gpt
 gpt.FEW_LOGITS = 0  # the chunked loss
-if sys.argv[2] == "torch_2_9":
-    del torch.nn.LinearCrossEntropyOptions
-for line in sys.argv[3:]:
+for line in sys.argv[2:]:
     torch._dynamo.reset()
     counters.clear()
     cfg = ModelConfig(**json.loads(line))
@@ -175,14 +160,12 @@ for line in sys.argv[3:]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("version", "dropout"), [("installed", 0.0), ("installed", 0.1), ("torch_2_9", 0.0)]
-)
-def test_compiles_whole_and_once_on_every_arm(version, dropout):
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_compiles_whole_and_once_on_every_arm(dropout):
     """In a process without jaxtyping's hook; aot_eager traces as inductor does, in seconds."""
     configs = [json.dumps(TINY_MODEL | arm | {"dropout": dropout}) for arm in COMPILED_ARMS]
     done = subprocess.run(
-        [sys.executable, "-c", COMPILED, "aot_eager", version, *configs],
+        [sys.executable, "-c", COMPILED, "aot_eager", *configs],
         capture_output=True,
         text=True,
     )

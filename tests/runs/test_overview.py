@@ -7,11 +7,12 @@ import yaml
 from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_json
+from oelm_lib.runs.find import find_active_runs, find_run, find_runs
 from oelm_lib.runs.lock import RunLock
-from oelm_lib.runs.logs import find_active_runs, find_run, log_lines
+from oelm_lib.runs.logs import log_lines
 from oelm_lib.runs.overview import overview, table
 from oelm_lib.runs.process import this_process
-from oelm_lib.runs.reading import CONFIG_KEYS, FORMAT, find_runs
+from oelm_lib.runs.reading import CONFIG_KEYS, FORMAT
 from tests import runs_factory
 
 NOW = {"state": "running", "step": 400, "max_steps": 1000, "train_loss": 2.5, "steps_per_s": 8.0}

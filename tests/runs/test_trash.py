@@ -10,10 +10,9 @@ from click.testing import CliRunner
 from oelm_lib import config
 from oelm_lib.cli import main
 from oelm_lib.errors import UserError
+from oelm_lib.runs.find import find_run, find_runs
 from oelm_lib.runs.lock import RunLock
-from oelm_lib.runs.logs import find_run
 from oelm_lib.runs.process import this_process
-from oelm_lib.runs.reading import find_runs
 from oelm_lib.runs.trash import remove_experiment, remove_runs, restore_last, restore_run
 from tests.project_params import copy_params
 

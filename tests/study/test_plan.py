@@ -197,7 +197,7 @@ def test_the_hash_follows_the_content_alone():
 
 
 def test_plans_are_files_below_params(monkeypatch, tmp_path):
-    monkeypatch.setattr(plans, "folder", lambda: tmp_path)
+    monkeypatch.setattr(plans, "plans_folder", lambda: tmp_path)
     assert study_names() == []
     (tmp_path / "broken.yaml").write_text("arms: [")
     with pytest.raises(UserError, match="not valid YAML"):

@@ -10,6 +10,7 @@ import pytest
 import study_factory as factory
 
 from oelm_lib.errors import UserError
+from oelm_lib.files import append_line, with_checksum
 from oelm_lib.study.cell import BASE_SIZE, Cell, PlannedRun
 from oelm_lib.study.checks import check_corpora, check_records
 from oelm_lib.study.records import append_record, make_record, read_records
@@ -63,13 +64,14 @@ def test_two_engines_that_append_at_once_lose_nothing(tmp_path):
     )
     second = []
 
-    def interleave():
+    def interleave(lines):
+        assert b"torn" not in lines
         command = [sys.executable, "-c", code, str(path), json.dumps(line(seed=3))]
         second.append(subprocess.Popen(command, env=os.environ))
         with pytest.raises(subprocess.TimeoutExpired):
             second[0].wait(1.0)  # it waits for the lock
 
-    append_record(path, line(seed=2), before_write=interleave)
+    append_line(path, json.dumps(with_checksum(line(seed=2))), unless=interleave)
     assert second[0].wait(60) == 0
     assert [record.seed for record in read_records(path)] == [1, 2, 3]
 

@@ -107,15 +107,14 @@ def test_a_checkpoint_of_another_architecture_is_refused(trained):
 
 
 def test_safetensors_hold_the_state_dict_and_the_experiment(trained):
-    safetensors = pytest.importorskip(
-        "safetensors.torch", reason="safetensors is not installed (extra: bench)"
-    )
+    from safetensors.torch import load_file
+
     model = trained()
     done = oelm("export", model.name)
     assert done.exit_code == 0, done.output
     folder = model.path / "safetensors"
     state = model.model.state_dict()
-    loaded = safetensors.load_file(folder / "model.safetensors")
+    loaded = load_file(folder / "model.safetensors")
     assert {name: value.tolist() for name, value in loaded.items()} == {
         n: v.tolist() for n, v in state.items()
     }
@@ -171,7 +170,6 @@ def test_weights_in_gpt2s_names_give_the_same_logits(trained, changes):
 
 
 def test_an_export_for_transformers_has_the_tokenizer_of_its_corpus(trained, tmp_path):
-    pytest.importorskip("safetensors", reason="safetensors is not installed (extra: bench)")
     from tokenizers import Tokenizer
 
     from oelm_lib.training import export_model
@@ -251,7 +249,6 @@ def test_arms_that_gpt2_cannot_express_are_refused_with_the_reason(
 ):
     from oelm_lib.training import export_model
 
-    pytest.importorskip("safetensors", reason="safetensors is not installed (extra: bench)")
     model = trained(**{f"model__{key}": value for key, value in changes.items()})
     with pytest.raises(UserError, match=f"GPT-2 cannot express {reason}"):
         export_model(model, "huggingface", tmp_path / "gpt2")

@@ -9,8 +9,8 @@ import pytest
 from oelm_lib.config import read_yaml
 from oelm_lib.files import read_json
 from oelm_lib.launch.processes import kill_tree
+from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.process import is_alive
-from oelm_lib.runs.reading import find_runs
 from tests.conftest import TINY_RUN
 from tests.lab import choose, field, make_checkout, open_lab, restart_and_run_all, run_all
 

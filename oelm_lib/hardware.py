@@ -1,4 +1,4 @@
-"""GPUs as the driver shows them through NVML, and whether torch can use them."""
+"""Cores of this process; GPUs as the driver shows them, and whether torch can use them."""
 
 import functools
 import os
@@ -25,6 +25,13 @@ class TorchBuild:
     """GPUs that torch can use."""
     error: str = ""
     """What torch said when it was asked to initialise CUDA."""
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def open_nvml() -> Any:

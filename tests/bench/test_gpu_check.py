@@ -7,11 +7,11 @@ import sys
 import pytest
 
 from oelm_lib.config import ROOT
-from oelm_lib.launch import gpu_check
+from tests.gpu import __main__ as gpu_check
 
 
 def call(*arguments):
-    command = [sys.executable, "-m", "oelm_lib.launch.gpu_check", *arguments]
+    command = [sys.executable, "-m", "tests.gpu", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
@@ -26,10 +26,10 @@ def test_the_plan_states_minutes_within_the_limit():
 def test_make_gpu_asks_for_the_plan_with_dry_and_for_the_check_without():
     if shutil.which("make") is None:
         pytest.skip("no make on this machine")
-    for words, expected in ((["DRY=1"], "gpu_check --dry-run"), ([], "gpu_check")):
+    for words, option in ((["DRY=1"], "--dry-run"), ([], "")):
         command = ["make", "--no-print-directory", "-n", "gpu", "PYTHON=some-python", *words]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        assert done.stdout.strip() == f"some-python -m oelm_lib.launch.{expected}"
+        assert done.stdout.strip() == f"some-python -m tests.gpu {option}".strip()
 
 
 def test_without_a_gpu_it_ends_in_one_line():

@@ -1,6 +1,6 @@
 """The picture of docs/reading-a-verdict.md: intervals with their verdicts, as an SVG.
 
-python -m oelm_lib.compare.example docs/reading-a-verdict.svg
+python -m tests.docs.verdict_picture docs/reading-a-verdict.svg
 """
 
 import sys

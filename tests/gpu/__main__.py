@@ -1,6 +1,6 @@
 """`make gpu`: the tests, the bench and a real run on a GPU, in at most eight minutes.
 
-Run from a checkout with `python -m oelm_lib.launch.gpu_check`; nothing is installed.
+It runs in a checkout, as `python -m tests.gpu`; nothing is installed.
 """
 
 import argparse
@@ -159,12 +159,13 @@ def run_bench() -> dict[str, Any]:
 
 def run_experiment() -> dict[str, Any]:
     """Train a rehearsal of GPT-02 through papermill, stop it once, and continue it."""
-    from oelm_lib.config import as_text, load_config, outputs_dir, parse_overrides
+    from oelm_lib.config import as_text, load_config, parse_overrides
     from oelm_lib.errors import DONE, STOPPED
     from oelm_lib.runs import read_status, read_summary
+    from oelm_lib.runs.names import run_folder
 
     overrides = as_text(parse_overrides(RUN[-1]))
-    folder = outputs_dir() / load_config(RUN[0], overrides).folder / "seed1"
+    folder = run_folder(load_config(RUN[0], overrides), seed=1)
     command = [sys.executable, "-m", "oelm_lib.cli", "run", *RUN]
     process = subprocess.Popen([*command, "--fresh"] if folder.exists() else command)
     while process.poll() is None:

@@ -1,14 +1,17 @@
-"""CPU time around a run: what `oelm run` takes beyond the steps that it trains."""
+"""CPU time around a run: what `oelm run` takes beyond the steps that it trains.
+
+python -m tests.bench.around
+"""
 
 import os
 import subprocess
 import sys
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
 
 from oelm_lib.config import load_config
+from oelm_lib.runs.names import run_folder
 from oelm_lib.runs.reading import read_timing
 
 EXPERIMENT, SEED = "DEMO-02", 42
@@ -52,7 +55,7 @@ def _run_one_step() -> tuple[float, dict[str, float]]:
     with TemporaryDirectory() as outputs:
         environment = os.environ | {"OELM_OUTPUTS": outputs}
         seconds = _cpu_seconds([*command, "--set", OVERRIDES], environment)
-        folder = Path(outputs) / load_config(EXPERIMENT, OVERRIDES).folder / f"seed{SEED}"
+        folder = run_folder(load_config(EXPERIMENT, OVERRIDES), SEED, outputs)
         return seconds, read_timing(folder)["budget"]
 
 
@@ -64,3 +67,7 @@ def _cpu_seconds(command: list[str], environment: dict[str, str]) -> float:
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)}: exit code {process.returncode}")
     return usage.ru_utime + usage.ru_stime
+
+
+if __name__ == "__main__":
+    print(around_a_run().to_string(index=False, float_format="%.2f", na_rep="–"))
