@@ -31,8 +31,8 @@ def lab(arguments: tuple[str, ...]) -> None:
 def report(target: str, baseline: str | None, runs: str | None, keep: bool) -> None:
     """Make an offline page of TARGET.
 
-    TARGET is an executed notebook, a run folder, experiments, `compare` (default), the name of a
-    study, `explore`, `bench` or `gpu`.
+    TARGET is an executed notebook, a run folder or ID/seed<k>, experiments, `compare` (default),
+    the name of a study, `explore`, `bench` or `gpu`.
     """
     from oelm_lib.report.keep import keep as keep_report
     from oelm_lib.report.make import report as make_report

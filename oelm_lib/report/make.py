@@ -10,7 +10,7 @@ from oelm_lib.config.messages import did_you_mean
 from oelm_lib.errors import UserError
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
-from oelm_lib.runs.find import find_runs
+from oelm_lib.runs.find import find_run, find_runs
 from oelm_lib.runs.names import command_line, experiment_of, matches_pattern, parse_patterns
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
@@ -36,8 +36,9 @@ def report(target: str | Path, baseline: str | None = None, runs: str | None = N
     """Make a page and return its path.
 
     Args:
-        target: An executed notebook, a run folder, a name of STANDARD, a study, or experiment ids
-            or globs to compare. All but the first two are executed into the outputs folder first.
+        target: An executed notebook, a run (its folder, or <ID>/seed<k>), a name of STANDARD, a
+            study, or experiment ids or globs to compare. All but the first two are executed into
+            the outputs folder first.
         baseline: Experiment that a comparison is judged against; default: that of the standard
             page, or each experiment's own compare_to.
         runs: Runs of the page `explore`, separated by spaces; default: those of the standard page.
@@ -47,6 +48,8 @@ def report(target: str | Path, baseline: str | None = None, runs: str | None = N
             no runs.
     """
     path, name = Path(target), str(target)
+    if "/" in name and path.suffix != ".ipynb" and not path.exists():
+        path = find_run(name)
     if runs is not None and name != "explore":
         raise UserError(f"--runs belongs to the page explore, not to {name}; leave it out")
     is_page = name in STANDARD or name in study_names()

@@ -168,10 +168,15 @@ def test_report_of_a_run_that_trains_says_when_its_page_is_made(tmp_path):
     lock.release()
 
 
-def test_report_of_a_run_is_the_page_of_its_notebook(tmp_path):
+def test_report_of_a_run_is_the_page_of_its_notebook(tmp_path, monkeypatch):
     run = runs_factory.make_run(tmp_path)
     write(run / "train.ipynb", new_markdown_cell("# Run"), code())
     assert report(run) == run / "train.html"
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
+    exp, seed = run.parent.name.split("_")[0], run.name
+    assert report(f"{exp}/{seed}") == run / "train.html"
+    with pytest.raises(UserError, match=f"{exp}/seed99"):
+        report(f"{exp}/seed99")
 
 
 def test_a_hostile_notebook_cannot_load_run_or_lead_away(tmp_path):
