@@ -138,7 +138,7 @@ def first_table(study: Study) -> Html:
         return Html("")
     cells = [[_comparison(row), *map(_cell, row)] for row in rows]
     heads = ["comparison", *corpora]
-    styles = ["text-align:left;width:15em", *["text-align:left"] * len(corpora)]
+    styles = ["text-align:left;width:17em", *["text-align:left"] * len(corpora)]
     table = html_table(heads, cells, styles)
     waiting = [corpus for corpus in study.plan.corpora if corpus not in corpora]
     note = f"<p><small>Not run yet: {escape(', '.join(waiting))}.</small></p>" if waiting else ""
@@ -149,11 +149,10 @@ def _comparison(row: list[Judgement | None]) -> Html:
     """Return what a row compares, and from how many seeds."""
     known = [one for one in row if one]
     one = next((one for one in known if one.declared), known[0])
-    against = f"the gap of {one.other}" if one.claim.gaps else one.other
-    return Html(
-        f"<b>{escape(one.name)}</b><br>"
-        f"<small>against {escape(against)}, {one.planned} seeds</small>"
-    )
+    against = f"against {'the gap of ' * one.claim.gaps}{one.other}, {one.planned} seeds"
+    if one.is_chosen:
+        against = f"{one.claim.arm}, {against}"
+    return Html(f"<b>{escape(one.arm)}</b><br><small>{escape(against)}</small>")
 
 
 def _cell(one: Judgement | None) -> Html | str:
@@ -204,11 +203,10 @@ def _models(study: Study) -> str:
     tokens = cfg.train.max_steps * cfg.step_tokens
     size = parameter_numbers(cfg.model)["total"]
     return (
-        f"Each model has {_in_millions(size)} parameters, reads {_in_millions(tokens)} tokens of"
-        " one corpus, and has its own tuned learning rate. A gap says how much higher the first"
-        f" model's perplexity is on {plan.confirm.split} text than the second's, from seeds that"
-        " took no part in tuning. Brackets are confidence intervals, widened so that all those of"
-        " one corpus hold together with 95 %."
+        f"Models of {_in_millions(size)} parameters, each with its own tuned learning rate, read"
+        f" {_in_millions(tokens)} tokens of one corpus. A gap says how much higher the first one's"
+        f" perplexity is on {plan.confirm.split} text, from seeds that took no part in tuning."
+        " Brackets are confidence intervals; those of one corpus hold together with 95 %."
     )
 
 

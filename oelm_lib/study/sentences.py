@@ -89,8 +89,10 @@ def _claim_sentence(judged: list[Judgement]) -> str:
         for one in judged
         if one is not first and one.ended
     ]
-    asked = f"{limit.text[0].upper()}{limit.text[1:]}"
-    return text + (f" {escape(asked)} on {'; on '.join(others)}." if others else "")
+    if not others:
+        return text
+    where = f"{limit.text} on" if len(first.limits) > 1 else "on"
+    return f"{text} {escape(where[0].upper() + where[1:])} {'; on '.join(others)}."
 
 
 def _short_verdict(one: Judgement, place: int) -> str:

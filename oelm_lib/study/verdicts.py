@@ -60,6 +60,11 @@ class Judgement:
         return named if named == self.arm else f"{named} ({self.arm or 'tuning will choose it'})"
 
     @property
+    def is_chosen(self) -> bool:
+        """Whether the claim names a choice, and its arm is what tuning chose."""
+        return self.name != self.arm
+
+    @property
     def other(self) -> str:
         """The arm that the claim's arm is compared with."""
         return self.claim.equal[1] if self.claim.equal else self.baseline or "its baseline"

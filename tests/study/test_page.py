@@ -43,6 +43,15 @@ def test_each_sentence_has_one_number_with_its_interval_and_the_verdict():
     assert interval_text(gap).startswith(f"{100 * gap.gap:+.1f} % [{100 * gap.gap_low:+.1f}, ")
 
 
+def test_an_arm_that_is_better_lowers_perplexity():
+    made = shown(study(COMPLETE | {"frozen": with_gap(-0.2)}))
+    size = interval_text(made.judgements[0].interval)
+    assert size.startswith("−")
+    first = page.sentences(made)[0]
+    assert f"lowers perplexity against <b>trained</b> by {size[1:]} on stories" in first
+    assert first.endswith("that is at most +1 % (PASS).")
+
+
 def test_a_corpus_that_says_otherwise_is_named_in_the_sentence():
     plan = factory.make_plan(corpora=["stories", "tinyshakespeare"])
     grid = study(COMPLETE, plan=plan)
@@ -61,6 +70,15 @@ def test_the_first_table_has_a_verdict_for_each_limit():
     assert "FAIL ; +1 %: ✗ FAIL" in table
     assert "equal within ±1 %: ✓ YES" in table
     assert "4 seeds" in table
+
+
+def test_a_choice_is_shown_by_the_arm_that_tuning_chose():
+    choices = {"best": {"among": ["frozen", "twin"], "corpus": "stories"}}
+    plan = factory.make_plan(choices=choices, claims=[{"arm": "best", "at_most": 0.05}])
+    made = shown(study(COMPLETE, plan=plan))
+    chosen = made.grid.resolve("best")
+    assert f"{chosen} best, against trained, 4 seeds" in text(page.first_table(made))
+    assert f"best ({chosen}) against trained" in markdown_table(made)
 
 
 def test_partial_records_say_what_is_missing():
