@@ -165,7 +165,7 @@ def provenance_table(study: Study) -> pd.DataFrame:
     grouped = pd.DataFrame(rows).fillna("–").groupby(keys, sort=False)["hours"]
     table = grouped.agg(["count", "sum"]).reset_index()
     table["sum"] = table["sum"].map("{:.2f}".format)
-    return table.rename(columns={"count": "runs", "sum": "core-hours"})
+    return table.rename(columns={"count": "runs", "sum": "hours, wall time"})
 
 
 def corpora_table(study: Study) -> pd.DataFrame:
