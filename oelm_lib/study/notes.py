@@ -9,6 +9,9 @@ from oelm_lib.study.cell import Cell
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.page import Study
 
+WIDE_SPREAD = 0.1
+"""Nats between the seeds of a cell that are worth a note; a gap of 5 % is 0.049 nats."""
+
 
 def reading(study: Study) -> Html:
     """How to read the numbers, term by term."""
@@ -24,6 +27,8 @@ def reading(study: Study) -> Html:
     terms = {
         "arm": "one variant of the model. Names and meanings stand under the first table.",
         "Q/K weights": "W_q and W_k, the projections that make the queries and keys of attention.",
+        "trained share": "numbers that an arm trains between a block's input and its attention"
+        " scores (W_q, W_k, or what is added to them), divided by the size of W_q and W_k.",
         "perplexity": "exp of the mean loss per token of the test text; lower is better.",
         "gap": "perplexity of the arm divided by that of its baseline, minus 1.",
         "baseline": "the arm after the word 'against'. It is trained on the same text in the same"
@@ -37,6 +42,8 @@ def reading(study: Study) -> Html:
         "equal within ±x %": "YES: the whole interval is inside. NO: it is outside. NOT SHOWN:"
         " neither. Where two gaps are compared, their difference is (1 + one gap) / (1 + the other)"
         " - 1; noise that a seed brings to all arms is not in it.",
+        "claimed late": "added to the plan after confirmation began, such as more seeds for a"
+        " question that was left open. Its interval is not widened for this second look.",
         "UNSTABLE": "a seed of the arm or of its baseline diverged; the others are not judged.",
         "question": "one limit of one claim on one corpus. It stays open where its verdict is"
         " INCONCLUSIVE, NOT SHOWN or UNSTABLE.",
@@ -80,9 +87,21 @@ def _limits(study: Study) -> list[str]:
     late = [one for one in study.judgements if not one.declared]
     added = [f"{one.name} against {one.other}, {one.corpus}, {one.planned} seeds" for one in late]
     if added:
-        found.append(f"Claimed only after confirmation began: {'; '.join(added)}.")
+        found.append(f"Claimed late: {'; '.join(added)}.")
+    if wide := [text for cell in grid.cells if (text := _wide_spread(grid, cell))]:
+        found.append(
+            "Seeds that lie far apart, so that one of them moves a gap: "
+            f"{'; '.join(wide)} of test loss between the best seed and the worst."
+        )
     found += [_replaced_sentence(grid, cell) for cell in grid.cells if grid.replaced(cell)]
     return found
+
+
+def _wide_spread(grid: Grid, cell: Cell) -> str:
+    """Return a cell and the range of its confirmed losses where that is wide, else ""."""
+    losses = [loss for loss in grid.confirmed_losses(cell).values() if loss is not None]
+    spread = max(losses, default=0.0) - min(losses, default=0.0)
+    return f"{cell}, {spread:.2f} nats" if spread > WIDE_SPREAD else ""
 
 
 def _replaced_sentence(grid: Grid, cell: Cell) -> str:

@@ -33,7 +33,9 @@ def claims_table(study: Study) -> pd.DataFrame:
                     "seeds": f"{interval.n + interval.failed} of {one.planned}",
                     "to decide": limit.seeds,
                     "family (k)": f"{one.claim.family} ({interval.k})",
-                    "Q/K trained": "–" if one.trained_share is None else f"{one.trained_share:.2%}",
+                    "trained share": "–"
+                    if one.trained_share is None
+                    else f"{one.trained_share:.2%}",
                     "sd, nats": _number(interval.sd),
                     "document error, nats": _number(one.document_error),
                 }
@@ -109,7 +111,7 @@ def exploration_table(study: Study) -> pd.DataFrame:
             "arm": arm,
             "against": baseline,
             "tuned gap (validation)": "not run yet" if nats is None else percent(gap(nats)),
-            "Q/K trained": f"{share:.2%}",
+            "trained share": f"{share:.2%}",
             "what it is": study.plan.arms[arm].about,
         }
         for arm, baseline, nats, share in verdicts.exploration(study.grid)

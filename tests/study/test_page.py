@@ -92,7 +92,7 @@ def test_partial_records_say_what_is_missing():
         "<b>frozen</b> against <b>twin</b>: are they equal within ±1 %? On stories.",
     ]
     assert "Of 3 questions, 2 are answered, 1 waits for runs;" in text(page.answer(made))
-    assert "more, in the table of all claims" not in page.answer(made)
+    assert "more, in the proof" not in page.answer(made)
 
 
 def test_questions_beside_the_headline_that_wait_for_runs_are_counted():
@@ -100,7 +100,7 @@ def test_questions_beside_the_headline_that_wait_for_runs_are_counted():
     claims[1]["headline"] = True
     plan = factory.make_plan(claims=claims, about="+5 % is the limit of <nobody>.")
     said = page.answer(shown(Grid(plan, [])))
-    assert "<li>2 more, in the table of all claims.</li>" in said.replace("\u00a0", " ")
+    assert "<li>2 more, in the proof.</li>" in said.replace("\u00a0", " ")
     assert "is the limit of &lt;nobody&gt;." in said
 
 
@@ -281,9 +281,14 @@ def test_claims_added_later_are_named():
     plain = factory.plain_plan()
     plain["claims"].append({"arm": "twin", "at_most": 0.05})
     made = shown(Grid(factory.make_plan(claims=plain["claims"]), []), frozen=factory.make_plan())
-    assert "Claimed only after confirmation began: twin against trained, stories" in text(
-        notes.not_shown(made)
-    )
+    assert "Claimed late: twin against trained, stories" in text(notes.not_shown(made))
+
+
+def test_a_cell_whose_seeds_lie_far_apart_is_named():
+    far = [*with_gap(0.2)[:3], with_gap(0.2)[3] + 0.3]
+    said = text(notes.not_shown(shown(study(COMPLETE | {"frozen": far}))))
+    assert "Seeds that lie far apart, so that one of them moves a gap: stories, frozen, 0.3" in said
+    assert "far apart" not in notes.not_shown(shown(study(COMPLETE)))
 
 
 def with_more_seeds(losses):
