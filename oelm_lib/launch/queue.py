@@ -190,11 +190,11 @@ class Queue:
         return f"{reason} ({job.path / LOG})" if began else reason
 
     def _result(self) -> int:
-        """Name the runs that failed or stopped; returns the exit code of the queue."""
+        """Name the runs that failed or stopped, in the queue's order; returns its exit code."""
         failed = [job for jobs in self._failures.values() for job in jobs]
         for jobs, word in ((failed, "failed"), (self._stopped, "stopped")):
             if jobs:
-                names = ", ".join(job.name for job in jobs)
+                names = ", ".join(job.name for job in self._before if job in jobs)
                 print(f"{len(jobs)} {word}: {names}; the same command continues them")
         if self._stopping or (self._stopped and not failed):
             return STOPPED

@@ -36,9 +36,14 @@ def parse(command: str) -> None:
     while "=" in words[0]:  # variables
         words = words[1:]
     program, *arguments = words
-    {"oelm": _parse_oelm, "make": _parse_make, "papermill": _parse_papermill, "pip": _parse_pip}[
-        program
-    ](arguments)
+    parsers = {
+        "oelm": _parse_oelm,
+        "make": _parse_make,
+        "papermill": _parse_papermill,
+        "pip": _parse_pip,
+        "python": _parse_python,
+    }
+    parsers[program](arguments)
 
 
 def _parse_oelm(arguments: list[str]) -> None:
@@ -59,6 +64,11 @@ def _parse_papermill(arguments: list[str]) -> None:
     cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     for flag, name in itertools.pairwise(arguments):
         assert flag != "-p" or re.search(rf"^{name}\b", cell.source, re.MULTILINE), name
+
+
+def _parse_python(arguments: list[str]) -> None:
+    assert arguments[0] == "-m"
+    assert (ROOT / f"{arguments[1].replace('.', '/')}.py").is_file(), arguments
 
 
 def _parse_pip(arguments: list[str]) -> None:
