@@ -164,8 +164,8 @@ def _cell(one: Judgement | None) -> Html | str:
     gap_text = f"<span style='white-space:nowrap'>{interval_text(one.interval)}</span>"
     if not one.is_complete:
         return Html(f"{gap_text}<br><small>{one.ended} of {one.planned} seeds so far</small>")
-    late = "" if one.declared else f"<br><small>{one.planned} seeds{one.late_mark}</small>"
-    return Html(f"{gap_text}{late}<br>{_verdicts(one)}")
+    late = "" if one.declared else f"{one.planned} seeds{one.late_mark}<br>"
+    return Html(f"{gap_text}<br><small>{late}{_verdicts(one)}</small>")
 
 
 def _verdicts(one: Judgement) -> str:
@@ -178,7 +178,7 @@ def _verdicts(one: Judgement) -> str:
         f"{failed if limit.verdict == stats.UNSTABLE else ''}</span>"
         for text, limit in zip(texts, one.limits, strict=True)
     ]
-    return f"<small>{'; '.join(found)}</small>"
+    return "; ".join(found)
 
 
 def _legend(study: Study) -> str:
