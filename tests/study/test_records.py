@@ -53,7 +53,10 @@ def test_only_a_torn_tail_is_cut(tmp_path):
 
 
 def test_two_engines_that_append_at_once_lose_nothing(tmp_path):
-    """The second engine writes while the first is between reading the file and writing to it."""
+    """Others write while the first is between reading the file and writing to it.
+
+    One of them has the first one's run: it looks for it once the first has written.
+    """
     path = tmp_path / "runs.jsonl"
     append_record(path, line(seed=1))
     path.write_bytes(path.read_bytes() + b'{"torn')
@@ -62,17 +65,19 @@ def test_two_engines_that_append_at_once_lose_nothing(tmp_path):
         "from oelm_lib.study.records import append_record;"
         "append_record(Path(sys.argv[1]), json.loads(sys.argv[2]))"
     )
-    second = []
+    others = []
 
     def interleave(lines):
         assert b"torn" not in lines
-        command = [sys.executable, "-c", code, str(path), json.dumps(line(seed=3))]
-        second.append(subprocess.Popen(command, env=os.environ))
-        with pytest.raises(subprocess.TimeoutExpired):
-            second[0].wait(1.0)  # it waits for the lock
+        for seed in (2, 3):
+            command = [sys.executable, "-c", code, str(path), json.dumps(line(seed=seed))]
+            others.append(subprocess.Popen(command, env=os.environ))
+        for other in others:
+            with pytest.raises(subprocess.TimeoutExpired):
+                other.wait(1.0)  # it waits for the lock
 
     append_line(path, json.dumps(with_checksum(line(seed=2))), unless=interleave)
-    assert second[0].wait(60) == 0
+    assert [other.wait(60) for other in others] == [0, 0]
     assert [record.seed for record in read_records(path)] == [1, 2, 3]
 
 
