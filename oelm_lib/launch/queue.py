@@ -25,6 +25,7 @@ from oelm_lib.launch.jobs import (
 )
 from oelm_lib.launch.processes import kill_tree
 from oelm_lib.launch.slots import Slots, check_room, decide
+from oelm_lib.runs.names import runs_text
 from oelm_lib.runs.reading import read_or_none, read_status
 from oelm_lib.runs.status import format_duration
 from oelm_lib.runs.stop import on_stop
@@ -78,8 +79,8 @@ class Queue:
         self._environment = os.environ | _thread_limits(slots.width)
         done = len(jobs) - len(self._waiting)
         print(
-            f"{len(jobs)} run{'s' * (len(jobs) > 1)}: {done} done before,"
-            f" {len(self._waiting)} to go, {slots.describe()}"
+            f"{runs_text(len(jobs))}: {done} done before, {len(self._waiting)} to go,"
+            f" {slots.describe()}"
         )
 
     def execute(self) -> int:

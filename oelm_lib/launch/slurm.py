@@ -17,7 +17,7 @@ from oelm_lib.data import open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.launch.jobs import Job, has_begun, job_command, mark_queued
 from oelm_lib.runs.folder import check_fit
-from oelm_lib.runs.names import arm_id_of
+from oelm_lib.runs.names import arm_id_of, runs_text
 from oelm_lib.runs.process import process_start
 
 STOP_SIGNAL = "USR1"
@@ -86,8 +86,7 @@ def submit(
     done = len(jobs) - len(unfinished)
     options = ", ".join(f"{key}={value}" for key, value in sbatch.items())
     lines = [
-        f"{len(jobs)} run{'s' * (len(jobs) > 1)}: {done} done before,"
-        f" {len(unfinished)} in one array ({options})",
+        f"{runs_text(len(jobs))}: {done} done before, {len(unfinished)} in one array ({options})",
     ]
     target = " ".join(dict.fromkeys(arm_id_of(job.path.parent.name) for job in jobs))
     commands = [job_command(job, overrides) for job in unfinished]

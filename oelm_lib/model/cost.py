@@ -12,6 +12,14 @@ CHUNK = 512
 """Positions whose logits are held at once."""
 QUERY_BLOCK = 128
 """Queries whose probabilities are made at once: they fit a CPU's cache, later keys are skipped."""
+FLOP_NAMES = {
+    "forward": "forward pass",
+    "backward": "backward pass",
+    "plain": "step, plain attention",
+    "saved_by_freezing": "saved by freezing",
+    "fast": "step, attention to the past only",
+}
+"""What `cost_table` calls the keys of `step_flops`."""
 
 
 @dataclass(frozen=True)
@@ -157,16 +165,6 @@ def _mean_keys(length: int) -> float:
     """Keys per query where each block of queries sees those up to its end."""
     blocks, rest = divmod(length, QUERY_BLOCK)
     return (QUERY_BLOCK**2 * blocks * (blocks + 1) / 2 + rest * length) / length
-
-
-FLOP_NAMES = {
-    "forward": "forward pass",
-    "backward": "backward pass",
-    "plain": "step, plain attention",
-    "saved_by_freezing": "saved by freezing",
-    "fast": "step, attention to the past only",
-}
-"""What `cost_table` calls the keys of `step_flops`."""
 
 
 def training_hours(cfg: Experiment, flops_per_second: float) -> float:

@@ -69,6 +69,11 @@ def matches_pattern(folder: str, pattern: str, rehearsals: bool = True) -> bool:
     return is_candidate and fnmatch.fnmatchcase(experiment_of(folder), pattern)
 
 
+def runs_text(count: int) -> str:
+    """Return a number of runs in words: 1 run, 3 runs."""
+    return f"{count} run{'s' * (count != 1)}"
+
+
 def is_glob(text: str) -> bool:
     """Return whether a name has a character of globs."""
     return any(sign in text for sign in "*?[")

@@ -10,7 +10,7 @@ from oelm_lib.config import as_text, outputs_dir
 from oelm_lib.errors import UserError
 from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.metrics import perplexity
-from oelm_lib.runs.names import experiment_of, run_name
+from oelm_lib.runs.names import experiment_of, run_name, runs_text
 from oelm_lib.runs.reading import (
     queue_alive,
     read_config,
@@ -97,7 +97,7 @@ def table(rows: list[dict[str, Any]], width: int | None = None) -> str:
         )
     counts = Counter(row["state"] for row in rows)
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
-    lines = [f"{len(rows)} run{'s' * (len(rows) > 1)}: {states}"]
+    lines = [f"{runs_text(len(rows))}: {states}"]
     cells = [{key: cell_text(key, row) for key in COLUMNS} for row in rows]
     used = [key for key in COLUMNS if any(line[key] for line in cells)]
     for line in [COLUMNS, *cells]:

@@ -61,8 +61,8 @@ class Judgement:
 
     @property
     def is_chosen(self) -> bool:
-        """Whether the claim names a choice, and its arm is what tuning chose."""
-        return self.name != self.arm
+        """Whether the claim names a choice, and tuning has made it."""
+        return bool(self.arm) and self.name != self.arm
 
     @property
     def other(self) -> str:

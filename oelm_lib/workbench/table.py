@@ -6,7 +6,7 @@ from collections import Counter
 from html import escape
 
 from oelm_lib.markup import Html
-from oelm_lib.runs.names import experiment_of, is_glob
+from oelm_lib.runs.names import experiment_of, is_glob, runs_text
 from oelm_lib.runs.overview import COLUMNS, cell_text
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.view.tables import tone_colour
@@ -100,8 +100,7 @@ def count_states(rows: list[Row]) -> str:
     counts = Counter(row["state"] for row in rows)
     waiting = counts.pop(NOT_RUN, 0)
     parts = [f"{count} {state}" for state, count in counts.items()]
-    runs = sum(counts.values())
-    text = f"{runs} run{'s' * (runs != 1)}" + (f": {', '.join(parts)}" if parts else "")
+    text = runs_text(counts.total()) + (f": {', '.join(parts)}" if parts else "")
     return text + (f"; {waiting} experiments not run" if waiting else "")
 
 
