@@ -15,7 +15,7 @@ ID_WORDS = "capitals, a hyphen and 2 to 4 digits, such as DEMO-05"
 TOKENIZER_PATTERN = r"gpt2|(bpe|ids)-[0-9]+"
 CORPUS_PATTERN = r"[a-z0-9][a-z0-9-]*"
 """Names that a corpus may have; other files in params/corpora/ are ignored."""
-CORPUS_WORDS = "small letters, digits and hyphens, such as wikitext2"
+CORPUS_WORDS = "small letters, digits and hyphens, such as wikitext103"
 DEVICE_PATTERN = r"auto|cpu|cuda(:[0-9]+)?"
 SECTIONS = ("model", "data", "optim", "train", "machine")
 
