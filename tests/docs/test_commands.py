@@ -27,6 +27,7 @@ NOT_RUN = {
     r"oelm data prepare tinystories": "reads the hub, or FOLDER",
     r"oelm study (example|decay)( --workers 2)?$": "takes minutes; tests/launch/test_studies.py",
     r"oelm report explore\b": "executes the notebook that the next line of the page executes",
+    r"oelm export .*--format (tensorboard|wandb)": "needs a package that the plain install lacks",
     r"python -m tests\.": "measures; tests/bench/test_around.py",
     r"oelm report example$": "makes the same page as that of the plan below it",
 }
