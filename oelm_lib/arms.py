@@ -26,9 +26,9 @@ SYMBOLS = (
     "triangle-up",
     "cross",
     "triangle-down",
-    "pentagon",
+    "x",
     "star",
-    "hexagon",
+    "hourglass",
     "bowtie",
 )
 LOG_SYMBOLS = dict(zip(COLOURS, SYMBOLS, strict=False))
