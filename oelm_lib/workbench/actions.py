@@ -14,9 +14,15 @@ from oelm_lib.config import change_warnings, load_config
 from oelm_lib.errors import UserError
 from oelm_lib.hardware import available_cores
 from oelm_lib.launch.jobs import make_jobs
-from oelm_lib.launch.names import parse_seeds
 from oelm_lib.runs.find import find_runs
-from oelm_lib.runs.names import experiment_of, run_folder, run_name, seed_of, set_arguments
+from oelm_lib.runs.names import (
+    experiment_of,
+    parse_seeds,
+    run_folder,
+    run_name,
+    seed_of,
+    set_arguments,
+)
 from oelm_lib.runs.process import is_alive
 from oelm_lib.runs.reading import queue_alive, read_config, read_status, state
 from oelm_lib.runs.schema import ACTIVE
