@@ -11,12 +11,11 @@ from oelm_lib.data import EvalWindows
 from oelm_lib.errors import UserError
 from oelm_lib.files import read_json
 from oelm_lib.runs.folder import Run, reopen
-from oelm_lib.runs.forecast import UNMEASURED
 from oelm_lib.runs.status import Budget, format_duration
 from oelm_lib.training import checkpoint
 from oelm_lib.training.device import device_name
 from oelm_lib.training.evaluation import token_losses
-from oelm_lib.training.progress import Progress
+from oelm_lib.training.progress import UNMEASURED, Progress
 from oelm_lib.training.state import TrainingState
 
 WARM_STEPS = 3
@@ -41,28 +40,28 @@ def run_trial(run: Run, outputs: Path, steps: int = 20) -> dict[str, Any]:
     state.compile()
     windows = EvalWindows(corpus.tokens("val"), cfg.model.max_seq_len, state.device, corpus.recall)
     subset = windows.subset(cfg.train.eval_tokens)
-    forecast = Progress(cfg, Budget(), 0, 0, (len(subset), windows.windows)).forecast
+    progress = Progress(cfg, Budget(), 0, 0, (len(subset), windows.windows))
     for number in range(WARM_STEPS + steps):
         start = time.perf_counter()
         state.advance()
         if state.device.type == "cuda":
             torch.cuda.synchronize(state.device)
         if number >= WARM_STEPS:
-            forecast.step(time.perf_counter() - start)
+            progress.add_step(time.perf_counter() - start)
     part = subset[: max(len(subset) // 8, 1)]
     start = time.perf_counter()
     token_losses(state.model, windows, part)
-    forecast.evaluation((time.perf_counter() - start) * len(subset) / len(part))
+    progress.add_evaluation((time.perf_counter() - start) * len(subset) / len(part))
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=outputs) as folder:
         path = Path(folder) / "trial.pt"
         checkpoint.save(path, state.state_dict())
         size = path.stat().st_size
-    forecast.save(time.perf_counter() - start)
+    progress.add_save(time.perf_counter() - start)
     return {
         "device": device_name(state.device),
         "precision": state.precision.name,
-        "seconds": forecast.left(1),
+        "seconds": progress.seconds_left(1),
         "checkpoint_bytes": size,
     }
 
