@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from oelm_lib.errors import IN_USE, UserError
-from oelm_lib.files import lock_exclusively, remedy
+from oelm_lib.files import explained, lock_exclusively
 from oelm_lib.runs.lock_file import (
     is_at,
     parse_record,
@@ -40,6 +40,7 @@ BEAT_SECONDS = 5.0
 """Time between two beats of a writer."""
 WATCH_SECONDS = 30.0
 """How long a starter watches the beat of a writer that may run on another host."""
+OTHER_OUTPUTS = ", or set OELM_OUTPUTS to another folder"
 PATIENCE_SECONDS = 0.5
 """How long a starter waits for another one that examines the lock at the same moment."""
 
@@ -115,13 +116,8 @@ class RunLock:
         if self.held:
             self.check()
             return
-        try:
+        with explained(self.folder, "cannot write here", OTHER_OUTPUTS, exact=True):
             self._take()
-        except OSError as error:
-            raise UserError(
-                f"{error.filename or self.folder}: cannot write here: {error.strerror};"
-                f" {remedy(error)}, or set OELM_OUTPUTS to another folder"
-            ) from None
 
     def _take(self) -> None:
         """Create lock.json, after that of a dead writer is removed."""
