@@ -13,8 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from oelm_lib.errors import UserError
-from oelm_lib.files import read_json, remedy
+from oelm_lib.files import explained, read_json, remedy
 from oelm_lib.runs.lock import NAME, is_locked, is_writer
 from oelm_lib.runs.lock_file import parse_record, read_bytes
 from oelm_lib.runs.process import is_alive
@@ -22,15 +24,14 @@ from oelm_lib.runs.schema import (
     ACTIVE,
     CONFIG_KEYS,
     FORMAT,
-    METRIC_COLUMNS,
     STATUS_KEYS,
     SUMMARY_KEYS,
+    MetricsRow,
 )
 from oelm_lib.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 RunFolder = str | os.PathLike[str]
 LARGEST = 1 << 60
@@ -132,7 +133,9 @@ def read_metrics(run: RunFolder) -> pd.DataFrame:
     Raises:
         UserError: A line before the last is not a metrics row.
     """
-    return _read_metric_rows(run, METRIC_COLUMNS).to_pandas()
+    frame = _metrics_frame(run).drop(columns="logit_std")
+    numbers = dict.fromkeys(frame.columns[3:], float)
+    return frame.astype({"event": str, "step": int, "tokens": int} | numbers)
 
 
 def read_logit_std(run: RunFolder) -> pd.DataFrame:
@@ -140,60 +143,28 @@ def read_logit_std(run: RunFolder) -> pd.DataFrame:
 
     Raises UserError as `read_metrics`.
     """
-    import pyarrow as pa
-
-    columns = METRIC_COLUMNS | {"logit_std": pa.list_(pa.float64())}
-    rows = _read_metric_rows(run, columns).to_pandas()
-    points = rows[["step", "logit_std"]].dropna().explode("logit_std", ignore_index=True)
+    rows = _metrics_frame(run)[["step", "logit_std"]]
+    points = rows.dropna().explode("logit_std", ignore_index=True)
     points.insert(1, "layer", points.groupby("step").cumcount())
-    return points.astype({"logit_std": float})
+    return points.astype({"step": int, "logit_std": float})
 
 
-def _read_metric_rows(run: RunFolder, columns: dict[str, Any]) -> pa.Table:
-    """Return the whole lines of metrics.jsonl as a table of these columns. Raises UserError."""
-    import pyarrow as pa
+def _metrics_frame(run: RunFolder) -> pd.DataFrame:
+    """Return the whole lines of metrics.jsonl, one row a line. Raises UserError."""
+    import pandas as pd
 
     path = record_file(run, "metrics.jsonl")
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        data = b""
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}; {remedy(error)}") from None
-    data = data[: data.rfind(b"\n") + 1]
-    try:
-        return _parse_metric_rows(data, columns)
-    except pa.ArrowInvalid:
-        for number, line in enumerate(data.split(b"\n"), 1):
-            try:
-                _parse_metric_rows(line + b"\n", columns)
-            except pa.ArrowInvalid:
-                raise UserError(
-                    f"{path}: line {number} is not a metrics row; delete that line"
-                ) from None
-        raise
-
-
-def _parse_metric_rows(data: bytes, columns: dict[str, Any]) -> pa.Table:
-    """Return whole lines of metrics.jsonl as a table. Raises ArrowInvalid."""
-    import pyarrow as pa
-    from pyarrow import json as arrow_json
-
-    schema = pa.schema(list(columns.items()))
-    if not data:
-        return schema.empty_table()
-    lines = data.count(b"\n")
-    # A line that is no object (`null`) crashes Arrow's parser, which also takes \r for a newline.
-    if not data.startswith(b"{") or data.count(b"\n{") != lines - 1 or b"\r" in data:
-        raise pa.ArrowInvalid("a line that is no object")
-    table = arrow_json.read_json(
-        pa.BufferReader(data),
-        arrow_json.ReadOptions(block_size=len(data)),
-        arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
-    )
-    if table["step"].null_count or table["event"].null_count or table.num_rows != lines:
-        raise pa.ArrowInvalid("a row without its step or event, or two rows on a line")
-    return table
+    with explained(path, "cannot be read"):
+        data = path.read_bytes() if path.exists() else b""
+    rows = []
+    for number, line in enumerate(data.split(b"\n")[:-1], 1):
+        try:
+            rows.append(vars(MetricsRow.model_validate_json(line)))
+        except ValidationError:
+            raise UserError(
+                f"{path}: line {number} is not a metrics row; delete that line"
+            ) from None
+    return pd.DataFrame(rows, columns=list(MetricsRow.model_fields))
 
 
 def state(run: RunFolder) -> str:

@@ -1,5 +1,9 @@
 """Keys, types and states in the files of a run folder."""
 
+from pydantic import BaseModel, ConfigDict
+
+from oelm_lib.config import Step
+
 ACTIVE = ("running", "evaluating", "saving")
 """States of status.json while a process trains."""
 FORMAT = 1
@@ -39,20 +43,27 @@ STATUS_KEYS = {
     "budget": (dict, type(None)),
 }
 """Types of the keys that status.json may have."""
-METRIC_COLUMNS = {
-    "event": "string",
-    "step": "int64",
-    "tokens": "int64",
-    "loss": "float64",
-    "perplexity": "float64",
-    "learning_rate": "float64",
-    "grad_norm": "float64",
-    "tokens_per_s": "float64",
-    "eval_tokens": "float64",
-    "eval_seconds": "float64",
-    "seconds": "float64",
-}
-"""Columns of read_metrics, whatever the file holds."""
+
+
+class MetricsRow(BaseModel):
+    """A line of metrics.jsonl; a number that is not finite is null. Other keys are left out."""
+
+    model_config = ConfigDict(strict=True)
+
+    event: str
+    step: Step
+    tokens: Step
+    loss: float | None = None
+    perplexity: float | None = None
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    tokens_per_s: float | None = None
+    eval_tokens: float | None = None
+    eval_seconds: float | None = None
+    seconds: float | None = None
+    logit_std: list[float | None] | None = None
+
+
 CHECKPOINTS = ("latest", "best", "latest.prev")
 """Names of checkpoints: the last, by which arms are compared; the one with the least subset loss;
 the last but one."""
