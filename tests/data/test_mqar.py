@@ -34,7 +34,7 @@ def corpus():
 def test_each_key_is_asked_for_once_and_its_value_follows():
     recall = load_spec("mqar").recall
     examples = recall_examples(recall, "validation", 40)
-    assert examples.shape == (recall.examples["validation"], recall.length)
+    assert examples.shape == (recall.examples.validation, recall.length)
     assert np.array_equal(examples, recall_examples(recall, "validation", 40))
     context = 2 * recall.pairs
     for row in examples:

@@ -61,7 +61,7 @@ def write_spec(tmp_path, monkeypatch):
         ({"generator": GRAMMAR, "hub": "a/b"}, "hub: has no effect on a generated corpus"),
         (
             {"generator": GRAMMAR | {"stories": {"train": 9}}},
-            "generator: stories.validation is missing",
+            "generator.stories.validation is missing",
         ),
         (
             {"generator": GRAMMAR | {"openings": ["A {jobb} came."]}},
@@ -76,7 +76,7 @@ def write_spec(tmp_path, monkeypatch):
             r"count = \[3, 1\] should rise",
         ),
         ({"generator": GRAMMAR | {"words": {"boy": 3}}}, "generator.words.boy = 3: "),
-        ({"recall": RECALL | {"examples": {"train": 3}}}, "recall: examples.validation is missing"),
+        ({"recall": RECALL | {"examples": {"train": 3}}}, "recall.examples.validation is missing"),
     ],
 )
 def test_contradictions_are_one_line(write_spec, changes, message):
