@@ -29,7 +29,7 @@ class _File:
 
     Attributes:
         path: Where it lies, as the user named the folder.
-        split: train, validation or test.
+        split: train, validation or test; "" where no name says one.
         place: Folder and word that name the split, e.g. (source, "valid"); one place a split.
         kind: Ending of the file, one of KINDS.
     """
@@ -59,17 +59,19 @@ def find_splits(
     """
     root = source / (spec.hub_config or "")
     root = root if root.is_dir() else source
-    found: dict[str, list[_File]] = {split: [] for split in _SPLIT_OF.values()}
+    found: dict[str, list[_File]] = {split: [] for split in ("", *_SPLIT_OF.values())}
     ignored = []
     for path in _walk(root):
-        file = _classify(path, root)
-        if file and file.split in spec.source_splits:
+        if file := _classify(path, root):
             found[file.split].append(file)
-        elif not file:
+        else:
             ignored.append(path)
-    if not any(found.values()):
-        found["train"] = [file for path in ignored if (file := _as_train(path, root))]
-        ignored = [path for path in ignored if not path.name.endswith(KINDS)]
+    unnamed = found.pop("")
+    found = {split: files if split in spec.source_splits else [] for split, files in found.items()}
+    if any(found.values()):
+        ignored += [file.path for file in unnamed]
+    else:
+        found["train"] = unnamed
     for split, files in found.items():
         files.sort(key=lambda file: _natural(str(file.path)))
         _check_one_set(split, files, spec)
@@ -115,7 +117,7 @@ def _hidden(name: str) -> bool:
 
 
 def _classify(path: Path, root: Path) -> _File | None:
-    """Return the file with its split; None where its name says none or it is not text."""
+    """Return the file with its split; None where it is not text."""
     kind = next((kind for kind in KINDS if path.name.endswith(kind)), None)
     if kind is None or not path.is_file():
         return None
@@ -130,13 +132,7 @@ def _classify(path: Path, root: Path) -> _File | None:
     splits = sorted({_SPLIT_OF[label] for _, label in places})
     if len(splits) > 1:
         raise UserError(f"{path}: its name says {' and '.join(splits)}; rename it or its folder")
-    return _File(path, splits[0], places[-1], kind) if places else None
-
-
-def _as_train(path: Path, root: Path) -> _File | None:
-    """Return a file of a folder in which no name says a split; None where it is not text."""
-    kind = next((kind for kind in KINDS if path.name.endswith(kind)), None)
-    return _File(path, "train", (root, ""), kind) if kind and path.is_file() else None
+    return _File(path, splits[0], places[-1], kind) if places else _File(path, "", (root, ""), kind)
 
 
 def _check_one_set(split: str, files: list[_File], spec: CorpusSpec) -> None:
