@@ -168,7 +168,7 @@ def _metrics_frame(run: RunFolder) -> pd.DataFrame:
 
 
 def state(run: RunFolder) -> str:
-    """Return the state of status.json, or `dead` (its writer is gone), `empty`, `unreadable`."""
+    """Return the state of a run as true_state does, or `empty`, `unreadable`."""
     try:
         return true_state(Path(run), read_status(run) or {"state": "empty"})
     except UserError:
@@ -176,27 +176,23 @@ def state(run: RunFolder) -> str:
 
 
 def true_state(path: Path, status: dict[str, Any]) -> str:
-    """Return the state of a status record, or `dead` where its writer is gone.
+    """Return the state of a status record; `dead` where its writer is gone, `stopped` its queue.
 
-    The folder's lock decides; a lock of another process, which has opened the run and does not
-    train it yet, does not count. Where the lock cannot tell (a writer on another host), the
-    heartbeat does, by this host's clock. That is for display; no lock is taken over by it.
+    The folder's lock decides about a writer; a lock of another process, which has opened the run
+    and does not train it yet, does not count. Where the lock cannot tell (a writer on another
+    host), the heartbeat does, by this host's clock. That is for display; no lock is taken over by
+    it. About a queue its process decides, or its heartbeat on another host; Slurm's queue outlives
+    every process.
     """
-    if status.get("state") not in ACTIVE:
-        return str(status.get("state"))
-    locked = is_locked(path) and is_writer(parse_record(read_bytes(path / NAME)), status)
-    alive = _is_fresh(status) if locked is None else locked
-    return str(status["state"]) if alive else "dead"
-
-
-def queue_alive(status: dict[str, Any]) -> bool:
-    """Return whether the queue that wrote a `queued` status runs.
-
-    On this host its process decides, on another one the age of the heartbeat.
-    """
-    if status.get("host") == socket.gethostname():
-        return is_alive(status)
-    return _is_fresh(status)
+    recorded = str(status.get("state"))
+    if recorded in ACTIVE:
+        locked = is_locked(path) and is_writer(parse_record(read_bytes(path / NAME)), status)
+        alive = _is_fresh(status) if locked is None else locked
+        return recorded if alive else "dead"
+    if recorded == "queued" and not status.get("job"):
+        is_here = status.get("host") == socket.gethostname()
+        return recorded if (is_alive(status) if is_here else _is_fresh(status)) else "stopped"
+    return recorded
 
 
 def record_file(run: RunFolder, name: str) -> Path:
