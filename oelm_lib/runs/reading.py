@@ -17,8 +17,7 @@ from pydantic import ValidationError
 
 from oelm_lib.errors import UserError
 from oelm_lib.files import explained, read_json, remedy
-from oelm_lib.runs.lock import NAME, is_locked, is_writer
-from oelm_lib.runs.lock_file import parse_record, read_bytes
+from oelm_lib.runs.lock import is_locked, is_writer
 from oelm_lib.runs.process import is_alive
 from oelm_lib.runs.schema import (
     ACTIVE,
@@ -186,7 +185,7 @@ def true_state(path: Path, status: dict[str, Any]) -> str:
     """
     recorded = str(status.get("state"))
     if recorded in ACTIVE:
-        locked = is_locked(path) and is_writer(parse_record(read_bytes(path / NAME)), status)
+        locked = is_locked(path) and is_writer(path, status)
         alive = _is_fresh(status) if locked is None else locked
         return recorded if alive else "dead"
     if recorded == "queued" and not status.get("job"):
