@@ -161,6 +161,14 @@ def active_writer(path: Path) -> Writer | None:
     return Writer(status.get("pid"), status.get("host"), gpus)
 
 
+def new_warnings(path: Path, known: set[str]) -> list[str]:
+    """Return the warnings in status.json of a run that are not among the known ones; add them."""
+    status = reading.read_or_none(reading.read_status, path) or {}
+    new = [text for text in status.get("warnings") or () if text not in known]
+    known.update(new)
+    return new
+
+
 def describe_end(job: Job, code: int, seconds: float) -> str:
     """Return one line about a run that ended with an exit code after so many seconds."""
     duration = format_duration(seconds)
