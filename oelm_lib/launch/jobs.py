@@ -12,11 +12,10 @@ from oelm_lib.errors import DONE, STOPPED
 from oelm_lib.files import write_json
 from oelm_lib.runs import reading
 from oelm_lib.runs.lock import is_locked
-from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.names import experiments_named, run_arguments, run_folder
 from oelm_lib.runs.process import this_process
 from oelm_lib.runs.schema import ACTIVE
-from oelm_lib.runs.status import format_duration
+from oelm_lib.units import format_duration, perplexity
 
 LOG = "notebook.log"
 """File of a run folder that holds the output of `oelm run` under a queue."""

@@ -25,8 +25,8 @@ from oelm_lib.runs.folder import Run, disk_error, open_run
 from oelm_lib.runs.names import run_command, run_name
 from oelm_lib.runs.reading import read_or_none, read_status, read_summary, read_timing, state
 from oelm_lib.runs.schema import ACTIVE
-from oelm_lib.runs.status import format_eta
 from oelm_lib.runs.stop import on_stop, remove_stop_file, stop_file
+from oelm_lib.units import format_eta
 
 SILENT_SECONDS = 60.0
 """Age of a heartbeat from which the progress line mentions it."""

@@ -28,8 +28,8 @@ from oelm_lib.launch.processes import kill_tree
 from oelm_lib.launch.slots import Slots, check_room, decide
 from oelm_lib.runs.names import runs_text
 from oelm_lib.runs.reading import read_or_none, read_status
-from oelm_lib.runs.status import format_duration
 from oelm_lib.runs.stop import on_stop
+from oelm_lib.units import format_duration
 
 POLL_SECONDS = 0.5
 MOST_STARTS = 3

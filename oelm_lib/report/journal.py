@@ -17,7 +17,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import explained, write_text
 from oelm_lib.report.journal_facts import gather
 from oelm_lib.report.render import TEMPLATES, environment
-from oelm_lib.runs.status import format_duration
+from oelm_lib.units import format_duration
 
 LANGUAGES = ("en", "zh")
 MARK = "<!-- oelm journal: regenerated; only text between notes markers is kept -->"

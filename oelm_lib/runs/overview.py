@@ -9,7 +9,6 @@ from typing import Any
 from oelm_lib.config import as_text, outputs_dir
 from oelm_lib.errors import UserError
 from oelm_lib.runs.find import find_runs
-from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.names import experiment_of, run_name, runs_text
 from oelm_lib.runs.reading import (
     read_config,
@@ -19,8 +18,8 @@ from oelm_lib.runs.reading import (
     true_state,
 )
 from oelm_lib.runs.schema import ACTIVE
-from oelm_lib.runs.status import format_duration, format_eta
 from oelm_lib.runs.stop import stop_file
+from oelm_lib.units import format_duration, format_eta, perplexity
 
 COLUMNS = {
     "run": "run",

@@ -8,11 +8,10 @@ from torch import Tensor
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_json
 from oelm_lib.runs.folder import Run
-from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.reading import read_metrics
-from oelm_lib.runs.status import format_eta
 from oelm_lib.training.evaluation import logit_std, mean_loss, token_losses
 from oelm_lib.training.session import Session
+from oelm_lib.units import format_eta, perplexity
 
 
 def log(session: Session, norm: Tensor, rate: float) -> None:

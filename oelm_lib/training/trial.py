@@ -9,12 +9,13 @@ import torch
 
 from oelm_lib.data import EvalWindows
 from oelm_lib.runs.folder import Run
-from oelm_lib.runs.status import Budget, format_duration
+from oelm_lib.runs.status import Budget
 from oelm_lib.training import checkpoint
 from oelm_lib.training.device import device_name
 from oelm_lib.training.evaluation import token_losses
 from oelm_lib.training.progress import UNMEASURED, Progress
 from oelm_lib.training.state import TrainingState
+from oelm_lib.units import format_duration
 
 WARM_STEPS = 3
 """First steps of a trial, which are slower and are not timed."""
