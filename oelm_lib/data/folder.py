@@ -2,11 +2,12 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from oelm_lib.data.console import print_line
 from oelm_lib.data.readers import KINDS
 from oelm_lib.data.spec import SAMPLE, CorpusSpec
 from oelm_lib.errors import UserError
@@ -40,18 +41,16 @@ class _File:
     kind: str
 
 
-def find_splits(
-    source: Path, spec: CorpusSpec, echo: Callable[[str], None]
-) -> dict[str, list[str]]:
+def find_splits(source: Path, spec: CorpusSpec) -> dict[str, list[str]]:
     """Find the files of each split below a folder.
 
     A file belongs to a split by its name (train.jsonl, train-00000-of-00002.parquet) or by a
     folder above it (train/0000.txt), links followed, hidden files left out; where no name says a
-    split, all files are train. The order is that of the names, numbers in them by value.
+    split, all files are train. The order is that of the names, numbers in them by value. A line is
+    printed about files that are not read.
 
     Args:
         source: The folder; a sub-folder named as spec.hub_config is searched in its place.
-        echo: Takes a line about files that are not read.
 
     Raises:
         UserError: Text would be read twice or in two splits, a part or a link's target is missing,
@@ -75,10 +74,10 @@ def find_splits(
     for split, files in found.items():
         files.sort(key=lambda file: _natural(str(file.path)))
         _check_one_set(split, files, spec)
-    _check_apart([file for files in found.values() for file in files], spec, echo)
+    _check_apart([file for files in found.values() for file in files], spec)
     if ignored:
         example = printable(min(ignored).relative_to(root))
-        echo(f"{spec.name}: {len(ignored):,} other files are not read, e.g. {example}")
+        print_line(f"{spec.name}: {len(ignored):,} other files are not read, e.g. {example}")
     return {split: [str(file.path) for file in files] for split, files in found.items()}
 
 
@@ -171,7 +170,7 @@ def _read_twice(split: str, first: Path, second: Path) -> UserError:
     )
 
 
-def _check_apart(files: list[_File], spec: CorpusSpec, echo: Callable[[str], None]) -> None:
+def _check_apart(files: list[_File], spec: CorpusSpec) -> None:
     """Raise UserError where two names are one file; warn where two files have one content."""
     by_size: dict[int, list[Path]] = {}
     for file in files:
@@ -184,7 +183,7 @@ def _check_apart(files: list[_File], spec: CorpusSpec, echo: Callable[[str], Non
                 continue
             if first.samefile(path):
                 raise UserError(f"{first} and {path}: are one file by a link; remove one")
-            echo(f"{spec.name}: warning: {first} and {path} have the same content")
+            print_line(f"{spec.name}: warning: {first} and {path} have the same content")
 
 
 def _natural(name: str) -> list[str | int]:
