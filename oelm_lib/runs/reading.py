@@ -21,11 +21,13 @@ from oelm_lib.runs.lock import is_locked, is_writer
 from oelm_lib.runs.process import is_alive
 from oelm_lib.runs.schema import (
     ACTIVE,
-    CONFIG_KEYS,
     FORMAT,
-    STATUS_KEYS,
-    SUMMARY_KEYS,
+    LARGEST,
+    ConfigRecord,
     MetricsRow,
+    Record,
+    StatusRecord,
+    SummaryRecord,
 )
 from oelm_lib.yaml_text import parse_yaml
 
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RunFolder = str | os.PathLike[str]
-LARGEST = 1 << 60
-"""Largest number of a record; a larger one is damage, and would overflow a float or clock."""
 STALE_SECONDS = 120.0
 """Age of a heartbeat from another host at which its run is shown as dead."""
 RESCORE = (
@@ -73,7 +73,7 @@ def read_config(run: RunFolder) -> dict[str, Any]:
     if version != FORMAT:
         text = f"format {version!r}; this version reads {FORMAT}; update the workbook"
         raise UserError(f"{path}: {text}")
-    _check_types(path, plain, CONFIG_KEYS, "restore the file or start afresh (--fresh)")
+    _check(ConfigRecord, path, plain, "restore the file or start afresh (--fresh)")
     return plain
 
 
@@ -83,8 +83,7 @@ def read_status(run: RunFolder) -> dict[str, Any] | None:
     status = read_json(path)
     if status is None:
         return None
-    present = {key: STATUS_KEYS[key] for key in STATUS_KEYS.keys() & status}
-    _check_types(path, status, present, "delete it: the run writes it again when it goes on")
+    _check(StatusRecord, path, status, "delete it: the run writes it again when it goes on")
     evals = [pair for pair in status.get("evals", []) if _is_pair(pair)]  # null: not finite
     eta = status.get("eta_seconds")
     return status | {"evals": evals, "eta_seconds": eta if _is_eta(eta) else None}
@@ -101,7 +100,7 @@ def read_summary(run: RunFolder) -> dict[str, Any] | None:
     path = record_file(run, "summary.json")
     summary = read_json(path)
     if summary is not None:
-        _check_types(path, summary, SUMMARY_KEYS, RESCORE)
+        _check(SummaryRecord, path, summary, RESCORE)
     return summary
 
 
@@ -214,13 +213,13 @@ def record_file(run: RunFolder, name: str) -> Path:
     return path
 
 
-def _check_types(path: Path, plain: dict[str, Any], kinds: dict[str, Any], hint: str) -> None:
+def _check(kind: type[Record], path: Path, plain: dict[str, Any], hint: str) -> None:
     """Raise UserError where a key is missing or its value of another type."""
-    for key, kind in kinds.items():
-        value = plain.get(key)
-        is_right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-        if key not in plain or not is_right or (isinstance(value, int) and abs(value) > LARGEST):
-            raise UserError(f"{path}: {key} is missing or broken; {hint}")
+    try:
+        kind.model_validate(plain)
+    except ValidationError as error:
+        key = error.errors()[0]["loc"][0]
+        raise UserError(f"{path}: {key} is missing or broken; {hint}") from None
 
 
 def _is_pair(value: Any) -> bool:

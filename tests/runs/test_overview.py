@@ -12,7 +12,7 @@ from oelm_lib.runs.lock import RunLock
 from oelm_lib.runs.logs import log_lines
 from oelm_lib.runs.overview import overview, table
 from oelm_lib.runs.process import this_process
-from oelm_lib.runs.reading import CONFIG_KEYS, FORMAT
+from oelm_lib.runs.schema import FORMAT, ConfigRecord
 from tests import runs_factory
 
 NOW = {"state": "running", "step": 400, "max_steps": 1000, "train_loss": 2.5, "steps_per_s": 8.0}
@@ -40,8 +40,9 @@ def make_run(tmp_path):
             path / "status.json",
             NOW | this_process() | {"heartbeat": time.time(), "evals": []} | fields,
         )
-        record = {key: kind() for key, kind in CONFIG_KEYS.items()}
-        record |= {"format": FORMAT, "experiment": config.load_config(exp).to_dict()}
+        record = {key: {} for key in ConfigRecord.model_fields}
+        record |= {"format": FORMAT, "kind": "", "label": "", "seed": seed}
+        record |= {"experiment": config.load_config(exp).to_dict()}
         (path / "config.yaml").write_text(yaml.safe_dump(record))
         if summary:
             write_json(path / "summary.json", summary)
