@@ -193,7 +193,8 @@ def explained(path: object, what: str, end: str = "", exact: bool = False) -> It
         yield
     except OSError as error:
         where = (exact and error.filename) or path
-        raise UserError(f"{where}: {what}: {error.strerror}; {remedy(error)}{end}") from None
+        reason = error.strerror or error
+        raise UserError(f"{where}: {what}: {reason}; {remedy(error)}{end}") from None
 
 
 REMEDIES = {

@@ -29,7 +29,7 @@ from oelm_lib.data.spec import SAMPLE, CorpusSpec, load_spec, tokenizer_size
 from oelm_lib.data.splits import permuted_split, plan_splits
 from oelm_lib.data.tokenizer import bpe_tokenizer, gpt2_tokenizer
 from oelm_lib.errors import UserError
-from oelm_lib.files import lock_exclusively, remedy, sha256_file, take_turn, write_text
+from oelm_lib.files import explained, lock_exclusively, sha256_file, take_turn, write_text
 
 REHEARSAL = "data.corpus=stories train.max_steps=10 train.batch_size=1 train.eval_tokens=4096"
 """Overrides with which any experiment runs on a CPU: the log's model takes about a minute."""
@@ -82,33 +82,28 @@ def prepare(
     spec = _checked_spec(name, tokenizer, limit)
     folder = data_dir() / name / tokenizer
     part = folder.with_name(f".{tokenizer}.part")
-    try:
-        with _locked(folder):
-            # A wrong --source is an error even where the corpus is there already.
-            local = None if source is None else open_source(spec, source)
-            if (folder / MANIFEST).is_file():
-                print_line(f"{folder} is there already; delete it to make it anew")
-                return read_corpus(name, tokenizer)
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-                raise UserError(
-                    f"{folder}: has no {MANIFEST}, so it is no complete corpus; delete it, or copy"
-                    " the whole folder again"
-                )
+    end = f", or set OELM_DATA to another folder; nothing is left of {folder}"
+    with explained(folder, "cannot be prepared", end, exact=True), _locked(folder):
+        # A wrong --source is an error even where the corpus is there already.
+        local = None if source is None else open_source(spec, source)
+        if (folder / MANIFEST).is_file():
+            print_line(f"{folder} is there already; delete it to make it anew")
+            return read_corpus(name, tokenizer)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(
+                f"{folder}: has no {MANIFEST}, so it is no complete corpus; delete it, or copy"
+                " the whole folder again"
+            )
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            part.mkdir()
+            _make(spec, local or open_source(spec, None), tokenizer, part)
+            os.replace(part, folder)
+        except HubError as error:
+            command = f"oelm data prepare {name} --tokenizer {tokenizer} --source FOLDER"
+            raise HubError(f"{error}; prepare a local copy of it: `{command}`") from None
+        finally:
             shutil.rmtree(part, ignore_errors=True)
-            try:
-                part.mkdir()
-                _make(spec, local or open_source(spec, None), tokenizer, part)
-                os.replace(part, folder)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
-    except HubError as error:
-        command = f"oelm data prepare {name} --tokenizer {tokenizer} --source FOLDER"
-        raise HubError(f"{error}; prepare a local copy of it: `{command}`") from None
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or folder}: {error.strerror or error}; {remedy(error)}, or set"
-            f" OELM_DATA to another folder; nothing is left of {folder}"
-        ) from None
     return read_corpus(name, tokenizer)
 
 
