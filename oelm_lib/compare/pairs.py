@@ -76,7 +76,7 @@ def pairs(runs: pd.DataFrame, baseline: str | None = None) -> list[Pair]:
         UserError: `baseline` is neither a known experiment nor a run folder of `runs`.
     """
     if baseline and not runs[["id", "variant"]].eq(baseline).any(axis=None):
-        load_config(baseline)
+        baseline = load_config(baseline).id  # demo-01 is DEMO-01
     groups = runs[runs["experiment"].notna()].groupby(["source", "variant"], sort=False)
     variants = [group for _, group in groups]
     paired = []

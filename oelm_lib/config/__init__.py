@@ -16,7 +16,6 @@ from oelm_lib.config.changes import (
 from oelm_lib.config.experiment import (
     CORPUS_PATTERN,
     CORPUS_WORDS,
-    ID_PATTERN,
     SECTIONS,
     TOKENIZER_PATTERN,
     DataConfig,

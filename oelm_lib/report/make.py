@@ -10,13 +10,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
 from oelm_lib.runs.find import find_run, find_runs
-from oelm_lib.runs.names import (
-    command_line,
-    experiment_of,
-    matches,
-    matching_ids,
-    parse_patterns,
-)
+from oelm_lib.runs.names import command_line, experiment_of, parse_patterns, unknown_names
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.study.plan import study_names
@@ -97,23 +91,18 @@ def _export_run(path: Path) -> Path:
 
 def _compare(target: str, baseline: str | None, command: str) -> Path:
     """Make the page that compares the experiments, or rehearsals, that a user names."""
-    patterns, ids = parse_patterns(target), config.experiment_ids()
-    runs = find_runs()
-    folders = {run.parent.name for run in runs}
-    unknown = [
-        name
-        for name in patterns
-        if not matching_ids([name]) and not any(matches(name, run) for run in runs)
-    ]
+    patterns, runs = parse_patterns(target), find_runs()
+    unknown, pages = unknown_names(patterns, runs), [*STANDARD, *study_names()]
     if unknown or not patterns:
+        near = did_you_mean(target, [*pages, *config.experiment_ids()])
         raise UserError(
             f"{' '.join(unknown) or repr(target)}: not an executed notebook, a run folder or an"
-            f" experiment{did_you_mean(target, [*STANDARD, *study_names(), *ids])}; use X.ipynb,"
-            f" outputs/<ID>_<slug>/seed42, {', '.join([*STANDARD, *study_names()])}, or ids and"
-            " globs of experiments (`oelm run` lists them)"
+            f" experiment{near}; use X.ipynb, outputs/<ID>_<slug>/seed42, {', '.join(pages)}, or"
+            " ids and globs of experiments (`oelm run` lists them)"
         )
-    if baseline and baseline not in {*ids, *folders, *map(experiment_of, folders)}:
-        raise UserError(f"--baseline {baseline}: no such experiment; use one of {', '.join(ids)}")
+    folders = {run.parent.name for run in runs}
+    if baseline and baseline not in {*folders, *map(experiment_of, folders)}:
+        baseline = config.find_id(baseline)
     _check_finished(patterns)
     parameters = {"exps": " ".join(patterns), "baseline": baseline or "", "outputs": ""}
     words = [*patterns, *(["vs", baseline] if baseline else [])]

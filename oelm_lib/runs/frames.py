@@ -21,12 +21,12 @@ from oelm_lib.runs import reading
 from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.names import (
     experiment_of,
-    matches,
     matching_ids,
     no_match,
     parse_patterns,
     run_name,
     seed_of,
+    unknown_names,
 )
 
 MEASURED = "measured by this code"
@@ -85,8 +85,8 @@ def load_runs(
         UserError: No run and no experiment matches one of `exps`.
     """
     paths = find_runs(outputs, exps, rehearsals)
-    for name in parse_patterns(exps):
-        if not ("+" in name or matching_ids([name]) or any(matches(name, path) for path in paths)):
+    for name in unknown_names(parse_patterns(exps), paths):
+        if "+" not in name:
             raise no_match(name)
     return load_folders(paths)
 

@@ -89,6 +89,15 @@ def experiments_named(names: list[str]) -> list[str]:
     return list(dict.fromkeys(ids))
 
 
+def unknown_names(names: list[str], paths: list[Path]) -> list[str]:
+    """Return the names and globs that mean no experiment, and no run of these folders."""
+    return [
+        name
+        for name in names
+        if not matching_ids([name]) and not any(matches(name, path) for path in paths)
+    ]
+
+
 def no_match(pattern: str) -> UserError:
     """Return the error that an id or glob matches no experiment."""
     near = did_you_mean(re.sub(r"[*?\[\]]", "", pattern).upper(), experiment_ids())

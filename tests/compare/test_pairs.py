@@ -81,6 +81,11 @@ def test_a_mistyped_experiment_or_baseline_is_one_line(demo):
     assert len(compare.load_runs(["GPT-01"], demo)) == 0
 
 
+def test_a_baseline_may_be_typed_in_small_letters(demo):
+    (family,) = families(compare.load_runs("demo-*", demo), "demo-04")
+    assert {pair.base_name for pair in family} == {"DEMO-04"}
+
+
 def test_runs_whose_experiment_file_is_gone_can_be_the_baseline(demo, own_params):
     (own_params / "DEMO-04.yaml").unlink()
     table = compare.verdicts(compare.load_runs(outputs=demo), "DEMO-04").set_index("id")

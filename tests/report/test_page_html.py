@@ -310,7 +310,7 @@ def test_an_unknown_baseline_is_one_line(tmp_path, monkeypatch, target):
     """Rehearsals alone were refused as if there were none."""
     monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
     runs_factory.make_run(tmp_path, "DEMO-01", overrides={"train.max_steps": 100})
-    with pytest.raises(UserError, match="--baseline DEMO-99: no such experiment; use one of"):
+    with pytest.raises(UserError, match=r"no experiment 'DEMO-99' \(did you mean DEMO-0"):
         report(target, "DEMO-99")
 
 
