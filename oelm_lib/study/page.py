@@ -172,8 +172,8 @@ def _verdicts(one: Judgement) -> str:
     """Return each limit of a claim and its verdict as coloured words."""
     failed = f" ({one.interval.failed} of {one.ended} seeds)"
     found = [
-        f"<span style='white-space:nowrap'>{escape(limit.short_text)}: {verdict_html(limit.verdict)}"
-        f"{failed if limit.verdict == stats.UNSTABLE else ''}</span>"
+        f"<span style='white-space:nowrap'>{escape(limit.short_text)}:"
+        f" {verdict_html(limit.verdict)}{failed if limit.verdict == stats.UNSTABLE else ''}</span>"
         for limit in one.limits
     ]
     return "; ".join(found)
