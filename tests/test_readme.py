@@ -1,11 +1,13 @@
 """What README says is what the files say."""
 
+import math
 import re
 from html import unescape
 
 import yaml
 
 from oelm_lib import config
+from oelm_lib.study.cell import BASE_SIZE, Cell
 from oelm_lib.study.markdown import markdown_table
 from oelm_lib.study.page import load_study
 from oelm_lib.study.records import records_path
@@ -46,6 +48,17 @@ def test_every_number_of_the_answer_stands_on_a_kept_page():
 def test_the_table_of_the_study_is_that_of_its_records():
     if records_path("oelm").is_file():
         assert markdown_table(load_study("oelm")) in README
+
+
+def test_the_perplexities_below_the_answer_are_those_of_the_records():
+    row = r"is ([\d.]+), ([\d.]+) and ([\d.]+)\s+trained, ([\d.]+), ([\d.]+) and ([\d.]+) frozen"
+    written = re.search(row, README).groups()
+    grid = load_study("oelm").grid
+    changes = ("", " + T5", " + T5, shifted heads")
+    arms = [start + change for start in ("trained", "frozen") for change in changes]
+    for arm, perplexity in zip(arms, written, strict=True):
+        losses = grid.confirmed_losses(Cell("tinystories-sample", BASE_SIZE, arm)).values()
+        assert f"{math.exp(sum(losses) / len(losses)):.1f}" == perplexity, arm
 
 
 def test_commands_and_links_exist():

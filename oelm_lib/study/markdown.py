@@ -37,5 +37,7 @@ def _cell(one: Judgement | None) -> str:
         return "not run yet"
     count = f"{seeds} of {one.planned} seeds" if seeds < one.planned else f"{seeds} seeds"
     words = {verdict: f"**{verdict}**" for verdict in (stats.PASS, stats.FAIL, stats.YES, stats.NO)}
-    verdicts = [f"{limit.text}: {words.get(limit.verdict, limit.verdict)}" for limit in one.limits]
+    verdicts = [
+        f"{limit.short_text}: {words.get(limit.verdict, limit.verdict)}" for limit in one.limits
+    ]
     return f"{interval_text(one.interval)}, {count}{one.late_mark}; {'; '.join(verdicts)}"

@@ -164,19 +164,17 @@ def _cell(one: Judgement | None) -> Html | str:
     gap_text = f"<span style='white-space:nowrap'>{interval_text(one.interval)}</span>"
     if not one.is_complete:
         return Html(f"{gap_text}<br><small>{one.ended} of {one.planned} seeds so far</small>")
-    late = "" if one.declared else f"{one.planned} seeds{one.late_mark}<br>"
+    late = "" if one.declared else f"{one.planned} seeds{one.late_mark}; "
     return Html(f"{gap_text}<br><small>{late}{_verdicts(one)}</small>")
 
 
 def _verdicts(one: Judgement) -> str:
     """Return each limit of a claim and its verdict as coloured words."""
-    first, *stricter = (limit.text for limit in one.limits)
-    texts = [first, *(text.removeprefix("at most ") for text in stricter)]
     failed = f" ({one.interval.failed} of {one.ended} seeds)"
     found = [
-        f"<span style='white-space:nowrap'>{escape(text)}: {verdict_html(limit.verdict)}"
-        f"{failed if limit.verdict == stats.UNSTABLE else ''}</span>"
-        for text, limit in zip(texts, one.limits, strict=True)
+        f"<span style='white-space:nowrap'>{escape(limit.short_text)}:"
+        f" {verdict_html(limit.verdict)}{failed if limit.verdict == stats.UNSTABLE else ''}</span>"
+        for limit in one.limits
     ]
     return "; ".join(found)
 

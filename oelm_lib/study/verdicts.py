@@ -30,6 +30,11 @@ class Limit:
     seeds: str
     """How many seeds would decide it; empty where it is decided."""
 
+    @property
+    def short_text(self) -> str:
+        """Text for the cell of a table: `≤ 5 %` for `at most +5 %`."""
+        return self.text.replace("at most +", "≤ ")
+
 
 @dataclass(frozen=True)
 class Judgement:

@@ -66,8 +66,8 @@ def test_a_corpus_that_says_otherwise_is_named_in_the_sentence():
 
 def test_the_first_table_has_a_verdict_for_each_limit():
     table = text(page.first_table(shown(study(COMPLETE))))
-    assert "at most +5 %: ✗ FAIL" in table
-    assert "FAIL ; +1 %: ✗ FAIL" in table
+    assert "≤ 5 %: ✗ FAIL" in table
+    assert "FAIL ; ≤ 1 %: ✗ FAIL" in table
     assert "equal within ±1 %: ✓ YES" in table
     assert "4 seeds" in table
 
@@ -85,7 +85,7 @@ def test_partial_records_say_what_is_missing():
     """Fault 2: one missing loss replaced the whole answer."""
     grid = study(COMPLETE | {"twin": with_gap(0.2)[:1]})
     made = shown(grid)
-    assert "at most +5 %: ✗ FAIL" in text(page.first_table(made))
+    assert "≤ 5 %: ✗ FAIL" in text(page.first_table(made))
     assert "1 of 4 seeds so far" in text(page.first_table(made))
     assert len(page.sentences(made)) == 1
     assert page.open_questions(made) == [
@@ -307,8 +307,8 @@ def test_a_claim_with_more_seeds_takes_the_place_of_the_one_it_extends():
     assert "on stories (6 seeds, claimed late): that is more than +5 % (FAIL)." in first
     table = text(page.first_table(made))
     assert table.count("against trained") == 1
-    assert "6 seeds, claimed late at most +5 %: ✗ FAIL" in table
-    assert "6 seeds, claimed late; at most +5 %: **FAIL**" in markdown_table(made)
+    assert "6 seeds, claimed late; ≤ 5 %: ✗ FAIL" in table
+    assert "6 seeds, claimed late; ≤ 5 %: **FAIL**" in markdown_table(made)
     assert "Of 3 questions, 3 are answered" in text(page.answer(made))
     assert list(tables.claims_table(made)["seeds"])[::2] == ["4 of 4", "4 of 4", "6 of 6"]
 
@@ -363,7 +363,7 @@ def test_the_markdown_table_has_the_gaps_and_verdicts_of_the_page():
     made = shown(study(COMPLETE))
     table = markdown_table(made)
     gap = made.judgements[0].interval
-    assert f"{interval_text(gap)}, 4 seeds; at most +5 %: **FAIL**" in table
+    assert f"{interval_text(gap)}, 4 seeds; ≤ 5 %: **FAIL**" in table
     assert "| comparison | stories |" in table
     empty = markdown_table(shown(Grid(made.plan, [])))
     assert empty == "No claim has a confirmation run yet."
