@@ -121,12 +121,12 @@ class Queue:
         active = {job: writer for job, writer in writers.items() if writer}
         if not self._stopping:
             held = [started.gpus for started in self._running.values()]
-            decision = decide(self._waiting, active, held, self._slots)
-            for job, gpus in decision.starts:
+            starts, reasons = decide(self._waiting, active, held, self._slots)
+            for job, gpus in starts:
                 if not self._stopping:  # a signal can come between two starts
                     self._waiting.remove(job)
                     self._start(job, gpus)
-            self._print_reasons(decision.reasons)
+            self._print_reasons(reasons)
         time.sleep(POLL_SECONDS)
         self._show_warnings()
         for process in [process for process in self._running if process.poll() is not None]:

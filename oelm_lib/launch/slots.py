@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from oelm_lib.errors import UserError
@@ -35,16 +35,6 @@ class Slots:
         """Return where runs go, for messages."""
         where = f"on GPU {', '.join(self.gpus)}" if self.gpus else ""
         return where if where and not self.shared else f"{self.width} at a time {where}".strip()
-
-
-@dataclass
-class Decision:
-    """What a queue does next."""
-
-    starts: list[tuple[Job, tuple[str, ...]]] = field(default_factory=list)
-    """Jobs to start now, each with its GPUs."""
-    reasons: list[str] = field(default_factory=list)
-    """Why the others wait."""
 
 
 def make_slots(
@@ -99,8 +89,8 @@ def decide(
     writers: dict[Job, Writer],
     held: list[tuple[str, ...]],
     slots: Slots,
-) -> Decision:
-    """Return which of the waiting jobs start now, in their order.
+) -> tuple[list[tuple[Job, tuple[str, ...]]], list[str]]:
+    """Return which of the waiting jobs start now, each with its GPUs, and why the others wait.
 
     Args:
         waiting: Jobs that are neither done nor started by this queue.
@@ -111,20 +101,22 @@ def decide(
     load = Counter(gpu for gpus in taken for gpu in gpus)
     watched = [gpu for gpu in slots.gpus if not load[gpu]] if slots.watch else []
     blocked = {gpu: reason for gpu in watched if (reason := slots.watch.reason(gpu))}
-    decision = Decision(reasons=list(blocked.values()))
+    starts: list[tuple[Job, tuple[str, ...]]] = []
     for job in (job for job in waiting if job not in writers):
         free = [gpu for gpu in slots.gpus if gpu not in blocked]
         if slots.gpus and not slots.shared:
             free = [gpu for gpu in free if not load[gpu]]
             if len(free) < job.devices:
                 break
-        elif len(taken) + len(decision.starts) >= slots.workers:
+        elif len(taken) + len(starts) >= slots.workers:
             break
         elif job.device == "cpu":
             free = []
         gpus = tuple(sorted(free, key=lambda gpu: load[gpu])[: job.devices])
         load.update(gpus)
-        decision.starts.append((job, gpus))
-    for job, writer in writers.items():
-        decision.reasons.append(f"{job.name} runs as process {writer.pid} on {writer.host}")
-    return decision
+        starts.append((job, gpus))
+    others = [
+        f"{job.name} runs as process {writer.pid} on {writer.host}"
+        for job, writer in writers.items()
+    ]
+    return starts, [*blocked.values(), *others]

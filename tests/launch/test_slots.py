@@ -22,7 +22,7 @@ JOBS = [job(1), job(2), job(3)]
 
 
 def placed(decision):
-    return [(start.exp, gpus) for start, gpus in decision.starts]
+    return [(start.exp, gpus) for start, gpus in decision[0]]
 
 
 def test_the_cpu_has_as_many_runs_as_workers():
@@ -70,7 +70,7 @@ def test_runs_of_another_process_are_waited_for_and_keep_their_slots():
     writer = Writer(4711, HERE, ("0",))
     decision = decide(JOBS, {JOBS[0]: writer}, [], Slots(gpus=("0", "1")))
     assert placed(decision) == [("DEMO-02", ("1",))]
-    assert decision.reasons == [f"DEMO-01 seed 1 runs as process 4711 on {HERE}"]
+    assert decision[1] == [f"DEMO-01 seed 1 runs as process 4711 on {HERE}"]
     elsewhere = Writer(None, None, ("0",))  # a status file without its process
     decision = decide(JOBS, {JOBS[0]: elsewhere}, [], Slots(gpus=("0", "1")))
     assert placed(decision) == [("DEMO-02", ("0",)), ("DEMO-03", ("1",))]
@@ -86,4 +86,4 @@ def test_a_gpu_that_others_use_is_blocked_and_the_reason_is_given():
     now = IDLE_SECONDS + 1
     decision = decide(JOBS, {}, [], slots)
     assert placed(decision) == [("DEMO-01", ("1",))]
-    assert decision.reasons == ["GPU 0: 20.0 of 24.0 GiB in use"]
+    assert decision[1] == ["GPU 0: 20.0 of 24.0 GiB in use"]
