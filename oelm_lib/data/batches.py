@@ -1,5 +1,7 @@
 """Token file -> batches of tokens and targets on a device."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -95,6 +97,7 @@ class Batches:
         return 4 * len(self.tokens) <= RESIDENT_SHARE * free
 
 
+@dataclass(eq=False)
 class EvalWindows:
     """Fixed windows over a split, in order: all of them, or evenly spread ones.
 
@@ -106,15 +109,15 @@ class EvalWindows:
         recall: Corpus.recall; then only the tokens after queries are scored.
     """
 
-    def __init__(
-        self,
-        tokens: np.ndarray,
-        length: int,
-        device: torch.device,
-        recall: tuple[int, int] | None = None,
-    ):
-        self.tokens, self.length, self.device, self.recall = tokens, length, device, recall
-        self.windows = -(-(len(tokens) - 1) // length)
+    tokens: np.ndarray
+    length: int
+    device: torch.device
+    recall: tuple[int, int] | None = None
+
+    @property
+    def windows(self) -> int:
+        """Number of windows."""
+        return -(-(len(self.tokens) - 1) // self.length)
 
     def subset(self, eval_tokens: int) -> np.ndarray:
         """Return the numbers of evenly spread windows with about `eval_tokens` tokens.

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +15,25 @@ from oelm_lib.data.stories import generate_stories
 from oelm_lib.errors import UserError
 
 
+@dataclass
 class Source:
     """Files of each split, read as documents.
 
-    Args:
+    Attributes:
         spec: The corpus file.
         files: Split -> its files; for a generated corpus, its documents.
-        fetch: Returns the place of a file on this machine; downloads it where needed.
         facts: Where the text comes from, for the manifest.
-
-    Attributes:
+        fetch: Returns the place of a file on this machine; downloads it where needed.
         rows: Number of rows read of each split.
         fraction: Share read of the split that `pieces` reads.
     """
 
-    def __init__(
-        self,
-        spec: CorpusSpec,
-        files: dict[str, list[str]],
-        fetch: Callable[[str], Path] = Path,
-        **facts: Any,
-    ):
-        self.spec, self.files, self.fetch, self.facts = spec, files, fetch, facts
-        self.rows: Counter[str] = Counter()
-        self.fraction = 0.0
+    spec: CorpusSpec
+    files: dict[str, list[str]]
+    facts: dict[str, Any]
+    fetch: Callable[[str], Path] = Path
+    rows: Counter[str] = field(default_factory=Counter)
+    fraction: float = 0.0
 
     def pieces(self, split: str) -> Iterator[Piece]:
         """Yield the documents of a split, in order, long ones in pieces."""
@@ -82,22 +78,15 @@ def open_source(spec: CorpusSpec, source: str | Path | None) -> Source:
                 f"{spec.name}: is generated, not read from {source}; leave --source out"
             )
         files = generate_stories(spec.generator) if spec.generator else {}
-        return Source(spec, files, kind="generated")
+        return Source(spec, files, {"kind": "generated"})
     if source is None:
         files, fetch, revision = find_hub_files(spec)
-        return Source(
-            spec,
-            _complete(spec, files, spec.hub),
-            fetch,
-            kind="hub",
-            id=spec.hub,
-            config=spec.hub_config,
-            revision=revision,
-        )
+        facts = {"kind": "hub", "id": spec.hub, "config": spec.hub_config, "revision": revision}
+        return Source(spec, _complete(spec, files, spec.hub), facts, fetch)
     path = Path(source)
     if path.is_file() and path.name.endswith(KINDS):
         files = _complete(spec, {"train": [str(path)]}, path)
-        return Source(spec, files, kind="file", path=printable(path))
+        return Source(spec, files, {"kind": "file", "path": printable(path)})
     if not path.is_dir():
         state = "is not text that can be read" if path.exists() else "no such file or folder"
         raise UserError(
@@ -105,7 +94,7 @@ def open_source(spec: CorpusSpec, source: str | Path | None) -> Source:
             " (from CSV make JSON lines: docs/own-corpus.md)"
         )
     files = _complete(spec, find_splits(path, spec), path)
-    return Source(spec, files, kind="folder", path=printable(path))
+    return Source(spec, files, {"kind": "folder", "path": printable(path)})
 
 
 def _complete(spec: CorpusSpec, files: dict[str, list[str]], place: Any) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -25,6 +26,7 @@ from oelm_lib.training.state import TrainingState
 from oelm_lib.training.trial import slow_warning
 
 
+@dataclass
 class Session:
     """A run that is being trained: its state, and its files, clocks and status.
 
@@ -36,32 +38,22 @@ class Session:
         subset: Numbers of the windows that the regular evaluations score.
     """
 
-    def __init__(
-        self,
-        state: TrainingState,
-        budget: Budget,
-        status: Status,
-        recorder: Recorder,
-        stop_requested: StopRequest,
-        console: Console,
-    ):
-        cfg, corpus = state.cfg, state.run.corpus
-        self.run = state.run
-        self.cfg = cfg
-        self.state = state
-        self.budget = budget
-        self.status = status
-        self.recorder = recorder
-        self.stop_requested = stop_requested
-        self.console = console
+    state: TrainingState
+    budget: Budget
+    status: Status
+    recorder: Recorder
+    stop_requested: StopRequest
+    console: Console
+
+    def __post_init__(self):
+        state, self.run, self.cfg = self.state, self.state.run, self.state.cfg
+        corpus, length = self.run.corpus, self.cfg.model.max_seq_len
         self.saver = checkpoint.Saver(state.asynchronous, self.run.lock.check)
         self.sampler = Sampler(state)
-        self.windows = EvalWindows(
-            corpus.tokens("val"), cfg.model.max_seq_len, state.device, corpus.recall
-        )
-        self.subset = self.windows.subset(cfg.train.eval_tokens)
+        self.windows = EvalWindows(corpus.tokens("val"), length, state.device, corpus.recall)
+        self.subset = self.windows.subset(self.cfg.train.eval_tokens)
         windows = len(self.subset), self.windows.windows
-        self.progress = Progress(cfg, budget, state.step, len(state.evals), windows)
+        self.progress = Progress(self.cfg, self.budget, state.step, len(state.evals), windows)
 
     def stopping(self) -> bool:
         """Whether to save and stop now; all processes of the run get the same answer."""
