@@ -8,6 +8,7 @@ from typing import Any
 
 from oelm_lib.arms import arm_colour, arm_name
 from oelm_lib.runs.folder import Run
+from oelm_lib.runs.reading import read_metrics
 from oelm_lib.view.figure import CONFIG, MIMETYPE, new_figure
 from oelm_lib.view.series import BUCKETS
 
@@ -29,12 +30,9 @@ class LiveCurve:
     """
 
     def __init__(self, run: Run, clock: Callable[[], float] = time.monotonic):
-        self._clock = clock
-        self._file = run.path / "metrics.jsonl"
+        self._run, self._clock = run, clock
         self._colour = arm_colour(arm_name(run.config.to_dict(), run.config.overrides))
         self._display_id = f"curve-{id(self)}"
-        self._offset = 0
-        self._points: dict[str, list[tuple[int, float]]] = {"train": [], "eval": []}
         self._shown = False
         self._due = 0.0
 
@@ -45,11 +43,11 @@ class LiveCurve:
             self._display(NOTHING)
         elif not last and now >= self._due:
             try:
-                self._read()
+                figure = self.figure()
                 if self._shown:
                     # JupyterLab's renderer keeps the figure that it has; a new one draws the new.
                     self._display(NOTHING)
-                self._display({MIMETYPE: self.figure(), "text/plain": "loss curve"})
+                self._display({MIMETYPE: figure, "text/plain": "loss curve"})
             except Exception as error:  # a drawing must not end the training
                 print(f"The live curve stops here: {error!r}. The run goes on.")
                 self._due = math.inf
@@ -58,43 +56,27 @@ class LiveCurve:
             self._due = now + max(INTERVAL_SECONDS, cost / MOST_SHARE)
 
     def figure(self) -> dict[str, Any]:
-        """Return the figure of the rows read so far, as plotly's JSON."""
+        """Return the figure of the rows so far, as plotly's JSON."""
         notes = ["thin: training loss, thinned; marked: validation subset"]
         plain = new_figure("Loss so far", notes, [""], 300).to_plotly_json()
-        train = self._points["train"]
+        rows = read_metrics(self._run).dropna(subset="loss")
+        train = rows[rows["event"] == "train"]
         train = train[:: -(-len(train) // BUCKETS) or 1]
-        lines = {
-            "training": (train, {"mode": "lines", "line": {"color": self._colour, "width": 1}}),
-            "validation": (
-                self._points["eval"],
-                {"mode": "lines+markers", "line": {"color": self._colour, "width": 2.2}},
-            ),
-        }
         plain["data"] = [
             {
                 "type": "scatter",
                 "name": name,
-                "x": [step for step, _ in points],
-                "y": [loss for _, loss in points],
-                **look,
+                "x": points["step"].tolist(),
+                "y": points["loss"].round(5).tolist(),
+                "mode": mode,
+                "line": {"color": self._colour, "width": width},
             }
-            for name, (points, look) in lines.items()
+            for name, points, mode, width in (
+                ("training", train, "lines", 1),
+                ("validation", rows[rows["event"] == "eval"], "lines+markers", 2.2),
+            )
         ]
         return json.loads(json.dumps(plain, default=str)) | {"config": CONFIG}
-
-    def _read(self) -> None:
-        """Take in the whole lines that were added to metrics.jsonl."""
-        if not self._file.is_file():
-            return
-        with open(self._file, "rb") as file:
-            file.seek(self._offset)
-            added = file.read()
-        whole = added[: added.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        for line in whole.splitlines():
-            row = json.loads(line)
-            if row["event"] in self._points and row["loss"] is not None:
-                self._points[row["event"]].append((row["step"], round(row["loss"], 5)))
 
     def _display(self, data: dict[str, Any]) -> None:
         from IPython.display import display
