@@ -1,6 +1,5 @@
 """Load experiment files and apply overrides."""
 
-import copy
 import functools
 import re
 from pathlib import Path
@@ -63,16 +62,12 @@ def load_config(exp: str, overrides: dict[str, Any] | str | None = None) -> Expe
     """
     exp = find_id(exp)
     path = experiment_path(exp)
-    plain, where = _read_file(path), paths.relative_path(path)
-    if plain.get("id") != exp:
-        raise UserError(
-            f"{where}: id is {shorten(plain.get('id'))}; write {exp}, the name of the file"
-        )
-    experiment = parse_experiment(plain, where)
+    facts = path.stat()
+    experiment = _read_experiment(path, (facts.st_ino, facts.st_mtime_ns, facts.st_size))
     values = parse_overrides(overrides)
     if not values:
         return experiment
-    known = flatten(experiment)
+    plain, known = experiment.to_dict(), flatten(experiment)
     for key, value in values.items():
         if key not in known:
             raise UserError(
@@ -80,7 +75,7 @@ def load_config(exp: str, overrides: dict[str, Any] | str | None = None) -> Expe
                 " allowed are the keys of model, data, optim, train and machine"
             )
         section, _, name = key.partition(".")
-        plain.setdefault(section, {})[name] = value
+        plain[section][name] = value
     overridden = parse_experiment(plain, f"overrides of {exp}")
     resolved = flatten(overridden)
     overridden._overrides = {key: resolved[key] for key in values if resolved[key] != known[key]}
@@ -160,18 +155,15 @@ def validated(kind: type[Section], plain: dict[str, Any], where: str, guide: str
         raise UserError(f"{where}: {'; '.join(mistakes)}") from None
 
 
-def _read_file(path: Path) -> dict[str, Any]:
-    """Return the mapping of an experiment file, parsed again only where the file has changed."""
-    try:
-        facts = path.stat()
-    except OSError:
-        return read_yaml(path)  # which says what is wrong
-    return copy.deepcopy(_parsed(path, (facts.st_ino, facts.st_mtime_ns, facts.st_size)))
-
-
 @functools.lru_cache(maxsize=256)
-def _parsed(path: Path, stamp: tuple[int, ...]) -> dict[str, Any]:
-    return read_yaml(path)
+def _read_experiment(path: Path, stamp: tuple[int, ...]) -> Experiment:
+    """Read an experiment file and cache it; `stamp` changes when the file does."""
+    plain, where = read_yaml(path), paths.relative_path(path)
+    if plain.get("id") != path.stem:
+        raise UserError(
+            f"{where}: id is {shorten(plain.get('id'))}; write {path.stem}, the name of the file"
+        )
+    return parse_experiment(plain, where)
 
 
 @functools.cache
