@@ -78,7 +78,7 @@ def append_line(path: Path, text: str, unless: Callable[[bytes], bool] | None = 
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     try:
-        take_turn(file)
+        lock_exclusively(file)
         size = os.fstat(file).st_size
         whole = whole_lines(file, size)
         if unless is not None:
@@ -97,16 +97,7 @@ def append_line(path: Path, text: str, unless: Callable[[bytes], bool] | None = 
     return True
 
 
-def take_turn(file: int) -> None:
-    """Wait until no other process has its turn with an open file; nothing without `flock`."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno not in NO_FLOCK:
-            raise
-
-
-def lock_exclusively(file: int, patience: float) -> bool | None:
+def lock_exclusively(file: int, patience: float = math.inf) -> bool | None:
     """Lock an open file exclusively.
 
     Args:
@@ -116,9 +107,10 @@ def lock_exclusively(file: int, patience: float) -> bool | None:
         Whether the file is locked; None where the file system has no `flock`.
     """
     end = time.monotonic() + patience
+    wait = 0 if patience == math.inf else fcntl.LOCK_NB
     while True:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | wait)
             return True
         except OSError as error:
             if error.errno in NO_FLOCK or error.errno == errno.EBADF:

@@ -3,14 +3,12 @@
 import threading
 from collections.abc import Callable, Iterator
 
-from oelm_lib.data.console import print_line
+from oelm_lib.data.console import PROGRESS_SECONDS, print_line
 from oelm_lib.data.spec import tokenizer_size
 from oelm_lib.errors import UserError
 
 WORD_BYTES = 1000
 """Longest word that training counts as one: the time of the library grows with its square."""
-PROGRESS_SECONDS = 5.0
-"""Time between lines of progress."""
 
 
 class TooLittleTextError(UserError):

@@ -2,6 +2,9 @@
 
 import contextlib
 
+PROGRESS_SECONDS = 5.0
+"""Time between lines of progress."""
+
 
 def print_line(text: str) -> None:
     """Print a line; an output that is closed or full does not end the preparation."""

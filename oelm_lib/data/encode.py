@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from oelm_lib.data.console import print_line
+from oelm_lib.data.console import PROGRESS_SECONDS, print_line
 from oelm_lib.data.readers import Piece
 from oelm_lib.data.source import Source
 from oelm_lib.data.tokenizer import END_OF_TEXT, Tokenizer
@@ -21,8 +21,6 @@ from oelm_lib.hardware import available_cores
 
 BATCH = 1 << 18
 """Characters that a thread encodes at a time."""
-PROGRESS_SECONDS = 5.0
-"""Time between lines of progress."""
 
 
 class Encoded:

@@ -29,7 +29,7 @@ from oelm_lib.data.spec import SAMPLE, CorpusSpec, load_spec, tokenizer_size
 from oelm_lib.data.splits import permuted_split, plan_splits
 from oelm_lib.data.tokenizer import bpe_tokenizer, gpt2_tokenizer
 from oelm_lib.errors import UserError
-from oelm_lib.files import explained, lock_exclusively, sha256_file, take_turn, write_text
+from oelm_lib.files import explained, lock_exclusively, sha256_file, write_text
 
 REHEARSAL = "data.corpus=stories train.max_steps=10 train.batch_size=1 train.eval_tokens=4096"
 """Overrides with which any experiment runs on a CPU: the log's model takes about a minute."""
@@ -144,7 +144,7 @@ def _locked(folder: Path) -> Iterator[None]:
             lock.seek(0)
             holder = lock.read() or "another process"
             print_line(f"{folder}: is being prepared by {holder}; waiting for it to end")
-            take_turn(lock.fileno())
+            lock_exclusively(lock.fileno())
         lock.truncate(0)
         since = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
         lock.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")

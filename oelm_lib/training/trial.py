@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 
 from oelm_lib.data import EvalWindows
+from oelm_lib.runs.budget import Budget
 from oelm_lib.runs.folder import Run
-from oelm_lib.runs.status import Budget
 from oelm_lib.training import checkpoint
 from oelm_lib.training.device import device_name
 from oelm_lib.training.evaluation import token_losses

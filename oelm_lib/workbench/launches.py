@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib.errors import UserError
-from oelm_lib.files import explained, read_json, take_turn, write_json
+from oelm_lib.files import explained, lock_exclusively, read_json, write_json
 from oelm_lib.runs.names import command_line, run_name
 from oelm_lib.runs.process import is_alive, process_start, this_process
 from oelm_lib.runs.reading import read_or_none, read_status, state
@@ -132,7 +132,7 @@ def one_starter(outputs: Path) -> Iterator[None]:
         (outputs / FOLDER).mkdir(parents=True, exist_ok=True)
         file = open(outputs / FOLDER / TURN, "ab")
     with file:
-        take_turn(file.fileno())
+        lock_exclusively(file.fileno())
         yield
 
 
