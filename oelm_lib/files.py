@@ -183,12 +183,17 @@ def remedy(error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def explained(path: object, what: str, end: str = "") -> Iterator[None]:
-    """Turn an OSError of the block into a UserError: `PATH: WHAT: the reason; the remedy END`."""
+def explained(path: object, what: str, end: str = "", exact: bool = False) -> Iterator[None]:
+    """Turn an OSError of the block into a UserError: `PATH: WHAT: the reason; the remedy END`.
+
+    Args:
+        exact: Whether the file that the error names stands in place of `path`.
+    """
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path}: {what}: {error.strerror}; {remedy(error)}{end}") from None
+        where = (exact and error.filename) or path
+        raise UserError(f"{where}: {what}: {error.strerror}; {remedy(error)}{end}") from None
 
 
 REMEDIES = {

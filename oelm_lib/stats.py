@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from oelm_lib.runs.metrics import perplexity
+from oelm_lib.units import perplexity
 
 __all__ = [
     "ALPHA", "FAIL", "INCONCLUSIVE", "NO", "NOT_SHOWN", "PASS", "UNKNOWN", "UNSTABLE", "YES",

@@ -18,7 +18,7 @@ PACKAGE = Path(oelm_lib.__file__).parent
 TESTS = Path(__file__).parent
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 FLOORS = [
-    {"errors", "lazy", "markup", "seeds"},
+    {"errors", "lazy", "markup", "seeds", "units"},
     {"files"},
     {"yaml_text"},
     {"config", "hardware"},
@@ -41,6 +41,7 @@ NO_TORCH = {
     "hardware",
     "lazy",
     "markup",
+    "units",
     "yaml_text",
     "config",
     "arms",

@@ -10,7 +10,5 @@ __getattr__, __dir__, __all__ = lazy_names(
     {
         "bench": "cpu",
         "bench_gpu": "gpu",
-        "expected_hours": "expectations",
-        "expected_rates": "expectations",
     },
 )

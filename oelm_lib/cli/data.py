@@ -26,7 +26,7 @@ def prepare(name: str, source: Path | None, tokenizer: str, limit: int | None) -
     """Tokenise the corpus NAME into data/NAME/<tokenizer>/."""
     from oelm_lib.data import prepare as prepare_corpus
 
-    corpus = prepare_corpus(name, source, tokenizer, limit, echo=click.echo)
+    corpus = prepare_corpus(name, source, tokenizer, limit)
     click.echo(click.format_filename(corpus.path))
 
 
@@ -60,7 +60,7 @@ def new(name: str, source: Path, tokenizer: str | None) -> None:
     """Write a corpus file NAME for your own text and prepare it (docs/own-corpus.md)."""
     from oelm_lib.data import new_corpus
 
-    corpus = new_corpus(name, source, tokenizer, echo=click.echo)
+    corpus = new_corpus(name, source, tokenizer)
     click.echo(click.format_filename(corpus.path))
     keys = f"--set data.corpus={name} --set data.tokenizer={corpus.tokenizer}"
     click.echo(f"run: oelm run DEMO-02 {keys} --set model.vocab_size={corpus.vocab_size}")

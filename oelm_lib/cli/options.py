@@ -65,7 +65,7 @@ def seeds_from(seed: int | None, seeds: str | None) -> list[int]:
         raise UserError("--seed and --seeds are both given; keep one of them")
     if seeds is None:
         return [DEFAULT_SEED if seed is None else seed]
-    from oelm_lib.launch.names import parse_seeds
+    from oelm_lib.runs.names import parse_seeds
 
     return parse_seeds(seeds, "--seeds")
 

@@ -7,7 +7,8 @@ import pandas as pd
 
 from oelm_lib.compare.pairs import METRIC
 from oelm_lib.config import Experiment, load_config
-from oelm_lib.runs.frames import MEASURED, arm_id, identity, select
+from oelm_lib.runs.frames import MEASURED, arm_id, identity
+from oelm_lib.runs.names import matching_ids
 from oelm_lib.runs.reading import frozen_unchanged
 
 RUN_COLUMNS = [
@@ -38,7 +39,7 @@ def matrix(runs: pd.DataFrame, exps: list[str] | str | None = None) -> pd.DataFr
     """
     rates = [_learning_rate(experiment) for experiment in runs["experiment"]]
     known = runs.assign(id=[arm_id(run) for run in runs.itertuples()], learning_rate=rates)
-    wanted = select(exps) if exps else []
+    wanted = matching_ids(exps) if exps else []
     missing = [load_config(exp) for exp in wanted if exp not in set(known["id"])]
     new = [
         {

@@ -8,7 +8,7 @@ import pandas as pd
 from oelm_lib import stats
 from oelm_lib.compare.pairs import Pair, pairs
 from oelm_lib.errors import UserError
-from oelm_lib.runs.metrics import perplexity
+from oelm_lib.units import perplexity
 
 AXES = ("step", "tokens", "seconds")
 QUARTERS = (0.25, 0.5, 0.75, 1.0)

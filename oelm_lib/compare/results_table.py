@@ -12,7 +12,7 @@ from oelm_lib.compare.verdict import Verdict, judge
 from oelm_lib.config import load_config
 from oelm_lib.markup import Html, fold
 from oelm_lib.runs.frames import RECORDED, arm_id, recorded
-from oelm_lib.runs.metrics import perplexity
+from oelm_lib.units import perplexity
 from oelm_lib.view.tables import gap_text, table
 
 LOG = (

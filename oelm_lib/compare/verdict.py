@@ -14,8 +14,8 @@ from oelm_lib.compare.pairs import METRIC, Pair, families
 from oelm_lib.config import extra_changes
 from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.frames import RECORDED
-from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.reading import read_or_none
+from oelm_lib.units import perplexity
 from oelm_lib.view.tables import gap_text, percent, seeds_text
 
 CRITERION = 0.05

@@ -27,7 +27,7 @@ from oelm_lib.config.experiment import (
     TrainConfig,
     flatten,
 )
-from oelm_lib.config.fields import Count, Flag, Real, Section, Step, matches
+from oelm_lib.config.fields import Count, Flag, Real, Section, SplitCounts, Step, matches
 from oelm_lib.config.load import (
     as_text,
     experiment_ids,

@@ -58,3 +58,11 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+
+class SplitCounts(Section):
+    """A number of each split of a generated corpus."""
+
+    train: Count
+    validation: Count
+    test: Count

@@ -3,12 +3,13 @@
 import threading
 from collections.abc import Callable, Iterator
 
+from oelm_lib.data.console import print_line
 from oelm_lib.data.spec import tokenizer_size
 from oelm_lib.errors import UserError
 
 WORD_BYTES = 1000
 """Longest word that training counts as one: the time of the library grows with its square."""
-ECHO_SECONDS = 5.0
+PROGRESS_SECONDS = 5.0
 """Time between lines of progress."""
 
 
@@ -16,15 +17,12 @@ class TooLittleTextError(UserError):
     """The text yields fewer tokens than the tokenizer should have."""
 
 
-def train_bpe(
-    tokenizer: str, texts: Iterator[str], echo: Callable[[str], None] = lambda line: None
-) -> str:
-    """Train a byte-level BPE with GPT-2's word pattern.
+def train_bpe(tokenizer: str, texts: Iterator[str]) -> str:
+    """Train a byte-level BPE with GPT-2's word pattern; print a line every five seconds.
 
     Args:
         tokenizer: `bpe-<N>`; N counts the end-of-text token.
         texts: Documents, or parts of them.
-        echo: Takes a line of progress every five seconds.
 
     Returns:
         A tokenizer.json of the `tokenizers` library, the same for the same text.
@@ -48,7 +46,7 @@ def train_bpe(
     )
     _run_interruptible(
         lambda stopped: library.train_from_iterator(_until(stopped, texts), trainer),
-        lambda seconds: echo(f"training {tokenizer}: {seconds:.0f} s so far"),
+        lambda seconds: print_line(f"training {tokenizer}: {seconds:.0f} s so far"),
     )
     library.pre_tokenizer = words
     found = library.get_vocab_size() + 1
@@ -77,8 +75,8 @@ def _run_interruptible(
     seconds = 0.0
     try:
         while thread.is_alive():
-            thread.join(ECHO_SECONDS)
-            seconds += ECHO_SECONDS
+            thread.join(PROGRESS_SECONDS)
+            seconds += PROGRESS_SECONDS
             if thread.is_alive():
                 tick(seconds)
     finally:

@@ -5,13 +5,14 @@ import os
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from oelm_lib.data.console import print_line
 from oelm_lib.data.readers import Piece
 from oelm_lib.data.source import Source
 from oelm_lib.data.tokenizer import END_OF_TEXT, Tokenizer
@@ -20,7 +21,7 @@ from oelm_lib.hardware import available_cores
 
 BATCH = 1 << 18
 """Characters that a thread encodes at a time."""
-ECHO_SECONDS = 5.0
+PROGRESS_SECONDS = 5.0
 """Time between lines of progress."""
 
 
@@ -77,9 +78,10 @@ def encode_split(
     encoder: Tokenizer,
     eot: int | None,
     path: Path,
-    echo: Callable[[str], None],
 ) -> Encoded:
     """Encode one split of a source with all processors that this process may use.
+
+    Prints a line of progress every five seconds.
 
     Args:
         source: Where the documents come from.
@@ -87,12 +89,11 @@ def encode_split(
         encoder: Runs in threads.
         eot: Written after each document; None: nothing is.
         path: File for the token ids.
-        echo: Takes a line of progress every five seconds.
     """
     spec, documents = source.spec, Encoded(path)
     end = np.array([] if eot is None else [eot], dtype="<u2").tobytes()
     threads = available_cores()
-    progress = _Progress(source, split, documents, echo)
+    progress = _Progress(source, split, documents)
     size = total = 0
     pool = ThreadPoolExecutor(threads)
     try:
@@ -113,26 +114,26 @@ def encode_split(
         pool.shutdown(cancel_futures=True)
     for column in (documents.bytes, documents.literal_eot, documents.odd):
         del column[len(documents.tokens) :]
-    echo(f"{spec.name} {split}: {len(documents.tokens):,} documents, {total:,} tokens")
+    print_line(f"{spec.name} {split}: {len(documents.tokens):,} documents, {total:,} tokens")
     return documents
 
 
 class _Progress:
     """Lines of progress of one split, with the time that is left."""
 
-    def __init__(self, source: Source, split: str, documents: Encoded, echo: Callable[[str], None]):
-        self._source, self._documents, self._echo = source, documents, echo
+    def __init__(self, source: Source, split: str, documents: Encoded):
+        self._source, self._documents = source, documents
         self._label = f"{source.spec.name} {split}"
         self._start = self._last = time.monotonic()
 
     def show(self, tokens: int) -> None:
         """Write a line if the last is old enough."""
         now, fraction = time.monotonic(), self._source.fraction
-        if now - self._last < ECHO_SECONDS or not fraction:
+        if now - self._last < PROGRESS_SECONDS or not fraction:
             return
         self._last, seconds = now, now - self._start
         rate, left = sum(self._documents.bytes) / 1e6 / seconds, seconds * (1 / fraction - 1)
-        self._echo(f"{self._label}: {tokens:,} tokens, {rate:.1f} MB/s, about {left:.0f} s left")
+        print_line(f"{self._label}: {tokens:,} tokens, {rate:.1f} MB/s, about {left:.0f} s left")
 
 
 def _batches(pieces: Iterator[Piece], documents: Encoded, hashed: bool) -> Iterator[list[Piece]]:

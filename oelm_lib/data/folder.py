@@ -2,11 +2,12 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from oelm_lib.data.console import print_line
 from oelm_lib.data.readers import KINDS
 from oelm_lib.data.spec import SAMPLE, CorpusSpec
 from oelm_lib.errors import UserError
@@ -29,7 +30,7 @@ class _File:
 
     Attributes:
         path: Where it lies, as the user named the folder.
-        split: train, validation or test.
+        split: train, validation or test; "" where no name says one.
         place: Folder and word that name the split, e.g. (source, "valid"); one place a split.
         kind: Ending of the file, one of KINDS.
     """
@@ -40,18 +41,16 @@ class _File:
     kind: str
 
 
-def find_splits(
-    source: Path, spec: CorpusSpec, echo: Callable[[str], None]
-) -> dict[str, list[str]]:
+def find_splits(source: Path, spec: CorpusSpec) -> dict[str, list[str]]:
     """Find the files of each split below a folder.
 
     A file belongs to a split by its name (train.jsonl, train-00000-of-00002.parquet) or by a
     folder above it (train/0000.txt), links followed, hidden files left out; where no name says a
-    split, all files are train. The order is that of the names, numbers in them by value.
+    split, all files are train. The order is that of the names, numbers in them by value. A line is
+    printed about files that are not read.
 
     Args:
         source: The folder; a sub-folder named as spec.hub_config is searched in its place.
-        echo: Takes a line about files that are not read.
 
     Raises:
         UserError: Text would be read twice or in two splits, a part or a link's target is missing,
@@ -59,24 +58,26 @@ def find_splits(
     """
     root = source / (spec.hub_config or "")
     root = root if root.is_dir() else source
-    found: dict[str, list[_File]] = {split: [] for split in _SPLIT_OF.values()}
+    found: dict[str, list[_File]] = {split: [] for split in ("", *_SPLIT_OF.values())}
     ignored = []
     for path in _walk(root):
-        file = _classify(path, root)
-        if file and file.split in spec.source_splits:
+        if file := _classify(path, root):
             found[file.split].append(file)
-        elif not file:
+        else:
             ignored.append(path)
-    if not any(found.values()):
-        found["train"] = [file for path in ignored if (file := _as_train(path, root))]
-        ignored = [path for path in ignored if not path.name.endswith(KINDS)]
+    unnamed = found.pop("")
+    found = {split: files if split in spec.source_splits else [] for split, files in found.items()}
+    if any(found.values()):
+        ignored += [file.path for file in unnamed]
+    else:
+        found["train"] = unnamed
     for split, files in found.items():
         files.sort(key=lambda file: _natural(str(file.path)))
         _check_one_set(split, files, spec)
-    _check_apart([file for files in found.values() for file in files], spec, echo)
+    _check_apart([file for files in found.values() for file in files], spec)
     if ignored:
         example = printable(min(ignored).relative_to(root))
-        echo(f"{spec.name}: {len(ignored):,} other files are not read, e.g. {example}")
+        print_line(f"{spec.name}: {len(ignored):,} other files are not read, e.g. {example}")
     return {split: [str(file.path) for file in files] for split, files in found.items()}
 
 
@@ -115,7 +116,7 @@ def _hidden(name: str) -> bool:
 
 
 def _classify(path: Path, root: Path) -> _File | None:
-    """Return the file with its split; None where its name says none or it is not text."""
+    """Return the file with its split; None where it is not text."""
     kind = next((kind for kind in KINDS if path.name.endswith(kind)), None)
     if kind is None or not path.is_file():
         return None
@@ -130,13 +131,7 @@ def _classify(path: Path, root: Path) -> _File | None:
     splits = sorted({_SPLIT_OF[label] for _, label in places})
     if len(splits) > 1:
         raise UserError(f"{path}: its name says {' and '.join(splits)}; rename it or its folder")
-    return _File(path, splits[0], places[-1], kind) if places else None
-
-
-def _as_train(path: Path, root: Path) -> _File | None:
-    """Return a file of a folder in which no name says a split; None where it is not text."""
-    kind = next((kind for kind in KINDS if path.name.endswith(kind)), None)
-    return _File(path, "train", (root, ""), kind) if kind and path.is_file() else None
+    return _File(path, splits[0], places[-1], kind) if places else _File(path, "", (root, ""), kind)
 
 
 def _check_one_set(split: str, files: list[_File], spec: CorpusSpec) -> None:
@@ -175,7 +170,7 @@ def _read_twice(split: str, first: Path, second: Path) -> UserError:
     )
 
 
-def _check_apart(files: list[_File], spec: CorpusSpec, echo: Callable[[str], None]) -> None:
+def _check_apart(files: list[_File], spec: CorpusSpec) -> None:
     """Raise UserError where two names are one file; warn where two files have one content."""
     by_size: dict[int, list[Path]] = {}
     for file in files:
@@ -188,7 +183,7 @@ def _check_apart(files: list[_File], spec: CorpusSpec, echo: Callable[[str], Non
                 continue
             if first.samefile(path):
                 raise UserError(f"{first} and {path}: are one file by a link; remove one")
-            echo(f"{spec.name}: warning: {first} and {path} have the same content")
+            print_line(f"{spec.name}: warning: {first} and {path} have the same content")
 
 
 def _natural(name: str) -> list[str | int]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from oelm_lib.data.console import print_line
 from oelm_lib.data.spec import CorpusSpec
 from oelm_lib.errors import UserError
 
@@ -21,14 +22,11 @@ class HubError(UserError):
     """The hub cannot be reached, or lacks the data set."""
 
 
-def find_hub_files(
-    spec: CorpusSpec, echo: Callable[[str], None]
-) -> tuple[Files, Callable[[str], Path], str]:
+def find_hub_files(spec: CorpusSpec) -> tuple[Files, Callable[[str], Path], str]:
     """List the files of a data set.
 
     Args:
         spec: Names the data set, its configuration and its revision.
-        echo: Takes a line for each download.
 
     Returns:
         Split -> files; a function that downloads a file and returns its place; the commit.
@@ -47,7 +45,7 @@ def find_hub_files(
     files, revision = _ask_with_deadline(spec)
 
     def fetch(file: str) -> Path:
-        echo(f"{spec.name}: fetching {file}")
+        print_line(f"{spec.name}: fetching {file}")
         try:
             return Path(hf_hub_download(spec.hub, file, repo_type="dataset", revision=revision))
         except Exception as error:  # the clients' errors are of several families

@@ -5,18 +5,18 @@ by its value; the places of these queries follow a power law. Keys are ids below
 vocabulary, values the ids from there on. Only the token after a queried key is scored.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import UInt16
 from pydantic import Field, model_validator
 
-from oelm_lib.config import Count, Real, Section
+from oelm_lib.config import Count, Real, Section, SplitCounts
 from oelm_lib.seeds import named_seed
 
 
 class Recall(Section):
-    examples: dict[Literal["train", "validation", "test"], Count]
+    examples: SplitCounts
     """Number of examples in each split."""
     length: Count
     """T, tokens of an example; the model's max_seq_len."""
@@ -31,9 +31,6 @@ class Recall(Section):
             raise ValueError(
                 f"length = {self.length} should be even and at least 4 x pairs = {4 * self.pairs}"
             )
-        for name in ("train", "validation", "test"):
-            if name not in self.examples:
-                raise ValueError(f"examples.{name} is missing")
         return self
 
 
@@ -49,7 +46,7 @@ def recall_examples(recall: Recall, split: str, vocab_size: int) -> UInt16[np.nd
     half, context = vocab_size // 2, 2 * recall.pairs
     places = np.arange(1, (recall.length - context) // 2 + 1)
     weights = places ** (recall.power - 1.0)
-    tokens = np.zeros((recall.examples[split], recall.length), np.uint16)
+    tokens = np.zeros((getattr(recall.examples, split), recall.length), np.uint16)
     for row in tokens:
         keys = 1 + rng.choice(half - 1, recall.pairs, replace=False)
         values = half + rng.choice(vocab_size - half, recall.pairs, replace=False)

@@ -4,13 +4,14 @@ import contextlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from oelm_lib.config import CORPUS_PATTERN, PARAMS, data_dir, dump_yaml
 from oelm_lib.data.bpe import TooLittleTextError
+from oelm_lib.data.console import print_line
 from oelm_lib.data.corpus import Corpus
 from oelm_lib.data.folder import find_splits, printable
 from oelm_lib.data.preparation import prepare
@@ -39,12 +40,9 @@ BPE_SIZES = {512: 1e6, 2048: 3e7, 8192: 1e9}
 _TITLE = re.compile(r"^ = [^=\n]+ = \r?$", re.MULTILINE)
 
 Keys = dict[str, Any]
-Echo = Callable[[str], None]
 
 
-def new_corpus(
-    name: str, source: str | Path, tokenizer: str | None = None, echo: Echo = print
-) -> Corpus:
+def new_corpus(name: str, source: str | Path, tokenizer: str | None = None) -> Corpus:
     """Write params/corpora/<name>.yaml for the text in a file or folder, and prepare it.
 
     What a document is, the separator, the split rules and the tokenizer are proposed from the
@@ -55,7 +53,6 @@ def new_corpus(
         source: Folder or file. Files or folders named train, validation and test are the splits;
             where no name says a split, all files are divided.
         tokenizer: `gpt2` or `bpe-<N>`; None: by the size of the text.
-        echo: Takes lines of progress.
 
     Returns:
         The prepared corpus.
@@ -69,8 +66,10 @@ def new_corpus(
         "about": f"Text from {printable(source.resolve().name)}.",
         "document": "row",
     }
-    keys |= _document_rules(_open_train(name, keys, source, echo).files["train"])
-    text = _open_train(name, keys, source, lambda line: None)
+    train_alone = _permutation(0.5) | {"test": "none"}
+    text = open_source(CorpusSpec(name=name, **keys | train_alone), source)
+    keys |= _document_rules(text.files["train"])
+    text.spec = CorpusSpec(name=name, **keys | train_alone)
     documents, characters = _survey(text)
     keys |= _split_rules(_splits_present(name, keys, source), documents)
     CorpusSpec(name=name, **keys)
@@ -78,9 +77,9 @@ def new_corpus(
     tokenizers = [tokenizer] if tokenizer else _tokenizers(characters, whole_documents)
     with explained(path, "cannot be written"):
         write_text(path, _file_content(name, keys))
-    echo(f"{name}: wrote params/corpora/{name}.yaml (about {documents:,} documents)")
+    print_line(f"{name}: wrote params/corpora/{name}.yaml (about {documents:,} documents)")
     try:
-        return _prepare_first_that_fits(name, source, tokenizers, echo)
+        return _prepare_first_that_fits(name, source, tokenizers)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -102,12 +101,6 @@ def _new_path(name: str) -> Path:
     return PARAMS / "corpora" / f"{name}.yaml"
 
 
-def _open_train(name: str, keys: Keys, source: Path, echo: Echo) -> Source:
-    """Open the train split of the source alone. Raises UserError where there is none."""
-    rules = _permutation(0.5) | {"test": "none"}
-    return open_source(CorpusSpec(name=name, **keys | rules), source, echo)
-
-
 def _permutation(fraction: float) -> Keys:
     return {
         "validation": "permutation",
@@ -120,7 +113,8 @@ def _splits_present(name: str, keys: Keys, source: Path) -> set[str]:
     """Return which of train, validation and test the source has."""
     if not source.is_dir():
         return {"train"}
-    files = find_splits(source, CorpusSpec(name=name, **keys), lambda line: None)
+    with contextlib.redirect_stdout(None):  # open_source has printed what it prints
+        files = find_splits(source, CorpusSpec(name=name, **keys))
     return {split for split, paths in files.items() if paths}
 
 
@@ -217,15 +211,15 @@ def _tokenizers(characters: int, whole_documents: bool) -> list[str]:
     return [f"bpe-{size}" for size in reversed(smaller)] + ["bpe-300", "gpt2"]
 
 
-def _prepare_first_that_fits(name: str, source: Path, tokenizers: list[str], echo: Echo) -> Corpus:
+def _prepare_first_that_fits(name: str, source: Path, tokenizers: list[str]) -> Corpus:
     """Prepare the corpus with the first of the tokenizers that its text is large enough for."""
     *others, last = tokenizers
     for tokenizer in others:
         try:
-            return prepare(name, source, tokenizer, echo=echo)
+            return prepare(name, source, tokenizer)
         except TooLittleTextError as error:
-            echo(f"{name}: {error}")
-    return prepare(name, source, last, echo=echo)
+            print_line(f"{name}: {error}")
+    return prepare(name, source, last)
 
 
 def _file_content(name: str, keys: Keys) -> str:

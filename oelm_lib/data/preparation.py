@@ -5,13 +5,14 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from oelm_lib.config import SIZES, Experiment, data_dir, experiment_ids, load_config
 from oelm_lib.data.bpe import train_bpe
+from oelm_lib.data.console import print_line
 from oelm_lib.data.corpus import (
     FORMAT,
     MANIFEST,
@@ -30,7 +31,6 @@ from oelm_lib.data.tokenizer import bpe_tokenizer, gpt2_tokenizer
 from oelm_lib.errors import UserError
 from oelm_lib.files import lock_exclusively, remedy, sha256_file, take_turn, write_text
 
-Echo = Callable[[str], None]
 REHEARSAL = "data.corpus=stories train.max_steps=10 train.batch_size=1 train.eval_tokens=4096"
 """Overrides with which any experiment runs on a CPU: the log's model takes about a minute."""
 
@@ -62,7 +62,6 @@ def prepare(
     source: str | Path | None = None,
     tokenizer: str = "gpt2",
     limit: int | None = None,
-    echo: Echo = print,
 ) -> Corpus:
     """Make data/<name>/<tokenizer>; a corpus that is there already is only opened.
 
@@ -73,7 +72,6 @@ def prepare(
         source: Folder or file; None: the hub, or the generator.
         tokenizer: `gpt2` or `bpe-<N>`; `ids-<N>` for associative recall.
         limit: Documents read from each split of the source; the name must then end in -sample.
-        echo: Takes lines of progress; if it fails (a closed pipe), preparation goes on without.
 
     Returns:
         The corpus, checked.
@@ -84,13 +82,12 @@ def prepare(
     spec = _checked_spec(name, tokenizer, limit)
     folder = data_dir() / name / tokenizer
     part = folder.with_name(f".{tokenizer}.part")
-    echo = _Unfailing(echo)
     try:
-        with _locked(folder, echo):
+        with _locked(folder):
             # A wrong --source is an error even where the corpus is there already.
-            local = None if source is None else open_source(spec, source, echo)
+            local = None if source is None else open_source(spec, source)
             if (folder / MANIFEST).is_file():
-                echo(f"{folder} is there already; delete it to make it anew")
+                print_line(f"{folder} is there already; delete it to make it anew")
                 return read_corpus(name, tokenizer)
             if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
                 raise UserError(
@@ -100,7 +97,7 @@ def prepare(
             shutil.rmtree(part, ignore_errors=True)
             try:
                 part.mkdir()
-                _make(spec, local or open_source(spec, None, echo), tokenizer, part, echo)
+                _make(spec, local or open_source(spec, None), tokenizer, part)
                 os.replace(part, folder)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
@@ -113,20 +110,6 @@ def prepare(
             f" OELM_DATA to another folder; nothing is left of {folder}"
         ) from None
     return read_corpus(name, tokenizer)
-
-
-class _Unfailing:
-    """Lines of progress that are dropped from the first failure on (a closed pipe, a full disk)."""
-
-    def __init__(self, echo: Echo):
-        self._echo: Echo | None = echo
-
-    def __call__(self, line: str) -> None:
-        try:
-            if self._echo:
-                self._echo(line.encode(errors="backslashreplace").decode())
-        except (OSError, ValueError):  # ValueError: a closed file
-            self._echo = None
 
 
 def _checked_spec(name: str, tokenizer: str, limit: int | None) -> CorpusSpec:
@@ -158,14 +141,14 @@ def _checked_spec(name: str, tokenizer: str, limit: int | None) -> CorpusSpec:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, echo: Echo) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Hold the lock on `folder`; the system releases it when the process ends, however it ends."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.with_name(f".{folder.name}.lock"), "a+", encoding="utf-8") as lock:
         if lock_exclusively(lock.fileno(), patience=0.0) is False:
             lock.seek(0)
             holder = lock.read() or "another process"
-            echo(f"{folder}: is being prepared by {holder}; waiting for it to end")
+            print_line(f"{folder}: is being prepared by {holder}; waiting for it to end")
             take_turn(lock.fileno())
         lock.truncate(0)
         since = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
@@ -174,7 +157,7 @@ def _locked(folder: Path, echo: Echo) -> Iterator[None]:
         yield
 
 
-def _make(spec: CorpusSpec, source: Source, tokenizer: str, part: Path, echo: Echo) -> None:
+def _make(spec: CorpusSpec, source: Source, tokenizer: str, part: Path) -> None:
     """Write token files, tokenizer and manifest into `part`."""
     if spec.recall:
         size = tokenizer_size(tokenizer)
@@ -183,13 +166,13 @@ def _make(spec: CorpusSpec, source: Source, tokenizer: str, part: Path, echo: Ec
     if tokenizer == "gpt2":
         encoder = gpt2_tokenizer()
     else:
-        content = _train_tokenizer(spec, source, tokenizer, echo)
+        content = _train_tokenizer(spec, source, tokenizer)
         write_text(part / TOKENIZER_FILE, content)
         encoder = bpe_tokenizer(content)
     eot = encoder.eot if spec.end_of_text else None
     encoded = {}
     for split in spec.source_splits:
-        encoded[split] = encode_split(source, split, encoder, eot, part / f"{split}.source", echo)
+        encoded[split] = encode_split(source, split, encoder, eot, part / f"{split}.source")
         _check_complete(spec, source.rows[split], split, encoded[split])
     splits = {}
     for split, (documents, chosen) in plan_splits(spec, encoded, encoder, eot).items():
@@ -203,9 +186,9 @@ def _make(spec: CorpusSpec, source: Source, tokenizer: str, part: Path, echo: Ec
     write_manifest(part, _facts(spec, source, tokenizer, encoder.vocab_size, eot, splits))
 
 
-def _train_tokenizer(spec: CorpusSpec, source: Source, tokenizer: str, echo: Echo) -> str:
+def _train_tokenizer(spec: CorpusSpec, source: Source, tokenizer: str) -> str:
     """Train `bpe-<N>` on the documents that become the train split; return its tokenizer.json."""
-    echo(f"{spec.name}: training {tokenizer}")
+    print_line(f"{spec.name}: training {tokenizer}")
     held_out: set[int] = set()
     if spec.validation == "permutation":
         count = sum(ends for _, ends in source.pieces("train"))
@@ -218,7 +201,7 @@ def _train_tokenizer(spec: CorpusSpec, source: Source, tokenizer: str, echo: Ech
                 yield text
             document += ends
 
-    return train_bpe(tokenizer, train_texts(), lambda line: echo(f"{spec.name}: {line}"))
+    return train_bpe(tokenizer, train_texts())
 
 
 def _write_recall(spec: CorpusSpec, vocab_size: int, part: Path) -> dict[str, dict]:

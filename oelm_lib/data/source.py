@@ -66,13 +66,12 @@ class Source:
                 yield text, ends
 
 
-def open_source(spec: CorpusSpec, source: str | Path | None, echo: Callable[[str], None]) -> Source:
+def open_source(spec: CorpusSpec, source: str | Path | None) -> Source:
     """Find the files of every split.
 
     Args:
         spec: The corpus file.
         source: Folder or file; None: the hub, or the generator.
-        echo: Takes lines of progress.
 
     Raises:
         UserError: A split has no files, or it is not clear which files make it up.
@@ -85,7 +84,7 @@ def open_source(spec: CorpusSpec, source: str | Path | None, echo: Callable[[str
         files = generate_stories(spec.generator) if spec.generator else {}
         return Source(spec, files, kind="generated")
     if source is None:
-        files, fetch, revision = find_hub_files(spec, echo)
+        files, fetch, revision = find_hub_files(spec)
         return Source(
             spec,
             _complete(spec, files, spec.hub),
@@ -105,7 +104,7 @@ def open_source(spec: CorpusSpec, source: str | Path | None, echo: Callable[[str
             f"{path}: {state}; name a folder, or a file that ends in {', '.join(KINDS)}"
             " (from CSV make JSON lines: docs/own-corpus.md)"
         )
-    files = _complete(spec, find_splits(path, spec, echo), path)
+    files = _complete(spec, find_splits(path, spec), path)
     return Source(spec, files, kind="folder", path=printable(path))
 
 

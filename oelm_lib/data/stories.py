@@ -2,11 +2,11 @@
 
 import random
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from oelm_lib.config import Count, Section, Step
+from oelm_lib.config import Section, SplitCounts, Step
 from oelm_lib.errors import UserError
 
 MOST_REPEATS = 10_000
@@ -39,7 +39,7 @@ class Sentences(Section):
 
 
 class StoryGrammar(Section):
-    stories: dict[Literal["train", "validation", "test"], Count]
+    stories: SplitCounts
     """Number of stories in each split."""
     words: dict[str, Words]
     """Words that each slot of the templates may take; slots `girl` and `boy` hold names."""
@@ -52,9 +52,6 @@ class StoryGrammar(Section):
 
     @model_validator(mode="after")
     def _check(self):
-        for name in ("train", "validation", "test"):
-            if name not in self.stories:
-                raise ValueError(f"stories.{name} is missing")
         for slot in ("girl", "boy"):
             if slot not in self.words:
                 raise ValueError(f"words.{slot} is missing")
@@ -88,7 +85,7 @@ def generate_stories(grammar: StoryGrammar) -> dict[str, list[str]]:
     seen: set[str] = set()
     return {
         split: list(_distinct_stories(grammar, split, count, seen))
-        for split, count in grammar.stories.items()
+        for split, count in grammar.stories
     }
 
 

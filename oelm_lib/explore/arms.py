@@ -1,13 +1,12 @@
 """Open the runs that a user names, and group the seeds of an arm."""
 
-import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
 
 from oelm_lib.arms import arm_name
 from oelm_lib.errors import UserError
 from oelm_lib.runs.find import find_run, find_runs
-from oelm_lib.runs.names import arm_id_of, is_glob, run_name, short_name
+from oelm_lib.runs.names import arm_id_of, is_glob
 from oelm_lib.training.trained import Trained, open_trained
 
 
@@ -15,25 +14,16 @@ def open_arms(runs: str, which: str = "latest") -> list[Trained]:
     """Open the checkpoints of runs; the first run is the reference of the others.
 
     Args:
-        runs: Names as runs.find.find_run takes them, and globs of <ID>/seed<k> or
-            <folder>/seed<k>, separated by spaces. A glob without `+` leaves rehearsals out.
+        runs: Names as runs.find.find_run takes them, and globs of these, separated by spaces. A
+            glob without `+` leaves rehearsals out.
         which: Checkpoint, `latest` or `best`.
 
     Raises:
         UserError: No run has this name, or it has no such checkpoint.
     """
-    folders = {run_name(path): path for path in find_runs()}
-    short = {short_name(path): path for name, path in folders.items() if "+" not in name}
     paths: list[Path] = []
     for name in runs.split():
-        if is_glob(name):
-            paths += [
-                path
-                for key, path in (short | folders).items()
-                if fnmatch.fnmatch(key, name) and ("+" in name or "+" not in key)
-            ]
-        else:
-            paths.append(find_run(name))
+        paths += find_runs(None, [name], rehearsals=False) if is_glob(name) else [find_run(name)]
     arms = [open_trained(path, which) for path in dict.fromkeys(paths)]
     if not arms:
         raise UserError(
@@ -61,7 +51,7 @@ def groups(arms: Sequence[Trained]) -> dict[str, list[Trained]]:
         folder = arm.path.parent.name
         name = folders[folder]
         if names.count(name) > 1:
-            name = f"{name} ({folder if '+' in folder else arm.config.id})"
+            name = f"{name} ({arm_id_of(folder)})"
         grouped.setdefault(name, []).append(arm)
     return grouped
 

@@ -22,7 +22,7 @@ from oelm_lib.hardware import (
     visible_gpus,
 )
 from oelm_lib.runs.folder import Run, check_fit
-from oelm_lib.runs.status import format_duration
+from oelm_lib.units import format_duration
 
 VARIABLES = (
     "OELM_OUTPUTS",

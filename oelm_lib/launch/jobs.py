@@ -10,14 +10,12 @@ from typing import Any
 from oelm_lib import config
 from oelm_lib.errors import DONE, STOPPED
 from oelm_lib.files import write_json
-from oelm_lib.launch.names import experiments_named
 from oelm_lib.runs import reading
 from oelm_lib.runs.lock import is_locked
-from oelm_lib.runs.metrics import perplexity
-from oelm_lib.runs.names import run_arguments, run_folder
+from oelm_lib.runs.names import experiments_named, run_arguments, run_folder
 from oelm_lib.runs.process import this_process
 from oelm_lib.runs.schema import ACTIVE
-from oelm_lib.runs.status import format_duration
+from oelm_lib.units import format_duration, perplexity
 
 LOG = "notebook.log"
 """File of a run folder that holds the output of `oelm run` under a queue."""
@@ -160,6 +158,14 @@ def active_writer(path: Path) -> Writer | None:
     status = reading.read_or_none(reading.read_status, path) or {}
     gpus = tuple(gpu for gpu in str(status.get("gpus") or "").split(",") if gpu)
     return Writer(status.get("pid"), status.get("host"), gpus)
+
+
+def new_warnings(path: Path, known: set[str]) -> list[str]:
+    """Return the warnings in status.json of a run that are not among the known ones; add them."""
+    status = reading.read_or_none(reading.read_status, path) or {}
+    new = [text for text in status.get("warnings") or () if text not in known]
+    known.update(new)
+    return new
 
 
 def describe_end(job: Job, code: int, seconds: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
-from oelm_lib.files import read_json, remedy, sha256_file, write_json, write_text
+from oelm_lib.files import explained, read_json, sha256_file, write_json, write_text
 
 FOLDER = "lab"
 """Folder of the checkout that holds the copies; git ignores it."""
@@ -70,13 +70,10 @@ def copy_notebooks(root: Path | None = None) -> list[str]:
     """
     root = root or config.ROOT
     lines = []
-    try:
+    with explained(root / FOLDER, "a notebook was not copied", exact=True):
         (root / FOLDER).mkdir(exist_ok=True)
         for original in sorted((root / "notebooks").glob("*.ipynb")):
             lines += _copy(original, root / FOLDER / original.name)
-    except OSError as error:
-        where = error.filename or root / FOLDER
-        raise UserError(f"{where}: {error.strerror}; {remedy(error)}") from None
     return lines
 
 

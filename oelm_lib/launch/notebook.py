@@ -17,7 +17,7 @@ from oelm_lib.data.corpus import check_has_test
 from oelm_lib.errors import DONE, FAILED, STOPPED, UserError
 from oelm_lib.files import replacing, write_json
 from oelm_lib.launch.distributed import train_in_processes
-from oelm_lib.launch.jobs import LOG, result_text
+from oelm_lib.launch.jobs import LOG, new_warnings, result_text
 from oelm_lib.launch.processes import child_error, kill_tree
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
@@ -25,8 +25,8 @@ from oelm_lib.runs.folder import Run, disk_error, open_run
 from oelm_lib.runs.names import run_command, run_name
 from oelm_lib.runs.reading import read_or_none, read_status, read_summary, read_timing, state
 from oelm_lib.runs.schema import ACTIVE
-from oelm_lib.runs.status import format_eta
 from oelm_lib.runs.stop import on_stop, remove_stop_file, stop_file
+from oelm_lib.units import format_eta
 
 SILENT_SECONDS = 60.0
 """Age of a heartbeat from which the progress line mentions it."""
@@ -167,10 +167,8 @@ class _Execution:
     def _show_warnings(self) -> None:
         """Print each warning that the run puts into status.json, once, over a progress line."""
         clear = "\r\033[K" if sys.stdout.isatty() else ""
-        for text in (read_or_none(read_status, self._run.path) or {}).get("warnings") or ():
-            if text not in self._shown_warnings:
-                self._shown_warnings.add(text)
-                print(f"{clear}{self._run.name}: warning: {text}", flush=True)
+        for text in new_warnings(self._run.path, self._shown_warnings):
+            print(f"{clear}{self._run.name}: warning: {text}", flush=True)
 
     def _execute(self, parameters: dict[str, Any]) -> None:
         """Train in several processes where the run has them, then execute the notebook."""

@@ -20,6 +20,7 @@ from oelm_lib.launch.jobs import (
     has_begun,
     job_command,
     mark_queued,
+    new_warnings,
     remove_untouched,
     unmark_queued,
 )
@@ -27,8 +28,8 @@ from oelm_lib.launch.processes import kill_tree
 from oelm_lib.launch.slots import Slots, check_room, decide
 from oelm_lib.runs.names import runs_text
 from oelm_lib.runs.reading import read_or_none, read_status
-from oelm_lib.runs.status import format_duration
 from oelm_lib.runs.stop import on_stop
+from oelm_lib.units import format_duration
 
 POLL_SECONDS = 0.5
 MOST_STARTS = 3
@@ -219,11 +220,8 @@ class Queue:
     def _show_warnings(self) -> None:
         """Print each warning of a running run, the same text once."""
         for started in self._running.values():
-            status = read_or_none(read_status, started.job.path) or {}
-            for text in status.get("warnings") or ():
-                if text not in self._announced:
-                    self._announced.add(text)
-                    print(f"{started.job.name}: warning: {text}", flush=True)
+            for text in new_warnings(started.job.path, self._announced):
+                print(f"{started.job.name}: warning: {text}", flush=True)
 
 
 def _thread_limits(width: int) -> dict[str, str]:

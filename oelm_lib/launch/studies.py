@@ -30,13 +30,13 @@ from oelm_lib.launch.study_worker import (
 from oelm_lib.runs import reading
 from oelm_lib.runs.folder import check_fit
 from oelm_lib.runs.names import run_folder
-from oelm_lib.runs.status import format_duration
 from oelm_lib.runs.stop import on_stop, remove_stop_file, stop_file
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, Cell, PlannedRun
 from oelm_lib.study.checks import check_corpora, read_grid, read_study
 from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.records import append_record, freeze_plan, records_path
+from oelm_lib.units import format_duration
 
 POLL_SECONDS = 2.0
 MOST_TRIES = 2

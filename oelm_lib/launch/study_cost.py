@@ -9,10 +9,10 @@ from oelm_lib.data import open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.model.cost import step_flops
 from oelm_lib.runs.folder import Run
-from oelm_lib.runs.status import format_duration
 from oelm_lib.study.cell import CONFIRM, TUNE, Cell
 from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
+from oelm_lib.units import format_duration
 
 
 def cost_table(grid: Grid, workers: int) -> str:

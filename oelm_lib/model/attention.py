@@ -39,18 +39,10 @@ class CausalSelfAttention(nn.Module):
         for side in self._freezable:
             getattr(self, side).weight.requires_grad = not cfg.freezes_throughout
 
-    def freeze(self, step: int) -> bool:
-        """Freeze or train W_q and W_k as the config asks for step 0, 1, ...
-
-        Returns:
-            Whether that changed a weight's `requires_grad`.
-        """
-        weights = [getattr(self, side).weight for side in self._freezable]
-        trained = not self.cfg.freezes_at(step)
-        changed = any(weight.requires_grad != trained for weight in weights)
-        for weight in weights:
-            weight.requires_grad = trained
-        return changed
+    def freeze(self, step: int) -> None:
+        """Freeze or train W_q and W_k as the config asks for step 0, 1, ..."""
+        for side in self._freezable:
+            getattr(self, side).weight.requires_grad = not self.cfg.freezes_at(step)
 
     def forward(
         self,

@@ -8,9 +8,9 @@ from oelm_lib.errors import UserError
 from oelm_lib.markup import Html, fold, html_table
 from oelm_lib.monitor.tables import corpus_rows, file_rows, parameter_rows, result_rows
 from oelm_lib.runs.folder import Run
-from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.overview import overview
 from oelm_lib.runs.reading import frozen_unchanged, read_status, read_summary
+from oelm_lib.units import perplexity
 from oelm_lib.view.changes import changes_table
 
 

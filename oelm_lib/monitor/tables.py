@@ -3,10 +3,9 @@
 from typing import Any
 
 from oelm_lib.runs.folder import Run
-from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.provenance import commit_name, sessions
 from oelm_lib.runs.reading import frozen_unchanged, read_config, read_summary
-from oelm_lib.runs.status import format_bytes, format_duration
+from oelm_lib.units import format_bytes, format_duration, perplexity
 
 Rows = list[tuple[str, str]]
 FILES = (

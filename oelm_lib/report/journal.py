@@ -14,10 +14,10 @@ from markupsafe import Markup
 
 from oelm_lib.config import read_yaml
 from oelm_lib.errors import UserError
-from oelm_lib.files import write_text
+from oelm_lib.files import explained, write_text
 from oelm_lib.report.journal_facts import gather
 from oelm_lib.report.render import TEMPLATES, environment
-from oelm_lib.runs.status import format_duration
+from oelm_lib.units import format_duration
 
 LANGUAGES = ("en", "zh")
 MARK = "<!-- oelm journal: regenerated; only text between notes markers is kept -->"
@@ -54,12 +54,8 @@ def journal(
     template = _environment(language, facts, say).get_template("journal.md.j2")
     text = template.render(facts, mark=Markup(MARK), notes=notes, t=say, language=language)
     if path:
-        try:
+        with explained(path, "cannot be written", ", or choose another --output"):
             write_text(Path(path), text)
-        except OSError as error:
-            raise UserError(
-                f"{path}: cannot be written: {error.strerror}; choose another --output"
-            ) from None
     return text
 
 

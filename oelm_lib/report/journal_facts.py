@@ -15,9 +15,9 @@ from oelm_lib.config import Experiment, experiment_ids, load_config
 from oelm_lib.config.paths import relative_path
 from oelm_lib.errors import UserError
 from oelm_lib.runs.frames import RECORDED, arm_id, phase3
-from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.names import run_command
 from oelm_lib.study.verdicts import Judgement
+from oelm_lib.units import perplexity
 
 SHAPE = (
     "model.d_model",

@@ -1,6 +1,5 @@
 """Make the page of what a user names: a notebook, a run, experiments, or a standard page."""
 
-import fnmatch
 import hashlib
 import re
 from pathlib import Path
@@ -11,7 +10,13 @@ from oelm_lib.errors import UserError
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
 from oelm_lib.runs.find import find_run, find_runs
-from oelm_lib.runs.names import command_line, experiment_of, matches_pattern, parse_patterns
+from oelm_lib.runs.names import (
+    command_line,
+    experiment_of,
+    matches,
+    matching_ids,
+    parse_patterns,
+)
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.study.plan import study_names
@@ -93,12 +98,12 @@ def _export_run(path: Path) -> Path:
 def _compare(target: str, baseline: str | None, command: str) -> Path:
     """Make the page that compares the experiments, or rehearsals, that a user names."""
     patterns, ids = parse_patterns(target), config.experiment_ids()
-    folders = {run.parent.name for run in find_runs()}
+    runs = find_runs()
+    folders = {run.parent.name for run in runs}
     unknown = [
-        pattern
-        for pattern in patterns
-        if not fnmatch.filter(ids, pattern)
-        and not any(matches_pattern(folder, pattern) for folder in folders)
+        name
+        for name in patterns
+        if not matching_ids([name]) and not any(matches(name, run) for run in runs)
     ]
     if unknown or not patterns:
         raise UserError(

@@ -7,14 +7,7 @@ from pathlib import Path
 from oelm_lib import config
 from oelm_lib.config.messages import did_you_mean
 from oelm_lib.errors import UserError
-from oelm_lib.runs.names import (
-    matches,
-    matches_pattern,
-    parse_patterns,
-    run_name,
-    seed_of,
-    short_name,
-)
+from oelm_lib.runs.names import matches, parse_patterns, run_name, seed_of, short_name
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
 
@@ -30,8 +23,8 @@ def find_runs(
 
     Args:
         outputs: Default: config.outputs_dir().
-        exps: Experiment ids or globs (list, or text parted by spaces or commas); default all. One
-            with a `+` is compared with the folder's name, e.g. `*+*` for all rehearsals.
+        exps: Names or globs as names.matches takes them (list, or text parted by spaces or commas),
+            e.g. `*+*` for all rehearsals; default all.
         rehearsals: Whether a name without `+` means an experiment's rehearsals too.
     """
     root = Path(outputs) if outputs else config.outputs_dir()
@@ -40,7 +33,7 @@ def find_runs(
         path
         for path in root.glob("*/seed*")
         if SEED_FOLDER.fullmatch(path.name)
-        and any(matches_pattern(path.parent.name, pattern, rehearsals) for pattern in patterns)
+        and any(matches(pattern, path, rehearsals) for pattern in patterns)
         and path.is_dir()
     ]
     return sorted(paths, key=lambda path: (path.parent.name, seed_of(path)))
@@ -97,7 +90,7 @@ def _runs_named(name: str, outputs: Path | str | None) -> dict[str, Path]:
     """
     if Path(name).is_dir() and Path(name).name.startswith("seed"):
         return {name: Path(name)}
-    named = {run_name(path): path for path in find_runs(outputs) if matches(name, path)}
+    named = {run_name(path): path for path in find_runs(outputs, [name])}
     if not named:
         raise UserError(f"no run is called {name!r}{_near(name, outputs)}; see oelm status")
     experiments = {run: path for run, path in named.items() if "+" not in run}

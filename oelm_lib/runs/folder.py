@@ -10,9 +10,9 @@ from oelm_lib import config
 from oelm_lib.config import Experiment
 from oelm_lib.data import Corpus, open_corpus
 from oelm_lib.errors import UserError
-from oelm_lib.files import remedy, write_text
+from oelm_lib.files import explained, remedy, write_text
 from oelm_lib.runs.documents import read_documents
-from oelm_lib.runs.lock import RunLock
+from oelm_lib.runs.lock import OTHER_OUTPUTS, RunLock
 from oelm_lib.runs.names import run_folder, run_name
 from oelm_lib.runs.provenance import describe_changes, session_record, sessions
 from oelm_lib.runs.reading import read_config, read_summary
@@ -132,7 +132,7 @@ def open_run(
     check_fit(cfg, corpus)
     path = run_folder(cfg, seed, outputs)
     run = Run(cfg, seed, corpus, path)
-    try:
+    with explained(path, "cannot write here", OTHER_OUTPUTS, exact=True):
         if fresh and path.exists():
             _rename_old(run)
         if (path / "config.yaml").exists():
@@ -143,11 +143,6 @@ def open_run(
         else:
             path.mkdir(parents=True, exist_ok=True)
             run.lock.acquire()
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or path}: cannot write here: {error.strerror}; {remedy(error)},"
-            " or set OELM_OUTPUTS to another folder"
-        ) from None
     return run
 
 

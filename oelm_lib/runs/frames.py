@@ -1,6 +1,5 @@
 """Run folders, and the log's own results, as data frames."""
 
-import fnmatch
 import functools
 import math
 from collections.abc import Callable
@@ -13,7 +12,6 @@ from oelm_lib.arms import arm_name
 from oelm_lib.config import (
     PARAMS,
     Experiment,
-    experiment_ids,
     load_config,
     parse_experiment,
     read_yaml,
@@ -21,7 +19,15 @@ from oelm_lib.config import (
 from oelm_lib.errors import UserError
 from oelm_lib.runs import reading
 from oelm_lib.runs.find import find_runs
-from oelm_lib.runs.names import experiment_of, parse_patterns, run_name, seed_of
+from oelm_lib.runs.names import (
+    experiment_of,
+    matches,
+    matching_ids,
+    no_match,
+    parse_patterns,
+    run_name,
+    seed_of,
+)
 
 MEASURED = "measured by this code"
 RECORDED = "recorded in the log (other code)"
@@ -66,7 +72,7 @@ def load_runs(
 
     Args:
         exps: Experiment ids or globs, as a list or as text parted by spaces or commas; default all.
-            A glob with `+` names rehearsals, e.g. `DEMO-02*+*`.
+            A glob with `+` names rehearsals, e.g. `DEMO-02*+*`. Other names: names.matches.
         outputs: Folder of the run folders; default config.outputs_dir().
         rehearsals: Whether an id means the rehearsals of its experiment too.
 
@@ -79,12 +85,9 @@ def load_runs(
         UserError: No run and no experiment matches one of `exps`.
     """
     paths = find_runs(outputs, exps, rehearsals)
-    ids = [*experiment_ids(), *(experiment_of(path.parent.name) for path in paths)]
-    for pattern in parse_patterns(exps):
-        if not fnmatch.filter(ids, pattern) and "+" not in pattern:
-            raise UserError(
-                f"exps: {pattern!r} matches no experiment; allowed: {', '.join(experiment_ids())}"
-            )
+    for name in parse_patterns(exps):
+        if not ("+" in name or matching_ids([name]) or any(matches(name, path) for path in paths)):
+            raise no_match(name)
     return load_folders(paths)
 
 
@@ -105,7 +108,7 @@ def recorded(exps: list[str] | str | None = None) -> pd.DataFrame:
     Losses are the logarithms of its perplexities, in nats; each arm has one seed.
     """
     known = phase3()["experiments"]
-    return _frame([_recorded_row(exp) for exp in select(exps) if exp in known])
+    return _frame([_recorded_row(exp) for exp in matching_ids(exps) if exp in known])
 
 
 def load_metrics(runs: pd.DataFrame) -> pd.DataFrame:
@@ -125,16 +128,6 @@ def load_metrics(runs: pd.DataFrame) -> pd.DataFrame:
         if len(frame):
             frames.append(frame.assign(**{key: getattr(run, key) for key in IDENTITY}))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=METRICS)
-
-
-def select(exps: list[str] | str | None) -> list[str]:
-    """Return the known experiment ids that match ids or globs; default all."""
-    patterns = parse_patterns(exps)
-    return [
-        exp
-        for exp in experiment_ids()
-        if any(fnmatch.fnmatch(exp, pattern) for pattern in patterns)
-    ]
 
 
 def arm_id(run: Any) -> str:

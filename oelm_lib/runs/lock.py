@@ -25,13 +25,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from oelm_lib.errors import IN_USE, UserError
-from oelm_lib.files import lock_exclusively, remedy
-from oelm_lib.runs.lock_file import (
-    is_at,
-    parse_record,
-    read_bytes,
-    writer_name,
-)
+from oelm_lib.files import explained, lock_exclusively
+from oelm_lib.runs.lock_file import is_at, parse_record, read_bytes, read_record, writer_name
 from oelm_lib.runs.process import boot_id, now, this_process
 from oelm_lib.runs.schema import ACTIVE
 
@@ -40,6 +35,7 @@ BEAT_SECONDS = 5.0
 """Time between two beats of a writer."""
 WATCH_SECONDS = 30.0
 """How long a starter watches the beat of a writer that may run on another host."""
+OTHER_OUTPUTS = ", or set OELM_OUTPUTS to another folder"
 PATIENCE_SECONDS = 0.5
 """How long a starter waits for another one that examines the lock at the same moment."""
 
@@ -115,13 +111,8 @@ class RunLock:
         if self.held:
             self.check()
             return
-        try:
+        with explained(self.folder, "cannot write here", OTHER_OUTPUTS, exact=True):
             self._take()
-        except OSError as error:
-            raise UserError(
-                f"{error.filename or self.folder}: cannot write here: {error.strerror};"
-                f" {remedy(error)}, or set OELM_OUTPUTS to another folder"
-            ) from None
 
     def _take(self) -> None:
         """Create lock.json, after that of a dead writer is removed."""
@@ -140,14 +131,12 @@ class RunLock:
         if claim is None:
             raise LockLost(f"{self.folder}: not opened for writing by this process; open it again")
         data = read_bytes(self._file)
-        if parse_record(data).get("token") == claim.token:
+        record = parse_record(data)
+        if record.get("token") == claim.token:
             return
-        if not data:
-            reason = "its lock.json was deleted or emptied"
-        else:
-            reason = (
-                f"{writer_name(parse_record(data))} has taken it over while this process was silent"
-            )
+        reason = "its lock.json was deleted or emptied"
+        if data:
+            reason = f"{writer_name(record)} has taken it over while this process was silent"
         raise LockLost(
             f"{self.folder}: {reason}; this process writes nothing more;"
             " see oelm status, then start the run again where nothing else writes it"
@@ -161,7 +150,7 @@ class RunLock:
         claim.stopped.set()
         claim.thread.join()
         with contextlib.suppress(OSError):
-            if parse_record(read_bytes(self._file)).get("token") == claim.token:
+            if read_record(self._file).get("token") == claim.token:
                 self._remove(claim.token)
         del self._claims[self.folder.resolve()]
         with contextlib.suppress(OSError):
@@ -178,7 +167,7 @@ class RunLock:
         """Write the record into the new lock.json, lock it and start its beat."""
         try:
             if lock_exclusively(file, PATIENCE_SECONDS) is False:
-                raise in_use(self.folder, {})  # a starter has opened the file and keeps it
+                raise in_use(self.folder)  # a starter has opened the file and keeps it
             token = secrets.token_hex(16)
             record = this_process() | {"boot": boot_id(), "since": now(), "token": token}
             text = json.dumps(record)[:-1] + ', "beat": "'
@@ -245,7 +234,7 @@ class RunLock:
         grave = self._file.with_name(f".lock.{secrets.token_hex(8)}.dead")
         with contextlib.suppress(FileNotFoundError):  # another starter was first
             os.rename(self._file, grave)
-            if parse_record(read_bytes(grave)).get("token") != token:
+            if read_record(grave).get("token") != token:
                 os.rename(grave, self._file)  # the lock of a writer that came in between
             grave.unlink(missing_ok=True)
 
@@ -269,30 +258,24 @@ def is_locked(folder: Path) -> bool | None:
             return True
         except OSError:
             return None
-        return False if parse_record(read_bytes(path)).get("boot") == boot_id() else None
+        return False if read_record(path).get("boot") == boot_id() else None
     finally:
         os.close(file)
 
 
-def is_writer(record: dict[str, Any], status: dict[str, Any]) -> bool:
-    """Return whether a lock.json and a status.json name one process; yes for a damaged lock."""
-    return record.get("pid", status.get("pid")) == status.get("pid")
+def is_writer(folder: Path, status: dict[str, Any]) -> bool:
+    """Return whether the lock of a folder names the process of a status; yes if it is damaged."""
+    return read_record(folder / NAME).get("pid", status.get("pid")) == status.get("pid")
 
 
-def in_use(folder: Path, record: dict[str, Any] | None = None) -> RunInUse:
-    """Return the error that names the writer of a folder, since when, and what makes it stop.
-
-    Args:
-        record: Content of lock.json; read where it is not given.
-    """
-    if record is None:
-        record = parse_record(read_bytes(folder / NAME))
-    status = parse_record(read_bytes(folder / "status.json"))
-    if is_writer(record, status) and status.get("state") in ACTIVE:
+def in_use(folder: Path) -> RunInUse:
+    """Return the error that names the writer of a folder, since when, and what makes it stop."""
+    status = read_record(folder / "status.json")
+    if is_writer(folder, status) and status.get("state") in ACTIVE:
         remedy = f"wait for it, stop it (oelm stop {folder}), or choose another seed"
     else:
         remedy = (
             "it does not train, so oelm stop does not reach it: restart the kernel of the notebook"
             " that opened the run (open_run), or choose another seed"
         )
-    return RunInUse(f"{folder}: in use by {writer_name(record)}; {remedy}")
+    return RunInUse(f"{folder}: in use by {writer_name(read_record(folder / NAME))}; {remedy}")

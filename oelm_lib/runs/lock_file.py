@@ -31,6 +31,11 @@ def parse_record(data: bytes) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """Return the record in a lock or status file; {} where it is missing or damaged."""
+    return parse_record(read_bytes(path))
+
+
 def writer_name(record: dict[str, Any]) -> str:
     """Return the process that the record of a lock names, for messages."""
     if "pid" not in record:

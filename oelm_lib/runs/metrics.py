@@ -2,12 +2,12 @@
 
 import contextlib
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any
 
 from oelm_lib.files import Check, finite, whole_lines
+from oelm_lib.units import perplexity
 
 
 class AppendFile:
@@ -112,11 +112,3 @@ class Recorder:
     def _row(self, event: str, step: int, loss: float, fields: dict[str, Any]) -> None:
         row = {"event": event, "step": step, "loss": loss, "perplexity": perplexity(loss)} | fields
         self._files["metrics.jsonl"].write(json.dumps(finite(row)))
-
-
-def perplexity(loss: float) -> float:
-    """Return exp of a loss in nats; infinite where that overflows."""
-    try:
-        return math.exp(loss)
-    except OverflowError:
-        return math.inf

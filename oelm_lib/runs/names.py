@@ -1,4 +1,4 @@
-"""Names of runs, `<ID>_<slug>[+hash]/seed<k>`, what users type for them, and their commands."""
+"""Names of runs, `<ID>_<slug>[+hash]/seed<k>`, what users type for runs, and their commands."""
 
 import fnmatch
 import re
@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.config import Experiment, as_text, outputs_dir
+from oelm_lib.config import Experiment, as_text, experiment_ids, find_id, outputs_dir
+from oelm_lib.config.messages import did_you_mean
+from oelm_lib.errors import UserError
 
 
 def run_folder(cfg: Experiment, seed: int, outputs: Path | str | None = None) -> Path:
@@ -43,30 +45,73 @@ def short_name(path: Path) -> str:
     return f"{experiment_of(path.parent.name)}/{path.name}"
 
 
-def matches(name: str, path: Path) -> bool:
+def matches(name: str, path: Path, rehearsals: bool = True) -> bool:
     """Return whether the run of a folder is called so.
 
     Args:
-        name: `<ID>`, `<ID>/seed<k>`, or the same with the folder's name. `demo-02` and
-            `params/DEMO-02.yaml` mean DEMO-02.
+        name: `<ID>`, `<ID>/seed<k>`, the same with the folder's name <ID>_<slug>[+hash], or a glob
+            of one of these. `demo-02` and `params/DEMO-02.yaml` mean DEMO-02.
+        rehearsals: Whether a name without `+` means an experiment's rehearsals too.
     """
-    wanted = re.sub(r"^params/|\.yaml$", "", name.strip("/"))
-    exp, slash, seed = wanted.partition("/")
-    by_id = (experiment_of(path.parent.name), short_name(path))
-    return exp.upper() + slash + seed in by_id or wanted in (path.parent.name, run_name(path))
+    arm, slash, seed = re.sub(r"^params/|\.yaml$", "", name.strip("/")).partition("/")
+    folder = path.parent.name
+    if "+" in folder and "+" not in arm and not rehearsals:
+        return False
+    if "_" in arm or "+" in arm:  # no id has these
+        known = folder
+    else:
+        known, arm = experiment_of(folder), arm.upper()
+    return fnmatch.fnmatchcase(known, arm) and (not slash or fnmatch.fnmatchcase(path.name, seed))
 
 
-def matches_pattern(folder: str, pattern: str, rehearsals: bool = True) -> bool:
-    """Return whether an experiment id or glob means the runs of a folder <ID>_<slug>[+hash].
+def matching_ids(exps: list[str] | str | None) -> list[str]:
+    """Return the known experiment ids that match ids or globs, in either case; default all."""
+    patterns = [pattern.upper() for pattern in parse_patterns(exps)]
+    return [
+        exp
+        for exp in experiment_ids()
+        if any(fnmatch.fnmatchcase(exp, pattern) for pattern in patterns)
+    ]
+
+
+def experiments_named(names: list[str]) -> list[str]:
+    """Return the experiment ids meant by ids, files of params/ or globs, each once.
+
+    Raises:
+        UserError: There is no such experiment, or a glob matches none.
+    """
+    ids: list[str] = []
+    for name in names:
+        found = matching_ids([name]) if is_glob(name) else [find_id(name)]
+        if not found:
+            raise no_match(name)
+        ids += found
+    return list(dict.fromkeys(ids))
+
+
+def no_match(pattern: str) -> UserError:
+    """Return the error that an id or glob matches no experiment."""
+    near = did_you_mean(re.sub(r"[*?\[\]]", "", pattern).upper(), experiment_ids())
+    return UserError(f"{pattern!r} matches no experiment{near}; `oelm run` lists all")
+
+
+def parse_seeds(text: str, name: str = "seeds") -> list[int]:
+    """Return the whole numbers of "42,43,44", each once.
 
     Args:
-        pattern: One with a `+` is compared with the folder's name.
-        rehearsals: Whether a pattern without `+` means an experiment's rehearsals too.
+        name: What the text is called in the error.
+
+    Raises:
+        UserError: The text is something else.
     """
-    if "+" in pattern:
-        return fnmatch.fnmatchcase(folder, pattern)
-    is_candidate = rehearsals or "+" not in folder
-    return is_candidate and fnmatch.fnmatchcase(experiment_of(folder), pattern)
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(re.fullmatch("[0-9]{1,18}", part) for part in parts):
+        shown = text if len(text) < 100 else text[:100] + "..."
+        raise UserError(
+            f"{name} {shown!r} should be whole numbers of at most 18 digits separated by commas,"
+            " e.g. 42,43,44"
+        )
+    return list(dict.fromkeys(int(part) for part in parts))
 
 
 def runs_text(count: int) -> str:

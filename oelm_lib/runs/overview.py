@@ -9,10 +9,8 @@ from typing import Any
 from oelm_lib.config import as_text, outputs_dir
 from oelm_lib.errors import UserError
 from oelm_lib.runs.find import find_runs
-from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.names import experiment_of, run_name, runs_text
 from oelm_lib.runs.reading import (
-    queue_alive,
     read_config,
     read_or_none,
     read_status,
@@ -20,8 +18,8 @@ from oelm_lib.runs.reading import (
     true_state,
 )
 from oelm_lib.runs.schema import ACTIVE
-from oelm_lib.runs.status import format_duration, format_eta
 from oelm_lib.runs.stop import stop_file
+from oelm_lib.units import format_duration, format_eta, perplexity
 
 COLUMNS = {
     "run": "run",
@@ -139,7 +137,8 @@ def _unreadable(path: Path, error: UserError) -> dict[str, Any]:
 
 def _row(path: Path, status: dict[str, Any], summary: dict[str, Any] | None) -> dict[str, Any]:
     """Return the row of a run, without its gap."""
-    state = "done" if summary else _shown_state(path, status)
+    # A heartbeat proves no death.
+    state = "done" if summary else true_state(path, status).replace("dead", "dead?")
     is_active = state in ACTIVE
     best = summary["best_val_loss"] if summary else (status.get("best") or {}).get("loss")
     step = summary["steps"] if summary else status.get("step")
@@ -169,15 +168,6 @@ def _row(path: Path, status: dict[str, Any], summary: dict[str, Any] | None) -> 
         "heartbeat_age": max(age, 0.0) if is_active or state == "dead?" else None,
         "reason": reason,
     }
-
-
-def _shown_state(path: Path, status: dict[str, Any]) -> str:
-    """Return the state of a run that is not done; `dead?`, as a heartbeat proves no death."""
-    state = true_state(path, status).replace("dead", "dead?")
-    # A queued run is as alive as the queue that holds it; Slurm's queue outlives every process.
-    if state == "queued" and not status.get("job") and not queue_alive(status):
-        return "stopped"
-    return state
 
 
 def _gap(base: str, losses: dict[int, float], base_losses: dict[int, float]) -> dict[str, Any]:

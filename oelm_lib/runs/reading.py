@@ -13,28 +13,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from oelm_lib.errors import UserError
-from oelm_lib.files import read_json, remedy
-from oelm_lib.runs.lock import NAME, is_locked, is_writer
-from oelm_lib.runs.lock_file import parse_record, read_bytes
+from oelm_lib.files import explained, read_json, remedy
+from oelm_lib.runs.lock import is_locked, is_writer
 from oelm_lib.runs.process import is_alive
 from oelm_lib.runs.schema import (
     ACTIVE,
-    CONFIG_KEYS,
     FORMAT,
-    METRIC_COLUMNS,
-    STATUS_KEYS,
-    SUMMARY_KEYS,
+    LARGEST,
+    ConfigRecord,
+    MetricsRow,
+    Record,
+    StatusRecord,
+    SummaryRecord,
 )
 from oelm_lib.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 RunFolder = str | os.PathLike[str]
-LARGEST = 1 << 60
-"""Largest number of a record; a larger one is damage, and would overflow a float or clock."""
 STALE_SECONDS = 120.0
 """Age of a heartbeat from another host at which its run is shown as dead."""
 RESCORE = (
@@ -73,7 +73,7 @@ def read_config(run: RunFolder) -> dict[str, Any]:
     if version != FORMAT:
         text = f"format {version!r}; this version reads {FORMAT}; update the workbook"
         raise UserError(f"{path}: {text}")
-    _check_types(path, plain, CONFIG_KEYS, "restore the file or start afresh (--fresh)")
+    _check(ConfigRecord, path, plain, "restore the file or start afresh (--fresh)")
     return plain
 
 
@@ -83,8 +83,7 @@ def read_status(run: RunFolder) -> dict[str, Any] | None:
     status = read_json(path)
     if status is None:
         return None
-    present = {key: STATUS_KEYS[key] for key in STATUS_KEYS.keys() & status}
-    _check_types(path, status, present, "delete it: the run writes it again when it goes on")
+    _check(StatusRecord, path, status, "delete it: the run writes it again when it goes on")
     evals = [pair for pair in status.get("evals", []) if _is_pair(pair)]  # null: not finite
     eta = status.get("eta_seconds")
     return status | {"evals": evals, "eta_seconds": eta if _is_eta(eta) else None}
@@ -101,7 +100,7 @@ def read_summary(run: RunFolder) -> dict[str, Any] | None:
     path = record_file(run, "summary.json")
     summary = read_json(path)
     if summary is not None:
-        _check_types(path, summary, SUMMARY_KEYS, RESCORE)
+        _check(SummaryRecord, path, summary, RESCORE)
     return summary
 
 
@@ -132,7 +131,9 @@ def read_metrics(run: RunFolder) -> pd.DataFrame:
     Raises:
         UserError: A line before the last is not a metrics row.
     """
-    return _read_metric_rows(run, METRIC_COLUMNS).to_pandas()
+    frame = _metrics_frame(run).drop(columns="logit_std")
+    numbers = dict.fromkeys(frame.columns[3:], float)
+    return frame.astype({"event": str, "step": int, "tokens": int} | numbers)
 
 
 def read_logit_std(run: RunFolder) -> pd.DataFrame:
@@ -140,64 +141,32 @@ def read_logit_std(run: RunFolder) -> pd.DataFrame:
 
     Raises UserError as `read_metrics`.
     """
-    import pyarrow as pa
-
-    columns = METRIC_COLUMNS | {"logit_std": pa.list_(pa.float64())}
-    rows = _read_metric_rows(run, columns).to_pandas()
-    points = rows[["step", "logit_std"]].dropna().explode("logit_std", ignore_index=True)
+    rows = _metrics_frame(run)[["step", "logit_std"]]
+    points = rows.dropna().explode("logit_std", ignore_index=True)
     points.insert(1, "layer", points.groupby("step").cumcount())
-    return points.astype({"logit_std": float})
+    return points.astype({"step": int, "logit_std": float})
 
 
-def _read_metric_rows(run: RunFolder, columns: dict[str, Any]) -> pa.Table:
-    """Return the whole lines of metrics.jsonl as a table of these columns. Raises UserError."""
-    import pyarrow as pa
+def _metrics_frame(run: RunFolder) -> pd.DataFrame:
+    """Return the whole lines of metrics.jsonl, one row a line. Raises UserError."""
+    import pandas as pd
 
     path = record_file(run, "metrics.jsonl")
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        data = b""
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}; {remedy(error)}") from None
-    data = data[: data.rfind(b"\n") + 1]
-    try:
-        return _parse_metric_rows(data, columns)
-    except pa.ArrowInvalid:
-        for number, line in enumerate(data.split(b"\n"), 1):
-            try:
-                _parse_metric_rows(line + b"\n", columns)
-            except pa.ArrowInvalid:
-                raise UserError(
-                    f"{path}: line {number} is not a metrics row; delete that line"
-                ) from None
-        raise
-
-
-def _parse_metric_rows(data: bytes, columns: dict[str, Any]) -> pa.Table:
-    """Return whole lines of metrics.jsonl as a table. Raises ArrowInvalid."""
-    import pyarrow as pa
-    from pyarrow import json as arrow_json
-
-    schema = pa.schema(list(columns.items()))
-    if not data:
-        return schema.empty_table()
-    lines = data.count(b"\n")
-    # A line that is no object (`null`) crashes Arrow's parser, which also takes \r for a newline.
-    if not data.startswith(b"{") or data.count(b"\n{") != lines - 1 or b"\r" in data:
-        raise pa.ArrowInvalid("a line that is no object")
-    table = arrow_json.read_json(
-        pa.BufferReader(data),
-        arrow_json.ReadOptions(block_size=len(data)),
-        arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
-    )
-    if table["step"].null_count or table["event"].null_count or table.num_rows != lines:
-        raise pa.ArrowInvalid("a row without its step or event, or two rows on a line")
-    return table
+    with explained(path, "cannot be read"):
+        data = path.read_bytes() if path.exists() else b""
+    rows = []
+    for number, line in enumerate(data.split(b"\n")[:-1], 1):
+        try:
+            rows.append(vars(MetricsRow.model_validate_json(line)))
+        except ValidationError:
+            raise UserError(
+                f"{path}: line {number} is not a metrics row; delete that line"
+            ) from None
+    return pd.DataFrame(rows, columns=list(MetricsRow.model_fields))
 
 
 def state(run: RunFolder) -> str:
-    """Return the state of status.json, or `dead` (its writer is gone), `empty`, `unreadable`."""
+    """Return the state of a run as true_state does, or `empty`, `unreadable`."""
     try:
         return true_state(Path(run), read_status(run) or {"state": "empty"})
     except UserError:
@@ -205,27 +174,23 @@ def state(run: RunFolder) -> str:
 
 
 def true_state(path: Path, status: dict[str, Any]) -> str:
-    """Return the state of a status record, or `dead` where its writer is gone.
+    """Return the state of a status record; `dead` where its writer is gone, `stopped` its queue.
 
-    The folder's lock decides; a lock of another process, which has opened the run and does not
-    train it yet, does not count. Where the lock cannot tell (a writer on another host), the
-    heartbeat does, by this host's clock. That is for display; no lock is taken over by it.
+    The folder's lock decides about a writer; a lock of another process, which has opened the run
+    and does not train it yet, does not count. Where the lock cannot tell (a writer on another
+    host), the heartbeat does, by this host's clock. That is for display; no lock is taken over by
+    it. About a queue its process decides, or its heartbeat on another host; Slurm's queue outlives
+    every process.
     """
-    if status.get("state") not in ACTIVE:
-        return str(status.get("state"))
-    locked = is_locked(path) and is_writer(parse_record(read_bytes(path / NAME)), status)
-    alive = _is_fresh(status) if locked is None else locked
-    return str(status["state"]) if alive else "dead"
-
-
-def queue_alive(status: dict[str, Any]) -> bool:
-    """Return whether the queue that wrote a `queued` status runs.
-
-    On this host its process decides, on another one the age of the heartbeat.
-    """
-    if status.get("host") == socket.gethostname():
-        return is_alive(status)
-    return _is_fresh(status)
+    recorded = str(status.get("state"))
+    if recorded in ACTIVE:
+        locked = is_locked(path) and is_writer(path, status)
+        alive = _is_fresh(status) if locked is None else locked
+        return recorded if alive else "dead"
+    if recorded == "queued" and not status.get("job"):
+        is_here = status.get("host") == socket.gethostname()
+        return recorded if (is_alive(status) if is_here else _is_fresh(status)) else "stopped"
+    return recorded
 
 
 def record_file(run: RunFolder, name: str) -> Path:
@@ -248,13 +213,13 @@ def record_file(run: RunFolder, name: str) -> Path:
     return path
 
 
-def _check_types(path: Path, plain: dict[str, Any], kinds: dict[str, Any], hint: str) -> None:
+def _check(kind: type[Record], path: Path, plain: dict[str, Any], hint: str) -> None:
     """Raise UserError where a key is missing or its value of another type."""
-    for key, kind in kinds.items():
-        value = plain.get(key)
-        is_right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-        if key not in plain or not is_right or (isinstance(value, int) and abs(value) > LARGEST):
-            raise UserError(f"{path}: {key} is missing or broken; {hint}")
+    try:
+        kind.model_validate(plain)
+    except ValidationError as error:
+        key = error.errors()[0]["loc"][0]
+        raise UserError(f"{path}: {key} is missing or broken; {hint}") from None
 
 
 def _is_pair(value: Any) -> bool:

@@ -6,8 +6,7 @@ import numpy as np
 
 from oelm_lib.arms import arm_name
 from oelm_lib.config import Experiment
-from oelm_lib.runs.metrics import perplexity
-from oelm_lib.runs.status import format_duration
+from oelm_lib.units import format_duration, perplexity
 
 if TYPE_CHECKING:
     import pandas as pd

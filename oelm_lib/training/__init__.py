@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "Trained": "trained",
         "export_model": "export",
         "open_trained": "trained",
-        "replay_step": "trial",
+        "replay_step": "replay",
         "run_trial": "trial",
         "score_test_split": "confirm",
         "train": "loop",

@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import re
 
 import torch
 from torch import Tensor, nn
@@ -37,11 +36,11 @@ def make_optimizer(model: nn.Module, cfg: OptimConfig) -> AdamW:
     common = {name: p for name, p in model.named_parameters() if p.requires_grad}
     groups = []
     for group in cfg.groups:
-        names = [name for name in common if re.search(group.match, name)]
+        names = [name for name in common if group.match.search(name)]
         if not names:
             raise UserError(
-                f"optim.groups: {group.match!r} matches no trainable parameter that is left;"
-                f" names are such as {', '.join(list(common)[:4])}"
+                f"optim.groups: {group.match.pattern!r} matches no trainable parameter that is"
+                f" left; names are such as {', '.join(list(common)[:4])}"
             )
         groups.append({"params": [common.pop(name) for name in names]})
     groups.insert(0, {"params": list(common.values())})

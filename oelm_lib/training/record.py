@@ -8,11 +8,10 @@ from torch import Tensor
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_json
 from oelm_lib.runs.folder import Run
-from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.reading import read_metrics
-from oelm_lib.runs.status import format_eta
 from oelm_lib.training.evaluation import logit_std, mean_loss, token_losses
 from oelm_lib.training.session import Session
+from oelm_lib.units import format_eta, perplexity
 
 
 def log(session: Session, norm: Tensor, rate: float) -> None:
@@ -32,7 +31,7 @@ def log(session: Session, norm: Tensor, rate: float) -> None:
     mean_train_loss, grad_norm = numbers[3:]
     state.reset_interval()
     step_seconds = session.progress.log_point(state.step)
-    left = session.progress.forecast.left(state.step)
+    left = session.progress.seconds_left(state.step)
     fields = {
         "tokens": state.tokens,
         "learning_rate": rate,
@@ -89,7 +88,7 @@ def evaluate(session: Session) -> None:
     if is_best:
         state.best = {"step": state.step, "loss": loss}
         save(session, "best.pt")
-    session.progress.forecast.evaluation(budget.seconds - started)
+    session.progress.add_evaluation(budget.seconds - started)
     session.status.update(state="running", evals=state.evals, best=state.best)
     best = " (best so far)" if is_best else ""
     session.console.line(
@@ -115,7 +114,7 @@ def save(session: Session, name: str = "latest.pt") -> None:
         saved = state.state_dict(with_optimizer=is_latest) | {"record": record}
         session.saver.save(session.run.path / name, saved, keep_previous=is_latest)
     if is_latest:
-        session.progress.forecast.save(budget.spent["saving"] - before)
+        session.progress.add_save(budget.spent["saving"] - before)
     session.status.update(state="running")
 
 

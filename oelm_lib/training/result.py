@@ -8,7 +8,6 @@ import numpy as np
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_json
 from oelm_lib.runs.documents import write_documents
-from oelm_lib.runs.metrics import perplexity
 from oelm_lib.runs.process import now
 from oelm_lib.runs.reading import read_metrics
 from oelm_lib.runs.timing import timing_stats
@@ -16,6 +15,7 @@ from oelm_lib.training import checkpoint
 from oelm_lib.training.evaluation import document_losses, mean_loss, token_losses
 from oelm_lib.training.record import check_val_loss
 from oelm_lib.training.session import Session
+from oelm_lib.units import perplexity
 
 
 def finish(session: Session) -> bool:

@@ -1,4 +1,4 @@
-"""Steps that leave no trace in the run folder: a trial before a run, the replay of a bad step."""
+"""The time of a run before it is made: a trial of some steps, and a warning of a slow one."""
 
 import tempfile
 import time
@@ -8,16 +8,14 @@ from typing import Any, NamedTuple
 import torch
 
 from oelm_lib.data import EvalWindows
-from oelm_lib.errors import UserError
-from oelm_lib.files import read_json
-from oelm_lib.runs.folder import Run, reopen
-from oelm_lib.runs.forecast import UNMEASURED
-from oelm_lib.runs.status import Budget, format_duration
+from oelm_lib.runs.folder import Run
+from oelm_lib.runs.status import Budget
 from oelm_lib.training import checkpoint
 from oelm_lib.training.device import device_name
 from oelm_lib.training.evaluation import token_losses
-from oelm_lib.training.progress import Progress
+from oelm_lib.training.progress import UNMEASURED, Progress
 from oelm_lib.training.state import TrainingState
+from oelm_lib.units import format_duration
 
 WARM_STEPS = 3
 """First steps of a trial, which are slower and are not timed."""
@@ -41,75 +39,30 @@ def run_trial(run: Run, outputs: Path, steps: int = 20) -> dict[str, Any]:
     state.compile()
     windows = EvalWindows(corpus.tokens("val"), cfg.model.max_seq_len, state.device, corpus.recall)
     subset = windows.subset(cfg.train.eval_tokens)
-    forecast = Progress(cfg, Budget(), 0, 0, (len(subset), windows.windows)).forecast
+    progress = Progress(cfg, Budget(), 0, 0, (len(subset), windows.windows))
     for number in range(WARM_STEPS + steps):
         start = time.perf_counter()
         state.advance()
         if state.device.type == "cuda":
             torch.cuda.synchronize(state.device)
         if number >= WARM_STEPS:
-            forecast.step(time.perf_counter() - start)
+            progress.add_step(time.perf_counter() - start)
     part = subset[: max(len(subset) // 8, 1)]
     start = time.perf_counter()
     token_losses(state.model, windows, part)
-    forecast.evaluation((time.perf_counter() - start) * len(subset) / len(part))
+    progress.add_evaluation((time.perf_counter() - start) * len(subset) / len(part))
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=outputs) as folder:
         path = Path(folder) / "trial.pt"
         checkpoint.save(path, state.state_dict())
         size = path.stat().st_size
-    forecast.save(time.perf_counter() - start)
+    progress.add_save(time.perf_counter() - start)
     return {
         "device": device_name(state.device),
         "precision": state.precision.name,
-        "seconds": forecast.left(1),
+        "seconds": progress.seconds_left(1),
         "checkpoint_bytes": size,
     }
-
-
-def replay_step(path: Path) -> str:
-    """Make the step of bad_step.json again, from the newest checkpoint.
-
-    Returns:
-        Lines of text: the step's loss, and the gradient norm of each tensor.
-
-    Raises:
-        UserError: No step of this run went bad, or the newest checkpoint is of a later step.
-    """
-    try:
-        record = read_json(path / "bad_step.json") or {}
-        bad = int(record["step"])
-    except (UserError, ValueError, TypeError, KeyError):
-        raise UserError(
-            f"{path}: no readable bad_step.json, so no step to replay; see oelm status"
-        ) from None
-    state = TrainingState(reopen(path))
-    saved, _ = checkpoint.load_latest(path)
-    if saved:
-        state.load_state_dict(saved, path / "latest.pt")
-    start = state.step
-    if start >= bad:
-        raise UserError(
-            f"{path}: the newest checkpoint, of step {start}, is past step {bad}; nothing to replay"
-        )
-    state.compile()
-    while state.step < bad - 1:
-        state.advance()
-    state.freeze()
-    loss = state.backward(state.next_batch())
-    scale = state.precision.loss_scale()
-    norms = {
-        name: (p.grad.norm() / scale).item()
-        for name, p in state.model.named_parameters()
-        if p.grad is not None
-    }
-    before = record.get("loss") or "not finite"
-    lines = [
-        f"step {bad:,} again from step {start:,}: loss {loss.item():.6g}, before it was {before}",
-        "gradient norm by tensor:",
-        *(f"{norm:12.4g}  {name}" for name, norm in norms.items()),
-    ]
-    return "\n".join(lines)
 
 
 def slow_warning(state: TrainingState) -> str | None:

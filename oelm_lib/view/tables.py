@@ -9,7 +9,7 @@ import pandas as pd
 
 from oelm_lib import stats
 from oelm_lib.markup import Html, as_html, html_table
-from oelm_lib.runs.status import format_duration, format_eta
+from oelm_lib.units import format_duration, format_eta
 
 LARGEST_GAP = 10.0
 """Larger gaps (1,000 %) are shown as such: the arm has diverged, and its digits mean nothing."""

@@ -14,11 +14,17 @@ from oelm_lib.config import change_warnings, load_config
 from oelm_lib.errors import UserError
 from oelm_lib.hardware import available_cores
 from oelm_lib.launch.jobs import make_jobs
-from oelm_lib.launch.names import parse_seeds
 from oelm_lib.runs.find import find_runs
-from oelm_lib.runs.names import experiment_of, run_folder, run_name, seed_of, set_arguments
+from oelm_lib.runs.names import (
+    experiment_of,
+    parse_seeds,
+    run_folder,
+    run_name,
+    seed_of,
+    set_arguments,
+)
 from oelm_lib.runs.process import is_alive
-from oelm_lib.runs.reading import queue_alive, read_config, read_status, state
+from oelm_lib.runs.reading import read_config, read_status, state
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.stop import ask_to_stop
 from oelm_lib.runs.trash import remove_experiment, restore_last
@@ -199,12 +205,7 @@ def _is_busy(path: Path, live: list[Launch]) -> bool:
     Args:
         live: Commands of the workbench that run now; one that just began has written no status.
     """
-    if any(launch.holds(path) for launch in live):
-        return True
-    current = state(path)
-    if current == "queued":
-        return queue_alive(read_status(path) or {})
-    return current in ACTIVE
+    return any(launch.holds(path) for launch in live) or state(path) in ("queued", *ACTIVE)
 
 
 def _core_warnings(outputs: Path, added: int, live: list[Launch]) -> list[str]:

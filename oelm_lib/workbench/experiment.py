@@ -18,7 +18,7 @@ from oelm_lib.markup import Html, html_table
 from oelm_lib.model.cost import parameter_numbers, step_bytes, step_flops
 from oelm_lib.runs.reading import read_or_none, read_timing
 from oelm_lib.runs.schema import ACTIVE
-from oelm_lib.runs.status import format_bytes, format_duration
+from oelm_lib.units import format_bytes, format_duration
 from oelm_lib.view.changes import changes_table
 from oelm_lib.view.tables import tone_colour
 from oelm_lib.workbench.rows import NOT_RUN, Row

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib.errors import UserError
-from oelm_lib.files import read_json, remedy, take_turn, write_json
+from oelm_lib.files import explained, read_json, take_turn, write_json
 from oelm_lib.runs.names import command_line, run_name
 from oelm_lib.runs.process import is_alive, process_start, this_process
 from oelm_lib.runs.reading import read_or_none, read_status, state
@@ -103,7 +103,7 @@ def start_command(
     log = outputs / FOLDER / f"{moment}_{words}.log"
     command = command_line(arguments)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("JPY_")}
-    try:
+    with explained(log, f"{command} was not started", exact=True):
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "wb") as file:
             process = subprocess.Popen(
@@ -118,10 +118,6 @@ def start_command(
         identity = {"pid": process.pid, "process_start": process_start(process.pid)}
         facts = {"command": command, "runs": list(runs), "at_once": at_once, "started": time.time()}
         write_json(log.with_suffix(".json"), facts | this_process() | identity)
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or log}: {command} was not started: {error.strerror}; {remedy(error)}"
-        ) from None
     return Launch(command, log, True, tuple(runs), at_once, process.pid, facts["started"])
 
 
@@ -132,13 +128,9 @@ def one_starter(outputs: Path) -> Iterator[None]:
     Raises:
         UserError: The folder of the logs cannot be written.
     """
-    try:
+    with explained(outputs / FOLDER, "nothing was started", exact=True):
         (outputs / FOLDER).mkdir(parents=True, exist_ok=True)
         file = open(outputs / FOLDER / TURN, "ab")
-    except OSError as error:
-        raise UserError(
-            f"{error.filename}: nothing was started: {error.strerror}; {remedy(error)}"
-        ) from None
     with file:
         take_turn(file.fileno())
         yield

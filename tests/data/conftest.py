@@ -26,7 +26,7 @@ def stories(tmp_path_factory):
     """The embedded corpus in bpe-1024, made once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OELM_DATA", str(tmp_path_factory.mktemp("stories")))
-        return prepare("stories", tokenizer="bpe-1024", echo=lambda line: None)
+        return prepare("stories", tokenizer="bpe-1024")
 
 
 @pytest.fixture

@@ -14,9 +14,7 @@ from .conftest import STORIES
 
 @pytest.fixture
 def corpus(source):
-    return prepare(
-        "tinystories-sample", source(train=STORIES, validation=STORIES), echo=lambda line: None
-    )
+    return prepare("tinystories-sample", source(train=STORIES, validation=STORIES))
 
 
 def test_open_reads_what_prepare_wrote(corpus):
@@ -108,12 +106,7 @@ def test_a_manifest_with_a_right_checksum_and_wrong_splits_is_refused(corpus, sp
 
 
 def test_a_copy_without_its_tokenizer_is_refused(source):
-    corpus = prepare(
-        "tinystories-sample",
-        source(train=STORIES, validation=STORIES),
-        "bpe-300",
-        echo=lambda line: None,
-    )
+    corpus = prepare("tinystories-sample", source(train=STORIES, validation=STORIES), "bpe-300")
     (corpus.path / "tokenizer.json").unlink()
     with pytest.raises(UserError, match=r"tokenizer.json: is missing; copy it too, or delete"):
         open_corpus("tinystories-sample", "bpe-300")

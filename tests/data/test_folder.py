@@ -1,6 +1,8 @@
 """Local sources: which files make a split; no text is dropped or read twice silently."""
 
+import contextlib
 import gzip
+import io
 import json
 import os
 import shutil
@@ -45,7 +47,9 @@ def find(lines):
     """A function from a folder to the relative files of each split of tinyshakespeare-sample."""
 
     def find(folder, name="tinyshakespeare-sample"):
-        found = find_splits(folder, load_spec(name), lines.append)
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            found = find_splits(folder, load_spec(name))
+        lines.extend(output.getvalue().splitlines())
         return {
             split: [os.path.relpath(path, folder) for path in paths]
             for split, paths in found.items()
@@ -62,7 +66,7 @@ def test_the_name_of_the_source_folder_says_nothing(folder, find, name):
 
 def test_a_source_folder_named_test_keeps_train_out_of_the_test_split(folder):
     other = folder.rename(folder.with_name("test"))
-    corpus = prepare("tinyshakespeare-sample", other, echo=lambda line: None)
+    corpus = prepare("tinyshakespeare-sample", other)
     assert corpus.manifest["splits"]["test"]["documents"] == 1
     assert len(open_test(corpus)) == 3
 
@@ -161,11 +165,11 @@ def test_a_broken_link_is_named(folder, find, name):
 
 
 def test_a_wrong_source_is_an_error_even_where_the_corpus_is_prepared(folder):
-    prepare("tinyshakespeare-sample", folder, echo=lambda line: None)
+    prepare("tinyshakespeare-sample", folder)
     (folder / "train.jsonl").unlink()
     (folder / "train.jsonl").symlink_to("nowhere")
     with pytest.raises(UserError, match="its link leads to nowhere"):
-        prepare("tinyshakespeare-sample", folder, echo=lambda line: None)
+        prepare("tinyshakespeare-sample", folder)
 
 
 def test_one_text_in_two_splits_by_a_link_is_refused(folder, find, lines):
@@ -196,7 +200,7 @@ def test_a_folder_that_may_not_be_listed_is_an_error(folder, tmp_path):
     program = (
         "import sys\nfrom oelm_lib.data.folder import find_splits\n"
         "from oelm_lib.data import load_spec\nfrom pathlib import Path\n"
-        "find_splits(Path(sys.argv[1]), load_spec('tinyshakespeare-sample'), print)"
+        "find_splits(Path(sys.argv[1]), load_spec('tinyshakespeare-sample'))"
     )
     drop = "--bounding-set=-dac_override,-dac_read_search"
     os.chown(folder / "train", 65534, 65534)
@@ -224,5 +228,5 @@ def test_a_path_that_is_not_utf8_works(folder):
         table = pyarrow.table({"text": [f"{name} text"]})
         pyarrow.parquet.write_table(table, folder / f"{name}.parquet")
     other = folder.rename(folder.with_name("caf\udce9"))
-    corpus = prepare("tinyshakespeare-sample", other, echo=lambda line: None)
+    corpus = prepare("tinyshakespeare-sample", other)
     assert corpus.manifest["source"]["path"].endswith(r"/caf\xe9")

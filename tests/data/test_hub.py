@@ -31,7 +31,7 @@ import json, sys
 from oelm_lib.data import prepare
 from oelm_lib.errors import UserError
 try:
-    corpus = prepare(sys.argv[1], limit=int(sys.argv[2]) or None, echo=lambda line: None)
+    corpus = prepare(sys.argv[1], limit=int(sys.argv[2]) or None)
     print(json.dumps(corpus.manifest))
 except UserError as error:
     print(json.dumps(str(error)))

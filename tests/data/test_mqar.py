@@ -28,13 +28,13 @@ SMALL += " train.max_steps=4 train.eval_interval=2"
 
 @pytest.fixture
 def corpus():
-    return prepare("mqar", tokenizer="ids-40", echo=lambda line: None)
+    return prepare("mqar", tokenizer="ids-40")
 
 
 def test_each_key_is_asked_for_once_and_its_value_follows():
     recall = load_spec("mqar").recall
     examples = recall_examples(recall, "validation", 40)
-    assert examples.shape == (recall.examples["validation"], recall.length)
+    assert examples.shape == (recall.examples.validation, recall.length)
     assert np.array_equal(examples, recall_examples(recall, "validation", 40))
     context = 2 * recall.pairs
     for row in examples:
@@ -110,7 +110,7 @@ def test_an_experiment_trains_on_it_and_is_probed_for_accuracy(tmp_path):
 )
 def test_wrong_tokenizers_are_one_line(name, tokenizer, words):
     with pytest.raises(UserError, match=words):
-        prepare(name, tokenizer=tokenizer, echo=lambda line: None)
+        prepare(name, tokenizer=tokenizer)
 
 
 def test_a_context_of_another_length_is_one_line(tmp_path):

@@ -37,7 +37,7 @@ def make(tmp_path):
             path = tmp_path / "from" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        corpus = new_corpus("mine", tmp_path / "from", tokenizer, echo=lambda line: None)
+        corpus = new_corpus("mine", tmp_path / "from", tokenizer)
         plain = yaml.safe_load((tmp_path / "params" / "corpora" / "mine.yaml").read_text())
         return plain, {key: split["documents"] for key, split in corpus.manifest["splits"].items()}
 
@@ -48,11 +48,11 @@ def json_lines(texts, key="text"):
     return "".join(json.dumps({"id": f"{n}", key: text}) + "\n" for n, text in enumerate(texts))
 
 
-def test_one_file_of_json_lines_is_divided_and_the_file_can_be_used_again(tmp_path):
+def test_one_file_of_json_lines_is_divided_and_the_file_can_be_used_again(tmp_path, capsys):
     file = tmp_path / "poems.jsonl"
     file.write_text(json_lines(TEXTS, "body"))
-    lines = []
-    corpus = new_corpus("mine", file, echo=lines.append)
+    corpus = new_corpus("mine", file)
+    lines = capsys.readouterr().out.splitlines()
     loaded = load_spec("mine")
     assert (loaded.text_field, loaded.title) == ("body", "mine")
     assert (loaded.validation, loaded.validation_fraction, loaded.test) == (
@@ -65,7 +65,7 @@ def test_one_file_of_json_lines_is_divided_and_the_file_can_be_used_again(tmp_pa
     assert splits["val"]["documents"] + splits["test"]["documents"] == 30
     assert corpus.tokenizer == "bpe-300"  # the text yields no 512 tokens
     assert "mine: wrote params/corpora/mine.yaml (about 150 documents)" in lines
-    assert prepare("mine", file, "gpt2", echo=lines.append).manifest["splits"].keys() == {
+    assert prepare("mine", file, "gpt2").manifest["splits"].keys() == {
         "train",
         "val",
         "test",
@@ -167,7 +167,7 @@ def test_mistakes_are_one_line_and_leave_no_corpus_file(tmp_path, params, name, 
     if content is not None:
         (tmp_path / "a.jsonl").write_bytes(content)
     with pytest.raises(UserError, match=message):
-        new_corpus(name, tmp_path / "a.jsonl", echo=lambda line: None)
+        new_corpus(name, tmp_path / "a.jsonl")
     assert [path.name for path in (params / "corpora").iterdir()] == ["taken.yaml"]
 
 
@@ -184,7 +184,7 @@ def test_mistakes_are_one_line_and_leave_no_corpus_file(tmp_path, params, name, 
 def test_a_damaged_file_is_named_with_a_remedy(tmp_path, params, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=f"{name}: cannot be read as a whole .*; copy or download"):
-        new_corpus("mine", tmp_path / name, echo=lambda line: None)
+        new_corpus("mine", tmp_path / name)
     assert not list((params / "corpora").iterdir())
 
 
@@ -193,12 +193,12 @@ def test_after_a_failure_the_same_command_works_with_another_text(tmp_path):
     for text in ("", "\n \n" * 1000):
         file.write_text(text)
         with pytest.raises(UserError, match="has no text"):
-            new_corpus("mine", file, "gpt2", echo=lambda line: None)
+            new_corpus("mine", file, "gpt2")
     file.write_text("one long line " * 500)
-    new_corpus("mine", file, "gpt2", echo=lambda line: None)
+    new_corpus("mine", file, "gpt2")
     assert load_spec("mine").about == r"Text from caf\xe9.txt."
     with pytest.raises(UserError, match="exists already"):
-        new_corpus("mine", file, "gpt2", echo=lambda line: None)
+        new_corpus("mine", file, "gpt2")
 
 
 def test_the_command_names_the_next_one(tmp_path):

@@ -1,5 +1,6 @@
 """Preparing a corpus: files of every kind, interruptions, what is left behind."""
 
+import contextlib
 import errno
 import fcntl
 import gzip
@@ -12,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
@@ -37,10 +37,6 @@ from oelm_lib.files import with_checksum
 from .conftest import STORIES
 
 
-def quiet(line):
-    """Take a line of progress."""
-
-
 def _nothing_left(folder):
     return not any(path.is_dir() for path in folder.glob("*/*")) and not list(
         folder.rglob(MANIFEST)
@@ -49,7 +45,7 @@ def _nothing_left(folder):
 
 def test_same_tokens_from_every_kind_of_file(source, tmp_path):
     folder = source(train=STORIES, validation=["A", "B", "C"] * 5)
-    expected = prepare("tinystories-sample", folder, echo=quiet).manifest["splits"]
+    expected = prepare("tinystories-sample", folder).manifest["splits"]
     lines = "".join(json.dumps({"text": text}) + "\n" for text in STORIES)
     text = "<|endoftext|>\n".join(STORIES)
     for number, (name, content) in enumerate(
@@ -65,27 +61,27 @@ def test_same_tokens_from_every_kind_of_file(source, tmp_path):
         (other / name).write_bytes(content)
         shutil.copy(folder / "validation.parquet", other / "valid.parquet")
         shutil.rmtree(os.environ["OELM_DATA"])
-        assert prepare("tinystories-sample", other, echo=quiet).manifest["splits"] == expected
+        assert prepare("tinystories-sample", other).manifest["splits"] == expected
 
 
 def test_missing_files_are_named(source, tmp_path):
     with pytest.raises(
         UserError, match=r"no validation file for tinystories-sample \(found: train.parquet\)"
     ):
-        prepare("tinystories-sample", source(train=STORIES), echo=quiet)
+        prepare("tinystories-sample", source(train=STORIES))
     with pytest.raises(UserError, match="nowhere: no such file or folder"):
-        prepare("tinystories-sample", tmp_path / "nowhere", echo=quiet)
+        prepare("tinystories-sample", tmp_path / "nowhere")
     (tmp_path / "a.doc").write_text("x")
     with pytest.raises(UserError, match=r"a.doc: is not text that can be read; name .* \.jsonl"):
-        prepare("tinystories-sample", tmp_path / "a.doc", echo=quiet)
+        prepare("tinystories-sample", tmp_path / "a.doc")
     with pytest.raises(
         UserError, match=r"stories: is generated, not read from .*; leave --source out"
     ):
-        prepare("stories", tmp_path, echo=quiet)
+        prepare("stories", tmp_path)
     with pytest.raises(UserError, match="tokenizer = 'gpt3' is unknown; use gpt2 or bpe-<N>"):
-        prepare("tinystories-sample", tmp_path, tokenizer="gpt3", echo=quiet)
+        prepare("tinystories-sample", tmp_path, tokenizer="gpt3")
     with pytest.raises(UserError, match="bpe-99: N must be 257"):
-        prepare("tinystories-sample", tmp_path, tokenizer="bpe-99", echo=quiet)
+        prepare("tinystories-sample", tmp_path, tokenizer="bpe-99")
 
 
 def test_hub_layout_of_a_folder(source, tmp_path):
@@ -93,7 +89,7 @@ def test_hub_layout_of_a_folder(source, tmp_path):
     folder = source(train=rows, validation=rows, test=rows)
     (folder / "validation.parquet").rename(folder / "validation-00000-of-00001.parquet")
     folder.rename(tmp_path / "wikitext-103-raw-v1")
-    corpus = prepare("wikitext103-sample", tmp_path, echo=quiet)
+    corpus = prepare("wikitext103-sample", tmp_path)
     assert corpus.manifest["splits"]["val"]["documents"] == 9
 
 
@@ -106,30 +102,28 @@ def test_full_disk(source, data_folder):
             UserError,
             match=r"File too large; raise the limit of file sizes .*nothing is left of",
         ):
-            prepare("tinystories-sample", folder, echo=quiet)
+            prepare("tinystories-sample", folder)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert _nothing_left(data_folder)
 
 
-def test_second_preparation_says_who_holds_it(source, data_folder):
+def test_second_preparation_says_who_holds_it(source, data_folder, capfd):
     folder = source(train=STORIES, validation=STORIES)
-    lines, waits = [], threading.Event()
-
-    def echo(line):
-        lines.append(line)
-        waits.set()
-
-    second = threading.Thread(target=prepare, args=("tinystories-sample", folder, "gpt2", 9, echo))
-    with _locked(data_folder / "tinystories-sample" / "gpt2", quiet):
-        second.start()
-        assert waits.wait(60)
+    program = (
+        "import sys\nfrom oelm_lib.data import prepare\n"
+        "prepare('tinystories-sample', sys.argv[1], limit=9)"
+    )
+    command = [sys.executable, "-c", program, str(folder)]
+    with _locked(data_folder / "tinystories-sample" / "gpt2"):
+        second = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         holder = f"process {os.getpid()} on {socket.gethostname()} since 20"
-        assert f"is being prepared by {holder}" in lines[0]
-        assert second.is_alive() and len(lines) == 1
-    second.join(60)
-    assert prepare("tinystories-sample", folder, echo=lines.append)
-    assert "is there already" in lines[-1]
+        assert f"is being prepared by {holder}" in second.stdout.readline()
+        assert second.poll() is None
+    second.communicate(timeout=60)
+    assert second.returncode == 0
+    assert prepare("tinystories-sample", folder)
+    assert "is there already" in capfd.readouterr().out
 
 
 def test_a_file_system_without_flock_takes_corpora(source, data_folder, monkeypatch):
@@ -138,20 +132,21 @@ def test_a_file_system_without_flock_takes_corpora(source, data_folder, monkeypa
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     folder = source(train=STORIES, validation=STORIES)
-    assert prepare("tinystories-sample", folder, echo=quiet)
+    assert prepare("tinystories-sample", folder)
 
 
 def test_killed_preparation_leaves_nothing_that_looks_whole(source, data_folder):
     folder = source(train=STORIES, validation=STORIES[:9])
     program = (
-        "import os, sys\nfrom oelm_lib.data import prepare\n"
-        "prepare('tinystories-sample', sys.argv[1], echo=lambda line: os.kill(os.getpid(), 9))"
+        "import builtins, os, sys\nfrom oelm_lib.data import prepare\n"
+        "builtins.print = lambda *text, **options: os.kill(os.getpid(), 9)\n"
+        "prepare('tinystories-sample', sys.argv[1])"
     )
     run = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True)
     assert run.returncode == -9
     assert (data_folder / "tinystories-sample" / ".gpt2.part").is_dir()
     assert not (data_folder / "tinystories-sample" / "gpt2").exists()
-    corpus = prepare("tinystories-sample", folder, echo=quiet)
+    corpus = prepare("tinystories-sample", folder)
     assert sorted(path.name for path in corpus.path.parent.iterdir()) == [".gpt2.lock", "gpt2"]
     assert sorted(path.name for path in corpus.path.iterdir()) == [
         "manifest.json",
@@ -161,32 +156,23 @@ def test_killed_preparation_leaves_nothing_that_looks_whole(source, data_folder)
     ]
 
 
-def test_prepared_corpus_stays(source):
+def test_prepared_corpus_stays(source, capsys):
     folder = source(train=STORIES, validation=STORIES)
-    first = prepare("tinystories-sample", folder, echo=quiet)
-    lines = []
-    again = prepare(
-        "tinystories-sample", source(train=STORIES[:9], validation=STORIES), echo=lines.append
-    )
-    assert again == first
-    assert lines == [f"{first.path} is there already; delete it to make it anew"]
+    first = prepare("tinystories-sample", folder)
+    capsys.readouterr()
+    assert prepare("tinystories-sample", source(train=STORIES[:9], validation=STORIES)) == first
+    line = f"{first.path} is there already; delete it to make it anew\n"
+    assert capsys.readouterr().out == line
 
 
 def test_a_reader_that_goes_away_does_not_end_the_preparation(source):
     """As `oelm data prepare NAME | head -1`."""
-
-    def broken_pipe(line):
-        lines.append(line)
-        raise BrokenPipeError
-
-    def closed_file(line):
-        raise ValueError("I/O operation on closed file")
-
-    lines = []
     folder = source(train=STORIES, validation=STORIES)
-    assert prepare("tinystories-sample", folder, echo=broken_pipe).path.is_dir()
-    assert len(lines) == 1
-    assert prepare("tinystories-sample", folder, "bpe-300", echo=closed_file).path.is_dir()
+    with open("/dev/full", "w") as full, contextlib.redirect_stdout(full):
+        assert prepare("tinystories-sample", folder).path.is_dir()
+        with contextlib.suppress(OSError):
+            full.close()
+        assert prepare("tinystories-sample", folder, "bpe-300").path.is_dir()
 
 
 def test_a_folder_without_a_manifest_is_an_error_before_any_work(source, data_folder):
@@ -194,7 +180,7 @@ def test_a_folder_without_a_manifest_is_an_error_before_any_work(source, data_fo
     folder.mkdir(parents=True)
     (folder / "train.bin").write_bytes(b"half a copy")
     with pytest.raises(UserError, match=r"gpt2: has no manifest.json, so it is no complete corpus"):
-        prepare("tinystories-sample", source(train=STORIES, validation=STORIES), echo=quiet)
+        prepare("tinystories-sample", source(train=STORIES, validation=STORIES))
     assert (folder / "train.bin").read_bytes() == b"half a copy"
 
 
@@ -228,7 +214,7 @@ def test_a_word_of_a_million_letters_is_learned_in_parts():
 
 
 def test_list_and_show(source, data_folder):
-    prepare("tinystories-sample", source(train=STORIES, validation=STORIES), echo=quiet)
+    prepare("tinystories-sample", source(train=STORIES, validation=STORIES))
     table = list_corpora().set_index("corpus")
     assert table.loc["tinystories-sample", "state"] == "prepared, sample"
     assert table.loc["tinystories-sample", "train_documents"] == "40"
@@ -256,7 +242,7 @@ def test_list_and_show(source, data_folder):
 def test_real_text_encodes_as_tiktoken_does(samples, name, folder):
     import pyarrow.parquet
 
-    corpus = prepare(name, samples / folder, echo=quiet)
+    corpus = prepare(name, samples / folder)
     encoding = gpt2_tokenizer()._encoding
     for split, file in (("train", "train"), ("val", "validation"), ("test", "test")):
         if not (samples / folder / f"{file}.parquet").is_file():

@@ -61,7 +61,7 @@ def write_spec(tmp_path, monkeypatch):
         ({"generator": GRAMMAR, "hub": "a/b"}, "hub: has no effect on a generated corpus"),
         (
             {"generator": GRAMMAR | {"stories": {"train": 9}}},
-            "generator: stories.validation is missing",
+            "generator.stories.validation is missing",
         ),
         (
             {"generator": GRAMMAR | {"openings": ["A {jobb} came."]}},
@@ -76,7 +76,7 @@ def write_spec(tmp_path, monkeypatch):
             r"count = \[3, 1\] should rise",
         ),
         ({"generator": GRAMMAR | {"words": {"boy": 3}}}, "generator.words.boy = 3: "),
-        ({"recall": RECALL | {"examples": {"train": 3}}}, "recall: examples.validation is missing"),
+        ({"recall": RECALL | {"examples": {"train": 3}}}, "recall.examples.validation is missing"),
     ],
 )
 def test_contradictions_are_one_line(write_spec, changes, message):
@@ -116,7 +116,7 @@ def test_permutation_beside_the_sources_own_test_split(write_spec, source):
     """Validation is drawn from train; the source's test split is the test split."""
     write_spec(PERMUTED)
     folder = source(train=[f"train {n}" for n in range(20)], test=["one test", "two tests"])
-    splits = prepare("mine", folder, echo=lambda line: None).manifest["splits"]
+    splits = prepare("mine", folder).manifest["splits"]
     assert {key: split["documents"] for key, split in splits.items()} == {
         "train": 18,
         "val": 2,
@@ -132,7 +132,7 @@ def test_a_permutation_is_the_same_each_time_and_its_bpe_sees_no_validation_text
     prepared = []
     for number in range(2):
         monkeypatch.setenv("OELM_DATA", str(tmp_path / f"data{number}"))
-        prepared.append(prepare("mine", folder, "bpe-266", echo=lambda line: None))
+        prepared.append(prepare("mine", folder, "bpe-266"))
     first, second = prepared
     assert first.manifest_sha256 == second.manifest_sha256
     tokenizer = load_tokenizer(first)
@@ -144,7 +144,7 @@ def test_a_permutation_is_the_same_each_time_and_its_bpe_sees_no_validation_text
 def test_a_token_limit_is_counted_in_gpt2_tokens_alone(write_spec, source):
     write_spec(PERMUTED | {"token_limit": 50, "test": "none"}, "mine-sample")
     with pytest.raises(UserError, match="mine-sample: is cut by GPT-2 tokens and made with gpt2"):
-        prepare("mine-sample", source(train=["a duck"] * 99), "bpe-300", echo=lambda line: None)
+        prepare("mine-sample", source(train=["a duck"] * 99), "bpe-300")
 
 
 def test_a_grammar_with_too_few_stories_ends(monkeypatch):

@@ -16,10 +16,6 @@ from .conftest import STORIES
 EOT = 50256
 
 
-def quiet(line):
-    """Take a line of progress."""
-
-
 gpt2 = functools.cache(gpt2_tokenizer)
 
 
@@ -71,7 +67,7 @@ def test_unknown_corpus(name):
 
 def test_source_splits_and_halves(source):
     held_out = ["A", "B<|endoftext|>", "", "Two ducks.", "Three ducks.", "E", "F"]
-    corpus = prepare("tinystories-sample", source(train=STORIES, validation=held_out), echo=quiet)
+    corpus = prepare("tinystories-sample", source(train=STORIES, validation=held_out))
     even, odd = ([text for text in held_out if _is_odd(text) is odd] for odd in (False, True))
     assert corpus.tokens("train").tolist() == _ids(STORIES)
     assert corpus.tokens("val").tolist() == _ids(even)
@@ -92,7 +88,7 @@ def test_phase3_permutation_is_that_of_datasets(source):
     import datasets
 
     texts = [f"Story {number} of a duck." for number in range(1000)]
-    corpus = prepare("tinystories-phase3-sample", source(train=texts), echo=quiet)
+    corpus = prepare("tinystories-phase3-sample", source(train=texts))
     split = datasets.Dataset.from_dict({"text": texts}).train_test_split(test_size=0.01, seed=42)
     assert corpus.tokens("train").tolist() == _ids(split["train"]["text"])
     assert corpus.tokens("val").tolist() == _ids(split["test"]["text"])
@@ -120,7 +116,7 @@ def test_permutation_sizes_are_those_of_datasets(count):
 
 def test_phase3_tail_cuts_the_stream_of_tokens(source):
     texts = [f"Page {number}. " + "Äpfel <|endoftext|> " * (number % 7) for number in range(300)]
-    corpus = prepare("openwebtext-phase3-sample", source(train=texts), echo=quiet)
+    corpus = prepare("openwebtext-phase3-sample", source(train=texts))
     stream = _ids(texts)
     cut = int(0.99 * len(stream))
     assert stream[cut - 1] != EOT
@@ -143,7 +139,7 @@ def test_phase3_tail_stops_after_the_document_that_reaches_the_limit(source, mon
     texts = [f"Page {number} is short." for number in range(5000)]
     limited = load_spec("openwebtext-phase3-sample").model_copy(update={"token_limit": 999})
     monkeypatch.setattr(module, "load_spec", lambda name: limited)
-    corpus = prepare("openwebtext-phase3-sample", source(train=texts), echo=quiet)
+    corpus = prepare("openwebtext-phase3-sample", source(train=texts))
     stream = _ids(texts)
     end = stream.index(EOT, 998) + 1
     assert [*corpus.tokens("train"), *corpus.tokens("val")] == stream[:end]
@@ -161,9 +157,7 @@ def test_wikitext_phase3_is_one_text_without_separators(source):
         " Quack . \n",
     ] * 40
     corpus = prepare(
-        "wikitext103-phase3-sample",
-        source(train=rows, validation=rows[:8], test=rows[:4]),
-        echo=quiet,
+        "wikitext103-phase3-sample", source(train=rows, validation=rows[:8], test=rows[:4])
     )
     assert corpus.eot is None
     assert corpus.tokens("train").tolist() == gpt2().encode_documents(["".join(rows)])[0].tolist()
@@ -176,24 +170,24 @@ def test_wikitext_phase3_is_one_text_without_separators(source):
 def test_bpe_is_trained_on_train_alone(source):
     train = ["The fox sat on the mat.", "The duck saw the fox."] * 30
     folder = source(train=train, validation=[f"zzzzzzzz qqqq {number}" for number in range(9)])
-    corpus = prepare("tinystories-sample", folder, tokenizer="bpe-270", echo=quiet)
+    corpus = prepare("tinystories-sample", folder, tokenizer="bpe-270")
     tokenizer = load_tokenizer(corpus)
     assert (corpus.vocab_size, corpus.eot) == (270, 269)
     assert tokenizer.decode(corpus.tokens("train")) == "".join(
         f"{text}<|endoftext|>" for text in train
     )
     assert len(tokenizer.encode_documents(["zzzzzzzz"])[0]) == 8
-    permuted = prepare("tinystories-phase3-sample", folder, tokenizer="bpe-270", echo=quiet)
+    permuted = prepare("tinystories-phase3-sample", folder, tokenizer="bpe-270")
     assert permuted.manifest["splits"]["val"]["documents"] == 1
     with pytest.raises(UserError, match="openwebtext-phase3-sample: is cut by GPT-2 tokens"):
-        prepare("openwebtext-phase3-sample", folder, tokenizer="bpe-270", echo=quiet)
+        prepare("openwebtext-phase3-sample", folder, tokenizer="bpe-270")
 
 
 def test_split_that_would_be_empty(source, data_folder):
     with pytest.raises(
         UserError, match="the train split would be empty; the source needs more documents"
     ):
-        prepare("tinystories-phase3-sample", source(train=["one duck"]), echo=quiet)
+        prepare("tinystories-phase3-sample", source(train=["one duck"]))
     assert _nothing_left(data_folder)
 
 
@@ -202,16 +196,16 @@ def test_limit_makes_a_sample(source):
     with pytest.raises(
         UserError, match="limit = 5: makes a sample of tinystories; name it tinystories-sample"
     ):
-        prepare("tinystories", folder, limit=5, echo=quiet)
+        prepare("tinystories", folder, limit=5)
     with pytest.raises(UserError, match="limit = 0: must be at least 1"):
-        prepare("tinystories-sample", folder, limit=0, echo=quiet)
-    corpus = prepare("tinystories-sample", folder, limit=5, echo=quiet)
+        prepare("tinystories-sample", folder, limit=0)
+    corpus = prepare("tinystories-sample", folder, limit=5)
     assert corpus.tokens("train").tolist() == _ids(STORIES[:5])
     assert corpus.manifest["split_rules"]["limit"] == 5
 
 
 def test_a_limit_holds_for_associative_recall_too():
-    corpus = prepare("mqar-sample", tokenizer="ids-40", limit=5, echo=quiet)
+    corpus = prepare("mqar-sample", tokenizer="ids-40", limit=5)
     assert {facts["documents"] for facts in corpus.manifest["splits"].values()} == {5}
 
 
@@ -224,7 +218,7 @@ def test_part_never_passes_for_the_corpus(source, data_folder, name):
     with pytest.raises(
         UserError, match=rf"{name}: the train split of the source has .* {name}-sample"
     ):
-        prepare(name, folder, echo=quiet)
+        prepare(name, folder)
     assert _nothing_left(data_folder)
 
 
@@ -237,5 +231,5 @@ def test_empty_corpus(source, data_folder, name, texts):
         UserError,
         match=rf"{name}: the train split of the source has no text \(\d rows\); give a source with",
     ):
-        prepare(name, source(train=texts, validation=["a", "b"]), echo=quiet)
+        prepare(name, source(train=texts, validation=["a", "b"]))
     assert _nothing_left(data_folder)

@@ -5,7 +5,7 @@ from click.testing import CliRunner
 
 from oelm_lib.cli import main
 from oelm_lib.launch.doctor import doctor
-from oelm_lib.runs.forecast import Forecast
+from oelm_lib.training.progress import Progress
 from oelm_lib.training.trial import run_trial
 
 
@@ -22,7 +22,7 @@ def test_a_trial_projects_the_time_and_leaves_nothing_behind(tiny_run, tmp_path)
 
 def test_a_trial_counts_the_time_of_saves(tiny_run, tmp_path, monkeypatch):
     saves = []
-    monkeypatch.setattr(Forecast, "save", lambda forecast, seconds: saves.append(seconds))
+    monkeypatch.setattr(Progress, "add_save", lambda progress, seconds: saves.append(seconds))
     run_trial(tiny_run(), tmp_path / "outputs", steps=2)
     assert len(saves) == 1 and saves[0] > 0
 

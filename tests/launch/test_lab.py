@@ -72,5 +72,5 @@ def test_a_file_that_is_no_copy_stays(checkout, text):
 
 def test_a_folder_that_cannot_be_made_is_one_line(checkout):
     (checkout / FOLDER).write_text("")
-    with pytest.raises(UserError, match="lab: File exists"):
+    with pytest.raises(UserError, match="lab: a notebook was not copied: File exists"):
         copy_notebooks(checkout)

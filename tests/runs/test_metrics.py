@@ -7,7 +7,7 @@ import os
 import pytest
 
 from oelm_lib import runs
-from oelm_lib.runs.metrics import AppendFile, Recorder, perplexity
+from oelm_lib.runs.metrics import AppendFile, Recorder
 
 TRAIN = {"tokens": 100, "learning_rate": 1e-3, "grad_norm": 0.5, "tokens_per_s": 10.0, "seconds": 1}
 
@@ -105,10 +105,3 @@ def test_a_recorder_writes_rows_and_lines_and_resumes_from_its_offsets(tmp_path)
     assert Recorder(tmp_path, offsets).short_files() == (
         "metrics.jsonl and training.log: shorter than at the checkpoint, the lines are lost"
     )
-
-
-def test_perplexity_of_a_loss_beyond_exp_is_infinite():
-    assert perplexity(0.0) == 1.0
-    assert perplexity(1000.0) == math.inf
-    assert perplexity(-1000.0) == 0.0
-    assert math.isnan(perplexity(math.nan))

@@ -12,7 +12,7 @@ from oelm_lib.runs.lock import RunLock
 from oelm_lib.runs.logs import log_lines
 from oelm_lib.runs.overview import overview, table
 from oelm_lib.runs.process import this_process
-from oelm_lib.runs.reading import CONFIG_KEYS, FORMAT
+from oelm_lib.runs.schema import FORMAT, ConfigRecord
 from tests import runs_factory
 
 NOW = {"state": "running", "step": 400, "max_steps": 1000, "train_loss": 2.5, "steps_per_s": 8.0}
@@ -40,8 +40,9 @@ def make_run(tmp_path):
             path / "status.json",
             NOW | this_process() | {"heartbeat": time.time(), "evals": []} | fields,
         )
-        record = {key: kind() for key, kind in CONFIG_KEYS.items()}
-        record |= {"format": FORMAT, "experiment": config.load_config(exp).to_dict()}
+        record = {key: {} for key in ConfigRecord.model_fields}
+        record |= {"format": FORMAT, "kind": "", "label": "", "seed": seed}
+        record |= {"experiment": config.load_config(exp).to_dict()}
         (path / "config.yaml").write_text(yaml.safe_dump(record))
         if summary:
             write_json(path / "summary.json", summary)
@@ -231,6 +232,15 @@ def test_rehearsals_are_found_by_a_plus_sign_and_left_out_on_request(make_run, t
     assert find_runs(tmp_path, "DEMO-01", rehearsals=False) == [experiment]
     assert find_runs(tmp_path, "DEMO-01 *+*", rehearsals=False) == [experiment, rehearsal]
     assert [row["run"] for row in overview(["*+*"], tmp_path)] == ["DEMO-01_baseline+aa/seed1"]
+
+
+@pytest.mark.parametrize(
+    "name", ["demo-01", "params/DEMO-01.yaml", "demo-01/seed1", "demo-0[12]/seed*", "DEMO-*_base*"]
+)
+def test_lists_of_runs_take_the_names_that_one_run_takes(make_run, tmp_path, name):
+    run, other = make_run(seed=1), make_run("MQAR-01", seed=1)
+    assert find_runs(tmp_path, name) == [run] == [find_run(name, tmp_path)]
+    assert find_runs(tmp_path, "DEMO-01_base* MQAR-01/seed2 */seed1") == [run, other]
 
 
 def test_a_log_is_followed_until_the_run_ends(make_run):

@@ -245,7 +245,7 @@ def test_the_loop_is_imported_by_its_package(tiny_run):
 def test_after_an_evaluation_and_a_save_the_state_is_running(tiny_run, monkeypatch):
     run, saves = tiny_run(), []
     with open_session(run) as session:
-        monkeypatch.setattr(session.progress.forecast, "save", saves.append)
+        monkeypatch.setattr(session.progress, "add_save", saves.append)
         evaluate(session)
         assert not saves  # best.pt is saved at no interval: the forecast does not count it
         evaluate(session)  # not the best any more

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from oelm_lib import config
-from oelm_lib.runs.forecast import UNMEASURED, Forecast, _events_ahead
+from oelm_lib.runs.status import Budget
+from oelm_lib.training.progress import UNMEASURED, Progress, _events_ahead
 
 LOG = 10
 STEP_SECONDS = 0.09
@@ -14,25 +15,31 @@ STEP_SECONDS = 0.09
 def replay(cfg, eval_seconds, slower=lambda step: 1.0, noise=0.05, final_evals=20.0):
     """Forecasts of a synthetic run: (share of time gone, middle, low, high, truth) a log point."""
     random, train = np.random.default_rng(0), cfg.train
-    step_tokens = train.batch_size * cfg.model.max_seq_len
-    forecast = Forecast(train, LOG, UNMEASURED * train.eval_tokens / step_tokens, final_evals)
+    windows = train.eval_tokens // cfg.model.max_seq_len
+    progress = Progress(cfg, Budget(), 0, 0, (windows, windows * final_evals / 2))
     clock, said = 0.0, []
     for step in range(LOG, train.max_steps + 1, LOG):
         factor = slower(step)
         seconds = STEP_SECONDS * factor * random.lognormal(0, noise)
         clock += LOG * seconds
-        forecast.step(seconds)
-        said.append((clock, *forecast.left(step)))
+        progress.add_step(seconds)
+        said.append((clock, *progress.seconds_left(step)))
         if step % train.eval_interval == 0:
             seconds = eval_seconds * factor * random.lognormal(0, noise)
             clock += seconds
-            forecast.evaluation(seconds)
+            progress.add_evaluation(seconds)
         if step % train.save_interval == 0:
             clock += 1.5
-            forecast.save(1.5)
+            progress.add_save(1.5)
     end = clock + final_evals * eval_seconds * slower(train.max_steps)
     at, low, high = np.array(said).T
     return at / end, (low + high) / 2, low, high, end - at
+
+
+def first_guess_of_a_step(cfg):
+    """Progress whose first guess of an evaluation, and of the end of the run, is one step each."""
+    windows = cfg.train.batch_size / UNMEASURED
+    return Progress(cfg, Budget(), 0, 0, (windows, windows / 2))
 
 
 @pytest.fixture
@@ -71,24 +78,24 @@ def test_a_short_run_has_a_forecast():
 
 
 def test_nothing_is_said_before_a_step_is_measured(cfg):
-    forecast = Forecast(cfg.train, LOG, 1.0, 1.0)
-    assert forecast.left(0) is None
-    forecast.evaluation(3.0)  # before any step it cannot be counted in steps
-    forecast.step(0.1)
-    low, high = forecast.left(cfg.train.max_steps)
+    progress = first_guess_of_a_step(cfg)
+    assert progress.seconds_left(0) is None
+    progress.add_evaluation(3.0)  # before any step it cannot be counted in steps
+    progress.add_step(0.1)
+    low, high = progress.seconds_left(cfg.train.max_steps)
     assert (
         low == high == pytest.approx(2 * 0.1)
     )  # the last evaluation and the final one, at the first guess
 
 
 def test_only_the_last_evaluations_and_saves_count(cfg):
-    forecast = Forecast(cfg.train, LOG, 1.0, final_evals=1.0)
-    forecast.step(0.1)
+    progress = first_guess_of_a_step(cfg)
+    progress.add_step(0.1)
     for seconds in [1.0] * 20 + [3.0] * 5:
-        forecast.evaluation(seconds)
+        progress.add_evaluation(seconds)
     for seconds in [1.0] * 20 + [7.0] * 3:
-        forecast.save(seconds)
-    low, high = forecast.left(cfg.train.max_steps)
+        progress.add_save(seconds)
+    low, high = progress.seconds_left(cfg.train.max_steps)
     assert low == high == pytest.approx(2 * 3.0 + 7.0)
 
 
