@@ -142,8 +142,10 @@ def status(exps: tuple[str, ...], watch: bool, as_json: bool) -> None:
     import time
 
     from oelm_lib.files import finite
+    from oelm_lib.runs.find import check_names
     from oelm_lib.runs.overview import overview, table
 
+    check_names(list(exps))
     note_skipped_files()
     if as_json or not watch:
         rows = overview(list(exps))

@@ -10,26 +10,37 @@ from oelm_lib.runs.names import arm_id_of, is_glob
 from oelm_lib.training.trained import Trained, open_trained
 
 
-def open_arms(runs: str, which: str = "latest") -> list[Trained]:
-    """Open the checkpoints of runs; the first run is the reference of the others.
+def find_arms(runs: str) -> list[Path]:
+    """Return the folders of runs, each once.
 
     Args:
         runs: Names as runs.find.find_run takes them, and globs of these, separated by spaces. A
             glob without `+` leaves rehearsals out.
+
+    Raises:
+        UserError: No run has one of the names, or none matches the globs.
+    """
+    paths: list[Path] = []
+    for name in runs.split():
+        paths += find_runs(None, [name], rehearsals=False) if is_glob(name) else [find_run(name)]
+    if not paths:
+        raise UserError(
+            f"runs = {runs!r}: no run is called so; train some (make demo), see oelm status"
+        )
+    return list(dict.fromkeys(paths))
+
+
+def open_arms(runs: str, which: str = "latest") -> list[Trained]:
+    """Open the checkpoints of runs; the first run is the reference of the others.
+
+    Args:
+        runs: As find_arms takes them.
         which: Checkpoint, `latest` or `best`.
 
     Raises:
         UserError: No run has this name, or it has no such checkpoint.
     """
-    paths: list[Path] = []
-    for name in runs.split():
-        paths += find_runs(None, [name], rehearsals=False) if is_glob(name) else [find_run(name)]
-    arms = [open_trained(path, which) for path in dict.fromkeys(paths)]
-    if not arms:
-        raise UserError(
-            f"runs = {runs!r}: no run is called so; train some (make demo), see oelm status"
-        )
-    return arms
+    return [open_trained(path, which) for path in find_arms(runs)]
 
 
 def name_of(arm: Trained) -> str:

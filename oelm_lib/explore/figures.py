@@ -5,6 +5,7 @@ from html import escape
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from oelm_lib.arms import arm_colour
@@ -55,16 +56,18 @@ def head_scores(arms: Sequence[Trained]) -> base.Figure:
         " higher is better for copying"
     ]
     figure = base.new_figure("Roles of heads", notes, list(HEAD_ROLES.values()), height=170)
-    grouped, ticks = groups(arms), []
+    grouped, tables = groups(arms), {arm: head_table(arm) for arm in arms}
+    places = sorted({place for table in tables.values() for place in _places(table)})
+    ticks = [f"{layer}.{head}" for layer, head in places]
     for name, arm, colour, is_first in _seeds(arms):
-        heads = head_table(arm)
-        ticks = [f"{row.layer}.{row.head}" for row in heads.itertuples()]
+        heads = tables[arm]
+        x = np.array([places.index(place) for place in _places(heads)])
         offset = 0.6 * ((list(grouped).index(name) + 0.5) / len(grouped) - 0.5)
         for row, role in enumerate(HEAD_ROLES, 1):
             marks = go.Scatter(
-                x=(np.arange(len(ticks)) + offset).round(3).tolist(),
+                x=(x + offset).round(3).tolist(),
                 y=heads[role].round(4).tolist(),
-                text=ticks,
+                text=[f"{layer}.{head}" for layer, head in _places(heads)],
                 name=escape(name),
                 legendgroup=name,
                 showlegend=row == 1 and is_first,
@@ -79,6 +82,11 @@ def head_scores(arms: Sequence[Trained]) -> base.Figure:
         tickvals=list(range(len(ticks))), ticktext=ticks, showgrid=False, rangemode="normal"
     )
     return base.title_x(figure, "layer.head")
+
+
+def _places(heads: pd.DataFrame) -> list[tuple[int, int]]:
+    """Layer and head of each row of a head_table."""
+    return list(zip(heads["layer"].tolist(), heads["head"].tolist(), strict=True))
 
 
 def depth(arms: Sequence[Trained]) -> base.Figure:

@@ -62,7 +62,10 @@ def layer_grid(arms: Sequence[Trained], prompt: str, layer: int) -> base.Figure:
         raise UserError(
             "the two runs cut the prompt into other tokens; choose runs with one tokenizer"
         )
-    maps = np.stack([layer_maps(arm.model, _tokens(arm, prompt), layer)[0] for arm in arms])
+    rows = [layer_maps(arm.model, _tokens(arm, prompt), layer)[0] for arm in arms]
+    maps = np.full((len(arms), max(map(len, rows)), len(words), len(words)), np.nan)
+    for n, row in enumerate(rows):
+        maps[n, : len(row)] = row
     names = [f"{label(arm)}, step {arm.step:,}" for arm in arms]
     notes = [f"row {row}: {name}" for row, name in enumerate(names, 1)]
     figure = base.new_figure(f"Layer {layer}, all heads", notes, [""], 60 + 170 * len(arms))

@@ -79,11 +79,12 @@ def _directions(arms: Sequence[Trained]) -> list[tuple[str, str]]:
     if len(rank) < 2:
         return []
     lowest, highest = min(rank, key=rank.get), max(rank, key=rank.get)
-    width = arms[0].config.model.d_head
+    widths = {arm.config.model.d_head for arm in arms}
+    of = f"Of {widths.pop()} directions, t" if len(widths) == 1 else "T"
     return [
         (
             "Directions.",
-            f"Of {width} directions, the heads of {highest} compare the most (effective rank"
+            f"{of}he heads of {highest} compare the most (effective rank"
             f" {rank[highest]:.1f}), those of {lowest} the fewest ({rank[lowest]:.1f}).",
         )
     ]

@@ -66,6 +66,9 @@ def report(target: str | Path, baseline: str | None = None, runs: str | None = N
     if name in study_names():
         return _make("study", {"name": name}, f"study_{name}", command)
     if runs is not None:
+        from oelm_lib.explore.arms import find_arms  # torch
+
+        find_arms(runs)  # a mistake is told before the notebook starts
         return _make(name, STANDARD[name] | {"runs": runs}, f"explore_{page_slug(runs)}", command)
     if name in ("compare", "explore"):
         _check_finished([DEMO])

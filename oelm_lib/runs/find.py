@@ -1,13 +1,20 @@
 """Find run folders: by the names that users type, and by globs of experiments."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from oelm_lib import config
 from oelm_lib.config.messages import did_you_mean
 from oelm_lib.errors import UserError
-from oelm_lib.runs.names import matches, parse_patterns, run_name, seed_of, short_name
+from oelm_lib.runs.names import (
+    matches,
+    matching_ids,
+    parse_patterns,
+    run_name,
+    seed_of,
+    short_name,
+)
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
 
@@ -68,6 +75,17 @@ def find_run(
     return path
 
 
+def check_names(names: list[str]) -> None:
+    """Raise UserError for the first name or glob that means no experiment and no run."""
+    for name in names:
+        if not matching_ids([name]) and not find_runs(None, [name]):
+            near = _near(name, None, config.experiment_ids())
+            raise UserError(
+                f"no experiment and no run is called {name!r}{near}; `oelm run` lists the"
+                " experiments, `oelm status` the runs"
+            )
+
+
 def find_active_runs(name: str, outputs: Path | str | None = None) -> list[Path]:
     """Return the runs with a name, as `find_run` takes it, that are being trained.
 
@@ -97,7 +115,7 @@ def _runs_named(name: str, outputs: Path | str | None) -> dict[str, Path]:
     return experiments or named
 
 
-def _near(name: str, outputs: Path | str | None) -> str:
-    """Return " (did you mean X?)" for the runs with the nearest names, or ""."""
-    known = [short_name(path) for path in find_runs(outputs)]
+def _near(name: str, outputs: Path | str | None, others: Iterable[str] = ()) -> str:
+    """Return " (did you mean X?)" for the runs, or others, with the nearest names, or ""."""
+    known = [*others, *(short_name(path) for path in find_runs(outputs))]
     return did_you_mean(name.upper().replace("SEED", "seed"), list(dict.fromkeys(known)))

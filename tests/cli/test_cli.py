@@ -99,7 +99,7 @@ def test_a_command_starts_without_the_heavy_packages():
     code = (
         "import sys\n"
         "from oelm_lib.cli import main\n"
-        "main(['status', 'NONE-01'], standalone_mode=False)\n"
+        "main(['status', 'DEMO-01'], standalone_mode=False)\n"
         "import oelm_lib.launch.notebook, oelm_lib.launch.queue, papermill\n"
         "loaded = [name for name in ('torch', 'pandas', 'plotly', 'nbconvert', 'rfc3987_syntax')"
         " if sys.modules.get(name)]\n"
@@ -120,6 +120,11 @@ def test_a_command_starts_without_the_heavy_packages():
         (["report", "compare"], "no finished run of DEMO-*; train: oelm run 'DEMO-*'"),
         (["report", "explore"], "no finished run of DEMO-*; train: oelm run 'DEMO-*'"),
         (["report", "bench"], "no result of `oelm bench` yet"),
+        (["report", "explore", "--runs", "DEMO-9*"], "runs = 'DEMO-9*': no run is called so"),
+        (["report", "explore", "--runs", "DEMO-01/seed42"], "no run is called 'DEMO-01/seed42'"),
+        (["status", "NONE-77"], "no experiment and no run is called 'NONE-77'; `oelm run` lists"),
+        (["status", "DEMO-1", "--json"], "is called 'DEMO-1' (did you mean DEMO-01, "),
+        (["status", "--watch", "demo-9*"], "no experiment and no run is called 'demo-9*'"),
         (["logs", "DEMO-01"], "no run is called 'DEMO-01'"),
         (["run", "demo-99"], "no experiment 'demo-99'"),
         (["run", "DEMO-01", "--set", "machine.threads=100000"], "machine.threads = 100000: should"),

@@ -10,6 +10,7 @@ import pytest
 from oelm_lib.data.tokenizer import Ids
 from oelm_lib.errors import UserError
 from oelm_lib.explore import figures, maps, probes, sentences, tables
+from oelm_lib.explore.arms import open_arms
 from oelm_lib.explore.live import OVER_TIME, HeadExplorer
 from oelm_lib.view.figure import MIMETYPE
 from tests.conftest import TINY_RUN
@@ -39,8 +40,6 @@ def outputs(trained, stories, tmp_path, monkeypatch):
 
 @pytest.fixture
 def arms(outputs):
-    from oelm_lib.explore.arms import open_arms
-
     return open_arms("DEMO-*/seed42")
 
 
@@ -83,6 +82,24 @@ def test_the_attention_grid_is_a_square_a_head(arms):
     other = dataclasses.replace(arms[1], tokenizer=Ids())
     with pytest.raises(UserError, match="other tokens"):
         maps.layer_grid([arms[0], other], "3 7", 0)
+
+
+def test_runs_with_other_numbers_of_heads_stand_side_by_side(arms, outputs, stories):
+    changes = {"train.max_steps": 12, "model.max_seq_len": 64, "model.num_heads": 4}
+    train_as_demo(outputs, stories, ["DEMO-03"], **changes)
+    arms = [arms[0], *open_arms("DEMO-03/seed42")]
+    squares = maps.layer_grid(arms, PROMPT, 0).data[0].z
+    size = len(arms[0].encode(PROMPT)[0])
+    first, second = squares[:size], squares[size + 1 :]
+    drawn = [sum(value is not None for value in line) for line in (first[-1], second[-1])]
+    assert drawn == [2 * size, 4 * size] and len(squares[0]) == 4 * (size + 1) - 1
+
+    figure = figures.head_scores(arms)
+    axis = dict(zip(figure.layout.xaxis.tickvals, figure.layout.xaxis.ticktext, strict=True))
+    assert list(axis.values()) == [f"{layer}.{head}" for layer in (0, 1) for head in range(4)]
+    for trace in figure.data:
+        assert [axis[round(x)] for x in trace.x] == list(trace.text)
+    assert "Directions.</b> The heads" in sentences.findings(arms)._repr_html_()
 
 
 def test_a_token_shows_where_it_looks(arms):
