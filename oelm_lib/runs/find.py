@@ -9,11 +9,11 @@ from oelm_lib.config.messages import did_you_mean
 from oelm_lib.errors import UserError
 from oelm_lib.runs.names import (
     matches,
-    matching_ids,
     parse_patterns,
     run_name,
     seed_of,
     short_name,
+    unknown_names,
 )
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
@@ -75,15 +75,14 @@ def find_run(
     return path
 
 
-def check_names(names: list[str]) -> None:
+def check_names(names: list[str], outputs: Path | str | None = None) -> None:
     """Raise UserError for the first name or glob that means no experiment and no run."""
-    for name in names:
-        if not matching_ids([name]) and not find_runs(None, [name]):
-            near = _near(name, None, config.experiment_ids())
-            raise UserError(
-                f"no experiment and no run is called {name!r}{near}; `oelm run` lists the"
-                " experiments, `oelm status` the runs"
-            )
+    for name in unknown_names(names, find_runs(outputs)):
+        near = _near(name, outputs, config.experiment_ids())
+        raise UserError(
+            f"no experiment and no run is called {name!r}{near}; `oelm run` lists the"
+            " experiments, `oelm status` the runs"
+        )
 
 
 def find_active_runs(name: str, outputs: Path | str | None = None) -> list[Path]:

@@ -18,15 +18,13 @@ from oelm_lib.config import (
 )
 from oelm_lib.errors import UserError
 from oelm_lib.runs import reading
-from oelm_lib.runs.find import find_runs
+from oelm_lib.runs.find import check_names, find_runs
 from oelm_lib.runs.names import (
     experiment_of,
     matching_ids,
-    no_match,
     parse_patterns,
     run_name,
     seed_of,
-    unknown_names,
 )
 
 MEASURED = "measured by this code"
@@ -84,11 +82,8 @@ def load_runs(
     Raises:
         UserError: No run and no experiment matches one of `exps`.
     """
-    paths = find_runs(outputs, exps, rehearsals)
-    for name in unknown_names(parse_patterns(exps), paths):
-        if "+" not in name:
-            raise no_match(name)
-    return load_folders(paths)
+    check_names([name for name in parse_patterns(exps) if "+" not in name], outputs)
+    return load_folders(find_runs(outputs, exps, rehearsals))
 
 
 def load_folders(paths: list[Path]) -> pd.DataFrame:

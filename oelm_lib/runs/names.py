@@ -84,7 +84,8 @@ def experiments_named(names: list[str]) -> list[str]:
     for name in names:
         found = matching_ids([name]) if is_glob(name) else [find_id(name)]
         if not found:
-            raise no_match(name)
+            near = did_you_mean(re.sub(r"[*?\[\]]", "", name).upper(), experiment_ids())
+            raise UserError(f"{name!r} matches no experiment{near}; `oelm run` lists all")
         ids += found
     return list(dict.fromkeys(ids))
 
@@ -96,12 +97,6 @@ def unknown_names(names: list[str], paths: list[Path]) -> list[str]:
         for name in names
         if not matching_ids([name]) and not any(matches(name, path) for path in paths)
     ]
-
-
-def no_match(pattern: str) -> UserError:
-    """Return the error that an id or glob matches no experiment."""
-    near = did_you_mean(re.sub(r"[*?\[\]]", "", pattern).upper(), experiment_ids())
-    return UserError(f"{pattern!r} matches no experiment{near}; `oelm run` lists all")
 
 
 def parse_seeds(text: str, name: str = "seeds") -> list[int]:

@@ -74,7 +74,7 @@ def test_a_missing_baseline_is_a_reason(demo):
 
 
 def test_a_mistyped_experiment_or_baseline_is_one_line(demo):
-    with pytest.raises(UserError, match=r"'DMO-01' matches no experiment \(did you mean DEMO-01"):
+    with pytest.raises(UserError, match=r"no run is called 'DMO-01' \(did you mean DEMO-01"):
         compare.load_runs("DEMO-02, DMO-01", demo)
     with pytest.raises(UserError, match=r"no experiment 'DEMO-09' \(did you mean DEMO-0"):
         compare.verdicts(compare.load_runs(outputs=demo), "DEMO-09")
