@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib.config import Experiment, as_text, experiment_ids, find_id, outputs_dir
-from oelm_lib.config.messages import did_you_mean
+from oelm_lib.config.load import FILE
 from oelm_lib.errors import UserError
 
 
@@ -53,7 +53,7 @@ def matches(name: str, path: Path, rehearsals: bool = True) -> bool:
             of one of these. `demo-02` and `params/DEMO-02.yaml` mean DEMO-02.
         rehearsals: Whether a name without `+` means an experiment's rehearsals too.
     """
-    arm, slash, seed = re.sub(r"^params/|\.yaml$", "", name.strip("/")).partition("/")
+    arm, slash, seed = FILE.sub("", name.strip("/")).partition("/")
     folder = path.parent.name
     if "+" in folder and "+" not in arm and not rehearsals:
         return False
@@ -65,8 +65,8 @@ def matches(name: str, path: Path, rehearsals: bool = True) -> bool:
 
 
 def matching_ids(exps: list[str] | str | None) -> list[str]:
-    """Return the known experiment ids that match ids or globs, in either case; default all."""
-    patterns = [pattern.upper() for pattern in parse_patterns(exps)]
+    """Return the ids that ids, files of params/ or globs mean, in either case; default all."""
+    patterns = [FILE.sub("", pattern).upper() for pattern in parse_patterns(exps)]
     return [
         exp
         for exp in experiment_ids()
@@ -80,13 +80,7 @@ def experiments_named(names: list[str]) -> list[str]:
     Raises:
         UserError: There is no such experiment, or a glob matches none.
     """
-    ids: list[str] = []
-    for name in names:
-        found = matching_ids([name]) if is_glob(name) else [find_id(name)]
-        if not found:
-            near = did_you_mean(re.sub(r"[*?\[\]]", "", name).upper(), experiment_ids())
-            raise UserError(f"{name!r} matches no experiment{near}; `oelm run` lists all")
-        ids += found
+    ids = [exp for name in names for exp in matching_ids([name]) or [find_id(name)]]
     return list(dict.fromkeys(ids))
 
 
