@@ -136,9 +136,13 @@ def first_table(study: Study) -> Html:
     corpora, rows = study.main_table()
     if not rows:
         return Html("")
-    cells = [[_comparison(row), *map(_cell, row)] for row in rows]
+    cells = []
+    for row in rows:
+        seeds = _seeds(_first_declared(row))
+        cells.append([_comparison(row), *(_cell(one, seeds) for one in row)])
     heads = ["comparison", *corpora]
-    styles = ["text-align:left;width:17em", *["text-align:left"] * len(corpora)]
+    width = f"text-align:left;width:{76.5 / len(corpora):.1f}%"
+    styles = ["text-align:left;width:23.5%", *[width] * len(corpora)]
     table = html_table(heads, cells, styles)
     waiting = [corpus for corpus in study.plan.corpora if corpus not in corpora]
     note = f"<p><small>Not run yet: {escape(', '.join(waiting))}.</small></p>" if waiting else ""
@@ -147,16 +151,29 @@ def first_table(study: Study) -> Html:
 
 def _comparison(row: list[Judgement | None]) -> Html:
     """Return what a row compares, and from how many seeds."""
-    known = [one for one in row if one]
-    one = next((one for one in known if one.declared), known[0])
-    against = f"against {'the gap of ' * one.claim.gaps}{one.other}, {one.planned} seeds"
+    one = _first_declared(row)
+    against = f"against {'the gap of ' * one.claim.gaps}{one.other}, {_seeds(one)}"
     if one.is_chosen:
         against = f"{one.claim.arm}, {against}"
     return Html(f"<b>{escape(one.arm)}</b><br><small>{escape(against)}</small>")
 
 
-def _cell(one: Judgement | None) -> Html | str:
-    """Return gap, interval and verdicts of a claim on one corpus."""
+def _first_declared(row: list[Judgement | None]) -> Judgement:
+    """Return the first judgement of a row whose claim was declared in time, else the first."""
+    known = [one for one in row if one]
+    return next((one for one in known if one.declared), known[0])
+
+
+def _seeds(one: Judgement) -> str:
+    return f"{one.planned} seeds{one.late_mark}"
+
+
+def _cell(one: Judgement | None, row_seeds: str) -> Html | str:
+    """Return gap, interval and verdicts of a claim on one corpus.
+
+    Args:
+        row_seeds: Seeds as the row names them; the cell names its own only where they differ.
+    """
     if one is None:
         return "not asked"
     if not one.ended:
@@ -164,8 +181,8 @@ def _cell(one: Judgement | None) -> Html | str:
     gap_text = f"<span style='white-space:nowrap'>{interval_text(one.interval)}</span>"
     if not one.is_complete:
         return Html(f"{gap_text}<br><small>{one.ended} of {one.planned} seeds so far</small>")
-    late = "" if one.declared else f"{one.planned} seeds{one.late_mark}; "
-    return Html(f"{gap_text}<br><small>{late}{_verdicts(one)}</small>")
+    seeds = "" if _seeds(one) == row_seeds else f"{_seeds(one)}; "
+    return Html(f"{gap_text}<br><small>{seeds}{_verdicts(one)}</small>")
 
 
 def _verdicts(one: Judgement) -> str:
