@@ -48,10 +48,10 @@ def started(monkeypatch):
 
 
 def test_a_command_runs_detached_and_its_record_tells_a_new_kernel_of_it(tmp_path):
-    launch = start_command(["status", "NONE-99"], tmp_path)
+    launch = start_command(["status", "DEMO-01"], tmp_path)
     assert launch.is_alive
     (ended,) = wait_for_end(tmp_path)
-    assert ended.command == "oelm status NONE-99"
+    assert ended.command == "oelm status DEMO-01"
     assert "no such runs yet" in ended.last_line()
     assert (tmp_path / "logs").is_dir() and len(list((tmp_path / "logs").iterdir())) == 2
     os.utime(ended.log, (1, 1))
@@ -85,6 +85,7 @@ def test_finished_seeds_are_left_out_and_the_others_started(tmp_path, started):
     line = actions.start_runs("DEMO-02", "42, 43,44", tmp_path, at_once=2)
     assert started == [["run", "DEMO-02", "--seeds", "43,44", "--workers", "2"]]
     assert line.startswith("Started: oelm run DEMO-02 --seeds 43,44")
+    assert "\nLeft out, since done: seed 42." in line
 
 
 @pytest.mark.parametrize(
