@@ -30,11 +30,13 @@ X_TITLES = {
     "hours": "hours since start",
     "epochs": "epochs",
 }
-NOTE_LENGTH = 150
-"""Characters of a line under the title; the page wraps it, JupyterLab does not."""
+NOTE_LENGTH, NOTE_LINE = 150, 56
+"""Characters of a note under the title, and of a line: plotly wraps no text, and a figure beside
+JupyterLab's file browser has little more than 300 pixels. The page joins the lines of a note.
+"""
 MOST_NOTES = 4
-LEGEND_LINE = 12
-"""Pixels of height for each entry of a legend below a figure; two or more stand in a line."""
+LEGEND_LINE = 20
+"""Pixels of height for each entry of a legend below a figure: in a narrow window a line each."""
 
 
 class Figure(go.Figure):
@@ -117,11 +119,15 @@ def new_figure(title: str, notes: list[str], panels: list[str], height: int = 32
 
 
 def _note_lines(notes: list[str]) -> list[str]:
-    """Return the first notes as lines of HTML, and how many there are beside them."""
-    lines = [
-        escape(textwrap.shorten(note, NOTE_LENGTH, placeholder="..."))
-        for note in notes[:MOST_NOTES]
-    ]
+    """Return the first notes as lines of HTML, and how many there are beside them.
+
+    A line that its note continues in the next one ends with a space.
+    """
+    lines = []
+    for note in notes[:MOST_NOTES]:
+        short = textwrap.shorten(note, NOTE_LENGTH, placeholder="...")
+        wrapped = textwrap.fill(short, NOTE_LINE, break_on_hyphens=False, break_long_words=False)
+        lines += escape(wrapped).replace("\n", " \n").split("\n")
     hidden = len(notes) - MOST_NOTES
     return [*lines, f"and {hidden} more"] if hidden > 0 else lines
 
@@ -200,9 +206,10 @@ def legend_below(figure: Figure) -> Figure:
         trace.update(legend="legend", legendgroup=trace.name, showlegend=first)
         named |= {trace.name} if is_shown else set()
     room = LEGEND_LINE * len(named)
-    legend = {"orientation": "h", "x": 0, "xanchor": "left", "y": -60 / figure.layout.height}
-    height = figure.layout.height + room
-    return figure.update_layout(legend=legend | {"yanchor": "top"}, height=height)
+    legend = {"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yanchor": "bottom"}
+    height, bottom = figure.layout.height + room, figure.layout.margin.b + room
+    figure.update_layout(legend=legend | {"yref": "container"}, height=height, margin_b=bottom)
+    return figure
 
 
 def finish(

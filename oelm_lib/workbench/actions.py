@@ -76,7 +76,9 @@ def start_runs(
         arguments = ["run", exp, "--seeds", ",".join(map(str, open_seeds))]
         arguments += set_arguments(overrides or {})
         arguments += ["--workers", str(at_once)] if len(open_seeds) > 1 else []
+        done = [str(seed) for seed in chosen if seed not in open_seeds]
         warnings = [
+            *([f"Left out, since done: seed {', '.join(done)}."] if done else []),
             *change_warnings(exp),
             *_core_warnings(outputs, len(open_seeds[:at_once]), live),
         ]

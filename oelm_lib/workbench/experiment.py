@@ -70,7 +70,7 @@ def cost_line(experiment: Experiment) -> str:
     return (
         f"{numbers['total']:,} parameters, {numbers['frozen']:,} of them frozen;"
         f" {format_bytes(_run_bytes(experiment))} of memory in fp32;"
-        f" {flops / 1e9:,.2f} GFLOP a step, {flops * steps / 1e15:,.3g} PFLOP in {steps:,} steps"
+        f" {_flop_text(flops)} a step, {_flop_text(flops * steps)} in {steps:,} steps"
     )
 
 
@@ -118,6 +118,11 @@ def skipped_note() -> str:
 
 def _run_bytes(experiment: Experiment) -> float:
     return step_bytes(experiment.model, experiment.train.batch_size)["peak"]
+
+
+def _flop_text(count: float) -> str:
+    unit, size = ("PFLOP", 1e15) if count >= 1e15 else ("GFLOP", 1e9)
+    return f"{count / size:,.1f} {unit}"
 
 
 def _wall_seconds(row: Row) -> float | None:

@@ -25,30 +25,29 @@ from oelm_lib.workbench.widgets import WIDE, WRAP, Message, button
 
 HELP = {
     "id": "File name without .yaml: capitals, a hyphen, 2 to 4 digits.",
-    "title": "Empty: the title of the original and what is changed.",
-    "question": "Empty: what the changes do.",
+    "title": "empty: the title of the original and what is changed",
+    "question": "empty: what the changes do",
     "compare_to": "Its baseline; empty: that of the original, or the original if it is one;"
     " none: it is a baseline.",
 }
 LONG = ("title", "question")
-"""Keys of sentences: their fields take the whole width."""
+"""Keys of sentences: their fields take the whole width and hold the help."""
 NAME_WIDTH = "13em"
 
 
 class FormRow(ipywidgets.HBox):
     """One field with its help, or the reason why its value is impossible: beside it, else below."""
 
-    def __init__(
-        self, key: str, help_text: str, options: tuple[str, ...] = (), width: str = "27em"
-    ):
-        self.key, self._help = key, help_text
-        style, layout = {"description_width": NAME_WIDTH}, {"flex": f"0 1 {width}"}
-        look = {"description": key, "style": style, "layout": layout}
+    def __init__(self, key: str, help_text: str, options: tuple[str, ...] = ()):
+        is_long = key in LONG
+        self.key, self._help = key, "" if is_long else help_text
+        layout = {"flex": f"0 1 {'60em' if is_long else '27em'}"}
+        look = {"description": key, "style": {"description_width": NAME_WIDTH}, "layout": layout}
         if options:
             self.field = ipywidgets.Dropdown(options=options, **look)
         else:
-            self.field = ipywidgets.Text(**look)
-        self.remark = ipywidgets.HTML(layout={"flex": "1 1 20em"})
+            self.field = ipywidgets.Text(placeholder=help_text if is_long else "", **look)
+        self.remark = ipywidgets.HTML(layout={"flex": "0 1 auto" if is_long else "1 1 20em"})
         super().__init__([self.field, self.remark], layout=WRAP)
 
     def mark(self, base: str, reason: str = "") -> None:
@@ -74,10 +73,7 @@ class FormView(Panel):
         self._busy = True
         self._saved: tuple[Path, list[str]] = Path(), []
         self.check = FormCheck()
-        self.words = {
-            key: FormRow(key, text, width="60em" if key in LONG else "27em")
-            for key, text in HELP.items()
-        }
+        self.words = {key: FormRow(key, text) for key, text in HELP.items()}
         self.fields = {field.key: _row(field) for field in form_fields()}
         folded = {
             section: [

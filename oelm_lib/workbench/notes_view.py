@@ -27,7 +27,7 @@ class NotesView(ipywidgets.VBox):
     ):
         self._selected, self._refresh = selected, refresh
         self._shown: Path | None = None
-        self.tags = text("tags", "", "words, separated by spaces")
+        self.tags = text("tags", "", "separated by spaces")
         self.hidden = ipywidgets.Checkbox(
             description="hide in the table", indent=False, layout={"width": "auto"}
         )

@@ -16,15 +16,13 @@ from oelm_lib.units import format_duration
 from oelm_lib.workbench.launches import Launch
 from oelm_lib.workbench.rows import LIVE, NOT_RUN, Row
 from oelm_lib.workbench.style import STYLE
-from oelm_lib.workbench.table import LEFT, LONG_TEXT, TABLE
+from oelm_lib.workbench.table import LEFT, LONG_TEXT, TABLE, run_id
 
 MOST_DRAWN = 12
 """Runs drawn at once; more lines than that cannot be told apart."""
 LOG_LINES = 12
 ELAPSED_STEP = 5
 """Seconds after which the time of a command that runs is shown anew."""
-MOST_NAME = 52
-"""Characters of a run's name in the list and in progress lines."""
 LISTS = {"this experiment": "own", "with its baseline": "baseline", "all experiments": "all"}
 """Which runs the list offers."""
 
@@ -44,20 +42,10 @@ def listed_runs(rows: list[Row], exp: str, which: str = "own") -> list[str]:
     ]
 
 
-def cut_name(run: str) -> str:
-    """Cut the name of a run in the middle to MOST_NAME characters.
-
-    What tells two runs apart stays: the id, the end of the slug (the keys that a new experiment
-    changes), the hash of the overrides and the seed.
-    """
-    head, slash, seed = run.rpartition("/")
-    folder, plus, overrides = head.partition("+")
-    tail = f"{plus}{overrides}{slash}{seed}"
-    room = max(MOST_NAME - len(tail), 16)
-    if len(folder) <= room:
-        return run
-    end = room // 2
-    return f"{folder[: room - end - 1]}…{folder[-end:]}{tail}"
+def list_label(run: str) -> str:
+    """Return the name of a run as tables show it, then its slug: a narrow list cuts the end."""
+    slug = run.partition("/")[0].partition("+")[0].partition("_")[2]
+    return f"{run_id(run)} {slug}"
 
 
 def drawn_rows(rows: list[Row], chosen: tuple[str, ...]) -> list[Row]:
@@ -105,7 +93,7 @@ def progress_html(rows: list[Row]) -> str:
     for row in rows:
         if row["state"] not in LIVE:
             continue
-        parts = [cut_name(row["run"]), row["state"]]
+        parts = [run_id(row["run"]), row["state"]]
         parts += [
             unit.format(cell, **row) for key, unit in units.items() if (cell := cell_text(key, row))
         ]
@@ -133,19 +121,17 @@ def log_html(rows: list[Row]) -> str:
 
 
 def launches_html(launches: list[Launch]) -> str:
-    """Return the commands started last; one that made a page has a link to it."""
+    """Return the commands started last, each with its log's last line and the link in it."""
     if not launches:
         return ""
     rows = [
         (
             f"running {_elapsed(launch)}" if launch.is_alive else "ended",
-            Html(f"<code>{escape(launch.command)}</code>"),
-            Html(_outcome(launch)),
+            Html(f"<code>{escape(launch.command)}</code><br>{_outcome(launch)}"),
         )
         for launch in launches
     ]
-    head = ("", "command", "last line of its log")
-    return f"{STYLE}{html_table(head, rows, (LEFT, LEFT, LONG_TEXT), TABLE)}"
+    return f"{STYLE}{html_table((), rows, (LEFT, LONG_TEXT), TABLE)}"
 
 
 def page_link(path: Path) -> str:

@@ -18,9 +18,9 @@ from oelm_lib.workbench.notes_view import NotesView
 from oelm_lib.workbench.rows import LIVE, NOT_RUN, Row
 from oelm_lib.workbench.run_facts import (
     LISTS,
-    cut_name,
     drawn_rows,
     launches_html,
+    list_label,
     listed_runs,
     log_html,
     progress,
@@ -185,8 +185,9 @@ class RunsView(Panel):
         self._refresh()
 
     def _stop(self) -> str:
+        states = {row["run"]: row["state"] for row in self._rows}
         line = actions.stop_runs(self._selected(), self._outputs)
-        self._stopping = self.list.value
+        self._stopping = tuple(run for run in self.list.value if states.get(run) in LIVE)
         return line
 
     def _report_stopped(self) -> None:
@@ -215,7 +216,7 @@ class RunsView(Panel):
 
     def _offer(self, names: tuple[str, ...]) -> None:
         self._listed = names
-        self.list.options = [(cut_name(name), name) for name in names]
+        self.list.options = [(list_label(name), name) for name in names]
 
     def _choose_runs(self) -> None:
         self.list.tooltip = "\n".join(self.list.value)  # the whole names

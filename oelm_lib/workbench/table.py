@@ -57,7 +57,7 @@ ON_CLICK = (
     " field.dispatchEvent(new Event('input', {bubbles: true})); }"
 )
 LEFT = "text-align:left"
-LONG_TEXT = "text-align:left;white-space:normal;min-width:16em"
+LONG_TEXT = "text-align:left;white-space:normal;min-width:16em;overflow-wrap:anywhere"
 """Looks of a column of words."""
 
 

@@ -66,7 +66,8 @@ def test_every_measure_has_a_picture_and_says_which_way_is_good(arms):
     assert len(drawn) == len(shown)
     for figure, probe in zip(drawn, shown, strict=True):
         assert probe.title in figure.layout.title.text
-        assert probe.meaning in figure.layout.title.subtitle.text.replace("&#x27;", "'")
+        subtitle = figure.layout.title.subtitle.text.replace(" <br>", " ")
+        assert probe.meaning in subtitle.replace("&#x27;", "'")
         assert [trace.name for trace in figure.data] == ["baseline", "OELM-Freeze"]
         assert re.search("[Ll]ower|[Hh]igher|[Nn]either|tells|Directions", probe.meaning)
 

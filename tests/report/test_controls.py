@@ -49,7 +49,9 @@ def page_path(tmp_path_factory):
     for make in makers:
         made = make(runs)
         if make is view.rate_and_gradient:
-            made.layout.title.subtitle.text = "<br>".join(NOTES)
+            made.layout.title.subtitle.text = "<br>".join(NOTES).replace(
+                "words w", "words <br>w", 1
+            )
         output = new_output("display_data", data=made._repr_mimebundle_())
         cells.append(new_code_cell("", execution_count=1, outputs=[output]))
     bar = {"array": [0.5], "arrayminus": [0.25], "symmetric": False}

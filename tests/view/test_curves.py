@@ -1,3 +1,6 @@
+import html
+import textwrap
+
 import numpy as np
 import pytest
 from nbconvert import HTMLExporter
@@ -68,12 +71,26 @@ def test_the_line_in_place_of_a_figure_has_its_title_without_tags():
     assert "Interactive figure: Loss &lt; 3. For" in data["text/html"]
 
 
+def test_notes_are_wrapped_and_the_lines_of_one_are_told_from_the_next_note():
+    notes = [
+        "of each seed " * 10 + "<DEMO-05_a_long_name_that_no_line_holds_whole/seed42>",
+        "short",
+    ]
+    subtitle = figure.new_figure("Loss", notes, ["a"]).layout.title.subtitle.text
+    lines = [html.unescape(line) for line in subtitle.split("<br>")]
+    assert len(lines) > 3 and max(len(line.rstrip()) for line in lines) <= figure.NOTE_LINE
+    assert html.unescape(subtitle.replace(" <br>", " ")).split("<br>") == [
+        textwrap.shorten(notes[0], figure.NOTE_LENGTH, placeholder="..."),
+        "short",
+    ]
+
+
 def test_runs_without_rows_are_named_with_their_reason(paths, tmp_path):
     bad = [
         break_run(runs_factory.make_run(tmp_path, seed=n), how)
         for n, how in ((1, "empty"), (2, "newer"))
     ]
-    subtitle = loss_curves([paths[0], *bad]).layout.title.subtitle.text
+    subtitle = loss_curves([paths[0], *bad]).layout.title.subtitle.text.replace(" <br>", " ")
     assert "DEMO-01_baseline/seed1: no config.yaml" in subtitle and "seed2" in subtitle
     assert loss_curves(bad).layout.annotations[0].text == "Nothing to draw yet."
 

@@ -85,6 +85,7 @@ def test_finished_seeds_are_left_out_and_the_others_started(tmp_path, started):
     line = actions.start_runs("DEMO-02", "42, 43,44", tmp_path, at_once=2)
     assert started == [["run", "DEMO-02", "--seeds", "43,44", "--workers", "2"]]
     assert line.startswith("Started: oelm run DEMO-02 --seeds 43,44")
+    assert "\nLeft out, since done: seed 42." in line
 
 
 @pytest.mark.parametrize(

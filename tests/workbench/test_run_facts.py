@@ -1,9 +1,9 @@
-"""Progress lines, logs and commands as HTML: escaped, cut where they are long, with links."""
+"""Progress lines, logs and commands as HTML: escaped, with short names and links."""
 
 import time
 
 from oelm_lib.workbench.launches import Launch
-from oelm_lib.workbench.run_facts import MOST_NAME, cut_name, launches_html, log_html, progress_html
+from oelm_lib.workbench.run_facts import launches_html, list_label, log_html, progress_html
 
 
 def test_texts_from_files_are_escaped(tmp_path):
@@ -17,21 +17,13 @@ def test_texts_from_files_are_escaped(tmp_path):
     assert launches_html([]) == log_html([]) == ""
 
 
-def test_a_long_name_keeps_what_tells_two_runs_apart_and_shows_it_all_under_the_pointer():
-    slug = "oelm_freeze_num_heads_learning_rate_warmup_steps_max_steps"
-    names = [
-        f"DEMO-{exp}_{slug}{end}+{overrides}/seed{seed}"
-        for exp in ("05", "06")
-        for end in ("", "_dropout")
-        for overrides in ("0123abcd", "0123abce")
-        for seed in (1, 10**17)
-    ]
-    short = [cut_name(name) for name in names]
-    assert len(set(short)) == len(names) and max(map(len, short)) <= MOST_NAME
-    assert all(cut.startswith(name[:8]) for cut, name in zip(short, names, strict=True))
-    assert cut_name("DEMO-02_oelm_freeze/seed42") == "DEMO-02_oelm_freeze/seed42"
-    line = progress_html([{"run": names[0], "state": "running", "max_steps": 10}])
-    assert f"<div title='{names[0]}'>" in line and f"{short[0]} · running" in line
+def test_a_list_and_a_bar_name_runs_as_tables_do_so_that_a_narrow_one_tells_them_apart():
+    slug = "oelm_freeze_num_heads_learning_rate_warmup_steps"
+    name = f"DEMO-05_{slug}+0123abcd/seed42"
+    assert list_label(name) == f"DEMO-05+0123abcd/42 {slug}"
+    assert list_label("DEMO-02_oelm_freeze/seed42") == "DEMO-02/42 oelm_freeze"
+    line = progress_html([{"run": name, "state": "running", "max_steps": 10}])
+    assert f"<div title='{name}'>" in line and "DEMO-05+0123abcd/42 · running" in line
 
 
 def test_a_command_that_made_a_page_has_a_link_to_it(tmp_path, monkeypatch):

@@ -63,7 +63,7 @@
   function caption(figure) {
     const {text, subtitle} = figure.layout.title ?? {}, box = make("div", {className: "caption"});
     if (text) box.append(make("b", {textContent: plain(text)}));
-    const notes = plain(subtitle?.text);
+    const notes = plain(subtitle?.text?.replaceAll(" <br>", " "));
     if (notes) box.append(make("p", {textContent: notes}));
     return box;
   }
