@@ -1,4 +1,4 @@
-"""Append-only files of a run: metrics.jsonl, samples.jsonl and training.log."""
+"""Append-only files of a run: metrics.jsonl and training.log."""
 
 import contextlib
 import json
@@ -50,7 +50,7 @@ class AppendFile:
 
 
 class Recorder:
-    """Recorder of a run: rows of metrics.jsonl and samples.jsonl, lines of training.log.
+    """Recorder of a run: rows of metrics.jsonl, lines of training.log.
 
     Args:
         path: Run folder.
@@ -61,7 +61,7 @@ class Recorder:
     def __init__(self, path: Path, offsets: dict[str, int], check: Check | None = None):
         self._files = {
             name: AppendFile(path / name, offsets.get(name, 0), check)
-            for name in ("metrics.jsonl", "training.log", "samples.jsonl")
+            for name in ("metrics.jsonl", "training.log")
         }
 
     def train(self, step: int, loss: float, **fields: Any) -> None:
@@ -80,12 +80,9 @@ class Recorder:
             f"[Step {step}] Validation - Loss: {loss:.4f}, PPL: {perplexity(loss):.2f}{best}"
         )
 
-    def sample(self, step: int, prompt: str, text: str) -> None:
-        """Append a row to samples.jsonl and a line."""
-        self._files["samples.jsonl"].write(
-            json.dumps({"step": step, "prompt": prompt, "text": text})
-        )
-        self.note(f"[Step {step}] Sample - {json.dumps(prompt + text, ensure_ascii=False)}")
+    def sample(self, step: int, text: str) -> None:
+        """Append a line with a text that the model has written."""
+        self.note(f"[Step {step}] Sample - {json.dumps(text, ensure_ascii=False)}")
 
     def note(self, text: str) -> None:
         """Append a line to training.log."""

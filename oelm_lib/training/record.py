@@ -84,7 +84,7 @@ def evaluate(session: Session) -> None:
         logit_std=spread,
     )
     if sample := session.sampler():
-        session.recorder.sample(state.step, *sample)
+        session.recorder.sample(state.step, sample)
     if is_best:
         state.best = {"step": state.step, "loss": loss}
         save(session, "best.pt")

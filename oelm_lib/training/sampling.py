@@ -31,8 +31,8 @@ class Sampler:
         self._spent = 0.0
         self._token_seconds = 0.0
 
-    def __call__(self) -> tuple[str, str] | None:
-        """Return a prompt and its continuation, or None where there is no time for it."""
+    def __call__(self) -> str | None:
+        """Return the prompt and its continuation, or None where there is no time for it."""
         start = time.perf_counter()
         allowed = SHARE * (start - self._started)
         if self._spent + SAMPLE_TOKENS * self._token_seconds > allowed:
@@ -46,8 +46,8 @@ class Sampler:
         self._spent += time.perf_counter() - start
         return sample
 
-    def _decode(self, drawn: torch.Tensor) -> tuple[str, str]:
-        """Texts of the prompt and of the tokens drawn after it."""
+    def _decode(self, drawn: torch.Tensor) -> str:
+        """Return the text of the prompt and of the tokens drawn after it."""
         self._tokenizer = self._tokenizer or load_tokenizer(self._state.run.corpus)
         prompt, text = (self._tokenizer.decode(ids[0].tolist()) for ids in (self._prompt, drawn))
-        return prompt, text
+        return prompt + text

@@ -1,10 +1,18 @@
 import json
+import re
 
 import pytest
 
 from oelm_lib import training
+from oelm_lib.data.tokenizer import load_tokenizer
 from oelm_lib.runs.reading import read_metrics
 from oelm_lib.training import sampling
+
+
+def samples(run):
+    """Return the step and the text of each sample in a run's log."""
+    lines = re.findall(r"\[Step (\d+)\] Sample - (.*)", (run.path / "training.log").read_text())
+    return [(int(step), json.loads(text)) for step, text in lines]
 
 
 def test_samples_are_logged_and_change_nothing(tiny_run, monkeypatch):
@@ -13,19 +21,16 @@ def test_samples_are_logged_and_change_nothing(tiny_run, monkeypatch):
     monkeypatch.setattr(sampling, "SHARE", 0.0)
     without = tiny_run(folder="without")
     training.train(without)
-    assert (without.path / "samples.jsonl").read_text() == ""
+    assert samples(without) == []
     monkeypatch.setattr(sampling, "SHARE", 1e9)
     run = tiny_run(folder="with")
     training.train(run)
-    rows = [json.loads(line) for line in (run.path / "samples.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [
-        12,
-        18,
-        24,
-    ]  # the first evaluation finds out what a token costs
-    assert len({row["prompt"] for row in rows}) == 1
-    assert all(row["text"] for row in rows)
-    assert (run.path / "training.log").read_text().count("Sample - ") == 3
+    drawn = samples(run)
+    # The first evaluation finds out what a token costs.
+    assert [step for step, _ in drawn] == [12, 18, 24]
+    prompt = run.corpus.tokens("val")[: sampling.PROMPT_TOKENS].tolist()
+    start = load_tokenizer(run.corpus).decode(prompt)
+    assert all(text.startswith(start) and len(text) > len(start) for _, text in drawn)
     last = [checkpoint.load(path / "latest.pt") for path in (run.path, without.path)]
     for name, value in last[0]["model"].items():
         assert value.equal(last[1]["model"][name]), name
@@ -35,7 +40,7 @@ def test_samples_are_logged_and_change_nothing(tiny_run, monkeypatch):
 def test_a_short_run_spends_no_more_than_its_share(tiny_run):
     run = tiny_run()
     training.train(run)
-    assert (run.path / "samples.jsonl").read_text() == ""
+    assert samples(run) == []
 
 
 @pytest.mark.parametrize(("exp", "least", "most"), [("DEMO-02", 0.8, 1.2), ("DEMO-03", 0.15, 0.26)])
