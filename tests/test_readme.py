@@ -51,8 +51,8 @@ def test_the_table_of_the_study_is_that_of_its_records():
 
 
 def test_the_perplexities_below_the_answer_are_those_of_the_records():
-    row = r"is ([\d.]+), ([\d.]+) and ([\d.]+)\s+trained, ([\d.]+), ([\d.]+) and ([\d.]+) frozen"
-    written = re.search(row, README).groups()
+    row = r"is ([\d.]+), ([\d.]+) and ([\d.]+) trained, ([\d.]+), ([\d.]+) and ([\d.]+) frozen"
+    written = re.search(row, README.replace("\n", " ")).groups()
     grid = load_study("oelm").grid
     changes = ("", " + T5", " + T5, shifted heads")
     arms = [start + change for start in ("trained", "frozen") for change in changes]

@@ -36,7 +36,8 @@ def reading(study: Study) -> Html:
         " baseline as well.",
         "[low, high]": "the gaps that the seeds leave open: Student's t over the differences of"
         " paired seeds. The intervals of one family on one corpus hold together with 95 %"
-        f" (Bonferroni): {levels}. A verdict is read off the interval, never off the mean.",
+        f" (Bonferroni): {levels}. A verdict is read off the interval before it is rounded,"
+        " never off the mean.",
         "at most +x %": "PASS: the whole interval is below x. FAIL: it is above x. INCONCLUSIVE: x"
         " lies inside.",
         "equal within ±x %": "YES: the whole interval is inside. NO: it is outside. NOT SHOWN:"

@@ -115,9 +115,9 @@ def open_questions(study: Study) -> list[str]:
 
 
 def _other_questions(study: Study) -> str:
-    """Return a line about the questions that wait for runs and are no matter of the headline."""
-    asked = [claim.question for claim in study.headline()]
-    others = [one for one in study.latest() if one.claim.question not in asked]
+    """Return a line that counts the questions which wait for runs and are not listed before."""
+    listed = [judged for judged in _headline(study) if not any(one.is_complete for one in judged)]
+    others = [one for one in study.latest() if not any(one in judged for judged in listed)]
     count = sum(limit.verdict in verdicts.WAITING for one in others for limit in one.limits)
     count += sum(slope.verdict in verdicts.WAITING for slope in study.slopes[1:])
     return f"<li>{count} more, in the proof.</li>" if count else ""

@@ -104,6 +104,15 @@ def test_questions_beside_the_headline_that_wait_for_runs_are_counted():
     assert "is the limit of &lt;nobody&gt;." in said
 
 
+def test_the_questions_that_wait_add_up():
+    """The first claim is complete on one corpus of two, so no line asks it: it is counted."""
+    plan = factory.make_plan(corpora=["stories", "wikitext2"], ladder=LADDER)
+    said = text(page.answer(shown(study(COMPLETE, plan=plan))))
+    total = int(re.search(r"(\d+) wait for runs", said).group(1))
+    listed, more = said.count("does the gap grow"), re.search(r"(\d+) more, in the proof", said)
+    assert total == listed + int(more.group(1))
+
+
 def test_a_study_without_any_record_has_a_page():
     made = shown(Grid(factory.make_plan(ladder=LADDER), []))
     said = text(page.answer(made))
