@@ -7,7 +7,7 @@ from typing import Any
 
 import ipywidgets
 
-from oelm_lib.view.figure import Figure
+from oelm_lib.view.figure import Figure, legend_below
 
 
 class Panel(ipywidgets.VBox):
@@ -34,11 +34,13 @@ def dropdown(name: str, options: Any, width: str = "16em") -> ipywidgets.Dropdow
 
 
 def put(output: ipywidgets.Output, figure: Figure) -> None:
-    """Show a figure with its save buttons in an output.
+    """Show a figure in an output, its legend below and its save buttons after it.
 
     Assigning `outputs` works from a task too, which `update_display` does not.
     """
-    output.outputs = tuple({"output_type": "display_data"} | part for part in figure.outputs())
+    output.outputs = tuple(
+        {"output_type": "display_data"} | part for part in legend_below(figure).outputs()
+    )
 
 
 def watch(look: Callable[[], object], interval: float) -> asyncio.Task | None:
