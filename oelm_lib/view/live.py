@@ -28,6 +28,11 @@ class Panel(ipywidgets.VBox):
         self.add_class("oelm-panel")
 
 
+def columns(*parts: ipywidgets.Widget) -> ipywidgets.HBox:
+    """Return parts side by side; in a narrow window one below the other."""
+    return ipywidgets.HBox(parts, layout={"flex_flow": "row wrap"})
+
+
 def dropdown(name: str, options: Any, width: str = "16em") -> ipywidgets.Dropdown:
     """Return a choice of one, the first to begin with."""
     return ipywidgets.Dropdown(description=name, options=options, layout={"width": width})
