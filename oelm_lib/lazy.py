@@ -18,7 +18,8 @@ def lazy_names(package: str, file_of: dict[str, str]) -> Names:
 
     def get(name: str) -> Any:
         if name not in file_of:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            offered = ", ".join(names)  # for a notebook that was written for an older version
+            raise AttributeError(f"module {package!r} has no attribute {name!r}; it has {offered}")
         home = file_of[name]
         return getattr(import_module(home if "." in home else f"{package}.{home}"), name)
 

@@ -131,7 +131,11 @@ def growth(results: list[dict[str, Any]]) -> base.Figure:
     """Draw time and memory of a step over each size: measured, and predicted by the cost model."""
     grown = [result for result in results if result["growth"]]
     notes = ["relative to the bench's size; bars: all rounds; predicted time: FLOPs"]
-    panels = [f"{what}: {setting(result)}" for result in grown for what in GROWS]
+    panels = [  # the first table of the page names the setting of a single result
+        what if len(results) == 1 else f"{what}: {setting(result)}"
+        for result in grown
+        for what in GROWS
+    ]
     figure = base.new_figure("Growth, measured and predicted", notes, panels, height=210)
     for row, (result, what) in enumerate(product(grown, GROWS), 1):
         rows = pd.DataFrame([entry for entry in result["growth"] if entry["what"] == what])

@@ -24,7 +24,7 @@ def checks(results: list[dict[str, Any]]) -> pd.DataFrame:
             "stage": name,
             "result": result[name]["summary"],
             "passed": {True: "yes", False: "no", None: "–"}[result[name].get("passed")],
-            "seconds": round(result[name]["seconds"]),
+            "time": round(result[name]["seconds"]),
             "torch": result["versions"]["torch"],
         }
         for result in results

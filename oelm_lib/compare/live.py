@@ -9,7 +9,7 @@ from oelm_lib.runs.frames import load_runs
 from oelm_lib.view import series
 from oelm_lib.view.curves import loss_curves, rate_and_gradient
 from oelm_lib.view.figure import Figure
-from oelm_lib.view.live import Panel, dropdown, put, watch
+from oelm_lib.view.live import Panel, columns, dropdown, put, watch
 
 FIGURES = {
     "loss curves": "loss",
@@ -55,8 +55,8 @@ class CurveExplorer(Panel):
         self._update_options()
         left = [self.figure, self.x, self.y, self.group, self.baseline]
         right = [self.smoothing, self.log_scale, self.follow]
-        columns = [self.runs, ipywidgets.VBox(left), ipywidgets.VBox(right)]
-        super().__init__([ipywidgets.HBox(columns), self.output])
+        choices = columns(self.runs, ipywidgets.VBox(left), ipywidgets.VBox(right))
+        super().__init__([choices, self.output])
         for widget in (self.runs, *left, self.smoothing, self.log_scale):
             widget.observe(lambda change: self.draw(), "value")
         self.draw()

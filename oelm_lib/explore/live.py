@@ -11,7 +11,7 @@ from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.names import run_name
 from oelm_lib.runs.schema import CHECKPOINTS
 from oelm_lib.training.trained import Trained
-from oelm_lib.view.live import Panel, dropdown, put
+from oelm_lib.view.live import Panel, columns, dropdown, put
 from oelm_lib.view.tables import table
 
 MEAN = "mean of the heads"
@@ -50,7 +50,7 @@ class HeadExplorer(Panel):
         self.words = ipywidgets.HTML()
         left = ipywidgets.VBox([self.left, self.right, self.compare, self.checkpoint])
         right = ipywidgets.VBox([self.layer, self.head, ipywidgets.HBox([self.seed, self.write])])
-        choices = ipywidgets.HBox([left, right])
+        choices = columns(left, right)
         super().__init__([choices, self.prompt, self.problem, self.tokens, self.map, self.words])
         self._offering = False
         self.draw()

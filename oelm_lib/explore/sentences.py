@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from html import escape
 
+from IPython.display import clear_output
+
 from oelm_lib.explore import probes
 from oelm_lib.explore.arms import groups, label, one_seed_each
 from oelm_lib.explore.attention import ROLES, STRONG, head_table
+from oelm_lib.explore.windows import window_losses
 from oelm_lib.markup import Html
 from oelm_lib.training.trained import Trained
 
@@ -16,7 +19,15 @@ CONCENTRATED, AVOIDED = 1.5, 0.67
 
 
 def findings(arms: Sequence[Trained]) -> Html:
-    """Return the findings as a list, with what the number of seeds allows to say."""
+    """Return the findings as a list, with what the number of seeds allows to say.
+
+    The first look into a run takes seconds to minutes: a line that this list replaces names it.
+    """
+    for number, arm in enumerate(arms, 1):
+        print(f"looking into {arm.name}, {number} of {len(arms)}", flush=True)
+        head_table(arm)
+        window_losses(arm)
+        clear_output(wait=True)
     lines = [*_unfinished(arms), *_heads(arms), *_focus(arms), *_directions(arms), *_gap(arms)]
     seeds = min(len(group) for group in groups(arms).values())
     caution = (

@@ -30,7 +30,7 @@ X_TITLES = {
     "hours": "hours since start",
     "epochs": "epochs",
 }
-NOTE_LENGTH, NOTE_LINE = 150, 56
+NOTE_LENGTH, NOTE_LINE = 150, 52
 """Characters of a note under the title, and of a line: plotly wraps no text, and a figure beside
 JupyterLab's file browser has little more than 300 pixels. The page joins the lines of a note.
 """
@@ -199,6 +199,8 @@ def add_band(figure: Figure, row: int, spec: dict[str, Any], name: str, colour: 
 
 def legend_below(figure: Figure) -> Figure:
     """Make the legends one below the panels, where the place may be narrow; returns the figure."""
+    if figure.layout.showlegend is False:
+        return figure
     named: set[str] = set()
     for trace in figure.data:
         is_shown = trace.visible is not False and trace.showlegend is not False

@@ -7,7 +7,7 @@ from typing import Any
 
 import ipywidgets
 
-from oelm_lib.view.figure import Figure
+from oelm_lib.view.figure import Figure, legend_below
 
 
 class Panel(ipywidgets.VBox):
@@ -28,17 +28,24 @@ class Panel(ipywidgets.VBox):
         self.add_class("oelm-panel")
 
 
+def columns(*parts: ipywidgets.Widget) -> ipywidgets.HBox:
+    """Return parts side by side; in a narrow window one below the other."""
+    return ipywidgets.HBox(parts, layout={"flex_flow": "row wrap"})
+
+
 def dropdown(name: str, options: Any, width: str = "16em") -> ipywidgets.Dropdown:
     """Return a choice of one, the first to begin with."""
     return ipywidgets.Dropdown(description=name, options=options, layout={"width": width})
 
 
 def put(output: ipywidgets.Output, figure: Figure) -> None:
-    """Show a figure with its save buttons in an output.
+    """Show a figure in an output, its legend below and its save buttons after it.
 
     Assigning `outputs` works from a task too, which `update_display` does not.
     """
-    output.outputs = tuple({"output_type": "display_data"} | part for part in figure.outputs())
+    output.outputs = tuple(
+        {"output_type": "display_data"} | part for part in legend_below(figure).outputs()
+    )
 
 
 def watch(look: Callable[[], object], interval: float) -> asyncio.Task | None:

@@ -10,7 +10,6 @@ from oelm_lib.compare.plots import gap_curves
 from oelm_lib.runs import frames
 from oelm_lib.view.budget import time_budget
 from oelm_lib.view.curves import loss_curves
-from oelm_lib.view.figure import legend_below
 from oelm_lib.view.live import Panel, dropdown, put
 from oelm_lib.workbench import actions, page_actions
 from oelm_lib.workbench.launches import last_start, recent_launches
@@ -242,13 +241,13 @@ class RunsView(Panel):
             self.loss.outputs = self.gap.outputs = self.budget.outputs = ()
             return
         runs: Any = frames.load_folders([Path(row["path"]) for row in drawn])
-        put(self.loss, legend_below(loss_curves(runs, group="seed")))
-        put(self.gap, legend_below(gap_curves(runs, group="seed")))
+        put(self.loss, loss_curves(runs, group="seed"))
+        put(self.gap, gap_curves(runs, group="seed"))
         spent = with_budgets(runs, drawn)
         if spent.empty:
             self.budget.outputs = ()
         else:
-            put(self.budget, legend_below(time_budget(spent)))
+            put(self.budget, time_budget(spent))
 
     def _empty_text(self) -> str:
         has_runs = any(row["id"] == self._exp and row["state"] != NOT_RUN for row in self._rows)

@@ -57,7 +57,10 @@ def test_the_summary_states_ratios_with_their_error(tmp_path):
 
 
 def test_growth_shows_measured_beside_predicted_where_it_was_measured():
+    headings = [note.text for note in figures.growth([result()]).layout.annotations]
+    assert headings == list(figures.GROWS)
     figure = figures.growth([result(dropout=0.1, growth=[]), result()])
+    assert figure.layout.annotations[0].text.startswith("d_model: study, dropout 0")
     assert len(figure.data) == 4 * len(figures.GROWS)
     assert {tuple(trace.y) for trace in figure.data} == {(0.5, 1.0, 2.0)}
     table = figures.predictions([result(dropout=0.1, growth=[]), result()])

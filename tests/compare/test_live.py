@@ -37,6 +37,7 @@ def test_every_choice_changes_the_figure(tmp_path):
         before = json.dumps(shown(explorer))
         widget.value = value
         assert json.dumps(shown(explorer)) != before, widget.description
+        assert shown(explorer)["layout"]["legend"]["yref"] == "container"  # below, not beside
     assert {name.split(" · ")[0] for name in visible(shown(explorer))} == {
         "OELM-Freeze",
         "OELM-Random",

@@ -128,8 +128,10 @@ def test_tables_have_a_column_an_arm_and_digits_that_mean_something(arms):
     assert tables.mean_and_range([1.0, 2.0]) == "1.50 (1.00 to 2.00)"
 
 
-def test_findings_follow_from_the_numbers_by_rule(arms, monkeypatch):
+def test_findings_follow_from_the_numbers_by_rule(arms, monkeypatch, capsys):
     text = sentences.findings(arms)
+    shown = re.findall(r"looking into (\S+)/seed42, (\d) of 2", capsys.readouterr().out)
+    assert shown == [("DEMO-01_baseline", "1"), ("DEMO-02_oelm_freeze", "2")]
     assert "No arm has such a head. The nearest is layer" in text
     assert "Gap of OELM-Freeze." in text and "One seed an arm" in text
     for line in re.findall("<li>(.*?)</li>", text):

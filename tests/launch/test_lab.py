@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from oelm_lib import compare
 from oelm_lib.config import ROOT
 from oelm_lib.errors import UserError
 from oelm_lib.launch.lab import FOLDER, copy_notebooks, open_lab
@@ -74,3 +75,8 @@ def test_a_folder_that_cannot_be_made_is_one_line(checkout):
     (checkout / FOLDER).write_text("")
     with pytest.raises(UserError, match="lab: a notebook was not copied: File exists"):
         copy_notebooks(checkout)
+
+
+def test_a_name_that_an_older_notebook_used_is_answered_with_those_there_are():
+    with pytest.raises(AttributeError, match=r"no attribute 'cards'; it has .*verdict_cards"):
+        _ = compare.cards

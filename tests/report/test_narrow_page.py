@@ -2,7 +2,9 @@
 
 import json
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from oelm_lib.config import as_text, load_config
 from oelm_lib.report.notebook import execute
@@ -131,3 +133,19 @@ def test_the_executed_train_notebook_holds_one_figure(pages):
     ]
     assert kinds.count("application/vnd.plotly.v1+json") == 1
     assert "application/vnd.jupyter.widget-view+json" not in kinds
+
+
+def test_a_command_in_a_sentence_is_not_cut_at_its_hyphens(tmp_path, browser):
+    words = "Some words before it, and then `oelm run DEMO-02 --seeds 42,43` in a sentence. "
+    cells = [new_markdown_cell("# Page"), new_markdown_cell(words * 8)]
+    cells.append(new_code_cell("", execution_count=1))
+    nbformat.write(new_notebook(cells=cells), tmp_path / "page.ipynb")
+    page = browser.new_page()
+    for width in (420, 800):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.goto(export(tmp_path / "page.ipynb").as_uri())
+        heights = page.locator("p code").evaluate_all(
+            "codes => codes.map(code => code.getBoundingClientRect().height)"
+        )
+        assert len(heights) == 8 and max(heights) < 30  # two lines are 40
+    page.close()

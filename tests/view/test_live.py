@@ -2,11 +2,12 @@
 
 import asyncio
 
+import ipywidgets
 import pytest
 
 from oelm_lib.compare.live import CurveExplorer
 from oelm_lib.explore.live import HeadExplorer
-from oelm_lib.view.live import Panel, watch
+from oelm_lib.view.live import Panel, columns, watch
 from oelm_lib.workbench.experiment_view import ExperimentView
 from oelm_lib.workbench.form_view import FormView
 from oelm_lib.workbench.runs_view import RunsView
@@ -70,3 +71,10 @@ def test_keys_pressed_in_a_panel_do_not_reach_the_document_unless_with_ctrl(tmp_
         for key in ("a", "d", "ArrowDown", "Control+y"):
             page.keyboard.press(key)
         assert page.evaluate("window.keys") == "xControly"
+
+
+def test_columns_of_choices_wrap_in_a_narrow_window():
+    """Beside a list of 26 em the choices of compare.ipynb were a few pixels wide."""
+    boxes = [ipywidgets.VBox(), ipywidgets.VBox()]
+    side_by_side = columns(*boxes)
+    assert list(side_by_side.children) == boxes and side_by_side.layout.flex_flow == "row wrap"

@@ -84,7 +84,7 @@
     }
     const rowNames = [...new Set(data.flatMap(one => Array.isArray(one.y) ? one.y : []).filter(y => typeof y === "string"))];
     if (rowNames.some(name => name.length > 16)) {
-      const ticktext = rowNames.map(name => name.replace(/([/+])/, "$1<br>"));
+      const ticktext = rowNames.map(name => name.replace(/([/+]|, )/, "$1<br>"));
       layout.yaxis = {...layout.yaxis, tickvals: rowNames, ticktext, tickfont: {size: 10}};
     }
     layout.margin = {...layout.margin, l: Math.min(layout.margin.l, 52), r: 8, b: layout.margin.b + 22 * rows};
