@@ -78,5 +78,5 @@ def test_a_folder_that_cannot_be_made_is_one_line(checkout):
 
 
 def test_a_name_that_an_older_notebook_used_is_answered_with_those_there_are():
-    with pytest.raises(AttributeError, match=r"no attribute 'cards'; it has .*verdict_cards"):
-        _ = compare.cards
+    with pytest.raises(AttributeError, match=r"no attribute 'answer'; it has .*verdict_cards"):
+        _ = compare.answer
