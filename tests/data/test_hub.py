@@ -97,7 +97,7 @@ def prepared(tmp_path):
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=120, check=True
         )
-        return json.loads(done.stdout)
+        return json.loads(done.stdout.splitlines()[-1])  # after the lines of progress
 
     return run
 
