@@ -116,7 +116,7 @@ def open_questions(study: Study) -> list[str]:
 
 def _other_questions(study: Study) -> str:
     """Return a line that counts the questions which wait for runs and are not listed before."""
-    listed = [judged for judged in _headline(study) if not any(one.is_complete for one in judged)]
+    listed = wording.unanswered(_headline(study))
     others = [one for one in study.latest() if not any(one in judged for judged in listed)]
     count = sum(limit.verdict in verdicts.WAITING for one in others for limit in one.limits)
     count += sum(slope.verdict in verdicts.WAITING for slope in study.slopes[1:])
@@ -138,7 +138,7 @@ def first_table(study: Study) -> Html:
         return Html("")
     cells = []
     for row in rows:
-        seeds = _seeds(_first_declared(row))
+        seeds = _first_declared(row).planned_text
         cells.append([_comparison(row), *(_cell(one, seeds) for one in row)])
     heads = ["comparison", *corpora]
     width = f"text-align:left;width:{76.5 / len(corpora):.1f}%"
@@ -152,7 +152,7 @@ def first_table(study: Study) -> Html:
 def _comparison(row: list[Judgement | None]) -> Html:
     """Return what a row compares, and from how many seeds."""
     one = _first_declared(row)
-    against = f"against {'the gap of ' * one.claim.gaps}{one.other}, {_seeds(one)}"
+    against = f"against {'the gap of ' * one.claim.gaps}{one.other}, {one.planned_text}"
     if one.is_chosen:
         against = f"{one.claim.arm}, {against}"
     return Html(f"<b>{escape(one.arm)}</b><br><small>{escape(against)}</small>")
@@ -162,10 +162,6 @@ def _first_declared(row: list[Judgement | None]) -> Judgement:
     """Return the first judgement of a row whose claim was declared in time, else the first."""
     known = [one for one in row if one]
     return next((one for one in known if one.declared), known[0])
-
-
-def _seeds(one: Judgement) -> str:
-    return f"{one.planned} seeds{one.late_mark}"
 
 
 def _cell(one: Judgement | None, row_seeds: str) -> Html | str:
@@ -181,7 +177,7 @@ def _cell(one: Judgement | None, row_seeds: str) -> Html | str:
     gap_text = f"<span style='white-space:nowrap'>{interval_text(one.interval)}</span>"
     if not one.is_complete:
         return Html(f"{gap_text}<br><small>{one.ended} of {one.planned} seeds so far</small>")
-    seeds = "" if _seeds(one) == row_seeds else f"{_seeds(one)}; "
+    seeds = "" if one.planned_text == row_seeds else f"{one.planned_text}; "
     return Html(f"{gap_text}<br><small>{seeds}{_verdicts(one)}</small>")
 
 

@@ -51,9 +51,13 @@ def answers(claims: Iterable[list[Judgement]], slopes: Iterable[Slope]) -> list[
 
 def questions(claims: Iterable[list[Judgement]], slopes: Iterable[Slope]) -> list[str]:
     """Return what is asked where no corpus is complete, a line for each claim and slope."""
-    waiting = [judged for judged in claims if not any(one.is_complete for one in judged)]
-    found = [_claim_question(judged) for judged in waiting]
+    found = [_claim_question(judged) for judged in unanswered(claims)]
     return found + [_slope_question(one) for one in slopes if one.verdict in WAITING]
+
+
+def unanswered(claims: Iterable[list[Judgement]]) -> list[list[Judgement]]:
+    """Return the claims that are complete on no corpus."""
+    return [judged for judged in claims if not any(one.is_complete for one in judged)]
 
 
 def _claim_question(judged: list[Judgement]) -> str:
@@ -98,7 +102,7 @@ def _claim_sentence(judged: list[Judgement]) -> str:
 def _short_verdict(one: Judgement, place: int) -> str:
     """Return the verdict on one limit of a claim, or how many of its seeds have ended."""
     if one.is_complete:
-        seeds = "" if one.declared else f" ({one.planned} seeds{one.late_mark})"
+        seeds = "" if one.declared else f" ({one.planned_text})"
         return one.limits[place].verdict + seeds
     return f"{one.ended} of {one.planned} seeds so far"
 

@@ -89,6 +89,11 @@ class Judgement:
         """What follows the number of seeds of a claim that was added after confirmation began."""
         return "" if self.declared else ", claimed late"
 
+    @property
+    def planned_text(self) -> str:
+        """Seeds that the claim is judged by, in words: `24 seeds, claimed late`."""
+        return f"{self.planned} seeds{self.late_mark}"
+
 
 def judge(grid: Grid, frozen: Plan | None = None) -> list[Judgement]:
     """Judge every claim of a study on every corpus that it is about.
