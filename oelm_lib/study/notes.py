@@ -44,7 +44,8 @@ def reading(study: Study) -> Html:
         " neither. Where two gaps are compared, their difference is (1 + one gap) / (1 + the other)"
         " - 1; noise that a seed brings to all arms is not in it.",
         "claimed late": "added to the plan after confirmation began, such as more seeds for a"
-        " question that was left open. Its interval is not widened for this second look.",
+        " question that was left open. This second look counts as one more comparison of its"
+        " family, so the intervals of the family are wider.",
         "UNSTABLE": "a seed of the arm or of its baseline diverged; the others are not judged.",
         "question": "one limit of one claim on one corpus. It stays open where its verdict is"
         " INCONCLUSIVE, NOT SHOWN or UNSTABLE.",

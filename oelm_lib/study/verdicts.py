@@ -124,13 +124,21 @@ def latest(judgements: list[Judgement]) -> list[Judgement]:
 
 
 def family_size(plan: Plan, family: str, corpus: str) -> int:
-    """Number of pairs of arms that a family compares on a corpus, however many limits each has."""
-    pairs = {
-        (claim.gaps, claim.equal or (claim.arm, claim.against or _baseline(plan, claim.arm)))
+    """Number of intervals of a family on a corpus: one for each pair of arms and number of seeds.
+
+    The limits of a claim share its interval. More seeds for an old question are a second look at
+    it, with an interval of its own.
+    """
+    intervals = {
+        (
+            claim.gaps,
+            claim.equal or (claim.arm, claim.against or _baseline(plan, claim.arm)),
+            claim.seeds or plan.confirm.seeds.count,
+        )
         for claim in plan.claims
         if claim.family == family and corpus in plan.claim_corpora(claim)
     }
-    return len(pairs)
+    return len(intervals)
 
 
 def _baseline(plan: Plan, name: str) -> str:

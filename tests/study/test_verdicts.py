@@ -96,6 +96,17 @@ def test_a_family_counts_pairs_not_limits():
     assert family_size(plan, "rows", "elsewhere") == 0
 
 
+def test_more_seeds_for_an_old_question_widen_the_intervals_of_its_family():
+    """A second look is one more chance of an error: both looks hold together with 95 %."""
+    claims = [
+        {"arm": "frozen", "at_most": 0.05},
+        {"arm": "frozen", "at_most": 0.05, "seeds": 6},
+        {"arm": "frozen", "at_most": 0.01, "seeds": 6},
+    ]
+    assert family_size(factory.make_plan(claims=claims[:1]), "main", "stories") == 1
+    assert family_size(factory.make_plan(claims=claims), "main", "stories") == 2
+
+
 def test_a_family_has_its_size_before_its_runs_are_there():
     assert {one.interval.k for one in judge(Grid(PLAN, []))} == {2}
 
