@@ -120,7 +120,7 @@ def _other_questions(study: Study) -> str:
     others = [one for one in study.latest() if not any(one in judged for judged in listed)]
     count = sum(limit.verdict in verdicts.WAITING for one in others for limit in one.limits)
     count += sum(slope.verdict in verdicts.WAITING for slope in study.slopes[1:])
-    return f"<li>{count} more, in the proof.</li>" if count else ""
+    return f"<li>{count} more, in the table of all claims.</li>" if count else ""
 
 
 def _headline(study: Study) -> list[list[Judgement]]:
@@ -214,11 +214,11 @@ def _models(study: Study) -> str:
     tokens = cfg.train.max_steps * cfg.step_tokens
     size = parameter_numbers(cfg.model)["total"]
     return (
-        f"Models of {_in_millions(size)} parameters, each with its own tuned learning rate, read"
+        f"Models of {_in_millions(size)} parameters, each at its own tuned learning rate, read"
         f" {_in_millions(tokens)} tokens of one corpus. A gap says how much higher the first"
         f" model's perplexity is than the second's, on {plan.confirm.split} text and seeds that"
-        " tuning did not use. Brackets are confidence intervals; those of one family of claims hold"
-        " together with 95 % on each corpus."
+        " tuning did not use. Brackets are confidence intervals: those of one family of claims hold"
+        " together with 95 % on one corpus. Claimed late: declared after results."
     )
 
 

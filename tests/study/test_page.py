@@ -92,7 +92,7 @@ def test_partial_records_say_what_is_missing():
         "<b>frozen</b> against <b>twin</b>: are they equal within ±1 %? On stories.",
     ]
     assert "Of 3 questions, 2 are answered, 1 waits for runs;" in text(page.answer(made))
-    assert "more, in the proof" not in page.answer(made)
+    assert "more, in the table of all claims" not in page.answer(made)
 
 
 def test_questions_beside_the_headline_that_wait_for_runs_are_counted():
@@ -100,7 +100,7 @@ def test_questions_beside_the_headline_that_wait_for_runs_are_counted():
     claims[1]["headline"] = True
     plan = factory.make_plan(claims=claims, about="+5 % is the limit of <nobody>.")
     said = page.answer(shown(Grid(plan, [])))
-    assert "<li>2 more, in the proof.</li>" in said.replace("\u00a0", " ")
+    assert "<li>2 more, in the table of all claims.</li>" in said.replace("\u00a0", " ")
     assert "is the limit of &lt;nobody&gt;." in said
 
 
@@ -109,8 +109,8 @@ def test_the_questions_that_wait_add_up():
     plan = factory.make_plan(corpora=["stories", "wikitext2"], ladder=LADDER)
     said = text(page.answer(shown(study(COMPLETE, plan=plan))))
     total = int(re.search(r"(\d+) wait for runs", said).group(1))
-    listed, more = said.count("does the gap grow"), re.search(r"(\d+) more, in the proof", said)
-    assert total == listed + int(more.group(1))
+    more = int(re.search(r"(\d+) more, in the table of all claims", said).group(1))
+    assert total == said.count("does the gap grow") + more
 
 
 def test_a_study_without_any_record_has_a_page():
