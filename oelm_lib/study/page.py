@@ -217,8 +217,8 @@ def _models(study: Study) -> str:
         f"Models of {_in_millions(size)} parameters, each at its own tuned learning rate, read"
         f" {_in_millions(tokens)} tokens of one corpus. A gap says how much higher the first"
         f" model's perplexity is than the second's, on {plan.confirm.split} text and seeds that"
-        " tuning did not use. Brackets are confidence intervals: those of one family of claims hold"
-        " together with 95 % on one corpus. Claimed late: declared after results."
+        " tuning did not use; in brackets, its confidence interval (95 % for one family of claims"
+        " on one corpus). Claimed late: declared after results."
     )
 
 
