@@ -9,8 +9,8 @@ from oelm_lib.config.messages import did_you_mean
 from oelm_lib.errors import UserError
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
-from oelm_lib.runs.find import find_run, find_runs
-from oelm_lib.runs.names import command_line, experiment_of, parse_patterns, unknown_names
+from oelm_lib.runs.find import find_run, find_runs, unknown_names
+from oelm_lib.runs.names import command_line, experiment_of, parse_patterns
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.study.plan import study_names
@@ -27,6 +27,8 @@ STANDARD = {
     "gpu": {"results": ""},
 }
 """Parameters of the pages that are made by name, whatever values the notebook was saved with."""
+ON_TERMINAL = {"disable": None, "leave": False}
+"""Options of tqdm: one line on stderr if that is a terminal, which is cleared at the end."""
 MOST_SLUG = 80
 """Characters that the name of a page takes from what a user typed; file systems take 255."""
 
@@ -49,35 +51,38 @@ def report(target: str | Path, baseline: str | None = None, runs: str | None = N
     path, name = Path(target), str(target)
     if "/" in name and path.suffix != ".ipynb" and not path.exists():
         path = find_run(name)
+    is_executed = path.suffix == ".ipynb" or (path / "config.yaml").is_file()
+    is_page = name in STANDARD or name in study_names()
     if runs is not None and name != "explore":
         raise UserError(f"--runs belongs to the page explore, not to {name}; leave it out")
-    is_page = name in STANDARD or name in study_names()
-    is_executed = path.suffix == ".ipynb" or (path / "config.yaml").is_file()
     if baseline is not None and name != "compare" and (is_page or is_executed):
         raise UserError(f"--baseline belongs to comparisons, {name} is none; leave it out")
-    if path.suffix == ".ipynb":
-        return export(path)
     if is_executed:
-        return _export_run(path)
-    arguments = ["report", name]
-    for option, value in (("--baseline", baseline), ("--runs", runs)):
-        arguments += [] if value is None else [option, value]
-    command = command_line(arguments)
+        return export(path) if path.suffix == ".ipynb" else _export_run(path)
+    choices = {"baseline": baseline, "runs": runs}
+    choices = {option: value for option, value in choices.items() if value is not None}
+    options = [word for option, value in choices.items() for word in (f"--{option}", value)]
+    command = command_line(["report", name, *options])
     if name in study_names():
         return _make("study", {"name": name}, f"study_{name}", command)
-    if runs is not None:
+    if name in STANDARD:
+        return _make_standard(name, choices, command)
+    return _compare(name, baseline, command)
+
+
+def _make_standard(name: str, choices: dict[str, str], command: str) -> Path:
+    """Make a page of STANDARD with the parameters that a user chose in place of its own."""
+    page = name
+    if "runs" in choices:
         from oelm_lib.explore.arms import find_arms  # torch
 
-        find_arms(runs)  # a mistake is told before the notebook starts
-        return _make(name, STANDARD[name] | {"runs": runs}, f"explore_{page_slug(runs)}", command)
-    if name in ("compare", "explore"):
+        find_arms(choices["runs"])  # a mistake is told before the notebook starts
+        page = f"explore_{page_slug(choices['runs'])}"
+    elif name in ("compare", "explore"):
         _check_finished([DEMO])
-    if name == "bench" and not any(config.outputs_dir().glob("bench_*.json")):
+    elif name == "bench" and not any(config.outputs_dir().glob("bench_*.json")):
         raise UserError("no result of `oelm bench` yet; measure: oelm bench")
-    if name in STANDARD:
-        chosen = {} if baseline is None else {"baseline": baseline}
-        return _make(name, STANDARD[name] | chosen, name, command)
-    return _compare(name, baseline, command)
+    return _make(name, STANDARD[name] | choices, page, command)
 
 
 def _export_run(path: Path) -> Path:
@@ -94,8 +99,8 @@ def _export_run(path: Path) -> Path:
 
 def _compare(target: str, baseline: str | None, command: str) -> Path:
     """Make the page that compares the experiments, or rehearsals, that a user names."""
-    patterns, runs = parse_patterns(target), find_runs()
-    unknown, pages = unknown_names(patterns, runs), [*STANDARD, *study_names()]
+    patterns, pages = parse_patterns(target), [*STANDARD, *study_names()]
+    unknown = unknown_names(patterns)
     if unknown or not patterns:
         near = did_you_mean(target, [*pages, *config.experiment_ids()])
         raise UserError(
@@ -103,13 +108,17 @@ def _compare(target: str, baseline: str | None, command: str) -> Path:
             f" experiment{near}; use X.ipynb, outputs/<ID>_<slug>/seed42, {', '.join(pages)}, or"
             " ids and globs of experiments (`oelm run` lists them)"
         )
-    folders = {run.parent.name for run in runs}
-    if baseline and baseline not in {*folders, *map(experiment_of, folders)}:
+    if baseline and not any(_is_of(run, baseline) for run in find_runs()):
         baseline = config.find_id(baseline)
     _check_finished(patterns)
     parameters = {"exps": " ".join(patterns), "baseline": baseline or "", "outputs": ""}
     words = [*patterns, *(["vs", baseline] if baseline else [])]
     return _make("compare", parameters, f"compare_{page_slug('_'.join(words))}", command)
+
+
+def _is_of(run: Path, arm: str) -> bool:
+    """Return whether a run is of an arm that is given as experiment id or as folder."""
+    return arm in (run.parent.name, experiment_of(run.parent.name))
 
 
 def _check_finished(patterns: list[str]) -> None:
@@ -133,11 +142,13 @@ def _make(notebook: str, parameters: dict[str, str], name: str, command: str) ->
 
     path = config.outputs_dir() / f"{name}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
+    progress = {"desc": f"notebooks/{notebook}.ipynb"} | ON_TERMINAL
     try:
-        execute(notebook, path, parameters, command)
+        execute(notebook, path, parameters, command, progress)
     except PapermillExecutionError as error:
+        page = export(path)
         raise UserError(
-            f"{export(path)}: the notebook {notebook} failed: {error.ename}: {error.evalue};"
+            f"{page}: the notebook {notebook} failed: {error.ename}: {error.evalue};"
             " the page shows where"
         ) from None
     return export(path)

@@ -33,7 +33,12 @@ WIDGET_NOTE = '<p class="note">Live controls: open the notebook in JupyterLab.</
 
 
 def execute(
-    name: str, target: Path, parameters: dict[str, Any], command: str = "", **options: Any
+    name: str,
+    target: Path,
+    parameters: dict[str, Any],
+    command: str = "",
+    progress_bar: dict[str, Any] | bool = False,
+    **streams: Any,
 ) -> None:
     """Execute a notebook of notebooks/ and write it with its outputs.
 
@@ -42,7 +47,8 @@ def execute(
         target: The .ipynb to write.
         parameters: Values of the notebook's parameters cell.
         command: What a user types to get the same; the page names it.
-        options: Further arguments of papermill.execute_notebook.
+        progress_bar: Options of tqdm; False: no progress is shown.
+        streams: `stdout_file` and `stderr_file` of papermill.execute_notebook.
 
     Raises:
         PapermillExecutionError: A cell failed; `target` holds what there is.
@@ -57,13 +63,13 @@ def execute(
             literal_path(config.ROOT / "notebooks" / f"{name}.ipynb"),
             literal_path(target),
             parameters=parameters,
-            progress_bar=False,
+            progress_bar=progress_bar,
             store_widget_state=False,
             coalesce_streams=True,
             cwd=config.ROOT,
             kernel_manager_class=own_kernel_manager(),
             extra_arguments=["--IPKernelApp.log_level=40"],  # no warning about TCP at each start
-            **options,
+            **streams,
         )
     finally:
         if command and target.is_file():

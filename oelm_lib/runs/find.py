@@ -9,11 +9,11 @@ from oelm_lib.config.messages import did_you_mean
 from oelm_lib.errors import UserError
 from oelm_lib.runs.names import (
     matches,
+    matching_ids,
     parse_patterns,
     run_name,
     seed_of,
     short_name,
-    unknown_names,
 )
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
@@ -75,9 +75,14 @@ def find_run(
     return path
 
 
+def unknown_names(names: list[str], outputs: Path | str | None = None) -> list[str]:
+    """Return the names and globs that mean no experiment and no run."""
+    return [name for name in names if not matching_ids([name]) and not find_runs(outputs, [name])]
+
+
 def check_names(names: list[str], outputs: Path | str | None = None) -> None:
     """Raise UserError for the first name or glob that means no experiment and no run."""
-    for name in unknown_names(names, find_runs(outputs)):
+    for name in unknown_names(names, outputs):
         near = _near(name, outputs, config.experiment_ids())
         raise UserError(
             f"no experiment and no run is called {name!r}{near}; `oelm run` lists the"

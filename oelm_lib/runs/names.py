@@ -84,15 +84,6 @@ def experiments_named(names: list[str]) -> list[str]:
     return list(dict.fromkeys(ids))
 
 
-def unknown_names(names: list[str], paths: list[Path]) -> list[str]:
-    """Return the names and globs that mean no experiment, and no run of these folders."""
-    return [
-        name
-        for name in names
-        if not matching_ids([name]) and not any(matches(name, path) for path in paths)
-    ]
-
-
 def parse_seeds(text: str, name: str = "seeds") -> list[int]:
     """Return the whole numbers of "42,43,44", each once.
 

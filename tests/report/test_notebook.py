@@ -1,6 +1,11 @@
+import fcntl
 import json
+import os
 import resource
+import struct
+import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -34,3 +39,22 @@ def test_too_low_a_limit_of_open_files_is_one_line_before_a_kernel_starts(tmp_pa
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_report_shows_its_progress_on_a_terminal_alone(tmp_path):
+    """`oelm report` printed nothing until its page was there."""
+    command = [sys.executable, "-m", "oelm_lib.cli", "report", "gpu"]
+    environment = os.environ | {"OELM_OUTPUTS": str(tmp_path)}
+    reader, writer = os.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
+    results = [
+        subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=stream, check=True)
+        for stream in (writer, subprocess.PIPE)
+    ]
+    os.close(writer)
+    shown = os.read(reader, 65536).decode()
+    os.close(reader)
+    assert shown.startswith("\rnotebooks/gpu.ipynb:   0%") and shown.rstrip(" ").endswith("\r")
+    assert results[1].stderr == b""
+    assert {result.stdout for result in results} == {f"{tmp_path / 'gpu.html'}\n".encode()}
