@@ -50,8 +50,15 @@ class Interval:
     """Comparisons in the family that this interval belongs to."""
     failed: int
     """Pairs of which a run diverged or failed; any makes the verdict UNSTABLE."""
-    document_error: float = 0.0
-    """Standard error over documents, in nats, that the interval includes; 0: seeds alone."""
+    document_error: float = math.nan
+    """Standard error of the mean over documents, in nats; nan: unknown."""
+    includes_documents: bool = False
+    """Whether the bounds hold the error over documents too."""
+
+    @property
+    def pairs(self) -> int:
+        """All pairs, failed ones included."""
+        return self.n + self.failed
 
     @property
     def known(self) -> bool:
@@ -116,10 +123,11 @@ def paired_interval(differences: Sequence[float], k: int = 1) -> Interval:
 
 
 def with_document_error(interval: Interval, document_error: float) -> Interval:
-    """Widen an interval over seeds where the error over documents is as large as that over seeds.
+    """Return an interval over seeds with the error over documents.
 
-    Where it is smaller, the interval stays, and the claim is about this text. Otherwise both
-    variances are added, and the t quantile has the degrees of freedom of the seeds.
+    The bounds are widened where that is as large as the error over seeds: both variances are added,
+    and the t quantile has the degrees of freedom of the seeds. Where it is smaller, they stay, and
+    the claim is about this text.
 
     Args:
         document_error: Standard error of the mean difference over documents, in nats
@@ -127,16 +135,13 @@ def with_document_error(interval: Interval, document_error: float) -> Interval:
     """
     from scipy.special import stdtrit
 
+    interval = replace(interval, document_error=document_error)
     if not interval.known or not document_error >= interval.sd / math.sqrt(interval.n):
         return interval
     error = math.hypot(interval.sd / math.sqrt(interval.n), document_error)
     half = float(stdtrit(interval.n - 1, (1 + interval.confidence) / 2)) * error
-    return replace(
-        interval,
-        low=interval.mean - half,
-        high=interval.mean + half,
-        document_error=document_error,
-    )
+    low, high = interval.mean - half, interval.mean + half
+    return replace(interval, low=low, high=high, includes_documents=True)
 
 
 def bounds_at_most(limit: float) -> Bounds:
@@ -187,7 +192,7 @@ def _judge(interval: Interval, bounds: Bounds, words: tuple[str, str, str]) -> s
 
 def is_open(interval: Interval, bounds: Bounds) -> bool:
     """Return whether a claim is undecided: the interval lies partly within its bounds."""
-    return interval.known and _judge(interval, bounds, ("", "", "open")) == "open"
+    return _judge(interval, bounds, (YES, NO, NOT_SHOWN)) == NOT_SHOWN
 
 
 def power(difference: float, sd: float, n: int, bounds: Bounds, k: int = 1) -> float:
@@ -204,11 +209,12 @@ def power(difference: float, sd: float, n: int, bounds: Bounds, k: int = 1) -> f
         "Power of the two one-sided tests procedure in bioequivalence",
         J. Pharmacokinetics and Biopharmaceutics 18.
     """
-    from scipy.special import ndtr, stdtrit
+    from scipy.special import chdtri, ndtr, stdtrit
 
     if sd == 0:
         return float(bounds[0] <= difference <= bounds[1])
-    spreads = _sample_spreads(n)
+    # 400 equally likely values of sample sd / true sd
+    spreads = np.sqrt(chdtri(n - 1, (np.arange(400) + 0.5) / 400) / (n - 1))
     half = stdtrit(n - 1, 1 - ALPHA / k / 2) * spreads * sd / math.sqrt(n)
     error = sd / math.sqrt(n)
     upper = (bounds[1] - half - difference) / error
@@ -257,13 +263,6 @@ def _seeds_for_power(difference: float, sd: float, bounds: Bounds, k: int) -> in
     if not suffices(MOST_SEEDS):
         return None
     return bisect_left(range(MOST_SEEDS), True, lo=2, key=suffices)
-
-
-def _sample_spreads(n: int) -> np.ndarray:
-    """Return 400 equally likely values of (sample sd / true sd) of n normal draws."""
-    from scipy.special import chdtri
-
-    return np.sqrt(chdtri(n - 1, (np.arange(400) + 0.5) / 400) / (n - 1))
 
 
 def _finite(loss: float | None) -> float:

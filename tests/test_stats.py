@@ -205,9 +205,10 @@ def test_document_error_widens_the_interval_only_where_it_matters():
     """Fault 10: an interval over seeds was read as one over texts."""
     interval = s.paired_interval([0.010, 0.012, 0.008, 0.011])
     standard_error = interval.sd / 2
-    assert s.with_document_error(interval, 0.5 * standard_error) == interval
+    same = s.with_document_error(interval, 0.5 * standard_error)
+    assert same == replace(interval, document_error=0.5 * standard_error)
     wide = s.with_document_error(interval, standard_error)
-    assert wide.document_error == standard_error
+    assert wide.document_error == standard_error and wide.includes_documents
     assert wide.high - wide.low == pytest.approx(math.sqrt(2) * (interval.high - interval.low))
     assert s.with_document_error(interval, math.nan) == interval
 

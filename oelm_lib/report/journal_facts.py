@@ -212,21 +212,18 @@ def _studies() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 def _study_rows(one: Judgement) -> list[dict[str, Any]]:
     """The limits of one claim on one corpus."""
-    kind, bounds = (
-        ("equal", [one.claim.within]) if one.claim.equal else ("at_most", one.claim.at_most)
-    )
     return [
         {
             "arm": one.name,
             "against": one.other,
             "corpus": one.corpus,
-            "kind": kind,
+            "kind": "equal" if one.claim.equal else "at_most",
             "bound": bound,
             "interval": one.interval,
             "n": one.ended,
             "verdict": limit.verdict,
         }
-        for bound, limit in zip(bounds, one.limits, strict=True)
+        for bound, limit in zip(one.claim.bounds, one.limits, strict=True)
     ]
 
 

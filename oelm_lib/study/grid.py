@@ -151,11 +151,10 @@ class Grid:
         An arm and its baseline, the two arms of `equal`, or with `gaps` these two and the baseline
         of each.
         """
-        arm = self.resolve(claim.equal[0] if claim.equal else claim.arm)
+        arm = self.resolve(claim.first)
         if arm is None:
             return None
-        other = claim.equal[1] if claim.equal else claim.against or self.plan.arms[arm].against
-        baseline = self.resolve(other)
+        baseline = self.resolve(claim.second or self.plan.arms[arm].against)
         if baseline is None:
             return None
         cell, base = Cell(corpus, BASE_SIZE, arm), Cell(corpus, BASE_SIZE, baseline)
@@ -250,9 +249,8 @@ class Grid:
         return [Cell(self.plan.corpora[0], BASE_SIZE, arm) for arm in self.plan.arms]
 
     def _choice_needs(self, claim: Claim) -> list[PlannedRun]:
-        names = [name for name in (claim.arm, *(claim.equal or ())) if name in self.plan.choices]
         runs = []
-        for name in names:
+        for name in [name for name in claim.names if name in self.plan.choices]:
             corpus = self.plan.choices[name].corpus
             for arm in self.candidates(name):
                 for each in (arm, self.plan.arms[arm].against):

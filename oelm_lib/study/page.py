@@ -7,14 +7,21 @@ from html import escape
 from oelm_lib import stats
 from oelm_lib.markup import Html, html_table
 from oelm_lib.model.cost import parameter_numbers
-from oelm_lib.study import sentences as wording
 from oelm_lib.study import verdicts
 from oelm_lib.study.checks import read_study
 from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
+from oelm_lib.study.ladder import Slope, judge_ladder
 from oelm_lib.study.plan import Plan
 from oelm_lib.study.schema import Claim
-from oelm_lib.study.verdicts import Judgement, Slope
+from oelm_lib.study.sentences import (
+    claim_question,
+    claim_sentence,
+    slope_question,
+    slope_sentence,
+    status,
+)
+from oelm_lib.study.verdicts import WAITING, Judgement
 from oelm_lib.view.tables import interval_text, verdict_html
 
 MOST_SENTENCES = 5
@@ -74,7 +81,7 @@ def load_study(name: str) -> Study:
             another plan.
     """
     grid, frozen = read_study(name)
-    return Study(name, grid, frozen, verdicts.judge(grid, frozen), verdicts.judge_ladder(grid))
+    return Study(name, grid, frozen, verdicts.judge(grid, frozen), judge_ladder(grid))
 
 
 # The first screen
@@ -87,7 +94,7 @@ def answer(study: Study) -> Html:
     asked, items = map(_items, (open_questions(study), sentences(study)))
     found = (
         f"<div class='answer'><h1>{escape(study.plan.question)}</h1>"
-        f"<p class='lead'>{wording.status(study.latest(), study.slopes, done, left)}</p>"
+        f"<p class='lead'>{status(study.latest(), study.slopes, done, left)}</p>"
         f"<p>{escape(_models(study))} {escape(study.plan.about)}</p>"
         + (f"<ol>{items}</ol>" if items else "")
         + first_table(study)
@@ -105,27 +112,38 @@ def _items(lines: list[str]) -> str:
 
 def sentences(study: Study) -> list[str]:
     """Return at most MOST_SENTENCES answers, each with one number and its interval, as HTML."""
-    slopes = wording.answers([], study.slopes[:1])
-    return [*wording.answers(_headline(study), [])[: MOST_SENTENCES - len(slopes)], *slopes]
+    claims = [claim_sentence(judged) for judged in _headline(study) if _is_answered(judged)]
+    slopes = [slope_sentence(one) for one in study.slopes[:1] if one.is_complete]
+    return [*claims[: MOST_SENTENCES - len(slopes)], *slopes]
 
 
 def open_questions(study: Study) -> list[str]:
     """Return what the sentences will answer and no corpus has the runs for yet, as HTML."""
-    return wording.questions(_headline(study), study.slopes[:1])
+    slopes = [slope_question(one) for one in study.slopes[:1] if not one.is_complete]
+    return [*map(claim_question, _unanswered(study)), *slopes]
 
 
 def _other_questions(study: Study) -> str:
     """Return a line that counts the questions which wait for runs and are not listed before."""
-    listed = wording.unanswered(_headline(study))
-    others = [one for one in study.latest() if not any(one in judged for judged in listed)]
-    count = sum(limit.verdict in verdicts.WAITING for one in others for limit in one.limits)
-    count += sum(slope.verdict in verdicts.WAITING for slope in study.slopes[1:])
+    listed = [one for judged in _unanswered(study) for one in judged]
+    others = [one for one in study.latest() if one not in listed]
+    count = sum(limit.verdict in WAITING for one in others for limit in one.limits)
+    count += sum(not slope.is_complete for slope in study.slopes[1:])
     return f"<li>{count} more, in the table of all claims.</li>" if count else ""
 
 
 def _headline(study: Study) -> list[list[Judgement]]:
     """Return the judgements of each claim that the first screen is about."""
     return [study.judged(claim) for claim in study.headline()]
+
+
+def _unanswered(study: Study) -> list[list[Judgement]]:
+    return [judged for judged in _headline(study) if not _is_answered(judged)]
+
+
+def _is_answered(judged: list[Judgement]) -> bool:
+    """Return whether a claim has all of its seeds on a corpus."""
+    return any(one.is_complete for one in judged)
 
 
 def first_table(study: Study) -> Html:
@@ -198,7 +216,7 @@ def _legend(study: Study) -> str:
         name
         for judged in _headline(study)
         for one in judged
-        for name in (one.arm, one.baseline, one.claim.arm, *(one.claim.equal or ()))
+        for name in (one.arm, one.baseline, *one.claim.names)
     }
     about = {name: item.about for name, item in study.plan.arms.items()}
     about |= {name: item.about for name, item in study.plan.choices.items()}

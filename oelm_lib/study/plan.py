@@ -108,19 +108,15 @@ def _check_names(plan: Plan) -> None:
             _check_baseline(plan, candidate)
         _check_known(f"choices: {name}: corpus", choice.corpus, set(plan.corpora))
     for claim in plan.claims:
-        for arm in (claim.arm, claim.against, *(claim.equal or ())):
-            _check_known("claims", arm, arms | choices)
-        if claim.arm in arms and claim.against is None:
-            _check_baseline(plan, claim.arm)
-        for arm in claim.equal or () if claim.gaps else ():
-            if arm in arms:
-                _check_baseline(plan, arm)
+        for name in claim.names:
+            _check_known("claims", name, arms | choices)
+            if claim.gaps or claim.second is None:
+                _check_baseline(plan, name)
         for corpus in claim.corpora or ():
             _check_known("claims: corpora", corpus, set(plan.corpora))
     for name in plan.ladder.arms if plan.ladder else ():
         _check_known("ladder: arms", name, arms | choices)
-        if name in arms:
-            _check_baseline(plan, name)
+        _check_baseline(plan, name)
     for name in plan.ladder.corpora if plan.ladder else ():
         _check_known("ladder: corpora", name, set(plan.corpora))
 
@@ -131,7 +127,8 @@ def _check_known(where: str, name: str | None, known: set[str]) -> None:
 
 
 def _check_baseline(plan: Plan, name: str) -> None:
-    if plan.arms[name].against is None:
+    """Raise ValueError for an arm without a baseline; the candidates of a choice have one."""
+    if name in plan.arms and plan.arms[name].against is None:
         raise ValueError(f"arm {name!r} is judged but has no baseline; add `against: <arm>`")
 
 

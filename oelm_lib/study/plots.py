@@ -11,9 +11,10 @@ import plotly.graph_objects as go
 from oelm_lib.arms import COLOURS, ArmStyle, arm_name, arm_styles
 from oelm_lib.stats import Interval, gap
 from oelm_lib.study.cell import BASE_SIZE, TUNE, Cell
+from oelm_lib.study.ladder import Slope
 from oelm_lib.study.page import Study
 from oelm_lib.study.tuning import INTERIOR
-from oelm_lib.study.verdicts import Judgement, Slope, exploration
+from oelm_lib.study.verdicts import Judgement, exploration
 from oelm_lib.view import figure as base
 
 NO_SHARE = 1e-4

@@ -108,6 +108,26 @@ class Claim(Section):
         return self
 
     @property
+    def first(self) -> str:
+        """The arm or choice whose perplexity or gap is judged."""
+        return self.equal[0] if self.equal else self.arm
+
+    @property
+    def second(self) -> str | None:
+        """The arm or choice that the first is compared with; None: the first one's baseline."""
+        return self.equal[1] if self.equal else self.against
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The arms and choices that the claim names."""
+        return tuple(name for name in (self.first, self.second) if name is not None)
+
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        """The limits of `at_most`, or the margin of `equal`."""
+        return (self.within,) if self.equal else self.at_most
+
+    @property
     def question(self) -> "Claim":
         """The claim without its seeds and corpora, which claims of one question may differ in."""
         return self.model_copy(update={"seeds": None, "corpora": None, "headline": False})

@@ -4,15 +4,15 @@ from collections.abc import Iterable
 from html import escape
 
 from oelm_lib import stats
-from oelm_lib.study import verdicts
-from oelm_lib.study.verdicts import WAITING, Judgement, Limit, Slope
+from oelm_lib.study.ladder import FLAT, GROWS, SHRINKS, Slope
+from oelm_lib.study.verdicts import WAITING, Judgement, Limit
 from oelm_lib.view.tables import interval_text
 
 OPEN = (stats.INCONCLUSIVE, stats.NOT_SHOWN, stats.UNKNOWN, stats.UNSTABLE)
 SLOPE_WORDS = {
-    verdicts.FLAT: "it is flat",
-    verdicts.GROWS: "it grows",
-    verdicts.SHRINKS: "it shrinks",
+    FLAT: "it is flat",
+    GROWS: "it grows",
+    SHRINKS: "it shrinks",
     stats.UNSTABLE: "no verdict, since seeds diverged",
     stats.UNKNOWN: "one seed has no interval",
 }
@@ -39,28 +39,8 @@ def status(judgements: Iterable[Judgement], slopes: Iterable[Slope], done: int, 
     return f"Of {len(found)} questions, {', '.join(parts)}; {runs}."
 
 
-def answers(claims: Iterable[list[Judgement]], slopes: Iterable[Slope]) -> list[str]:
-    """Return a sentence for each claim that has all its seeds on a corpus, and for each slope.
-
-    Args:
-        claims: The judgements of each claim, corpus by corpus.
-    """
-    found = [_claim_sentence(judged) for judged in claims if any(one.is_complete for one in judged)]
-    return found + [_slope_sentence(one) for one in slopes if one.verdict not in WAITING]
-
-
-def questions(claims: Iterable[list[Judgement]], slopes: Iterable[Slope]) -> list[str]:
-    """Return what is asked where no corpus is complete, a line for each claim and slope."""
-    found = [_claim_question(judged) for judged in unanswered(claims)]
-    return found + [_slope_question(one) for one in slopes if one.verdict in WAITING]
-
-
-def unanswered(claims: Iterable[list[Judgement]]) -> list[list[Judgement]]:
-    """Return the claims that are complete on no corpus."""
-    return [judged for judged in claims if not any(one.is_complete for one in judged)]
-
-
-def _claim_question(judged: list[Judgement]) -> str:
+def claim_question(judged: list[Judgement]) -> str:
+    """Return what a claim asks, as HTML; `judged`: one judgement for each corpus."""
     first = judged[0]
     asked = ", or even ".join(limit.text for limit in first.limits)
     verb = "are they" if first.claim.equal else "is the gap"
@@ -71,25 +51,29 @@ def _claim_question(judged: list[Judgement]) -> str:
     )
 
 
-def _slope_question(slope: Slope) -> str:
+def slope_question(slope: Slope) -> str:
+    """Return what a slope of the ladder asks, as HTML."""
     return (
         f"<b>{escape(slope.arm)}</b> {_span(slope)}: does the gap grow or shrink?"
         f" On {escape(slope.corpus)}."
     )
 
 
-def _claim_sentence(judged: list[Judgement]) -> str:
-    """Return the answer on the first corpus that is complete, and the verdicts on others so far."""
+def claim_sentence(judged: list[Judgement]) -> str:
+    """Return the answer on the first corpus that is complete, and the verdicts on others so far.
+
+    Args:
+        judged: One judgement for each corpus, of which one is complete.
+    """
     first = next(one for one in judged if one.is_complete)
-    telling = _telling_limit(first)
-    limit = first.limits[telling]
+    limit = _telling_limit(first)
     text = (
         f"{_change(first)} on {escape(first.corpus)}"
         f" ({first.interval.n} seeds{first.late_mark}):"
-        f" {escape(_words(first, limit))}{_stricter(first, telling)}."
+        f" {escape(_words(first, limit))}{_stricter(first, limit)}."
     )
     others = [
-        f"{escape(one.corpus)}: {_short_verdict(one, telling)}"
+        f"{escape(one.corpus)}: {_short_verdict(one, limit.bound)}"
         for one in judged
         if one is not first and one.ended
     ]
@@ -99,23 +83,20 @@ def _claim_sentence(judged: list[Judgement]) -> str:
     return f"{text} {escape(where[0].upper() + where[1:])} {'; on '.join(others)}."
 
 
-def _short_verdict(one: Judgement, place: int) -> str:
+def _short_verdict(one: Judgement, bound: float) -> str:
     """Return the verdict on one limit of a claim, or how many of its seeds have ended."""
     if one.is_complete:
-        seeds = "" if one.declared else f" ({one.planned_text})"
-        return one.limits[place].verdict + seeds
+        verdict = next(limit.verdict for limit in one.limits if limit.bound == bound)
+        return verdict if one.declared else f"{verdict} ({one.planned_text})"
     return f"{one.ended} of {one.planned} seeds so far"
 
 
-def _stricter(one: Judgement, held: int) -> str:
+def _stricter(one: Judgement, held: Limit) -> str:
     """Return what the next stricter limit says beside one that holds."""
-    if one.claim.equal or one.limits[held].verdict != stats.PASS:
+    stricter = [limit for limit in one.limits if limit.bound < held.bound]
+    if held.verdict != stats.PASS or not stricter:
         return ""
-    limits = one.claim.at_most
-    stricter = [n for n, limit in enumerate(limits) if limit < limits[held]]
-    if not stricter:
-        return ""
-    limit = one.limits[max(stricter, key=lambda n: limits[n])]
+    limit = max(stricter, key=lambda limit: limit.bound)
     if limit.verdict == stats.FAIL:
         return f", but {escape(_more_than(limit))}"
     return f", and {escape(_words(one, limit))}"
@@ -139,11 +120,12 @@ def _change(one: Judgement) -> str:
     return f"{name} changes perplexity against {other} by {size}"
 
 
-def _telling_limit(one: Judgement) -> int:
-    """Return the place of the strictest limit that holds, else of the loosest."""
-    held = [n for n, limit in enumerate(one.limits) if limit.verdict == stats.PASS]
-    limits = one.claim.at_most or (0.0,)
-    return min(held or range(len(limits)), key=lambda n: limits[n] * (1 if held else -1))
+def _telling_limit(one: Judgement) -> Limit:
+    """Return the strictest limit that holds, else the loosest."""
+    held = [limit for limit in one.limits if limit.verdict == stats.PASS]
+    if held:
+        return min(held, key=lambda limit: limit.bound)
+    return max(one.limits, key=lambda limit: limit.bound)
 
 
 def _words(one: Judgement, limit: Limit) -> str:
@@ -164,7 +146,8 @@ def _words(one: Judgement, limit: Limit) -> str:
     return f"whether {subject} {rest} stays open{_in_brackets(limit.seeds)}"
 
 
-def _slope_sentence(slope: Slope) -> str:
+def slope_sentence(slope: Slope) -> str:
+    """Return the answer on a slope of the ladder, as HTML."""
     stays_open = f"whether it is flat stays open{_in_brackets(slope.seeds)}"
     return (
         f"{_span(slope).capitalize()} the gap of <b>{escape(slope.arm)}</b> changes by"

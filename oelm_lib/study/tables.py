@@ -30,14 +30,14 @@ def claims_table(study: Study) -> pd.DataFrame:
                     "claim": limit.text,
                     "gap [interval]": interval_text(interval),
                     "verdict": limit.verdict,
-                    "seeds": f"{interval.n + interval.failed} of {one.planned}",
+                    "seeds": f"{one.ended} of {one.planned}",
                     "to decide": limit.seeds,
                     "family (k)": f"{one.claim.family} ({interval.k})",
                     "trained share": "–"
                     if one.trained_share is None
                     else f"{one.trained_share:.2%}",
                     "sd, nats": _number(interval.sd),
-                    "document error, nats": _number(one.document_error),
+                    "document error, nats": _number(interval.document_error),
                 }
             )
     return pd.DataFrame(rows)

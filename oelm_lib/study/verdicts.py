@@ -1,14 +1,10 @@
-"""What a study's claims come to: intervals over its confirmation runs, verdicts, and the ladder."""
+"""What a study's claims come to: intervals over its confirmation runs, and verdicts."""
 
-import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from oelm_lib import stats
-from oelm_lib.model.cost import parameter_numbers
 from oelm_lib.stats import Interval
-from oelm_lib.study.cell import BASE_SIZE, Cell
+from oelm_lib.study.cell import BASE_SIZE
 from oelm_lib.study.grid import Comparison, Grid
 from oelm_lib.study.plan import Plan
 from oelm_lib.study.schema import Claim, substance
@@ -17,7 +13,7 @@ from oelm_lib.view.tables import seeds_text
 
 NOT_RUN, INCOMPLETE = "NOT RUN YET", "INCOMPLETE"
 WAITING = (NOT_RUN, INCOMPLETE)
-FLAT, GROWS, SHRINKS = "FLAT", "GROWS", "SHRINKS"
+"""Words in place of a verdict while runs are missing."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +22,8 @@ class Limit:
 
     text: str
     """`at most +5 %` or `equal within +-1 %`."""
+    bound: float
+    """The gap in it, e.g. 0.05."""
     verdict: str
     seeds: str
     """How many seeds would decide it; empty where it is decided."""
@@ -42,26 +40,25 @@ class Judgement:
 
     claim: Claim
     corpus: str
-    arm: str
-    """The arm, as the claim names it; of a choice that is made, the arm it chose."""
-    baseline: str
-    interval: Interval
-    limits: tuple[Limit, ...]
-    planned: int
-    """Seeds that the claim is judged by."""
-    trained_share: float | None
-    """Share of the Q/K weights that the arm trains, in the models that are run."""
-    at_edge: tuple[str, ...]
-    """Of arm and baseline, those whose tuned rate is not an interior minimum."""
-    document_error: float
-    """Standard error of the gap over test documents, in nats; nan: unknown."""
     declared: bool
     """Whether the claim was in the plan when confirmation began."""
+    planned: int
+    """Seeds that the claim is judged by."""
+    interval: Interval
+    limits: tuple[Limit, ...]
+    arm: str = ""
+    """The first arm, or the one that a choice chose; empty while the choice is not made."""
+    baseline: str = ""
+    """The second arm, likewise."""
+    trained_share: float | None = None
+    """Share of the Q/K weights that the arm trains, in the models that are run."""
+    at_edge: tuple[str, ...] = ()
+    """Of arm and baseline, those whose tuned rate is not an interior minimum."""
 
     @property
     def name(self) -> str:
         """The claim's own name of the arm; a choice's with the arm it chose."""
-        named = self.claim.equal[0] if self.claim.equal else self.claim.arm
+        named = self.claim.first
         return named if named == self.arm else f"{named} ({self.arm or 'tuning will choose it'})"
 
     @property
@@ -72,12 +69,12 @@ class Judgement:
     @property
     def other(self) -> str:
         """The arm that the claim's arm is compared with."""
-        return self.claim.equal[1] if self.claim.equal else self.baseline or "its baseline"
+        return self.claim.second if self.claim.equal else self.baseline or "its baseline"
 
     @property
     def ended(self) -> int:
         """Seeds that have ended, diverged ones included."""
-        return self.interval.n + self.interval.failed
+        return self.interval.pairs
 
     @property
     def is_complete(self) -> bool:
@@ -132,7 +129,8 @@ def family_size(plan: Plan, family: str, corpus: str) -> int:
     intervals = {
         (
             claim.gaps,
-            claim.equal or (claim.arm, claim.against or _baseline(plan, claim.arm)),
+            claim.first,
+            claim.second or _baseline(plan, claim.first),
             claim.seeds or plan.confirm.seeds.count,
         )
         for claim in plan.claims
@@ -146,152 +144,68 @@ def _baseline(plan: Plan, name: str) -> str:
 
 
 def _judge_claim(grid: Grid, claim: Claim, corpus: str, declared: bool) -> Judgement:
-    k = family_size(grid.plan, claim.family, corpus)
-    comparison = grid.comparison(claim, corpus)
+    comparison, k = grid.comparison(claim, corpus), family_size(grid.plan, claim.family, corpus)
+    planned = len(grid.plan.confirm_seeds(claim.seeds))
     if comparison is None:
         interval = stats.paired_interval([], k)
-        limits = tuple(Limit(text, NOT_RUN, "") for text, *_ in _questions(claim))
-        planned = len(grid.plan.confirm_seeds(claim.seeds))
-        return Judgement(
-            claim, corpus, "", "", interval, limits, planned, None, (), math.nan,
-            declared,
-        )  # fmt: skip
-    interval, document_error = compare_cells(grid, comparison, k)
+        limits = _limits(claim, interval, NOT_RUN)
+        return Judgement(claim, corpus, declared, planned, interval, limits)
+    interval = compare_cells(grid, comparison, k)
     fits = {cell: grid.fit(cell) for cell in comparison.cells if grid.is_tuned(cell)}
-    unstable = any(fit.state == DIVERGED for fit in fits.values())
-    done = interval.n + interval.failed
-    limits = []
-    for text, bounds, judged in _questions(claim):
-        if unstable:
-            limits.append(Limit(text, stats.UNSTABLE, ""))
-        elif done < len(comparison.seeds):
-            limits.append(Limit(text, INCOMPLETE if done else NOT_RUN, ""))
-        else:
-            limits.append(Limit(text, judged(interval), seeds_text(interval, bounds)))
+    diverged = any(fit.state == DIVERGED for fit in fits.values())
+    instead = stats.UNSTABLE if diverged else waiting_word(interval, planned)
     return Judgement(
         claim=claim,
         corpus=corpus,
+        declared=declared,
+        planned=planned,
+        interval=interval,
+        limits=_limits(claim, interval, instead),
         arm=comparison.cell.arm,
         baseline=comparison.baseline.arm,
-        interval=interval,
-        limits=tuple(limits),
-        planned=len(comparison.seeds),
         trained_share=grid.trained_share(comparison.cell.arm),
         at_edge=tuple(cell.arm for cell, fit in fits.items() if fit.state != INTERIOR),
-        document_error=document_error,
-        declared=declared,
     )
 
 
-def _questions(claim: Claim) -> list[tuple]:
-    """Text, bounds in nats and verdict function of each limit of a claim."""
-    if claim.equal:
-        margin = claim.within
-        text = f"equal {'gaps ' if claim.gaps else ''}within ±{100 * margin:g} %"
-        bounds = stats.bounds_within(margin)
-        return [(text, bounds, lambda interval: stats.equal_within(interval, margin))]
-    return [
-        (
-            f"at most +{100 * limit:g} %",
-            stats.bounds_at_most(limit),
-            lambda interval, limit=limit: stats.at_most(interval, limit),
-        )
-        for limit in claim.at_most
-    ]
+def waiting_word(interval: Interval, planned: int) -> str | None:
+    """Return the word of WAITING for an interval that lacks planned seeds; None: it lacks none."""
+    if interval.pairs >= planned:
+        return None
+    return INCOMPLETE if interval.pairs else NOT_RUN
 
 
-def compare_cells(grid: Grid, comparison: Comparison, k: int) -> tuple[Interval, float]:
-    """Return the interval of a comparison over its declared seeds, and its error over documents."""
+def _limits(claim: Claim, interval: Interval, instead: str | None) -> tuple[Limit, ...]:
+    """Judge each bound of a claim; `instead`: a word in place of every verdict."""
+    limits = []
+    for bound in claim.bounds:
+        if claim.equal:
+            text = f"equal {'gaps ' if claim.gaps else ''}within ±{100 * bound:g} %"
+            verdict, nats = stats.equal_within(interval, bound), stats.bounds_within(bound)
+        else:
+            text = f"at most +{100 * bound:g} %"
+            verdict, nats = stats.at_most(interval, bound), stats.bounds_at_most(bound)
+        seeds = "" if instead else seeds_text(interval, nats)
+        limits.append(Limit(text, bound, instead or verdict, seeds))
+    return tuple(limits)
+
+
+def compare_cells(grid: Grid, comparison: Comparison, k: int) -> Interval:
+    """Return the interval of a comparison over its declared seeds, with its error over documents.
+
+    The error over documents is unknown where two gaps are compared.
+    """
     losses = grid.compared_losses(comparison)
     interval = stats.paired_interval(stats.paired_differences(*losses), k)
     if comparison.offsets:
-        return interval, math.nan
+        return interval
     own, base = (
         {run.seed: run.test_documents for run in grid.confirmation_records(cell)}
         for cell in (comparison.cell, comparison.baseline)
     )
     both = [seed for seed in comparison.seeds if own.get(seed) and base.get(seed)]
     error = stats.document_error([(own[seed], base[seed]) for seed in both])
-    return stats.with_document_error(interval, error), error
-
-
-@dataclass(frozen=True)
-class Slope:
-    """How the gap of an arm changes with the size of the model, on one corpus."""
-
-    arm: str
-    baseline: str
-    corpus: str
-    sizes: tuple[tuple[str, float, Interval], ...]
-    """Size, parameters of the baseline, and the gap's own 95 % interval."""
-    interval: Interval
-    """Change of the difference in nats per decade of parameters."""
-    verdict: str
-    seeds: str
-    """How many seeds would decide whether the gap is flat; empty where that is decided."""
-    planned: int
-
-
-def judge_ladder(grid: Grid) -> list[Slope]:
-    """Judge the slope of every arm of the ladder, from one slope for each seed."""
-    ladder = grid.plan.ladder
-    groups: dict[tuple[str, str], list[Comparison]] = {}
-    for comparison in grid.ladder_comparisons():
-        key = (comparison.cell.arm, comparison.cell.corpus)
-        groups.setdefault(key, []).append(comparison)
-    return [_slope(grid, comparisons, ladder.flat, len(groups)) for comparisons in groups.values()]
-
-
-def _slope(grid: Grid, comparisons: list[Comparison], flat: float, k: int) -> Slope:
-    comparisons = sorted(comparisons, key=lambda one: _parameters(grid, one.baseline))
-    sizes, differences = [], []
-    for comparison in comparisons:
-        interval, _ = compare_cells(grid, comparison, 1)
-        parameters = _parameters(grid, comparison.baseline)
-        sizes.append((comparison.cell.size, parameters, interval))
-        own, base = map(grid.confirmed_losses, (comparison.cell, comparison.baseline))
-        differences.append(
-            {
-                seed: stats.paired_differences({seed: own[seed]}, base)[0]
-                for seed in comparison.seeds
-                if seed in own and seed in base
-            }
-        )
-    decades = np.log10([parameters for _, parameters, _ in sizes])
-    weights = (decades - decades.mean()) / np.sum((decades - decades.mean()) ** 2)
-    shared = sorted(set.intersection(*map(set, differences)))
-    slopes = [float(weights @ [nats[seed] for nats in differences]) for seed in shared]
-    interval = stats.paired_interval(slopes, k)
-    first, planned = comparisons[0], len(comparisons[0].seeds)
-    verdict = _slope_verdict(interval, flat, planned)
-    return Slope(
-        arm=first.cell.arm,
-        baseline=first.baseline.arm,
-        corpus=first.cell.corpus,
-        sizes=tuple(sizes),
-        interval=interval,
-        verdict=verdict,
-        seeds=seeds_text(interval, stats.bounds_within(flat)) if interval.n == planned else "",
-        planned=planned,
-    )
-
-
-def _slope_verdict(interval: Interval, flat: float, planned: int) -> str:
-    done = interval.n + interval.failed
-    if done < planned:
-        return INCOMPLETE if done else NOT_RUN
-    verdict = stats.equal_within(interval, flat)
-    if verdict == stats.YES:
-        return FLAT
-    if verdict == stats.NO:
-        return GROWS if interval.mean > 0 else SHRINKS
-    return verdict
-
-
-def _parameters(grid: Grid, cell: Cell) -> float:
-    """Parameters of a cell's model, of which no record is needed."""
-    cfg = grid.plan.config(cell, grid.plan.start(cell))
-    return float(parameter_numbers(cfg.model)["total"])
+    return stats.with_document_error(interval, error)
 
 
 def exploration(grid: Grid) -> list[tuple[str, str, float | None, float]]:

@@ -45,7 +45,7 @@ def seeds_text(interval: stats.Interval, bounds: stats.Bounds) -> str:
     """
     if not stats.is_open(interval, bounds):
         return ""
-    if interval.document_error:
+    if interval.includes_documents:
         return "a larger split is needed: the error over documents is as large as that over seeds"
     seeds = stats.deciding_seeds(interval, bounds)
     if seeds is None:

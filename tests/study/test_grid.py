@@ -112,6 +112,14 @@ def test_a_choice_waits_until_all_candidates_are_tuned():
     assert judge(grid)[0].limits[0].verdict == "NOT RUN YET"
 
 
+def test_a_choice_that_is_a_baseline_is_tuned_and_expected_too():
+    claims = [{"arm": "trained", "against": "best", "at_most": 0.05}]
+    grid = Grid(factory.make_plan(**CHOICE | {"claims": claims}), [])
+    assert grid.needs()[0].cell == cell("frozen")
+    confirmed = {cell.arm: count for stage, cell, count in expected_left(grid) if stage == CONFIRM}
+    assert confirmed == {"trained": 4, "frozen": 4}
+
+
 def test_a_choice_counts_the_share_in_the_models_that_are_run():
     """Fault 4: an arm that trained 16 % here held as one of 7 % at another size."""
     arms = factory.plain_plan()["arms"]

@@ -12,15 +12,14 @@ from oelm_lib.report.journal import journal
 from oelm_lib.study import notes, page, plots, records, tables, verdicts
 from oelm_lib.study import plan as plans
 from oelm_lib.study.grid import Grid
+from oelm_lib.study.ladder import judge_ladder
 from oelm_lib.study.markdown import markdown_table
 from oelm_lib.study.records import append_record
 from oelm_lib.view.tables import interval_text
 
 
 def shown(grid, frozen=None):
-    return page.Study(
-        "test", grid, frozen, verdicts.judge(grid, frozen), verdicts.judge_ladder(grid)
-    )
+    return page.Study("test", grid, frozen, verdicts.judge(grid, frozen), judge_ladder(grid))
 
 
 def text(html):

@@ -8,7 +8,8 @@ import study_factory as factory
 from oelm_lib import stats
 from oelm_lib.study.cell import BASE_SIZE, Cell
 from oelm_lib.study.grid import Grid
-from oelm_lib.study.verdicts import family_size, judge, judge_ladder
+from oelm_lib.study.ladder import judge_ladder
+from oelm_lib.study.verdicts import family_size, judge
 
 PLAN = factory.make_plan()
 NOISE = [0.0, 0.004, -0.004, 0.002]
@@ -135,10 +136,10 @@ def test_an_interval_holds_the_error_over_documents_where_that_is_as_large():
                     PLAN, cell(arm), 0.01, 101 + n, loss, stage="confirm", test_documents=documents
                 )
             )
-    first = judge(Grid(PLAN, records))[0]
-    assert first.document_error == pytest.approx(0.4 / math.sqrt(30), rel=0.4)
-    assert first.interval.document_error == first.document_error
-    assert first.interval.high - first.interval.low > 2 * first.document_error
+    interval = judge(Grid(PLAN, records))[0].interval
+    assert interval.document_error == pytest.approx(0.4 / math.sqrt(30), rel=0.4)
+    assert interval.includes_documents
+    assert interval.high - interval.low > 2 * interval.document_error
 
 
 def test_a_rate_at_an_edge_is_named():

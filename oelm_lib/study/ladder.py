@@ -1,0 +1,97 @@
+"""Whether the gap of an arm grows or shrinks with the size of the model: the ladder of a study."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from oelm_lib import stats
+from oelm_lib.model.cost import parameter_numbers
+from oelm_lib.stats import Interval
+from oelm_lib.study.cell import Cell
+from oelm_lib.study.grid import Comparison, Grid
+from oelm_lib.study.verdicts import WAITING, compare_cells, waiting_word
+from oelm_lib.view.tables import seeds_text
+
+FLAT, GROWS, SHRINKS = "FLAT", "GROWS", "SHRINKS"
+
+
+@dataclass(frozen=True)
+class Slope:
+    """How the gap of an arm changes with the size of the model, on one corpus."""
+
+    arm: str
+    baseline: str
+    corpus: str
+    sizes: tuple[tuple[str, float, Interval], ...]
+    """Size, parameters of the baseline, and the gap's own 95 % interval."""
+    interval: Interval
+    """Change of the difference in nats per decade of parameters."""
+    verdict: str
+    seeds: str
+    """How many seeds would decide whether the gap is flat; empty where that is decided."""
+    planned: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all seeds have ended at every size."""
+        return self.verdict not in WAITING
+
+
+def judge_ladder(grid: Grid) -> list[Slope]:
+    """Judge the slope of every arm of the ladder, from one slope for each seed."""
+    groups: dict[tuple[str, str], list[Comparison]] = {}
+    for comparison in grid.ladder_comparisons():
+        key = (comparison.cell.arm, comparison.cell.corpus)
+        groups.setdefault(key, []).append(comparison)
+    return [_slope(grid, comparisons, len(groups)) for comparisons in groups.values()]
+
+
+def _slope(grid: Grid, comparisons: list[Comparison], k: int) -> Slope:
+    """Judge an arm from its comparisons, one a size; `k`: slopes in the family."""
+    comparisons = sorted(comparisons, key=lambda one: _parameters(grid, one.baseline))
+    parameters = [_parameters(grid, one.baseline) for one in comparisons]
+    first, flat = comparisons[0], grid.plan.ladder.flat
+    interval = stats.paired_interval(_seed_slopes(grid, comparisons, parameters), k)
+    planned = len(first.seeds)
+    waiting = waiting_word(interval, planned)
+    return Slope(
+        arm=first.cell.arm,
+        baseline=first.baseline.arm,
+        corpus=first.cell.corpus,
+        sizes=tuple(
+            (one.cell.size, count, compare_cells(grid, one, 1))
+            for one, count in zip(comparisons, parameters, strict=True)
+        ),
+        interval=interval,
+        verdict=waiting or _verdict(interval, flat),
+        seeds="" if waiting else seeds_text(interval, stats.bounds_within(flat)),
+        planned=planned,
+    )
+
+
+def _seed_slopes(grid: Grid, comparisons: list[Comparison], parameters: list[float]) -> list[float]:
+    """Return the slope of each seed that all sizes share, in nats per decade of parameters.
+
+    It is that of least squares; nan where a run diverged.
+    """
+    losses = [grid.compared_losses(one) for one in comparisons]
+    shared = sorted(set.intersection(*({*own} & {*base} for own, base in losses)))
+    nats = [
+        stats.paired_differences({seed: own[seed] for seed in shared}, base) for own, base in losses
+    ]
+    decades = np.log10(parameters)
+    weights = (decades - decades.mean()) / np.sum((decades - decades.mean()) ** 2)
+    return (np.transpose(nats) @ weights).tolist()
+
+
+def _verdict(interval: Interval, flat: float) -> str:
+    verdict = stats.equal_within(interval, flat)
+    if verdict == stats.NO:
+        return GROWS if interval.mean > 0 else SHRINKS
+    return FLAT if verdict == stats.YES else verdict
+
+
+def _parameters(grid: Grid, cell: Cell) -> float:
+    """Return the parameters of a cell's model, of which no record is needed."""
+    cfg = grid.plan.config(cell, grid.plan.start(cell))
+    return float(parameter_numbers(cfg.model)["total"])
