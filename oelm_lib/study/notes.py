@@ -46,6 +46,8 @@ def reading(study: Study) -> Html:
         "claimed late": "added to the plan after confirmation began, such as more seeds for a"
         " question that was left open. This second look counts as one more comparison of its"
         " family, so the intervals of the family are wider.",
+        "rates imprecise": "the tuned learning rate of the arm or of its baseline is known less"
+        " well than the plan asks; 'What this does not show' names it.",
         "UNSTABLE": "a seed of the arm or of its baseline diverged; the others are not judged.",
         "question": "one limit of one claim on one corpus. It stays open where its verdict is"
         " INCONCLUSIVE, NOT SHOWN or UNSTABLE.",
@@ -86,10 +88,11 @@ def _limits(study: Study) -> list[str]:
             "Learning rate imprecise (its interval reaches beyond the rates tried, or its error"
             f" costs more than {study.plan.tune.error:g} nats): {'; '.join(imprecise)}."
         )
-    late = [one for one in study.judgements if not one.declared]
-    added = [f"{one.name} against {one.other}, {one.corpus}, {one.planned} seeds" for one in late]
-    if added:
-        found.append(f"Claimed late: {'; '.join(added)}.")
+    if late := [one for one in study.judgements if not one.declared]:
+        found.append(
+            f"Claimed late: {len(late)} of {len(study.judgements)} comparisons, which the table of"
+            " all claims marks."
+        )
     if wide := [text for cell in grid.cells if (text := _wide_spread(grid, cell))]:
         found.append(
             "Seeds that lie far apart, so that one of them moves a gap: "

@@ -193,6 +193,8 @@ def _cell(one: Judgement | None, row_seeds: str) -> Html | str:
     if not one.ended:
         return "not run yet"
     gap_text = f"<span style='white-space:nowrap'>{interval_text(one.interval)}</span>"
+    if one.imprecise:
+        gap_text += " <small>rates imprecise</small>"
     if not one.is_complete:
         return Html(f"{gap_text}<br><small>{one.ended} of {one.planned} seeds so far</small>")
     seeds = "" if one.planned_text == row_seeds else f"{one.planned_text}; "

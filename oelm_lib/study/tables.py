@@ -30,7 +30,7 @@ def claims_table(study: Study) -> pd.DataFrame:
                     "claim": limit.text,
                     "gap [interval]": interval_text(interval),
                     "verdict": limit.verdict,
-                    "seeds": f"{one.ended} of {one.planned}",
+                    "seeds": f"{one.ended} of {one.planned_text}",
                     "to decide": limit.seeds,
                     "family (k)": f"{one.claim.family} ({interval.k})",
                     "trained share": "–"

@@ -54,6 +54,8 @@ class Judgement:
     """Share of the Q/K weights that the arm trains, in the models that are run."""
     at_edge: tuple[str, ...] = ()
     """Of arm and baseline, those whose tuned rate is not an interior minimum."""
+    imprecise: bool = False
+    """Whether the tuned rate of arm or baseline is known less well than the plan asks."""
 
     @property
     def name(self) -> str:
@@ -165,6 +167,7 @@ def _judge_claim(grid: Grid, claim: Claim, corpus: str, declared: bool) -> Judge
         baseline=comparison.baseline.arm,
         trained_share=grid.trained_share(comparison.cell.arm),
         at_edge=tuple(cell.arm for cell, fit in fits.items() if fit.state != INTERIOR),
+        imprecise=any(grid.is_imprecise(cell) for cell in fits),
     )
 
 

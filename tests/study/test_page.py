@@ -226,6 +226,11 @@ def test_an_imprecise_learning_rate_is_named():
     assert table.loc["frozen", "state"] == "interior, imprecise"
     assert table.loc["trained", "state"] == "interior"
     assert "0.003 nats): stories, frozen." in notes.not_shown(made)
+    rate = made.grid.rate(cell("frozen"))
+    confirmed = factory.confirmed(factory.make_plan(), cell("frozen"), rate, COMPLETE["frozen"])
+    made = shown(Grid(factory.make_plan(), records + noisy + confirmed))
+    assert text(page.first_table(made)).count("rates imprecise") == 2  # frozen is in both claims
+    assert "rates imprecise" not in text(page.first_table(shown(study(COMPLETE))))
 
 
 def test_arms_of_one_share_stand_side_by_side_with_their_whole_intervals():
@@ -289,7 +294,8 @@ def test_claims_added_later_are_named():
     plain = factory.plain_plan()
     plain["claims"].append({"arm": "twin", "at_most": 0.05})
     made = shown(Grid(factory.make_plan(claims=plain["claims"]), []), frozen=factory.make_plan())
-    assert "Claimed late: twin against trained, stories" in text(notes.not_shown(made))
+    assert "Claimed late: 1 of 3 comparisons" in text(notes.not_shown(made))
+    assert list(tables.claims_table(made)["seeds"])[-1] == "0 of 4 seeds, claimed late"
 
 
 def test_a_cell_whose_seeds_lie_far_apart_is_named():
@@ -318,7 +324,11 @@ def test_a_claim_with_more_seeds_takes_the_place_of_the_one_it_extends():
     assert "against trained, 6 seeds, claimed late +20.8 % [+18.7, +23.0] ≤ 5 %: ✗ FAIL" in table
     assert "6 seeds, claimed late; ≤ 5 %: **FAIL**" in markdown_table(made)
     assert "Of 3 questions, 3 are answered" in text(page.answer(made))
-    assert list(tables.claims_table(made)["seeds"])[::2] == ["4 of 4", "4 of 4", "6 of 6"]
+    assert list(tables.claims_table(made)["seeds"])[::2] == [
+        "4 of 4 seeds",
+        "4 of 4 seeds",
+        "6 of 6 seeds, claimed late",
+    ]
 
 
 def test_the_claim_with_fewer_seeds_stays_until_the_other_is_complete():
