@@ -39,13 +39,12 @@ def _seeds_in_all(one: Verdict) -> int | None:
     """Return how many shared seeds an open verdict asks for; None where seeds do not decide it."""
     if one.verdict == stats.UNKNOWN:
         return FEW_SEEDS
-    if one.verdict != stats.INCONCLUSIVE or one.documents_included:
+    if one.verdict != stats.INCONCLUSIVE or one.interval.includes_documents:
         return None
-    interval = stats.paired_interval(one.pair.differences(), one.arms)
-    few, many = stats.deciding_seeds(interval, stats.bounds_at_most(CRITERION)) or (None, None)
-    if few is None or few > MOST_LISTED:
+    seeds = stats.deciding_seeds(one.interval, stats.bounds_at_most(CRITERION))
+    if seeds is None or seeds[0] > MOST_LISTED:
         return None
-    return min(many or MOST_LISTED, MOST_LISTED)
+    return min(seeds[1] or MOST_LISTED, MOST_LISTED)
 
 
 def _commands(one: Verdict, count: int) -> Iterator[str]:

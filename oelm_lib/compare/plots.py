@@ -19,7 +19,7 @@ from oelm_lib.view.curves import VAL, Y_TITLES, Line, lines, reader_state, serie
 from oelm_lib.view.figure import Figure
 from oelm_lib.view.selection import select
 from oelm_lib.view.series import STATE, trace_values
-from oelm_lib.view.tables import LARGEST_GAP, gap_text
+from oelm_lib.view.tables import LARGEST_GAP, interval_text
 
 LIMIT = 100 * CRITERION
 ROW = 68
@@ -36,7 +36,7 @@ def gap_intervals(judged: Sequence[Verdict]) -> Figure:
     Args:
         judged: What judge returns.
     """
-    drawn = [one for one in judged if math.isfinite(one.gap)]
+    drawn = [one for one in judged if math.isfinite(one.interval.gap)]
     panels = [list(arms) for _, arms in groupby(drawn, lambda one: (one.source, one.baseline))]
     notes = [
         "mark: gap; bar: 95 % interval, widened so that those of all arms hold together",
@@ -160,7 +160,7 @@ def _draw_family(
     for value, text, side in ((0, "baseline", "right"), (LIMIT, f"criterion +{LIMIT:g} %", "left")):
         below = {"y": len(family) - 0.72, "yanchor": "top", "font_size": 11.5, "showarrow": False}
         figure.add_annotation(text=text, x=value, xanchor=side, **below, **where)
-    low = min(-0.35 * widest, *(100 * one.gap - 0.2 * widest for one in family))
+    low = min(-0.35 * widest, *(100 * one.interval.gap - 0.2 * widest for one in family))
     figure.update_xaxes(range=[low, 1.15 * widest], showgrid=False, **where)
     figure.update_yaxes(
         range=[len(family) - 0.45, -0.85],
@@ -183,8 +183,8 @@ def _reach(one: Verdict, seeds: list[float]) -> float:
 
     A bound far outside the seeds, and the gap of an arm that diverged, may leave the panel.
     """
-    largest = max(map(abs, [*seeds, 100 * one.gap, LIMIT]))
-    bounds = [abs(100 * bound) for bound in (one.low, one.high)]
+    largest = max(map(abs, [*seeds, 100 * one.interval.gap, LIMIT]))
+    bounds = [abs(100 * bound) for bound in (one.interval.gap_low, one.interval.gap_high)]
     inside = [bound for bound in bounds if bound < 3 * largest]
     return min(max([largest, *inside]), LARGEST_DRAWN)
 
@@ -202,11 +202,12 @@ def _draw_arm(
     tick = {"color": style.colour, "size": 13, "symbol": "line-ns-open", "line_width": 1.5}
     y = [place] * len(seeds)
     base.add(figure, panel, go.Scatter(x=seeds, y=y, name=f"{name}, seeds", marker=tick, **look))
-    gap, bar = 100 * one.gap, None
-    if math.isfinite(one.low) and one.high < LARGEST_GAP:
+    interval = one.interval
+    gap, bar = 100 * interval.gap, None
+    if interval.known and interval.gap_high < LARGEST_GAP:
         bar = {
-            "array": [round(100 * one.high - gap, 4)],
-            "arrayminus": [round(gap - 100 * one.low, 4)],
+            "array": [round(100 * interval.gap_high - gap, 4)],
+            "arrayminus": [round(gap - 100 * interval.gap_low, 4)],
             "symmetric": False,
             "thickness": 2.5,
             "width": 5,
@@ -219,7 +220,7 @@ def _draw_arm(
 def _label(one: Verdict, with_id: bool) -> str:
     """Return an arm's two lines over its interval."""
     name = f"{one.arm} ({one.id})" if with_id else one.arm
-    return f"<b>{escape(name)}</b><br>{gap_text(one.gap, one.low, one.high)}: {one.verdict}"
+    return f"<b>{escape(name)}</b><br>{interval_text(one.interval)}: {one.verdict}"
 
 
 def _add_criterion(figure: Figure) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -42,8 +43,8 @@ class Arm(NamedTuple):
         return self.done[column].mean()
 
     def judged(self, name: str) -> Any:
-        """Return a field of the verdict; nan without one."""
-        return getattr(self.verdict, name, math.nan)
+        """Return an attribute of the verdict, e.g. `interval.gap`; nan without one."""
+        return attrgetter(name)(self.verdict) if self.verdict else math.nan
 
     def rates(self) -> float | str:
         """Return the peak learning rate; all of them where the runs have several."""
@@ -59,10 +60,10 @@ COLUMNS: dict[str, Callable[[Arm], Any]] = {
     "id": lambda arm: arm_id(arm.runs.iloc[0]),
     "n": lambda arm: len(arm.done),
     "final_val_perplexity": lambda arm: perplexity(arm.mean(METRIC)),
-    "gap": lambda arm: arm.judged("gap"),
-    "low": lambda arm: arm.judged("low"),
-    "high": lambda arm: arm.judged("high"),
-    "gap_n": lambda arm: arm.judged("n"),
+    "gap": lambda arm: arm.judged("interval.gap"),
+    "low": lambda arm: arm.judged("interval.gap_low"),
+    "high": lambda arm: arm.judged("interval.gap_high"),
+    "gap_n": lambda arm: arm.judged("interval.n"),
     "verdict": lambda arm: arm.judged("verdict"),
     "baseline": lambda arm: arm.judged("baseline"),
     "learning_rate": Arm.rates,

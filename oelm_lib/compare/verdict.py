@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from oelm_lib.config import extra_changes
 from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.frames import RECORDED
 from oelm_lib.runs.reading import read_or_none
+from oelm_lib.stats import Interval
 from oelm_lib.units import perplexity
-from oelm_lib.view.tables import gap_text, percent, seeds_text
+from oelm_lib.view.tables import interval_text, percent, seeds_text
 
 CRITERION = 0.05
 """Largest gap that an arm may have: the log's criterion."""
@@ -29,73 +31,82 @@ CONFOUNDED = "CONFOUNDED"
 
 @dataclass(frozen=True)
 class Verdict:
-    """One arm judged against its baseline; losses in nats, gaps as perplexity ratios minus 1.
+    """One arm judged against its baseline.
 
     Attributes:
-        low, high: Bounds of the gap at `confidence`, over the `arms` comparisons of the baseline.
-        n: Seeds with which both have a loss; `failed`: with which one diverged or failed.
-        sd: Standard deviation of the paired differences.
-        document_error: Standard error of `nats` over documents; `documents_included`: the interval
-            holds it, since it is as large as the error over seeds.
-        equal: Claim "equal within +-MARGIN": YES, NO, NOT SHOWN, ...
-        power: How many seeds would decide an INCONCLUSIVE verdict.
-        frozen: What the arm freezes, in words.
-        confounds: Keys that differ beside the freeze and have no counterpart in the baseline.
         pair: The runs that are compared.
+        interval: Over the seeds that both share, at 95 % jointly for the `k` arms of the baseline.
+        reason: Why the arm is not compared.
+        confounds: Keys that differ beside the freeze and have no counterpart in the baseline.
     """
 
+    pair: Pair
+    interval: Interval
     corpus: str
     arm: str
     id: str
     source: str
+    variant: str
     baseline: str | None
     verdict: str
-    gap: float
-    low: float
-    high: float
-    nats: float
-    n: int
-    perplexity: float
-    baseline_perplexity: float
-    equal: str
-    power: str
-    sd: float
-    failed: int
-    confidence: float
-    arms: int
-    document_error: float
-    documents_included: bool
-    epochs: float
-    variant: str
     reason: str
-    frozen: str
     confounds: list[str]
-    pair: Pair
+
+    @property
+    def equal(self) -> str:
+        """Verdict on "equal within +-MARGIN": YES, NO, NOT SHOWN, ..."""
+        is_compared = self.verdict != NOT_COMPARED
+        return stats.equal_within(self.interval, MARGIN) if is_compared else ""
+
+    @property
+    def perplexity(self) -> float:
+        """Of the arm, at its mean loss over the shared seeds."""
+        return perplexity(self.pair.shared()[0][METRIC].mean())
+
+    @property
+    def baseline_perplexity(self) -> float:
+        """The same of the baseline."""
+        return perplexity(self.pair.shared()[1][METRIC].mean())
+
+    @property
+    def epochs(self) -> float:
+        """How often the arm saw its corpus, mean over its runs."""
+        return self.pair.arm["epochs"].mean()
+
+    @property
+    def power(self) -> str:
+        """How many seeds would decide an INCONCLUSIVE verdict."""
+        return seeds_text(self.interval, stats.bounds_at_most(CRITERION))
+
+    @property
+    def frozen(self) -> str:
+        """What the arm freezes, in words."""
+        return frozen_words(self.pair.arm.iloc[0]["experiment"].model)
 
     @property
     def words(self) -> str:
         """The verdict in words; the arm is their subject."""
+        interval, gap = self.interval, percent(self.interval.gap, 1)
         if self.verdict == NOT_COMPARED:
             return f"is not compared: {self.reason}."
-        if self.failed:
-            total = self.n + self.failed
-            seen = f"; the other seeds show a gap of {percent(self.gap, 1)}" if self.n else ""
+        if interval.failed:
+            seen = f"; the other seeds show a gap of {gap}" if interval.n else ""
             return (
-                f"is unstable: {self.failed} of {_seeds(total)} diverged or failed, in the arm or"
-                f" in its baseline{seen}."
+                f"is unstable: {interval.failed} of {_seeds(interval.pairs)} diverged or failed, in"
+                f" the arm or in its baseline{seen}."
             )
         if self.verdict == stats.UNKNOWN:
             which = " (best of its evaluations)" if self.source == RECORDED else ""
             return (
-                f"changes perplexity by {percent(self.gap, 1)} with one seed{which}; one seed has"
-                " no interval, so this may be noise."
+                f"changes perplexity by {gap} with one seed{which}; one seed has no interval, so"
+                " this may be noise."
             )
-        head = f"changes perplexity by {gap_text(self.gap, self.low, self.high)}"
+        head = f"changes perplexity by {interval_text(interval)}"
         limit = f"{100 * CRITERION:g} %"
         if self.verdict == stats.FAIL:
             return f"{head}; the whole interval is above {limit}."
         if self.verdict == stats.INCONCLUSIVE:
-            open_words = f"{_seeds(self.n)} cannot decide whether that is above {limit}"
+            open_words = f"{_seeds(interval.n)} cannot decide whether that is above {limit}"
             return f"{head}; {open_words}; {self.power}."
         equal = f", and within ±{100 * MARGIN:g} %" if self.equal == stats.YES else ""
         if self.verdict == CONFOUNDED:
@@ -108,16 +119,52 @@ class Verdict:
     @property
     def details(self) -> str:
         """How it was reached: interval, nats, documents; "" where nothing is paired."""
-        parts = []
-        if self.n > 1:
-            over = "seeds and documents" if self.documents_included else "seeds"
-            joint = f", jointly for the {self.arms} arms of this baseline" if self.arms > 1 else ""
-            parts.append(f"95 % interval over {over}{joint}")
-        if self.n:
-            parts.append(f"difference in loss {self.nats:+.4f} nats per token")
-        if math.isfinite(self.document_error):
-            parts.append(f"its standard error over documents {self.document_error:.4f} nats")
+        parts, interval = [], self.interval
+        if interval.n > 1:
+            over = "seeds and documents" if interval.includes_documents else "seeds"
+            joint = f", jointly for the {interval.k} arms of this baseline"
+            parts.append(f"95 % interval over {over}{joint if interval.k > 1 else ''}")
+        if interval.n:
+            parts.append(f"difference in loss {interval.mean:+.4f} nats per token")
+        if math.isfinite(interval.document_error):
+            parts.append(f"its standard error over documents {interval.document_error:.4f} nats")
         return "; ".join(parts)
+
+    def row(self) -> dict[str, Any]:
+        """Return the verdict as a row of `verdicts`."""
+        return {column: attrgetter(name)(self) for column, name in COLUMNS.items()}
+
+
+COLUMNS = {
+    "corpus": "corpus",
+    "arm": "arm",
+    "id": "id",
+    "source": "source",
+    "baseline": "baseline",
+    "verdict": "verdict",
+    "gap": "interval.gap",
+    "low": "interval.gap_low",
+    "high": "interval.gap_high",
+    "nats": "interval.mean",
+    "n": "interval.n",
+    "perplexity": "perplexity",
+    "baseline_perplexity": "baseline_perplexity",
+    "equal": "equal",
+    "power": "power",
+    "sd": "interval.sd",
+    "failed": "interval.failed",
+    "confidence": "interval.confidence",
+    "arms": "interval.k",
+    "document_error": "interval.document_error",
+    "documents_included": "interval.includes_documents",
+    "epochs": "epochs",
+    "variant": "variant",
+    "reason": "reason",
+    "frozen": "frozen",
+    "confounds": "confounds",
+    "words": "words",
+}
+"""Column of `verdicts` -> attribute of a Verdict."""
 
 
 def judge(runs: pd.DataFrame, baseline: str | None = None) -> list[Verdict]:
@@ -149,7 +196,7 @@ def verdicts(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
         and `high` as perplexity ratios minus 1 (0.05 is +5 %); `perplexity`,
         `baseline_perplexity`; `nats`, the difference in loss; `words`, the verdict as a sentence.
     """
-    return _frame(judge(runs, baseline))
+    return pd.DataFrame([one.row() for one in judge(runs, baseline)], columns=list(COLUMNS))
 
 
 def cross_corpus(judged: Sequence[Verdict]) -> pd.DataFrame:
@@ -159,56 +206,31 @@ def cross_corpus(judged: Sequence[Verdict]) -> pd.DataFrame:
         judged: What judge returns.
     """
     columns = ["arm", "corpus", "id", "epochs", "baseline_perplexity", "perplexity", "nats", "gap"]
-    table = _frame(judged)[[*columns, "low", "high", "n", "verdict", "source"]]
+    columns += ["low", "high", "n", "verdict", "source"]
+    table = pd.DataFrame([one.row() for one in judged], columns=columns)
     return table.sort_values(["source", "arm"], kind="stable", ignore_index=True)
 
 
-def _frame(judged: Sequence[Verdict]) -> pd.DataFrame:
-    rows = [vars(one) | {"words": one.words} for one in judged]
-    fields = [name for name in Verdict.__annotations__ if name != "pair"]
-    return pd.DataFrame(rows, columns=[*fields, "words"])
-
-
 def _judge(pair: Pair, differences: list[float], arms: int) -> Verdict:
-    arm, base = pair.shared()
-    documents = [[_documents(path) for path in runs["path"]] for runs in (arm, base)]
+    documents = [[_documents(path) for path in runs["path"]] for runs in pair.shared()]
     error = stats.document_error(list(zip(*documents, strict=True)))
     interval = stats.with_document_error(stats.paired_interval(differences, arms), error)
-    confounds = (
-        []
-        if pair.base is None
-        else extra_changes(pair.arm.iloc[0]["experiment"], pair.base.iloc[0]["experiment"])
-    )
+    first, confounds = pair.arm.iloc[0], []
+    if pair.base is not None:
+        confounds = extra_changes(first["experiment"], pair.base.iloc[0]["experiment"])
     judged = stats.at_most(interval, CRITERION) if differences else NOT_COMPARED
-    first = pair.arm.iloc[0]
     return Verdict(
+        pair=pair,
+        interval=interval,
         corpus=first["corpus"],
         arm=first["arm"],
         id=pair.arm_name,
         source=first["source"],
+        variant=first["variant"],
         baseline=pair.base_name,
         verdict=CONFOUNDED if judged == stats.PASS and confounds else judged,
-        gap=interval.gap,
-        low=interval.gap_low,
-        high=interval.gap_high,
-        nats=interval.mean,
-        n=interval.n,
-        perplexity=perplexity(arm[METRIC].mean()),
-        baseline_perplexity=perplexity(base[METRIC].mean()),
-        equal=stats.equal_within(interval, MARGIN) if differences else "",
-        power=seeds_text(interval, stats.bounds_at_most(CRITERION)),
-        sd=interval.sd,
-        failed=interval.failed,
-        confidence=interval.confidence,
-        arms=arms,
-        document_error=interval.document_error,
-        documents_included=interval.includes_documents,
-        epochs=pair.arm["epochs"].mean(),
-        variant=first["variant"],
         reason=pair.reason or ("" if differences else "no seed has ended in both arms"),
-        frozen=frozen_words(first["experiment"].model),
         confounds=confounds,
-        pair=pair,
     )
 
 

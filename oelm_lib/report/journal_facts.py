@@ -109,13 +109,13 @@ def _section(runs: pd.DataFrame, verdicts: list[Verdict]) -> dict[str, Any]:
     arms = {row["id"]: row for row in results[results["n"] > 0].to_dict("records")}
     judged = []
     for one in verdicts:
-        if not one.n:
+        if not one.interval.n:
             continue
         base = one.pair.base.iloc[0]
         changes = differences(base, one.pair.arm.iloc[0]).to_dict("records")
         times = [arms[key]["mean_step_seconds"] for key in (one.id, one.baseline)]
         judged.append(
-            vars(one)
+            one.row()
             | {
                 "base_arm": base["arm"],
                 "differences": changes,
