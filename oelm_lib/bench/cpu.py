@@ -119,7 +119,7 @@ def compare(baseline: Experiment, frozen: Experiment, rounds: int) -> dict[str, 
 
 
 def gemm_limit(cfg: Experiment) -> float:
-    """Seconds of a step's matrix products alone, each at its best of three; attention causal."""
+    """Time a step's matrix products alone, each at its best of three; return their seconds."""
     batch_size = cfg.train.batch_size
     flops, products = step_flops(cfg.model, batch_size), gemms(cfg.model, batch_size)
     attention = sum(product.flops for product in products if product.part == "attention")
@@ -135,7 +135,7 @@ def gemm_limit(cfg: Experiment) -> float:
 
 
 def _best_seconds(product: Gemm, chunks: float) -> float:
-    """Best of three times of one matrix product, for 1 / chunks of the positions."""
+    """Return the best of three times of one product, for 1 / chunks of the positions."""
     m, k, n = product.m, product.k, product.n
     if product.kind == "weight":
         k = int(k / chunks)
@@ -150,7 +150,7 @@ def _best_seconds(product: Gemm, chunks: float) -> float:
 
 
 def parts_seconds(cfg: Experiment, ids: np.ndarray, rounds: int) -> dict[str, float]:
-    """Median seconds of a step's parts, and of evaluating as many tokens as a step trains on."""
+    """Time a step's parts, and an evaluation of as many tokens; return median seconds."""
     model, precision = GPT(cfg.model), Precision("fp32", CPU)
     optimizer = make_optimizer(model, cfg.optim)
     batches = Batches(ids, cfg.model.max_seq_len, cfg.train.batch_size, 0, CPU)
@@ -197,7 +197,7 @@ def growth(cfg: Experiment, rounds: int) -> list[dict[str, Any]]:
 
 
 def _sizes(cfg: Experiment) -> dict[str, dict[int, Experiment]]:
-    """Each size -> value -> the experiment with that value; heads and d_ff follow d_model."""
+    """Return size -> value -> the experiment with that value; heads and d_ff follow d_model."""
     model = cfg.model
     values = {
         "model.d_model": model.d_model,

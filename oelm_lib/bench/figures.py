@@ -36,7 +36,7 @@ def load_results(folder: Path | str = "", pattern: str = "bench_*.json") -> list
 
 
 def setting(result: dict[str, Any]) -> str:
-    """Size, dropout, threads and clock of a result."""
+    """Return the size, dropout, threads and clock of a result."""
     threads = f"threads: {result['threads']} ({result['clock']} time)"
     return f"{result['size']}, dropout {result['dropout']:g}, {threads}"
 
@@ -69,7 +69,7 @@ def _summary(result: dict[str, Any]) -> dict[str, str]:
 
 
 def _ratio(measured: dict[str, float]) -> str:
-    """Ratio with its standard error, to the digits that the error leaves."""
+    """Return the ratio with its standard error, to the digits that the error leaves."""
     error = measured["standard_error"]
     digits = 3 if error < 0.005 else 2
     return f"{measured['ratio']:.{digits}f} ± {error:.{digits}f}"
@@ -148,7 +148,7 @@ def growth(results: list[dict[str, Any]]) -> base.Figure:
 
 
 def _growth_traces(rows: pd.DataFrame, legend: bool) -> list[go.Scatter]:
-    """Measured points and predicted lines of one size; every column relative to its middle row."""
+    """Draw what was measured and predicted of one size, relative to its middle row."""
     time, memory = COLOURS["OELM-Freeze"], COLOURS["OELM-Random"]
     seconds = rows["seconds"].map(median)
     low, high = rows["seconds"].map(min), rows["seconds"].map(max)

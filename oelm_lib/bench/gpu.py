@@ -173,7 +173,7 @@ def copy_rate(device: torch.device) -> float:
 
 
 def _seconds(step: Callable[[], Any], device: torch.device) -> float:
-    """Mean seconds of STEPS steps, the work of the device included."""
+    """Return the mean seconds of STEPS steps, the work of the device included."""
     _wait(device)
     start = time.perf_counter()
     for _ in range(STEPS):

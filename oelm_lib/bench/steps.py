@@ -45,7 +45,7 @@ class Step:
         self.run()
 
     def held_bytes(self) -> int:
-        """Bytes that live between steps: weights and optimizer state."""
+        """Return the bytes that live between steps: weights and optimizer state."""
         moments = [value for state in self.optimizer.state.values() for value in state.values()]
         return sum(tensor.nbytes for tensor in [*self.model.parameters(), *moments])
 

@@ -35,7 +35,7 @@ def prepare(rounds: int, threads: int | None) -> None:
 
 
 def seconds_of(function: Callable, *args: Any, **kwargs: Any) -> float:
-    """Seconds of a call: CPU time with one thread, which is disturbed less, else wall time."""
+    """Time a call: CPU time with one thread, which is disturbed less, else wall time."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     start = clock()
     function(*args, **kwargs)
@@ -71,7 +71,7 @@ def alternate(
 
 
 def ratio(numerator: list[float], denominator: list[float]) -> dict[str, float]:
-    """Median of the ratios of paired rounds, which a stalled round does not move.
+    """Return the median of the ratios of paired rounds, which a stalled round does not move.
 
     Returns:
         `ratio`, and `standard_error` by the bootstrap.
@@ -83,7 +83,7 @@ def ratio(numerator: list[float], denominator: list[float]) -> dict[str, float]:
 
 
 def peak_bytes(step: Callable[[], Any]) -> int:
-    """Peak of the tensor bytes that a step allocates on the CPU, beyond what it finds."""
+    """Return the peak of the bytes of tensors that a step allocates on the CPU."""
     with _stderr_closed(), profile(profile_memory=True) as trace:
         step()
     events = trace.profiler.kineto_results.events()

@@ -55,7 +55,7 @@ class OelmGroup(click.Group):
             sys.exit(FAILED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of COMMANDS, which is the order of work."""
+        """Return the names in the order of COMMANDS, which is the order of work."""
         return list(self.commands)
 
 

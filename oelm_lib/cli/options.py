@@ -53,14 +53,14 @@ def note_skipped_files() -> None:
 
 
 def overrides_from(changes: tuple[str, ...]) -> dict[str, Any]:
-    """The values of every `--set`, as overrides. Raises UserError."""
+    """Return the values of every `--set`, as overrides. Raises UserError."""
     from oelm_lib import config
 
     return config.parse_overrides(" ".join(changes))
 
 
 def seeds_from(seed: int | None, seeds: str | None) -> list[int]:
-    """The seeds of `--seed` or `--seeds`, DEFAULT_SEED without either. Raises UserError."""
+    """Return the seeds of `--seed` or `--seeds`, DEFAULT_SEED without either. Raises UserError."""
     if seed is not None and seeds is not None:
         raise UserError("--seed and --seeds are both given; keep one of them")
     if seeds is None:
@@ -71,5 +71,5 @@ def seeds_from(seed: int | None, seeds: str | None) -> list[int]:
 
 
 def sbatch_from(options: tuple[str, ...]) -> dict[str, str]:
-    """Options KEY=VALUE of sbatch as a dict; a flag such as `exclusive` has the value ""."""
+    """Return options KEY=VALUE of sbatch as a dict; a flag such as `exclusive` has the value ""."""
     return dict(option.removeprefix("--").partition("=")[::2] for option in options)

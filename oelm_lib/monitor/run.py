@@ -97,7 +97,7 @@ def artefacts(run: Run) -> Html:
 
 
 def _warnings(cfg: config.Experiment) -> list[str]:
-    """What weakens the comparison, by the experiment's file; nothing where the file is gone."""
+    """Return what weakens the comparison by the experiment's file; [] where the file is gone."""
     try:
         return config.change_warnings(cfg.id)
     except UserError:
@@ -105,7 +105,7 @@ def _warnings(cfg: config.Experiment) -> list[str]:
 
 
 def _gap(run: Run) -> str:
-    """The gap to the baseline's run with the same seed, where there is one."""
+    """Return the gap to the baseline's run with the same seed, where there is one."""
     rows = [
         row
         for row in overview(run.config.id, run.path.parents[1])

@@ -68,7 +68,7 @@ def escape(value: Any) -> Markup:
 
 
 def _environment(language: str, facts: dict[str, Any], say: Callable[..., Markup]) -> Any:
-    """Templates in which every printed value is escaped, with the journal's formats."""
+    """Return a template environment that escapes every value, with the journal's formats."""
     made = environment(keep_trailing_newline=True, autoescape=True, finalize=escape)
     space = " " if language == "en" else ""
 
@@ -97,7 +97,7 @@ def _environment(language: str, facts: dict[str, Any], say: Callable[..., Markup
 
 
 def _speaker(language: str) -> Callable[..., Markup]:
-    """A function that says a phrase of journal.yaml; what it does not know is escaped."""
+    """Return a function that says a phrase of journal.yaml; what it does not know is escaped."""
     words = read_yaml(TEMPLATES / "journal.yaml")["phrases"]
 
     def say(key: str, **values: Any) -> Markup:
@@ -110,7 +110,7 @@ def _speaker(language: str) -> Callable[..., Markup]:
 
 
 def _translate(name: str, language: str) -> str:
-    """The name of an arm or corpus, in Chinese with its terms translated."""
+    """Return the name of an arm or corpus, in Chinese with its terms translated."""
     if language == "en":
         return name
     terms = read_yaml(TEMPLATES / "journal.yaml")["terms"]
@@ -120,7 +120,7 @@ def _translate(name: str, language: str) -> str:
 
 
 def _read_notes(path: Path) -> dict[str, Markup]:
-    """Hand-written notes of an earlier journal by section."""
+    """Return the hand-written notes of an earlier journal by section."""
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else MARK
     except (OSError, UnicodeDecodeError) as error:

@@ -78,7 +78,7 @@ def gather(outputs: Path | str | None, rehearsals: bool) -> dict[str, Any]:
 
 
 def _shapes(known: list[Experiment]) -> dict[tuple, list[str]]:
-    """Model shape -> ids of the experiments that have it."""
+    """Return model shape -> ids of the experiments that have it."""
     shapes: dict[tuple, list[str]] = {}
     for experiment in known:
         shapes.setdefault(tuple(experiment.science[key] for key in SHAPE), []).append(experiment.id)
@@ -96,7 +96,7 @@ def _folders(started: list[dict[str, Any]], log: dict[str, Any]) -> list[tuple[s
 
 
 def _cross_corpus(verdicts: list[Verdict]) -> list[list[dict[str, Any]]]:
-    """Gaps of each arm that was judged on more than one corpus."""
+    """Return the gaps of each arm that was judged on more than one corpus."""
     table = compare.cross_corpus(verdicts)
     table = table[table["n"] > 0]
     groups = [_records(rows) for _, rows in table.groupby(["source", "arm"], sort=False)]
@@ -104,7 +104,7 @@ def _cross_corpus(verdicts: list[Verdict]) -> list[list[dict[str, Any]]]:
 
 
 def _section(runs: pd.DataFrame, verdicts: list[Verdict]) -> dict[str, Any]:
-    """Results of one corpus from one source: arms, verdicts with what differs, ablation."""
+    """Return the results of one corpus from one source: arms, verdicts, ablation."""
     results = compare.results(runs, verdicts)
     arms = {row["id"]: row for row in results[results["n"] > 0].to_dict("records")}
     judged = []
@@ -136,7 +136,7 @@ def _section(runs: pd.DataFrame, verdicts: list[Verdict]) -> dict[str, Any]:
 def _todo(
     known: list[Experiment], measured: pd.DataFrame, sections: list[dict[str, Any]]
 ) -> dict[str, list[str]]:
-    """Kind of work -> what it is about; only experiments that this code can run are named."""
+    """Return kind of work -> ids or runs; only experiments that this code can run are named."""
     own = [section for section in sections if section["source"] != RECORDED]
     judged = [row for section in own for row in section["verdicts"]]
     started = {arm_id(run) for run in measured.itertuples()}
@@ -158,7 +158,7 @@ def _todo(
 
 
 def _separating(known: list[Experiment], started: set[str], section: dict[str, Any]) -> list[str]:
-    """Experiments that would tell orthogonality from scale where a comparison mixes them.
+    """Return the experiments that would tell orthogonality from scale where both are mixed.
 
     None where the arm that separates them was measured, or no experiment has it on this corpus.
     """
@@ -175,7 +175,7 @@ def _separating(known: list[Experiment], started: set[str], section: dict[str, A
 
 
 def _printed(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Gaps as the log printed them beside what its numbers give.
+    """Return the gaps as the log printed them beside what its numbers give.
 
     A gap between unequal steps is recomputed at a step that both runs reached.
     """
@@ -211,7 +211,7 @@ def _studies() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 
 def _study_rows(one: Judgement) -> list[dict[str, Any]]:
-    """The limits of one claim on one corpus."""
+    """Return the limits of one claim on one corpus."""
     return [
         {
             "arm": one.name,
@@ -228,7 +228,7 @@ def _study_rows(one: Judgement) -> list[dict[str, Any]]:
 
 
 def _launch(run: dict[str, Any]) -> dict[str, Any]:
-    """The command that makes a run, its day, folder and perplexity."""
+    """Return the command that makes a run, its day, folder and perplexity."""
     overrides = run["experiment"].overrides if run["experiment"] else {}
     loss = run["final_val_loss"]
     return {
@@ -240,5 +240,5 @@ def _launch(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as dicts, None for what is missing."""
+    """Return the rows as dicts, None for what is missing."""
     return table.astype(object).where(table.notna(), None).to_dict("records")

@@ -98,7 +98,7 @@ def screenshot(page: Path, picture: Path) -> None:
 
 
 def _entry(page: Path) -> str:
-    """The index's lines on a page, from the page's own provenance."""
+    """Return the index's lines on a page, from the page's own provenance."""
     text = page.read_text(encoding="utf-8")
     title = unescape(re.search(r"<title>(.*?)</title>", text).group(1))
     footer = text[text.index("<h2>Provenance</h2>") :]

@@ -177,7 +177,7 @@ def prepare(notebook: Any) -> tuple[list[dict], dict[str, dict]]:
 
 
 def _is_live_only(output: Any) -> bool:
-    """Whether an output is for JupyterLab alone, such as a figure's save buttons."""
+    """Return whether an output is for JupyterLab alone, such as a figure's save buttons."""
     return output.get("metadata", {}).get(KEY) == "live-only"
 
 
@@ -213,14 +213,14 @@ def _tags(cell: Any) -> list[str]:
 
 
 def _fold_title(cell: Any) -> str | None:
-    """The words a cell's outputs are folded under, or None."""
+    """Return the words a cell's outputs are folded under, or None."""
     if cell.cell_type != "code":
         return None
     return next((tag.removeprefix(FOLD) for tag in _tags(cell) if tag.startswith(FOLD)), None)
 
 
 def _folded(title: str, outputs: list[Any]) -> Any:
-    """One output that holds the text of several, folded."""
+    """Return one output that holds the text of several, folded."""
     from nbformat.v4 import new_output
 
     texts = [

@@ -38,7 +38,7 @@ def export(notebook_path: Path | str) -> Path:
 
 
 def _page(source: Path, notebook: Any) -> str:
-    """The whole page as text."""
+    """Return the page of a notebook as text."""
     error = first_error(notebook)
     subject = _subject(notebook)
     figures, rows = prepare(notebook)
@@ -68,7 +68,7 @@ def _page(source: Path, notebook: Any) -> str:
 
 
 def _notebook_html(notebook: Any) -> str:
-    """The notebook's text and outputs as HTML, not yet safe."""
+    """Return the notebook's text and outputs as HTML, not yet safe."""
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(
@@ -94,7 +94,7 @@ def _number_headings(body: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 def _subject(notebook: Any) -> str:
-    """What the parameters say the page is about: experiments or runs; "" where nothing does."""
+    """Return the experiments or runs that the parameters name; "" where they name none."""
     parameters = papermill_record(notebook).get("parameters", {})
     return next((str(parameters[key]) for key in SUBJECTS if parameters.get(key)), "")
 
@@ -110,7 +110,7 @@ def _origins(rows: dict[str, dict]) -> dict[str, tuple[str, str]]:
 
 
 def _without_computed_values(figure: dict) -> dict:
-    """The figure without the numbers of traces that the page computes from the rows."""
+    """Return the figure without the numbers of traces that the page computes from the rows."""
     traces = []
     for trace in figure.get("data", []):
         computed = isinstance(trace.get("meta"), dict) and "runs" in trace["meta"]
@@ -120,13 +120,13 @@ def _without_computed_values(figure: dict) -> dict:
 
 
 def _script_json(value: Any) -> str:
-    """JSON that no text inside can end or comment out."""
+    """Return JSON that no text inside can end or comment out."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
 
 
 @cache
 def _plotly_js() -> str:
-    """plotly.js, gzip and base64: about 2 MB in place of 4.8."""
+    """Return plotly.js as gzip and base64: about 2 MB in place of 4.8."""
     from plotly.offline import get_plotlyjs
 
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()

@@ -75,7 +75,7 @@ def _is_allowed(tag: str, name: str, value: str) -> bool:
 
 
 def _table_rules(sheet: str, css: object) -> str:
-    """The rules of a style sheet whose selectors all name one table of Styler's."""
+    """Return the rules of a style sheet whose selectors all name one table of Styler's."""
     import tinycss2
 
     kept = []

@@ -37,5 +37,5 @@ class PlannedRun:
 
 
 def rounded_rate(rate: float) -> float:
-    """A learning rate to DIGITS significant digits."""
+    """Return a learning rate to DIGITS significant digits."""
     return float(f"{rate:.{DIGITS}g}")

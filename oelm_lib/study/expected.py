@@ -11,7 +11,7 @@ class _ExpectedGrid(Grid):
     """A grid in which a choice that is not made means its first candidate."""
 
     def resolve(self, name: str) -> str:
-        """The arm that a name means, or will mean."""
+        """Return the arm that a name means, or will mean."""
         known = super().resolve(name)
         return known or next(iter(self.candidates(name) or self.plan.choices[name].among))
 

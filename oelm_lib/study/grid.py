@@ -57,7 +57,7 @@ class Grid:
     # Tuning
 
     def tuning_points(self, cell: Cell) -> list[Point]:
-        """Validation losses of a cell's tuning runs."""
+        """Return the validation losses of a cell's tuning runs."""
         return [
             (record.rate, record.seed, record.loss("val"))
             for record in self._cells.get(cell, [])
@@ -65,13 +65,13 @@ class Grid:
         ]
 
     def fit(self, cell: Cell) -> Fit:
-        """The parabola through the tuning runs that a cell has so far."""
+        """Return the parabola through the tuning runs that a cell has so far."""
         if cell not in self._fits:
             self._fits[cell] = fit_rates(self.tuning_points(cell))
         return self._fits[cell]
 
     def tuning_needs(self, cell: Cell) -> list[PlannedRun]:
-        """The runs that tuning needs next; none where it has ended."""
+        """Return the runs that tuning needs next; none where it has ended."""
         points, seeds = self.tuning_points(cell), self.plan.tune.seeds
         start = self.plan.start(cell)
         done = {(rate, seed) for rate, seed, _ in points}
@@ -83,18 +83,18 @@ class Grid:
         return [PlannedRun(cell, rate, seed, TUNE) for rate, seed in missing]
 
     def is_tuned(self, cell: Cell) -> bool:
-        """Whether tuning has ended, at an interior rate or an edge."""
+        """Return whether tuning has ended, at an interior rate or an edge."""
         return bool(self.tuning_points(cell)) and not self.tuning_needs(cell)
 
     def is_imprecise(self, cell: Cell) -> bool:
-        """Whether tuning has ended with a minimum that is not as precise as it shall be."""
+        """Return whether tuning has ended with a minimum less precise than `tune` asks for."""
         if not self.is_tuned(cell) or self.fit(cell).state != INTERIOR:
             return False
         stable = stable_means(self.tuning_points(cell))
         return not is_precise(self.fit(cell), stable, self.plan.tune)
 
     def rate(self, cell: Cell) -> float | None:
-        """Learning rate of a cell's confirmation runs.
+        """Return the learning rate of a cell's confirmation runs.
 
         A rate that was confirmed is kept while the fit says that it costs at most `tune.error`;
         else, and before the first confirmation, it is the fitted rate.
@@ -105,14 +105,14 @@ class Grid:
         return min(kept, key=lambda rate: (fit.cost(rate), rate)) if kept else fit.rate
 
     def replaced(self, cell: Cell) -> list[Record]:
-        """Confirmation runs that are not judged: later tuning has replaced their rate."""
+        """Return the confirmation runs at a rate that later tuning has replaced: not judged."""
         rate = self.rate(cell)
         return [record for record in self._confirmations(cell) if record.rate != rate]
 
     # Choices
 
     def resolve(self, name: str) -> str | None:
-        """The arm that a name means: an arm, or what a choice has chosen; None: not chosen yet."""
+        """Return the arm that a name means: itself, or what a choice chose; None: not chosen."""
         choice = self.plan.choices.get(name)
         if choice is None:
             return name
@@ -122,13 +122,13 @@ class Grid:
         return min(gaps, key=gaps.get)
 
     def candidates(self, name: str) -> list[str]:
-        """Candidates of a choice that train no larger share than it allows."""
+        """Return the candidates of a choice that train no larger share than it allows."""
         choice = self.plan.choices[name]
         limit = choice.trained_share or 1.0
         return [arm for arm in choice.among if self.trained_share(arm) <= limit]
 
     def tuned_gap(self, arm: str, corpus: str, size: str = BASE_SIZE) -> float | None:
-        """Difference of the fitted minima to the baseline's, in nats on validation.
+        """Return the difference of the fitted minima of an arm and its baseline, in nats.
 
         None where one of them is not tuned.
         """
@@ -139,14 +139,14 @@ class Grid:
         return own - baseline
 
     def trained_share(self, arm: str) -> float:
-        """Share of the Q/K weights that an arm trains, in the models of the base size."""
+        """Return the share of the Q/K weights that an arm trains, at the base size."""
         cell = Cell(self.plan.corpora[0], BASE_SIZE, arm)
         return qk_share(self.plan.config(cell, self.plan.start(cell)).model)
 
     # Confirmation
 
     def comparison(self, claim: Claim, corpus: str) -> Comparison | None:
-        """The cells that a claim compares; None where a choice is not made yet.
+        """Return the cells that a claim compares; None where a choice is not made yet.
 
         An arm and its baseline, the two arms of `equal`, or with `gaps` these two and the baseline
         of each.
@@ -166,7 +166,7 @@ class Grid:
         return Comparison(cell, base, seeds, offsets)
 
     def ladder_comparisons(self) -> list[Comparison]:
-        """Pairs of cells of the ladder whose arms are known, size by size."""
+        """Return the pairs of cells of the ladder whose arms are known, size by size."""
         ladder = self.plan.ladder
         if ladder is None:
             return []
@@ -183,12 +183,12 @@ class Grid:
         ]
 
     def confirmed_losses(self, cell: Cell) -> dict[int, float | None]:
-        """Seed -> loss of confirmation; None where the run diverged."""
+        """Return seed -> loss of confirmation; None where the run diverged."""
         split = self.plan.confirm.split
         return {record.seed: record.loss(split) for record in self.confirmation_records(cell)}
 
     def compared_losses(self, comparison: Comparison) -> list[dict[int, float | None]]:
-        """Losses of both sides by declared seed.
+        """Return the losses of both sides, each by declared seed.
 
         Where gaps are compared, those of their baselines are subtracted.
         """
@@ -206,7 +206,7 @@ class Grid:
         return sides
 
     def confirmation_records(self, cell: Cell) -> list[Record]:
-        """The runs that confirm a cell, all at its rate."""
+        """Return the runs that confirm a cell, all at its rate."""
         rate = self.rate(cell)
         return [record for record in self._confirmations(cell) if record.rate == rate]
 
@@ -214,7 +214,7 @@ class Grid:
         return [record for record in self._cells.get(cell, []) if record.stage == CONFIRM]
 
     def confirmation_needs(self, comparison: Comparison) -> list[PlannedRun]:
-        """The runs that a comparison needs next: its tuning, then its seeds, pair by pair."""
+        """Return the runs that a comparison needs next: tuning, then its seeds, pair by pair."""
         cells = comparison.cells
         needs = [run for cell in cells for run in self.tuning_needs(cell)]
         for seed in comparison.seeds:
@@ -227,7 +227,7 @@ class Grid:
     # All of it
 
     def needs(self) -> list[PlannedRun]:
-        """Every run that can start now, the most urgent first.
+        """Return every run that can start now, the most urgent first.
 
         The claims in the plan's order, each tuned and then confirmed on all of its corpora; then
         the ladder; then the arms that no claim names, on the first corpus.
@@ -245,7 +245,7 @@ class Grid:
         return list(dict.fromkeys(runs))
 
     def exploratory_cells(self) -> list[Cell]:
-        """Every arm on the first corpus: what no claim needs is tuned there, and claims nothing."""
+        """Return every arm on the first corpus, where also those are tuned that no claim names."""
         return [Cell(self.plan.corpora[0], BASE_SIZE, arm) for arm in self.plan.arms]
 
     def _choice_needs(self, claim: Claim) -> list[PlannedRun]:

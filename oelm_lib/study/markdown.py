@@ -29,7 +29,7 @@ def _comparison(row: list[Judgement | None]) -> str:
 
 
 def _cell(one: Judgement | None) -> str:
-    """Gap, interval, seeds so far and verdicts of a claim on one corpus."""
+    """Return the gap, interval, seeds so far and verdicts of a claim on one corpus."""
     if one is None:
         return "–"
     seeds = one.ended

@@ -14,7 +14,7 @@ WIDE_SPREAD = 0.1
 
 
 def reading(study: Study) -> Html:
-    """How to read the numbers, term by term."""
+    """Return how to read the numbers, term by term."""
     k = {
         verdicts.family_size(study.plan, claim.family, corpus)
         for claim in study.plan.claims
@@ -61,7 +61,7 @@ def reading(study: Study) -> Html:
 
 
 def not_shown(study: Study) -> Html:
-    """What the study does not show."""
+    """Return what the study does not show, as a list."""
     items = [*study.plan.notes, *_limits(study)]
     return Html("<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>")
 

@@ -44,18 +44,18 @@ class Study:
         return self.grid.plan
 
     def headline(self) -> list[Claim]:
-        """The claims that the sentences and the first table are about, one for each question."""
+        """Return the claims of the sentences and the first table, one for each question."""
         first: dict[Claim, Claim] = {}
         for claim in [one for one in self.plan.claims if one.headline] or self.plan.claims:
             first.setdefault(claim.question, claim)
         return list(first.values())
 
     def latest(self) -> list[Judgement]:
-        """One judgement for each question and corpus."""
+        """Return one judgement for each question and corpus."""
         return verdicts.latest(self.judgements)
 
     def judged(self, claim: Claim) -> list[Judgement]:
-        """The latest judgements of a claim's question, corpus by corpus."""
+        """Return the latest judgements of a claim's question, corpus by corpus."""
         return [one for one in self.latest() if one.claim.question == claim.question]
 
     def main_table(self) -> tuple[list[str], list[list[Judgement | None]]]:
@@ -183,7 +183,7 @@ def _first_declared(row: list[Judgement | None]) -> Judgement:
 
 
 def _cell(one: Judgement | None, row_seeds: str) -> Html | str:
-    """Return gap, interval and verdicts of a claim on one corpus.
+    """Return the gap, interval and verdicts of a claim on one corpus.
 
     Args:
         row_seeds: Seeds as the row names them; the cell names its own only where they differ.

@@ -64,27 +64,27 @@ class Plan(Section):
         return {BASE_SIZE: Size(set={})} | (self.ladder.sizes if self.ladder else {})
 
     def confirm_seeds(self, count: int | None) -> list[int]:
-        """The first `count` seeds of confirmation; None: the plan's number."""
+        """Return the first `count` seeds of confirmation; None: the plan's number."""
         first = self.confirm.seeds.first
         return list(range(first, first + (count or self.confirm.seeds.count)))
 
     def claim_corpora(self, claim: Claim) -> list[str]:
-        """Corpora of a claim, in the plan's order."""
+        """Return the corpora of a claim, in the plan's order."""
         return [name for name in self.corpora if name in (claim.corpora or self.corpora)]
 
     def start(self, cell: Cell) -> float:
-        """First learning rate of a cell's tuning."""
+        """Return the first learning rate of a cell's tuning."""
         start = self.tune.start
         start = start[cell.corpus] if isinstance(start, dict) else start
         factor = self.sizes[cell.size].rate_factor * self.arms[cell.arm].rate_factor
         return rounded_rate(start * factor)
 
     def config(self, cell: Cell, rate: float) -> Experiment:
-        """Config of a run of a cell at a learning rate. Raises UserError where a key is wrong."""
+        """Return the config of a run of a cell at a rate. Raises UserError for a wrong key."""
         return config.load_config(self.base, self.overrides(cell, rate))
 
     def overrides(self, cell: Cell, rate: float) -> Settings:
-        """What a run changes in the base experiment, by dotted key."""
+        """Return what a run changes in the base experiment, by dotted key."""
         changes = self.set | self.sizes[cell.size].set | self.arms[cell.arm].set
         return changes | {"data.corpus": cell.corpus, "optim.learning_rate": rate}
 
@@ -133,12 +133,12 @@ def _check_baseline(plan: Plan, name: str) -> None:
 
 
 def plans_folder() -> Path:
-    """Folder of the plans."""
+    """Return the folder of the plans."""
     return config.PARAMS / "studies"
 
 
 def study_names() -> list[str]:
-    """Names of all plans."""
+    """Return the names of all plans."""
     return sorted(path.stem for path in plans_folder().glob("*.yaml"))
 
 

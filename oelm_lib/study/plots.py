@@ -129,7 +129,7 @@ def _point(
 
 
 def _styles(study: Study, arms: set[str]) -> dict[str, ArmStyle]:
-    """Looks by arm; the first arm of the plan that is one of the log's has its look."""
+    """Return the looks by arm; the first arm of the plan that is one of the log's has its look."""
     plan = study.plan
     names: dict[str, str] = {}
     for arm in [name for name in plan.arms if name in arms]:
@@ -191,7 +191,7 @@ def _panel(cell: Cell) -> str:
 
 
 def _fit_traces(study: Study, cell: Cell, style: ArmStyle) -> list[go.Scatter]:
-    """Points, curve and minimum of one cell."""
+    """Return the points, curve and minimum of one cell."""
     losses: dict[float, list[float]] = {}
     for rate, _, loss in study.grid.tuning_points(cell):
         if loss is not None:

@@ -88,7 +88,7 @@ class Record(Section):
         return self.cell, self.rate, self.seed
 
     def loss(self, split: str) -> float | None:
-        """Loss on `val` or `test`; None where the run diverged.
+        """Return the loss on `val` or `test`; None where the run diverged.
 
         A finite loss above that of a uniform guess, ln(vocabulary), counts as diverged too.
         """
@@ -99,12 +99,12 @@ class Record(Section):
 
 
 def study_folder(name: str) -> Path:
-    """Folder of a study's records and kept page."""
+    """Return the folder of a study's records and kept page."""
     return config.ROOT / "reports" / name
 
 
 def records_path(name: str) -> Path:
-    """File of a study's records."""
+    """Return the file of a study's records."""
     return study_folder(name) / "runs.jsonl"
 
 
@@ -259,7 +259,7 @@ def _parse(text: bytes, path: Path) -> Iterable[Record]:
 
 
 def frozen_plan(name: str) -> Plan | None:
-    """The plan as it stood when confirmation began; None: it has not begun."""
+    """Return the plan as it stood when confirmation began; None: it has not begun."""
     path = study_folder(name) / "plan.yaml"
     if not path.is_file():
         return None

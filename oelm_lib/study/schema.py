@@ -12,7 +12,7 @@ WORDING = {"about", "headline"}
 
 
 def _as_tuple(value: Any) -> Any:
-    """A single value where a list is allowed."""
+    """Return a single value as a list, where a list is allowed too."""
     return value if isinstance(value, list | tuple) else [value]
 
 

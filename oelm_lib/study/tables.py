@@ -17,7 +17,7 @@ from oelm_lib.view.tables import interval_text, percent, plain_table
 
 
 def claims_table(study: Study) -> pd.DataFrame:
-    """Every claim on every corpus, one row a limit."""
+    """Tabulate every claim on every corpus, one row a limit."""
     rows = []
     for one in study.judgements:
         for limit in one.limits:
@@ -44,7 +44,7 @@ def claims_table(study: Study) -> pd.DataFrame:
 
 
 def tuning_table(study: Study) -> pd.DataFrame:
-    """The fitted learning rate of every cell that has tuning runs, and what was confirmed."""
+    """Tabulate the fitted learning rate of each cell with tuning runs, and what was confirmed."""
     rows = []
     for cell in sorted(study.grid.cells, key=str):
         points = study.grid.tuning_points(cell)
@@ -85,7 +85,7 @@ def _fit_miss(grid: Grid, cell: Cell) -> float:
 
 
 def ladder_table(study: Study) -> pd.DataFrame:
-    """The gap at each size, and the slope's verdict."""
+    """Tabulate the gap at each size, and the slope's verdict."""
     return pd.DataFrame(
         {
             "corpus": slope.corpus,
@@ -105,7 +105,7 @@ def ladder_table(study: Study) -> pd.DataFrame:
 
 
 def exploration_table(study: Study) -> pd.DataFrame:
-    """Tuned gaps on validation of every arm on the first corpus: no interval, no claim."""
+    """Tabulate tuned gaps on validation, all arms, first corpus: no interval, no claim."""
     return pd.DataFrame(
         {
             "arm": arm,
@@ -119,7 +119,7 @@ def exploration_table(study: Study) -> pd.DataFrame:
 
 
 def probes_table(study: Study) -> pd.DataFrame:
-    """What else was measured of confirmed runs: perplexity, spread of attention scores, proofs."""
+    """Tabulate what else confirmed runs show: perplexity, spread of scores, freeze proofs."""
     rows = []
     for cell in sorted(study.grid.cells, key=str):
         runs = study.grid.confirmation_records(cell)
@@ -144,7 +144,7 @@ def probes_table(study: Study) -> pd.DataFrame:
 
 
 def provenance_table(study: Study) -> pd.DataFrame:
-    """What the records were made with."""
+    """Tabulate what the records were made with: code, plan, machine, hours."""
     rows = []
     for record in study.grid.records:
         machine = record.machine
@@ -171,7 +171,7 @@ def provenance_table(study: Study) -> pd.DataFrame:
 
 
 def corpora_table(study: Study) -> pd.DataFrame:
-    """The token files that were read."""
+    """Tabulate the token files that were read."""
     rows = {}
     for record in study.grid.records:
         for split, facts in record.data["splits"].items():
@@ -187,13 +187,13 @@ def corpora_table(study: Study) -> pd.DataFrame:
 
 
 def plan_text(study: Study) -> Html:
-    """The plan's file."""
+    """Return the text of the plan's file."""
     text = (plans_folder() / f"{study.name}.yaml").read_text(encoding="utf-8")
     return Html(f"<pre>{escape(text)}</pre>")
 
 
 def proof(study: Study) -> Html:
-    """Everything behind the answer, folded."""
+    """Return everything behind the answer, folded."""
     size = "Size of the model; the interval of one size is a 95 % interval"
     explored = "Exploration: tuned gaps on validation, one corpus, no claim"
     parts = (

@@ -52,7 +52,7 @@ class Fit:
     """Loss = a + b x + c x^2, mean over seeds, x = log2(rate); None: no fit."""
 
     def cost(self, rate: float) -> float:
-        """Loss, in nats, that another rate costs; 0 where there is no interior minimum."""
+        """Return the loss, in nats, that another rate costs; 0 without an interior minimum."""
         if self.state != INTERIOR:
             return 0.0
         return self.coefficients[2] * math.log2(rate / self.rate) ** 2
@@ -96,7 +96,7 @@ def fit_rates(points: Sequence[Point]) -> Fit:
 
 
 def stable_means(points: Sequence[Point]) -> dict[float, float]:
-    """Rate -> mean loss, for the rates at which no seed diverged and all seeds agree."""
+    """Return rate -> mean loss, for rates at which no seed diverged and all seeds agree."""
     losses: dict[float, list[float | None]] = {}
     for rate, _, loss in points:
         losses.setdefault(rate, []).append(loss)
@@ -134,7 +134,7 @@ class _Parabola:
     """Of b and c."""
 
     def slope_variance(self, x: float) -> float:
-        """Variance of the slope b + 2 c x at a distance x from the middle."""
+        """Return the variance of the slope b + 2 c x at a distance x from the middle."""
         variances = self.covariance
         return variances[0, 0] + 4 * x * variances[0, 1] + 4 * x**2 * variances[1, 1]
 
@@ -198,7 +198,7 @@ def next_rates(points: Sequence[Point], tune: Tune, start: float) -> list[float]
 
 
 def is_precise(fit: Fit, stable: dict[float, float], tune: Tune) -> bool:
-    """Whether the minimum, with its interval, lies between tried rates and costs little."""
+    """Return whether the minimum, with its interval, lies between tried rates and costs little."""
     if fit.state != INTERIOR or fit.error > tune.error:
         return False
     return min(stable) <= fit.low and fit.high <= max(stable)

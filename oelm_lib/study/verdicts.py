@@ -123,7 +123,7 @@ def latest(judgements: list[Judgement]) -> list[Judgement]:
 
 
 def family_size(plan: Plan, family: str, corpus: str) -> int:
-    """Number of intervals of a family on a corpus: one for each pair of arms and number of seeds.
+    """Return the number of intervals of a family: one a pair of arms and number of seeds.
 
     The limits of a claim share its interval. More seeds for an old question are a second look at
     it, with an interval of its own.
@@ -212,7 +212,7 @@ def compare_cells(grid: Grid, comparison: Comparison, k: int) -> Interval:
 
 
 def exploration(grid: Grid) -> list[tuple[str, str, float | None, float]]:
-    """Arm, baseline, tuned gap in nats on validation (None: not tuned) and trained share, by gap.
+    """Return arm, baseline, tuned gap in nats (None: not tuned) and trained share, by gap.
 
     Of the first corpus, at the fitted minima; the arms that are no baseline only.
     """
