@@ -96,7 +96,7 @@ def mark_queued(job: Job, slurm_job: str | None = None) -> bool:
     if reading.state(job.path) not in WAITING or is_locked(job.path) is not False:
         return False
     job.path.mkdir(parents=True, exist_ok=True)
-    before = reading.read_or_none(reading.read_status, job.path) or {"step": 0, "started": None}
+    before = _status(job.path) or {"step": 0, "started": None}
     record = {
         "state": "queued",
         "max_steps": job.max_steps,
@@ -114,13 +114,18 @@ def unmark_queued(job: Job, before: dict[str, Any] | None) -> None:
     Args:
         before: Its status.json as it was.
     """
-    status = reading.read_or_none(reading.read_status, job.path) or {}
+    status = _status(job.path)
     if status.get("state") != "queued" or status.get("pid") != this_process()["pid"]:
         return
     if before and before["state"] != "queued":
         write_json(job.path / "status.json", before)
     else:
         remove_untouched(job)
+
+
+def _status(path: Path) -> dict[str, Any]:
+    """Return status.json of a run; {} where it is missing or cannot be read."""
+    return reading.read_or_none(reading.read_status, path) or {}
 
 
 def has_begun(job: Job) -> bool:
@@ -155,14 +160,14 @@ def active_writer(path: Path) -> Writer | None:
     """Return the process that trains a run now, or None."""
     if reading.state(path) not in ACTIVE:
         return None
-    status = reading.read_or_none(reading.read_status, path) or {}
+    status = _status(path)
     gpus = tuple(gpu for gpu in str(status.get("gpus") or "").split(",") if gpu)
     return Writer(status.get("pid"), status.get("host"), gpus)
 
 
 def new_warnings(path: Path, known: set[str]) -> list[str]:
     """Return the warnings in status.json of a run that are not among the known ones; add them."""
-    status = reading.read_or_none(reading.read_status, path) or {}
+    status = _status(path)
     new = [text for text in status.get("warnings") or () if text not in known]
     known.update(new)
     return new

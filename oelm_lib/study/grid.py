@@ -18,6 +18,9 @@ from oelm_lib.study.tuning import (
     stable_means,
 )
 
+Losses = dict[int, float | None]
+"""Seed -> loss in nats; None: the run diverged."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -182,28 +185,24 @@ class Grid:
             for arm in dict.fromkeys(arms)
         ]
 
-    def confirmed_losses(self, cell: Cell) -> dict[int, float | None]:
+    def confirmed_losses(self, cell: Cell) -> Losses:
         """Return seed -> loss of confirmation; None where the run diverged."""
         split = self.plan.confirm.split
         return {record.seed: record.loss(split) for record in self.confirmation_records(cell)}
 
-    def compared_losses(self, comparison: Comparison) -> list[dict[int, float | None]]:
+    def compared_losses(self, comparison: Comparison) -> list[Losses]:
         """Return the losses of both sides, each by declared seed.
 
         Where gaps are compared, those of their baselines are subtracted.
         """
-        sides = []
-        for n, cell in enumerate((comparison.cell, comparison.baseline)):
-            losses = self.confirmed_losses(cell)
-            if comparison.offsets:
-                other = self.confirmed_losses(comparison.offsets[n])
-                losses = {
-                    seed: None if loss is None or other[seed] is None else loss - other[seed]
-                    for seed, loss in losses.items()
-                    if seed in other
-                }
-            sides.append({seed: losses[seed] for seed in comparison.seeds if seed in losses})
-        return sides
+        cells = (comparison.cell, comparison.baseline)
+        sides = [self.confirmed_losses(cell) for cell in cells]
+        if comparison.offsets:
+            bases = map(self.confirmed_losses, comparison.offsets)
+            sides = [_minus(losses, base) for losses, base in zip(sides, bases, strict=True)]
+        return [
+            {seed: losses[seed] for seed in comparison.seeds if seed in losses} for losses in sides
+        ]
 
     def confirmation_records(self, cell: Cell) -> list[Record]:
         """Return the runs that confirm a cell, all at its rate."""
@@ -256,3 +255,12 @@ class Grid:
                 for each in (arm, self.plan.arms[arm].against):
                     runs += self.tuning_needs(Cell(corpus, BASE_SIZE, each))
         return runs
+
+
+def _minus(losses: Losses, base: Losses) -> Losses:
+    """Return the differences of the shared seeds; None where either run diverged."""
+    return {
+        seed: None if loss is None or base[seed] is None else loss - base[seed]
+        for seed, loss in losses.items()
+        if seed in base
+    }

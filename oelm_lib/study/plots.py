@@ -4,6 +4,7 @@ import itertools
 import math
 from collections import Counter
 from html import escape
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -51,7 +52,7 @@ def gaps(study: Study) -> base.Figure:
     styles = _styles(study, {one.arm for one in judged})
     beside: Counter[tuple[str, float]] = Counter()
     for one in _first_of_each(judged):
-        bars, y = _bars(one.interval), 100 * one.interval.gap
+        bars, y = _bars([one.interval]), 100 * one.interval.gap
         place = beside[one.corpus, one.trained_share]
         beside[one.corpus, one.trained_share] += 1
         trace = _point(one.arm, one.trained_share, y, styles[one.arm], bars, place)
@@ -141,12 +142,11 @@ def _styles(study: Study, arms: set[str]) -> dict[str, ArmStyle]:
     return {arm: styles[name] for arm, name in names.items()}
 
 
-def _bars(interval: Interval) -> dict | None:
-    if not interval.known:
-        return {"array": [0.0]}
+def _bars(intervals: list[Interval]) -> dict[str, Any]:
+    """Return plotly's error bars of gaps in percent, of no length where an interval is unknown."""
     return {
-        "array": [100 * (interval.gap_high - interval.gap)],
-        "arrayminus": [100 * (interval.gap - interval.gap_low)],
+        "array": [100 * (one.gap_high - one.gap) if one.known else 0.0 for one in intervals],
+        "arrayminus": [100 * (one.gap - one.gap_low) if one.known else 0.0 for one in intervals],
         "symmetric": False,
     }
 
@@ -245,15 +245,11 @@ def ladder(study: Study) -> base.Figure:
     styles = _styles(study, {slope.arm for slope in slopes})
     for slope in slopes:
         sizes = _sizes(slope)
-        bars = [_bars(interval) for _, _, interval in sizes]
+        intervals = [interval for _, _, interval in sizes]
         trace = go.Scatter(
             x=[parameters for _, parameters, _ in sizes],
-            y=[round(100 * interval.gap, 3) for _, _, interval in sizes],
-            error_y={
-                "array": [bar["array"][0] for bar in bars],
-                "arrayminus": [bar.get("arrayminus", [0.0])[0] for bar in bars],
-                "symmetric": False,
-            },
+            y=[round(100 * interval.gap, 3) for interval in intervals],
+            error_y=_bars(intervals),
             mode="lines+markers",
             name=escape(f"{slope.arm}: {slope.verdict}"),
             line={"color": styles[slope.arm].colour},
