@@ -17,11 +17,12 @@ from oelm_lib.units import format_duration
 
 def cost_table(grid: Grid, workers: int) -> str:
     """Return runs done, runs left and core-hours left, by stage, corpus and size."""
-    seconds = _seconds_by_cell(grid)
+    expected = expected_left(grid)
+    seconds = _seconds_by_cell(grid, {cell for _, cell, _ in expected})
     done = Counter((record.stage, record.corpus, record.size) for record in grid.records)
     left: Counter[tuple[str, str, str]] = Counter()
     hours: Counter[tuple[str, str, str]] = Counter()
-    for stage, cell, count in expected_left(grid):
+    for stage, cell, count in expected:
         left[stage, cell.corpus, cell.size] += count
         hours[stage, cell.corpus, cell.size] += count * seconds[cell] / 3600
     lines = [f"{'stage':<9}{'corpus':<22}{'size':<8}{'done':>6}{'left':>6}{'core-hours left':>17}"]
@@ -39,28 +40,29 @@ def cost_table(grid: Grid, workers: int) -> str:
 
 
 def seconds_left(grid: Grid) -> float:
-    """Return the seconds that all expected runs take one after another, by the recorded ones."""
-    seconds = _seconds_by_cell(grid, try_steps=False)
-    return sum(count * seconds[cell] for _, cell, count in expected_left(grid))
+    """Return the seconds that all expected runs take one after another."""
+    expected = expected_left(grid)
+    seconds = _seconds_by_cell(grid, {cell for _, cell, _ in expected})
+    return sum(count * seconds[cell] for _, cell, count in expected)
 
 
-def _seconds_by_cell(grid: Grid, try_steps: bool = True) -> dict[Cell, float]:
-    """Return the seconds of a run of each cell that is expected.
+def _seconds_by_cell(grid: Grid, cells: set[Cell]) -> dict[Cell, float]:
+    """Return the seconds of a run of each of these cells.
 
     The median of the recorded runs of that size and corpus, else that of all runs in proportion to
     the FLOPs, else by a trial of 20 steps.
     """
-    cells = {cell for _, cell, _ in expected_left(grid)}
     alike: dict[tuple[str, str], list[float]] = {}
     for record in grid.records:
         alike.setdefault((record.corpus, record.size), []).append(record.seconds)
-    flops = {cell: _run_flops(grid, cell) for cell in cells}
-    speeds = [
-        record.seconds / _run_flops(grid, record.cell)
+    known = [
+        record
         for record in grid.records
         if record.size in grid.plan.sizes and record.arm in grid.plan.arms
     ]
-    if not speeds and cells and try_steps:
+    flops = {cell: _run_flops(grid, cell) for cell in cells.union(run.cell for run in known)}
+    speeds = [record.seconds / flops[record.cell] for record in known]
+    if not speeds and cells:
         cell = min(cells, key=flops.get)
         speeds = [_trial_seconds(grid, cell) / flops[cell]]
     speed = median(speeds) if speeds else 0.0

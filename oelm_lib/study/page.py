@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 
 from oelm_lib import stats
@@ -34,9 +35,17 @@ class Study:
     name: str
     grid: Grid
     frozen: Plan | None
-    judgements: list[Judgement]
-    """Of every claim on every corpus."""
-    slopes: list[Slope]
+    """The plan as it stood when confirmation began; None: it has not begun."""
+
+    @cached_property
+    def judgements(self) -> list[Judgement]:
+        """Of every claim on every corpus."""
+        return verdicts.judge(self.grid, self.frozen)
+
+    @cached_property
+    def slopes(self) -> list[Slope]:
+        """Of every arm of the ladder."""
+        return judge_ladder(self.grid)
 
     @property
     def plan(self) -> Plan:
@@ -74,14 +83,13 @@ class Study:
 
 
 def load_study(name: str) -> Study:
-    """Read a study's plan and records and judge its claims.
+    """Read a study's plan and records.
 
     Raises:
         UserError: A mistake in the plan, a change of it after confirmation began, or a record of
             another plan.
     """
-    grid, frozen = read_study(name)
-    return Study(name, grid, frozen, verdicts.judge(grid, frozen), judge_ladder(grid))
+    return Study(name, *read_study(name))
 
 
 # The first screen

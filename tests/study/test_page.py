@@ -9,17 +9,16 @@ from test_verdicts import BASE, LADDER, cell, ladder_grid, study, with_gap
 from oelm_lib.arms import COLOURS
 from oelm_lib.config import dump_yaml
 from oelm_lib.report.journal import journal
-from oelm_lib.study import notes, page, plots, records, tables, verdicts
+from oelm_lib.study import notes, page, plots, records, tables
 from oelm_lib.study import plan as plans
 from oelm_lib.study.grid import Grid
-from oelm_lib.study.ladder import judge_ladder
 from oelm_lib.study.markdown import markdown_table
 from oelm_lib.study.records import append_record
 from oelm_lib.view.tables import interval_text
 
 
 def shown(grid, frozen=None):
-    return page.Study("test", grid, frozen, verdicts.judge(grid, frozen), judge_ladder(grid))
+    return page.Study("test", grid, frozen)
 
 
 def text(html):
@@ -152,7 +151,7 @@ def test_the_axis_of_the_gap_holds_0_and_the_limits():
 
 def make_file(made):
     """The study with a plan file where the page looks for it."""
-    return page.Study("example", made.grid, made.frozen, made.judgements, made.slopes)
+    return page.Study("example", made.grid, made.frozen)
 
 
 def test_the_proof_folds_every_table():
