@@ -28,7 +28,7 @@ def next_steps(judged: Sequence[Verdict]) -> Html:
         count = _seeds_in_all(one) if one.source == MEASURED else None
         if count:
             commands = "; ".join(f"<code>{escape(text)}</code>" for text in _commands(one, count))
-            words = f"{one.id}: {one.verdict}; {one.power or 'one seed has no interval'}."
+            words = f"{one.id}: {one.verdict}; {one.to_decide or 'one seed has no interval'}."
             items.append(
                 f"<li>{escape(words)} Train {count} in all before you look again: {commands}</li>"
             )

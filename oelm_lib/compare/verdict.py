@@ -74,8 +74,8 @@ class Verdict:
         return self.pair.arm["epochs"].mean()
 
     @property
-    def power(self) -> str:
-        """How many seeds would decide an INCONCLUSIVE verdict."""
+    def to_decide(self) -> str:
+        """What would decide an INCONCLUSIVE verdict: how many seeds, or a larger split."""
         return seeds_text(self.interval, stats.bounds_at_most(CRITERION))
 
     @property
@@ -107,7 +107,7 @@ class Verdict:
             return f"{head}; the whole interval is above {limit}."
         if self.verdict == stats.INCONCLUSIVE:
             open_words = f"{_seeds(interval.n)} cannot decide whether that is above {limit}"
-            return f"{head}; {open_words}; {self.power}."
+            return f"{head}; {open_words}; {self.to_decide}."
         equal = f", and within ±{100 * MARGIN:g} %" if self.equal == stats.YES else ""
         if self.verdict == CONFOUNDED:
             return (
@@ -150,7 +150,7 @@ COLUMNS = {
     "perplexity": "perplexity",
     "baseline_perplexity": "baseline_perplexity",
     "equal": "equal",
-    "power": "power",
+    "power": "to_decide",
     "sd": "interval.sd",
     "failed": "interval.failed",
     "confidence": "interval.confidence",

@@ -106,14 +106,10 @@ def _warnings(cfg: config.Experiment) -> list[str]:
 
 def _gap(run: Run) -> str:
     """Return the gap to the baseline's run with the same seed, where there is one."""
-    rows = [
-        row
-        for row in overview(run.config.id, run.path.parents[1])
-        if row["run"] == run.name and row.get("gap") is not None
-    ]
-    if not rows:
+    rows = overview(run.config.id, run.path.parents[1])
+    row = next((row for row in rows if row["run"] == run.name), {})
+    if row.get("gap") is None:
         return ""
-    (row,) = rows
     return (
         f"<p>At step {row['gap_step']:,} its perplexity is {100 * row['gap']:+.1f} % against"
         f" {escape(row['gap_base'])} with the same seed (validation subset). One pair of runs is no"

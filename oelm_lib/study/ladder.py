@@ -27,7 +27,7 @@ class Slope:
     interval: Interval
     """Change of the difference in nats per decade of parameters."""
     verdict: str
-    seeds: str
+    to_decide: str
     """How many seeds would decide whether the gap is flat; empty where that is decided."""
     planned: int
 
@@ -64,7 +64,7 @@ def _slope(grid: Grid, comparisons: list[Comparison], k: int) -> Slope:
         ),
         interval=interval,
         verdict=waiting or _verdict(interval, flat),
-        seeds="" if waiting else seeds_text(interval, stats.bounds_within(flat)),
+        to_decide="" if waiting else seeds_text(interval, stats.bounds_within(flat)),
         planned=planned,
     )
 

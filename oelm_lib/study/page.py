@@ -200,13 +200,13 @@ def _cell(one: Judgement | None, row_seeds: str) -> Html | str:
         return "not asked"
     if not one.ended:
         return "not run yet"
-    gap_text = f"<span style='white-space:nowrap'>{interval_text(one.interval)}</span>"
+    gap = f"<span style='white-space:nowrap'>{interval_text(one.interval)}</span>"
     if one.imprecise:
-        gap_text += " <small>rates imprecise</small>"
+        gap += " <small>rates imprecise</small>"
     if not one.is_complete:
-        return Html(f"{gap_text}<br><small>{one.ended} of {one.planned} seeds so far</small>")
+        return Html(f"{gap}<br><small>{one.ended} of {one.planned} seeds so far</small>")
     seeds = "" if one.planned_text == row_seeds else f"{one.planned_text}; "
-    return Html(f"{gap_text}<br><small>{seeds}{_verdicts(one)}</small>")
+    return Html(f"{gap}<br><small>{seeds}{_verdicts(one)}</small>")
 
 
 def _verdicts(one: Judgement) -> str:

@@ -143,12 +143,12 @@ def _words(one: Judgement, limit: Limit) -> str:
         return f"{subject} {decided[limit.verdict]} ({limit.verdict})"
     if limit.verdict in reasons:
         return f"no verdict on '{limit.text}', since {reasons[limit.verdict]}"
-    return f"whether {subject} {rest} stays open{_in_brackets(limit.seeds)}"
+    return f"whether {subject} {rest} stays open{_in_brackets(limit.to_decide)}"
 
 
 def slope_sentence(slope: Slope) -> str:
     """Return the answer on a slope of the ladder, as HTML."""
-    stays_open = f"whether it is flat stays open{_in_brackets(slope.seeds)}"
+    stays_open = f"whether it is flat stays open{_in_brackets(slope.to_decide)}"
     return (
         f"{_span(slope).capitalize()} the gap of <b>{escape(slope.arm)}</b> changes by"
         f" {interval_text(slope.interval)} for each factor of ten on {escape(slope.corpus)}:"

@@ -31,7 +31,7 @@ def claims_table(study: Study) -> pd.DataFrame:
                     "gap [interval]": interval_text(interval),
                     "verdict": limit.verdict,
                     "seeds": f"{one.ended} of {one.planned_text}",
-                    "to decide": limit.seeds,
+                    "to decide": limit.to_decide,
                     "family (k)": f"{one.claim.family} ({interval.k})",
                     "trained share": "–"
                     if one.trained_share is None
@@ -98,7 +98,7 @@ def ladder_table(study: Study) -> pd.DataFrame:
             "change per decade": interval_text(slope.interval),
             "verdict": slope.verdict,
             "seeds": f"{slope.interval.n} of {slope.planned}",
-            "to decide": slope.seeds,
+            "to decide": slope.to_decide,
         }
         for slope in study.slopes
     )

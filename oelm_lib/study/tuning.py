@@ -208,12 +208,12 @@ def _side(stable: dict[float, float], fit: Fit) -> int:
     """Return 1 where a higher rate is to be tried, -1 where a lower one is."""
     rates = sorted(stable)
     best = rates.index(min(stable, key=stable.get))
-    if best == 0 and len(rates) > 1:
+    if best == 0:
         return -1
     if best == len(rates) - 1:
-        return 1 if len(rates) > 1 else -1
-    if fit.state == INTERIOR:
-        return -1 if best <= len(rates) - 1 - best else 1
+        return 1
+    if fit.state == INTERIOR:  # where fewer rates are
+        return -1 if 2 * best < len(rates) else 1
     return -1 if stable[rates[0]] < stable[rates[-1]] else 1
 
 

@@ -25,8 +25,8 @@ class Limit:
     bound: float
     """The gap in it, e.g. 0.05."""
     verdict: str
-    seeds: str
-    """How many seeds would decide it; empty where it is decided."""
+    to_decide: str
+    """How many seeds, or what else, would decide it; empty where it is decided."""
 
     @property
     def short_text(self) -> str:
@@ -188,8 +188,8 @@ def _limits(claim: Claim, interval: Interval, instead: str | None) -> tuple[Limi
         else:
             text = f"at most +{100 * bound:g} %"
             verdict, nats = stats.at_most(interval, bound), stats.bounds_at_most(bound)
-        seeds = "" if instead else seeds_text(interval, nats)
-        limits.append(Limit(text, bound, instead or verdict, seeds))
+        to_decide = "" if instead else seeds_text(interval, nats)
+        limits.append(Limit(text, bound, instead or verdict, to_decide))
     return tuple(limits)
 
 

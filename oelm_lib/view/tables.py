@@ -61,14 +61,11 @@ def _number(gap: float, digits: int) -> str:
     return f"{100 * gap:+.{digits}f}".replace("-", "−")
 
 
-def bounds_text(low: float, high: float) -> str:
-    """Return the bounds of a gap in percent: [+2.2, +3.8]; "" where they are nan."""
-    return "" if math.isnan(low) else f"[{_number(low, 1)}, {_number(high, 1)}]"
-
-
 def gap_text(gap: float, low: float, high: float) -> str:
-    """Return a gap with its interval: +3.0 % [+2.2, +3.8]."""
-    return f"{percent(gap, 1)} {bounds_text(low, high)}".rstrip()
+    """Return a gap with its interval: +3.0 % [+2.2, +3.8]; alone where the bounds are nan."""
+    if math.isnan(low):
+        return percent(gap, 1)
+    return f"{percent(gap, 1)} [{_number(low, 1)}, {_number(high, 1)}]"
 
 
 def interval_text(interval: stats.Interval) -> str:

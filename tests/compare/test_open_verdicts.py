@@ -20,7 +20,7 @@ def test_an_open_verdict_has_the_command_that_trains_arm_and_baseline(tmp_path):
     (one,), text = steps(tmp_path, (1.37, 1.4, 1.43))
     interval = stats.paired_interval([0.07, 0.1, 0.13])
     _, many = stats.deciding_seeds(interval, stats.bounds_at_most(0.05))
-    assert f"to {many} seeds" in one.power and 3 < many < MOST_LISTED
+    assert f"to {many} seeds" in one.to_decide and 3 < many < MOST_LISTED
     seeds = ",".join(map(str, range(45, 42 + many)))
     assert f"<code>oelm run DEMO-01 DEMO-02 --seeds {seeds}</code>" in text
     assert f"Train {many} in all before you look again" in text

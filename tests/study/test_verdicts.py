@@ -117,7 +117,7 @@ def test_an_open_claim_says_how_many_seeds_would_decide_it():
     frozen = [3.0 + math.log(1.04) + 5 * noise for noise in NOISE]
     first = judge(study({"trained": [3.0] * 4, "frozen": frozen, "twin": frozen}))[0]
     assert first.limits[0].verdict == stats.INCONCLUSIVE
-    assert re.fullmatch(r"about \d+ to .* seeds would decide it", first.limits[0].seeds)
+    assert re.fullmatch(r"about \d+ to .* seeds would decide it", first.limits[0].to_decide)
 
 
 def test_an_interval_holds_the_error_over_documents_where_that_is_as_large():
