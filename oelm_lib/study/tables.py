@@ -33,11 +33,9 @@ def claims_table(study: Study) -> pd.DataFrame:
                     "seeds": f"{one.ended} of {one.planned_text}",
                     "to decide": limit.to_decide,
                     "family (k)": f"{one.claim.family} ({interval.k})",
-                    "trained share": "–"
-                    if one.trained_share is None
-                    else f"{one.trained_share:.2%}",
-                    "sd, nats": _number(interval.sd),
-                    "document error, nats": _number(interval.document_error),
+                    "trained share": one.trained_share,
+                    "sd, nats": interval.sd,
+                    "document error, nats": interval.document_error,
                 }
             )
     return pd.DataFrame(rows)
@@ -58,14 +56,14 @@ def tuning_table(study: Study) -> pd.DataFrame:
                 "size": cell.size,
                 "arm": cell.arm,
                 "state": _tuning_state(study.grid, cell),
-                "rate": "–" if fit.rate is None else f"{fit.rate:.2e}",
+                "rate": fit.rate and f"{fit.rate:.2e}",
                 "95 % interval": spread,
-                "its error costs, nats": _number(fit.error),
-                "loss at the minimum": _number(fit.loss),
-                "confirmed minus fitted loss": _number(_fit_miss(study.grid, cell)),
+                "its error costs, nats": fit.error,
+                "loss at the minimum": fit.loss,
+                "confirmed minus fitted loss": _fit_miss(study.grid, cell),
                 "rates tried": len(tried),
-                "not stable": ", ".join(f"{rate:g}" for rate in sorted(tried - set(stable))) or "–",
-                "confirmed at": "–" if not runs else f"{runs[0].rate:.2e}",
+                "not stable": ", ".join(f"{rate:g}" for rate in sorted(tried - set(stable))),
+                "confirmed at": f"{runs[0].rate:.2e}" if runs else "",
             }
         )
     return pd.DataFrame(rows)
@@ -111,7 +109,7 @@ def exploration_table(study: Study) -> pd.DataFrame:
             "arm": arm,
             "against": baseline,
             "tuned gap (validation)": "not run yet" if nats is None else percent(gap(nats)),
-            "trained share": f"{share:.2%}",
+            "trained share": share,
             "what it is": study.plan.arms[arm].about,
         }
         for arm, baseline, nats, share in verdicts.exploration(study.grid)
@@ -135,9 +133,9 @@ def probes_table(study: Study) -> pd.DataFrame:
                 "arm": cell.arm,
                 "seeds": len(runs),
                 "perplexity": f"{math.exp(sum(losses) / len(losses)):.2f}",
-                "sd of loss, nats": _number(float(pd.Series(losses).std())),
-                "largest sd of scores": f"{max(spreads):.2f}" if spreads else "–",
-                "frozen tensors unchanged": f"{sum(proofs)} of {len(proofs)}" if proofs else "–",
+                "sd of loss, nats": pd.Series(losses).std(),
+                "largest sd of scores": f"{max(spreads):.2f}" if spreads else "",
+                "frozen tensors unchanged": f"{sum(proofs)} of {len(proofs)}" if proofs else "",
             }
         )
     return pd.DataFrame(rows)
@@ -157,14 +155,14 @@ def provenance_table(study: Study) -> pd.DataFrame:
                 "CPU": machine.get("cpu"),
                 "device": machine.get("device_name"),
                 "instructions": machine.get("instructions"),
-                "preload": machine.get("preload") or "–",
+                "preload": machine.get("preload") or None,
                 "hours": record.seconds / 3600,
             }
         )
     if not rows:
         return pd.DataFrame()
     keys = [key for key in rows[0] if key != "hours"]
-    grouped = pd.DataFrame(rows).fillna("–").groupby(keys, sort=False)["hours"]
+    grouped = pd.DataFrame(rows).groupby(keys, sort=False, dropna=False)["hours"]
     table = grouped.agg(["count", "sum"]).reset_index()
     table["sum"] = table["sum"].map("{:.2f}".format)
     return table.rename(columns={"count": "runs", "sum": "hours, wall time"})
@@ -179,8 +177,8 @@ def corpora_table(study: Study) -> pd.DataFrame:
                 "corpus": record.corpus,
                 "tokenizer": record.data["tokenizer"],
                 "split": split,
-                "documents": f"{facts['documents']:,}",
-                "tokens": f"{facts['tokens']:,}",
+                "documents": facts["documents"],
+                "tokens": facts["tokens"],
                 "SHA-256 of the token file": facts["sha256"][:16],
             }
     return pd.DataFrame(list(rows.values()))
@@ -213,7 +211,3 @@ def _html(frame: pd.DataFrame) -> Html:
     if frame.empty:
         return Html("<p>Not run yet.</p>")
     return Html(f"<div style='overflow-x:auto'>{plain_table(frame)}</div>")
-
-
-def _number(value: float) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.4f}"

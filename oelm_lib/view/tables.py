@@ -97,6 +97,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     **dict.fromkeys(("nats", "total_nats"), "{:+.4f}".format),
     "share": "{:.2f}".format,
     **dict.fromkeys(("trainable_share", "confidence"), "{:.1%}".format),
+    "trained share": "{:.2%}".format,
     **dict.fromkeys(("steps", "max_steps", "step", "tokens", "documents"), "{:,.0f}".format),
     **dict.fromkeys(("seed", "n", "gap_n"), "{:,.0f}".format),
     **dict.fromkeys(("total", "trainable", "frozen"), "{:,}".format),

@@ -199,7 +199,7 @@ def test_the_tuning_table_says_what_was_left_out_and_how_well_the_fit_predicted(
     ]
     table = tables.tuning_table(shown(Grid(grid.plan, grid.records + unstable))).set_index("arm")
     assert table.loc["frozen", "not stable"] == "0.04"
-    assert table.loc["trained", "not stable"] == "–"
+    assert table.loc["trained", "not stable"] == ""
     fitted = grid.fit(cell("frozen")).loss
     mean = sum(COMPLETE["frozen"]) / 4
     assert float(table.loc["frozen", "confirmed minus fitted loss"]) == pytest.approx(
