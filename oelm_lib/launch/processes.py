@@ -1,11 +1,27 @@
-"""Child processes: their errors, and their end with everything they have started."""
+"""Child processes: their cores and GPUs, their errors, their end with all they have started."""
+
+from collections.abc import Sequence
 
 import psutil
 
 from oelm_lib.errors import UserError
+from oelm_lib.hardware import VARIABLE
 from oelm_lib.runs.lock import LockLost, RunInUse
 
 USER_ERRORS = {kind.__name__: kind for kind in (UserError, RunInUse, LockLost)}
+
+
+def child_environment(threads: int, gpus: Sequence[str] = ()) -> dict[str, str]:
+    """Return the variables that give a process so many threads, and these GPUs alone.
+
+    Args:
+        gpus: As the driver numbers them; none: the process sees those that this one sees.
+    """
+    environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    if gpus:
+        # The driver's numbers are CUDA's only in this order.
+        environment |= {VARIABLE: ",".join(gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    return environment
 
 
 def child_error(kind: str, message: str) -> Exception:

@@ -24,7 +24,7 @@ from oelm_lib.launch.jobs import (
     remove_untouched,
     unmark_queued,
 )
-from oelm_lib.launch.processes import kill_tree
+from oelm_lib.launch.processes import child_environment, kill_tree
 from oelm_lib.launch.slots import Slots, check_room, decide
 from oelm_lib.runs.names import runs_text
 from oelm_lib.runs.reading import read_or_none, read_status
@@ -77,7 +77,7 @@ class Queue:
         self._stopping = False
         self._announced: set[str] = set()
         self._last_reason, self._last_reason_at = "", 0.0
-        self._environment = os.environ | _thread_limits(slots.width)
+        self._threads = max(available_cores() // slots.width, 1)
         done = len(jobs) - len(self._waiting)
         print(
             f"{runs_text(len(jobs))}: {done} done before, {len(self._waiting)} to go,"
@@ -135,16 +135,12 @@ class Queue:
 
     def _start(self, job: Job, gpus: tuple[str, ...]) -> None:
         """Start `oelm run` of a job; its output goes to its log."""
-        environment, overrides = self._environment, self._overrides
+        overrides = self._overrides
         self._starts[job] += 1
-        if gpus:
-            # The driver's numbers are CUDA's only in this order.
-            order = {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-            environment = environment | order
-            if not self._slots.shared:
-                overrides = {"machine.device": "cuda"} | overrides
-            for gpu in gpus if self._slots.watch else ():
-                self._slots.watch.forget(gpu)
+        if gpus and not self._slots.shared:
+            overrides = {"machine.device": "cuda"} | overrides
+        for gpu in gpus if self._slots.watch else ():
+            self._slots.watch.forget(gpu)
         job.path.mkdir(parents=True, exist_ok=True)
         with open(job.path / LOG, "ab") as log:
             process = subprocess.Popen(
@@ -152,7 +148,7 @@ class Queue:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment,
+                env=os.environ | child_environment(self._threads, gpus),
                 start_new_session=True,
             )
         self._running[process] = _Started(job, gpus, time.monotonic())
@@ -222,9 +218,3 @@ class Queue:
         for started in self._running.values():
             for text in new_warnings(started.job.path, self._announced):
                 print(f"{started.job.name}: warning: {text}", flush=True)
-
-
-def _thread_limits(width: int) -> dict[str, str]:
-    """Return the variables that share the cores among `width` runs."""
-    limit = str(max(available_cores() // width, 1))
-    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), limit)

@@ -69,10 +69,7 @@ def run_study(
     _open_corpora(grid)
     if sbatch is not None:
         return _submit(name, workers, sbatch)
-    places = [
-        {"CUDA_VISIBLE_DEVICES": gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"} for gpu in gpus or ()
-    ]
-    engine = _Engine(name, grid, places or [{}] * workers)
+    engine = _Engine(name, grid, gpus or [None] * workers)
     with on_stop(engine.on_signal):
         return engine.execute()
 
@@ -105,13 +102,13 @@ def _submit(name: str, jobs: int, sbatch: dict[str, str]) -> int:
 
 
 class _Engine:
-    """Workers of one study, fed until nothing is missing."""
+    """Workers of one study, fed until nothing is missing; `gpus`: that of each worker, or None."""
 
-    def __init__(self, name: str, grid: Grid, places: list[dict[str, str]]):
+    def __init__(self, name: str, grid: Grid, gpus: list[str] | list[None]):
         self._name, self._plan, self._grid = name, grid.plan, grid
         self._outputs = config.outputs_dir() / "studies" / name
         self._outputs.mkdir(parents=True, exist_ok=True)
-        self._workers = [Worker(number, place) for number, place in enumerate(places)]
+        self._workers = [Worker(number, gpu) for number, gpu in enumerate(gpus)]
         self._failures: Counter[PlannedRun] = Counter()
         self._busy: set[PlannedRun] = set()  # trained by another engine now
         self._stopped: set[PlannedRun] = set()  # by a request that is not this engine's
@@ -182,7 +179,7 @@ class _Engine:
         """Send a run to a worker, whose process is started where there is none."""
         if worker.process is None or not worker.process.is_alive():
             worker.open(self._outputs / f"worker{worker.number}.log")
-        device = "cuda" if "CUDA_VISIBLE_DEVICES" in worker.place else "cpu"
+        device = "cuda" if worker.gpu else "cpu"
         overrides = self._plan.overrides(run.cell, run.rate)
         overrides |= {"machine.threads": 1, "machine.device": device}
         score_test = run.stage == CONFIRM and self._plan.confirm.split == "test"

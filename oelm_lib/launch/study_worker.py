@@ -13,6 +13,7 @@ from typing import Any
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
+from oelm_lib.launch.processes import child_environment
 from oelm_lib.runs.schema import CHECKPOINTS
 from oelm_lib.study.cell import PlannedRun
 
@@ -109,8 +110,8 @@ class Worker:
     """The engine's side of a worker: its process, its connection and the run that it trains."""
 
     number: int
-    place: dict[str, str]
-    """Environment of the process: its GPU, if any."""
+    gpu: str | None
+    """The GPU that its process sees; None: it trains on the CPU."""
     process: BaseProcess | None = None
     connection: Connection | None = None
     run: PlannedRun | None = None
@@ -120,7 +121,7 @@ class Worker:
         """Start the process; its output goes to `log`."""
         context = multiprocessing.get_context("spawn")
         self.connection, remote = context.Pipe()
-        environment = self.place | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        environment = child_environment(1, [self.gpu] if self.gpu else [])
         before = {key: os.environ.get(key) for key in environment}
         os.environ.update(environment)  # read when the child's libraries are loaded
         try:

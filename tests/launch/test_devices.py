@@ -6,6 +6,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.hardware import TorchBuild, gpu_handle, torch_problem, visible_gpus
 from oelm_lib.launch.devices import IDLE_SECONDS, IdleWatch, choose_gpus
 from oelm_lib.launch.doctor import check_gpus
+from oelm_lib.launch.processes import child_environment
 from tests.launch.fake_nvml import FakeNvml
 
 CPU_BUILD = TorchBuild("2.13.0+cpu", None, 0, "Torch not compiled with CUDA enabled")
@@ -143,3 +144,10 @@ def test_a_run_warns_of_a_gpu_that_torch_cannot_use(nvml, monkeypatch):
         raise UserError("no GPU: the driver is not loaded")
 
     assert gpu_problem(no_driver, lambda: CPU_BUILD) is None
+
+
+def test_a_child_sees_its_gpus_as_the_driver_numbers_them():
+    limits = {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
+    assert child_environment(2) == limits
+    seen = {"CUDA_VISIBLE_DEVICES": "3,1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    assert child_environment(2, ("3", "1")) == limits | seen

@@ -120,7 +120,7 @@ def test_an_engine_leaves_a_run_that_others_stop_and_the_next_engine_continues_i
     plan = parse_plan(PLAN, "plan.yaml")
 
     def make_engine():
-        return _Engine("no-records", read_grid("no-records", plan), [{}])
+        return _Engine("no-records", read_grid("no-records", plan), [None])
 
     engine = make_engine()
     first, *others = engine._free_runs()
