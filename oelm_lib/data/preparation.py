@@ -97,7 +97,10 @@ def prepare(
         shutil.rmtree(part, ignore_errors=True)
         try:
             part.mkdir()
-            _make(spec, local or open_source(spec, None), tokenizer, part)
+            text = local or open_source(spec, None)
+            for note in text.notes:
+                print_line(f"{name}: {note}")
+            _make(spec, text, tokenizer, part)
             os.replace(part, folder)
         except HubError as error:
             command = f"oelm data prepare {name} --tokenizer {tokenizer} --source FOLDER"
