@@ -8,7 +8,7 @@ from oelm_lib.config.changes import (
     change_warnings,
     change_words,
     check_changes,
-    confounds,
+    confound_warning,
     diff_configs,
     diff_science,
     extra_changes,
