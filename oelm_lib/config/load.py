@@ -20,14 +20,16 @@ FILE = re.compile(r"^(.*/)?params/|\.yaml$")
 
 def experiment_ids() -> list[str]:
     """Return the ids of params/<ID>.yaml, sorted; files with other names are skipped."""
-    names = (path.stem for path in paths.PARAMS.glob("*.yaml"))
-    return sorted(name for name in names if re.fullmatch(ID_PATTERN, name))
+    return sorted(path.stem for path in paths.PARAMS.glob("*.yaml") if _has_id(path))
 
 
 def skipped_files() -> list[str]:
     """Return the names of the files in params/ that are no experiments, e.g. DEMO-02-Copy1.yaml."""
-    found = (path for path in paths.PARAMS.glob("*.yaml"))
-    return sorted(path.name for path in found if not re.fullmatch(ID_PATTERN, path.stem))
+    return sorted(path.name for path in paths.PARAMS.glob("*.yaml") if not _has_id(path))
+
+
+def _has_id(path: Path) -> bool:
+    return re.fullmatch(ID_PATTERN, path.stem) is not None
 
 
 def experiment_path(exp: str) -> Path:

@@ -50,14 +50,14 @@ class HeadExplorer(Panel):
         self.words = ipywidgets.HTML()
         left = ipywidgets.VBox([self.left, self.right, self.compare, self.checkpoint])
         right = ipywidgets.VBox([self.layer, self.head, ipywidgets.HBox([self.seed, self.write])])
-        choices = columns(left, right)
-        super().__init__([choices, self.prompt, self.problem, self.tokens, self.map, self.words])
+        super().__init__(
+            [columns(left, right), self.prompt, self.problem, self.tokens, self.map, self.words]
+        )
         self._offering = False
         self.draw()
-        for widget in (self.left, self.right, self.compare, self.checkpoint, self.layer):
+        choices = (self.left, self.right, self.compare, self.checkpoint, self.layer, self.head)
+        for widget in (*choices, self.prompt):
             widget.observe(lambda change: self.draw(), "value")
-        self.head.observe(lambda change: self.draw(), "value")
-        self.prompt.observe(lambda change: self.draw(), "value")
         self.write.on_click(lambda button: self.write_texts())
 
     def draw(self) -> None:
