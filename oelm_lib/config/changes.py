@@ -7,7 +7,7 @@ from oelm_lib.config.load import experiment_ids, load_config
 from oelm_lib.config.messages import did_you_mean, shorten
 from oelm_lib.config.model import ModelConfig
 from oelm_lib.errors import UserError
-from oelm_lib.yaml_text import dump_yaml
+from oelm_lib.yaml_text import as_yaml
 
 FREEZE = {
     "model.freeze_q",
@@ -130,11 +130,6 @@ def change_warnings(exp: str) -> list[str]:
         return lines or [str(error)]
     confound = confound_warning(experiment, baseline) if baseline else ""
     return [*lines, *([f"{experiment.id}: {confound}"] if confound else [])]
-
-
-def as_yaml(value: Any) -> str:
-    """Return a value as it stands in a file."""
-    return dump_yaml(value, one_line=True)
 
 
 def changes_line(keys: list[str]) -> str:

@@ -25,6 +25,7 @@ from oelm_lib.config import (
     new_experiment,
     parse_experiment,
     parse_yaml,
+    with_values,
 )
 from oelm_lib.config.fields import LARGEST
 from oelm_lib.config.messages import describe_errors, shorten
@@ -250,10 +251,7 @@ def _parse(base: str, values: dict[str, str]) -> tuple[dict[str, Any], dict[str,
 
 def _mistakes(base: str, overrides: dict[str, Any]) -> dict[str, str]:
     """Return key -> reason of each value that the schema refuses."""
-    plain = load_config(base).to_dict()
-    for key, value in overrides.items():
-        section, _, name = key.partition(".")
-        plain[section][name] = value
+    plain = with_values(load_config(base), overrides)
     reasons: dict[str, str] = {}
     try:
         Experiment.model_validate(plain)
