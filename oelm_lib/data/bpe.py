@@ -46,7 +46,7 @@ def train_bpe(tokenizer: str, texts: Iterator[str]) -> str:
         show_progress=False,
     )
     start, stopped = time.monotonic(), threading.Event()
-    # The library holds no lock of Python's meanwhile.
+    # The library releases Python's lock, so that this thread hears Ctrl-C.
     training = in_background(lambda: library.train_from_iterator(_until(stopped, texts), trainer))
     try:
         while not wait([training], PROGRESS_SECONDS).done:

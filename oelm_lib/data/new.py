@@ -157,7 +157,7 @@ def _first_rows(file: Path) -> Iterator[dict[str, Any]]:
         return
     with open_bytes(file) as lines:
         for line in islice(iter(lambda: lines.readline(LINE_BYTES), b""), FIRST_ROWS):
-            with contextlib.suppress(ValueError, RecursionError):  # told when the file is read
+            with contextlib.suppress(ValueError, RecursionError):  # reported when the file is read
                 row = json.loads(line)
                 yield row if isinstance(row, dict) else {}
 
@@ -192,9 +192,10 @@ def _split_rules(present: set[str], documents: int) -> Keys:
 
 
 def _tokenizers(characters: int, whole_documents: bool) -> list[str]:
-    """Propose tokenizers by the size of the text, the next to take where it is too small for one.
+    """Propose tokenizers by the size of the text; where it is too small for one, the next is tried.
 
-    Where a document is cut in two, gpt2 alone counts the tokens.
+    Args:
+        whole_documents: False where a document is cut in two, which needs gpt2.
     """
     fitting = [size for size, limit in BPE_SIZES.items() if characters <= limit]
     if not (fitting and whole_documents):

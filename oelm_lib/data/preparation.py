@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -269,7 +268,7 @@ def _alternatives(exp: Experiment | None) -> str:
         return ""
     text = f'; or rehearse: `oelm run {exp.id} --set "{REHEARSAL}"`'
     arm = type(exp.model).model_fields.keys() - set(SIZES)
-    for demo in map(load_config, filter(re.compile("DEMO-").match, experiment_ids())):
+    for demo in (load_config(name) for name in experiment_ids() if name.startswith("DEMO-")):
         if all(getattr(demo.model, key) == getattr(exp.model, key) for key in arm):
             return f"{text}; or the same arm at demo size: `oelm run {demo.id}`"
     return text
