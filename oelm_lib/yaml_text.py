@@ -148,10 +148,13 @@ def _check_keys(root: yaml.Node) -> None:
             nodes.append(value)
 
 
-def dump_yaml(value: Any, *, one_line: bool = False) -> str:
+def dump_yaml(value: Any) -> str:
     """Return YAML that parse_yaml reads back to the same value, keys in their order."""
-    if not one_line:
-        return yaml.dump(value, Dumper=_FileDumper, sort_keys=False, allow_unicode=True)
+    return yaml.dump(value, Dumper=_FileDumper, sort_keys=False, allow_unicode=True)
+
+
+def as_yaml(value: Any) -> str:
+    """Return a value on one line, as it stands after its key in a file."""
     options = {"default_flow_style": True, "width": 10**6}
     text = yaml.dump(value, Dumper=_LineDumper, sort_keys=False, allow_unicode=True, **options)
     return text.removesuffix("\n...\n").strip("\n")  # other white space belongs to the value

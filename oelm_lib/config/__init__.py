@@ -4,11 +4,10 @@
 """
 
 from oelm_lib.config.changes import (
-    as_yaml,
     change_warnings,
     change_words,
     check_changes,
-    confounds,
+    confound_warning,
     diff_configs,
     diff_science,
     extra_changes,
@@ -38,6 +37,7 @@ from oelm_lib.config.load import (
     read_yaml,
     skipped_files,
     validated,
+    with_values,
 )
 from oelm_lib.config.model import SIZES, ModelConfig
 from oelm_lib.config.new import (
@@ -47,7 +47,7 @@ from oelm_lib.config.new import (
     save_experiment,
 )
 from oelm_lib.config.paths import PARAMS, ROOT, data_dir, fix_folders, outputs_dir
-from oelm_lib.yaml_text import dump_yaml, parse_yaml
+from oelm_lib.yaml_text import as_yaml, dump_yaml, parse_yaml
 
 __all__ = [
     "PARAMS",

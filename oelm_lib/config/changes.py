@@ -7,7 +7,7 @@ from oelm_lib.config.load import experiment_ids, load_config
 from oelm_lib.config.messages import did_you_mean, shorten
 from oelm_lib.config.model import ModelConfig
 from oelm_lib.errors import UserError
-from oelm_lib.yaml_text import dump_yaml
+from oelm_lib.yaml_text import as_yaml
 
 FREEZE = {
     "model.freeze_q",
@@ -106,19 +106,21 @@ def extra_changes(experiment: Experiment, baseline: Experiment) -> list[str]:
     ]
 
 
-def confounds(experiment: Experiment, baseline: Experiment) -> list[str]:
-    """Return one line for each key by which a frozen arm is confounded with the freeze."""
-    return [
-        f"{experiment.id}: {change}: a gap to {baseline.id} is not that of the freeze alone and"
-        " gets no PASS; name a baseline with the same value"
-        for change in extra_changes(experiment, baseline)
-    ]
+def confound_warning(experiment: Experiment, baseline: Experiment) -> str:
+    """Return a line on the keys by which a frozen arm is confounded with the freeze, or ""."""
+    changes = extra_changes(experiment, baseline)
+    if not changes:
+        return ""
+    return (
+        f"{', '.join(changes)}: a gap to {baseline.id} is not that of the freeze alone and gets no"
+        f" PASS; name a baseline with the same value{'s' * (len(changes) > 1)}"
+    )
 
 
 def change_warnings(exp: str) -> list[str]:
     """Return what weakens the comparison of an experiment with its baseline, before it is run.
 
-    These are the lines of `check_changes` and `confounds`, for its file as it stands.
+    These are the lines of `check_changes` and `confound_warning`, for its file as it stands.
     """
     experiment = load_config(exp)
     lines = check_changes(experiment)
@@ -126,12 +128,8 @@ def change_warnings(exp: str) -> list[str]:
         baseline = load_config(experiment.compare_to) if experiment.compare_to else None
     except UserError as error:
         return lines or [str(error)]
-    return [*lines, *(confounds(experiment, baseline) if baseline else [])]
-
-
-def as_yaml(value: Any) -> str:
-    """Return a value as it stands in a file."""
-    return dump_yaml(value, one_line=True)
+    confound = confound_warning(experiment, baseline) if baseline else ""
+    return [*lines, *([f"{experiment.id}: {confound}"] if confound else [])]
 
 
 def changes_line(keys: list[str]) -> str:

@@ -133,16 +133,12 @@ class Experiment(Section):
     @property
     def science(self) -> dict[str, Any]:
         """Dotted key -> value of everything that decides the result (no machine keys, no text)."""
-        return {
-            key: value for key, value in flatten(self).items() if not key.startswith("machine.")
-        }
+        return _without_machine(flatten(self))
 
     @property
     def science_overrides(self) -> dict[str, Any]:
         """The overrides that make this a rehearsal."""
-        return {
-            key: value for key, value in self.overrides.items() if not key.startswith("machine.")
-        }
+        return _without_machine(self.overrides)
 
     @property
     def step_tokens(self) -> int:
@@ -186,3 +182,7 @@ def flatten(experiment: Experiment) -> dict[str, Any]:
     """Return dotted key -> plain value of the sections model, data, optim, train, machine."""
     plain = experiment.to_dict()
     return {f"{name}.{key}": value for name in SECTIONS for key, value in plain[name].items()}
+
+
+def _without_machine(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if not key.startswith("machine.")}

@@ -12,7 +12,7 @@ from oelm_lib.config.experiment import ID_PATTERN, SECTIONS, Experiment, flatten
 from oelm_lib.config.fields import Section
 from oelm_lib.config.messages import GUIDE, describe_errors, did_you_mean, shorten
 from oelm_lib.errors import UserError
-from oelm_lib.yaml_text import dump_yaml, parse_yaml
+from oelm_lib.yaml_text import as_yaml, parse_yaml
 
 FILE = re.compile(r"^(.*/)?params/|\.yaml$")
 """What the name of an experiment's file has beside the id."""
@@ -20,14 +20,16 @@ FILE = re.compile(r"^(.*/)?params/|\.yaml$")
 
 def experiment_ids() -> list[str]:
     """Return the ids of params/<ID>.yaml, sorted; files with other names are skipped."""
-    names = (path.stem for path in paths.PARAMS.glob("*.yaml"))
-    return sorted(name for name in names if re.fullmatch(ID_PATTERN, name))
+    return sorted(path.stem for path in paths.PARAMS.glob("*.yaml") if _has_id(path))
 
 
 def skipped_files() -> list[str]:
     """Return the names of the files in params/ that are no experiments, e.g. DEMO-02-Copy1.yaml."""
-    found = (path for path in paths.PARAMS.glob("*.yaml"))
-    return sorted(path.name for path in found if not re.fullmatch(ID_PATTERN, path.stem))
+    return sorted(path.name for path in paths.PARAMS.glob("*.yaml") if not _has_id(path))
+
+
+def _has_id(path: Path) -> bool:
+    return re.fullmatch(ID_PATTERN, path.stem) is not None
 
 
 def experiment_path(exp: str) -> Path:
@@ -70,19 +72,26 @@ def load_config(exp: str, overrides: dict[str, Any] | str | None = None) -> Expe
     values = parse_overrides(overrides)
     if not values:
         return experiment
-    plain, known = experiment.to_dict(), flatten(experiment)
-    for key, value in values.items():
+    known = flatten(experiment)
+    for key in values:
         if key not in known:
             raise UserError(
                 f"overrides: unknown key {str(key)[:60]}{did_you_mean(str(key), known)};"
                 " allowed are the keys of model, data, optim, train and machine"
             )
-        section, _, name = key.partition(".")
-        plain[section][name] = value
-    overridden = parse_experiment(plain, f"overrides of {exp}")
+    overridden = parse_experiment(with_values(experiment, values), f"overrides of {exp}")
     resolved = flatten(overridden)
     overridden._overrides = {key: resolved[key] for key in values if resolved[key] != known[key]}
     return overridden
+
+
+def with_values(experiment: Experiment, values: dict[str, Any]) -> dict[str, Any]:
+    """Return an experiment as in its file, with other values at some dotted keys, unchecked."""
+    plain = experiment.to_dict()
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        plain[section][name] = value
+    return plain
 
 
 def parse_overrides(overrides: dict[str, Any] | str | None) -> dict[str, Any]:
@@ -120,7 +129,7 @@ def parse_overrides(overrides: dict[str, Any] | str | None) -> dict[str, Any]:
 
 def as_text(overrides: dict[str, Any]) -> str:
     """Return overrides as one line that parse_overrides reads back to the same values."""
-    return " ".join(f"{key}={dump_yaml(value, one_line=True)}" for key, value in overrides.items())
+    return " ".join(f"{key}={as_yaml(value)}" for key, value in overrides.items())
 
 
 def parse_experiment(

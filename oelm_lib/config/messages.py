@@ -84,9 +84,9 @@ def _allowed(item: ErrorDetails) -> str:
     name, context = item["type"], item.get("ctx", {})
     if name == "literal_error":
         return context["expected"].replace("'", "")
-    for bound, (words, key) in BOUNDS.items():
-        if name == bound:
-            return f"{words} {context[key]:,}"
+    if name in BOUNDS:
+        words, key = BOUNDS[name]
+        return f"{words} {context[key]:,}"
     for start, kind in KINDS.items():
         if name.startswith(start):
             is_number = kind == "a list" and type(item["input"]) in (int, float)

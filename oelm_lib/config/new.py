@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.config.changes import as_yaml, change_words, changes_line, diff_configs
+from oelm_lib.config.changes import change_words, changes_line, diff_configs
 from oelm_lib.config.experiment import ID_PATTERN, ID_WORDS, SECTIONS, Experiment
 from oelm_lib.config.load import experiment_path, load_config, parse_experiment
 from oelm_lib.config.messages import shorten
 from oelm_lib.errors import UserError
 from oelm_lib.files import explained, write_text
-from oelm_lib.yaml_text import parse_yaml
+from oelm_lib.yaml_text import as_yaml, parse_yaml
 
 NO_BASELINE = "none"
 """In place of the id of a baseline: the new experiment is one itself."""

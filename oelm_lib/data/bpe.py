@@ -1,8 +1,11 @@
 """Training of `bpe-<N>`, a byte-level BPE, on the train split of a corpus."""
 
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
+from concurrent.futures import wait
 
+from oelm_lib.data.background import in_background
 from oelm_lib.data.console import PROGRESS_SECONDS, print_line
 from oelm_lib.data.spec import tokenizer_size
 from oelm_lib.errors import UserError
@@ -42,10 +45,15 @@ def train_bpe(tokenizer: str, texts: Iterator[str]) -> str:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    _run_interruptible(
-        lambda stopped: library.train_from_iterator(_until(stopped, texts), trainer),
-        lambda seconds: print_line(f"training {tokenizer}: {seconds:.0f} s so far"),
-    )
+    start, stopped = time.monotonic(), threading.Event()
+    # The library releases Python's lock, so that this thread hears Ctrl-C.
+    training = in_background(lambda: library.train_from_iterator(_until(stopped, texts), trainer))
+    try:
+        while not wait([training], PROGRESS_SECONDS).done:
+            print_line(f"training {tokenizer}: {time.monotonic() - start:.0f} s so far")
+        training.result()
+    finally:
+        stopped.set()
     library.pre_tokenizer = words
     found = library.get_vocab_size() + 1
     if found < size:
@@ -54,33 +62,6 @@ def train_bpe(tokenizer: str, texts: Iterator[str]) -> str:
             f" bpe-{found}"
         )
     return library.to_str()
-
-
-def _run_interruptible(
-    task: Callable[[threading.Event], None], tick: Callable[[float], None]
-) -> None:
-    """Run a task that holds no lock of Python's in a thread, so that Ctrl-C is heard meanwhile."""
-    stopped, errors = threading.Event(), []
-
-    def run() -> None:
-        try:
-            task(stopped)
-        except BaseException as error:  # raised again below
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    seconds = 0.0
-    try:
-        while thread.is_alive():
-            thread.join(PROGRESS_SECONDS)
-            seconds += PROGRESS_SECONDS
-            if thread.is_alive():
-                tick(seconds)
-    finally:
-        stopped.set()
-    if errors:
-        raise errors[0]
 
 
 def _until(stopped: threading.Event, texts: Iterator[str]) -> Iterator[str]:

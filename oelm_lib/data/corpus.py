@@ -86,18 +86,21 @@ def read_corpus(name: str, tokenizer: str, hashed: bool = True) -> Corpus:
         UserError: The manifest or a file is not what preparing wrote.
     """
     path = data_dir() / name / tokenizer
+    foreign = UserError(
+        f"{path / MANIFEST}: is not what preparing {name} with {tokenizer} wrote (edited, moved or"
+        f" of another format); {_remedy(path)}"
+    )
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
-        intact = manifest["format"] == FORMAT and manifest == with_checksum(manifest)
-        if intact and (manifest["corpus"], manifest["tokenizer"]) == (name, tokenizer):
-            for split in ("train", "val"):
-                _check_file(path, manifest, split, hashed)
-            if manifest["tokenizer_file"] and not (path / manifest["tokenizer_file"]).is_file():
-                raise UserError(
-                    f"{path / manifest['tokenizer_file']}: is missing; copy it too, or"
-                    f" {_remedy(path)}"
-                )
-            return Corpus(name, tokenizer, path, manifest)
+        made = tuple(manifest[key] for key in ("format", "corpus", "tokenizer"))
+        if made != (FORMAT, name, tokenizer) or manifest != with_checksum(manifest):
+            raise foreign
+        for split in ("train", "val"):
+            _check_file(path, manifest, split, hashed)
+        if manifest["tokenizer_file"] and not (path / manifest["tokenizer_file"]).is_file():
+            raise UserError(
+                f"{path / manifest['tokenizer_file']}: is missing; copy it too, or {_remedy(path)}"
+            )
     except UserError:
         raise
     except OSError as error:
@@ -106,11 +109,8 @@ def read_corpus(name: str, tokenizer: str, hashed: bool = True) -> Corpus:
             f" name and its rights, or {_remedy(path)}"
         ) from None
     except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    raise UserError(
-        f"{path / MANIFEST}: is not what preparing {name} with {tokenizer} wrote (edited, moved or"
-        f" of another format); {_remedy(path)}"
-    )
+        raise foreign from None
+    return Corpus(name, tokenizer, path, manifest)
 
 
 def check_has_test(corpus: Corpus) -> None:

@@ -6,7 +6,7 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,13 @@ class Encoded:
         self.path = path
         self.tokens, self.bytes, self.literal_eot = array("Q"), array("Q"), array("Q")
         self.odd = array("B")
+
+    def append(self, tokens: int, size: int, literal_eot: int, odd: int) -> None:
+        """Add the facts of the next document."""
+        self.tokens.append(tokens)
+        self.bytes.append(size)
+        self.literal_eot.append(literal_eot)
+        self.odd.append(odd)
 
     def write(self, chosen: np.ndarray, target: Path) -> dict[str, Any]:
         """Write the chosen documents in their order; return the split's entry in the manifest."""
@@ -92,26 +99,32 @@ def encode_split(
     end = np.array([] if eot is None else [eot], dtype="<u2").tobytes()
     threads = available_cores()
     progress = _Progress(source, split, documents)
-    size = total = 0
+    total = tokens = size = literal = 0
+    digest = hashlib.sha256()
     pool = ThreadPoolExecutor(threads)
     try:
         with open(path, "wb", buffering=1 << 20) as out:
-            batches = _batches(source.pieces(split), documents, hashed=spec.test == "halves")
-            for ids, ends in _in_order(pool, encoder, batches, ahead=2 * threads):
+            pieces = source.pieces(split)
+            for text, ids, ends in _encoded(pool, encoder, pieces, ahead=2 * threads):
                 out.write(ids.astype("<u2", copy=False).tobytes())
-                size += len(ids)
+                data = text.encode()
+                tokens, size = tokens + len(ids), size + len(data)
+                literal += text.count(END_OF_TEXT)
+                if spec.test == "halves":
+                    digest.update(data)
                 if not ends:
                     continue
                 out.write(end)
-                documents.tokens.append(size + len(end) // 2)
-                total, size = total + documents.tokens[-1], 0
+                tokens += len(end) // 2
+                documents.append(tokens, size, literal, digest.digest()[-1] % 2)
+                total += tokens
+                tokens = size = literal = 0
+                digest = hashlib.sha256()
                 if spec.token_limit and total >= spec.token_limit:
                     break
                 progress.show(total)
     finally:
         pool.shutdown(cancel_futures=True)
-    for column in (documents.bytes, documents.literal_eot, documents.odd):
-        del column[len(documents.tokens) :]
     print_line(f"{spec.name} {split}: {len(documents.tokens):,} documents, {total:,} tokens")
     return documents
 
@@ -134,39 +147,33 @@ class _Progress:
         print_line(f"{self._label}: {tokens:,} tokens, {rate:.1f} MB/s, about {left:.0f} s left")
 
 
-def _batches(pieces: Iterator[Piece], documents: Encoded, hashed: bool) -> Iterator[list[Piece]]:
-    """Group pieces for the threads and record the bytes, literals and parity of each document."""
+def _encoded(
+    pool: ThreadPoolExecutor, encoder: Tokenizer, pieces: Iterator[Piece], ahead: int
+) -> Iterator[tuple[str, np.ndarray, bool]]:
+    """Yield (text, ids, whether its document ends) of every piece; `ahead` batches are in work."""
+    waiting: deque[tuple[Future, list[Piece]]] = deque()
+    for batch in _batches(pieces):
+        waiting.append((pool.submit(encoder.encode_documents, [text for text, _ in batch]), batch))
+        if len(waiting) > ahead:
+            yield from _with_ids(*waiting.popleft())
+    for pair in waiting:
+        yield from _with_ids(*pair)
+
+
+def _with_ids(ids: Future, batch: list[Piece]) -> Iterator[tuple[str, np.ndarray, bool]]:
+    """Yield the pieces of a batch with their ids."""
+    for (text, ends), piece_ids in zip(batch, ids.result(), strict=True):
+        yield text, piece_ids, ends
+
+
+def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
+    """Group pieces of about BATCH characters."""
     batch: list[Piece] = []
-    characters = size = literal = 0
-    digest = hashlib.sha256()
-    for text, ends in pieces:
-        data = text.encode()
-        size, literal = size + len(data), literal + text.count(END_OF_TEXT)
-        if hashed:
-            digest.update(data)
-        if ends:
-            documents.bytes.append(size)
-            documents.literal_eot.append(literal)
-            documents.odd.append(digest.digest()[-1] % 2)
-            size, literal, digest = 0, 0, hashlib.sha256()
-        batch.append((text, ends))
-        characters += len(text)
+    characters = 0
+    for piece in pieces:
+        batch.append(piece)
+        characters += len(piece[0])
         if characters >= BATCH:
             yield batch
             batch, characters = [], 0
     yield batch
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, encoder: Tokenizer, batches: Iterator[list[Piece]], ahead: int
-) -> Iterator[tuple[np.ndarray, bool]]:
-    """Yield (ids, whether its document ends) of every piece, `ahead` batches encoded in advance."""
-    waiting: deque = deque()
-    for batch in batches:
-        texts, ends = [text for text, _ in batch], [piece_ends for _, piece_ends in batch]
-        waiting.append((pool.submit(encoder.encode_documents, texts), ends))
-        if len(waiting) > ahead:
-            future, ends = waiting.popleft()
-            yield from zip(future.result(), ends, strict=True)
-    for future, ends in waiting:
-        yield from zip(future.result(), ends, strict=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from oelm_lib.data.console import print_line
 from oelm_lib.data.readers import KINDS
 from oelm_lib.data.spec import SAMPLE, CorpusSpec
 from oelm_lib.errors import UserError
@@ -41,16 +40,19 @@ class _File:
     kind: str
 
 
-def find_splits(source: Path, spec: CorpusSpec) -> dict[str, list[str]]:
+def find_splits(source: Path, spec: CorpusSpec) -> tuple[dict[str, list[str]], list[str]]:
     """Find the files of each split below a folder.
 
     A file belongs to a split by its name (train.jsonl, train-00000-of-00002.parquet) or by a
     folder above it (train/0000.txt), links followed, hidden files left out; where no name says a
-    split, all files are train. The order is that of the names, numbers in them by value. A line is
-    printed about files that are not read.
+    split, all files are train. The order is that of the names, numbers in them by value.
 
     Args:
         source: The folder; a sub-folder named as spec.hub_config is searched in its place.
+
+    Returns:
+        Split -> its files, also of splits that the spec does not read; lines for the user about
+        files that are not read, or that have the same content.
 
     Raises:
         UserError: Text would be read twice or in two splits, a part or a link's target is missing,
@@ -66,19 +68,18 @@ def find_splits(source: Path, spec: CorpusSpec) -> dict[str, list[str]]:
         else:
             ignored.append(path)
     unnamed = found.pop("")
-    found = {split: files if split in spec.source_splits else [] for split, files in found.items()}
-    if any(found.values()):
+    if any(found[split] for split in spec.source_splits):
         ignored += [file.path for file in unnamed]
     else:
         found["train"] = unnamed
-    for split, files in found.items():
-        files.sort(key=lambda file: _natural(str(file.path)))
-        _check_one_set(split, files, spec)
-    _check_apart([file for files in found.values() for file in files], spec)
+    for split in spec.source_splits:
+        found[split].sort(key=lambda file: _natural(str(file.path)))
+        _check_one_set(split, found[split], spec)
+    notes = _check_apart([file for split in spec.source_splits for file in found[split]])
     if ignored:
         example = printable(min(ignored).relative_to(root))
-        print_line(f"{spec.name}: {len(ignored):,} other files are not read, e.g. {example}")
-    return {split: [str(file.path) for file in files] for split, files in found.items()}
+        notes.append(f"{len(ignored):,} other files are not read, e.g. {example}")
+    return {split: [str(file.path) for file in files] for split, files in found.items()}, notes
 
 
 def printable(path: str | Path) -> str:
@@ -170,8 +171,9 @@ def _read_twice(split: str, first: Path, second: Path) -> UserError:
     )
 
 
-def _check_apart(files: list[_File], spec: CorpusSpec) -> None:
-    """Raise UserError where two names are one file; warn where two files have one content."""
+def _check_apart(files: list[_File]) -> list[str]:
+    """Raise UserError where two names are one file; return a line for two files of one content."""
+    notes = []
     by_size: dict[int, list[Path]] = {}
     for file in files:
         by_size.setdefault(file.path.stat().st_size, []).append(file.path)
@@ -183,7 +185,8 @@ def _check_apart(files: list[_File], spec: CorpusSpec) -> None:
                 continue
             if first.samefile(path):
                 raise UserError(f"{first} and {path}: are one file by a link; remove one")
-            print_line(f"{spec.name}: warning: {first} and {path} have the same content")
+            notes.append(f"warning: {first} and {path} have the same content")
+    return notes
 
 
 def _natural(name: str) -> list[str | int]:

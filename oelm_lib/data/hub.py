@@ -1,10 +1,10 @@
 """Files of a data set on the Hugging Face hub; each is downloaded when reading reaches it."""
 
-import threading
 from collections.abc import Callable
+from concurrent.futures import wait
 from pathlib import Path
-from typing import Any
 
+from oelm_lib.data.background import in_background
 from oelm_lib.data.console import print_line
 from oelm_lib.data.spec import CorpusSpec
 from oelm_lib.errors import UserError
@@ -56,23 +56,13 @@ def find_hub_files(spec: CorpusSpec) -> tuple[Files, Callable[[str], Path], str]
 
 def _ask_with_deadline(spec: CorpusSpec) -> tuple[Files, str]:
     """List the files within HUB_SECONDS; where packets are lost the clients retry for minutes."""
-    answer: Any = None
-
-    def ask() -> None:
-        nonlocal answer
-        try:
-            answer = _list_files(spec)
-        except Exception as error:  # the clients' errors are of several families
-            answer = error
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(HUB_SECONDS)
-    if answer is None:
+    answer = in_background(lambda: _list_files(spec))
+    if not wait([answer], HUB_SECONDS).done:
         raise HubError(f"{spec.hub}: not read from the hub (no answer in {HUB_SECONDS:.0f} s)")
-    if isinstance(answer, Exception):
-        raise HubError(f"{spec.hub}: not read from the hub ({_first_line(answer)})")
-    return answer
+    try:
+        return answer.result()
+    except Exception as error:  # the clients' errors are of several families
+        raise HubError(f"{spec.hub}: not read from the hub ({_first_line(error)})") from None
 
 
 def _list_files(spec: CorpusSpec) -> tuple[Files, str]:
@@ -96,6 +86,6 @@ def _list_files(spec: CorpusSpec) -> tuple[Files, str]:
     return files, revision
 
 
-def _first_line(error: Any) -> str:
+def _first_line(error: Exception) -> str:
     """First line of an error's message, at most 200 characters."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

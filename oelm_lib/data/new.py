@@ -13,7 +13,7 @@ from oelm_lib.config import CORPUS_PATTERN, PARAMS, data_dir, dump_yaml
 from oelm_lib.data.bpe import TooLittleTextError
 from oelm_lib.data.console import print_line
 from oelm_lib.data.corpus import Corpus
-from oelm_lib.data.folder import find_splits, printable
+from oelm_lib.data.folder import printable
 from oelm_lib.data.preparation import prepare
 from oelm_lib.data.readers import LINE_BYTES, is_text, not_readable, open_bytes
 from oelm_lib.data.source import Source, open_source
@@ -30,13 +30,13 @@ SURVEY = 1 << 25
 """Characters that are read to find the text in rows, and to estimate its size and documents."""
 MANY_FILES = 20
 """From this number of text files on, each is taken as a document."""
-MOST_SEPARATORS = 5
-"""A separator counts as one from this number of occurrences on."""
+FEWEST_SEPARATORS = 5
+"""A text that occurs less often at the start of the file does not divide it."""
 PERMUTED_FROM, HALVED_FROM = 20, 100
 """Number of documents from which whole ones become validation, and half of these test."""
 SEED = 42
 BPE_SIZES = {512: 1e6, 2048: 3e7, 8192: 1e9}
-"""N of the proposed bpe-<N> -> bytes of text up to which it is; larger text takes gpt2."""
+"""N of a proposed bpe-<N> -> most characters of text for it; larger text takes gpt2."""
 _TITLE = re.compile(r"^ = [^=\n]+ = \r?$", re.MULTILINE)
 
 Keys = dict[str, Any]
@@ -71,7 +71,8 @@ def new_corpus(name: str, source: str | Path, tokenizer: str | None = None) -> C
     keys |= _document_rules(text.files["train"])
     text.spec = CorpusSpec(name=name, **keys | train_alone)
     documents, characters = _survey(text)
-    keys |= _split_rules(_splits_present(name, keys, source), documents)
+    present = {split for split, files in text.files.items() if files}
+    keys |= _split_rules(present, documents)
     CorpusSpec(name=name, **keys)
     whole_documents = keys.get("validation") != "tail"
     tokenizers = [tokenizer] if tokenizer else _tokenizers(characters, whole_documents)
@@ -109,15 +110,6 @@ def _permutation(fraction: float) -> Keys:
     }
 
 
-def _splits_present(name: str, keys: Keys, source: Path) -> set[str]:
-    """Return which of train, validation and test the source has."""
-    if not source.is_dir():
-        return {"train"}
-    with contextlib.redirect_stdout(None):  # open_source has printed what it prints
-        files = find_splits(source, CorpusSpec(name=name, **keys))
-    return {split for split, paths in files.items() if paths}
-
-
 def _document_rules(files: list[str]) -> Keys:
     """Propose the keys that say what a document is, from the first file and the number of files."""
     first = Path(files[0])
@@ -131,7 +123,7 @@ def _document_rules(files: list[str]) -> Keys:
         return {"text_separator": END_OF_TEXT}
     if len(files) < MANY_FILES:
         for separator in ("\n\n\n", "\n\n", "\n"):
-            if head.strip().count(separator) >= MOST_SEPARATORS:
+            if head.strip().count(separator) >= FEWEST_SEPARATORS:
                 return {"text_separator": separator}
     return {}
 
@@ -165,7 +157,7 @@ def _first_rows(file: Path) -> Iterator[dict[str, Any]]:
         return
     with open_bytes(file) as lines:
         for line in islice(iter(lambda: lines.readline(LINE_BYTES), b""), FIRST_ROWS):
-            with contextlib.suppress(ValueError, RecursionError):  # told when the file is read
+            with contextlib.suppress(ValueError, RecursionError):  # reported when the file is read
                 row = json.loads(line)
                 yield row if isinstance(row, dict) else {}
 
@@ -200,9 +192,10 @@ def _split_rules(present: set[str], documents: int) -> Keys:
 
 
 def _tokenizers(characters: int, whole_documents: bool) -> list[str]:
-    """Propose tokenizers by the size of the text, the next to take where it is too small for one.
+    """Propose tokenizers by the size of the text; where it is too small for one, the next is tried.
 
-    Where a document is cut in two, gpt2 alone counts the tokens.
+    Args:
+        whole_documents: False where a document is cut in two, which needs gpt2.
     """
     fitting = [size for size, limit in BPE_SIZES.items() if characters <= limit]
     if not (fitting and whole_documents):

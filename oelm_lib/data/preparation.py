@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -97,7 +96,10 @@ def prepare(
         shutil.rmtree(part, ignore_errors=True)
         try:
             part.mkdir()
-            _make(spec, local or open_source(spec, None), tokenizer, part)
+            text = local or open_source(spec, None)
+            for note in text.notes:
+                print_line(f"{name}: {note}")
+            _make(spec, text, tokenizer, part)
             os.replace(part, folder)
         except HubError as error:
             command = f"oelm data prepare {name} --tokenizer {tokenizer} --source FOLDER"
@@ -266,7 +268,7 @@ def _alternatives(exp: Experiment | None) -> str:
         return ""
     text = f'; or rehearse: `oelm run {exp.id} --set "{REHEARSAL}"`'
     arm = type(exp.model).model_fields.keys() - set(SIZES)
-    for demo in map(load_config, filter(re.compile("DEMO-").match, experiment_ids())):
+    for demo in (load_config(name) for name in experiment_ids() if name.startswith("DEMO-")):
         if all(getattr(demo.model, key) == getattr(exp.model, key) for key in arm):
             return f"{text}; or the same arm at demo size: `oelm run {demo.id}`"
     return text

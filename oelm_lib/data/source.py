@@ -21,9 +21,11 @@ class Source:
 
     Attributes:
         spec: The corpus file.
-        files: Split -> its files; for a generated corpus, its documents.
+        files: Split -> its files, also of splits that the corpus file does not read.
         facts: Where the text comes from, for the manifest.
         fetch: Returns the place of a file on this machine; downloads it where needed.
+        stories: Split -> its documents, where these are generated.
+        notes: Lines for the user about the files that were found.
         rows: Number of rows read of each split.
         fraction: Share read of the split that `pieces` reads.
     """
@@ -32,6 +34,8 @@ class Source:
     files: dict[str, list[str]]
     facts: dict[str, Any]
     fetch: Callable[[str], Path] = Path
+    stories: dict[str, list[str]] | None = None
+    notes: list[str] = field(default_factory=list)
     rows: Counter[str] = field(default_factory=Counter)
     fraction: float = 0.0
 
@@ -52,8 +56,8 @@ class Source:
 
     def _rows(self, split: str) -> Iterator[Piece]:
         """Yield the rows of a split."""
-        if self.facts["kind"] == "generated":
-            yield from ((story, True) for story in self.files[split])
+        if self.stories:
+            yield from ((story, True) for story in self.stories[split])
             return
         for number, file in enumerate(self.files[split]):
             for fraction, text, ends in read_rows(self.fetch(file), self.spec):
@@ -77,8 +81,8 @@ def open_source(spec: CorpusSpec, source: str | Path | None) -> Source:
             raise UserError(
                 f"{spec.name}: is generated, not read from {source}; leave --source out"
             )
-        files = generate_stories(spec.generator) if spec.generator else {}
-        return Source(spec, files, {"kind": "generated"})
+        stories = generate_stories(spec.generator) if spec.generator else None
+        return Source(spec, {}, {"kind": "generated"}, stories=stories)
     if source is None:
         files, fetch, revision = find_hub_files(spec)
         facts = {"kind": "hub", "id": spec.hub, "config": spec.hub_config, "revision": revision}
@@ -93,8 +97,9 @@ def open_source(spec: CorpusSpec, source: str | Path | None) -> Source:
             f"{path}: {state}; name a folder, or a file that ends in {', '.join(KINDS)}"
             " (from CSV make JSON lines: docs/own-corpus.md)"
         )
-    files = _complete(spec, find_splits(path, spec), path)
-    return Source(spec, files, {"kind": "folder", "path": printable(path)})
+    files, notes = find_splits(path, spec)
+    facts = {"kind": "folder", "path": printable(path)}
+    return Source(spec, _complete(spec, files, path), facts, notes=notes)
 
 
 def _complete(spec: CorpusSpec, files: dict[str, list[str]], place: Any) -> dict[str, list[str]]:

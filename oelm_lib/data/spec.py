@@ -111,7 +111,7 @@ class CorpusSpec(Section):
             )
         if self.validation == "tail" and self.test == "halves":
             yield "validation: tail cuts a document in two, test: halves needs whole ones; use none"
-        if self.document == "split" and "permutation" == self.validation:
+        if self.document == "split" and self.validation == "permutation":
             yield "validation: permutation needs more than one document; use document: row"
         if self.document == "split" and self.test == "halves":
             yield "test: halves needs more than one document; use document: row"

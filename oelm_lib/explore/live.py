@@ -11,7 +11,7 @@ from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.names import run_name
 from oelm_lib.runs.schema import CHECKPOINTS
 from oelm_lib.training.trained import Trained
-from oelm_lib.view.live import Panel, columns, dropdown, put
+from oelm_lib.view.live import Panel, button, columns, dropdown, put
 from oelm_lib.view.tables import table
 
 MEAN = "mean of the heads"
@@ -43,26 +43,25 @@ class HeadExplorer(Panel):
         self.prompt = ipywidgets.Textarea(
             prompt, description="prompt", continuous_update=False, layout={"width": "60em"}
         )
-        self.write = ipywidgets.Button(description="write texts")
+        self.write = button("write texts", self.write_texts, "Next tokens and a text of each run")
         self.problem = ipywidgets.HTML()
         self.map = ipywidgets.Output()
         self.tokens = ipywidgets.HTML()
         self.words = ipywidgets.HTML()
         left = ipywidgets.VBox([self.left, self.right, self.compare, self.checkpoint])
         right = ipywidgets.VBox([self.layer, self.head, ipywidgets.HBox([self.seed, self.write])])
-        choices = columns(left, right)
-        super().__init__([choices, self.prompt, self.problem, self.tokens, self.map, self.words])
-        self._offering = False
+        super().__init__(
+            [columns(left, right), self.prompt, self.problem, self.tokens, self.map, self.words]
+        )
+        self._filling = False
         self.draw()
-        for widget in (self.left, self.right, self.compare, self.checkpoint, self.layer):
+        choices = (self.left, self.right, self.compare, self.checkpoint, self.layer, self.head)
+        for widget in (*choices, self.prompt):
             widget.observe(lambda change: self.draw(), "value")
-        self.head.observe(lambda change: self.draw(), "value")
-        self.prompt.observe(lambda change: self.draw(), "value")
-        self.write.on_click(lambda button: self.write_texts())
 
     def draw(self) -> None:
         """Draw what the choices ask for; where that fails, one line says why and nothing stays."""
-        if self._offering:
+        if self._filling:
             return
         self.words.value = ""
         try:
@@ -119,10 +118,10 @@ class HeadExplorer(Panel):
         layers = list(range(min(arm.config.model.num_layers for arm in arms)))
         count = min(arm.config.model.num_heads for arm in arms)
         heads = [MEAN, *(f"head {number}" for number in range(count))]
-        self._offering = True
+        self._filling = True
         for box, options in ((self.layer, layers), (self.head, heads)):
             if list(box.options) != options:
                 chosen = box.value
                 box.options = options
                 box.value = chosen if chosen in options else options[0]
-        self._offering = False
+        self._filling = False

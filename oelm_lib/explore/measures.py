@@ -6,6 +6,7 @@ sequence) are kept.
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.special import entr
 
 LOCAL = 4
 """Distances 0..3 count as local: LocFoc_N of Xue et al. 2025, arXiv:2510.11602, section 4.4."""
@@ -16,8 +17,7 @@ def normalised_entropy(maps: Float[np.ndarray, "*n T T"]) -> Float[np.ndarray, "
 
     0 for one key, 1 for uniform attention. Source: Xue et al. 2025, arXiv:2510.11602.
     """
-    logs = np.log(maps, out=np.zeros_like(maps), where=maps > 0)
-    entropy = -(maps * logs).sum(-1)[..., 1:]
+    entropy = entr(maps).sum(-1)[..., 1:]  # entr(a) = -a log a
     return (entropy / np.log(np.arange(2, maps.shape[-1] + 1))).mean(-1)
 
 
@@ -119,8 +119,7 @@ def repeats(tokens: Int[np.ndarray, "N L"], n: int) -> Bool[np.ndarray, "N L-1"]
 def effective_rank(singular_values: Float[np.ndarray, "*n K"]) -> Float[np.ndarray, "*n"]:
     """Return exp of the entropy of s / sum(s). Source: Roy & Vetterli 2007."""
     share = singular_values / singular_values.sum(-1, keepdims=True)
-    logs = np.log(share, out=np.zeros_like(share), where=share > 0)
-    return np.exp(-(share * logs).sum(-1))
+    return np.exp(entr(share).sum(-1))
 
 
 def qk_spectrum(

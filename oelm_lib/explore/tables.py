@@ -51,7 +51,7 @@ def slices(arms: Sequence[Trained]) -> pd.DataFrame:
 def next_tokens(arms: Sequence[Trained], prompt: str, count: int = SHOWN_TOKENS) -> pd.DataFrame:
     """Return the likeliest next tokens of each arm, side by side."""
     columns = {}
-    for arm, name in zip(one_seed_each(arms), groups(arms), strict=True):
+    for name, (arm, *_) in groups(arms).items():
         table = probes.likeliest_tokens(arm, prompt, count)
         columns[name] = [f"{word!r} {share:.1%}" for word, share in table.values]
     return pd.DataFrame({"rank": range(1, count + 1)} | columns)
@@ -61,7 +61,7 @@ def texts(arms: Sequence[Trained], prompt: str, count: int = 60, seed: int = 0) 
     """Return how each arm goes on from the prompt, drawn with the same seed."""
     rows = [
         {"arm": name, "text": prompt + arm.continued(prompt, count, seed=seed)[0]}
-        for arm, name in zip(one_seed_each(arms), groups(arms), strict=True)
+        for name, (arm, *_) in groups(arms).items()
     ]
     return pd.DataFrame(rows)
 

@@ -178,12 +178,10 @@ def cost_table(cfg: Experiment, gpu: str, utilisation: float) -> list[tuple[str,
     flops = step_flops(cfg.model, cfg.train.batch_size)
     memory = step_bytes(cfg.model, cfg.train.batch_size)
     hours = training_hours(cfg, GPU_FLOPS[gpu] * utilisation)
-    rows = [(f"{FLOP_NAMES[name]}: GFLOP", f"{value / 1e9:,.2f}") for name, value in flops.items()]
-    rows += [
-        (
-            "freezing saves",
-            f"{flops['saved_by_freezing'] / (flops['plain'] + flops['saved_by_freezing']):.2%}",
-        )
+    saved = flops["saved_by_freezing"] / (flops["plain"] + flops["saved_by_freezing"])
+    return [
+        *((f"{FLOP_NAMES[key]}: GFLOP", f"{flop / 1e9:,.2f}") for key, flop in flops.items()),
+        ("freezing saves", f"{saved:.2%}"),
+        *((f"{key} MiB (fp32, CPU)", f"{size / 2**20:,.1f}") for key, size in memory.items()),
+        (f"hours on {gpu} at {utilisation:.0%} of its peak", f"{hours:.2f}"),
     ]
-    rows += [(f"{name} MiB (fp32, CPU)", f"{value / 2**20:,.1f}") for name, value in memory.items()]
-    return [*rows, (f"hours on {gpu} at {utilisation:.0%} of its peak", f"{hours:.2f}")]

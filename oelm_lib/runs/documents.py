@@ -11,8 +11,14 @@ from oelm_lib.files import Check, replacing
 from oelm_lib.runs.reading import RESCORE, RunFolder, record_file
 
 UNREADABLE = (
-    *(OSError, ValueError, KeyError, EOFError, TypeError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error),
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    TypeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
 )
 """What numpy raises on a damaged archive; MemoryError: a header that claims terabytes."""
 

@@ -141,7 +141,8 @@ def _users(path: Path, pattern: str, key: str) -> list[str]:
     users = []
     for file in sorted(path.parent.glob(pattern)):
         with contextlib.suppress(UserError):  # a broken file names nothing
-            users += [f"{key} of {file.stem}"] * (config.read_yaml(file).get(key) == path.stem)
+            if config.read_yaml(file).get(key) == path.stem:
+                users.append(f"{key} of {file.stem}")
     return users
 
 

@@ -9,17 +9,25 @@ import ipywidgets
 
 from oelm_lib.view.figure import Figure, legend_below
 
+BUTTON, WAITING = "oelm-button", "oelm-waiting"
+"""CSS classes of a button, and of one that was clicked until the kernel has done what it asks."""
+
 
 class Panel(ipywidgets.VBox):
-    """A column of widgets whose keys stay in it: in JupyterLab's notebook, `a` would add a cell.
+    """A column of widgets: its keys stay in it, and a button that was clicked fades at once.
 
-    JupyterLab takes shortcuts where keys arrive at the document; those with Ctrl or Meta still do.
-    No trait of ipywidgets listens to keys, so the browser attaches `script` when it has loaded it.
+    In JupyterLab's notebook, the key `a` would add a cell. JupyterLab takes shortcuts where keys
+    arrive at the document; those with Ctrl or Meta still do. No trait of ipywidgets listens to
+    keys, or to clicks before the kernel does, so the browser attaches `script` when it has loaded
+    it.
     """
 
     script = (
-        "<style onload=\"this.closest('.oelm-panel').onkeydown = event =>"
-        ' event.ctrlKey || event.metaKey || event.stopPropagation()"></style>'
+        "<style onload=\"const panel = this.closest('.oelm-panel');"
+        " panel.onkeydown = event => event.ctrlKey || event.metaKey || event.stopPropagation();"
+        " panel.onclick = event =>"
+        f" event.target.closest('.{BUTTON}')?.classList.add('{WAITING}')\">"
+        f".{WAITING} {{opacity:.4; pointer-events:none}}</style>"
     )
 
     def __init__(self, children: Sequence[ipywidgets.Widget], **options: Any):
@@ -36,6 +44,23 @@ def columns(*parts: ipywidgets.Widget) -> ipywidgets.HBox:
 def dropdown(name: str, options: Any, width: str = "16em") -> ipywidgets.Dropdown:
     """Return a choice of one, the first to begin with."""
     return ipywidgets.Dropdown(description=name, options=options, layout={"width": width})
+
+
+def button(label: str, action: Callable[[], None], tooltip: str) -> ipywidgets.Button:
+    """Return a button that calls `action`; in a Panel it takes no second click meanwhile."""
+    made = ipywidgets.Button(
+        description=label, tooltip=tooltip, layout={"width": "auto", "min_width": "6em"}
+    )
+
+    def press(_: ipywidgets.Button) -> None:
+        made.add_class(WAITING)  # the browser has it already, and must hear of it to remove it
+        try:
+            action()
+        finally:
+            made.remove_class(WAITING)
+
+    made.add_class(BUTTON).on_click(press)
+    return made
 
 
 def put(output: ipywidgets.Output, figure: Figure) -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import ipywidgets
 
-from oelm_lib.view.live import Panel, dropdown
+from oelm_lib.view.live import Panel, button, dropdown
 from oelm_lib.workbench import actions
 from oelm_lib.workbench.experiment import experiment_html
 from oelm_lib.workbench.rows import Row
-from oelm_lib.workbench.widgets import Message, button
+from oelm_lib.workbench.widgets import Message
 
 DEFAULT_EXPERIMENT = "DEMO-02"
 """Experiment that is chosen where none has a run."""
@@ -28,7 +28,7 @@ class ExperimentView(Panel):
         self, outputs: Path, on_choice: Callable[[str], None], refresh: Callable[[], None]
     ):
         self._outputs, self._on_choice, self._refresh = outputs, on_choice, refresh
-        self._exp, self._fills, self._shown = "", False, ()
+        self._exp, self._filling, self._shown = "", False, ()
         self.choice = dropdown("experiment", {}, "32em")
         self.choice.observe(lambda change: self._report(), "value")
         self.facts = ipywidgets.HTML()
@@ -39,15 +39,15 @@ class ExperimentView(Panel):
 
     def show(self, rows: list[Row]) -> None:
         """Offer the experiments that exist now, and show the chosen one."""
-        titles = {row["id"]: row["title"] for row in rows if "+" not in row["run"]}
-        titles = {row["id"]: row["title"] for row in rows} | titles
+        titles = {row["id"]: row["title"] for row in rows}  # of a rehearsal, where it is alone
+        titles |= {row["id"]: row["title"] for row in rows if "+" not in row["run"]}
         options = {f"{exp} {titles[exp]}": exp for exp in sorted(titles)}
         if dict(self.choice.options or {}) != options:
             wanted = (self.choice.value, latest_experiment(rows))
-            self._fills = True  # new options choose the first of them for a moment
+            self._filling = True  # new options choose the first of them for a moment
             self.choice.options = options
             self.choice.value = next((exp for exp in wanted if exp in titles), None)
-            self._fills = False
+            self._filling = False
             self._report()
         exp = self.choice.value
         own = [row for row in rows if row["id"] == exp]
@@ -58,7 +58,7 @@ class ExperimentView(Panel):
 
     def _report(self) -> None:
         exp = self.choice.value
-        if exp and exp != self._exp and not self._fills:
+        if exp and exp != self._exp and not self._filling:
             self._exp = exp
             self.message.value = ""
             self._on_choice(exp)

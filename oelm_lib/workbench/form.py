@@ -4,11 +4,11 @@ The same as `oelm new ID --from BASE --set KEY=VALUE ...`: config.new_experiment
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from oelm_lib.config import (
@@ -16,7 +16,7 @@ from oelm_lib.config import (
     Experiment,
     as_yaml,
     check_new_id,
-    confounds,
+    confound_warning,
     diff_configs,
     experiment_ids,
     find_id,
@@ -25,6 +25,7 @@ from oelm_lib.config import (
     new_experiment,
     parse_experiment,
     parse_yaml,
+    with_values,
 )
 from oelm_lib.config.fields import LARGEST
 from oelm_lib.config.messages import describe_errors, shorten
@@ -54,8 +55,6 @@ MAIN_KEYS = (
     "train.batch_size",
 )
 """Keys that stand before the folded ones."""
-WORDS = ("id", "title", "question", "compare_to")
-"""Keys of the file's head that the form asks for."""
 BOUNDS = {
     "gt": "above",
     "exclusiveMinimum": "above",
@@ -85,16 +84,18 @@ class FormField:
     help: str
 
 
-@dataclass
+@dataclass(frozen=True)
 class FormCheck:
     """What the values of a form amount to.
 
     Attributes:
-        reasons: Key -> why its value is impossible; "" stands for the form as a whole.
+        reasons: Key -> why its value is impossible; "" stands for the form as a whole. Where there
+            is one, the other attributes are empty.
         changes: Key, value of the baseline, value of the new experiment.
         warnings: What weakens the comparison with the baseline, and memory that is not there.
-        cost: Parameters, memory and arithmetic of a run; "" where there is a reason against it.
-        text: The file; "" where there is a reason against it.
+        compare_to: The baseline; "" for none.
+        cost: Parameters, memory and arithmetic of a run.
+        text: The file.
     """
 
     reasons: dict[str, str] = field(default_factory=dict)
@@ -138,38 +139,36 @@ def check_form(base: str, values: dict[str, str], words: dict[str, str]) -> Form
         values: Dotted key -> text of its field; keys left out keep the value of the base.
         words: `id`, and where they are given `title`, `question` and `compare_to`.
     """
-    check = FormCheck()
-    for name, look in (("id", check_new_id), ("compare_to", find_id)):
-        try:
-            if name == "id" or words.get(name, "").strip() not in ("", NO_BASELINE):
-                look(words.get(name, "").strip())
-        except UserError as error:
-            check.reasons[name] = str(error)
-    overrides = _parse(base, values, check.reasons)
-    check.reasons |= _mistakes(base, overrides, check.reasons)
-    if check.reasons:
-        return check
-    options = {name: words.get(name, "").strip() or None for name in WORDS[1:]}
+    words = {name: text.strip() for name, text in words.items()}
+    refusals = {
+        "id": _refusal(check_new_id, words["id"]),
+        "compare_to": _refusal(_check_baseline, words.get("compare_to", "")),
+    }
+    overrides, unreadable = _parse(base, values)
+    reasons = {name: reason for name, reason in refusals.items() if reason}
+    reasons |= _mistakes(base, overrides) | unreadable
+    if reasons:
+        return FormCheck(reasons)
+    optional = {name: text for name, text in words.items() if name != "id"}
     try:
-        text = new_experiment(base, words["id"].strip(), overrides, **options)
+        text = new_experiment(base, words["id"], overrides, **optional)
         experiment = parse_experiment(parse_yaml(text), "new experiment")
         baseline = load_config(experiment.compare_to) if experiment.compare_to else experiment
-        _check_corpus(experiment, check.reasons)
     except UserError as error:
-        check.reasons[""] = str(error)
-        return check
-    check.compare_to = experiment.compare_to or ""
-    check.changes = [
-        (key, as_yaml(old), as_yaml(new))
-        for key, (old, new) in diff_configs(baseline, experiment).items()
-    ]
-    check.cost = cost_line(experiment)
-    # Without the id: the form proposes the next one as soon as an experiment is saved.
-    named = f"{experiment.id}: "
-    check.warnings = [line.removeprefix(named) for line in confounds(experiment, baseline)]
-    check.warnings = [*memory_warnings(experiment), *check.warnings]
-    check.text = "" if check.reasons else text
-    return check
+        return FormCheck({"": str(error)})
+    if reasons := _corpus_mistakes(experiment):
+        return FormCheck(reasons)
+    confound = confound_warning(experiment, baseline)
+    return FormCheck(
+        changes=[
+            (key, as_yaml(old), as_yaml(new))
+            for key, (old, new) in diff_configs(baseline, experiment).items()
+        ],
+        warnings=[*memory_warnings(experiment), *([confound] if confound else [])],
+        compare_to=experiment.compare_to or "",
+        cost=cost_line(experiment),
+        text=text,
+    )
 
 
 def check_html(check: FormCheck) -> str:
@@ -222,58 +221,59 @@ def _in_words(plain: dict[str, Any]) -> str:
     return " ".join([kind, " and ".join(bounds)]).strip()
 
 
-def _parse(base: str, values: dict[str, str], reasons: dict[str, str]) -> dict[str, Any]:
-    """Return the values that differ from the base's; one that is not YAML gets a reason."""
-    known, overrides = base_values(base), {}
+def _refusal(check: Callable[..., object], *arguments: Any) -> str:
+    """Return why a check refuses its arguments, or ""."""
+    try:
+        check(*arguments)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _check_baseline(text: str) -> None:
+    """Raise UserError where a text is neither an experiment's id nor means a choice without one."""
+    if text not in ("", NO_BASELINE):
+        find_id(text)
+
+
+def _parse(base: str, values: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the values that differ from the base's, and the reasons of those that are no YAML."""
+    known, overrides, reasons = base_values(base), {}, {}
     for key, text in values.items():
         if text.strip() == known.get(key):
             continue
         try:
             overrides[key] = parse_yaml(text)
-        except (yaml.YAMLError, ValueError):
+        except ValueError:
             reasons[key] = f"{shorten(text)} is not a value; write a number, true, false or text"
-    return overrides
+    return overrides, reasons
 
 
-def _mistakes(base: str, overrides: dict[str, Any], known: dict[str, str]) -> dict[str, str]:
+def _mistakes(base: str, overrides: dict[str, Any]) -> dict[str, str]:
     """Return key -> reason of each value that the schema refuses."""
-    plain = load_config(base).to_dict()
-    for key, value in overrides.items():
-        section, _, name = key.partition(".")
-        plain[section][name] = value
+    plain = with_values(load_config(base), overrides)
+    reasons: dict[str, str] = {}
     try:
         Experiment.model_validate(plain)
     except ValidationError as error:
-        reasons: dict[str, str] = {}
         for place, text in describe_errors(error).items():
-            key = ".".join(map(str, place[:2]))
-            if "." not in key:  # a rule that several keys of a section share
-                key = _mentioned(key, text, overrides)
-            reasons.setdefault(key, text.removeprefix(f"{place[0]}: "))
-        return {key: text for key, text in reasons.items() if key not in known}
-    return {}
+            section, *names = map(str, place)
+            if names:
+                key = f"{section}.{names[0]}"
+            else:  # a rule that several keys of a section share: a changed one that it names
+                named = [word for word in re.findall(r"\w+", text) if word in plain[section]]
+                keys = [f"{section}.{name}" for name in named]
+                key = min(keys, key=lambda key: key not in overrides, default="")
+            reasons.setdefault(key, text.removeprefix(f"{section}: "))
+    return reasons
 
 
-def _mentioned(section: str, text: str, overrides: dict[str, Any]) -> str:
-    """Return the key of a section that a message is about, a changed one first."""
-    names = [f"{section}.{word}" for word in re.findall(r"\w+", text)]
-    keys = [key for key in names if key in overrides]
-    every = [key for key in names if key.partition(".")[2] in _section_keys(section)]
-    return next(iter([*keys, *every]), "")
-
-
-def _section_keys(section: str) -> set[str]:
-    return set(Experiment.model_fields[section].annotation.model_fields)
-
-
-def _check_corpus(experiment: Experiment, reasons: dict[str, str]) -> None:
-    """Add the reason where a prepared corpus does not fit the model or the batch."""
+def _corpus_mistakes(experiment: Experiment) -> dict[str, str]:
+    """Return key -> reason where the prepared corpus does not fit the model or the batch."""
     try:
         corpus = read_corpus(experiment.data.corpus, experiment.data.tokenizer, hashed=False)
     except UserError:
-        return  # not prepared yet: the run prepares it
-    try:
-        check_fit(experiment, corpus)
-    except UserError as error:
-        keys = re.findall(r"(?:model|data|train)\.\w+", str(error))
-        reasons[keys[0] if keys else ""] = str(error)
+        return {}  # not prepared yet: the run prepares it
+    reason = _refusal(check_fit, experiment, corpus)
+    keys = re.findall(r"(?:model|data|train)\.\w+", reason)
+    return {keys[0] if keys else "": reason} if reason else {}

@@ -8,7 +8,7 @@ import ipywidgets
 
 from oelm_lib.config import SECTIONS, load_config, save_experiment
 from oelm_lib.errors import UserError
-from oelm_lib.view.live import Panel
+from oelm_lib.view.live import Panel, button
 from oelm_lib.view.tables import tone_colour
 from oelm_lib.workbench.form import (
     MAIN_KEYS,
@@ -21,7 +21,7 @@ from oelm_lib.workbench.form import (
     next_id,
 )
 from oelm_lib.workbench.style import STYLE
-from oelm_lib.workbench.widgets import WIDE, WRAP, Message, button
+from oelm_lib.workbench.widgets import WIDE, WRAP, Message
 
 HELP = {
     "id": "File name without .yaml: capitals, a hyphen, 2 to 4 digits.",
@@ -70,7 +70,7 @@ class FormView(Panel):
 
     def __init__(self, on_saved: Callable[[str], None]):
         self._base, self._known, self._on_saved = "", {}, on_saved
-        self._busy = True
+        self._filling = True
         self._saved: tuple[Path, list[str]] = Path(), []
         self.check = FormCheck()
         self.words = {key: FormRow(key, text) for key, text in HELP.items()}
@@ -116,7 +116,7 @@ class FormView(Panel):
             self.heading.value = f"<b>No new experiment from {escape(base)}: its file is broken</b>"
             self.message.say(str(error), "bad")
             return
-        self._busy = True
+        self._filling = True
         self.message.value = ""
         try:
             self._base, self._known = base, known
@@ -127,7 +127,7 @@ class FormView(Panel):
             for key, row in self.fields.items():
                 _offer(row.field, known[key])
         finally:
-            self._busy = False
+            self._filling = False
         self._check()
 
     def _reset(self) -> None:
@@ -136,7 +136,7 @@ class FormView(Panel):
 
     def _check(self) -> None:
         """Check the form, and show the reasons beside the fields and the differences below."""
-        if self._busy or not self._base:
+        if self._filling or not self._base:
             return
         words = {key: row.field.value for key, row in self.words.items()}
         values = {key: row.field.value for key, row in self.fields.items()}

@@ -87,8 +87,14 @@ def with_budgets(runs: pd.DataFrame, rows: list[Row]) -> pd.DataFrame:
 
 def progress_html(rows: list[Row]) -> str:
     """Return a bar and a line for each run in progress: ETA, step, loss, gap, speed, memory."""
-    units = {"eta_seconds": "ETA {}", "step": "step {}/{max_steps:,}", "train_loss": "loss {}"}
-    units |= {"gap": "gap {}", "tokens_per_s": "{} tokens/s", "memory_bytes": "{} GiB"}
+    units = {
+        "eta_seconds": "ETA {}",
+        "step": "step {}/{max_steps:,}",
+        "train_loss": "loss {}",
+        "gap": "gap {}",
+        "tokens_per_s": "{} tokens/s",
+        "memory_bytes": "{} GiB",
+    }
     lines = []
     for row in rows:
         if row["state"] not in LIVE:

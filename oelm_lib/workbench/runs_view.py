@@ -10,7 +10,7 @@ from oelm_lib.compare.plots import gap_curves
 from oelm_lib.runs import frames
 from oelm_lib.view.budget import time_budget
 from oelm_lib.view.curves import loss_curves
-from oelm_lib.view.live import Panel, dropdown, put
+from oelm_lib.view.live import Panel, button, dropdown, put
 from oelm_lib.workbench import actions, page_actions
 from oelm_lib.workbench.launches import last_start, recent_launches
 from oelm_lib.workbench.notes_view import NotesView
@@ -27,7 +27,7 @@ from oelm_lib.workbench.run_facts import (
     with_budgets,
 )
 from oelm_lib.workbench.table import table_html
-from oelm_lib.workbench.widgets import WIDE, WRAP, Message, button, text
+from oelm_lib.workbench.widgets import WIDE, WRAP, Message, text
 
 MOST_SELECTED = 6
 """New runs that are selected without being asked for."""

@@ -34,12 +34,11 @@ SORTS = {
 SEARCHED = ("run", "arm", "corpus", "tags", "note", "title")
 RESULTS = ("run", "state", "share", "gap", "best_val_perplexity", "eta_seconds")
 """Columns that a window of 1280 pixels shows without scrolling."""
+FACTS = ("arm", "corpus", "tags", "note", "reason")
+PROGRESS = ("step", "train_loss", "tokens_per_s", "overrides")
 MACHINE = ("steps_per_s", "device", "memory_bytes", "heartbeat_age")
-SHOWN = {key: COLUMNS[key] for key in RESULTS}
-SHOWN |= {key: key for key in ("arm", "corpus", "tags", "note", "reason")}
-SHOWN |= {key: heading for key, heading in COLUMNS.items() if key not in (*SHOWN, *MACHINE)}
-SHOWN |= {key: COLUMNS[key] for key in MACHINE}
-"""Key of a row -> heading of its column."""
+SHOWN = (*RESULTS, *FACTS, *PROGRESS, *MACHINE)
+"""Keys of a row that are columns, in their order."""
 LEFT_ALIGNED = ("run", "arm", "corpus", "state", "device", "overrides", "tags", "note", "reason")
 CUT = ("arm", "note", "reason")
 """Columns of long text: cut, and shown whole under the pointer."""
@@ -114,7 +113,7 @@ def table_html(groups: dict[str, list[Row]], marked: str = "") -> Html:
     if not rows:
         return Html("<p>No such runs or experiments.</p>")
     used = [key for key in SHOWN if any(row.get(key) not in (None, "") for row in rows)]
-    head = "".join(f"<th class='{_side(key)}'>{escape(SHOWN[key])}</th>" for key in used)
+    head = "".join(map(_head_cell, used))
     body = []
     for heading, members in groups.items():
         if heading:
@@ -161,6 +160,10 @@ def _order(row: Row, sort: str) -> tuple:
         value = -(value or 0.0)
     is_missing = value is None or (isinstance(value, float) and math.isnan(value))
     return is_missing, 0 if is_missing else value, str(row["run"]), row.get("seed", 0)
+
+
+def _head_cell(key: str) -> str:
+    return f"<th class='{_side(key)}'>{escape(COLUMNS.get(key) or key)}</th>"
 
 
 def _cell(key: str, row: Row) -> str:

@@ -20,15 +20,6 @@ def text(description: str, value: str = "", placeholder: str = "", width: str = 
     )
 
 
-def button(label: str, action: Callable[[], None], tooltip: str) -> ipywidgets.Button:
-    """Return a button that calls `action`."""
-    made = ipywidgets.Button(
-        description=label, tooltip=tooltip, layout={"width": "auto", "min_width": "6em"}
-    )
-    made.on_click(lambda _: action())
-    return made
-
-
 class Message(ipywidgets.HTML):
     """One line for the user: what was done, or why it could not be; below it warnings."""
 

@@ -1,8 +1,6 @@
 """Local sources: which files make a split; no text is dropped or read twice silently."""
 
-import contextlib
 import gzip
-import io
 import json
 import os
 import shutil
@@ -37,19 +35,18 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def lines():
-    """Lines of progress."""
+def notes():
+    """Notes of what was found."""
     return []
 
 
 @pytest.fixture
-def find(lines):
+def find(notes):
     """A function from a folder to the relative files of each split of tinyshakespeare-sample."""
 
     def find(folder, name="tinyshakespeare-sample"):
-        with contextlib.redirect_stdout(io.StringIO()) as output:
-            found = find_splits(folder, load_spec(name))
-        lines.extend(output.getvalue().splitlines())
+        found, new_notes = find_splits(folder, load_spec(name))
+        notes.extend(new_notes)
         return {
             split: [os.path.relpath(path, folder) for path in paths]
             for split, paths in found.items()
@@ -138,13 +135,13 @@ def test_files_deep_in_a_split_folder_are_read_and_parts_are_in_numeric_order(fo
     assert find(folder)["train"] == expected
 
 
-def test_hidden_files_are_left_out_and_other_files_are_mentioned(folder, find, lines):
+def test_hidden_files_are_left_out_and_other_files_are_mentioned(folder, find, notes):
     (folder / "train.jsonl").unlink()
     for name in ("0.jsonl", "._0.jsonl", ".ipynb_checkpoints/0-checkpoint.jsonl", "1.JSONL"):
         write(folder, f"train/{name}", name)
     write(folder, "__MACOSX/train/0.jsonl", "a copy")
     assert find(folder)["train"] == ["train/0.jsonl"]
-    assert lines == ["tinyshakespeare-sample: 1 other files are not read, e.g. train/1.JSONL"]
+    assert notes == ["1 other files are not read, e.g. train/1.JSONL"]
 
 
 def test_links_to_split_folders_are_followed(folder, tmp_path, find):
@@ -172,7 +169,7 @@ def test_a_wrong_source_is_an_error_even_where_the_corpus_is_prepared(folder):
         prepare("tinyshakespeare-sample", folder)
 
 
-def test_one_text_in_two_splits_by_a_link_is_refused(folder, find, lines):
+def test_one_text_in_two_splits_by_a_link_is_refused(folder, find, notes):
     (folder / "test.jsonl").unlink()
     os.link(folder / "train.jsonl", folder / "test.jsonl")
     with pytest.raises(UserError, match=r"are one file by a link; remove one"):
@@ -180,7 +177,7 @@ def test_one_text_in_two_splits_by_a_link_is_refused(folder, find, lines):
     (folder / "test.jsonl").unlink()
     shutil.copy(folder / "train.jsonl", folder / "test.jsonl")
     find(folder)
-    assert lines[-1].endswith("test.jsonl have the same content")
+    assert notes[-1].endswith("test.jsonl have the same content")
 
 
 def test_a_link_to_a_folder_above_is_refused(folder, find):

@@ -138,6 +138,12 @@ def test_rules_follow_the_text(make, files, keys, documents):
     assert min(made.values()) > 0
 
 
+def test_files_that_are_not_read_are_named_once(make, capsys):
+    make({"a.jsonl": json_lines(TEXTS), "notes.md": "not read"})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines.count("mine: 1 other files are not read, e.g. notes.md") == 1
+
+
 def test_a_parquet_column_is_chosen_by_its_text(tmp_path, make):
     table = pyarrow.table({"n": range(150), "id": ["x"] * 150, "story": TEXTS})
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")

@@ -1,13 +1,14 @@
 """Live widgets: panels keep their keys from JupyterLab's shortcuts; files are looked at again."""
 
 import asyncio
+import contextlib
 
 import ipywidgets
 import pytest
 
 from oelm_lib.compare.live import CurveExplorer
 from oelm_lib.explore.live import HeadExplorer
-from oelm_lib.view.live import Panel, columns, watch
+from oelm_lib.view.live import WAITING, Panel, button, columns, watch
 from oelm_lib.workbench.experiment_view import ExperimentView
 from oelm_lib.workbench.form_view import FormView
 from oelm_lib.workbench.runs_view import RunsView
@@ -19,7 +20,10 @@ ATTACH = """html => {
     panel.className = 'oelm-panel';
     holder.style.display = 'none';
     holder.innerHTML = html;
-    panel.append(holder, document.createElement('select'));
+    const button = document.createElement('button');
+    button.className = 'oelm-button';
+    button.innerHTML = '<i>Start</i>';
+    panel.append(holder, document.createElement('select'), button);
     document.body.append(panel);
     window.keys = '';
     document.addEventListener('keydown', event => { window.keys += event.key; });
@@ -71,6 +75,34 @@ def test_keys_pressed_in_a_panel_do_not_reach_the_document_unless_with_ctrl(tmp_
         for key in ("a", "d", "ArrowDown", "Control+y"):
             page.keyboard.press(key)
         assert page.evaluate("window.keys") == "xControly"
+
+
+@pytest.mark.slow
+def test_a_button_fades_as_soon_as_it_is_clicked(tmp_path):
+    with open_browser(tmp_path) as context:
+        page = context.new_page()
+        page.evaluate(ATTACH, Panel.script)
+        page.wait_for_function("!!document.querySelector('.oelm-panel').onclick")
+        page.click("select")
+        assert page.locator(".oelm-waiting").count() == 0
+        page.click(".oelm-button i")
+        faded = page.locator(".oelm-button.oelm-waiting")
+        assert faded.evaluate("button => getComputedStyle(button).opacity") == "0.4"
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("a mistake of ours")])
+def test_a_button_waits_until_its_action_has_ended_however_it_ends(error):
+    seen = []
+
+    def act():
+        seen.append(WAITING in made._dom_classes)
+        if error:
+            raise error
+
+    made = button("Start", act, "")
+    with contextlib.suppress(RuntimeError):
+        made.click()
+    assert seen == [True] and WAITING not in made._dom_classes
 
 
 def test_columns_of_choices_wrap_in_a_narrow_window():

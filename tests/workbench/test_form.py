@@ -141,6 +141,12 @@ def test_a_confound_is_named_before_the_run():
     (warning,) = check_form("DEMO-02", {"model.qk_norm": "true"}, NEW).warnings
     assert "model.qk_norm" in warning and "a gap to DEMO-01 is not that of the freeze" in warning
     assert check_form("DEMO-02", {"model.freeze_k": "false"}, NEW).warnings == []
+    two = {"model.qk_norm": "true", "model.position": "t5"}
+    (warning,) = check_form("DEMO-02", two, NEW).warnings
+    assert warning.startswith(
+        "model.qk_norm = true (baseline: false), model.position = t5 (baseline: learned): a gap"
+    )
+    assert warning.endswith("name a baseline with the same values")
 
 
 @settings(max_examples=30)

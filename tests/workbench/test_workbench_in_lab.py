@@ -36,6 +36,7 @@ def start(page, exp):
     button.wait_for()
     button.click()
     page.get_by_text(f"Started: oelm run {exp}").wait_for()
+    page.locator(".oelm-waiting").wait_for(state="detached")
 
 
 def wait_for_states(page, *states):
