@@ -7,7 +7,7 @@ from typing import Any
 
 import ipywidgets
 
-from oelm_lib.view.figure import Figure, legend_below
+from oelm_lib.view.figure import Figure
 
 
 class Panel(ipywidgets.VBox):
@@ -39,13 +39,11 @@ def dropdown(name: str, options: Any, width: str = "16em") -> ipywidgets.Dropdow
 
 
 def put(output: ipywidgets.Output, figure: Figure) -> None:
-    """Show a figure in an output, its legend below and its save buttons after it.
+    """Show a figure in an output, its save buttons after it.
 
     Assigning `outputs` works from a task too, which `update_display` does not.
     """
-    output.outputs = tuple(
-        {"output_type": "display_data"} | part for part in legend_below(figure).outputs()
-    )
+    output.outputs = tuple({"output_type": "display_data"} | part for part in figure.outputs())
 
 
 def watch(look: Callable[[], object], interval: float) -> asyncio.Task | None:
