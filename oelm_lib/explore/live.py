@@ -11,7 +11,7 @@ from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.names import run_name
 from oelm_lib.runs.schema import CHECKPOINTS
 from oelm_lib.training.trained import Trained
-from oelm_lib.view.live import Panel, columns, dropdown, put
+from oelm_lib.view.live import Panel, columns, dropdown, on_press, put
 from oelm_lib.view.tables import table
 
 MEAN = "mean of the heads"
@@ -58,7 +58,7 @@ class HeadExplorer(Panel):
             widget.observe(lambda change: self.draw(), "value")
         self.head.observe(lambda change: self.draw(), "value")
         self.prompt.observe(lambda change: self.draw(), "value")
-        self.write.on_click(lambda button: self.write_texts())
+        on_press(self.write, self.write_texts)
 
     def draw(self) -> None:
         """Draw what the choices ask for; where that fails, one line says why and nothing stays."""

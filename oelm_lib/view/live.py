@@ -9,23 +9,48 @@ import ipywidgets
 
 from oelm_lib.view.figure import Figure
 
+ACTS, ANSWERED = "oelm-acts", "oelm-answered"
+"""CSS classes of a button that the kernel answers; it has the second after every other click."""
+
 
 class Panel(ipywidgets.VBox):
     """A column of widgets whose keys stay in it: in JupyterLab's notebook, `a` would add a cell.
 
     JupyterLab takes shortcuts where keys arrive at the document; those with Ctrl or Meta still do.
+    A button of on_press is faint, with dots after its name, until the kernel has done its action.
     No trait of ipywidgets listens to keys, so the browser attaches `script` when it has loaded it.
     """
 
     script = (
-        "<style onload=\"this.closest('.oelm-panel').onkeydown = event =>"
-        ' event.ctrlKey || event.metaKey || event.stopPropagation()"></style>'
+        "<style onload=\"const panel = this.closest('.oelm-panel');"
+        " panel.onkeydown = event => event.ctrlKey || event.metaKey || event.stopPropagation();"
+        f" panel.onclick = event => {{ const button = event.target.closest('.{ACTS}');"
+        " if (!button) return; button.classList.add('oelm-sent');"
+        " new MutationObserver((_, watch) => {"
+        " watch.disconnect(); button.classList.remove('oelm-sent'); })"
+        ".observe(button, {attributeFilter: ['class']}); }\">"
+        ".oelm-sent {opacity:.55; pointer-events:none} .oelm-sent::after {content:' …'}</style>"
     )
 
     def __init__(self, children: Sequence[ipywidgets.Widget], **options: Any):
         keys = ipywidgets.HTML(self.script, layout={"display": "none"})
         super().__init__([*children, keys], **options)
         self.add_class("oelm-panel")
+
+
+def on_press(button: ipywidgets.Button, action: Callable[[], object]) -> ipywidgets.Button:
+    """Call `action` at each click, and tell the browser when it has ended; returns the button."""
+
+    def press(_: ipywidgets.Button) -> None:
+        try:
+            action()
+        finally:
+            is_odd = ANSWERED not in button._dom_classes
+            (button.add_class if is_odd else button.remove_class)(ANSWERED)
+
+    button.add_class(ACTS)
+    button.on_click(press)
+    return button
 
 
 def columns(*parts: ipywidgets.Widget) -> ipywidgets.HBox:

@@ -7,6 +7,7 @@ from typing import Any
 import ipywidgets
 
 from oelm_lib.errors import UserError
+from oelm_lib.view.live import on_press
 from oelm_lib.view.tables import tone_colour
 
 WRAP = ipywidgets.Layout(flex_flow="row wrap", align_items="center")
@@ -25,8 +26,7 @@ def button(label: str, action: Callable[[], None], tooltip: str) -> ipywidgets.B
     made = ipywidgets.Button(
         description=label, tooltip=tooltip, layout={"width": "auto", "min_width": "6em"}
     )
-    made.on_click(lambda _: action())
-    return made
+    return on_press(made, action)
 
 
 class Message(ipywidgets.HTML):

@@ -7,7 +7,7 @@ import pytest
 
 from oelm_lib.compare.live import CurveExplorer
 from oelm_lib.explore.live import HeadExplorer
-from oelm_lib.view.live import Panel, columns, watch
+from oelm_lib.view.live import ACTS, ANSWERED, Panel, columns, on_press, watch
 from oelm_lib.workbench.experiment_view import ExperimentView
 from oelm_lib.workbench.form_view import FormView
 from oelm_lib.workbench.runs_view import RunsView
@@ -71,6 +71,44 @@ def test_keys_pressed_in_a_panel_do_not_reach_the_document_unless_with_ctrl(tmp_
         for key in ("a", "d", "ArrowDown", "Control+y"):
             page.keyboard.press(key)
         assert page.evaluate("window.keys") == "xControly"
+
+
+@pytest.mark.slow
+def test_a_button_is_faint_from_the_click_until_the_kernel_has_answered(tmp_path):
+    with open_browser(tmp_path) as context:
+        page = context.new_page()
+        page.evaluate(ATTACH, Panel.script)
+        page.wait_for_function("!!document.querySelector('.oelm-panel').onclick")
+        page.evaluate(
+            "html => document.querySelector('.oelm-panel').insertAdjacentHTML('beforeend', html)",
+            f"<button class='{ACTS}'>Start</button><button id='other'>PNG</button>",
+        )
+        for _ in range(2):
+            page.click(f".{ACTS}")
+            page.click("#other")
+            assert page.locator(".oelm-sent").all_text_contents() == ["Start"]
+            assert (
+                float(page.locator(".oelm-sent").evaluate("b => getComputedStyle(b).opacity")) < 1
+            )
+            page.evaluate(f"document.querySelector('.{ACTS}').classList.toggle('{ANSWERED}')")
+            page.wait_for_selector(".oelm-sent", state="detached")
+
+
+def test_each_press_is_answered_also_where_its_action_fails():
+    pressed = []
+
+    def action():
+        pressed.append(None)
+        if len(pressed) == 2:
+            raise OSError("full")
+
+    button = on_press(ipywidgets.Button(), action)
+    assert ACTS in button._dom_classes and ANSWERED not in button._dom_classes
+    button.click()
+    assert ANSWERED in button._dom_classes
+    button.click()  # ipywidgets logs the error
+    assert len(pressed) == 2
+    assert ANSWERED not in button._dom_classes and ACTS in button._dom_classes
 
 
 def test_columns_of_choices_wrap_in_a_narrow_window():
