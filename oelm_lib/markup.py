@@ -23,6 +23,11 @@ def plain_text(html: str) -> str:
     return unescape(re.sub(r"<[^>]*>", "", html)).strip()
 
 
+def unbroken(html: str) -> Html:
+    """Return HTML in which no line ends between a number and its %, nor inside an interval."""
+    return Html(re.sub(r"(?<=\d) (?=%)|(?<=\d,) (?=[+−]\d[\d.]*\])", "\u00a0", html))
+
+
 def html_table(
     head: Sequence[object],
     rows: Iterable[Sequence[object]],

@@ -10,7 +10,7 @@ from oelm_lib.arms import arm_colour, frozen_projections
 from oelm_lib.compare import confounds
 from oelm_lib.compare.pairs import comparable, pairs
 from oelm_lib.compare.verdict import Verdict
-from oelm_lib.markup import Html, fold
+from oelm_lib.markup import Html, fold, unbroken
 from oelm_lib.model.cost import parameter_numbers
 from oelm_lib.view.tables import verdict_html
 
@@ -85,7 +85,7 @@ def verdict_cards(judged: Sequence[Verdict]) -> Html:
     Args:
         judged: What judge returns.
     """
-    return Html("".join(map(_card, judged)) or NOTHING)
+    return unbroken("".join(map(_card, judged)) or NOTHING)
 
 
 def _card(one: Verdict) -> str:

@@ -68,7 +68,9 @@ def gap_curves(
     drawn, _ = select(runs)
     base_run: dict[str, str] = {}
     base_name: dict[str, str] = {}
+    arm_runs: list[str] = []
     for pair in pairs(drawn, baseline):
+        arm_runs += list(pair.arm["run"])
         if pair.base is not None:
             shared = pair.arm.merge(pair.base, on="seed")
             base_run |= dict(zip(shared["run_x"], shared["run_y"], strict=True))
@@ -77,7 +79,7 @@ def gap_curves(
     if len(set(base_name.values())) > 1:
         names = judged["name"] + " against " + judged["run"].map(base_name)
         judged = judged.assign(name=names)
-    unpaired = [run for run in drawn["run"] if run not in {*base_run, *base_run.values()}]
+    unpaired = [run for run in arm_runs if run not in base_run]
     notes = ["perplexity / baseline's perplexity - 1 at equal x and seed, on the validation subset"]
     notes += [f"{run}: no baseline with its seed" for run in unpaired]
     panels = list(judged["panel"].unique())

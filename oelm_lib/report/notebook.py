@@ -13,6 +13,7 @@ from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.markup import Html, fold
 from oelm_lib.report.provenance import KEY
+from oelm_lib.view.figure import legend_beside
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -188,7 +189,7 @@ def _replace_live_output(output: Any, figures: list[dict], rows: dict[str, dict]
     if scripts and not data:
         data["text/plain"] = "[script left out]"
     if PLOTLY in data:
-        figure = data[PLOTLY]
+        figure = legend_beside(data[PLOTLY])
         rows |= _rows(figure)
         output.data = {"text/html": f'<div class="figure" data-figure="{len(figures)}"></div>'}
         figures.append(figure)

@@ -145,7 +145,7 @@ def identity(experiment: Experiment) -> dict[str, Any]:
 def _row(path: Path) -> dict[str, Any]:
     """Return the row of a run folder, whatever is missing or broken in it."""
     reasons: list[str] = []
-    plain = _read_or_note(reading.read_config, path, reasons)
+    plain = {} if _waits(path) else _read_or_note(reading.read_config, path, reasons)
     status = _read_or_note(reading.read_status, path, reasons)
     summary = _read_or_note(reading.read_summary, path, reasons)
     known = _identity_or_note(plain, reasons)
@@ -178,6 +178,14 @@ def _row(path: Path) -> dict[str, Any]:
         row["steps"] = _number(status.get("step"))
     row["reason"] = "; ".join(reasons) or _reason(row, status)
     return row
+
+
+def _waits(path: Path) -> bool:
+    """Return whether a queue holds a run whose process has written nothing yet."""
+    if (path / "config.yaml").exists():
+        return False
+    status = reading.read_or_none(reading.read_status, path) or {}
+    return status.get("state") == "queued"
 
 
 def _read_or_note(

@@ -3,7 +3,7 @@
 from html import escape
 
 from oelm_lib import stats
-from oelm_lib.markup import Html
+from oelm_lib.markup import Html, unbroken
 from oelm_lib.study import verdicts
 from oelm_lib.study.cell import Cell
 from oelm_lib.study.grid import Grid
@@ -11,6 +11,10 @@ from oelm_lib.study.page import Study
 
 WIDE_SPREAD = 0.1
 """Nats between the seeds of a cell that are worth a note; a gap of 5 % is 0.049 nats."""
+
+COLUMNS = "display:grid;grid-template-columns:fit-content(40%) 1fr;column-gap:1em"
+OWN_WIDTH = "width:auto"
+"""In JupyterLab, whose own columns for terms are too narrow for words; a page has its style."""
 
 
 def reading(study: Study) -> Html:
@@ -56,14 +60,17 @@ def reading(study: Study) -> Html:
         "on this test text": "a verdict is about the test split that was scored. Where the error"
         " over documents is as large as that over seeds, the interval includes both.",
     }
-    items = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in terms.items())
-    return Html(f"<dl>{items}</dl>")
+    items = "".join(
+        f"<dt style='{OWN_WIDTH}'>{escape(a)}</dt><dd style='{OWN_WIDTH}'>{escape(b)}</dd>"
+        for a, b in terms.items()
+    )
+    return unbroken(f"<dl style='{COLUMNS}'>{items}</dl>")
 
 
 def not_shown(study: Study) -> Html:
     """Return what the study does not show, as a list."""
     items = [*study.plan.notes, *_limits(study)]
-    return Html("<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>")
+    return unbroken("<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>")
 
 
 def _limits(study: Study) -> list[str]:

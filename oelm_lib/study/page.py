@@ -1,12 +1,11 @@
 """The first screen of a study: question, answers and first table, from plan and records alone."""
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 
 from oelm_lib import stats
-from oelm_lib.markup import Html, html_table
+from oelm_lib.markup import Html, html_table, unbroken
 from oelm_lib.model.cost import parameter_numbers
 from oelm_lib.study import verdicts
 from oelm_lib.study.checks import read_study
@@ -109,8 +108,7 @@ def answer(study: Study) -> Html:
         + (f"<p>Waiting for runs:</p><ul>{asked}{_other_questions(study)}</ul>" if asked else "")
         + f"{_legend(study)}</div>"
     )
-    # No line ends between a number and its unit, nor inside an interval.
-    return Html(re.sub(r"(?<=\d) (?=%)|(?<=\d,) (?=[+−]\d[\d.]*\])", "\u00a0", found))
+    return unbroken(found)
 
 
 def _items(lines: list[str]) -> str:
@@ -169,7 +167,7 @@ def first_table(study: Study) -> Html:
     heads = ["comparison", *corpora]
     width = f"text-align:left;width:{76.5 / len(corpora):.1f}%"
     styles = ["text-align:left;width:23.5%", *[width] * len(corpora)]
-    table = html_table(heads, cells, styles)
+    table = f"<div style='overflow-x:auto'>{html_table(heads, cells, styles)}</div>"
     waiting = [corpus for corpus in study.plan.corpora if corpus not in corpora]
     note = f"<p><small>Not run yet: {escape(', '.join(waiting))}.</small></p>" if waiting else ""
     return Html(table + note)

@@ -30,13 +30,18 @@ X_TITLES = {
     "hours": "hours since start",
     "epochs": "epochs",
 }
-NOTE_LENGTH, NOTE_LINE = 150, 52
-"""Characters of a note under the title, and of a line: plotly wraps no text, and a figure beside
-JupyterLab's file browser has little more than 300 pixels. The page joins the lines of a note.
+NOTE_LENGTH, NOTE_LINE, TITLE_LINE = 150, 48, 34
+"""Characters of a note under the title, of its lines, and of those of the title: plotly wraps no
+text, and a figure beside JupyterLab's file browser has little more than 300 pixels. The page joins
+the lines again.
 """
+BUTTONS = 22
+"""Pixels above the title for plotly's buttons, which else cover it in a narrow window."""
 MOST_NOTES = 4
 LEGEND_LINE = 20
 """Pixels of height for each entry of a legend below a figure: in a narrow window a line each."""
+LEGEND_KEYS = ("legend", "legendgroup", "showlegend")
+"""Properties of a trace that say where its entry in a legend stands."""
 
 
 class Figure(go.Figure):
@@ -55,9 +60,9 @@ class Figure(go.Figure):
         }
 
     def outputs(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the figure and its save buttons as two outputs of a notebook cell."""
+        """Return the figure, its legend below, and its save buttons as two outputs of a cell."""
         return (
-            {"data": self._repr_mimebundle_(), "metadata": {}},
+            {"data": legend_below(Figure(self))._repr_mimebundle_(), "metadata": {}},
             {"data": {"text/html": SAVE_BUTTONS}, "metadata": {"oelm": "live-only"}},
         )
 
@@ -76,9 +81,9 @@ def new_figure(title: str, notes: list[str], panels: list[str], height: int = 32
         panels: Headings; none: the figure says that there is nothing to draw.
         height: Of a panel, in pixels.
     """
-    lines = _note_lines(notes)
+    lines, title_lines = _note_lines(notes), textwrap.wrap(title, TITLE_LINE)
     rows = max(len(panels), 1)
-    top = 58 + 17 * len(lines) + 14 * (rows > 1)
+    top = BUTTONS + 36 + 22 * len(title_lines) + 17 * len(lines) + 14 * (rows > 1)
     total = height * rows if panels else 80
     figure = make_subplots(
         rows,
@@ -92,14 +97,14 @@ def new_figure(title: str, notes: list[str], panels: list[str], height: int = 32
         template="none",
         height=total + top + 60,
         title={
-            "text": f"<b>{escape(title)}</b>",
+            "text": f"<b>{' <br>'.join(map(escape, title_lines))}</b>",
             "subtitle": {"text": "<br>".join(lines), "font": {"size": 12.5}},
             "x": 0,
             "xref": "container",
             "y": 1,
             "yref": "container",
             "yanchor": "top",
-            "pad": {"t": 10, "l": 4},
+            "pad": {"t": 10 + BUTTONS, "l": 4},
             "font": {"size": 17},
         },
         font={"family": FONT, "size": 13, "color": INK},
@@ -198,20 +203,47 @@ def add_band(figure: Figure, row: int, spec: dict[str, Any], name: str, colour: 
 
 
 def legend_below(figure: Figure) -> Figure:
-    """Make the legends one below the panels, where the place may be narrow; returns the figure."""
+    """Make the legends one below the panels, where the place may be narrow; returns the figure.
+
+    What it changes is kept in `layout.meta`, for legend_beside.
+    """
     if figure.layout.showlegend is False:
         return figure
+    layout = figure.layout
+    kept = {"legend": layout.legend.to_plotly_json(), "height": layout.height}
+    kept |= {"bottom": layout.margin.b, "traces": []}
     named: set[str] = set()
     for trace in figure.data:
+        kept["traces"].append([trace[key] for key in LEGEND_KEYS])
         is_shown = trace.visible is not False and trace.showlegend is not False
         first = is_shown and trace.name not in named
         trace.update(legend="legend", legendgroup=trace.name, showlegend=first)
         named |= {trace.name} if is_shown else set()
     room = LEGEND_LINE * len(named)
     legend = {"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yanchor": "bottom"}
-    height, bottom = figure.layout.height + room, figure.layout.margin.b + room
-    figure.update_layout(legend=legend | {"yref": "container"}, height=height, margin_b=bottom)
-    return figure
+    layout.update(height=layout.height + room, margin_b=layout.margin.b + room)
+    layout.update(legend=legend | {"yref": "container", "xref": "container"})
+    return figure.update_layout(meta=(layout.meta or {}) | {"beside": kept})
+
+
+def legend_beside(plain: dict[str, Any]) -> dict[str, Any]:
+    """Undo legend_below in a figure of a notebook, for a page that knows its width.
+
+    Any other figure is returned as it is.
+    """
+    try:
+        layout, kept = plain["layout"], plain["layout"]["meta"]["beside"]
+        traces = []
+        for trace, values in zip(plain["data"], kept["traces"], strict=True):
+            own = dict(zip(LEGEND_KEYS, values, strict=True))
+            rest = {key: value for key, value in trace.items() if key not in own}
+            traces.append(rest | {key: value for key, value in own.items() if value is not None})
+        margin = layout["margin"] | {"b": kept["bottom"]}
+        new = {"legend": kept["legend"], "height": kept["height"], "margin": margin}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return plain
+    meta = {key: value for key, value in layout["meta"].items() if key != "beside"}
+    return plain | {"data": traces, "layout": layout | new | {"meta": meta}}
 
 
 def finish(

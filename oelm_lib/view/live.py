@@ -7,7 +7,7 @@ from typing import Any
 
 import ipywidgets
 
-from oelm_lib.view.figure import Figure, legend_below
+from oelm_lib.view.figure import Figure
 
 BUTTON, WAITING = "oelm-button", "oelm-waiting"
 """CSS classes of a button, and of one that was clicked until the kernel has done what it asks."""
@@ -27,7 +27,7 @@ class Panel(ipywidgets.VBox):
         " panel.onkeydown = event => event.ctrlKey || event.metaKey || event.stopPropagation();"
         " panel.onclick = event =>"
         f" event.target.closest('.{BUTTON}')?.classList.add('{WAITING}')\">"
-        f".{WAITING} {{opacity:.4; pointer-events:none}}</style>"
+        f".{WAITING} {{opacity:.5; pointer-events:none}} .{WAITING}::after {{content:' …'}}</style>"
     )
 
     def __init__(self, children: Sequence[ipywidgets.Widget], **options: Any):
@@ -64,13 +64,11 @@ def button(label: str, action: Callable[[], None], tooltip: str) -> ipywidgets.B
 
 
 def put(output: ipywidgets.Output, figure: Figure) -> None:
-    """Show a figure in an output, its legend below and its save buttons after it.
+    """Show a figure in an output, its save buttons after it.
 
     Assigning `outputs` works from a task too, which `update_display` does not.
     """
-    output.outputs = tuple(
-        {"output_type": "display_data"} | part for part in legend_below(figure).outputs()
-    )
+    output.outputs = tuple({"output_type": "display_data"} | part for part in figure.outputs())
 
 
 def watch(look: Callable[[], object], interval: float) -> asyncio.Task | None:

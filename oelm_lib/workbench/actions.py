@@ -93,7 +93,10 @@ def continue_runs(paths: list[Path], outputs: Path, at_once: int = 1) -> str:
     live = live_launches(outputs)
     ended = [path for path in paths if state(path) != "done" and not _is_busy(path, live)]
     if not ended:
-        raise UserError("none of the selected runs is stopped, failed or dead, so none can go on")
+        raise UserError(
+            "none of the selected runs is stopped, failed or dead, so none can go on; Start trains"
+            " other seeds, Start afresh one of these anew"
+        )
     return _start_again(ended, outputs, at_once, fresh=False)
 
 

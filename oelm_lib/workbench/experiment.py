@@ -96,7 +96,7 @@ def time_line(experiment: Experiment, rows: list[Row]) -> str:
     seconds = [wall for row in done if (wall := _wall_seconds(row))]
     if seconds:
         mean = format_duration(sum(seconds) / len(seconds))
-        return f"{mean} a run, measured in {len(seconds)} that are done"
+        return f"{mean} a run, measured (runs done: {len(seconds)})"
     speeds = [row["steps_per_s"] for row in rows if row.get("steps_per_s")]
     if speeds:
         left = experiment.train.max_steps / speeds[0]

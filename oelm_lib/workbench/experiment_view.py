@@ -29,7 +29,7 @@ class ExperimentView(Panel):
     ):
         self._outputs, self._on_choice, self._refresh = outputs, on_choice, refresh
         self._exp, self._filling, self._shown = "", False, ()
-        self.choice = dropdown("experiment", {}, "32em")
+        self.choice = dropdown("experiment", {}, "44em")
         self.choice.observe(lambda change: self._report(), "value")
         self.facts = ipywidgets.HTML()
         tooltip = "Move your own params/<ID>.yaml, where it has no run, to the trash"

@@ -6,7 +6,7 @@ An action returns lines for the user and raises UserError, as in `actions`.
 from pathlib import Path
 
 from oelm_lib.errors import UserError
-from oelm_lib.runs.names import arm_id_of, command_line
+from oelm_lib.runs.names import arm_id_of, command_line, run_name
 from oelm_lib.workbench.actions import check_selected
 from oelm_lib.workbench.launches import live_launches, one_starter, start_command
 from oelm_lib.workbench.rows import Row
@@ -55,9 +55,19 @@ def run_page(paths: list[Path], outputs: Path) -> str:
 
 
 def export_runs(paths: list[Path], outputs: Path) -> str:
-    """Start `oelm export --format csv` for the metrics of runs."""
+    """Start `oelm export --format csv` for the runs that have metrics.
+
+    Raises:
+        UserError: No run has any.
+    """
     check_selected(paths)
-    return _start_once(["export", *map(str, paths), "--format", "csv"], outputs)
+    begun = [path for path in paths if (path / "metrics.jsonl").is_file()]
+    if not begun:
+        raise UserError("none of the selected runs has metrics yet; wait for its first steps")
+    lines = [_start_once(["export", *map(str, begun), "--format", "csv"], outputs)]
+    others = [run_name(path) for path in paths if path not in begun]
+    lines += [f"Left out, without metrics yet: {', '.join(others)}."] if others else []
+    return "\n".join(lines)
 
 
 def _start_once(arguments: list[str], outputs: Path) -> str:
@@ -78,6 +88,8 @@ def _done_rows(rows: list[Row], otherwise: str) -> tuple[list[Row], list[str]]:
     check_selected(rows)
     done = [row for row in rows if row["state"] == "done"]
     if not done:
-        raise UserError(f"none of the selected runs is done, so {otherwise}")
+        raise UserError(
+            f"none of the selected runs is done, so {otherwise}; wait for one, or select others"
+        )
     others = [f"{row['run']} ({row['state']})" for row in rows if row["state"] != "done"]
     return done, [f"Left out, since not done: {', '.join(others)}."] if others else []

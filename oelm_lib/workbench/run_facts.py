@@ -13,6 +13,7 @@ from oelm_lib.runs.logs import log_lines
 from oelm_lib.runs.overview import cell_text, run_key
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.units import format_duration
+from oelm_lib.view.tables import tone_colour
 from oelm_lib.workbench.launches import Launch
 from oelm_lib.workbench.rows import LIVE, NOT_RUN, Row
 from oelm_lib.workbench.style import STYLE
@@ -153,8 +154,13 @@ def _elapsed(launch: Launch) -> str:
 
 
 def _outcome(launch: Launch) -> str:
-    """The last line of a log; the file that it ends with is a link, once the command has ended."""
+    """The last line of a log: an error is red, and the file that it ends with is a link.
+
+    The link stands there once the command has ended.
+    """
     last_line = launch.last_line().strip()
+    if last_line.startswith("oelm: "):
+        return f"<span style='color:{tone_colour('bad')}'>{escape(last_line)}</span>"
     start = last_line.find(" /") + 1
     path = Path(last_line[start:])
     if launch.is_alive or path.suffix not in (".html", ".csv") or not path.is_file():

@@ -242,7 +242,10 @@ class RunsView(Panel):
             return
         runs: Any = frames.load_folders([Path(row["path"]) for row in drawn])
         put(self.loss, loss_curves(runs, group="seed"))
-        put(self.gap, gap_curves(runs, group="seed"))
+        if any(row.get("compare_to") for row in drawn):
+            put(self.gap, gap_curves(runs, group="seed"))
+        else:  # baselines only
+            self.gap.outputs = ()
         spent = with_budgets(runs, drawn)
         if spent.empty:
             self.budget.outputs = ()

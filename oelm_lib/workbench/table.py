@@ -52,7 +52,8 @@ CLICKED = "wb-clicked"
 ON_CLICK = (
     "const row = event.target.closest('[data-run]');"
     f" const field = this.closest('.wb-table')?.querySelector('.{CLICKED} input');"
-    " if (row &amp;&amp; field) { field.value = row.dataset.run;"
+    " if (row &amp;&amp; field) { this.querySelector('.marked')?.classList.remove('marked');"
+    " row.classList.add('marked'); field.value = row.dataset.run;"
     " field.dispatchEvent(new Event('input', {bubbles: true})); }"
 )
 LEFT = "text-align:left"

@@ -22,11 +22,11 @@ def test_the_table_of_expected_hours_is_that_of_the_cost_model():
     for exp, name in ROWS.items():
         cfg = load_config(exp)
         hours = [range_text(*(training_hours(cfg, rate) for rate in both)) for both in RATES]
-        assert f"| {name} | {' h | '.join(hours)} h | not measured |" in lines
+        assert f"| {name} | {' h | '.join(hours)} h |" in lines
     cfg = load_config("GPT-01")
     token_flops = step_flops(cfg.model, cfg.train.batch_size)["fast"] / cfg.step_tokens
     rates = [range_text(low / token_flops / 1e3, high / token_flops / 1e3) for high, low in RATES]
-    assert f"| thousand tokens/s | {' | '.join(rates)} | not measured |" in lines
+    assert f"| thousand tokens/s | {' | '.join(rates)} |" in lines
 
 
 def test_frozen_arms_take_at_most_three_percent_less():

@@ -7,10 +7,10 @@ from tests import runs_factory
 def test_cards_of_the_log_say_what_it_showed():
     text = compare.verdict_cards(compare.judge(compare.recorded()))
     for part in (
-        "changes perplexity by +9.8 %",
-        "changes perplexity by +16.5 %",
-        "changes perplexity by +14.9 %",
-        "changes perplexity by +15.5 %",
+        "changes perplexity by +9.8\u00a0%",
+        "changes perplexity by +16.5\u00a0%",
+        "changes perplexity by +14.9\u00a0%",
+        "changes perplexity by +15.5\u00a0%",
     ):
         assert part in text
     assert text.count("? UNKNOWN INTERVAL") == 4
@@ -24,7 +24,7 @@ def test_a_card_says_its_verdict_first_and_how_it_was_reached(demo):
     assert card.index("✗ FAIL") < card.index("OELM-Random</b> changes")
     where = "DEMO-03 against DEMO-01 on stories; W_q and W_k frozen at Gaussian rows of expected"
     assert where in card and "nats" not in card[: card.index("<details>")]
-    assert "95 % interval over seeds, jointly for the 3 arms of this baseline" in card
+    assert "95\u00a0% interval over seeds, jointly for the 3 arms of this baseline" in card
 
 
 def test_the_subtitle_says_what_is_frozen_in_which_models_on_what(demo):

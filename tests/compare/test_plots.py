@@ -90,3 +90,11 @@ def test_nothing_to_draw_is_said(tmp_path):
     runs = compare.load_runs(outputs=tmp_path)
     for figure in (compare.gap_intervals(compare.judge(runs)), compare.gap_curves(runs)):
         assert "Nothing to draw yet." in json.dumps(texts(figure))
+
+
+def test_only_a_run_of_an_arm_lacks_a_baseline(demo):
+    make_run(demo, "DEMO-01", 50)
+    make_run(demo, "DEMO-02", 51)
+    subtitle = compare.gap_curves(compare.load_runs(outputs=demo)).layout.title.subtitle.text
+    assert "DEMO-02_oelm_freeze/seed51: no baseline with its" in subtitle
+    assert "DEMO-01" not in subtitle

@@ -103,7 +103,7 @@ def test_one_file_of_json_lines_is_divided_and_the_file_can_be_used_again(tmp_pa
             {"train": 40, "val": 10},
         ),
         (
-            {"novel.txt.gz": gzip.compress("\r\n\r\n".join(TEXTS).encode())},
+            {"novel.txt.gz": gzip.compress("\r\n\r\n".join(TEXTS).encode(), mtime=0)},
             {
                 "text_separator": "\n\n",
                 "validation": "permutation",
@@ -182,8 +182,8 @@ def test_mistakes_are_one_line_and_leave_no_corpus_file(tmp_path, params, name, 
     [
         ("a.txt.gz", b"not gzip"),
         ("a.jsonl.gz", b"not gzip"),
-        ("a.txt.gz", gzip.compress(b"ducks" * 999)[:20]),
-        ("a.jsonl.gz", gzip.compress(b"ducks" * 999)[:20]),
+        ("a.txt.gz", gzip.compress(b"ducks" * 999, mtime=0)[:20]),
+        ("a.jsonl.gz", gzip.compress(b"ducks" * 999, mtime=0)[:20]),
         ("a.parquet", b"not Parquet"),
     ],
 )

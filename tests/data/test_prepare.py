@@ -51,9 +51,9 @@ def test_same_tokens_from_every_kind_of_file(source, tmp_path):
     for number, (name, content) in enumerate(
         [
             ("train-00000-of-00001.jsonl", lines.encode()),
-            ("train.jsonl.gz", gzip.compress(lines.encode())),
+            ("train.jsonl.gz", gzip.compress(lines.encode(), mtime=0)),
             ("train.txt", text.encode()),
-            ("train/0000.txt.gz", gzip.compress(text.encode())),
+            ("train/0000.txt.gz", gzip.compress(text.encode(), mtime=0)),
         ]
     ):
         other = tmp_path / f"other{number}"

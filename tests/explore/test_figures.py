@@ -65,7 +65,7 @@ def test_every_measure_has_a_picture_and_says_which_way_is_good(arms):
     shown = [probe for key, probe in PROBES.items() if key in probe_values(arms)]
     assert len(drawn) == len(shown)
     for figure, probe in zip(drawn, shown, strict=True):
-        assert probe.title in figure.layout.title.text
+        assert probe.title in figure.layout.title.text.replace(" <br>", " ")
         subtitle = figure.layout.title.subtitle.text.replace(" <br>", " ")
         assert probe.meaning in subtitle.replace("&#x27;", "'")
         assert [trace.name for trace in figure.data] == ["baseline", "OELM-Freeze"]

@@ -4,7 +4,9 @@ import math
 
 import pytest
 
+from oelm_lib.files import write_json
 from oelm_lib.runs.frames import load_metrics, load_runs, recorded
+from oelm_lib.runs.process import this_process
 from tests.runs_factory import make_run
 
 
@@ -32,3 +34,15 @@ def test_evaluations_of_the_log_are_rows_like_those_of_a_run():
     assert rows["tokens"].iloc[-1] == rows["step"].iloc[-1] * 8 * 512
     assert rows["loss"].map(math.exp).tolist() == pytest.approx(list(rows["perplexity"]), rel=0.01)
     assert run.final_val_loss == run.best_val_loss == math.log(run.timing["best_val_perplexity"])
+
+
+def test_a_run_that_waits_in_a_queue_is_not_called_broken(tmp_path):
+    path = tmp_path / "DEMO-02_oelm_freeze" / "seed42"
+    path.mkdir(parents=True)
+    status = {"state": "queued", "step": 0, "max_steps": 650, "heartbeat": 4e9, "started": None}
+    write_json(path / "status.json", status | this_process())
+    (row,) = load_runs("DEMO-02", tmp_path).itertuples()
+    assert (row.state, row.reason) == ("queued", "queued")
+    write_json(path / "status.json", status | this_process() | {"process_start": 0.0})
+    (row,) = load_runs("DEMO-02", tmp_path).itertuples()
+    assert (row.state, row.reason) == ("stopped", "stopped; the same command continues it")

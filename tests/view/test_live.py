@@ -87,7 +87,7 @@ def test_a_button_fades_as_soon_as_it_is_clicked(tmp_path):
         assert page.locator(".oelm-waiting").count() == 0
         page.click(".oelm-button i")
         faded = page.locator(".oelm-button.oelm-waiting")
-        assert faded.evaluate("button => getComputedStyle(button).opacity") == "0.4"
+        assert faded.evaluate("button => getComputedStyle(button).opacity") == "0.5"
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError("a mistake of ours")])

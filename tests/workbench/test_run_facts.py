@@ -39,6 +39,13 @@ def test_a_command_that_made_a_page_has_a_link_to_it(tmp_path, monkeypatch):
     assert "DEMO-07_x/seed1 is done: <a href='compare.html'" in html
 
 
+def test_a_command_that_failed_says_so_in_red(tmp_path):
+    log = tmp_path / "x.log"
+    log.write_text("oelm: a/seed1: no metrics yet; see <oelm status>\n")
+    html = launches_html([Launch("oelm export a/seed1", log, False)])
+    assert "<span style='color:var(--bad," in html and "see &lt;oelm status&gt;</span>" in html
+
+
 def test_a_command_that_runs_shows_for_how_long(tmp_path):
     launch = Launch("oelm report", tmp_path / "x.log", True, started=time.time() - 33)
     assert "running 30s" in launches_html([launch])

@@ -75,6 +75,9 @@ def test_curves_are_those_of_the_selected_runs_and_their_baselines(outputs):
     before = board.runs.loss.outputs
     board.refresh()
     assert board.runs.loss.outputs is before  # no new rows: nothing is drawn again
+    board.experiment.choice.value = "DEMO-01"
+    assert curve_names(board.runs.loss) == {"baseline · seed 1", "baseline · seed 2"}
+    assert board.runs.gap.outputs == ()  # a baseline has no gap
 
 
 def test_only_so_many_runs_are_selected_and_drawn_as_can_be_told_apart(outputs):
