@@ -1,0 +1,40 @@
+import pytest
+from test_page import COMPLETE, shown
+from test_verdicts import study
+
+from oelm_lib.report.journal import journal
+from oelm_lib.study import page
+from oelm_lib.study.grid import Grid
+from oelm_lib.study.markdown import markdown_table
+from oelm_lib.view.tables import interval_text
+
+
+def test_the_markdown_table_has_the_gaps_and_verdicts_of_the_page():
+    made = shown(study(COMPLETE))
+    table = markdown_table(made)
+    gap = made.judgements[0].interval
+    assert f"{interval_text(gap)}, 4 seeds; ≤ 5 %: **FAIL**" in table
+    assert "| comparison | stories |" in table
+    empty = markdown_table(shown(Grid(made.plan, [])))
+    assert empty == "No claim has a confirmation run yet."
+
+
+@pytest.mark.parametrize(
+    ("language", "row"),
+    [
+        (
+            "en",
+            "| frozen | trained | stories | at most +5 % | +20.4 % \\[+17.0 %, +23.9 %\\] | 4 |"
+            " ❌ FAIL |",
+        ),
+        (
+            "zh",
+            "| 冻结 | 完整训练 | stories | 不超过 +5% | +20.4% \\[+17.0%, +23.9%\\] | 4 |"
+            " ❌ 不成立 |",
+        ),
+    ],
+)
+def test_the_journal_has_a_table_of_the_verdicts(monkeypatch, tmp_path, language, row):
+    made = shown(study(COMPLETE))
+    monkeypatch.setattr(page, "load_study", lambda name: made)
+    assert row in journal(tmp_path, language)
