@@ -105,7 +105,7 @@ def gpu_handle(nvml: Any, gpu: str) -> Any:
 
 
 def supported(nvml: Any, query: str, handle: Any) -> Any:
-    """Return what NVML's function `query` says of a GPU, or None where the driver does not tell."""
+    """Return the answer of NVML's function `query`, or None where the GPU does not support it."""
     try:
         return getattr(nvml, query)(handle)
     except nvml.NVMLError as error:

@@ -20,13 +20,20 @@ import os
 import secrets
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from oelm_lib.errors import IN_USE, UserError
 from oelm_lib.files import explained, lock_exclusively
-from oelm_lib.runs.lock_file import is_at, parse_record, read_bytes, read_record, writer_name
+from oelm_lib.runs.lock_file import (
+    is_at,
+    open_any,
+    parse_record,
+    read_bytes,
+    read_record,
+    writer_name,
+)
 from oelm_lib.runs.process import boot_id, now, this_process
 from oelm_lib.runs.schema import ACTIVE
 
@@ -38,6 +45,8 @@ WATCH_SECONDS = 30.0
 OTHER_OUTPUTS = ", or set OELM_OUTPUTS to another folder"
 PATIENCE_SECONDS = 0.5
 """How long a starter waits for another one that examines the lock at the same moment."""
+FIRST_BEAT = "000000000000"
+"""All beats have as many digits: one is written over the other."""
 
 
 class RunInUse(UserError):  # noqa: N818 (the state, not an error of the code)
@@ -52,28 +61,36 @@ class LockLost(RunInUse):
 
 @dataclass
 class _Claim:
-    """The lock.json that this process has created, open and locked."""
+    """The lock.json that this process has created, open and locked; a thread counts up its beat.
+
+    Attributes:
+        file: Its descriptor.
+        beat_at: Offset of the beat's digits.
+    """
 
     file: int
     token: str
     pid: int
     beat_at: int
-    stopped: threading.Event = field(default_factory=threading.Event)
-    thread: threading.Thread | None = None
 
-    def start_beat(self) -> None:
-        """Count up the beat in the locked file, in a thread, until `stopped`."""
-        self.thread = threading.Thread(target=self._beat, daemon=True, name="lock beat")
-        self.thread.start()
+    def __post_init__(self):
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True, name="lock beat")
+        self._thread.start()
+
+    def stop_beat(self) -> None:
+        """End the thread."""
+        self._stopped.set()
+        self._thread.join()
 
     def _beat(self) -> None:
         for count in itertools.count(1):
-            if self.stopped.wait(BEAT_SECONDS):
+            if self._stopped.wait(BEAT_SECONDS):
                 return
             with contextlib.suppress(OSError):
                 # Only the digits change, in the file that this process created: a reader sees no
                 # torn token, and the lock of a later writer is another file.
-                os.pwrite(self.file, f"{count:012d}".encode(), self.beat_at)
+                os.pwrite(self.file, f"{count:0{len(FIRST_BEAT)}d}".encode(), self.beat_at)
                 os.fsync(self.file)
 
 
@@ -96,7 +113,7 @@ class RunLock:
     @property
     def held(self) -> bool:
         """Whether this process has acquired the lock and not released it since."""
-        return self._claim() is not None
+        return self._own_claim() is not None
 
     def acquire(self) -> None:
         """Become the folder's writer; nothing changes where this process already is.
@@ -117,17 +134,19 @@ class RunLock:
     def _take(self) -> None:
         """Create lock.json, after that of a dead writer is removed."""
         for _ in range(20):  # others may take it and give it up meanwhile
-            with contextlib.suppress(FileExistsError):
+            try:
                 # O_EXCL: of several starters, exactly one creates the file.
-                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-                self._start(os.open(self._file, flags, 0o666))
+                file = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            except FileExistsError:
+                self._remove_dead()
+            else:
+                self._start(file)
                 return
-            self._remove_dead()
         raise RunInUse(f"{self.folder}: other processes open this run now; try again in a minute")
 
     def check(self) -> None:
         """Raise LockLost where lock.json no longer holds the token of this process."""
-        claim = self._claim()
+        claim = self._own_claim()
         if claim is None:
             raise LockLost(f"{self.folder}: not opened for writing by this process; open it again")
         data = read_bytes(self._file)
@@ -144,11 +163,10 @@ class RunLock:
 
     def release(self) -> None:
         """Give the lock up; lock.json is removed only where it is this process' own."""
-        claim = self._claim()
+        claim = self._own_claim()
         if claim is None:
             return
-        claim.stopped.set()
-        claim.thread.join()
+        claim.stop_beat()
         with contextlib.suppress(OSError):
             if read_record(self._file).get("token") == claim.token:
                 self._remove(claim.token)
@@ -158,7 +176,7 @@ class RunLock:
             fcntl.flock(claim.file, fcntl.LOCK_UN)
         os.close(claim.file)
 
-    def _claim(self) -> _Claim | None:
+    def _own_claim(self) -> _Claim | None:
         """Return the claim of this process; a forked child does not inherit its parent's."""
         claim = self._claims.get(self.folder.resolve())
         return claim if claim and claim.pid == os.getpid() else None
@@ -169,18 +187,17 @@ class RunLock:
             if lock_exclusively(file, PATIENCE_SECONDS) is False:
                 raise in_use(self.folder)  # a starter has opened the file and keeps it
             token = secrets.token_hex(16)
-            record = this_process() | {"boot": boot_id(), "since": now(), "token": token}
-            text = json.dumps(record)[:-1] + ', "beat": "'
-            os.pwrite(file, f'{text}{0:012d}"}}\n'.encode(), 0)
+            writer = this_process() | {"boot": boot_id(), "since": now()}
+            record = json.dumps(writer | {"token": token, "beat": FIRST_BEAT}).encode() + b"\n"
+            os.pwrite(file, record, 0)
             os.fsync(file)
         except BaseException:
             if is_at(file, self._file):
                 self._file.unlink()  # an empty lock would say nothing for as long as it lay there
             os.close(file)
             raise
-        claim = _Claim(file, token, os.getpid(), len(text.encode()))
-        self._claims[self.folder.resolve()] = claim
-        claim.start_beat()
+        beat_at = record.rindex(FIRST_BEAT.encode())
+        self._claims[self.folder.resolve()] = _Claim(file, token, os.getpid(), beat_at)
         for grave in self.folder.glob(".lock.*.dead"):  # of a starter that was killed
             grave.unlink(missing_ok=True)
 
@@ -190,10 +207,7 @@ class RunLock:
         if self._file.is_symlink():
             raise UserError(f"{self._file}: is a link, and a lock is a file; remove the link")
         try:
-            try:
-                file = os.open(self._file, os.O_RDWR)  # NFS locks a writable file only
-            except PermissionError:
-                file = os.open(self._file, os.O_RDONLY)  # of another user
+            file = open_any(self._file)
         except FileNotFoundError:
             return
         try:
@@ -206,7 +220,7 @@ class RunLock:
             record = parse_record(data)
             # The writer's own kernel drops its flock with it; of others, only the beat tells.
             same_kernel = locked and record.get("boot") == boot_id()
-            if not same_kernel and self._changes(data):
+            if not same_kernel and self._is_written(data):
                 raise in_use(self.folder)
             self._remove(record.get("token"))
         finally:
@@ -218,7 +232,7 @@ class RunLock:
         while time.monotonic() < end and self._file.exists() and not read_bytes(self._file):
             time.sleep(0.05)
 
-    def _changes(self, before: bytes) -> bool:
+    def _is_written(self, before: bytes) -> bool:
         """Return whether lock.json or status.json is written within WATCH_SECONDS."""
         status = self.folder / "status.json"
         status_before = read_bytes(status)

@@ -92,14 +92,10 @@ class Recorder:
         """Return the length of each file in bytes, all of it on the disk."""
         return {name: file.sync() for name, file in self._files.items()}
 
-    def short_files(self) -> str | None:
+    def missing_lines(self) -> str | None:
         """Return a warning where files are shorter than at the checkpoint, else None."""
-        short = [name for name, file in self._files.items() if file.is_short]
-        return (
-            f"{' and '.join(short)}: shorter than at the checkpoint, the lines are lost"
-            if short
-            else None
-        )
+        short = " and ".join(name for name, file in self._files.items() if file.is_short)
+        return f"{short}: shorter than at the checkpoint, the lines are lost" if short else None
 
     def close(self) -> None:
         """Close the files."""

@@ -33,8 +33,8 @@ class Status:
             "evals": [],
             "best": None,
             "warnings": [],
-        } | fields
-        self._fields |= this_process() | {
+            **fields,
+            **this_process(),
             "started": time.time(),
             "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         }

@@ -26,7 +26,7 @@ SEAL_BYTES = 66
 """Bytes of that field and the comment."""
 
 BROKEN = (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError)
-"""What reading a checkpoint raises that lacks or breaks something."""
+"""Errors of a checkpoint that lacks a key, or has a value of a wrong kind."""
 
 
 class DamagedError(Exception):
@@ -124,7 +124,7 @@ def load_latest(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
 def unusable(path: Path, error: Exception) -> UserError:
     """Return the error about a checkpoint that is whole, but not one of this run."""
     return UserError(
-        f"{path}: lacks or breaks something that a checkpoint of this run has"
+        f"{path}: something is missing or wrong in this checkpoint"
         f" ({type(error).__name__}: {error}); delete it, or start again: oelm run ID --fresh"
     )
 

@@ -16,7 +16,7 @@ def is_enabled(choice: str, device: torch.device) -> bool:
     return choice == "on" or (choice == "auto" and device.type == "cuda")
 
 
-def compiled(model: nn.Module, device: torch.device) -> nn.Module:
+def compile_model(model: nn.Module, device: torch.device) -> nn.Module:
     """Return the model compiled for one shape of batch; with CUDA graphs on a single GPU."""
     graphs = device.type == "cuda" and distributed.size() == 1
     mode = "reduce-overhead" if graphs else "default"

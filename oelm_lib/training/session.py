@@ -157,7 +157,7 @@ def _open_record(state: TrainingState, offsets: dict[str, int]) -> Recorder:
     recorder = Recorder(run.path, offsets, run.lock.check)
     read_metrics(run)  # reports a broken row now, not at the end of training
     slow = None if offsets else slow_warning(state)
-    notes = (_warmup_warning(run.config), *changes, recorder.short_files(), slow)
+    notes = (_warmup_warning(run.config), *changes, recorder.missing_lines(), slow)
     state.warnings += [text for text in notes if text]
     return recorder
 

@@ -63,7 +63,9 @@ class TrainingState:
         self.optimizer = make_optimizer(self.model, cfg.optim)
         self.parameters = parameter_counts(self.model)
         self.compiled = compiler.is_enabled(cfg.machine.compile, self.device)
-        self._forward = compiler.compiled(self.model, self.device) if self.compiled else self.model
+        self._forward = self.model
+        if self.compiled:
+            self._forward = compiler.compile_model(self.model, self.device)
         self.batches = Batches(
             run.corpus.tokens("train"),
             cfg.model.max_seq_len,
@@ -117,7 +119,7 @@ class TrainingState:
         self.set_frozen(self._proof_step)
 
     def _pass(self, batch: tuple[Tensor, Tensor]) -> None:
-        """Run forward and backward without a trace, but for what dropout draws."""
+        """Run forward and backward, and drop the gradients; dropout still draws its numbers."""
         optim.backward(self.training_model, self.precision, batch)
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -191,7 +193,7 @@ class TrainingState:
         return rates[0]
 
     def advance(self) -> None:
-        """Make one training step that nobody watches."""
+        """Make one training step without recording anything."""
         self.freeze()
         self.clip(self.backward(self.next_batch()))
         self.update()

@@ -74,8 +74,8 @@ def put(output: ipywidgets.Output, figure: Figure) -> None:
 def watch(look: Callable[[], object], interval: float) -> asyncio.Task | None:
     """Call `look` every `interval` seconds; return the task, or None where no loop runs.
 
-    An error of a look goes to the loop's log, and the next look follows: a file can go while it is
-    read.
+    An error of a look goes to the loop's log, and the next look follows: a file can disappear while
+    it is read.
     """
 
     async def repeat(loop: asyncio.AbstractEventLoop) -> None:

@@ -177,23 +177,27 @@ def undo_remove(outputs: Path) -> str:
 
 
 def _start_again(paths: list[Path], outputs: Path, at_once: int, fresh: bool) -> str:
-    groups: dict[str, tuple[str, dict[str, Any], list[int]]] = {}
+    """Start the runs of each folder with the overrides of its first."""
+    folders: dict[str, dict[str, Any]] = {}
     for path in paths:
-        exp, overrides = experiment_of(path.parent.name), {}
-        if (path / "config.yaml").is_file():
-            overrides = read_config(path)["overrides"]
-        elif "+" in path.parent.name:
-            raise UserError(
-                f"{run_name(path)}: a rehearsal that never began, so its overrides are not"
-                " recorded; start it again as it was started"
-            )
-        _, _, seeds = groups.setdefault(path.parent.name, (exp, overrides, []))
-        seeds.append(seed_of(path))
-    lines = [
-        start_runs(exp, seeds, outputs, overrides, at_once, fresh)
-        for exp, overrides, seeds in groups.values()
-    ]
+        folders.setdefault(path.parent.name, _recorded_overrides(path))
+    lines = []
+    for folder, overrides in folders.items():
+        seeds = [seed_of(path) for path in paths if path.parent.name == folder]
+        lines.append(start_runs(experiment_of(folder), seeds, outputs, overrides, at_once, fresh))
     return "\n".join(lines)
+
+
+def _recorded_overrides(path: Path) -> dict[str, Any]:
+    """Return the overrides of a run. Raises UserError for a rehearsal that never began."""
+    if (path / "config.yaml").is_file():
+        return read_config(path)["overrides"]
+    if "+" in path.parent.name:
+        raise UserError(
+            f"{run_name(path)}: a rehearsal that never began, so its overrides are not recorded;"
+            " start it again as it was started"
+        )
+    return {}
 
 
 def _stop_queue(path: Path) -> None:

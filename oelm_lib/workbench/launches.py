@@ -26,15 +26,15 @@ from oelm_lib.runs.schema import ACTIVE
 
 FOLDER = "logs"
 """Folder of the outputs folder that holds <time>_<words>.json and .log of each command."""
-TURN = "starting.lock"
-"""File of that folder which a kernel holds while it looks at what runs, and starts a command."""
+LOCK = "starting.lock"
+"""File of that folder that a kernel locks while it looks at what runs and starts a command."""
 MOST_SHOWN = 6
 SHOWN_SECONDS = 3600
 """Time after its last line for which a command that has ended is shown."""
 TAIL_BYTES = 4096
 ENDED = ("done", "failed", "stopped")
 _started: list[subprocess.Popen] = []
-"""Children of this kernel, asked for their end so that none stays a zombie."""
+"""Children of this kernel; each look polls them, so that none stays a zombie."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def one_starter(outputs: Path) -> Iterator[None]:
     """
     with explained(outputs / FOLDER, "nothing was started", exact=True):
         (outputs / FOLDER).mkdir(parents=True, exist_ok=True)
-        file = open(outputs / FOLDER / TURN, "ab")
+        file = open(outputs / FOLDER / LOCK, "ab")
     with file:
         lock_exclusively(file.fileno())
         yield

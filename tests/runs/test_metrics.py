@@ -95,11 +95,11 @@ def test_a_recorder_writes_rows_and_lines_and_resumes_from_its_offsets(tmp_path)
         "a note",
     ]
     again = Recorder(tmp_path, offsets)
-    assert again.short_files() is None
+    assert again.missing_lines() is None
     again.close()
     assert runs.read_metrics(tmp_path)["step"].tolist() == [10, 10]
     (tmp_path / "metrics.jsonl").write_text("")
     (tmp_path / "training.log").write_text("[Step")
-    assert Recorder(tmp_path, offsets).short_files() == (
+    assert Recorder(tmp_path, offsets).missing_lines() == (
         "metrics.jsonl and training.log: shorter than at the checkpoint, the lines are lost"
     )

@@ -120,9 +120,9 @@ def test_a_checkpoint_of_something_else_is_refused_in_one_line(tiny_run, monkeyp
             {"model": good["model"] | {key: good["model"][key] + 1}},
             "frozen tensors are not those with which the run started",
         ),
-        ({"model": {}}, "lacks or breaks something"),
-        ({"record": {"offsets": None, "time": None}}, "lacks or breaks something"),
-        ({"frozen": []}, "lacks or breaks something"),
+        ({"model": {}}, "something is missing or wrong"),
+        ({"record": {"offsets": None, "time": None}}, "something is missing or wrong"),
+        ({"frozen": []}, "something is missing or wrong"),
         ({"seed": 9}, "seed was 9, is 1"),
         ({"splits": {}}, "with other content"),
         (
