@@ -11,6 +11,18 @@ from oelm_lib.view.figure import Figure
 
 ACTS, ANSWERED = "oelm-acts", "oelm-answered"
 """CSS classes of a button that the kernel answers; it has the second after every other click."""
+STYLE = """
+.oelm-panel {max-width:100%}
+.oelm-panel .jupyter-widgets {min-width:0; max-width:100%}
+.oelm-panel .widget-inline-hbox {max-width:calc(100% - 4px)}
+.oelm-panel .widget-html {overflow:visible}
+.oelm-panel .widget-html-content {min-width:0; overflow-x:auto; line-height:1.5;
+ overflow-wrap:anywhere}
+.oelm-panel .widget-box {overflow:visible}
+.oelm-sent {opacity:.55; pointer-events:none}
+.oelm-sent::after {content:' …'}
+"""
+"""Style sheet of every panel: its parts fit a narrow window, and a button shows that it waits."""
 
 
 class Panel(ipywidgets.VBox):
@@ -28,8 +40,7 @@ class Panel(ipywidgets.VBox):
         " if (!button) return; button.classList.add('oelm-sent');"
         " new MutationObserver((_, watch) => {"
         " watch.disconnect(); button.classList.remove('oelm-sent'); })"
-        ".observe(button, {attributeFilter: ['class']}); }\">"
-        ".oelm-sent {opacity:.55; pointer-events:none} .oelm-sent::after {content:' …'}</style>"
+        f".observe(button, {{attributeFilter: ['class']}}); }}\">{STYLE}</style>"
     )
 
     def __init__(self, children: Sequence[ipywidgets.Widget], **options: Any):
