@@ -1,5 +1,6 @@
 """Figures of explore.ipynb: measures, heads, depth, spectra, losses; a colour an arm."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
@@ -17,6 +18,8 @@ from oelm_lib.runs import read_logit_std
 from oelm_lib.training.trained import Trained
 from oelm_lib.view import figure as base
 
+NAME_LINE = 24
+"""Characters of a line of an arm's name beside a small figure."""
 BINS = 16
 """Parts of the window in the figure of the loss by position."""
 HEAD_ROLES = {key: f"{words} (random tokens, twice)" for key, words in ROLES.items()} | {
@@ -44,9 +47,17 @@ def _probe_panel(arms: Sequence[Trained], values: dict[str, float], key: str) ->
             hovertemplate="%{y}, %{text}: %{x}<extra></extra>",
         )
         base.add(figure, 1, dots)
+    names = [escape(name) for name in grouped]
     figure.update_yaxes(autorange="reversed", showgrid=False)
+    figure.update_yaxes(tickvals=names, ticktext=[_name_lines(name) for name in grouped])
     figure.update_xaxes(rangemode="normal", nticks=5)
     return figure.update_layout(showlegend=False, margin_b=40)
+
+
+def _name_lines(name: str) -> str:
+    """Return an arm's name in at most two lines, which leave room for the dots."""
+    lines = textwrap.wrap(name, NAME_LINE, max_lines=2, placeholder="...")
+    return "<br>".join(map(escape, lines))
 
 
 def head_scores(arms: Sequence[Trained]) -> base.Figure:

@@ -49,7 +49,7 @@ class HeadExplorer(Panel):
         self.tokens = ipywidgets.HTML()
         self.words = ipywidgets.HTML()
         left = ipywidgets.VBox([self.left, self.right, self.compare, self.checkpoint])
-        right = ipywidgets.VBox([self.layer, self.head, ipywidgets.HBox([self.seed, self.write])])
+        right = ipywidgets.VBox([self.layer, self.head, columns(self.seed, self.write)])
         super().__init__(
             [columns(left, right), self.prompt, self.problem, self.tokens, self.map, self.words]
         )

@@ -104,7 +104,8 @@ def new_figure(title: str, notes: list[str], panels: list[str], height: int = 32
             "y": 1,
             "yref": "container",
             "yanchor": "top",
-            "pad": {"t": 10 + BUTTONS, "l": 4},
+            # Of two lines, plotly puts the first 12 pixels higher.
+            "pad": {"t": BUTTONS + 10 + 12 * (len(title_lines) - 1), "l": 4},
             "font": {"size": 17},
         },
         font={"family": FONT, "size": 13, "color": INK},

@@ -11,6 +11,18 @@ from oelm_lib.view.figure import Figure
 
 BUTTON, WAITING = "oelm-button", "oelm-waiting"
 """CSS classes of a button, and of one that was clicked until the kernel has done what it asks."""
+STYLE = """
+.oelm-panel {max-width:100%}
+.oelm-panel .jupyter-widgets {min-width:0; max-width:100%}
+.oelm-panel .widget-inline-hbox {max-width:calc(100% - 4px)}
+.oelm-panel .widget-html {overflow:visible}
+.oelm-panel .widget-html-content {min-width:0; overflow-x:auto; line-height:1.5;
+ overflow-wrap:anywhere}
+.oelm-panel .widget-box {overflow:visible}
+.oelm-waiting {opacity:.5; pointer-events:none}
+.oelm-waiting::after {content:' …'}
+"""
+"""Style sheet of every panel: its parts fit a narrow window, and a button shows that it waits."""
 
 
 class Panel(ipywidgets.VBox):
@@ -26,8 +38,7 @@ class Panel(ipywidgets.VBox):
         "<style onload=\"const panel = this.closest('.oelm-panel');"
         " panel.onkeydown = event => event.ctrlKey || event.metaKey || event.stopPropagation();"
         " panel.onclick = event =>"
-        f" event.target.closest('.{BUTTON}')?.classList.add('{WAITING}')\">"
-        f".{WAITING} {{opacity:.5; pointer-events:none}} .{WAITING}::after {{content:' …'}}</style>"
+        f" event.target.closest('.{BUTTON}')?.classList.add('{WAITING}')\">{STYLE}</style>"
     )
 
     def __init__(self, children: Sequence[ipywidgets.Widget], **options: Any):

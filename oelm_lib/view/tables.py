@@ -167,4 +167,6 @@ def _alignment(values: pd.Series) -> str:
 
 
 def _heading(column: Any) -> str:
-    return str(column).replace("_", " ")
+    """Return the name of a column in words; what is no identifier, e.g. an arm's name, as it is."""
+    name = str(column)
+    return name.replace("_", " ") if name.isidentifier() else name

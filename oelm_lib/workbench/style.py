@@ -1,13 +1,6 @@
-"""Style sheet of the workbench: tables, room for narrow windows, colours of a dark theme."""
+"""Style sheet of the workbench: tables, and colours of a dark theme."""
 
 STYLE = """<style>
-.oelm-panel {max-width:100%}
-.oelm-panel .jupyter-widgets {min-width:0; max-width:100%}
-.oelm-panel .widget-inline-hbox {max-width:calc(100% - 4px)}
-.oelm-panel .widget-html {overflow:visible}
-.oelm-panel .widget-html-content {min-width:0; overflow-x:auto; line-height:1.5;
- overflow-wrap:anywhere}
-.oelm-panel .widget-box {overflow:visible}
 .wb-scroll {max-height:24em; overflow:auto; border:1px solid var(--jp-border-color2,#ccc)}
 .wb {border-collapse:collapse; font-size:12px; font-variant-numeric:tabular-nums; line-height:1.5;
  color:var(--jp-ui-font-color1,inherit)}

@@ -66,10 +66,18 @@ def test_every_measure_has_a_picture_and_says_which_way_is_good(arms):
     assert len(drawn) == len(shown)
     for figure, probe in zip(drawn, shown, strict=True):
         assert probe.title in figure.layout.title.text.replace(" <br>", " ")
+        assert list(figure.layout.yaxis.ticktext) == ["baseline", "OELM-Freeze"]
         subtitle = figure.layout.title.subtitle.text.replace(" <br>", " ")
         assert probe.meaning in subtitle.replace("&#x27;", "'")
         assert [trace.name for trace in figure.data] == ["baseline", "OELM-Freeze"]
         assert re.search("[Ll]ower|[Hh]igher|[Nn]either|tells|Directions", probe.meaning)
+
+
+def test_a_long_name_of_an_arm_leaves_room_for_the_dots():
+    from oelm_lib.explore.figures import NAME_LINE, _name_lines
+
+    lines = _name_lines("OELM-Freeze, freeze_k=False, max_steps=60").split("<br>")
+    assert lines == ["OELM-Freeze,", "freeze_k=False,..."] and max(map(len, lines)) <= NAME_LINE
 
 
 def test_the_attention_grid_is_a_square_a_head(arms):

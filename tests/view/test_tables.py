@@ -68,3 +68,9 @@ def test_an_interval_stands_in_brackets_behind_its_gap(differences, text):
 
 def test_percent_has_a_sign():
     assert percent(0.0975) == "+9.75 %" and percent(-0.5, 1) == "−50.0 %"
+
+
+def test_the_name_of_an_arm_heads_its_column_as_it_is():
+    names = {"val_loss": [1.0, 2.0], "OELM-Freeze, freeze_k=False": [1.0, 2.0]}
+    html = table(pd.DataFrame(names))
+    assert ">val loss</th>" in html and ">OELM-Freeze, freeze_k=False</th>" in html

@@ -10,7 +10,6 @@ import pytest
 from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.files import read_json, write_json
-from oelm_lib.runs.names import run_name
 from oelm_lib.runs.process import process_start, this_process
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.stop import ask_to_stop
@@ -243,15 +242,6 @@ def test_a_page_that_is_being_made_is_not_made_twice(tmp_path, sleepers):
     with pytest.raises(UserError, match="runs already"):
         page_actions.export_runs([run], tmp_path)
     assert len(recent_launches(tmp_path)) == 2
-
-
-def test_an_export_leaves_out_runs_without_metrics(tmp_path, sleepers):
-    run, waiting = runs_factory.make_run(tmp_path, "DEMO-02", 1), queued(tmp_path, os.getpid())
-    with pytest.raises(UserError, match="has metrics yet; wait for its first steps"):
-        page_actions.export_runs([waiting], tmp_path)
-    line, left_out = page_actions.export_runs([waiting, run], tmp_path).split("\n")
-    assert str(run) in line and str(waiting) not in line
-    assert left_out == f"Left out, without metrics yet: {run_name(waiting)}."
 
 
 def test_a_second_click_on_start_starts_no_second_queue(tmp_path, sleepers):

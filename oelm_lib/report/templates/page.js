@@ -78,9 +78,15 @@
     if (Object.values(layout).some(axis => axis?.scaleanchor)) layout.height *= 0.62;
     layout.height += 22 * rows;
     for (const note of layout.annotations ?? []) {
-      if (!(note.text?.length > (width - 60) / 8)) continue;
-      note.text = note.text.replace(/ \(|, (?=\S{12})/, "<br>$&");
-      layout.height += 26;  // room for the new line
+      const most = (width - 60) / 8;
+      if (!(note.text?.length > most) || note.text.includes("<")) continue;
+      const lines = [""];
+      for (const word of note.text.split(" ")) {
+        if (lines.at(-1) && lines.at(-1).length + word.length >= most) lines.push("");
+        lines.push(`${lines.pop()} ${word}`.trim());
+      }
+      Object.assign(note, {text: lines.join("<br>"), align: "left"});
+      layout.height += 26 * (lines.length - 1);  // room for the new lines
     }
     const rowNames = [...new Set(data.flatMap(one => Array.isArray(one.y) ? one.y : []).filter(y => typeof y === "string"))];
     if (rowNames.some(name => name.length > 16)) {
