@@ -82,10 +82,10 @@
       if (!(note.text?.length > most) || note.text.includes("<")) continue;
       const lines = [""];
       for (const word of note.text.split(" ")) {
-        if (lines.at(-1) && lines.at(-1).length + word.length >= most) lines.push("");
+        if (word[0] === "(" || lines.at(-1).length + word.length >= most) lines.push("");
         lines.push(`${lines.pop()} ${word}`.trim());
       }
-      Object.assign(note, {text: lines.join("<br>"), align: "left"});
+      Object.assign(note, {text: lines.filter(Boolean).join("<br>"), align: "left"});
       layout.height += 26 * (lines.length - 1);  // room for the new lines
     }
     const rowNames = [...new Set(data.flatMap(one => Array.isArray(one.y) ? one.y : []).filter(y => typeof y === "string"))];
