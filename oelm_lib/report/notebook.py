@@ -13,7 +13,6 @@ from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.markup import Html, fold
 from oelm_lib.report.provenance import KEY
-from oelm_lib.view.figure import legend_beside
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -189,6 +188,8 @@ def _replace_live_output(output: Any, figures: list[dict], rows: dict[str, dict]
     if scripts and not data:
         data["text/plain"] = "[script left out]"
     if PLOTLY in data:
+        from oelm_lib.view.figure import legend_beside  # plotly
+
         figure = legend_beside(data[PLOTLY])
         rows |= _rows(figure)
         output.data = {"text/html": f'<div class="figure" data-figure="{len(figures)}"></div>'}

@@ -56,7 +56,7 @@ def test_a_failed_compilation_is_a_warning_under_auto(tiny_run, monkeypatch, cap
     train(plain)
     states = keep_states(monkeypatch)
     monkeypatch.setattr(compiler, "is_enabled", lambda choice, device: True)
-    monkeypatch.setattr(compiler, "compiled", lambda model, device: fails)
+    monkeypatch.setattr(compiler, "compile_model", lambda model, device: fails)
     train(run)
     assert (
         "torch.compile failed (RuntimeError: no C++ compiler); this run" in capsys.readouterr().out
@@ -67,7 +67,7 @@ def test_a_failed_compilation_is_a_warning_under_auto(tiny_run, monkeypatch, cap
 
 
 def test_a_failed_compilation_is_an_error_under_on(tiny_run, monkeypatch):
-    monkeypatch.setattr(compiler, "compiled", lambda model, device: fails)
+    monkeypatch.setattr(compiler, "compile_model", lambda model, device: fails)
     run = tiny_run(machine__compile="on")
     with pytest.raises(UserError, match=r"machine.compile = on: torch.compile failed .*=off$"):
         train(run)
@@ -84,7 +84,7 @@ def test_warming_up_leaves_no_trace(tiny_run, monkeypatch):
         real(step, device)
 
     states = keep_states(monkeypatch)
-    monkeypatch.setattr(compiler, "compiled", lambda model, device: model)
+    monkeypatch.setattr(compiler, "compile_model", lambda model, device: model)
     monkeypatch.setattr(compiler, "warm_up", warm_up)
     run = tiny_run(machine__compile="on", **SCHEDULE)
     state, twin = TrainingState(run), TrainingState(tiny_run(folder="b", **SCHEDULE))
