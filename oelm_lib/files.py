@@ -81,8 +81,11 @@ def append_line(path: Path, text: str, unless: Callable[[bytes], bool] | None = 
         lock_exclusively(file)
         size = os.fstat(file).st_size
         whole = whole_lines(file, size)
-        if unless is not None and unless(os.pread(file, whole, 0)):
-            return False
+        if unless is not None:
+            with open(os.dup(file), "rb") as lines:  # reads all of it; one pread may give less
+                lines.seek(0)
+                if unless(lines.read(whole)):
+                    return False
         if whole < size:
             os.ftruncate(file, whole)
         rest = memoryview(text.encode() + b"\n")

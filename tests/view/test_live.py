@@ -31,6 +31,16 @@ ATTACH = """html => {
 """Make the elements of a panel apart from the page, and then attach them, as ipywidgets does."""
 
 
+@contextlib.contextmanager
+def panel_page(tmp_path):
+    """A page with a panel whose script has run."""
+    with open_browser(tmp_path) as context:
+        page = context.new_page()
+        page.evaluate(ATTACH, Panel.script)
+        page.wait_for_function("!!document.querySelector('.oelm-panel').onclick")
+        yield page
+
+
 @pytest.mark.parametrize(
     "kind", [CurveExplorer, HeadExplorer, ExperimentView, FormView, RunsView, TableView]
 )
@@ -66,10 +76,7 @@ def test_a_look_that_fails_is_logged_and_the_next_one_follows():
 
 @pytest.mark.slow
 def test_keys_pressed_in_a_panel_do_not_reach_the_document_unless_with_ctrl(tmp_path):
-    with open_browser(tmp_path) as context:
-        page = context.new_page()
-        page.evaluate(ATTACH, Panel.script)
-        page.wait_for_function("!!document.querySelector('.oelm-panel').onkeydown")
+    with panel_page(tmp_path) as page:
         page.keyboard.press("x")
         page.focus("select")
         for key in ("a", "d", "ArrowDown", "Control+y"):
@@ -79,10 +86,7 @@ def test_keys_pressed_in_a_panel_do_not_reach_the_document_unless_with_ctrl(tmp_
 
 @pytest.mark.slow
 def test_a_button_fades_as_soon_as_it_is_clicked(tmp_path):
-    with open_browser(tmp_path) as context:
-        page = context.new_page()
-        page.evaluate(ATTACH, Panel.script)
-        page.wait_for_function("!!document.querySelector('.oelm-panel').onclick")
+    with panel_page(tmp_path) as page:
         page.click("select")
         assert page.locator(".oelm-waiting").count() == 0
         page.click(".oelm-button i")
