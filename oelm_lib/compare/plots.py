@@ -15,17 +15,15 @@ from oelm_lib.arms import ArmStyle, arm_styles
 from oelm_lib.compare.pairs import pairs
 from oelm_lib.compare.verdict import CRITERION, Verdict
 from oelm_lib.view import figure as base
+from oelm_lib.view import forest
 from oelm_lib.view.curves import VAL, Y_TITLES, Line, lines, reader_state, series_of
 from oelm_lib.view.figure import Figure
 from oelm_lib.view.selection import select
 from oelm_lib.view.series import STATE, trace_values
-from oelm_lib.view.tables import LARGEST_GAP, interval_text
+from oelm_lib.view.tables import interval_text
 
 LIMIT = 100 * CRITERION
-ROW = 68
-"""Height of an arm, in pixels."""
-LARGEST_DRAWN = 200.0
-"""Largest gap that is drawn, in percent."""
+LIMITS = {0.0: "baseline", LIMIT: f"criterion +{LIMIT:g} %"}
 
 
 def gap_intervals(judged: Sequence[Verdict]) -> Figure:
@@ -37,20 +35,25 @@ def gap_intervals(judged: Sequence[Verdict]) -> Figure:
         judged: What judge returns.
     """
     drawn = [one for one in judged if math.isfinite(one.interval.gap)]
-    panels = [list(arms) for _, arms in groupby(drawn, lambda one: (one.source, one.baseline))]
+    styles = arm_styles([one.arm for one in judged])
+    panels = {
+        _heading(family[0]): _forest_rows(family, styles)
+        for family in (
+            list(arms) for _, arms in groupby(drawn, lambda one: (one.source, one.baseline))
+        )
+    }
     notes = [
         "mark: gap; bar: 95 % interval, widened so that those of all arms hold together",
         "ticks: seeds, each paired with the same seed of the baseline",
     ]
-    headings = [_heading(family[0]) for family in panels]
-    if len(headings) == 1:
-        notes = [headings[0], *notes]
-    height = 30 + ROW * max((len(family) for family in panels), default=1)
-    figure = base.new_figure("Gap to the baseline", notes, headings, height)
-    styles = arm_styles([one.arm for one in judged])
-    for number, family in enumerate(panels, 1):
-        _draw_family(figure, number, family, styles)
+    if len(panels) == 1:
+        notes = [*panels, *notes]
+    height = max(map(forest.panel_height, panels.values()), default=0)
+    figure = base.new_figure("Gap to the baseline", notes, list(panels), height)
     figure.update_xaxes(rangemode="normal", ticksuffix=" %")
+    for number, rows in enumerate(panels.values(), 1):
+        forest.draw_rows(figure, number, rows, LIMITS)
+        figure.update_xaxes(range=forest.reach(rows, LIMITS), row=number, col=1)
     figure.update_layout(showlegend=False, margin_l=20)
     return base.title_x(figure, "gap in perplexity to the baseline")
 
@@ -133,90 +136,27 @@ def _heading(one: Verdict) -> str:
     return f"{first['corpus']}, {first['tokenizer']}: against {first['arm']} ({one.baseline})"
 
 
-def _draw_family(
-    figure: Figure, panel: int, family: list[Verdict], styles: dict[str, ArmStyle]
-) -> None:
-    """Draw the arms of one baseline, one below the other."""
-    seeds = [_seed_gaps(one) for one in family]
-    widest = max(map(_reach, family, seeds))
+def _forest_rows(family: list[Verdict], styles: dict[str, ArmStyle]) -> list[forest.Row]:
+    """Return the arms of one baseline as rows, each with its interval and its seeds."""
     with_id = len({one.arm for one in family}) < len(family)
-    where = {"row": panel, "col": 1}
-    for place, (one, gaps) in enumerate(zip(family, seeds, strict=True)):
-        _draw_arm(figure, panel, place, one, gaps, styles[one.arm])
-        figure.add_annotation(
-            text=_label(one, with_id),
-            align="left",
-            x=0,
-            xref="x domain",
-            xanchor="left",
-            y=place - 0.2,
-            yanchor="bottom",
-            showarrow=False,
-            **where,
+    rows = []
+    for one in family:
+        style = styles[one.arm]
+        mark = forest.Mark(
+            name=f"{one.arm} ({one.id})",
+            interval=one.interval,
+            colour=style.colour,
+            symbol=style.symbol,
+            seeds=_seed_gaps(one),
         )
-        # Short lines, so that none strikes through a label.
-        for value, dash in ((0, "solid"), (LIMIT, "dash")):
-            stroke = {"dash": dash, "width": 1.4, "color": base.INK}
-            mark = {"x0": value, "x1": value, "y0": place - 0.18, "y1": place + 0.25}
-            figure.add_shape(type="line", line=stroke, **mark, **where)
-    for value, text, side in ((0, "baseline", "right"), (LIMIT, f"criterion +{LIMIT:g} %", "left")):
-        below = {"y": len(family) - 0.72, "yanchor": "top", "font_size": 11.5, "showarrow": False}
-        figure.add_annotation(text=text, x=value, xanchor=side, **below, **where)
-    low = min(-0.35 * widest, *(100 * one.interval.gap - 0.2 * widest for one in family))
-    figure.update_xaxes(range=[low, 1.15 * widest], showgrid=False, **where)
-    figure.update_yaxes(
-        range=[len(family) - 0.45, -0.85],
-        showgrid=False,
-        showline=False,
-        showticklabels=False,
-        ticks="",
-        **where,
-    )
+        rows.append(forest.Row(_label(one, with_id), [mark], (LIMIT,)))
+    return rows
 
 
-def _seed_gaps(one: Verdict) -> list[float]:
+def _seed_gaps(one: Verdict) -> tuple[float, ...]:
     """Return the gap of each seed, in percent."""
     gaps = [100 * stats.gap(nats) for nats in one.pair.differences()]
-    return [round(gap, 4) for gap in gaps if math.isfinite(gap)]
-
-
-def _reach(one: Verdict, seeds: list[float]) -> float:
-    """Return the largest gap that the panel has to show, in percent.
-
-    A bound far outside the seeds, and the gap of an arm that diverged, may leave the panel.
-    """
-    largest = max(map(abs, [*seeds, 100 * one.interval.gap, LIMIT]))
-    bounds = [abs(100 * bound) for bound in (one.interval.gap_low, one.interval.gap_high)]
-    inside = [bound for bound in bounds if bound < 3 * largest]
-    return min(max([largest, *inside]), LARGEST_DRAWN)
-
-
-def _draw_arm(
-    figure: Figure,
-    panel: int,
-    place: int,
-    one: Verdict,
-    seeds: list[float],
-    style: ArmStyle,
-) -> None:
-    """Draw an arm's seeds, and its mean with the interval."""
-    name, look = escape(f"{one.arm} ({one.id})"), {"mode": "markers", "hoverinfo": "x+name"}
-    tick = {"color": style.colour, "size": 13, "symbol": "line-ns-open", "line_width": 1.5}
-    y = [place] * len(seeds)
-    base.add(figure, panel, go.Scatter(x=seeds, y=y, name=f"{name}, seeds", marker=tick, **look))
-    interval = one.interval
-    gap, bar = 100 * interval.gap, None
-    if interval.known and interval.gap_high < LARGEST_GAP:
-        bar = {
-            "array": [round(100 * interval.gap_high - gap, 4)],
-            "arrayminus": [round(gap - 100 * interval.gap_low, 4)],
-            "symmetric": False,
-            "thickness": 2.5,
-            "width": 5,
-        }
-    dot = {"color": style.colour, "size": 11, "symbol": style.symbol}
-    mean = go.Scatter(x=[round(gap, 4)], y=[place], name=name, marker=dot, error_x=bar, **look)
-    base.add(figure, panel, mean)
+    return tuple(round(gap, 4) for gap in gaps if math.isfinite(gap))
 
 
 def _label(one: Verdict, with_id: bool) -> str:

@@ -1,5 +1,6 @@
 """Publish pages in reports/: the page, a picture beside it, and an index of what made them."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -22,12 +23,13 @@ FLAGS = (
     "--disable-quic",
     "--no-first-run",
     "--hide-scrollbars",
-    "--window-size=1200,1300",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
     "--virtual-time-budget=20000",
 )
+WIDTH, TOP_HEIGHT = 1000, 1300
+"""Pixels of a picture; the height is that of a page without figures."""
 HEAD = """# Reports
 
 Each page opens offline. Below each page: the command that made it, and the commit.
@@ -52,7 +54,7 @@ def keep(target: str, baseline: str | None = None, folder: Path = config.ROOT / 
 
 
 def publish(page: Path, folder: Path) -> Path:
-    """Copy a page to a folder with a picture of its top, and rewrite the folder's index.md."""
+    """Copy a page to a folder with a picture of it, and rewrite the folder's index.md."""
     folder.mkdir(exist_ok=True)
     is_run = (page.parent / "config.yaml").is_file()  # whose page has the name of all runs' pages
     kept = folder / (f"{page_slug(run_name(page.parent))}.html" if is_run else page.name)
@@ -70,7 +72,7 @@ def write_index(folder: Path) -> None:
 
 
 def screenshot(page: Path, picture: Path) -> None:
-    """Save a PNG of the top of a page through Chromium.
+    """Save a PNG of the first figure of a page, or of its top, through Chromium.
 
     Raises:
         UserError: There is no Chromium, or it makes no picture.
@@ -80,12 +82,14 @@ def screenshot(page: Path, picture: Path) -> None:
         raise UserError(f"no browser for {picture.name}; install one of {', '.join(BROWSERS)}")
     with tempfile.TemporaryDirectory() as profile, replacing(picture) as temporary:
         shot = Path(profile) / "page.png"  # the browser takes the format from the suffix
+        address, height = _pictured(page)
         command = [
             browser,
             *FLAGS,
+            f"--window-size={WIDTH},{height}",
             f"--user-data-dir={profile}",
             f"--screenshot={shot}",
-            page.resolve().as_uri(),
+            address,
         ]
         try:
             subprocess.run(command, capture_output=True, timeout=120, check=True)
@@ -95,6 +99,17 @@ def screenshot(page: Path, picture: Path) -> None:
                 f"{page}: {browser} made no picture: it {reason}; open the page in it to see why"
             ) from None
         shutil.copyfile(shot, temporary)
+
+
+def _pictured(page: Path) -> tuple[str, int]:
+    """Return the address of what a picture shows, and its height in pixels."""
+    address = page.resolve().as_uri()
+    script = re.search(r'id="oelm-figures">(.*?)</script>', page.read_text(encoding="utf-8"))
+    figures = json.loads(script.group(1)) if script else []
+    if not figures:
+        return address, TOP_HEIGHT
+    # The page's caption and margins take about the room that the figure keeps for its title.
+    return f"{address}#figure-1", figures[0]["layout"].get("height", TOP_HEIGHT) + 24
 
 
 def _entry(page: Path) -> str:

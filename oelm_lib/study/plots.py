@@ -1,8 +1,7 @@
-"""Figures of a study: the gap over what is trained, the tuning fits, the ladder."""
+"""Figures of a study: the gaps, the tuning fits, the ladder."""
 
 import itertools
 import math
-from collections import Counter
 from html import escape
 from typing import Any
 
@@ -10,76 +9,77 @@ import numpy as np
 import plotly.graph_objects as go
 
 from oelm_lib.arms import COLOURS, ArmStyle, arm_name, arm_styles
-from oelm_lib.stats import Interval, gap
+from oelm_lib.stats import Interval
 from oelm_lib.study.cell import BASE_SIZE, TUNE, Cell
 from oelm_lib.study.ladder import Slope
 from oelm_lib.study.page import Study
 from oelm_lib.study.tuning import INTERIOR
-from oelm_lib.study.verdicts import Judgement, exploration
+from oelm_lib.study.verdicts import Judgement
 from oelm_lib.view import figure as base
+from oelm_lib.view import forest
+from oelm_lib.view.tables import verdict_mark
 
-NO_SHARE = 1e-4
-"""Where an arm that trains none of the Q/K weights is drawn on the logarithmic axis."""
-SHARES = {NO_SHARE: "0", 1e-3: "0.1 %", 1e-2: "1 %", 1e-1: "10 %", 1.0: "100 %"}
-BESIDE = 1.3
-"""Factor on the logarithmic axis between arms of one share."""
 CURVE_POINTS = 41
-UNCONFIRMED = ArmStyle(base.INK, "solid", "circle-open")
 MOST_NAMES = 12
 """Names in a legend beside a panel of 300 pixels."""
 
 
 def gaps(study: Study) -> base.Figure:
-    """Draw the gap of every arm over the share of the Q/K weights that it trains, by corpus."""
-    judged = [one for one in study.latest() if one.claim.at_most and one.interval.n]
-    first = study.plan.corpora[0]
-    confirmed = {one.arm for one in judged if one.corpus == first}
-    explored = {
-        arm: (share, 100 * gap(nats))
-        for arm, _, nats, share in exploration(study.grid)
-        if nats is not None and arm not in confirmed
-    }
-    drawn = {one.corpus for one in judged} | ({first} if explored else set())
-    corpora = [name for name in study.plan.corpora if name in drawn]
+    """Draw the gap of each main comparison on each corpus, as the first table has them."""
+    corpora, table = study.main_table()
+    judged = [[one for one in row if one and one.interval.n] for row in table]
+    judged = [row for row in judged if row]
+    styles = _styles(study, {one.arm for row in judged for one in row})
+    rows = [_forest_row(row, styles[row[0].arm]) for row in judged]
+    limits = {bound: f"+{bound:g} %" for row in rows for bound in row.limits if bound > 0}
+    names = {0.0: "baseline"} | limits
     notes = [
-        "bar: interval over the seeds so far; arms of one share stand side by side",
-        *([f"grey: tuning runs only (validation text of {first})"] if explored else []),
+        "mark: gap; bar: the interval that the verdicts are read from",
+        "✓ within the limit, ✗ beyond it, ? undecided",
+        "in brackets: share of the Q/K weights that is trained",
     ]
-    title = "Gap to the baseline by trained share of the Q/K weights"
-    figure = base.new_figure(title, notes, corpora, height=300)
-    for arm, (share, y) in explored.items():
-        base.add(figure, corpora.index(first) + 1, _point(arm, share, y, UNCONFIRMED, None))
-    styles = _styles(study, {one.arm for one in judged})
-    beside: Counter[tuple[str, float]] = Counter()
-    for one in _first_of_each(judged):
-        bars, y = _bars([one.interval]), 100 * one.interval.gap
-        place = beside[one.corpus, one.trained_share]
-        beside[one.corpus, one.trained_share] += 1
-        trace = _point(one.arm, one.trained_share, y, styles[one.arm], bars, place)
-        base.add(figure, corpora.index(one.corpus) + 1, trace)
-    figure.update_xaxes(
-        type="log",
-        range=[math.log10(NO_SHARE) - 0.2, math.log10(_largest_share(judged, explored)) + 0.3],
-        rangemode="normal",
-        tickvals=list(SHARES),
-        ticktext=list(SHARES.values()),
+    figure = base.new_figure(
+        "Gap in perplexity to the baseline",
+        notes,
+        [", ".join(corpora)] if rows else [],
+        forest.panel_height(rows),
     )
-    _set_gap_axis(study, figure)
-    return base.title_x(figure, "trained share of the Q/K weights")
+    figure.update_layout(showlegend=False)
+    if not rows:
+        return figure
+    forest.draw_rows(figure, 1, rows, names)
+    figure.update_xaxes(rangemode="normal", ticksuffix=" %", range=forest.reach(rows, names))
+    return base.title_x(figure, "gap in perplexity to the baseline")
 
 
-def _largest_share(judged: list[Judgement], explored: dict[str, tuple[float, float]]) -> float:
-    """Return the largest share that is drawn, at least the 1 % that small additions train."""
-    shares = [one.trained_share for one in judged] + [share for share, _ in explored.values()]
-    return max([0.01, *shares])
+def _forest_row(judged: list[Judgement], style: ArmStyle) -> forest.Row:
+    """Return a comparison with its gap on each corpus."""
+    first = judged[0]
+    against = f"against {'the gap of ' * first.claim.gaps}{first.other}"
+    share = "" if first.trained_share is None else f" ({100 * first.trained_share:.2g} %)"
+    marks = [
+        forest.Mark(
+            name=f"{one.arm} {against}, {one.corpus}",
+            interval=one.interval,
+            colour=style.colour,
+            symbol=style.symbol,
+            label=one.corpus,
+            note=_note(one),
+        )
+        for one in judged
+    ]
+    bounds = {100 * limit.bound for limit in first.limits}
+    if first.claim.equal:
+        bounds |= {-bound for bound in bounds}
+    text = f"<b>{escape(first.arm)}</b>{share}<br>{escape(against)}"
+    return forest.Row(text, marks, tuple(sorted(bounds)))
 
 
-def _first_of_each(judged: list[Judgement]) -> list[Judgement]:
-    """Return the first judgement of each arm on each corpus."""
-    found: dict[tuple[str, str], Judgement] = {}
-    for one in judged:
-        found.setdefault((one.corpus, one.arm), one)
-    return list(found.values())
+def _note(one: Judgement) -> str:
+    """Return the verdicts of a judgement as marks: `≤ 5 % ✓, ≤ 1 % ?`."""
+    if not one.is_complete:
+        return f"{one.ended} of {one.planned} seeds"
+    return ", ".join(f"{limit.short_text} {verdict_mark(limit.verdict)}" for limit in one.limits)
 
 
 def _set_gap_axis(study: Study, figure: base.Figure) -> None:
@@ -108,25 +108,6 @@ def _set_gap_axis(study: Study, figure: base.Figure) -> None:
         is_crowded = any(0 < other - limit < 0.09 * span for other in limits)
         side = "bottom right" if is_crowded else "top right"
         figure.add_hline(y=limit, line=line, annotation=label, annotation_position=side)
-
-
-def _point(
-    arm: str, share: float, y: float, style: ArmStyle, bars: dict | None, place: int = 0
-) -> go.Scatter:
-    """Return the point of an arm; `place` is its number among the arms of its share.
-
-    These stand side by side, or their bars would hide each other.
-    """
-    return go.Scatter(
-        x=[max(share, NO_SHARE) * BESIDE**place],
-        y=[round(y, 3)],
-        error_y=bars,
-        mode="markers",
-        name=escape(arm),
-        marker={"size": 10 if bars else 7, "color": style.colour, "symbol": style.symbol},
-        showlegend=bars is not None,
-        hovertemplate=f"{escape(arm)}<br>%{{y:+.2f}} %, {share:.2%} trained<extra></extra>",
-    )
 
 
 def _styles(study: Study, arms: set[str]) -> dict[str, ArmStyle]:

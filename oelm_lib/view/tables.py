@@ -84,6 +84,11 @@ def verdict_html(verdict: str) -> Html:
     return Html(f"<span class='{tone}' style='{style}'>{MARKS[tone]} {escape(verdict)}</span>")
 
 
+def verdict_mark(verdict: str) -> str:
+    """Return the mark of a verdict, where there is no room for its word."""
+    return MARKS[TONES[verdict]]
+
+
 def tone_colour(tone: str) -> str:
     """Return the CSS colour of a tone: that of the page or the theme, where it sets one."""
     return f"var(--{tone},{TONE_COLOURS[tone]})"

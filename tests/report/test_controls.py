@@ -228,6 +228,17 @@ def test_narrow_window_does_not_scroll_sideways(page):
     assert page.evaluate("document.documentElement.scrollWidth") <= 420
 
 
+def test_a_figure_can_be_shown_alone(browser, page_path):
+    """As the picture of a published page shows it."""
+    page = browser.new_page()
+    page.goto(f"{page_path.as_uri()}#figure-2")
+    wait(page, "document.documentElement.dataset.ready === 'true'")
+    assert page.locator(".figure").count() == 1
+    assert page.locator("body").inner_text().startswith("Gap to the baseline over training")
+    assert page.locator(".controls, nav, footer").count() == 0
+    page.close()
+
+
 def test_published_page_has_a_picture_and_an_entry(page_path, tmp_path):
     if shutil.which("chromium") is None:
         pytest.skip("chromium is not installed")

@@ -186,6 +186,10 @@
     const bytes = Uint8Array.from(atob(document.getElementById("plotly-gzip").textContent), char => char.charCodeAt(0));
     const textContent = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
     document.head.append(make("script", {textContent, nonce: document.getElementById("oelm-page").nonce}));
+    // page.html#figure-2 shows the second figure alone, as for a picture of it.
+    const number = /^#figure-(\d+)$/.exec(location.hash)?.[1];
+    const alone = number && document.querySelectorAll(".figure")[number - 1];
+    if (alone) document.body.replaceChildren(alone);
     for (const box of document.querySelectorAll(".figure")) {
       const figure = figures[box.dataset.figure];
       if (!figure || figure.place) continue;
@@ -193,7 +197,7 @@
       Object.assign(figure, {state, controls: wanted, place: make("div"), file: `figure-${Number(box.dataset.figure) + 1}`});
       figure.config = {displaylogo: false, showSendToCloud: false, responsive: true,
         modeBarButtonsToRemove: ["lasso2d", "select2d", "toImage"]};  // PNG has a button of its own
-      const above = [controls(figure), ...(isOwn(figure) ? [caption(figure)] : [])];
+      const above = [...(alone ? [] : [controls(figure)]), ...(isOwn(figure) ? [caption(figure)] : [])];
       box.append(...(wanted.length ? above.reverse() : above), figure.place);
       await draw(figure);
     }
