@@ -140,7 +140,7 @@ def reach(rows: list[Row], limits: dict[float, str]) -> list[float]:
 def _draw_limits(figure: base.Figure, panel: int, row: Row, top: float) -> None:
     """Draw 0 and the limits through the intervals of a row, not through its text."""
     for value in (0.0, *row.limits):
-        stroke = {"dash": "dash" if value else "solid", "width": 1.4, "color": base.INK}
+        stroke = {"dash": "4px,3px" if value else "solid", "width": 1.4, "color": base.INK}
         mark = {"x0": value, "x1": value, "y0": top, "y1": top + LINE * len(row.marks)}
         figure.add_shape(type="line", line=stroke, **mark, row=panel, col=1)
 
