@@ -65,7 +65,7 @@ class OelmGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def main() -> None:
-    """Train, compare and report GPTs with frozen orthogonal query/key projections.
+    """Train, compare and report GPTs with frozen random query/key projections.
 
     Exit codes: 0 done, 75 stopped on request and resumable, 69 the run is in use by another
     process, 2 any other user error, 1 anything else.

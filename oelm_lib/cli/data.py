@@ -19,7 +19,9 @@ def data() -> None:
 @click.option("--source", type=Path, help="Folder or file to read (default: the hub).")
 @tokenizer_option
 @click.option(
-    "--limit", type=click.IntRange(1), help="Read this many documents; the result is a sample."
+    "--limit",
+    type=click.IntRange(1),
+    help="Read this many documents of each split; NAME must end in -sample.",
 )
 @outlives_its_reader
 def prepare(name: str, source: Path | None, tokenizer: str, limit: int | None) -> None:

@@ -22,17 +22,21 @@ def lab(arguments: tuple[str, ...]) -> None:
 
 @click.command()
 @click.argument("target", default="compare")
-@click.option("--baseline", help="Experiment that the comparison is judged against.")
+@click.option("--baseline", help="Baseline of a comparison (default: each experiment's own).")
 @click.option("--runs", help="Runs of the explore page, e.g. 'DEMO-01/seed42 DEMO-02/seed42'.")
 @click.option(
-    "--keep", is_flag=True, help="Publish the page in reports/ with a picture, from a clean commit."
+    "--keep",
+    is_flag=True,
+    help="Publish the page in reports/ with a picture of its first figure; needs a clean commit"
+    " and Chromium.",
 )
 @outlives_its_reader
 def report(target: str, baseline: str | None, runs: str | None, keep: bool) -> None:
     """Make an offline page of TARGET.
 
-    TARGET is an executed notebook, a run folder or ID/seed<k>, experiments, `compare` (default),
-    the name of a study, `explore`, `bench` or `gpu`.
+    TARGET is an executed notebook, a run (its folder or ID/seed<k>), experiments to compare (ids or
+    globs), `compare` (default: the DEMO experiments), the name of a study, `explore`, `bench` or
+    `gpu`.
     """
     from oelm_lib.report.keep import keep as keep_report
     from oelm_lib.report.make import report as make_report

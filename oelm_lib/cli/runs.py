@@ -221,7 +221,7 @@ def replay(name: str) -> None:
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="RUN...", required=True)
-@click.option("--undo", is_flag=True, help="Bring back the runs that were removed last.")
+@click.option("--undo", is_flag=True, help="Bring removed runs back.")
 @outlives_its_reader
 def rm(names: tuple[str, ...], undo: bool) -> None:
     """Move runs into a trash folder; --undo brings them back.

@@ -18,7 +18,7 @@ from oelm_lib.cli.streams import outlives_its_reader
 @click.option(
     "--slurm", metavar="'KEY=VALUE ...'", help="Submit --workers jobs with these sbatch options."
 )
-@click.option("--table", is_flag=True, help="Print the answer so far as Markdown; train nothing.")
+@click.option("--table", is_flag=True, help="Print the first table as Markdown; train nothing.")
 @outlives_its_reader
 def study(
     name: str, dry_run: bool, workers: int, gpus: str | None, slurm: str | None, table: bool

@@ -99,7 +99,7 @@ class Record(Section):
 
 
 def study_folder(name: str) -> Path:
-    """Return the folder of a study's records and kept page."""
+    """Return the folder of a study's records and of its plan when confirmation began."""
     return config.ROOT / "reports" / name
 
 
