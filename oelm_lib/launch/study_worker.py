@@ -43,7 +43,7 @@ class Reply:
     message: str = ""
 
 
-def serve(connection: Connection, environment: dict[str, str], log: Path) -> None:
+def serve(connection: Connection, log: Path) -> None:
     """Train the tasks that arrive until the connection closes; what is printed goes to `log`.
 
     The process leaves the terminal's group, so that Ctrl-C reaches the engine alone, which asks the
@@ -51,7 +51,6 @@ def serve(connection: Connection, environment: dict[str, str], log: Path) -> Non
     """
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.update(environment)
     with open(log, "a", buffering=1, encoding="utf-8") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
@@ -123,11 +122,9 @@ class Worker:
         self.connection, remote = context.Pipe()
         environment = child_environment(1, [self.gpu] if self.gpu else [])
         before = {key: os.environ.get(key) for key in environment}
-        os.environ.update(environment)  # read when the child's libraries are loaded
+        os.environ.update(environment)  # for the child, whose libraries read it when they load
         try:
-            self.process = context.Process(
-                target=serve, args=(remote, environment, log), daemon=True
-            )
+            self.process = context.Process(target=serve, args=(remote, log), daemon=True)
             self.process.start()
         finally:
             for key, value in before.items():
