@@ -14,8 +14,10 @@ from typing import Any
 from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.launch.processes import child_environment
+from oelm_lib.runs.folder import open_run
 from oelm_lib.runs.schema import CHECKPOINTS
 from oelm_lib.study.cell import PlannedRun
+from oelm_lib.study.records import make_record
 
 RECORDED, INTERRUPTED, REFUSED, CRASHED = "recorded", "interrupted", "refused", "crashed"
 """Kinds of a Reply. INTERRUPTED: the run was asked to stop, and saved; REFUSED: by a UserError."""
@@ -74,8 +76,6 @@ def serve(connection: Connection, log: Path) -> None:
 
 def _train(task: Task) -> Reply:
     """Train a run to its end and make its record. Raises UserError where it cannot be trained."""
-    from oelm_lib.runs.folder import open_run
-    from oelm_lib.study.records import make_record
     from oelm_lib.training import score_test_split, train
     from oelm_lib.training.machine import describe_machine
 
