@@ -31,8 +31,8 @@ def remove_runs(paths: list[Path]) -> list[Path]:
     """
     paths = list(dict.fromkeys(path.absolute() for path in paths))
     for path in paths:
-        if state(path) in ACTIVE:
-            raise UserError(f"{path}: the run is {state(path)}; stop it first: oelm stop {path}")
+        if (current := state(path)) in ACTIVE:
+            raise UserError(f"{path}: the run is {current}; stop it first: oelm stop {path}")
     moment, targets = _moment(), []
     with contextlib.ExitStack() as locks:
         for path in paths:  # no other process writes the folder now, or starts to
