@@ -203,7 +203,7 @@ def _studies() -> Iterator[tuple[str, list[dict[str, Any]]]]:
             continue
         with contextlib.suppress(UserError):  # a damaged plan must not take the journal away
             study = load_study(name)
-            judged = [one for claim in study.headline() for one in study.judged(claim)]
+            judged = [one for judgements in study.headline() for one in judgements]
             rows = [row for one in judged if one.is_complete for row in _study_rows(one)]
             if rows:
                 yield name, rows
