@@ -71,7 +71,7 @@ def largest_gpu_memory() -> int:
         handles = [gpu_handle(nvml, gpu) for gpu in visible_gpus(nvml)]
     except UserError:
         return 0
-    memories = [supported(nvml, "nvmlDeviceGetMemoryInfo", handle) for handle in handles]
+    memories = [query(nvml, "nvmlDeviceGetMemoryInfo", handle) for handle in handles]
     return max((memory.total for memory in memories if memory), default=0)
 
 
@@ -98,10 +98,10 @@ def gpu_handle(nvml: Any, gpu: str) -> Any:
     raise UserError(f"GPU {gpu!r} does not exist; allowed here: {numbers}, a UUID or auto")
 
 
-def supported(nvml: Any, query: str, handle: Any) -> Any:
-    """Return the answer of NVML's function `query`, or None where the GPU does not support it."""
+def query(nvml: Any, function: str, handle: Any) -> Any:
+    """Return what NVML's function of that name answers; None where the GPU does not support it."""
     try:
-        return getattr(nvml, query)(handle)
+        return getattr(nvml, function)(handle)
     except nvml.NVMLError as error:
         if isinstance(error, nvml.NVMLError_NotSupported):
             return None
