@@ -46,7 +46,7 @@ def short_name(path: Path) -> str:
 
 
 def matches(name: str, path: Path, rehearsals: bool = True) -> bool:
-    """Return whether the run of a folder is called so.
+    """Return whether a name means the run of a folder.
 
     Args:
         name: `<ID>`, `<ID>/seed<k>`, the same with the folder's name <ID>_<slug>[+hash], or a glob
