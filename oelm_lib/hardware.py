@@ -2,7 +2,6 @@
 
 import functools
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,19 +44,19 @@ def open_nvml() -> Any:
     return pynvml
 
 
-def visible_gpus(nvml: Any, environment: Mapping[str, str] = os.environ) -> list[str]:
+def visible_gpus(nvml: Any) -> list[str]:
     """Return the GPUs that CUDA_VISIBLE_DEVICES allows, as numbers, UUIDs or MIG names.
 
     As in CUDA, an unset variable allows all, an empty one none, and the list ends at its first
     invalid entry (such as -1).
     """
     numbers = [str(number) for number in range(nvml.nvmlDeviceGetCount())]
-    value = environment.get(VARIABLE)
+    value = os.environ.get(VARIABLE)
     if value is None:
         return numbers
     allowed: list[str] = []
     for entry in (part.strip() for part in value.split(",")):
-        if entry not in numbers and not is_uuid(entry):
+        if entry not in numbers and not entry.startswith(("GPU-", "MIG-")):
             break
         if entry not in allowed:
             allowed.append(entry)
@@ -72,13 +71,8 @@ def largest_gpu_memory() -> int:
         handles = [gpu_handle(nvml, gpu) for gpu in visible_gpus(nvml)]
     except UserError:
         return 0
-    memories = [supported(nvml, "nvmlDeviceGetMemoryInfo", handle) for handle in handles]
+    memories = [query(nvml, "nvmlDeviceGetMemoryInfo", handle) for handle in handles]
     return max((memory.total for memory in memories if memory), default=0)
-
-
-def is_uuid(gpu: str) -> bool:
-    """Return whether the name is a UUID (GPU-...) or a MIG device (MIG-...), not a number."""
-    return gpu.startswith(("GPU-", "MIG-"))
 
 
 def gpu_handle(nvml: Any, gpu: str) -> Any:
@@ -104,10 +98,10 @@ def gpu_handle(nvml: Any, gpu: str) -> Any:
     raise UserError(f"GPU {gpu!r} does not exist; allowed here: {numbers}, a UUID or auto")
 
 
-def supported(nvml: Any, query: str, handle: Any) -> Any:
-    """Return the answer of NVML's function `query`, or None where the GPU does not support it."""
+def query(nvml: Any, function: str, handle: Any) -> Any:
+    """Return what NVML's function of that name answers; None where the GPU does not support it."""
     try:
-        return getattr(nvml, query)(handle)
+        return getattr(nvml, function)(handle)
     except nvml.NVMLError as error:
         if isinstance(error, nvml.NVMLError_NotSupported):
             return None

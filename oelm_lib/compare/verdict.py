@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ class Verdict:
         """How often the arm saw its corpus, mean over its runs."""
         return self.pair.arm["epochs"].mean()
 
-    @property
+    @cached_property
     def to_decide(self) -> str:
         """What would decide an INCONCLUSIVE verdict: how many seeds, or a larger split."""
         return seeds_text(self.interval, stats.bounds_at_most(CRITERION))

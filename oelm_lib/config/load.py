@@ -14,7 +14,7 @@ from oelm_lib.config.messages import GUIDE, describe_errors, did_you_mean, short
 from oelm_lib.errors import UserError
 from oelm_lib.yaml_text import as_yaml, parse_yaml
 
-FILE = re.compile(r"^(.*/)?params/|\.yaml$")
+AROUND_ID = re.compile(r"^(.*/)?params/|\.yaml$")
 """What the name of an experiment's file has beside the id."""
 
 
@@ -46,7 +46,7 @@ def find_id(text: Any) -> str:
     ids = experiment_ids()
     if not isinstance(text, str):
         raise UserError(f"exp = {shorten(text)} is not an experiment id such as GPT-02; quote it")
-    exp = FILE.sub("", text.strip()).upper()
+    exp = AROUND_ID.sub("", text.strip()).upper()
     if re.fullmatch(ID_PATTERN, exp) and experiment_path(exp).is_file():
         return exp
     near = did_you_mean(exp, ids) or f"; there are {', '.join(ids[:3])}, ..."

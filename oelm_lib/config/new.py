@@ -10,7 +10,7 @@ from oelm_lib.config.load import experiment_path, load_config, parse_experiment
 from oelm_lib.config.messages import shorten
 from oelm_lib.errors import UserError
 from oelm_lib.files import explained, write_text
-from oelm_lib.yaml_text import as_yaml, parse_yaml
+from oelm_lib.yaml_text import as_yaml
 
 NO_BASELINE = "none"
 """In place of the id of a baseline: the new experiment is one itself."""
@@ -54,9 +54,7 @@ def new_experiment(
         "compare_to": against.id if against else None,
         "changes": list(changes),
     }
-    text = experiment_yaml(parse_experiment(plain, f"new experiment {new_id}"))
-    parse_experiment(parse_yaml(text), f"params/{new_id}.yaml")
-    return text
+    return experiment_yaml(parse_experiment(plain, f"new experiment {new_id}"))
 
 
 def save_experiment(new_id: str, text: str) -> Path:

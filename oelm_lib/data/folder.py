@@ -143,7 +143,8 @@ def _check_one_set(split: str, files: list[_File], spec: CorpusSpec) -> None:
     whole = [file.path for file in files if file.path.name.partition(".")[0] in _SPLIT_OF]
     if whole and len(files) > 1:
         raise _read_twice(split, whole[0], next(f.path for f in files if f.path != whole[0]))
-    parts: dict[tuple[int, int], Path] = {}
+    parts: dict[int, Path] = {}
+    total = 0
     for file in files:
         if match := _PART.fullmatch(file.path.name):
             number, count = int(match["number"]), int(match["count"])
@@ -152,14 +153,13 @@ def _check_one_set(split: str, files: list[_File], spec: CorpusSpec) -> None:
                     f"{file.path}: parts are numbered from 0, so there is no part {number} of"
                     f" {count}; remove or rename it"
                 )
-            first = parts.setdefault((number, count), file.path)
-            if first != file.path or len({count for _, count in parts}) > 1:
+            if number in parts or (parts and count != total):
                 raise _read_twice(split, next(iter(parts.values())), file.path)
-    count = max((count for _, count in parts), default=0)
-    missing = [number for number in range(count) if (number, count) not in parts]
+            parts[number], total = file.path, count
+    missing = [number for number in range(total) if number not in parts]
     if missing and not spec.sample:
         raise UserError(
-            f"{files[0].path.parent}: part {missing[0]} of the {count} of the {split} split is"
+            f"{files[0].path.parent}: part {missing[0]} of the {total} of the {split} split is"
             f" missing; complete it, or name a part of the corpus {spec.name}{SAMPLE}"
         )
 

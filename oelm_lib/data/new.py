@@ -73,7 +73,6 @@ def new_corpus(name: str, source: str | Path, tokenizer: str | None = None) -> C
     documents, characters = _survey(text)
     present = {split for split, files in text.files.items() if files}
     keys |= _split_rules(present, documents)
-    CorpusSpec(name=name, **keys)
     whole_documents = keys.get("validation") != "tail"
     tokenizers = [tokenizer] if tokenizer else _tokenizers(characters, whole_documents)
     with explained(path, "cannot be written"):

@@ -17,7 +17,7 @@ from oelm_lib.hardware import (
     TorchBuild,
     gpu_handle,
     open_nvml,
-    supported,
+    query,
     torch_problem,
     visible_gpus,
 )
@@ -82,8 +82,8 @@ def check_gpus(
 def _describe_gpu(nvml: Any, gpu: str) -> str:
     """Return the name of a GPU and its free memory."""
     handle = gpu_handle(nvml, gpu)
-    memory = supported(nvml, "nvmlDeviceGetMemoryInfo", handle)
-    name = supported(nvml, "nvmlDeviceGetName", handle) or gpu
+    memory = query(nvml, "nvmlDeviceGetMemoryInfo", handle)
+    name = query(nvml, "nvmlDeviceGetName", handle) or gpu
     free = f"{memory.free / 2**30:.1f} GiB free" if memory else "memory not reported by the driver"
     return f"{name} {free}"
 

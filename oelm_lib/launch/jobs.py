@@ -158,9 +158,9 @@ class Writer:
 
 def active_writer(path: Path) -> Writer | None:
     """Return the process that trains a run now, or None."""
-    if reading.state(path) not in ACTIVE:
-        return None
     status = _status(path)
+    if reading.true_state(path, status) not in ACTIVE:
+        return None
     gpus = tuple(gpu for gpu in str(status.get("gpus") or "").split(",") if gpu)
     return Writer(status.get("pid"), status.get("host"), gpus)
 

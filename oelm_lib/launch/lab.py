@@ -34,7 +34,7 @@ def open_lab(arguments: Sequence[str]) -> NoReturn:
             " command; as another user: make lab; as root, e.g. in a container:"
             " .venv/bin/oelm lab --allow-root"
         )
-    for line in copy_notebooks():
+    for line in copy_notebooks(config.ROOT):
         print(line, flush=True)
     options = [
         f"--ServerApp.root_dir={config.ROOT}",
@@ -54,13 +54,13 @@ def _without_news(folder: Path) -> dict[str, str]:
     return {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, paths))}
 
 
-def copy_notebooks(root: Path | None = None) -> list[str]:
+def copy_notebooks(root: Path) -> list[str]:
     """Copy the notebooks that lab/ lacks, and those that have changed since they were copied.
 
     A copy of an older version is kept under another name; any other file in lab/ stays as it is.
 
     Args:
-        root: Folder that holds notebooks/ and lab/; default: the checkout.
+        root: Folder that holds notebooks/ and lab/.
 
     Returns:
         One line for each copy that was renamed.
@@ -68,7 +68,6 @@ def copy_notebooks(root: Path | None = None) -> list[str]:
     Raises:
         UserError: lab/ cannot be written.
     """
-    root = root or config.ROOT
     lines = []
     with explained(root / FOLDER, "a notebook was not copied", exact=True):
         (root / FOLDER).mkdir(exist_ok=True)

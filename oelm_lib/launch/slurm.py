@@ -101,7 +101,7 @@ def submit(
     if report:
         array = numbers[0].split("_")[0]
         lines.append(f"report: job {_submit_report(sbatch, target, array)}")
-    return [*lines, f"logs in {_folder()}; follow with oelm status --watch, stop with scancel"]
+    return [*lines, f"logs in {logs_folder()}; follow with oelm status --watch, stop with scancel"]
 
 
 def asks_for_gpu(sbatch: dict[str, Any]) -> bool:
@@ -123,7 +123,8 @@ def _submit_report(sbatch: dict[str, Any], target: str, array: str) -> str:
     return number
 
 
-def _folder() -> Path:
+def logs_folder() -> Path:
+    """Return the folder of the jobs' logs."""
     return config.outputs_dir() / "slurm"
 
 
@@ -141,7 +142,7 @@ def submit_commands(
         import submitit
     except ImportError:
         raise UserError("oelm submit needs submitit; pip install -e '.[slurm]'") from None
-    executor = submitit.SlurmExecutor(_folder(), max_num_timeout=MOST_RESTARTS)
+    executor = submitit.SlurmExecutor(logs_folder(), max_num_timeout=MOST_RESTARTS)
     executor.update_parameters(
         job_name="oelm", array_parallelism=parallel, additional_parameters=sbatch
     )

@@ -17,6 +17,7 @@ from typing import Any
 from oelm_lib import config
 from oelm_lib.data import check_has_test, open_corpus
 from oelm_lib.errors import DONE, FAILED, STOPPED
+from oelm_lib.launch.slurm import asks_for_gpu, logs_folder, submit_commands
 from oelm_lib.launch.study_cost import cost_table, seconds_left
 from oelm_lib.launch.study_worker import (
     INTERRUPTED,
@@ -90,14 +91,12 @@ def _open_corpora(grid: Grid) -> None:
 
 def _submit(name: str, jobs: int, sbatch: dict[str, str]) -> int:
     """Submit engines of one worker each as one Slurm array."""
-    from oelm_lib.launch.slurm import asks_for_gpu, submit_commands
-
     command = [sys.executable, "-m", "oelm_lib.cli", "study", name, "--workers", "1"]
     if asks_for_gpu(sbatch):
         command += ["--gpus", "auto"]
     for number in submit_commands(sbatch, [command] * jobs, jobs):
         print(f"{name}: job {number}")
-    print(f"logs in {config.outputs_dir() / 'slurm'}; records in {records_path(name)}")
+    print(f"logs in {logs_folder()}; records in {records_path(name)}")
     return DONE
 
 

@@ -14,8 +14,10 @@ from typing import Any
 from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.launch.processes import child_environment
+from oelm_lib.runs.folder import open_run
 from oelm_lib.runs.schema import CHECKPOINTS
 from oelm_lib.study.cell import PlannedRun
+from oelm_lib.study.records import make_record
 
 RECORDED, INTERRUPTED, REFUSED, CRASHED = "recorded", "interrupted", "refused", "crashed"
 """Kinds of a Reply. INTERRUPTED: the run was asked to stop, and saved; REFUSED: by a UserError."""
@@ -43,7 +45,7 @@ class Reply:
     message: str = ""
 
 
-def serve(connection: Connection, environment: dict[str, str], log: Path) -> None:
+def serve(connection: Connection, log: Path) -> None:
     """Train the tasks that arrive until the connection closes; what is printed goes to `log`.
 
     The process leaves the terminal's group, so that Ctrl-C reaches the engine alone, which asks the
@@ -51,7 +53,6 @@ def serve(connection: Connection, environment: dict[str, str], log: Path) -> Non
     """
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.update(environment)
     with open(log, "a", buffering=1, encoding="utf-8") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
@@ -75,8 +76,6 @@ def serve(connection: Connection, environment: dict[str, str], log: Path) -> Non
 
 def _train(task: Task) -> Reply:
     """Train a run to its end and make its record. Raises UserError where it cannot be trained."""
-    from oelm_lib.runs.folder import open_run
-    from oelm_lib.study.records import make_record
     from oelm_lib.training import score_test_split, train
     from oelm_lib.training.machine import describe_machine
 
@@ -123,11 +122,9 @@ class Worker:
         self.connection, remote = context.Pipe()
         environment = child_environment(1, [self.gpu] if self.gpu else [])
         before = {key: os.environ.get(key) for key in environment}
-        os.environ.update(environment)  # read when the child's libraries are loaded
+        os.environ.update(environment)  # for the child, whose libraries read it when they load
         try:
-            self.process = context.Process(
-                target=serve, args=(remote, environment, log), daemon=True
-            )
+            self.process = context.Process(target=serve, args=(remote, log), daemon=True)
             self.process.start()
         finally:
             for key, value in before.items():

@@ -16,6 +16,9 @@ from oelm_lib.config.paths import relative_path
 from oelm_lib.errors import UserError
 from oelm_lib.runs.frames import RECORDED, arm_id, phase3
 from oelm_lib.runs.names import run_command
+from oelm_lib.study.page import load_study
+from oelm_lib.study.plan import study_names
+from oelm_lib.study.records import records_path
 from oelm_lib.study.verdicts import Judgement
 from oelm_lib.units import perplexity
 
@@ -195,16 +198,12 @@ def _printed(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _studies() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Yield name and verdicts of each study that has one: a row a limit of a headline claim."""
-    from oelm_lib.study.page import load_study
-    from oelm_lib.study.plan import study_names
-    from oelm_lib.study.records import records_path
-
     for name in study_names():
         if not records_path(name).is_file():
             continue
         with contextlib.suppress(UserError):  # a damaged plan must not take the journal away
             study = load_study(name)
-            judged = [one for claim in study.headline() for one in study.judged(claim)]
+            judged = [one for judgements in study.headline() for one in judgements]
             rows = [row for one in judged if one.is_complete for row in _study_rows(one)]
             if rows:
                 yield name, rows

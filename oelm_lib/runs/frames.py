@@ -145,14 +145,18 @@ def identity(experiment: Experiment) -> dict[str, Any]:
 def _row(path: Path) -> dict[str, Any]:
     """Return the row of a run folder, whatever is missing or broken in it."""
     reasons: list[str] = []
-    plain = {} if _waits(path) else _read_or_note(reading.read_config, path, reasons)
+    plain = _read_or_note(reading.read_config, path, reasons)
     status = _read_or_note(reading.read_status, path, reasons)
+    if status.get("state") == "queued" and not (path / "config.yaml").exists():
+        reasons.clear()  # a queue holds the run, and its process has written nothing yet
     summary = _read_or_note(reading.read_summary, path, reasons)
     known = _identity_or_note(plain, reasons)
     if summary:
         state = "done"
+    elif reasons:
+        state = "unreadable"
     else:
-        state = "unreadable" if reasons else reading.state(path)
+        state = reading.true_state(path, status or {"state": "empty"})
     timing = _read_or_note(reading.read_timing, path, reasons)
     folder = path.parent.name
     row = {
@@ -178,14 +182,6 @@ def _row(path: Path) -> dict[str, Any]:
         row["steps"] = _number(status.get("step"))
     row["reason"] = "; ".join(reasons) or _reason(row, status)
     return row
-
-
-def _waits(path: Path) -> bool:
-    """Return whether a queue holds a run whose process has written nothing yet."""
-    if (path / "config.yaml").exists():
-        return False
-    status = reading.read_or_none(reading.read_status, path) or {}
-    return status.get("state") == "queued"
 
 
 def _read_or_note(

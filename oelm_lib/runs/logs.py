@@ -26,12 +26,12 @@ def log_lines(run: Path, last: int, follow: bool = False) -> Iterator[str]:
         yield from file.read().splitlines()[-last:] if last else ()
         while follow:
             # Asked before reading, so that the last lines of a run that ends now are read.
-            active = state(run) in ACTIVE
+            current = state(run)
             size = path.stat().st_size
             if size < file.tell():  # the run continued from an earlier checkpoint
                 file.seek(size)
             yield from file.read().splitlines()
-            if not active:
-                yield f"({state(run)})"
+            if current not in ACTIVE:
+                yield f"({current})"
                 return
             time.sleep(POLL_SECONDS)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib.config import Experiment, as_text, experiment_ids, find_id, outputs_dir
-from oelm_lib.config.load import FILE
+from oelm_lib.config.load import AROUND_ID
 from oelm_lib.errors import UserError
 
 
@@ -46,14 +46,14 @@ def short_name(path: Path) -> str:
 
 
 def matches(name: str, path: Path, rehearsals: bool = True) -> bool:
-    """Return whether the run of a folder is called so.
+    """Return whether a name means the run of a folder.
 
     Args:
         name: `<ID>`, `<ID>/seed<k>`, the same with the folder's name <ID>_<slug>[+hash], or a glob
             of one of these. `demo-02` and `params/DEMO-02.yaml` mean DEMO-02.
         rehearsals: Whether a name without `+` means an experiment's rehearsals too.
     """
-    arm, slash, seed = FILE.sub("", name.strip("/")).partition("/")
+    arm, slash, seed = AROUND_ID.sub("", name.strip("/")).partition("/")
     folder = path.parent.name
     if "+" in folder and "+" not in arm and not rehearsals:
         return False
@@ -66,7 +66,7 @@ def matches(name: str, path: Path, rehearsals: bool = True) -> bool:
 
 def matching_ids(exps: list[str] | str | None) -> list[str]:
     """Return the ids that ids, files of params/ or globs mean, in either case; default all."""
-    patterns = [FILE.sub("", pattern).upper() for pattern in parse_patterns(exps)]
+    patterns = [AROUND_ID.sub("", pattern).upper() for pattern in parse_patterns(exps)]
     return [
         exp
         for exp in experiment_ids()

@@ -174,13 +174,13 @@ def state(run: RunFolder) -> str:
 
 
 def true_state(path: Path, status: dict[str, Any]) -> str:
-    """Return the state of a status record; `dead` where its writer is gone, `stopped` its queue.
+    """Return the recorded state; `dead` where its trainer has ended, `stopped` where its queue has.
 
-    The folder's lock decides about a writer; a lock of another process, which has opened the run
-    and does not train it yet, does not count. Where the lock cannot tell (a writer on another
-    host), the heartbeat does, by this host's clock. That is for display; no lock is taken over by
-    it. About a queue its process decides, or its heartbeat on another host; Slurm's queue outlives
-    every process.
+    A trainer lives while it holds the folder's lock. Another process that holds it, since it has
+    opened the run and does not train it yet, does not count. Where the lock cannot tell (a trainer
+    on another host), the heartbeat does, by this host's clock. That is for display; no lock is
+    taken over by it. A queue lives as long as its process, or on another host its heartbeat;
+    Slurm's queue outlives every process.
     """
     recorded = str(status.get("state"))
     if recorded in ACTIVE:

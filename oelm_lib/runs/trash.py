@@ -31,8 +31,8 @@ def remove_runs(paths: list[Path]) -> list[Path]:
     """
     paths = list(dict.fromkeys(path.absolute() for path in paths))
     for path in paths:
-        if state(path) in ACTIVE:
-            raise UserError(f"{path}: the run is {state(path)}; stop it first: oelm stop {path}")
+        if (current := state(path)) in ACTIVE:
+            raise UserError(f"{path}: the run is {current}; stop it first: oelm stop {path}")
     moment, targets = _moment(), []
     with contextlib.ExitStack() as locks:
         for path in paths:  # no other process writes the folder now, or starts to
@@ -49,14 +49,14 @@ def remove_runs(paths: list[Path]) -> list[Path]:
     return targets
 
 
-def remove_experiment(exp: str, outputs: Path | None = None) -> Path:
+def remove_experiment(exp: str, outputs: Path) -> Path:
     """Move the file of an experiment into the trash; returns where it lies now.
 
     Raises:
         UserError: git tracks the file, it has runs, an experiment or a study is made from it, or it
             cannot be moved.
     """
-    root, path = outputs or config.outputs_dir(), config.experiment_path(config.find_id(exp))
+    path = config.experiment_path(config.find_id(exp))
     where = f"params/{path.name}"
     tracked = git_output("ls-files", "--", path.name, folder=path.parent)
     if tracked is None:
@@ -65,11 +65,11 @@ def remove_experiment(exp: str, outputs: Path | None = None) -> Path:
         )
     if tracked:
         raise UserError(f"{where}: git tracks it, as all that the project ships; git rm removes it")
-    if runs := find_runs(root, exp):
-        raise UserError(f"{where}: has runs in {root} ({len(runs)}); remove these first")
+    if runs := find_runs(outputs, exp):
+        raise UserError(f"{where}: has runs in {outputs} ({len(runs)}); remove these first")
     if users := [*_users(path, "*.yaml", "compare_to"), *_users(path, "studies/*.yaml", "base")]:
         raise UserError(f"{where}: is {', '.join(users)}; delete or change that first")
-    target = root / TRASH / _moment() / "params" / path.name
+    target = outputs / TRASH / _moment() / "params" / path.name
     _move(path, target)
     return target
 
@@ -93,14 +93,13 @@ def restore_run(name: str, outputs: Path | None = None) -> Path:
     raise UserError(f"{root / TRASH}: no removed run is called {name!r}")
 
 
-def restore_last(outputs: Path | None = None) -> list[Path]:
+def restore_last(outputs: Path) -> list[Path]:
     """Bring back the runs, or the experiment, of the last removal; returns their paths.
 
     Raises:
         UserError: The trash is empty, or one of the paths exists again; then none is moved.
     """
-    root = outputs or config.outputs_dir()
-    removed = [*removed_runs(root), *(root / TRASH).glob("*/params/*.yaml")]
+    removed = [*removed_runs(outputs), *(outputs / TRASH).glob("*/params/*.yaml")]
     if not removed:
         raise UserError("the trash is empty: nothing was removed")
     moment = max(path.parts[-3] for path in removed)
@@ -108,7 +107,7 @@ def restore_last(outputs: Path | None = None) -> list[Path]:
     targets = [
         config.experiment_path(path.stem)
         if path.suffix == ".yaml"
-        else root / path.parent.name / path.name
+        else outputs / path.parent.name / path.name
         for path in last
     ]
     for path, target in zip(last, targets, strict=True):
@@ -116,10 +115,9 @@ def restore_last(outputs: Path | None = None) -> list[Path]:
     return [_restore(path, target) for path, target in zip(last, targets, strict=True)]
 
 
-def removed_runs(outputs: Path | None = None) -> list[Path]:
+def removed_runs(outputs: Path) -> list[Path]:
     """Return the run folders in the trash, the one removed last first."""
-    root = (outputs or config.outputs_dir()) / TRASH
-    return sorted(root.glob("*/*/seed*"), reverse=True)
+    return sorted((outputs / TRASH).glob("*/*/seed*"), reverse=True)
 
 
 def _restore(path: Path, target: Path) -> Path:

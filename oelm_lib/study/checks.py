@@ -1,6 +1,5 @@
 """Whether plan, records and corpora still belong together."""
 
-import json
 from typing import Any
 
 from oelm_lib import config
@@ -35,7 +34,7 @@ def read_grid(name: str, plan: Plan) -> Grid:
 
 def check_records(records: list[Record], name: str, plan: Plan) -> None:
     """Raise UserError where a record is of another study, or of other settings than the plan's."""
-    base = json.loads(json.dumps(config.load_config(plan.base).science))
+    base = config.load_config(plan.base).science
     for number, record in enumerate(records, 1):
         where = f"reports/{name}/runs.jsonl: record {number}"
         if record.study != name:

@@ -130,12 +130,13 @@ class Grid:
         limit = choice.trained_share or 1.0
         return [arm for arm in choice.among if self.trained_share(arm) <= limit]
 
-    def tuned_gap(self, arm: str, corpus: str, size: str = BASE_SIZE) -> float | None:
+    def tuned_gap(self, arm: str, corpus: str) -> float | None:
         """Return the difference of the fitted minima of an arm and its baseline, in nats.
 
         None where one of them is not tuned.
         """
-        cells = [Cell(corpus, size, arm), Cell(corpus, size, self.plan.arms[arm].against)]
+        pair = (arm, self.plan.arms[arm].against)
+        cells = [Cell(corpus, BASE_SIZE, name) for name in pair]
         if not all(self.is_tuned(cell) for cell in cells):
             return None
         own, baseline = (self.fit(cell).loss for cell in cells)

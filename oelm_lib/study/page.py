@@ -13,7 +13,6 @@ from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.ladder import Slope, judge_ladder
 from oelm_lib.study.plan import Plan
-from oelm_lib.study.schema import Claim
 from oelm_lib.study.sentences import (
     claim_question,
     claim_sentence,
@@ -51,28 +50,26 @@ class Study:
         """The plan."""
         return self.grid.plan
 
-    def headline(self) -> list[Claim]:
-        """Return the claims of the sentences and the first table, one for each question."""
-        first: dict[Claim, Claim] = {}
-        for claim in [one for one in self.plan.claims if one.headline] or self.plan.claims:
-            first.setdefault(claim.question, claim)
-        return list(first.values())
-
     def latest(self) -> list[Judgement]:
         """Return one judgement for each question and corpus."""
         return verdicts.latest(self.judgements)
 
-    def judged(self, claim: Claim) -> list[Judgement]:
-        """Return the latest judgements of a claim's question, corpus by corpus."""
-        return [one for one in self.latest() if one.claim.question == claim.question]
+    def headline(self) -> list[list[Judgement]]:
+        """Return the latest judgements, corpus by corpus, of each question of the first screen."""
+        claims = [claim for claim in self.plan.claims if claim.headline] or self.plan.claims
+        latest = self.latest()
+        return [
+            [one for one in latest if one.claim.question == question]
+            for question in dict.fromkeys(claim.question for claim in claims)
+        ]
 
     def main_table(self) -> tuple[list[str], list[list[Judgement | None]]]:
         """Return corpora, and for each main comparison its judgement on each of them.
 
         Comparisons and corpora without a seed that has ended are left out.
         """
-        judged = [{one.corpus: one for one in self.judged(claim)} for claim in self.headline()]
-        begun = [row for row in judged if any(one.ended for one in row.values())]
+        rows = [{one.corpus: one for one in judged} for judged in self.headline()]
+        begun = [row for row in rows if any(one.ended for one in row.values())]
         corpora = [
             corpus
             for corpus in self.plan.corpora
@@ -118,7 +115,7 @@ def _items(lines: list[str]) -> str:
 
 def sentences(study: Study) -> list[str]:
     """Return at most MOST_SENTENCES answers, each with one number and its interval, as HTML."""
-    claims = [claim_sentence(judged) for judged in _headline(study) if _is_answered(judged)]
+    claims = [claim_sentence(judged) for judged in study.headline() if _is_answered(judged)]
     slopes = [slope_sentence(one) for one in study.slopes[:1] if one.is_complete]
     return [*claims[: MOST_SENTENCES - len(slopes)], *slopes]
 
@@ -138,13 +135,8 @@ def _other_questions(study: Study) -> str:
     return f"<li>{count} more, in the table of all claims.</li>" if count else ""
 
 
-def _headline(study: Study) -> list[list[Judgement]]:
-    """Return the judgements of each claim that the first screen is about."""
-    return [study.judged(claim) for claim in study.headline()]
-
-
 def _unanswered(study: Study) -> list[list[Judgement]]:
-    return [judged for judged in _headline(study) if not _is_answered(judged)]
+    return [judged for judged in study.headline() if not _is_answered(judged)]
 
 
 def _is_answered(judged: list[Judgement]) -> bool:
@@ -222,7 +214,7 @@ def _legend(study: Study) -> str:
     """Return what the arms of the first screen are."""
     names = {
         name
-        for judged in _headline(study)
+        for judged in study.headline()
         for one in judged
         for name in (one.arm, one.baseline, *one.claim.names)
     }

@@ -9,6 +9,7 @@ from oelm_lib import config
 from oelm_lib.config import Experiment, Section
 from oelm_lib.errors import UserError
 from oelm_lib.files import sha256_json
+from oelm_lib.model.cost import qk_share
 from oelm_lib.study.cell import BASE_SIZE, Cell, rounded_rate
 from oelm_lib.study.schema import Arm, Choice, Claim, Confirm, Ladder, Names, Settings, Size, Tune
 
@@ -169,8 +170,6 @@ def parse_plan(plain: dict[str, Any], where: str) -> Plan:
 
 def _check_arms(plan: Plan) -> None:
     """Raise UserError for an arm that is no experiment, equal arms, or a share above its limit."""
-    from oelm_lib.model.cost import qk_share
-
     made: dict[str, str] = {}
     for size in plan.sizes:
         for name in plan.arms:

@@ -15,9 +15,10 @@ import numpy as np
 from pydantic import ConfigDict, ValidationError
 
 from oelm_lib import config
-from oelm_lib.config import Experiment, Section
+from oelm_lib.config import Section
 from oelm_lib.errors import UserError
 from oelm_lib.files import append_line, read_json, with_checksum, write_text
+from oelm_lib.model.cost import qk_share
 from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.reading import (
     frozen_unchanged,
@@ -133,7 +134,7 @@ def make_record(
         "seed": planned.seed,
         **result,
         "parameters": plain["parameters"],
-        "trained_share": _share(cfg),
+        "trained_share": round(qk_share(cfg.model), 6),
         "logit_std": _last_logit_std(path),
         "science": cfg.science,
         "data": {
@@ -197,12 +198,6 @@ def _last_logit_std(path: Path) -> list[float] | None:
     spreads = read_logit_std(path)
     last = spreads.loc[spreads["step"] == spreads["step"].max(), "logit_std"]
     return last.round(3).tolist() or None
-
-
-def _share(cfg: Experiment) -> float:
-    from oelm_lib.model.cost import qk_share
-
-    return round(qk_share(cfg.model), 6)
 
 
 def _finite(loss: float | None) -> float | None:

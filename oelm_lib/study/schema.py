@@ -78,7 +78,7 @@ class Claim(Section):
 
     Several limits are judged by the same interval.
     """
-    equal: Annotated[tuple[str, str], Field()] | None = None
+    equal: tuple[str, str] | None = None
     """Two arms whose perplexities are claimed to be equal."""
     within: Share | None = None
     """Margin of `equal`, e.g. 0.01."""

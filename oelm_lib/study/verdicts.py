@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from oelm_lib import stats
 from oelm_lib.stats import Interval
-from oelm_lib.study.cell import BASE_SIZE
 from oelm_lib.study.grid import Comparison, Grid
 from oelm_lib.study.plan import Plan
 from oelm_lib.study.schema import Claim, substance
@@ -218,7 +217,7 @@ def exploration(grid: Grid) -> list[tuple[str, str, float | None, float]]:
     """
     corpus = grid.plan.corpora[0]
     rows = [
-        (name, arm.against, grid.tuned_gap(name, corpus, BASE_SIZE), grid.trained_share(name))
+        (name, arm.against, grid.tuned_gap(name, corpus), grid.trained_share(name))
         for name, arm in grid.plan.arms.items()
         if arm.against
     ]

@@ -13,7 +13,6 @@ from typing import Any
 from oelm_lib.config import change_warnings, load_config
 from oelm_lib.errors import UserError
 from oelm_lib.hardware import available_cores
-from oelm_lib.launch.jobs import make_jobs
 from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.names import (
     experiment_of,
@@ -59,7 +58,6 @@ def start_runs(
     chosen = parse_seeds(seeds) if isinstance(seeds, str) else list(seeds)
     cfg = load_config(exp, overrides)
     paths = {seed: run_folder(cfg, seed, outputs) for seed in chosen}
-    make_jobs([exp], chosen, overrides or {})  # raises what `oelm run` would
     with one_starter(outputs):
         live = live_launches(outputs)
         busy = [seed for seed, path in paths.items() if _is_busy(path, live)]
@@ -71,8 +69,6 @@ def start_runs(
         open_seeds = [seed for seed, path in paths.items() if fresh or state(path) != "done"]
         if not open_seeds:
             raise UserError(f"{exp}: these seeds are all done; choose another, or start afresh")
-        if fresh and len(open_seeds) > 1:
-            raise UserError("only one run can be started afresh at a time; select one")
         arguments = ["run", exp, "--seeds", ",".join(map(str, open_seeds))]
         arguments += set_arguments(overrides or {})
         arguments += ["--workers", str(at_once)] if len(open_seeds) > 1 else []

@@ -108,11 +108,11 @@ class FormCheck:
 
 def form_fields() -> list[FormField]:
     """Return every key of the sections as a field, in the order of the schema."""
-    schema = Experiment.model_json_schema()
+    sections = {name: Experiment.model_fields[name].annotation for name in SECTIONS}
     return [
         _field(f"{name}.{key}", properties)
-        for name in SECTIONS
-        for key, properties in _properties(schema, name).items()
+        for name, section in sections.items()
+        for key, properties in section.model_json_schema()["properties"].items()
     ]
 
 
@@ -188,12 +188,6 @@ def check_html(check: FormCheck) -> str:
     if check.cost:
         parts.append(f"<p>A run costs {escape(check.cost)}.</p>")
     return "".join([*parts, warnings_html(check.warnings)])
-
-
-def _properties(schema: dict[str, Any], section: str) -> dict[str, Any]:
-    reference = schema["properties"][section]
-    name = (reference.get("$ref") or reference["allOf"][0]["$ref"]).rpartition("/")[2]
-    return schema["$defs"][name]["properties"]
 
 
 def _field(key: str, plain: dict[str, Any]) -> FormField:

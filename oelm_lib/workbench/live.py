@@ -33,8 +33,8 @@ class Workbench:
         self._reader, self._due = RunRows(outputs), 0.0
         self._rows: list[Row] = []
         self.table = TableView(words, self._show_clicked)
-        self.experiment = ExperimentView(self._reader.outputs, self._chosen, self.refresh)
-        self.form = FormView(self._choose)
+        self.experiment = ExperimentView(self._reader.outputs, self._show_experiment, self.refresh)
+        self.form = FormView(self._choose_saved)
         self.runs = RunsView(self._reader.outputs, self.refresh)
         self.refresh()
         self.runs.draws = True
@@ -63,7 +63,7 @@ class Workbench:
         cost = time.monotonic() - start
         self._due = start + max(LOOK_SECONDS, cost / share)
 
-    def _chosen(self, exp: str) -> None:
+    def _show_experiment(self, exp: str) -> None:
         """Show another experiment everywhere."""
         self.table.mark(exp)
         self.experiment.show(self._rows)
@@ -71,8 +71,8 @@ class Workbench:
         self.runs.choose(exp)
         self.refresh()
 
-    def _choose(self, exp: str) -> None:
-        """Show an experiment that was just saved."""
+    def _choose_saved(self, exp: str) -> None:
+        """Choose an experiment that was just saved."""
         self.refresh()
         self.experiment.choice.value = exp
 

@@ -107,13 +107,7 @@ class RunRows:
         if key not in self._facts:
             try:
                 plain = read_config(path)
-                experiment = plain["experiment"]
-                self._facts[key] = {
-                    "arm": arm_name(experiment, plain["overrides"]),
-                    "corpus": experiment["data"]["corpus"],
-                    "compare_to": experiment["compare_to"],
-                    "title": plain["label"],
-                }
+                self._facts[key] = _facts(plain["experiment"], plain["label"], plain["overrides"])
             except (UserError, KeyError, TypeError):
                 return self._experiment_facts(exp)
         return self._facts[key]
@@ -124,16 +118,20 @@ class RunRows:
         if key not in self._facts:
             try:
                 experiment = load_config(exp)
-                self._facts[key] = {
-                    "arm": arm_name(experiment.to_dict()),
-                    "corpus": experiment.data.corpus,
-                    "compare_to": experiment.compare_to,
-                    "title": experiment.title,
-                }
+                self._facts[key] = _facts(experiment.to_dict(), experiment.title, {})
             except UserError as error:
                 facts = dict.fromkeys(("arm", "corpus", "title"), "")
                 self._facts[key] = facts | {"compare_to": None, "reason": str(error)}
         return self._facts[key]
+
+
+def _facts(experiment: dict[str, Any], title: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "arm": arm_name(experiment, overrides),
+        "corpus": experiment["data"]["corpus"],
+        "compare_to": experiment["compare_to"],
+        "title": title,
+    }
 
 
 def _stamp(path: Path) -> tuple[float, ...]:

@@ -43,9 +43,11 @@ def test_gpus_are_chosen_by_number_or_all_that_are_visible(nvml, monkeypatch):
         ("MIG-GPU-0000/1/0,MIG-GPU-0000/2/0", ["MIG-GPU-0000/1/0", "MIG-GPU-0000/2/0"]),
     ],
 )
-def test_visible_gpus_follow_the_rules_of_cuda(nvml, value, expected):
-    environment = {} if value is None else {"CUDA_VISIBLE_DEVICES": value}
-    assert visible_gpus(nvml, environment) == expected
+def test_visible_gpus_follow_the_rules_of_cuda(nvml, monkeypatch, value, expected):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if value is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+    assert visible_gpus(nvml) == expected
 
 
 @pytest.mark.parametrize("value", ["", "-1"])

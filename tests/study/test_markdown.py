@@ -2,8 +2,8 @@ import pytest
 from test_page import COMPLETE, shown
 from test_verdicts import study
 
+from oelm_lib.report import journal_facts
 from oelm_lib.report.journal import journal
-from oelm_lib.study import page
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.markdown import markdown_table
 from oelm_lib.view.tables import interval_text
@@ -36,5 +36,5 @@ def test_the_markdown_table_has_the_gaps_and_verdicts_of_the_page():
 )
 def test_the_journal_has_a_table_of_the_verdicts(monkeypatch, tmp_path, language, row):
     made = shown(study(COMPLETE))
-    monkeypatch.setattr(page, "load_study", lambda name: made)
+    monkeypatch.setattr(journal_facts, "load_study", lambda name: made)
     assert row in journal(tmp_path, language)
