@@ -156,10 +156,10 @@ def _check_one_set(split: str, files: list[_File], spec: CorpusSpec) -> None:
             if number in parts or (parts and count != total):
                 raise _read_twice(split, next(iter(parts.values())), file.path)
             parts[number], total = file.path, count
-    missing = [number for number in range(total) if number not in parts]
-    if missing and not spec.sample:
+    if len(parts) < total and not spec.sample:
+        missing = next(number for number in range(total) if number not in parts)
         raise UserError(
-            f"{files[0].path.parent}: part {missing[0]} of the {total} of the {split} split is"
+            f"{files[0].path.parent}: part {missing} of the {total} of the {split} split is"
             f" missing; complete it, or name a part of the corpus {spec.name}{SAMPLE}"
         )
 

@@ -119,6 +119,14 @@ def test_a_missing_part_is_named_but_a_sample_may_lack_it(folder, find):
     assert len(find(folder)["train"]) == 2
 
 
+def test_a_name_with_a_huge_count_is_refused_at_once(folder, find):
+    """The numbers of all parts were listed first."""
+    (folder / "train.jsonl").unlink()
+    write(folder, "train-00000-of-99999999999999.jsonl", "a")
+    with pytest.raises(UserError, match="part 1 of the 99999999999999 of the train split"):
+        find(folder, "tinyshakespeare")
+
+
 def test_a_part_beyond_the_count_of_its_set_is_refused(folder, find):
     (folder / "train.jsonl").unlink()
     write(folder, "train-00000-of-00001.jsonl", "a")
