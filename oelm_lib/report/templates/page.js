@@ -195,7 +195,7 @@
       if (!figure || figure.place) continue;
       const {state = {}, controls: wanted = []} = figure.layout.meta ?? {};
       Object.assign(figure, {state, controls: wanted, place: make("div"), file: `figure-${Number(box.dataset.figure) + 1}`});
-      figure.config = {displaylogo: false, showSendToCloud: false, responsive: true,
+      figure.config = {displaylogo: false, showSendToCloud: false, responsive: true, ...(alone ? {displayModeBar: false} : {}),
         modeBarButtonsToRemove: ["lasso2d", "select2d", "toImage"]};  // PNG has a button of its own
       const above = [...(alone ? [] : [controls(figure)]), ...(isOwn(figure) ? [caption(figure)] : [])];
       box.append(...(wanted.length ? above.reverse() : above), figure.place);
