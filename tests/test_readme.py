@@ -37,15 +37,15 @@ def visible_text(page):
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", text)))
 
 
-def test_every_number_of_the_answer_stands_on_a_kept_page():
+def test_every_number_of_the_answer_stands_on_the_kept_page():
     answer = re.search(r"<!-- answer -->(.*?)<!-- /answer -->", README, re.DOTALL).group(1)
-    sentences = re.findall(r"^\d\. (.*?)\(\[.*?\]\((reports/[^)]*)\)\)", answer, re.M | re.DOTALL)
+    sentences = re.findall(r"^\d\. (.*?)(?=^\d\. |\Z)", answer, re.M | re.DOTALL)
     assert 1 <= len(sentences) <= 5
-    for sentence, page in sentences:
+    shown = visible_text(config.ROOT / "reports" / "study_oelm.html")
+    for sentence in sentences:
         numbers = re.findall(r"[\d.]+ %|\[[^]a-z]+\]", sentence.replace("\n   ", " "))
-        assert numbers, sentence
-        shown = visible_text(config.ROOT / page)
-        assert [number for number in numbers if number not in shown] == [], page
+        assert any(number.startswith("[") for number in numbers), sentence
+        assert [number for number in numbers if number not in shown] == []
 
 
 def test_the_table_of_the_study_is_that_of_its_records():

@@ -1,13 +1,13 @@
 """The first table of a study as Markdown, for a README."""
 
 from oelm_lib import stats
-from oelm_lib.study.page import Study
+from oelm_lib.study.page import Study, status_line
 from oelm_lib.study.verdicts import Judgement
 from oelm_lib.view.tables import interval_text
 
 
 def markdown_table(study: Study) -> str:
-    """Return the main comparisons down, corpora across: gap, interval, seeds and verdicts.
+    """Return the main comparisons down, corpora across, and below how much is answered.
 
     Comparisons and corpora without a confirmation run are left out. `oelm study NAME --table`
     prints it; a test fails where README holds another one.
@@ -20,12 +20,12 @@ def markdown_table(study: Study) -> str:
         ["---"] * (1 + len(corpora)),
         *([_comparison(row), *map(_cell, row)] for row in judged),
     ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", status_line(study)])
 
 
 def _comparison(row: list[Judgement | None]) -> str:
     one = next(one for one in row if one)
-    return f"{one.name} against {one.other}"
+    return f"{one.arm} against {one.other}"
 
 
 def _cell(one: Judgement | None) -> str:

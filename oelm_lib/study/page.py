@@ -93,12 +93,10 @@ def load_study(name: str) -> Study:
 
 def answer(study: Study) -> Html:
     """Return the question, what was run, the answer in a few sentences, and the first table."""
-    left = sum(count for _, _, count in expected_left(study.grid))
-    done = len(study.grid.records)
     asked, items = map(_items, (open_questions(study), sentences(study)))
     found = (
         f"<div class='answer'><h1>{escape(study.plan.question)}</h1>"
-        f"<p class='lead'>{status(study.latest(), study.slopes, done, left)}</p>"
+        f"<p class='lead'>{status_line(study)}</p>"
         f"<p>{escape(_models(study))} {escape(study.plan.about)}</p>"
         + (f"<ol>{items}</ol>" if items else "")
         + first_table(study)
@@ -106,6 +104,12 @@ def answer(study: Study) -> Html:
         + f"{_legend(study)}</div>"
     )
     return unbroken(found)
+
+
+def status_line(study: Study) -> str:
+    """Return how many questions are answered, undecided and not run, and from how many runs."""
+    left = sum(count for _, _, count in expected_left(study.grid))
+    return status(study.latest(), study.slopes, len(study.grid.records), left)
 
 
 def _items(lines: list[str]) -> str:

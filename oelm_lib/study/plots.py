@@ -30,13 +30,13 @@ def gaps(study: Study) -> base.Figure:
     judged = [[one for one in row if one and one.interval.n] for row in table]
     judged = [row for row in judged if row]
     styles = _styles(study, {one.arm for row in judged for one in row})
-    rows = [_forest_row(row, styles[row[0].arm]) for row in judged]
+    rows = [_forest_row(row, styles[row[0].arm].colour) for row in judged]
     limits = {bound: f"+{bound:g} %" for row in rows for bound in row.limits if bound > 0}
     names = {0.0: "baseline"} | limits
     notes = [
-        "mark: gap; bar: the interval that the verdicts are read from",
-        "✓ within the limit, ✗ beyond it, ? undecided",
-        "in brackets: share of the Q/K weights that is trained",
+        "dot: gap; bar: confidence interval (95 % for one family of claims on one corpus)",
+        "✓ within the limit, ✗ beyond it, ? undecided; late: claimed after results",
+        "in brackets: numbers trained on the way to attention scores, in % of the Q/K weights",
     ]
     figure = base.new_figure(
         "Gap in perplexity to the baseline",
@@ -52,7 +52,7 @@ def gaps(study: Study) -> base.Figure:
     return base.title_x(figure, "gap in perplexity to the baseline")
 
 
-def _forest_row(judged: list[Judgement], style: ArmStyle) -> forest.Row:
+def _forest_row(judged: list[Judgement], colour: str) -> forest.Row:
     """Return a comparison with its gap on each corpus."""
     first = judged[0]
     against = f"against {'the gap of ' * first.claim.gaps}{first.other}"
@@ -61,8 +61,8 @@ def _forest_row(judged: list[Judgement], style: ArmStyle) -> forest.Row:
         forest.Mark(
             name=f"{one.arm} {against}, {one.corpus}",
             interval=one.interval,
-            colour=style.colour,
-            symbol=style.symbol,
+            colour=colour,
+            symbol="circle",
             label=one.corpus,
             note=_note(one),
         )
@@ -76,10 +76,11 @@ def _forest_row(judged: list[Judgement], style: ArmStyle) -> forest.Row:
 
 
 def _note(one: Judgement) -> str:
-    """Return the verdicts of a judgement as marks: `≤ 5 % ✓, ≤ 1 % ?`."""
+    """Return the verdicts of a judgement as marks: `≤ 5 % ✓, ≤ 1 % ?, late`."""
     if not one.is_complete:
         return f"{one.ended} of {one.planned} seeds"
-    return ", ".join(f"{limit.short_text} {verdict_mark(limit.verdict)}" for limit in one.limits)
+    marks = [f"{limit.short_text} {verdict_mark(limit.verdict)}" for limit in one.limits]
+    return ", ".join(marks if one.declared else [*marks, "late"])
 
 
 def _set_gap_axis(study: Study, figure: base.Figure) -> None:

@@ -36,7 +36,8 @@ def status(judgements: Iterable[Judgement], slopes: Iterable[Slope], done: int, 
     parts = [f"{answered} {'is' if answered == 1 else 'are'} answered"]
     parts += [f"{unknown} undecided"] if unknown else []
     parts += [f"{waiting} {'wait' if waiting > 1 else 'waits'} for runs"] if waiting else []
-    return f"Of {len(found)} questions, {', '.join(parts)}; {runs}."
+    asked = "1 question" if len(found) == 1 else f"{len(found)} questions"
+    return f"Of {asked}, {', '.join(parts)}; {runs}."
 
 
 def claim_question(judged: list[Judgement]) -> str:
@@ -108,7 +109,7 @@ def _more_than(limit: Limit) -> str:
 
 def _change(one: Judgement) -> str:
     """Return the beginning of a sentence about a claim: what changes, by how much."""
-    name, other = f"<b>{escape(one.name)}</b>", f"<b>{escape(one.other)}</b>"
+    name, other = f"<b>{escape(one.arm)}</b>", f"<b>{escape(one.other)}</b>"
     size, interval = interval_text(one.interval), one.interval
     if one.claim.equal:
         what = "gap to its baseline" if one.claim.gaps else "perplexity"

@@ -162,6 +162,6 @@ def _draw_mark(figure: base.Figure, panel: int, mark: Mark, y: float) -> None:
             "thickness": 2.5,
             "width": 5,
         }
-    dot = {"color": mark.colour, "size": 10, "symbol": mark.symbol}
+    dot = {"color": mark.colour, "size": 8, "symbol": mark.symbol}
     gap = {"x": [round(mark.gap, 4)], "y": [y], "error_x": bar, "marker": dot}
     base.add(figure, panel, go.Scatter(**gap, name=name, mode="markers", **look))

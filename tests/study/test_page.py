@@ -75,7 +75,8 @@ def test_a_choice_is_shown_by_the_arm_that_tuning_chose():
     made = shown(study(COMPLETE, plan=plan))
     chosen = made.grid.resolve("best")
     assert f"{chosen} best, against trained, 4 seeds" in text(page.first_table(made))
-    assert f"best ({chosen}) against trained" in markdown_table(made)
+    assert f"| {chosen} against trained |" in markdown_table(made)
+    assert "Of 1 question, 1 is answered; all 36 runs done." in markdown_table(made)
 
 
 def test_partial_records_say_what_is_missing():
