@@ -155,7 +155,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
         ) from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: holds {type(value).__name__}, not an object; delete it")
-    if value.get("checksum") and value["checksum"] != with_checksum(value)["checksum"]:
+    if value.get("checksum") and value["checksum"] != checksum(value):
         raise UserError(
             f"{path}: fails its checksum: it was damaged or edited; restore it, or delete it and"
             " give the command that made it again"
@@ -166,7 +166,12 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def with_checksum(record: dict[str, Any]) -> dict[str, Any]:
     """Return a record of plain values with its `checksum`: the SHA-256 of all other keys."""
     plain = {key: value for key, value in finite(record).items() if key != "checksum"}
-    return plain | {"checksum": sha256_json(json.loads(json.dumps(plain)))}
+    return plain | {"checksum": checksum(json.loads(json.dumps(plain)))}
+
+
+def checksum(record: dict[str, Any]) -> str:
+    """Return the SHA-256 of all keys but `checksum` of an object that JSON has given."""
+    return sha256_json({key: value for key, value in record.items() if key != "checksum"})
 
 
 def remedy(error: OSError) -> str:

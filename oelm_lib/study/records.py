@@ -17,7 +17,7 @@ from pydantic import ConfigDict, ValidationError
 from oelm_lib import config
 from oelm_lib.config import Section
 from oelm_lib.errors import UserError
-from oelm_lib.files import append_line, read_json, with_checksum, write_text
+from oelm_lib.files import append_line, checksum, read_json, with_checksum, write_text
 from oelm_lib.model.cost import qk_share
 from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.reading import (
@@ -245,7 +245,7 @@ def _parse(text: bytes, path: Path) -> Iterable[Record]:
             raise UserError(
                 f"{path}: line {number} is not a record; restore it from git or delete that line"
             ) from None
-        if record.checksum and record.checksum != with_checksum(json.loads(line))["checksum"]:
+        if record.checksum and record.checksum != checksum(json.loads(line)):
             raise UserError(
                 f"{path}: line {number} fails its checksum: it was damaged or edited; restore it"
                 " from git or delete that line"
