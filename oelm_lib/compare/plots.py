@@ -53,7 +53,6 @@ def gap_intervals(judged: Sequence[Verdict]) -> Figure:
     figure.update_xaxes(rangemode="normal", ticksuffix=" %")
     for number, rows in enumerate(panels.values(), 1):
         forest.draw_rows(figure, number, rows, LIMITS)
-        figure.update_xaxes(range=forest.reach(rows, LIMITS), row=number, col=1)
     figure.update_layout(showlegend=False, margin_l=20)
     return base.title_x(figure, "gap in perplexity to the baseline")
 

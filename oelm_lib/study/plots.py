@@ -48,7 +48,7 @@ def gaps(study: Study) -> base.Figure:
     if not rows:
         return figure
     forest.draw_rows(figure, 1, rows, names)
-    figure.update_xaxes(rangemode="normal", ticksuffix=" %", range=forest.reach(rows, names))
+    figure.update_xaxes(rangemode="normal", ticksuffix=" %")
     return base.title_x(figure, "gap in perplexity to the baseline")
 
 

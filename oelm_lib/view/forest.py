@@ -48,6 +48,11 @@ class Mark:
         values += [end for end in ends if abs(end) < reach]
         return min(values), min(max(values), LARGEST_DRAWN)
 
+    @property
+    def leaves_panel(self) -> bool:
+        """Whether the bar goes on where the panel ends."""
+        return self.interval.known and 100 * self.interval.gap_high > self.bounds()[1]
+
 
 @dataclass(frozen=True)
 class Row:
@@ -76,7 +81,7 @@ def panel_height(rows: list[Row]) -> int:
 
 
 def draw_rows(figure: base.Figure, panel: int, rows: list[Row], limits: dict[float, str]) -> None:
-    """Draw rows in a panel, whose y axis counts pixels downwards.
+    """Draw rows in a panel, whose y axis counts pixels downwards, and set its axes.
 
     Args:
         limits: Gap in percent -> its name below the last row.
@@ -109,16 +114,18 @@ def draw_rows(figure: base.Figure, panel: int, rows: list[Row], limits: dict[flo
                     xanchor="left",
                     xshift=6,
                     y=y,
+                    yshift=LINE // 2 if mark.leaves_panel else 0,  # above a bar that goes on
                     font_size=11.5,
                     showarrow=False,
                     **where,
                 )
         top += row.height
-    for value, text in limits.items():
+    low, high = _range(rows, limits)
+    for value, text in _apart(limits, 0.08 * (high - low)).items():
         side = "left" if value > 0 else "right"
         below = {"y": top, "yanchor": "top", "font_size": 11.5, "showarrow": False}
         figure.add_annotation(text=text, x=value, xanchor=side, **below, **where)
-    figure.update_xaxes(showgrid=False, **where)
+    figure.update_xaxes(range=[low, high], showgrid=False, **where)
     figure.update_yaxes(
         range=[top + BELOW, 0],
         showgrid=False,
@@ -130,11 +137,22 @@ def draw_rows(figure: base.Figure, panel: int, rows: list[Row], limits: dict[flo
     )
 
 
-def reach(rows: list[Row], limits: dict[float, str]) -> list[float]:
+def _range(rows: list[Row], limits: dict[float, str]) -> tuple[float, float]:
     """Return the range of the x axis that shows all rows, with room for their notes."""
     ends = [end for row in rows for mark in row.marks for end in mark.bounds()]
     low, high = min([*ends, *limits]), max([*ends, *limits])
-    return [max(low - 0.1 * (high - low), LEAST), high + 0.2 * (high - low)]
+    return max(low - 0.1 * (high - low), LEAST), high + 0.2 * (high - low)
+
+
+def _apart(limits: dict[float, str], least: float) -> dict[float, str]:
+    """Return the names of the limits; those of positive ones nearer than `least` are joined."""
+    names: dict[float, str] = {}
+    for value, text in sorted(limits.items()):
+        last = max(names, default=0.0)
+        if last > 0 and value - last < least:
+            text = f"{names.pop(last)}, {text}"
+        names[value] = text
+    return names
 
 
 def _draw_limits(figure: base.Figure, panel: int, row: Row, top: float) -> None:
