@@ -45,6 +45,11 @@ ARMS = {
 }
 
 
+def pytest_collection_modifyitems(items):
+    """Start the longest tests first: at the end, the other processes would wait for each."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture
 def model_config():
     """A function from changes to a tiny ModelConfig."""

@@ -54,6 +54,7 @@ def fill_checkout(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_tests_pass_beside_a_users_own_experiments_corpora_and_runs(checkout):
     names = [name for name in os.environ if name.startswith(("OELM_", "PYTEST_"))]
     environment = {key: value for key, value in os.environ.items() if key not in names}

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -15,6 +16,8 @@ BELOW = 24
 """Pixels below the last row, for the names of the limits."""
 CHARACTER = 7
 """Pixels of a character of a label; a row's text begins where the labels begin."""
+NARROWEST = 230
+"""Pixels of a panel in a narrow window."""
 LEAST, LARGEST_DRAWN = -100.0, 200.0
 """Least gap there is, and largest one that is drawn, in percent."""
 
@@ -87,6 +90,7 @@ def draw_rows(figure: base.Figure, panel: int, rows: list[Row], limits: dict[flo
         limits: Gap in percent -> its name below the last row.
     """
     where = {"row": panel, "col": 1}
+    low, high = _range(rows, limits)
     top, labels = 0, {}
     labels_width = CHARACTER * max(len(mark.label) for row in rows for mark in row.marks)
     for row in rows:
@@ -108,19 +112,10 @@ def draw_rows(figure: base.Figure, panel: int, rows: list[Row], limits: dict[flo
             labels[y] = mark.label
             _draw_mark(figure, panel, mark, y)
             if mark.note:
-                figure.add_annotation(
-                    text=escape(mark.note),
-                    x=row.end,
-                    xanchor="left",
-                    xshift=6,
-                    y=y,
-                    yshift=LINE // 2 if mark.leaves_panel else 0,  # above a bar that goes on
-                    font_size=11.5,
-                    showarrow=False,
-                    **where,
-                )
+                note = {"text": escape(mark.note), "font_size": 11.5, "showarrow": False}
+                note |= _note_place(row, mark, low, high)
+                figure.add_annotation(y=y, **note, **where)
         top += row.height
-    low, high = _range(rows, limits)
     for value, text in _apart(limits, 0.08 * (high - low)).items():
         side = "left" if value > 0 else "right"
         below = {"y": top, "yanchor": "top", "font_size": 11.5, "showarrow": False}
@@ -135,6 +130,14 @@ def draw_rows(figure: base.Figure, panel: int, rows: list[Row], limits: dict[flo
         ticktext=list(labels.values()),
         **where,
     )
+
+
+def _note_place(row: Row, mark: Mark, low: float, high: float) -> dict[str, Any]:
+    """Return where a note stands: beside its row, or where it has no room there, above its bar."""
+    room = NARROWEST * (high - row.end) / (high - low)
+    if mark.leaves_panel or room < 10 + CHARACTER * len(mark.note):
+        return {"x": 1, "xref": "x domain", "xanchor": "right", "yshift": LINE // 2}
+    return {"x": row.end, "xanchor": "left", "xshift": 6}
 
 
 def _range(rows: list[Row], limits: dict[float, str]) -> tuple[float, float]:

@@ -280,6 +280,7 @@ def test_an_arm_that_diverges_is_recorded_and_stops_nothing(checkout):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_example_study_runs_and_has_its_page(checkout):
     example = config.ROOT / "params" / "studies" / "example.yaml"
     shutil.copy(example, checkout.folder / "params" / "studies" / "tiny.yaml")

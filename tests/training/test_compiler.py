@@ -150,6 +150,7 @@ def run_apart(outputs, overrides, arms, stops=()):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_no_arm_is_recompiled_in_the_loop_and_losses_are_the_same(tiny_config, tmp_path):
     """Freeze intervals begin at steps 4 and 9."""
     overrides = TINY | {"model.dropout": 0.0}
