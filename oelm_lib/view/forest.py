@@ -133,11 +133,17 @@ def draw_rows(figure: base.Figure, panel: int, rows: list[Row], limits: dict[flo
 
 
 def _note_place(row: Row, mark: Mark, low: float, high: float) -> dict[str, Any]:
-    """Return where a note stands: beside its row, or where it has no room there, above its bar."""
-    room = NARROWEST * (high - row.end) / (high - low)
-    if mark.leaves_panel or room < 10 + CHARACTER * len(mark.note):
-        return {"x": 1, "xref": "x domain", "xanchor": "right", "yshift": LINE // 2}
-    return {"x": row.end, "xanchor": "left", "xshift": 6}
+    """Return where a note stands: beside its row, or at the panel's edge, there above a bar."""
+    needed = 10 + CHARACTER * len(mark.note)
+
+    def has_room(end: float) -> bool:
+        return NARROWEST * (high - end) / (high - low) >= needed
+
+    if has_room(row.end) and not mark.leaves_panel:
+        return {"x": row.end, "xanchor": "left", "xshift": 6}
+    reaches_note = mark.leaves_panel or not has_room(mark.bounds()[1])
+    edge = {"x": 1, "xref": "x domain", "xanchor": "right"}
+    return edge | {"yshift": LINE // 2 if reaches_note else 0}
 
 
 def _range(rows: list[Row], limits: dict[float, str]) -> tuple[float, float]:
