@@ -36,22 +36,20 @@ def gap_intervals(judged: Sequence[Verdict]) -> Figure:
     """
     drawn = [one for one in judged if math.isfinite(one.interval.gap)]
     styles = arm_styles([one.arm for one in judged])
-    panels = {
-        _heading(family[0]): _forest_rows(family, styles)
-        for family in (
-            list(arms) for _, arms in groupby(drawn, lambda one: (one.source, one.baseline))
-        )
-    }
+    grouped = groupby(drawn, lambda one: (one.source, one.baseline))
+    families = [list(arms) for _, arms in grouped]
+    headings = [_heading(family[0]) for family in families]
+    panels = [_forest_rows(family, styles) for family in families]
     notes = [
         "mark: gap; bar: 95 % interval, widened so that those of all arms hold together",
         "ticks: seeds, each paired with the same seed of the baseline",
     ]
-    if len(panels) == 1:
-        notes = [*panels, *notes]
-    height = max(map(forest.panel_height, panels.values()), default=0)
-    figure = base.new_figure("Gap to the baseline", notes, list(panels), height)
+    if len(headings) == 1:
+        notes = [*headings, *notes]
+    height = max(map(forest.panel_height, panels), default=0)
+    figure = base.new_figure("Gap to the baseline", notes, headings, height)
     figure.update_xaxes(rangemode="normal", ticksuffix=" %")
-    for number, rows in enumerate(panels.values(), 1):
+    for number, rows in enumerate(panels, 1):
         forest.draw_rows(figure, number, rows, LIMITS)
     figure.update_layout(showlegend=False, margin_l=20)
     return base.title_x(figure, "gap in perplexity to the baseline")

@@ -145,10 +145,12 @@ def identity(experiment: Experiment) -> dict[str, Any]:
 def _row(path: Path) -> dict[str, Any]:
     """Return the row of a run folder, whatever is missing or broken in it."""
     reasons: list[str] = []
-    plain = _read_or_note(reading.read_config, path, reasons)
-    status = _read_or_note(reading.read_status, path, reasons)
-    if status.get("state") == "queued" and not (path / "config.yaml").exists():
-        reasons.clear()  # a queue holds the run, and its process has written nothing yet
+    status_reasons: list[str] = []
+    # Before config.yaml, which a process writes first: what it has begun is then seen whole.
+    status = _read_or_note(reading.read_status, path, status_reasons)
+    waits = status.get("state") == "queued" and not (path / "config.yaml").exists()
+    plain = {} if waits else _read_or_note(reading.read_config, path, reasons)
+    reasons += status_reasons
     summary = _read_or_note(reading.read_summary, path, reasons)
     known = _identity_or_note(plain, reasons)
     if summary:

@@ -18,6 +18,8 @@ CHARACTER = 7
 """Pixels of a character of a label; a row's text begins where the labels begin."""
 NARROWEST = 230
 """Pixels of a panel in a narrow window."""
+LEAST_REACH = 15.0
+"""Percent within which a bound is always drawn; else it is within three times gap and seeds."""
 LEAST, LARGEST_DRAWN = -100.0, 200.0
 """Least gap there is, and largest one that is drawn, in percent."""
 
@@ -46,7 +48,7 @@ class Mark:
     def bounds(self) -> tuple[float, float]:
         """Return the ends of what is drawn, in percent; a bound far outside leaves the panel."""
         values = [self.gap, *self.seeds]
-        reach = 3 * max(5.0, *map(abs, values))
+        reach = max(LEAST_REACH, *(3 * abs(value) for value in values))
         ends = (100 * bound for bound in (self.interval.gap_low, self.interval.gap_high))
         values += [end for end in ends if abs(end) < reach]
         return min(values), min(max(values), LARGEST_DRAWN)

@@ -39,22 +39,6 @@ def start(page, exp):
     page.locator(".oelm-waiting").wait_for(state="detached")
 
 
-def click_until(page, name, text):
-    """Click a button until its answer is shown.
-
-    A click is lost where the page moves under it, as it may while runs end on a busy machine.
-    """
-    from playwright.sync_api import TimeoutError
-
-    answer = page.get_by_text(text).first
-    for _ in range(4):
-        page.get_by_role("button", name=name, exact=True).click()
-        with contextlib.suppress(TimeoutError):
-            answer.wait_for(timeout=60_000)
-            return
-    answer.wait_for()
-
-
 def wait_for_states(page, *states):
     """Wait until the chosen experiment's seeds are in these states."""
     text = ", ".join(f"seed {seed} {state}" for seed, state in states)
@@ -134,7 +118,7 @@ def test_from_a_new_experiment_to_its_comparison(tmp_path, checkout, stories):
         choose(page, "experiment", "DEMO-05")
         page.get_by_text("baseline · seed 43").first.wait_for()
         page.screenshot(path=tmp_path / "workbench.png")
-        click_until(page, "Compare", "Started: oelm report")
+        page.get_by_role("button", name="Compare", exact=True).click()
         link = page.locator(".jupyter-widgets a", has_text=re.compile(r"^compare_DEMO.*html$"))
         link.wait_for(timeout=LONG)
         assert (outputs / link.text_content()).is_file()
