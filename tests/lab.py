@@ -129,6 +129,14 @@ def restart_and_run_all(page) -> None:
     page.wait_for_function(ALL_RUN, timeout=1000 * RUN_SECONDS)
 
 
+def save(page) -> None:
+    """Save the changed notebook in view, and wait until the server has written it."""
+    changed = page.locator(".lm-TabBar-tab.lm-mod-current.jp-mod-dirty")
+    changed.wait_for()
+    page.keyboard.press("Control+s")
+    changed.wait_for(state="detached")
+
+
 def field(page, label: str):
     """Return the input, choice or text area of the widget with this description."""
     holder = page.locator(".jupyter-widgets").filter(

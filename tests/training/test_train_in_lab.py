@@ -6,7 +6,7 @@ import pytest
 
 from oelm_lib import runs
 from tests.conftest import TINY_RUN
-from tests.lab import ALL_RUN, make_checkout, open_lab, start_all
+from tests.lab import ALL_RUN, make_checkout, open_lab, save, start_all
 
 LONG = 600_000
 """Milliseconds that training may take on a busy machine."""
@@ -57,8 +57,7 @@ def test_an_interrupted_cell_goes_on_and_a_saved_notebook_leaves_the_checkout_cl
             page.wait_for_timeout(500)
         interrupt(page)
         assert runs.state(run) == "stopped"
-        page.keyboard.press("Control+s")
-        page.wait_for_timeout(3000)
+        save(page)
         page.screenshot(path=tmp_path / "train.png")
     record = runs.read_config(run)
     assert [session["step"] for session in record["sessions"]] == [0, first]

@@ -12,7 +12,7 @@ import pytest
 from oelm_lib.config import ROOT
 from tests.bench.test_figures import result
 from tests.conftest import TINY_RUN
-from tests.lab import make_checkout, open_lab, run_all
+from tests.lab import make_checkout, open_lab, run_all, save
 from tests.test_arms import contrast
 
 pytestmark = pytest.mark.slow
@@ -112,8 +112,7 @@ def test_figures_keep_their_size_and_can_be_read_in_both_themes(lab, notebook):
         assert contrast(ink, ground) >= 3
         assert sizes(page) == before
 
-    page.keyboard.press("Control+s")
-    page.wait_for_timeout(2000)
+    save(page)
     page.reload()
     expected = FIGURES[notebook] - LIVE.get(notebook, 0)
     whole = f"({SIZES})().filter(size => Math.min(...size) >= {SMALLEST}).length"
