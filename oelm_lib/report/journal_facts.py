@@ -220,6 +220,7 @@ def _study_rows(one: Judgement) -> list[dict[str, Any]]:
             "bound": bound,
             "interval": one.interval,
             "n": one.ended,
+            "late": not one.declared,
             "verdict": limit.verdict,
         }
         for bound, limit in zip(one.claim.bounds, one.limits, strict=True)

@@ -1,6 +1,6 @@
 import pytest
-from test_page import COMPLETE, shown
-from test_verdicts import study
+from test_page import COMPLETE, shown, with_more_seeds
+from test_verdicts import study, with_gap
 
 from oelm_lib.report import journal_facts
 from oelm_lib.report.journal import journal
@@ -38,3 +38,14 @@ def test_the_journal_has_a_table_of_the_verdicts(monkeypatch, tmp_path, language
     made = shown(study(COMPLETE))
     monkeypatch.setattr(journal_facts, "load_study", lambda name: made)
     assert row in journal(tmp_path, language)
+
+
+@pytest.mark.parametrize(
+    ("language", "words"), [("en", "claimed late"), ("zh", "结果出来后才提出")]
+)
+def test_the_journal_marks_a_claim_that_was_declared_late(monkeypatch, tmp_path, language, words):
+    made = with_more_seeds((with_gap(0.2) * 2)[:6])
+    monkeypatch.setattr(journal_facts, "load_study", lambda name: made)
+    text = journal(tmp_path, language)
+    assert f"| 6{', ' if language == 'en' else '，'}{words} |" in text
+    assert text.count(words) == len(made.judgements[2].limits)
