@@ -24,7 +24,7 @@ from oelm_lib.report.page import export
 from oelm_lib.runs.folder import Run, disk_error, open_run
 from oelm_lib.runs.names import run_command, run_name
 from oelm_lib.runs.reading import read_or_none, read_status, read_summary, read_timing, state
-from oelm_lib.runs.schema import ACTIVE
+from oelm_lib.runs.schema import ACTIVE, RESUMABLE
 from oelm_lib.runs.stop import on_stop, remove_stop_file, stop_file
 from oelm_lib.units import format_eta
 
@@ -128,7 +128,7 @@ def _report_unfinished(run: Run, stop_asked: bool, error: BaseException | None) 
 
 def _next_start(run: Run) -> str:
     """Return where the next session of a run without a result begins."""
-    if any((run.path / name).is_file() for name in ("latest.pt", "latest.prev.pt")):
+    if any((run.path / f"{name}.pt").is_file() for name in RESUMABLE):
         return "the same command continues it from its last checkpoint"
     return "nothing is saved yet, so the same command starts it anew"
 

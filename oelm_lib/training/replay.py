@@ -26,9 +26,9 @@ def replay_step(path: Path) -> str:
             f"{path}: no readable bad_step.json, so no step to replay; see oelm status"
         ) from None
     state = TrainingState(reopen(path))
-    saved, _ = checkpoint.load_latest(path)
-    if saved:
-        state.load_state_dict(saved, path / "latest.pt")
+    latest = checkpoint.load_latest(path)
+    if latest.state:
+        state.load_state_dict(latest.state, latest.path)
     start = state.step
     if start >= bad:
         raise UserError(

@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 import torch
@@ -138,15 +137,15 @@ def _restored_state(
         )
     for leftover in run.path.glob(".*.tmp"):  # of a process that was killed
         leftover.unlink(missing_ok=True)
-    saved, damage = checkpoint.load_latest(run.path)
-    if saved:
-        status.update(step=saved["step"])
-    state, offsets, latest = TrainingState(run), {}, run.path / "latest.pt"
-    if saved:
-        state.load_state_dict(saved, latest)
-        offsets = _restore_record(saved, budget, latest)
-    if damage:
-        state.warnings.append(damage)
+    latest = checkpoint.load_latest(run.path)
+    if latest.state:
+        status.update(step=latest.state["step"])
+    state, offsets = TrainingState(run), {}
+    if latest.state:
+        state.load_state_dict(latest.state, latest.path)
+        offsets = _restore_record(latest, budget)
+    if latest.warning:
+        state.warnings.append(latest.warning)
     return state, offsets
 
 
@@ -162,13 +161,14 @@ def _open_record(state: TrainingState, offsets: dict[str, int]) -> Recorder:
     return recorder
 
 
-def _restore_record(saved: dict, budget: Budget, path: Path) -> dict[str, int]:
+def _restore_record(latest: checkpoint.Latest, budget: Budget) -> dict[str, int]:
     """Add the time of earlier sessions to the budget; return lengths of append-only files."""
     try:
-        budget.resume(**saved["record"]["time"])
-        return {name: int(length) for name, length in saved["record"]["offsets"].items()}
+        record = latest.state["record"]
+        budget.resume(**record["time"])
+        return {name: int(length) for name, length in record["offsets"].items()}
     except checkpoint.BROKEN as error:
-        raise checkpoint.unusable(path, error) from None
+        raise checkpoint.unusable(latest.path, error) from None
 
 
 @contextlib.contextmanager
