@@ -85,6 +85,11 @@ def test_without_the_last_weights_nothing_is_scored(tiny_run):
     assert runs.read_summary(run)["final_test_loss"] is None
 
 
+def test_a_run_that_is_not_done_is_not_scored(tiny_run):
+    with pytest.raises(UserError, match="is not done, so it is not scored on the test split"):
+        score_test_split(tiny_run())
+
+
 def test_torn_documents_are_reported_and_the_run_stays_unscored(tiny_run):
     run = tiny_run()
     train(run)
