@@ -180,6 +180,14 @@ def test_an_export_for_transformers_has_the_tokenizer_of_its_corpus(trained, tmp
     assert tokenizer.encode(text).ids == model.tokenizer.encode_documents([text])[0].tolist()
 
 
+def test_an_unknown_form_of_export_is_refused(trained, tmp_path):
+    from oelm_lib.training import export_model
+
+    with pytest.raises(UserError, match="form = 'gpt2' is unknown; allowed: safetensors, hugging"):
+        export_model(trained(), "gpt2", tmp_path / "gpt2")
+    assert not (tmp_path / "gpt2").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{}, FOLDED, {"qk_tied": True}], ids=["plain", "folded", "tied"]
