@@ -117,7 +117,7 @@ def unmark_queued(job: Job, before: dict[str, Any] | None) -> None:
     status = _status(job.path)
     if status.get("state") != "queued" or status.get("pid") != this_process()["pid"]:
         return
-    if before and before["state"] != "queued":
+    if before and before.get("state") not in (None, "queued"):
         write_json(job.path / "status.json", before)
     else:
         remove_untouched(job)
