@@ -45,9 +45,9 @@ def replay_step(path: Path) -> str:
         for name, p in state.model.named_parameters()
         if p.grad is not None
     }
-    before = record.get("loss") or "not finite"
     lines = [
-        f"step {bad:,} again from step {start:,}: loss {loss.item():.6g}, before it was {before}",
+        f"step {bad:,} again from step {start:,}: loss {loss.item():.6g}",
+        f"recorded: {record.get('reason')}",
         "gradient norm by tensor:",
         *(f"{norm:12.4g}  {name}" for name, norm in norms.items()),
     ]
