@@ -11,7 +11,6 @@ from typing import Any
 
 from oelm_lib.config import SIZES, Experiment, data_dir, experiment_ids, load_config
 from oelm_lib.data.bpe import train_bpe
-from oelm_lib.data.console import print_line
 from oelm_lib.data.corpus import (
     FORMAT,
     MANIFEST,
@@ -23,6 +22,7 @@ from oelm_lib.data.corpus import (
 from oelm_lib.data.encode import Encoded, encode_split
 from oelm_lib.data.hub import HubError
 from oelm_lib.data.mqar import recall_examples
+from oelm_lib.data.progress import print_line
 from oelm_lib.data.source import Source, open_source
 from oelm_lib.data.spec import SAMPLE, CorpusSpec, load_spec, tokenizer_size
 from oelm_lib.data.splits import permuted_split, plan_splits
