@@ -115,7 +115,7 @@ class EvalWindows:
     recall: tuple[int, int] | None = None
 
     @property
-    def windows(self) -> int:
+    def count(self) -> int:
         """Number of windows."""
         return -(-(len(self.tokens) - 1) // self.length)
 
@@ -124,8 +124,8 @@ class EvalWindows:
 
         At least one; all windows where they have fewer tokens.
         """
-        count = min(max(round(eval_tokens / self.length), 1), self.windows)
-        return np.linspace(0, self.windows - 1, count).round().astype(np.int64)
+        chosen = min(max(round(eval_tokens / self.length), 1), self.count)
+        return np.linspace(0, self.count - 1, chosen).round().astype(np.int64)
 
     def batch(self, numbers: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return tokens and targets (b, T) int64 of windows; past the end targets are -100."""

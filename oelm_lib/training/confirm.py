@@ -57,7 +57,7 @@ def _score(trained: Trained) -> float:
     device = prepare_device(cfg.machine)
     tokens = open_test(corpus)
     windows = EvalWindows(tokens, length, device, corpus.recall)
-    losses = token_losses(trained.model.to(device), windows, np.arange(windows.windows))
+    losses = token_losses(trained.model.to(device), windows, np.arange(windows.count))
     scores = document_losses(losses, tokens, corpus.eot, corpus.block_tokens(length))
     documents |= {f"test_{key}": value for key, value in scores.items()}
     write_documents(trained.path, documents, trained.lock.check)

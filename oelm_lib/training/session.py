@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import psutil
 import torch
@@ -26,7 +25,6 @@ from oelm_lib.training.state import TrainingState
 from oelm_lib.training.trial import slow_warning
 
 
-@dataclass
 class Session:
     """A run that is being trained: its state, and its files, clocks and status.
 
@@ -38,22 +36,25 @@ class Session:
         subset: Numbers of the windows that the regular evaluations score.
     """
 
-    state: TrainingState
-    budget: Budget
-    status: Status
-    recorder: Recorder
-    stop_requested: StopRequest
-    console: Console
-
-    def __post_init__(self):
-        state, self.run, self.cfg = self.state, self.state.run, self.state.cfg
+    def __init__(
+        self,
+        state: TrainingState,
+        budget: Budget,
+        status: Status,
+        recorder: Recorder,
+        stop_requested: StopRequest,
+        console: Console,
+    ):
+        self.state, self.run, self.cfg = state, state.run, state.cfg
+        self.budget, self.status, self.recorder = budget, status, recorder
+        self.stop_requested, self.console = stop_requested, console
         corpus, length = self.run.corpus, self.cfg.model.max_seq_len
         self.saver = checkpoint.Saver(state.asynchronous, self.run.lock.check)
         self.sampler = Sampler(state)
         self.windows = EvalWindows(corpus.tokens("val"), length, state.device, corpus.recall)
         self.subset = self.windows.subset(self.cfg.train.eval_tokens)
-        windows = len(self.subset), self.windows.windows
-        self.progress = Progress(self.cfg, self.budget, state.step, len(state.evals), windows)
+        windows = len(self.subset), self.windows.count
+        self.progress = Progress(self.cfg, budget, state.step, len(state.evals), windows)
 
     def stopping(self) -> bool:
         """Whether to save and stop now; all processes of the run get the same answer."""

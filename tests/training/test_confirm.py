@@ -23,7 +23,7 @@ from tests.training.helpers import train
 def loss_on(tokens, trained):
     """Loss of a model on a whole split."""
     windows = EvalWindows(tokens, trained.config.model.max_seq_len, torch.device("cpu"))
-    return mean_loss(token_losses(trained.model, windows, np.arange(windows.windows)))
+    return mean_loss(token_losses(trained.model, windows, np.arange(windows.count)))
 
 
 def test_the_last_weights_are_scored_on_the_test_split(tiny_run):
