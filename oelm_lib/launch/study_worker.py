@@ -128,5 +128,8 @@ class Worker:
             self.process.start()
         finally:
             for key, value in before.items():
-                os.environ.pop(key) if value is None else os.environ.update({key: value})
+                if value is None:
+                    del os.environ[key]
+                else:
+                    os.environ[key] = value
         remote.close()

@@ -8,7 +8,9 @@ from oelm_lib.errors import UserError
 from oelm_lib.runs.reading import record_file, state
 from oelm_lib.runs.schema import ACTIVE
 
-LOGS = ("training.log", "notebook.log")
+NOTEBOOK_LOG = "notebook.log"
+"""What `oelm run` and its notebook print; of interest where there is no training.log."""
+LOGS = ("training.log", NOTEBOOK_LOG)
 POLL_SECONDS = 0.5
 
 

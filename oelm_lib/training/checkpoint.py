@@ -60,7 +60,9 @@ def save(
                 torch.save(state | {"format": FORMAT}, file)
         except RuntimeError as error:
             # torch hides the error of a full disk behind its own, raised while it cleans up.
-            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
         _seal(temporary)
         if keep_previous and path.is_file():
             _keep(path, path.with_suffix(".prev.pt"), check)
