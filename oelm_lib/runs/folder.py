@@ -184,9 +184,10 @@ def check_fit(cfg: Experiment, corpus: Corpus) -> None:
             f" model.vocab_size={corpus.vocab_size} or another data.tokenizer"
         )
     length, batch = cfg.model.max_seq_len, cfg.train.batch_size
-    if corpus.recall and length != (needed := corpus.manifest["split_rules"]["recall"]["length"]):
+    if corpus.recall and length != corpus.recall.length:
         raise UserError(
-            f"model.max_seq_len = {length}: examples of {name} have {needed} tokens; set it to that"
+            f"model.max_seq_len = {length}: examples of {name} have {corpus.recall.length} tokens;"
+            " set it to that"
         )
     sizes = {split: facts["tokens"] for split, facts in corpus.manifest["splits"].items()}
     windows = (sizes["train"] - 1) // length
