@@ -114,7 +114,7 @@ def is_glob(text: str) -> bool:
 
 
 def parse_patterns(exps: list[str] | str | None) -> list[str]:
-    """Return experiment ids or globs as a list; as text they are parted by spaces or commas.
+    """Return experiment ids or globs as a list; as text they are separated by spaces or commas.
 
     None and an empty list mean all, an empty text none.
     """
