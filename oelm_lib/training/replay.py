@@ -5,12 +5,16 @@ from pathlib import Path
 from oelm_lib.errors import UserError
 from oelm_lib.files import read_json
 from oelm_lib.runs.folder import reopen
+from oelm_lib.runs.reading import RunFolder
 from oelm_lib.training import checkpoint
 from oelm_lib.training.state import TrainingState
 
 
-def replay_step(path: Path) -> str:
+def replay_step(run: RunFolder) -> str:
     """Make the step of bad_step.json again, from the newest checkpoint.
+
+    Args:
+        run: The run, or its folder.
 
     Returns:
         Lines of text: the step's loss, and the gradient norm of each tensor.
@@ -18,6 +22,7 @@ def replay_step(path: Path) -> str:
     Raises:
         UserError: No step of this run went bad, or the newest checkpoint is of a later step.
     """
+    path = Path(run)
     try:
         record = read_json(path / "bad_step.json") or {}
         bad = int(record["step"])

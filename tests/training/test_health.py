@@ -234,5 +234,5 @@ def test_an_fp16_step_is_replayed_with_unscaled_norms(tiny_run, monkeypatch):
         with pytest.raises(UserError, match="for 30 steps in a row"):
             train(tiny_run(train__precision="fp16", train__max_steps=40))
     run = tiny_run(train__precision="fp16", train__max_steps=40)
-    norms = [float(line.split()[0]) for line in replay_step(run.path).splitlines()[3:]]
+    norms = [float(line.split()[0]) for line in replay_step(run).splitlines()[3:]]
     assert 0.01 < max(norms) < 10.0

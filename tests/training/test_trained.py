@@ -23,7 +23,7 @@ def trained(tiny_run, monkeypatch):
         run = tiny_run(exp, train__max_steps=6, **changes)
         training.train(run)
         monkeypatch.setenv("OELM_OUTPUTS", str(run.path.parents[1]))
-        return open_trained(run.path)
+        return open_trained(run)
 
     return make
 
