@@ -85,15 +85,15 @@ def bench(size: str, dropout: float | None, rounds: int, threads: int | None, li
         raise click.UsageError("--limits measures dropout 0 and 0.1; leave --dropout out")
     if limits:
         sys.exit(_bench_limits(size, rounds, threads))
-    from oelm_lib.bench import figures as speed
     from oelm_lib.bench.cpu import bench as measure
+    from oelm_lib.bench.figures import summary
     from oelm_lib.config import outputs_dir
     from oelm_lib.report.make import report as make_page
 
     dropout = 0.1 if dropout is None else dropout
     folder = outputs_dir() / f"bench_{size}_dropout{round(100 * dropout)}"
     result = measure(size, dropout, rounds, folder, threads)
-    click.echo(speed.summary([result]).to_string(index=False))
+    click.echo(summary([result]).to_string(index=False))
     click.echo(make_page("bench"))
 
 

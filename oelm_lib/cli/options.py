@@ -72,4 +72,5 @@ def seeds_from(seed: int | None, seeds: str | None) -> list[int]:
 
 def sbatch_from(options: tuple[str, ...]) -> dict[str, str]:
     """Return options KEY=VALUE of sbatch as a dict; a flag such as `exclusive` has the value ""."""
-    return dict(option.removeprefix("--").partition("=")[::2] for option in options)
+    pairs = (option.removeprefix("--").partition("=") for option in options)
+    return {key: value for key, _, value in pairs}

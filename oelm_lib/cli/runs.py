@@ -48,10 +48,12 @@ from oelm_lib.errors import UserError
 def run(
     exps: tuple[str, ...],
     everything: bool,
+    seed: int | None,
+    seeds: str | None,
     changes: tuple[str, ...],
     fresh: bool,
     test: bool,
-    **options: Any,
+    **slots: Any,
 ) -> None:
     """Train experiments, each as an executed notebook with a page.
 
@@ -65,8 +67,8 @@ def run(
     from oelm_lib.launch.slots import make_slots
 
     overrides = overrides_from(changes)
-    seeds = seeds_from(options.pop("seed"), options.pop("seeds"))
-    jobs = make_jobs(config.experiment_ids() if everything else list(exps), seeds, overrides, test)
+    names = config.experiment_ids() if everything else list(exps)
+    jobs = make_jobs(names, seeds_from(seed, seeds), overrides, test)
     note_skipped_files()
     if not jobs:
         allowed = ", ".join(config.experiment_ids())
@@ -74,11 +76,11 @@ def run(
     for exp in dict.fromkeys(job.exp for job in jobs):
         for line in config.change_warnings(exp):
             click.echo(f"warning: {line}", err=True)
-    if len(jobs) == 1 and not options["gpus"]:
+    if len(jobs) == 1 and not slots["gpus"]:
         sys.exit(run_experiment(jobs[0].exp, jobs[0].seed, overrides, fresh, test))
     if fresh:
         raise UserError("--fresh needs exactly one run; name one experiment and one seed")
-    sys.exit(run_queue(jobs, overrides, make_slots(**options)))
+    sys.exit(run_queue(jobs, overrides, make_slots(**slots)))
 
 
 @click.command()

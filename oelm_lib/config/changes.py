@@ -41,7 +41,7 @@ def diff_configs(first: Experiment, second: Experiment) -> dict[str, tuple[Any, 
 
 def diff_science(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return diff_configs of two `science`; a key that a record lacks has its value for "off"."""
-    first, second = default_science() | first, default_science() | second
+    first, second = _default_science() | first, _default_science() | second
     return {
         key: (first.get(key), value) for key, value in second.items() if first.get(key) != value
     }
@@ -56,7 +56,7 @@ def change_words(changes: dict[str, Any]) -> list[str]:
     ]
 
 
-def default_science() -> dict[str, Any]:
+def _default_science() -> dict[str, Any]:
     """Return dotted key -> default of the scientific keys that a file may leave out."""
     return {
         f"{name}.{key}": list(field.default) if field.default == () else field.default

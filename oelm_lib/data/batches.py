@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from oelm_lib.data.corpus import RecallExamples
 from oelm_lib.seeds import named_generator
 
 IGNORED = -100
@@ -41,7 +42,7 @@ class Batches:
         batch_size: int,
         seed: int,
         device: torch.device,
-        recall: tuple[int, int] | None = None,
+        recall: RecallExamples | None = None,
         resident: bool | None = None,
     ):
         self.tokens, self.length, self.batch_size = tokens, length, batch_size
@@ -112,10 +113,10 @@ class EvalWindows:
     tokens: np.ndarray
     length: int
     device: torch.device
-    recall: tuple[int, int] | None = None
+    recall: RecallExamples | None = None
 
     @property
-    def windows(self) -> int:
+    def count(self) -> int:
         """Number of windows."""
         return -(-(len(self.tokens) - 1) // self.length)
 
@@ -124,8 +125,8 @@ class EvalWindows:
 
         At least one; all windows where they have fewer tokens.
         """
-        count = min(max(round(eval_tokens / self.length), 1), self.windows)
-        return np.linspace(0, self.windows - 1, count).round().astype(np.int64)
+        chosen = min(max(round(eval_tokens / self.length), 1), self.count)
+        return np.linspace(0, self.count - 1, chosen).round().astype(np.int64)
 
     def batch(self, numbers: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return tokens and targets (b, T) int64 of windows; past the end targets are -100."""
@@ -139,13 +140,12 @@ class EvalWindows:
         return windows[:, :-1], targets
 
 
-def scored_targets(windows: Tensor, recall: tuple[int, int] | None) -> Tensor:
+def scored_targets(windows: Tensor, recall: RecallExamples | None) -> Tensor:
     """Return the targets (B, T) of windows (B, T+1); with `recall`, -100 except after queries."""
     if recall is None:
         return windows[:, 1:]
-    end_of_keys, first = recall
-    queries = (windows[:, :-1] > 0) & (windows[:, :-1] < end_of_keys)
-    queries[:, :first] = False
+    queries = (windows[:, :-1] > 0) & (windows[:, :-1] < recall.end_of_keys)
+    queries[:, : recall.first_query] = False
     return windows[:, 1:].masked_fill(~queries, IGNORED)
 
 

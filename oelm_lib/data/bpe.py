@@ -5,8 +5,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import wait
 
-from oelm_lib.data.background import in_background
-from oelm_lib.data.console import PROGRESS_SECONDS, print_line
+from oelm_lib.data.progress import PROGRESS_SECONDS, in_background, print_line
 from oelm_lib.data.spec import tokenizer_size
 from oelm_lib.errors import UserError
 

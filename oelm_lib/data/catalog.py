@@ -24,7 +24,7 @@ def list_corpora() -> "pandas.DataFrame":
 
     rows = [
         _describe(path.parts[-3], path.parts[-2])
-        for path in sorted(data_dir().glob(f"*/*/{MANIFEST}"))
+        for path in sorted(data_dir().glob(f"*/[!.]*/{MANIFEST}"))  # `.` begins a half-made one
     ]
     absent = sorted(set(corpus_names()) - {row["corpus"] for row in rows})
     rows += [{"corpus": name, "state": "not prepared"} for name in absent]

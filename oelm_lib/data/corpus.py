@@ -4,7 +4,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,22 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
 _CONTENT_KEYS = ("corpus", "tokenizer", "vocab_size", "eot", "splits", "tokenizer_sha256")
+
+
+class RecallExamples(NamedTuple):
+    """How the examples of associative recall (data/mqar.py) lie in the tokens of a corpus."""
+
+    length: int
+    """Tokens of an example."""
+    pairs: int
+    """Keys of an example, each with its value; as many tokens are scored."""
+    end_of_keys: int
+    """First id that is no key."""
+
+    @property
+    def first_query(self) -> int:
+        """Tokens of an example before its queries begin: all keys and values."""
+        return 2 * self.pairs
 
 
 @dataclass(frozen=True)
@@ -50,10 +66,12 @@ class Corpus:
         return self.manifest["eot"]
 
     @property
-    def recall(self) -> tuple[int, int] | None:
-        """For associative recall: first id that is no key, tokens before the first query."""
+    def recall(self) -> RecallExamples | None:
+        """Examples of associative recall; None: the corpus is text."""
         rules = self.manifest["split_rules"].get("recall")
-        return (self.vocab_size // 2, 2 * rules["pairs"]) if rules else None
+        if not rules:
+            return None
+        return RecallExamples(rules["length"], rules["pairs"], end_of_keys=self.vocab_size // 2)
 
     def block_tokens(self, length: int) -> int:
         """Return how many scored tokens stand for a document where no end-of-text divides them.
@@ -63,7 +81,7 @@ class Corpus:
         Args:
             length: T, tokens of a window.
         """
-        return self.manifest["split_rules"]["recall"]["pairs"] if self.recall else length
+        return self.recall.pairs if self.recall else length
 
     def tokens(self, split: str) -> np.memmap:
         """Return the token ids of "train" or "val"; only open_test opens the test split."""

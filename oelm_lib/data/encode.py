@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from oelm_lib.data.console import PROGRESS_SECONDS, print_line
+from oelm_lib.data.progress import PROGRESS_SECONDS, print_line
 from oelm_lib.data.readers import Piece
 from oelm_lib.data.source import Source
 from oelm_lib.data.tokenizer import END_OF_TEXT, Tokenizer

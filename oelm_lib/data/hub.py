@@ -4,8 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import wait
 from pathlib import Path
 
-from oelm_lib.data.background import in_background
-from oelm_lib.data.console import print_line
+from oelm_lib.data.progress import in_background, print_line
 from oelm_lib.data.spec import CorpusSpec
 from oelm_lib.errors import UserError
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from oelm_lib.config import CORPUS_PATTERN, PARAMS, data_dir, dump_yaml
 from oelm_lib.data.bpe import TooLittleTextError
-from oelm_lib.data.console import print_line
 from oelm_lib.data.corpus import Corpus
 from oelm_lib.data.folder import printable
 from oelm_lib.data.preparation import prepare
+from oelm_lib.data.progress import print_line
 from oelm_lib.data.readers import LINE_BYTES, is_text, not_readable, open_bytes
 from oelm_lib.data.source import Source, open_source
 from oelm_lib.data.spec import GUIDE, CorpusSpec, corpus_names

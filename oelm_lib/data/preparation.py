@@ -11,7 +11,6 @@ from typing import Any
 
 from oelm_lib.config import SIZES, Experiment, data_dir, experiment_ids, load_config
 from oelm_lib.data.bpe import train_bpe
-from oelm_lib.data.console import print_line
 from oelm_lib.data.corpus import (
     FORMAT,
     MANIFEST,
@@ -23,10 +22,11 @@ from oelm_lib.data.corpus import (
 from oelm_lib.data.encode import Encoded, encode_split
 from oelm_lib.data.hub import HubError
 from oelm_lib.data.mqar import recall_examples
+from oelm_lib.data.progress import print_line
 from oelm_lib.data.source import Source, open_source
 from oelm_lib.data.spec import SAMPLE, CorpusSpec, load_spec, tokenizer_size
 from oelm_lib.data.splits import permuted_split, plan_splits
-from oelm_lib.data.tokenizer import bpe_tokenizer, gpt2_tokenizer
+from oelm_lib.data.tokenizer import Tokenizer, bpe_tokenizer, gpt2_tokenizer
 from oelm_lib.errors import UserError
 from oelm_lib.files import explained, lock_exclusively, sha256_file, write_text
 
@@ -157,16 +157,20 @@ def _locked(folder: Path) -> Iterator[None]:
 def _make(spec: CorpusSpec, source: Source, tokenizer: str, part: Path) -> None:
     """Write token files, tokenizer and manifest into `part`."""
     if spec.recall:
-        size = tokenizer_size(tokenizer)
-        splits = _write_recall(spec, size, part)
-        return write_manifest(part, _facts(spec, source, tokenizer, size, None, splits))
-    if tokenizer == "gpt2":
-        encoder = gpt2_tokenizer()
+        vocab_size, eot = tokenizer_size(tokenizer), None
+        splits = _write_recall(spec, vocab_size, part)
     else:
-        content = _train_tokenizer(spec, source, tokenizer)
-        write_text(part / TOKENIZER_FILE, content)
-        encoder = bpe_tokenizer(content)
-    eot = encoder.eot if spec.end_of_text else None
+        encoder = _make_tokenizer(spec, source, tokenizer, part)
+        vocab_size, eot = encoder.vocab_size, encoder.eot if spec.end_of_text else None
+        splits = _write_text(spec, source, encoder, eot, part)
+    entries = _manifest_entries(spec, source, tokenizer, vocab_size, eot, splits)
+    write_manifest(part, entries)
+
+
+def _write_text(
+    spec: CorpusSpec, source: Source, encoder: Tokenizer, eot: int | None, part: Path
+) -> dict[str, dict]:
+    """Write the token files of a text; return the manifest's entries of the splits."""
     encoded = {}
     for split in spec.source_splits:
         encoded[split] = encode_split(source, split, encoder, eot, part / f"{split}.source")
@@ -180,7 +184,16 @@ def _make(spec: CorpusSpec, source: Source, tokenizer: str, part: Path) -> None:
             )
     for documents in encoded.values():
         documents.path.unlink()
-    write_manifest(part, _facts(spec, source, tokenizer, encoder.vocab_size, eot, splits))
+    return splits
+
+
+def _make_tokenizer(spec: CorpusSpec, source: Source, tokenizer: str, part: Path) -> Tokenizer:
+    """Return GPT-2's tokenizer, or train one and write it into `part`."""
+    if tokenizer == "gpt2":
+        return gpt2_tokenizer()
+    content = _train_tokenizer(spec, source, tokenizer)
+    write_text(part / TOKENIZER_FILE, content)
+    return bpe_tokenizer(content)
 
 
 def _train_tokenizer(spec: CorpusSpec, source: Source, tokenizer: str) -> str:
@@ -237,7 +250,7 @@ def _check_complete(spec: CorpusSpec, rows: int, split: str, documents: Encoded)
     )
 
 
-def _facts(
+def _manifest_entries(
     spec: CorpusSpec,
     source: Source,
     tokenizer: str,

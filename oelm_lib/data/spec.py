@@ -150,11 +150,12 @@ def load_spec(name: str) -> CorpusSpec:
     Raises:
         UserError: No such corpus, or a mistake in the file.
     """
-    stems = [name, name.removesuffix(SAMPLE)] if isinstance(name, str) else []
-    stem = next((stem for stem in stems if stem in corpus_names()), None)
-    if stem is None:
+    known, stem = corpus_names(), name
+    if stem not in known and isinstance(name, str):
+        stem = name.removesuffix(SAMPLE)
+    if stem not in known:
         raise UserError(
-            f"no corpus {str(name)[:80]!r}; allowed: {', '.join(corpus_names())} (each also as"
+            f"no corpus {str(name)[:80]!r}; allowed: {', '.join(known)} (each also as"
             f" NAME{SAMPLE}); add one as params/corpora/<name>.yaml ({GUIDE})"
         )
     path = PARAMS / "corpora" / f"{stem}.yaml"
@@ -176,7 +177,8 @@ def tokenizer_size(tokenizer: str) -> int | None:
         return None
     kind, _, digits = tokenizer.partition("-")
     fewest, note = (8, "") if kind == "ids" else (257, " (256 bytes, end-of-text; uint16 ids)")
+    size = int(digits[:6])  # Python refuses to read thousands of digits
     # A number of another spelling (bpe-0512) would be a second folder of the same corpus.
-    if len(digits) > 5 or str(size := int(digits)) != digits or not fewest <= size <= 65536:
+    if str(size) != digits or not fewest <= size <= 65536:
         raise UserError(f"tokenizer = {tokenizer[:80]}: N must be {fewest} .. 65536{note}")
     return size

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from oelm_lib.errors import UserError
 from oelm_lib.files import read_json
-from oelm_lib.launch.jobs import LOG
 from oelm_lib.launch.processes import child_error, kill_tree
 from oelm_lib.runs.folder import Run
+from oelm_lib.runs.logs import NOTEBOOK_LOG
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
 
@@ -49,7 +49,7 @@ def train_in_processes(
     # By default the processes look for each other under the host name, which may not resolve.
     command += ["--local-addr=127.0.0.1", f"--nproc-per-node={devices}"]
     worker = ["-m", "oelm_lib.training.worker", cfg.id, str(run.seed), overrides]
-    with tempfile.TemporaryDirectory() as errors, open(run.path / LOG, "ab") as log:
+    with tempfile.TemporaryDirectory() as errors, open(run.path / NOTEBOOK_LOG, "ab") as log:
         # A session of its own: Ctrl-C reaches the run by its STOP file, not every process at once.
         process = subprocess.Popen(
             [*command, f"--log-dir={errors}", *worker],
@@ -66,7 +66,9 @@ def train_in_processes(
     if isinstance(error, UserError):
         raise error
     reason = error or f"killed, most often because memory ran out (exit code {process.returncode})"
-    raise RuntimeError(f"one of its {devices} processes ended: {reason}; see {run.path / LOG}")
+    raise RuntimeError(
+        f"one of its {devices} processes ended: {reason}; see {run.path / NOTEBOOK_LOG}"
+    )
 
 
 def wait_for_processes(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib import config
-from oelm_lib.data import load_tokenizer, open_corpus
+from oelm_lib.data import load_tokenizer
 from oelm_lib.errors import UserError
 from oelm_lib.hardware import (
     VARIABLE,
@@ -21,7 +21,7 @@ from oelm_lib.hardware import (
     torch_problem,
     visible_gpus,
 )
-from oelm_lib.runs.folder import Run, check_fit
+from oelm_lib.runs.folder import Run, open_fitting_corpus
 from oelm_lib.units import format_duration
 
 VARIABLES = (
@@ -32,7 +32,7 @@ VARIABLES = (
     VARIABLE,
     "OMP_NUM_THREADS",
 )
-CHECKPOINTS = 4
+MOST_CHECKPOINTS = 4
 """Checkpoints that a run needs room for: best, latest, the one before, and one being written."""
 
 
@@ -143,11 +143,10 @@ def _experiment(exp: str) -> str:
     from oelm_lib.training import run_trial
 
     cfg, outputs = config.load_config(exp), config.outputs_dir()
-    corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
-    check_fit(cfg, corpus)
+    corpus = open_fitting_corpus(cfg)
     load_tokenizer(corpus)
     result = run_trial(Run(cfg, 0, corpus, outputs / cfg.folder / "trial"), outputs)
-    needed = CHECKPOINTS * result["checkpoint_bytes"] / 2**30
+    needed = MOST_CHECKPOINTS * result["checkpoint_bytes"] / 2**30
     free = shutil.disk_usage(outputs).free / 2**30
     low, high = (format_duration(seconds) for seconds in result["seconds"])
     text = f"{exp}: corpus and tokenizer whole"

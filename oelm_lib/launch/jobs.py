@@ -12,14 +12,13 @@ from oelm_lib.errors import DONE, STOPPED
 from oelm_lib.files import write_json
 from oelm_lib.runs import reading
 from oelm_lib.runs.lock import is_locked
+from oelm_lib.runs.logs import NOTEBOOK_LOG
 from oelm_lib.runs.names import experiments_named, run_arguments, run_folder
 from oelm_lib.runs.process import this_process
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.units import format_duration, perplexity
 
-LOG = "notebook.log"
-"""File of a run folder that holds the output of `oelm run` under a queue."""
-QUEUE_FILES = {LOG, "status.json"}
+QUEUE_FILES = {NOTEBOOK_LOG, "status.json"}
 """Files that a queue itself writes into the folder of a run that has not begun."""
 WAITING = ("empty", "queued", "stopped", "failed", "dead")
 """States of a run that a queue marks as queued until it starts it."""
@@ -81,7 +80,9 @@ def make_job(cfg: config.Experiment, seed: int, test: bool) -> Job:
 
 def job_command(job: Job, overrides: dict[str, Any]) -> list[str]:
     """Return the command that makes the run of a job in a process of its own."""
-    arguments = [*run_arguments(job.exp, job.seed, overrides), *["--test"] * job.test]
+    arguments = run_arguments(job.exp, job.seed, overrides)
+    if job.test:
+        arguments.append("--test")
     return [sys.executable, "-m", "oelm_lib.cli", *arguments]
 
 
@@ -117,7 +118,7 @@ def unmark_queued(job: Job, before: dict[str, Any] | None) -> None:
     status = _status(job.path)
     if status.get("state") != "queued" or status.get("pid") != this_process()["pid"]:
         return
-    if before and before["state"] != "queued":
+    if before and before.get("state") not in (None, "queued"):
         write_json(job.path / "status.json", before)
     else:
         remove_untouched(job)
@@ -195,7 +196,7 @@ def result_text(summary: dict[str, Any]) -> str:
 def failure_reason(job: Job, code: int) -> str:
     """Return the last line that a failed run wrote, or its exit code."""
     try:
-        log = (job.path / LOG).read_text(encoding="utf-8", errors="replace")
+        log = (job.path / NOTEBOOK_LOG).read_text(encoding="utf-8", errors="replace")
     except OSError:
         log = ""
     lines = log.strip().splitlines()

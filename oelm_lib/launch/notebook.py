@@ -17,14 +17,15 @@ from oelm_lib.data.corpus import check_has_test
 from oelm_lib.errors import DONE, FAILED, STOPPED, UserError
 from oelm_lib.files import replacing, write_json
 from oelm_lib.launch.distributed import train_in_processes
-from oelm_lib.launch.jobs import LOG, new_warnings, result_text
+from oelm_lib.launch.jobs import new_warnings, result_text
 from oelm_lib.launch.processes import child_error, kill_tree
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
 from oelm_lib.runs.folder import Run, disk_error, open_run
+from oelm_lib.runs.logs import NOTEBOOK_LOG
 from oelm_lib.runs.names import run_command, run_name
 from oelm_lib.runs.reading import read_or_none, read_status, read_summary, read_timing, state
-from oelm_lib.runs.schema import ACTIVE
+from oelm_lib.runs.schema import ACTIVE, RESUMABLE
 from oelm_lib.runs.stop import on_stop, remove_stop_file, stop_file
 from oelm_lib.units import format_eta
 
@@ -120,7 +121,9 @@ def _report_unfinished(run: Run, stop_asked: bool, error: BaseException | None) 
     if stopped:
         print(f"{run.name} is stopped; {_next_start(run)}")
         return STOPPED
-    error = error or RuntimeError(f"the notebook ended without a result; see {run.path / LOG}")
+    error = error or RuntimeError(
+        f"the notebook ended without a result; see {run.path / NOTEBOOK_LOG}"
+    )
     text = f"{run.name} failed: {error}; {_next_start(run)}"
     print(text[-2000:], file=sys.stderr)
     return FAILED
@@ -128,7 +131,7 @@ def _report_unfinished(run: Run, stop_asked: bool, error: BaseException | None) 
 
 def _next_start(run: Run) -> str:
     """Return where the next session of a run without a result begins."""
-    if any((run.path / name).is_file() for name in ("latest.pt", "latest.prev.pt")):
+    if any((run.path / f"{name}.pt").is_file() for name in RESUMABLE):
         return "the same command continues it from its last checkpoint"
     return "nothing is saved yet, so the same command starts it anew"
 
@@ -191,7 +194,7 @@ class _Execution:
         target = self._run.path / "train.ipynb"
         partial = target.with_name(".train.part.ipynb")  # papermill writes in place
         try:
-            with open(self._run.path / LOG, "a", encoding="utf-8") as log:
+            with open(self._run.path / NOTEBOOK_LOG, "a", encoding="utf-8") as log:
                 execute(
                     "train", partial, parameters, self._command, stdout_file=log, stderr_file=log
                 )

@@ -12,7 +12,6 @@ from typing import Any
 from oelm_lib.errors import DONE, FAILED, IN_USE, STOPPED
 from oelm_lib.hardware import available_cores
 from oelm_lib.launch.jobs import (
-    LOG,
     Job,
     active_writer,
     describe_end,
@@ -26,6 +25,7 @@ from oelm_lib.launch.jobs import (
 )
 from oelm_lib.launch.processes import child_environment, kill_tree
 from oelm_lib.launch.slots import Slots, check_room, decide
+from oelm_lib.runs.logs import NOTEBOOK_LOG
 from oelm_lib.runs.names import runs_text
 from oelm_lib.runs.reading import read_or_none, read_status
 from oelm_lib.runs.stop import on_stop
@@ -142,7 +142,7 @@ class Queue:
         for gpu in gpus if self._slots.watch else ():
             self._slots.watch.forget(gpu)
         job.path.mkdir(parents=True, exist_ok=True)
-        with open(job.path / LOG, "ab") as log:
+        with open(job.path / NOTEBOOK_LOG, "ab") as log:
             process = subprocess.Popen(
                 job_command(job, overrides),
                 stdin=subprocess.DEVNULL,
@@ -185,7 +185,7 @@ class Queue:
         remove_untouched(job)
         if len(failed) > 1:
             return f"for the same reason as {failed[0].name}"
-        return f"{reason} ({job.path / LOG})" if began else reason
+        return f"{reason} ({job.path / NOTEBOOK_LOG})" if began else reason
 
     def _result(self) -> int:
         """Name the runs that failed or stopped, in the queue's order; returns its exit code."""

@@ -33,8 +33,11 @@ class Slots:
 
     def describe(self) -> str:
         """Return where runs go, for messages."""
-        where = f"on GPU {', '.join(self.gpus)}" if self.gpus else ""
-        return where if where and not self.shared else f"{self.width} at a time {where}".strip()
+        number = f"{self.width} at a time"
+        if not self.gpus:
+            return number
+        where = f"on GPU {', '.join(self.gpus)}"
+        return f"{number} {where}" if self.shared else where
 
 
 def make_slots(

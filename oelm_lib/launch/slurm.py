@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib import config
-from oelm_lib.data import open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.launch.jobs import Job, has_begun, job_command, mark_queued
-from oelm_lib.runs.folder import check_fit
+from oelm_lib.runs.folder import open_fitting_corpus
 from oelm_lib.runs.names import arm_id_of, runs_text
 from oelm_lib.runs.process import process_start
 
@@ -81,8 +80,7 @@ def submit(
         # On a node whose GPU torch cannot use, a run refuses in place of training on the CPU.
         overrides = {"machine.device": "cuda"} | overrides
     for exp in dict.fromkeys(job.exp for job in unfinished):
-        cfg = config.load_config(exp, overrides)
-        check_fit(cfg, open_corpus(cfg.data.corpus, cfg.data.tokenizer))
+        open_fitting_corpus(config.load_config(exp, overrides))
     done = len(jobs) - len(unfinished)
     options = ", ".join(f"{key}={value}" for key, value in sbatch.items())
     lines = [
@@ -92,7 +90,9 @@ def submit(
     commands = [job_command(job, overrides) for job in unfinished]
     if dry_run or not unfinished:
         lines += [shlex.join(command) for command in commands]
-        return lines + [f"then: oelm report {target!r}"] * bool(report and unfinished)
+        if report and unfinished:
+            lines.append(f"then: oelm report {target!r}")
+        return lines
     numbers = submit_commands(sbatch, commands, parallel)
     for job, number in zip(unfinished, numbers, strict=True):
         if not has_begun(job):  # what is cancelled there keeps its state for good

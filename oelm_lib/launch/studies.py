@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib import config
-from oelm_lib.data import check_has_test, open_corpus
+from oelm_lib.data import check_has_test
 from oelm_lib.errors import DONE, FAILED, STOPPED
 from oelm_lib.launch.slurm import asks_for_gpu, logs_folder, submit_commands
-from oelm_lib.launch.study_cost import cost_table, seconds_left
+from oelm_lib.launch.study_cost import describe_cost, seconds_left
 from oelm_lib.launch.study_worker import (
     INTERRUPTED,
     RECORDED,
@@ -28,9 +28,10 @@ from oelm_lib.launch.study_worker import (
     Worker,
     delete_checkpoints,
 )
-from oelm_lib.runs import reading
-from oelm_lib.runs.folder import check_fit
+from oelm_lib.runs.folder import open_fitting_corpus
 from oelm_lib.runs.names import run_folder
+from oelm_lib.runs.reading import state
+from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.stop import on_stop, remove_stop_file, stop_file
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, Cell, PlannedRun
 from oelm_lib.study.checks import check_corpora, read_grid, read_study
@@ -65,7 +66,7 @@ def run_study(
     """
     grid, _ = read_study(name)
     if dry_run:
-        print(cost_table(grid, workers))
+        print(describe_cost(grid, workers))
         return DONE
     _open_corpora(grid)
     if sbatch is not None:
@@ -81,8 +82,7 @@ def _open_corpora(grid: Grid) -> None:
     for name in plan.corpora:
         cell = Cell(name, BASE_SIZE, next(iter(plan.arms)))
         cfg = plan.config(cell, plan.start(cell))
-        corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
-        check_fit(cfg, corpus)
+        corpus = open_fitting_corpus(cfg)
         if plan.confirm.split == "test":
             check_has_test(corpus)
         splits[name] = corpus.manifest["splits"]
@@ -169,7 +169,7 @@ class _Engine:
         for run in self._grid.needs():
             if run in running | self._stopped or self._failures[run] >= MOST_TRIES:
                 continue
-            if reading.state(self._path(run)) in reading.ACTIVE:
+            if state(self._path(run)) in ACTIVE:
                 self._busy.add(run)
                 continue
             yield run
@@ -224,7 +224,7 @@ class _Engine:
         elif reply.kind == INTERRUPTED:
             self._stopped.add(run)
             self._say(f"{run}: stopped by oelm stop, so left; the same command continues it")
-        elif reply.kind == REFUSED and reading.state(self._path(run)) in reading.ACTIVE:
+        elif reply.kind == REFUSED and state(self._path(run)) in ACTIVE:
             self._busy.add(run)
         else:
             self._fail(run, reply.message)

@@ -15,7 +15,7 @@ from oelm_lib.study.grid import Grid
 from oelm_lib.units import format_duration
 
 
-def cost_table(grid: Grid, workers: int) -> str:
+def describe_cost(grid: Grid, workers: int) -> str:
     """Return runs done, runs left and core-hours left, by stage, corpus and size."""
     expected = expected_left(grid)
     seconds = _seconds_by_cell(grid, {cell for _, cell, _ in expected})
@@ -80,10 +80,11 @@ def _run_flops(grid: Grid, cell: Cell) -> float:
 
 
 def _trial_seconds(grid: Grid, cell: Cell) -> float:
-    """Return the seconds of a run by a trial of it on one thread; 0 where it has no corpus."""
+    """Return the seconds of a run by a trial on one CPU thread; 0 where it has no corpus."""
     from oelm_lib.training import run_trial
 
-    overrides = grid.plan.overrides(cell, grid.plan.start(cell)) | {"machine.threads": 1}
+    overrides = grid.plan.overrides(cell, grid.plan.start(cell))
+    overrides |= {"machine.threads": 1, "machine.device": "cpu"}
     cfg, outputs = config.load_config(grid.plan.base, overrides), config.outputs_dir()
     try:
         corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)

@@ -77,7 +77,7 @@ def serve(connection: Connection, log: Path) -> None:
 def _train(task: Task) -> Reply:
     """Train a run to its end and make its record. Raises UserError where it cannot be trained."""
     from oelm_lib.training import score_test_split, train
-    from oelm_lib.training.machine import describe_machine
+    from oelm_lib.training.device import describe_machine
 
     cfg = config.load_config(task.base, task.overrides)
     run = open_run(cfg, task.planned.seed, task.outputs)
@@ -128,5 +128,8 @@ class Worker:
             self.process.start()
         finally:
             for key, value in before.items():
-                os.environ.pop(key) if value is None else os.environ.update({key: value})
+                if value is None:
+                    del os.environ[key]
+                else:
+                    os.environ[key] = value
         remote.close()

@@ -30,8 +30,8 @@ def find_runs(
 
     Args:
         outputs: Default: config.outputs_dir().
-        exps: Names or globs as names.matches takes them (list, or text parted by spaces or commas),
-            e.g. `*+*` for all rehearsals; default all.
+        exps: Names or globs as names.matches takes them (a list, or text separated by spaces
+            or commas), e.g. `*+*` for all rehearsals; default all.
         rehearsals: Whether a name without `+` means an experiment's rehearsals too.
     """
     root = Path(outputs) if outputs else config.outputs_dir()

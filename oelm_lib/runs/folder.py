@@ -8,6 +8,7 @@ from typing import Any
 
 from oelm_lib import config
 from oelm_lib.config import Experiment
+from oelm_lib.config.messages import shorten
 from oelm_lib.data import Corpus, open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.files import explained, remedy, write_text
@@ -121,15 +122,10 @@ def open_run(
         UserError: Another process writes the run, it was made with another config or corpus, its
             record is damaged, or data and model do not fit.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < LARGEST_SEED:
-        shown = repr(seed) if type(seed) is not int or abs(seed) < LARGEST_SEED else "too large"
-        raise UserError(
-            f"seed = {shown} should be a whole number of at least 0 and at most 18 digits, e.g. 42"
-        )
+    _check_seed(seed)
     if not isinstance(fresh, bool):  # papermill's -p fresh false is the text 'false'
         raise UserError(f"fresh = {fresh!r} should be True or False")
-    corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
-    check_fit(cfg, corpus)
+    corpus = open_fitting_corpus(cfg)
     path = run_folder(cfg, seed, outputs)
     run = Run(cfg, seed, corpus, path)
     with explained(path, "cannot write here", OTHER_OUTPUTS, exact=True):
@@ -163,6 +159,17 @@ def reopen(path: Path) -> Run:
     return Run(cfg, plain["seed"], corpus, path)
 
 
+def open_fitting_corpus(cfg: Experiment) -> Corpus:
+    """Open the corpus of an experiment, and check that both fit.
+
+    Raises:
+        UserError: As `open_corpus` and `check_fit`.
+    """
+    corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
+    check_fit(cfg, corpus)
+    return corpus
+
+
 def check_fit(cfg: Experiment, corpus: Corpus) -> None:
     """Check that the corpus is large enough for the experiment and has its vocabulary.
 
@@ -177,9 +184,10 @@ def check_fit(cfg: Experiment, corpus: Corpus) -> None:
             f" model.vocab_size={corpus.vocab_size} or another data.tokenizer"
         )
     length, batch = cfg.model.max_seq_len, cfg.train.batch_size
-    if corpus.recall and length != (needed := corpus.manifest["split_rules"]["recall"]["length"]):
+    if corpus.recall and length != corpus.recall.length:
         raise UserError(
-            f"model.max_seq_len = {length}: examples of {name} have {needed} tokens; set it to that"
+            f"model.max_seq_len = {length}: examples of {name} have {corpus.recall.length} tokens;"
+            " set it to that"
         )
     sizes = {split: facts["tokens"] for split, facts in corpus.manifest["splits"].items()}
     windows = (sizes["train"] - 1) // length
@@ -223,6 +231,17 @@ def disk_error(error: OSError, path: Path) -> UserError:
     return UserError(
         f"{error.filename or path}: {error.strerror or error}; {remedy(error)}, then the same"
         " command continues the run"
+    )
+
+
+def _check_seed(seed: Any) -> None:
+    """Raise UserError where a seed is not a whole number that a folder can be named by."""
+    if type(seed) is int and 0 <= seed < LARGEST_SEED:
+        return
+    # Python refuses to print a number of thousands of digits.
+    shown = "too large" if type(seed) is int and abs(seed) >= LARGEST_SEED else shorten(seed)
+    raise UserError(
+        f"seed = {shown} should be a whole number of at least 0 and at most 18 digits, e.g. 42"
     )
 
 

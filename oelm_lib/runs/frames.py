@@ -69,8 +69,8 @@ def load_runs(
     """Read one row a run; `reason` says why a run cannot be read or compared.
 
     Args:
-        exps: Experiment ids or globs, as a list or as text parted by spaces or commas; default all.
-            A glob with `+` names rehearsals, e.g. `DEMO-02*+*`. Other names: names.matches.
+        exps: Experiment ids or globs, as a list or as text separated by spaces or commas; default
+            all. A glob with `+` names rehearsals, e.g. `DEMO-02*+*`. Other names: names.matches.
         outputs: Folder of the run folders; default config.outputs_dir().
         rehearsals: Whether an id means the rehearsals of its experiment too.
 

@@ -5,14 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from oelm_lib.errors import UserError
-from oelm_lib.runs.reading import record_file, state
+from oelm_lib.runs.reading import RunFolder, record_file, state
 from oelm_lib.runs.schema import ACTIVE
 
-LOGS = ("training.log", "notebook.log")
+NOTEBOOK_LOG = "notebook.log"
+"""What `oelm run` and its notebook print; of interest where there is no training.log."""
+LOGS = ("training.log", NOTEBOOK_LOG)
 POLL_SECONDS = 0.5
 
 
-def log_lines(run: Path, last: int, follow: bool = False) -> Iterator[str]:
+def log_lines(run: RunFolder, last: int, follow: bool = False) -> Iterator[str]:
     """Yield the last lines of a run's log, then with `follow` new ones until the run ends.
 
     Raises:
@@ -21,7 +23,7 @@ def log_lines(run: Path, last: int, follow: bool = False) -> Iterator[str]:
     paths = (record_file(run, name) for name in LOGS)
     path = next((path for path in paths if path.exists()), None)
     if path is None:
-        raise UserError(f"{run}: no {' or '.join(LOGS)} yet; see oelm status")
+        raise UserError(f"{Path(run)}: no {' or '.join(LOGS)} yet; see oelm status")
     with open(path, encoding="utf-8", errors="replace") as file:
         yield from file.read().splitlines()[-last:] if last else ()
         while follow:

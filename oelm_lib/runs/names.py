@@ -114,11 +114,13 @@ def is_glob(text: str) -> bool:
 
 
 def parse_patterns(exps: list[str] | str | None) -> list[str]:
-    """Return experiment ids or globs as a list; as text they are parted by spaces or commas.
+    """Return experiment ids or globs as a list; as text they are separated by spaces or commas.
 
-    None and nothing mean all.
+    None and an empty list mean all, an empty text none.
     """
-    return exps.replace(",", " ").split() if isinstance(exps, str) else exps or ["*"]
+    if isinstance(exps, str):
+        return exps.replace(",", " ").split()
+    return exps or ["*"]
 
 
 def command_line(arguments: Iterable[str]) -> str:

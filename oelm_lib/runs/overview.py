@@ -98,12 +98,12 @@ def table(rows: list[dict[str, Any]], width: int | None = None) -> str:
     lines = [f"{runs_text(len(rows))}: {states}"]
     cells = [{key: cell_text(key, row) for key in COLUMNS} for row in rows]
     used = [key for key in COLUMNS if any(line[key] for line in cells)]
+    sizes = {key: max(len(line[key]) for line in [COLUMNS, *cells]) for key in used}
     for line in [COLUMNS, *cells]:
-        padded = []
-        for key in used:
-            size = max(len(COLUMNS[key]), *(len(other[key]) for other in cells))
-            align = str.ljust if key in LEFT_ALIGNED else str.rjust
-            padded.append(align(line[key], size))
+        padded = [
+            line[key].ljust(sizes[key]) if key in LEFT_ALIGNED else line[key].rjust(sizes[key])
+            for key in used
+        ]
         lines.append("  ".join(padded).rstrip()[:width])
     return "\n".join(lines)
 

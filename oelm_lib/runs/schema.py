@@ -81,3 +81,5 @@ class MetricsRow(Record):
 CHECKPOINTS = ("latest", "best", "latest.prev")
 """Names of checkpoints: the last, by which arms are compared; the one with the least subset loss;
 the last but one."""
+RESUMABLE = ("latest", "latest.prev")
+"""Names of checkpoints from which training can continue, the newest first."""

@@ -11,13 +11,14 @@ import os
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from torch.utils._pytree import tree_map_only
 
 from oelm_lib.errors import UserError
 from oelm_lib.files import NO_HARD_LINKS, Check, replacing
+from oelm_lib.runs.schema import RESUMABLE
 
 FORMAT = 2
 COMMENT_LENGTH = (64).to_bytes(2, "little")
@@ -31,6 +32,16 @@ BROKEN = (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeEr
 
 class DamagedError(Exception):
     """A checkpoint file is not whole."""
+
+
+class Latest(NamedTuple):
+    """The newest whole checkpoint of a run folder."""
+
+    path: Path
+    state: dict[str, Any] | None
+    """Its content; None where the folder has no whole checkpoint."""
+    warning: str | None
+    """About damaged checkpoints, on one line; None where there are none."""
 
 
 def save(
@@ -49,7 +60,9 @@ def save(
                 torch.save(state | {"format": FORMAT}, file)
         except RuntimeError as error:
             # torch hides the error of a full disk behind its own, raised while it cleans up.
-            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
         _seal(temporary)
         if keep_previous and path.is_file():
             _keep(path, path.with_suffix(".prev.pt"), check)
@@ -101,15 +114,11 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
-def load_latest(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
-    """Return the newest whole checkpoint of a run folder, and a warning about damaged ones.
-
-    Returns:
-        (None, warning or None) where the folder has no whole checkpoint.
-    """
+def load_latest(folder: Path) -> Latest:
+    """Return the newest whole checkpoint of a run folder."""
     damaged = []
-    for name in ("latest.pt", "latest.prev.pt"):
-        path = folder / name
+    for name in RESUMABLE:
+        path = folder / f"{name}.pt"
         if not path.is_file():
             continue
         try:
@@ -117,8 +126,9 @@ def load_latest(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
         except DamagedError as error:
             damaged.append(str(error))
             continue
-        return state, _damage_warning(damaged, f"continuing from {name} at step {state['step']}")
-    return None, _damage_warning(damaged, "starting at step 0")
+        remedy = f"continuing from {path.name} at step {state['step']}"
+        return Latest(path, state, _damage_warning(damaged, remedy))
+    return Latest(folder / "latest.pt", None, _damage_warning(damaged, "starting at step 0"))
 
 
 def unusable(path: Path, error: Exception) -> UserError:

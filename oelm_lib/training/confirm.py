@@ -24,10 +24,12 @@ def score_test_split(run: Run | Path) -> float:
     nan from then on.
 
     Raises:
-        UserError: The corpus is not the run's or has no test split, the last weights are gone, or
-            another process writes the run.
+        UserError: The run is not done, its corpus has changed or has no test split, its last
+            weights are gone, or another process writes it.
     """
     path, summary = Path(run), read_summary(run)
+    if summary is None:
+        raise UserError(f"{path}: is not done, so it is not scored on the test split; train it")
     if is_test_scored(summary):
         loss = summary["final_test_loss"]
         return math.nan if loss is None else loss
@@ -55,7 +57,7 @@ def _score(trained: Trained) -> float:
     device = prepare_device(cfg.machine)
     tokens = open_test(corpus)
     windows = EvalWindows(tokens, length, device, corpus.recall)
-    losses = token_losses(trained.model.to(device), windows, np.arange(windows.windows))
+    losses = token_losses(trained.model.to(device), windows, np.arange(windows.count))
     scores = document_losses(losses, tokens, corpus.eot, corpus.block_tokens(length))
     documents |= {f"test_{key}": value for key, value in scores.items()}
     write_documents(trained.path, documents, trained.lock.check)

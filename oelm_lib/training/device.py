@@ -1,7 +1,9 @@
-"""Device of a run: which one, its threads, its memory allocator."""
+"""Device of a run: which one, its threads, its memory allocator, and what a study records of it."""
 
 import ctypes
+import math
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from oelm_lib.config import MachineConfig
 from oelm_lib.errors import UserError
 from oelm_lib.hardware import TorchBuild, open_nvml, torch_problem, visible_gpus
+from oelm_lib.runs.provenance import cpu_name
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Names of glibc's malloc.h."""
@@ -17,6 +20,8 @@ MIN_THREAD_LIMIT = 64
 """Threads that may be asked for on any machine; on one with more cores, that many."""
 CUBLAS_WORKSPACE = ":4096:8"
 """Workspace with which cuBLAS adds in the same order each time."""
+KERNEL_SHAPE = (2048, 128, 512)
+"""Matrix product by which the speed of a machine's kernels is recorded."""
 
 
 def prepare_device(machine: MachineConfig) -> torch.device:
@@ -115,3 +120,26 @@ def keep_freed_memory() -> None:
     if mallopt:
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return the CPU, torch's vector instructions, and how fast one thread multiplies matrices.
+
+    The speed shows which matrix kernel the library chose here.
+
+    Torch keeps to one thread afterwards.
+    """
+    torch.set_num_threads(1)
+    rows, inner, columns = KERNEL_SHAPE
+    a, b = torch.randn(rows, inner), torch.randn(inner, columns)
+    best = math.inf
+    for _ in range(20):
+        start = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - start)
+    return {
+        "cpu": cpu_name(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "gflops": round(2 * rows * inner * columns / best / 1e9),
+        "preload": os.path.basename(os.environ.get("LD_PRELOAD", "")),
+    }

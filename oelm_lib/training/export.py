@@ -17,6 +17,8 @@ from oelm_lib.model.additions import unfolded
 from oelm_lib.model.gpt import Block
 from oelm_lib.training.trained import Trained
 
+FORMS = ("safetensors", "huggingface")
+
 
 def export_model(trained: Trained, form: str, folder: Path) -> Path:
     """Write the model into a new folder; return the folder.
@@ -26,10 +28,12 @@ def export_model(trained: Trained, form: str, folder: Path) -> Path:
             experiment, seed and step), or huggingface (a GPT-2 of `transformers`, with tokenizer).
 
     Raises:
-        UserError: The folder exists, or GPT-2 cannot express the arm.
+        UserError: Another form, the folder exists, or GPT-2 cannot express the arm.
     """
     from safetensors.torch import save_file
 
+    if form not in FORMS:
+        raise UserError(f"form = {form!r} is unknown; allowed: {', '.join(FORMS)}")
     if form == "huggingface":
         weights, config = gpt2_weights(trained), gpt2_config(trained)
     else:

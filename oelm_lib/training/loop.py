@@ -53,7 +53,8 @@ def train(run: Run, on_progress: Callable[[bool], None] | None = None) -> None:
             # save
             if state.step % cfg.train.save_interval == 0 or state.is_last_step:
                 save(session)
-        if not (state.is_last_step and finish(session)):
+        is_done = state.is_last_step and finish(session)
+        if not is_done:
             save(session)
             session.saver.wait()
             session.console.line(

@@ -5,12 +5,16 @@ from pathlib import Path
 from oelm_lib.errors import UserError
 from oelm_lib.files import read_json
 from oelm_lib.runs.folder import reopen
+from oelm_lib.runs.reading import RunFolder
 from oelm_lib.training import checkpoint
 from oelm_lib.training.state import TrainingState
 
 
-def replay_step(path: Path) -> str:
+def replay_step(run: RunFolder) -> str:
     """Make the step of bad_step.json again, from the newest checkpoint.
+
+    Args:
+        run: The run, or its folder.
 
     Returns:
         Lines of text: the step's loss, and the gradient norm of each tensor.
@@ -18,6 +22,7 @@ def replay_step(path: Path) -> str:
     Raises:
         UserError: No step of this run went bad, or the newest checkpoint is of a later step.
     """
+    path = Path(run)
     try:
         record = read_json(path / "bad_step.json") or {}
         bad = int(record["step"])
@@ -26,9 +31,9 @@ def replay_step(path: Path) -> str:
             f"{path}: no readable bad_step.json, so no step to replay; see oelm status"
         ) from None
     state = TrainingState(reopen(path))
-    saved, _ = checkpoint.load_latest(path)
-    if saved:
-        state.load_state_dict(saved, path / "latest.pt")
+    latest = checkpoint.load_latest(path)
+    if latest.state:
+        state.load_state_dict(latest.state, latest.path)
     start = state.step
     if start >= bad:
         raise UserError(
@@ -45,9 +50,9 @@ def replay_step(path: Path) -> str:
         for name, p in state.model.named_parameters()
         if p.grad is not None
     }
-    before = record.get("loss") or "not finite"
     lines = [
-        f"step {bad:,} again from step {start:,}: loss {loss.item():.6g}, before it was {before}",
+        f"step {bad:,} again from step {start:,}: loss {loss.item():.6g}",
+        f"recorded: {record.get('reason')}",
         "gradient norm by tensor:",
         *(f"{norm:12.4g}  {name}" for name, norm in norms.items()),
     ]

@@ -60,7 +60,7 @@ def finish(session: Session) -> bool:
 def whole_split_losses(session: Session) -> np.ndarray:
     """Return the nats of every token of the validation split; stop early on request."""
     windows = session.windows
-    numbers = np.arange(windows.windows)
+    numbers = np.arange(windows.count)
     return token_losses(session.state.model, windows, numbers, session.stop_requested)
 
 

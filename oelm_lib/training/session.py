@@ -2,8 +2,6 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 import torch
@@ -27,7 +25,6 @@ from oelm_lib.training.state import TrainingState
 from oelm_lib.training.trial import slow_warning
 
 
-@dataclass
 class Session:
     """A run that is being trained: its state, and its files, clocks and status.
 
@@ -39,22 +36,25 @@ class Session:
         subset: Numbers of the windows that the regular evaluations score.
     """
 
-    state: TrainingState
-    budget: Budget
-    status: Status
-    recorder: Recorder
-    stop_requested: StopRequest
-    console: Console
-
-    def __post_init__(self):
-        state, self.run, self.cfg = self.state, self.state.run, self.state.cfg
+    def __init__(
+        self,
+        state: TrainingState,
+        budget: Budget,
+        status: Status,
+        recorder: Recorder,
+        stop_requested: StopRequest,
+        console: Console,
+    ):
+        self.state, self.run, self.cfg = state, state.run, state.cfg
+        self.budget, self.status, self.recorder = budget, status, recorder
+        self.stop_requested, self.console = stop_requested, console
         corpus, length = self.run.corpus, self.cfg.model.max_seq_len
         self.saver = checkpoint.Saver(state.asynchronous, self.run.lock.check)
         self.sampler = Sampler(state)
         self.windows = EvalWindows(corpus.tokens("val"), length, state.device, corpus.recall)
         self.subset = self.windows.subset(self.cfg.train.eval_tokens)
-        windows = len(self.subset), self.windows.windows
-        self.progress = Progress(self.cfg, self.budget, state.step, len(state.evals), windows)
+        windows = len(self.subset), self.windows.count
+        self.progress = Progress(self.cfg, budget, state.step, len(state.evals), windows)
 
     def stopping(self) -> bool:
         """Whether to save and stop now; all processes of the run get the same answer."""
@@ -138,15 +138,15 @@ def _restored_state(
         )
     for leftover in run.path.glob(".*.tmp"):  # of a process that was killed
         leftover.unlink(missing_ok=True)
-    saved, damage = checkpoint.load_latest(run.path)
-    if saved:
-        status.update(step=saved["step"])
-    state, offsets, latest = TrainingState(run), {}, run.path / "latest.pt"
-    if saved:
-        state.load_state_dict(saved, latest)
-        offsets = _restore_record(saved, budget, latest)
-    if damage:
-        state.warnings.append(damage)
+    latest = checkpoint.load_latest(run.path)
+    if latest.state:
+        status.update(step=latest.state["step"])
+    state, offsets = TrainingState(run), {}
+    if latest.state:
+        state.load_state_dict(latest.state, latest.path)
+        offsets = _restore_record(latest, budget)
+    if latest.warning:
+        state.warnings.append(latest.warning)
     return state, offsets
 
 
@@ -162,13 +162,14 @@ def _open_record(state: TrainingState, offsets: dict[str, int]) -> Recorder:
     return recorder
 
 
-def _restore_record(saved: dict, budget: Budget, path: Path) -> dict[str, int]:
+def _restore_record(latest: checkpoint.Latest, budget: Budget) -> dict[str, int]:
     """Add the time of earlier sessions to the budget; return lengths of append-only files."""
     try:
-        budget.resume(**saved["record"]["time"])
-        return {name: int(length) for name, length in saved["record"]["offsets"].items()}
+        record = latest.state["record"]
+        budget.resume(**record["time"])
+        return {name: int(length) for name, length in record["offsets"].items()}
     except checkpoint.BROKEN as error:
-        raise checkpoint.unusable(path, error) from None
+        raise checkpoint.unusable(latest.path, error) from None
 
 
 @contextlib.contextmanager

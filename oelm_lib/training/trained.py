@@ -1,7 +1,7 @@
 """Trained models read from run folders."""
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from oelm_lib.model.generation import generate
 from oelm_lib.model.gpt import GPT
 from oelm_lib.runs.find import find_run
 from oelm_lib.runs.folder import Run, reopen
+from oelm_lib.runs.reading import RunFolder
 from oelm_lib.runs.schema import CHECKPOINTS
 from oelm_lib.seeds import named_generator
 from oelm_lib.training import checkpoint
@@ -70,11 +71,11 @@ class Trained(Run):
         return [self.tokenizer.decode(text) for text in texts]
 
 
-def open_trained(name: str | Path, which: str = CHECKPOINTS[0]) -> Trained:
+def open_trained(name: RunFolder, which: str = CHECKPOINTS[0]) -> Trained:
     """Load the model of a run.
 
     Args:
-        name: As for `oelm_lib.runs.find.find_run`.
+        name: A run, or a name or folder as for `oelm_lib.runs.find_run`.
         which: One of CHECKPOINTS: latest, best, latest.prev.
 
     Raises:
@@ -83,7 +84,7 @@ def open_trained(name: str | Path, which: str = CHECKPOINTS[0]) -> Trained:
     """
     if which not in CHECKPOINTS:
         raise UserError(f"checkpoint {which!r} is unknown; allowed: {', '.join(CHECKPOINTS)}")
-    path = find_run(str(name))
+    path = find_run(os.fspath(name))
     run = reopen(path)
     present = [kind for kind in CHECKPOINTS if (path / f"{kind}.pt").is_file() and kind != which]
     choices = [f"use --checkpoint {kind}" for kind in present]

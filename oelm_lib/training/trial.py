@@ -39,7 +39,7 @@ def run_trial(run: Run, outputs: Path, steps: int = 20) -> dict[str, Any]:
     state.compile()
     windows = EvalWindows(corpus.tokens("val"), cfg.model.max_seq_len, state.device, corpus.recall)
     subset = windows.subset(cfg.train.eval_tokens)
-    progress = Progress(cfg, Budget(), 0, 0, (len(subset), windows.windows))
+    progress = Progress(cfg, Budget(), 0, 0, (len(subset), windows.count))
     for number in range(WARM_STEPS + steps):
         start = time.perf_counter()
         state.advance()
@@ -126,7 +126,7 @@ def _projected_parts(state: TrainingState, window_seconds: float) -> list[_Part]
         ),
         _Part(
             "the scores of the whole validation split at its end",
-            2 * windows.windows * UNMEASURED * window_seconds,
+            2 * windows.count * UNMEASURED * window_seconds,
             "" if is_small else "data.corpus=stories",
         ),
     ]

@@ -31,9 +31,9 @@ def follow(cfg: Experiment, seed: int) -> None:
     """Make the steps of rank 0's `train`, from the same start to the same end."""
     path = run_folder(cfg, seed)
     state = TrainingState(Run(cfg, seed, open_corpus(cfg.data.corpus, cfg.data.tokenizer), path))
-    saved, _ = checkpoint.load_latest(path)
-    if saved:
-        state.load_state_dict(saved, path / "latest.pt")
+    latest = checkpoint.load_latest(path)
+    if latest.state:
+        state.load_state_dict(latest.state, latest.path)
     state.compile()
     while not state.is_last_step and not agree(
         False, state.step, cfg.machine.log_interval, state.device

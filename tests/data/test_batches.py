@@ -114,8 +114,8 @@ def test_a_step_with_resident_tokens_uses_the_device_alone(monkeypatch):
 
 def test_evaluation_windows_score_every_token_but_the_first_once():
     windows = EvalWindows(TOKENS, LENGTH, CPU)
-    tokens, targets = windows.batch(np.arange(windows.windows))
-    assert windows.windows == 31
+    tokens, targets = windows.batch(np.arange(windows.count))
+    assert windows.count == 31
     assert targets[targets != IGNORED].tolist() == TOKENS[1:].tolist()
     assert torch.equal(tokens[targets != IGNORED] + 1, targets[targets != IGNORED])
     assert (targets[:-1] != IGNORED).all() and (targets[-1] == IGNORED).sum() == LENGTH - 2
@@ -134,7 +134,7 @@ def test_with_recall_only_targets_of_queries_are_scored():
 @pytest.mark.parametrize(("count", "windows"), [(210, 30), (211, 30), (212, 31)])
 def test_no_evaluation_window_is_without_a_target(count, windows):
     split = EvalWindows(TOKENS[:1].repeat(count), LENGTH, CPU)
-    assert split.windows == windows
+    assert split.count == windows
     assert (split.batch(np.arange(windows))[1] != IGNORED).any(1).all()
 
 

@@ -73,7 +73,8 @@ def test_it_is_made_once_and_read_like_any_corpus(corpus):
     assert open_corpus("mqar", "ids-40").manifest_sha256 == corpus.manifest_sha256
     assert (corpus.manifest["synthetic"], corpus.eot, corpus.vocab_size) == (True, None, 40)
     assert len(open_test(corpus)) == 500 * 64
-    assert read_corpus("mqar", "ids-40").recall == (20, 16)
+    recall = read_corpus("mqar", "ids-40").recall
+    assert (recall.end_of_keys, recall.pairs, recall.first_query) == (20, 8, 16)
     ids = load_tokenizer(corpus)
     assert ids.decode([3, 25]) == " 3 25"
     assert ids.encode_documents(["3 25"])[0].tolist() == [3, 25]

@@ -222,6 +222,9 @@ def test_list_and_show(source, data_folder):
     assert set(corpus_names()) <= set(table.index)
     text = show_corpus("tinystories-sample", "gpt2", documents=2)
     assert "train: 40 documents, " in text and text.count("--- validation tokens") == 2
+    killed = data_folder / "tinystories-sample" / ".gpt2.part"  # before it was renamed
+    shutil.copytree(data_folder / "tinystories-sample" / "gpt2", killed)
+    assert list_corpora().equals(table.reset_index())
     (data_folder / "tinystories-sample" / "gpt2" / "val.bin").write_bytes(b"")
     assert (
         list_corpora().set_index("corpus").loc["tinystories-sample", "state"].startswith("broken: ")

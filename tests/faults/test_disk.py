@@ -164,7 +164,7 @@ def test_a_disk_that_fills_up_under_the_notebook_ends_in_one_line(oelm, small_di
     path = only_run(small_disk)
     assert runs.state(path) in ("failed", "dead")
     filler.unlink()
-    step = checkpoint.load_latest(path)[0]["step"]
+    step = checkpoint.load_latest(path).state["step"]
     assert step >= 5
     process = oelm("run", "DEMO-02", *settings(train__max_steps=100000), outputs=small_disk)
     wait_for_step(process, small_disk, step + 1)

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -137,6 +138,14 @@ def test_a_run_that_waits_is_queued_whatever_it_was_and_is_that_again_after(tmp_
     assert row["state"] == "queued" and row["reason"] == ""
     unmark_queued(job, before)
     assert read_status(path) == before and run_state(path) == state
+
+
+def test_a_status_without_a_state_is_not_written_back(job):
+    write(job.path, "status.json", {})
+    before = read_status(job.path)
+    write(job.path, "status.json", {"state": "queued", "pid": os.getpid()})
+    unmark_queued(job, before)
+    assert not job.path.exists()
 
 
 def test_a_run_that_trains_or_is_done_is_not_marked_as_queued(tmp_path):

@@ -42,10 +42,10 @@ def test_a_damaged_file_is_found_out_and_the_one_before_is_used(tmp_path, damage
         "longer": data + b"x",
     }
     path.write_bytes(damaged[damage])
-    loaded, warning = checkpoint.load_latest(tmp_path)
-    assert loaded["step"] == 2
-    assert "latest.pt" in warning
-    assert "continuing from latest.prev.pt at step 2" in warning
+    latest = checkpoint.load_latest(tmp_path)
+    assert (latest.path.name, latest.state["step"]) == ("latest.prev.pt", 2)
+    assert "latest.pt" in latest.warning
+    assert "continuing from latest.prev.pt at step 2" in latest.warning
 
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP, errno.EMLINK])
@@ -76,11 +76,11 @@ def test_any_flipped_bit_is_found_out(tmp_path):
 
 
 def test_with_no_whole_checkpoint_the_run_starts_anew_and_says_so(tmp_path):
-    assert checkpoint.load_latest(tmp_path) == (None, None)
+    assert checkpoint.load_latest(tmp_path) == (tmp_path / "latest.pt", None, None)
     (tmp_path / "latest.pt").write_bytes(b"torn")
-    loaded, warning = checkpoint.load_latest(tmp_path)
-    assert loaded is None
-    assert "starting at step 0" in warning
+    latest = checkpoint.load_latest(tmp_path)
+    assert latest.state is None
+    assert "starting at step 0" in latest.warning
 
 
 def test_a_pickle_that_tries_to_execute_is_refused(tmp_path):

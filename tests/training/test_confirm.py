@@ -23,7 +23,7 @@ from tests.training.helpers import train
 def loss_on(tokens, trained):
     """Loss of a model on a whole split."""
     windows = EvalWindows(tokens, trained.config.model.max_seq_len, torch.device("cpu"))
-    return mean_loss(token_losses(trained.model, windows, np.arange(windows.windows)))
+    return mean_loss(token_losses(trained.model, windows, np.arange(windows.count)))
 
 
 def test_the_last_weights_are_scored_on_the_test_split(tiny_run):
@@ -83,6 +83,11 @@ def test_without_the_last_weights_nothing_is_scored(tiny_run):
     with pytest.raises(UserError, match=r"no checkpoint of the last step, 24; train the run again"):
         score_test_split(run)
     assert runs.read_summary(run)["final_test_loss"] is None
+
+
+def test_a_run_that_is_not_done_is_not_scored(tiny_run):
+    with pytest.raises(UserError, match="is not done, so it is not scored on the test split"):
+        score_test_split(tiny_run())
 
 
 def test_torn_documents_are_reported_and_the_run_stays_unscored(tiny_run):

@@ -156,12 +156,10 @@ def test_deterministic_algorithms_are_a_choice_that_changes_no_bit_on_a_cpu(tiny
 
 def test_the_speed_of_a_machine_is_that_of_its_fastest_product(monkeypatch):
     """2 x 2048 x 128 x 512 operations in a millisecond."""
-    from oelm_lib.training import machine
-
     clock = itertools.accumulate([0.0, *[0.5, 0.25] * 18, 0.001, *[0.5] * 3])
-    monkeypatch.setattr(machine.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(device.time, "perf_counter", lambda: next(clock))
     threads = torch.get_num_threads()
-    facts = machine.describe_machine()
+    facts = device.describe_machine()
     torch.set_num_threads(threads)
     assert facts["gflops"] == 268
     assert facts["cpu"] and facts["instructions"]

@@ -35,7 +35,7 @@ def test_every_token_but_the_first_is_scored_once_at_any_batch_size(model, token
     model.train()
     for batch_windows in (1, 3, 100):
         monkeypatch.setattr(evaluation, "BATCH_TOKENS", batch_windows * LENGTH)
-        losses = token_losses(model, windows, np.arange(windows.windows))
+        losses = token_losses(model, windows, np.arange(windows.count))
         assert losses.dtype == np.float32
         assert losses.shape == (76,)
         np.testing.assert_allclose(losses, expected, rtol=1e-4)
@@ -44,7 +44,7 @@ def test_every_token_but_the_first_is_scored_once_at_any_batch_size(model, token
 def test_windows_are_scored_in_the_order_asked_for(model, tokens):
     windows = EvalWindows(tokens, LENGTH, CPU)
     some = token_losses(model, windows, np.array([4, 2]))
-    every = token_losses(model, windows, np.arange(windows.windows))
+    every = token_losses(model, windows, np.arange(windows.count))
     np.testing.assert_allclose(some, np.r_[every[32:40], every[16:24]], rtol=1e-5)
 
 

@@ -145,6 +145,18 @@ def test_a_checkpoint_of_something_else_is_refused_in_one_line(tiny_run, monkeyp
     assert train(dataclasses.replace(run, corpus=prepared_again))["steps"] == 24
 
 
+def test_a_message_names_the_checkpoint_that_was_read(tiny_run, monkeypatch):
+    stop_at(monkeypatch, 3)
+    run = tiny_run()
+    train(run)
+    good = checkpoint.load(run.path / "latest.pt")
+    (run.path / "latest.pt").write_bytes(b"torn")
+    for changes in ({"seed": 9}, {"record": {}}):
+        checkpoint.save(run.path / "latest.prev.pt", good | changes)
+        with pytest.raises(UserError, match=r"latest\.prev\.pt: (made with|something is)"):
+            train(tiny_run())
+
+
 def test_a_checkpoint_of_an_older_format_is_refused_in_one_line(tiny_run, monkeypatch):
     stop_at(monkeypatch, 3)
     run = tiny_run()

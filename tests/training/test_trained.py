@@ -23,7 +23,7 @@ def trained(tiny_run, monkeypatch):
         run = tiny_run(exp, train__max_steps=6, **changes)
         training.train(run)
         monkeypatch.setenv("OELM_OUTPUTS", str(run.path.parents[1]))
-        return open_trained(run.path)
+        return open_trained(run)
 
     return make
 
@@ -178,6 +178,14 @@ def test_an_export_for_transformers_has_the_tokenizer_of_its_corpus(trained, tmp
     folder = export_model(model, "huggingface", tmp_path / "gpt2")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     assert tokenizer.encode(text).ids == model.tokenizer.encode_documents([text])[0].tolist()
+
+
+def test_an_unknown_form_of_export_is_refused(trained, tmp_path):
+    from oelm_lib.training import export_model
+
+    with pytest.raises(UserError, match="form = 'gpt2' is unknown; allowed: safetensors, hugging"):
+        export_model(trained(), "gpt2", tmp_path / "gpt2")
+    assert not (tmp_path / "gpt2").exists()
 
 
 @pytest.mark.slow
