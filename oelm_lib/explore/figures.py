@@ -16,7 +16,7 @@ from oelm_lib.explore.probes import PROBES, probe_values
 from oelm_lib.explore.windows import window_losses
 from oelm_lib.runs import read_logit_std
 from oelm_lib.training.trained import Trained
-from oelm_lib.view import figure as base
+from oelm_lib.view.figure import INK, Figure, add_trace, new_figure, title_x
 
 NAME_LINE = 24
 """Characters of a line of an arm's name beside a small figure."""
@@ -27,15 +27,15 @@ HEAD_ROLES = {key: f"{words} (random tokens, twice)" for key, words in ROLES.ite
 }
 
 
-def probe_panels(arms: Sequence[Trained]) -> list[base.Figure]:
+def probe_panels(arms: Sequence[Trained]) -> list[Figure]:
     """Return one small figure for each probe: a dot a seed, a line an arm."""
     table = probe_values(arms).set_index("arm")
     return [_probe_panel(arms, table[key].to_dict(), key) for key in PROBES if key in table]
 
 
-def _probe_panel(arms: Sequence[Trained], values: dict[str, float], key: str) -> base.Figure:
+def _probe_panel(arms: Sequence[Trained], values: dict[str, float], key: str) -> Figure:
     grouped = groups(arms)
-    figure = base.new_figure(PROBES[key].title, [PROBES[key].meaning], [""], 20 + 26 * len(grouped))
+    figure = new_figure(PROBES[key].title, [PROBES[key].meaning], [""], 20 + 26 * len(grouped))
     for name, seeds in grouped.items():
         dots = go.Scatter(
             x=[float(f"{values[label(arm)]:.4g}") for arm in seeds],
@@ -46,7 +46,7 @@ def _probe_panel(arms: Sequence[Trained], values: dict[str, float], key: str) ->
             marker={"size": 10, "opacity": 0.8, "color": _colours(arms)[name]},
             hovertemplate="%{y}, %{text}: %{x}<extra></extra>",
         )
-        base.add(figure, 1, dots)
+        add_trace(figure, 1, dots)
     names = [escape(name) for name in grouped]
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_yaxes(tickvals=names, ticktext=[_name_lines(name) for name in grouped])
@@ -60,13 +60,13 @@ def _name_lines(name: str) -> str:
     return "<br>".join(map(escape, lines))
 
 
-def head_scores(arms: Sequence[Trained]) -> base.Figure:
+def head_scores(arms: Sequence[Trained]) -> Figure:
     """Draw the share that each head gives in each role; definitions in explore.measures."""
     notes = [
         f"each mark is a head, layer by layer; above {STRONG:g} (dashed) a head has the role;"
         " higher is better for copying"
     ]
-    figure = base.new_figure("Roles of heads", notes, list(HEAD_ROLES.values()), height=170)
+    figure = new_figure("Roles of heads", notes, list(HEAD_ROLES.values()), height=170)
     grouped, tables = groups(arms), {arm: head_table(arm) for arm in arms}
     places = sorted({place for table in tables.values() for place in _places(table)})
     ticks = [f"{layer}.{head}" for layer, head in places]
@@ -86,13 +86,13 @@ def head_scores(arms: Sequence[Trained]) -> base.Figure:
                 marker={"color": colour, "size": 9, "opacity": 0.85},
                 hovertemplate=f"{escape(label(arm))}<br>%{{text}}: %{{y:.3f}}<extra></extra>",
             )
-            base.add(figure, row, marks)
-    figure.add_hline(y=STRONG, line={"dash": "dash", "width": 1.2, "color": base.INK})
+            add_trace(figure, row, marks)
+    figure.add_hline(y=STRONG, line={"dash": "dash", "width": 1.2, "color": INK})
     figure.update_yaxes(title_text="share", rangemode="tozero")
     figure.update_xaxes(
         tickvals=list(range(len(ticks))), ticktext=ticks, showgrid=False, rangemode="normal"
     )
-    return base.title_x(figure, "layer.head")
+    return title_x(figure, "layer.head")
 
 
 def _places(heads: pd.DataFrame) -> list[tuple[int, int]]:
@@ -100,14 +100,14 @@ def _places(heads: pd.DataFrame) -> list[tuple[int, int]]:
     return list(zip(heads["layer"].tolist(), heads["head"].tolist(), strict=True))
 
 
-def depth(arms: Sequence[Trained]) -> base.Figure:
+def depth(arms: Sequence[Trained]) -> Figure:
     """Draw entropy and logit std over depth: lines are means over heads, dots heads."""
     panels = {
         "entropy": "normalised entropy (1: uniform)",
         "logit_std": "logit std: standard deviation of attention scores",
     }
     notes = ["validation windows; lines: means over heads; dots: heads; neither way is good alone"]
-    figure = base.new_figure("Over depth", notes, list(panels.values()), height=240)
+    figure = new_figure("Over depth", notes, list(panels.values()), height=240)
     layers = 1
     for name, arm, colour, is_first in _seeds(arms):
         heads = head_table(arm)
@@ -121,7 +121,7 @@ def depth(arms: Sequence[Trained]) -> base.Figure:
     return _finished(figure, "layer")
 
 
-def spectra(arms: Sequence[Trained]) -> base.Figure:
+def spectra(arms: Sequence[Trained]) -> Figure:
     """Draw the singular values of each head's Q/K form, a panel a layer."""
     values = {arm: spectrum(arm) for arm in arms}
     panels = [f"layer {layer}" for layer in range(max(map(len, values.values())))]
@@ -129,7 +129,7 @@ def spectra(arms: Sequence[Trained]) -> base.Figure:
         "diag(g) W_q^T W_k diag(g), g the LayerNorm's gain; lines: means over heads; thin: heads;"
         " a flat line compares all directions alike"
     ]
-    figure = base.new_figure("Spectra of the Q/K forms", notes, panels, height=200)
+    figure = new_figure("Spectra of the Q/K forms", notes, panels, height=200)
     for name, arm, colour, is_first in _seeds(arms):
         places = np.arange(1, values[arm].shape[-1] + 1)
         thin = {"line": {"width": 0.8, "color": colour}, "opacity": 0.4, "hoverinfo": "skip"}
@@ -140,15 +140,13 @@ def spectra(arms: Sequence[Trained]) -> base.Figure:
     return _finished(figure, "singular value, largest first")
 
 
-def loss_by_position(arms: Sequence[Trained]) -> base.Figure:
+def loss_by_position(arms: Sequence[Trained]) -> Figure:
     """Draw the loss, and the gap to the first arm, over BINS parts of the window."""
     notes = [
         f"validation windows in {BINS} parts; the lower panel: nats above {label(arms[0])};"
         " lower is better"
     ]
-    figure = base.new_figure(
-        "Loss by position", notes, ["loss", "gap to the first arm"], height=240
-    )
+    figure = new_figure("Loss by position", notes, ["loss", "gap to the first arm"], height=240)
     reference = window_losses(arms[0])[1].mean(0)
     parts = np.array_split(np.arange(len(reference)), min(BINS, len(reference)))
     middles = [part.mean() for part in parts]
@@ -162,12 +160,12 @@ def loss_by_position(arms: Sequence[Trained]) -> base.Figure:
     return _finished(figure, "position in the window", "normal")
 
 
-def logit_spread(arms: Sequence[Trained]) -> base.Figure:
+def logit_spread(arms: Sequence[Trained]) -> Figure:
     """Draw logit std over training, a panel a layer, of runs that recorded it."""
     tables = {arm: read_logit_std(arm.path) for arm in arms}
     layers = sorted({layer for table in tables.values() for layer in table["layer"]})
     notes = ["one validation window at each evaluation; the mean of a layer's heads"]
-    figure = base.new_figure(
+    figure = new_figure(
         "Logit std over training", notes, [f"layer {n}" for n in layers], height=170
     )
     for name, arm, colour, is_first in _seeds(arms):
@@ -192,7 +190,7 @@ def _colours(arms: Sequence[Trained]) -> dict[str, str]:
 
 
 def _add_line(
-    figure: base.Figure,
+    figure: Figure,
     row: int,
     name: str,
     colour: str,
@@ -211,8 +209,8 @@ def _add_line(
         legendgroup=name,
         **settings,
     )
-    base.add(figure, row, trace)
+    add_trace(figure, row, trace)
 
 
-def _finished(figure: base.Figure, title: str, rangemode: str = "tozero") -> base.Figure:
-    return base.title_x(figure, title).update_yaxes(rangemode=rangemode)
+def _finished(figure: Figure, title: str, rangemode: str = "tozero") -> Figure:
+    return title_x(figure, title).update_yaxes(rangemode=rangemode)

@@ -12,7 +12,7 @@ from oelm_lib.explore.arms import label
 from oelm_lib.explore.attention import attention_maps, layer_maps
 from oelm_lib.markup import Html
 from oelm_lib.training.trained import Trained
-from oelm_lib.view import figure as base
+from oelm_lib.view.figure import Figure, new_figure
 
 SCALE = [
     [0, "rgba(27,127,196,0.04)"],
@@ -38,12 +38,12 @@ _BASE_STYLE = (
 )
 
 
-def attention_grid(arms: Sequence[Trained], prompt: str) -> base.Figure:
+def attention_grid(arms: Sequence[Trained], prompt: str) -> Figure:
     """Draw the maps of all layers and heads, a panel a run."""
     panels = [attention_maps(arm.model, _tokens(arm, prompt))[:, 0] for arm in arms]
     rows = [[f"layer {layer}" for layer in range(len(maps))] for maps in panels]
     notes = ["one square a layer and head; down: queries, across: keys; point at one to read it"]
-    figure = base.new_figure(
+    figure = new_figure(
         "Attention", notes, [label(arm) for arm in arms], 60 + 150 * max(map(len, panels))
     )
     for row, (arm, maps, names) in enumerate(zip(arms, panels, rows, strict=True), 1):
@@ -51,7 +51,7 @@ def attention_grid(arms: Sequence[Trained], prompt: str) -> base.Figure:
     return figure.update_layout(showlegend=False)
 
 
-def layer_grid(arms: Sequence[Trained], prompt: str, layer: int) -> base.Figure:
+def layer_grid(arms: Sequence[Trained], prompt: str, layer: int) -> Figure:
     """Draw all heads of one layer, a row of squares for each run.
 
     Raises:
@@ -68,7 +68,7 @@ def layer_grid(arms: Sequence[Trained], prompt: str, layer: int) -> base.Figure:
         maps[n, : len(row)] = row
     names = [f"{label(arm)}, step {arm.step:,}" for arm in arms]
     notes = [f"row {row}: {name}" for row, name in enumerate(names, 1)]
-    figure = base.new_figure(f"Layer {layer}, all heads", notes, [""], 60 + 170 * len(arms))
+    figure = new_figure(f"Layer {layer}, all heads", notes, [""], 60 + 170 * len(arms))
     _add_squares(figure, 1, words, maps, [f"row {row}" for row in range(1, len(arms) + 1)])
     return figure.update_layout(showlegend=False)
 
@@ -124,7 +124,7 @@ def _top_keys(words: list[str], shares: np.ndarray) -> str:
 
 
 def _add_squares(
-    figure: base.Figure, row: int, words: list[str], maps: np.ndarray, row_names: list[str]
+    figure: Figure, row: int, words: list[str], maps: np.ndarray, row_names: list[str]
 ) -> None:
     """Add maps (R, C, T, T) to a panel as one picture of R x C squares.
 

@@ -163,7 +163,7 @@ def _set_axes(figure: Figure) -> None:
     figure.update_yaxes(**axis, hoverformat=".5~g")
 
 
-def add(figure: Figure, row: int, trace: Any) -> None:
+def add_trace(figure: Figure, row: int, trace: Any) -> None:
     """Add a trace to a panel and to the legend beside it."""
     trace.legend = _legend(row)
     figure.add_trace(trace, row=row, col=1)
@@ -187,7 +187,7 @@ def add_line(
         "legendgroup": f"{row} {name} {spec['group']}",
         "mode": "lines+markers" if "marker" in more else "lines",
     }
-    add(figure, row, go.Scatter(**look | more))
+    add_trace(figure, row, go.Scatter(**look | more))
 
 
 def add_band(figure: Figure, row: int, spec: dict[str, Any], name: str, colour: str) -> None:
@@ -247,7 +247,7 @@ def legend_beside(plain: dict[str, Any]) -> dict[str, Any]:
     return plain | {"data": traces, "layout": layout | new | {"meta": meta}}
 
 
-def finish(
+def add_controls(
     figure: Figure, rows: dict[str, Any], state: dict[str, Any], controls: list[str]
 ) -> Figure:
     """Compute the lines for `state`, and store what the page's controls need.
