@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from html import escape
 from itertools import groupby
 from typing import Any
 
@@ -24,6 +23,7 @@ from oelm_lib.view.figure import (
     add_line,
     add_trace,
     new_figure,
+    plotly_text,
     title_x,
 )
 from oelm_lib.view.selection import select
@@ -129,7 +129,7 @@ def _first_reached(line: Line, rows: dict[str, Any]) -> go.Scatter:
     return go.Scatter(
         x=loss[first].round(5).tolist(),
         y=tokens[first].tolist(),
-        name=escape(line.name),
+        name=plotly_text(line.name),
         line=line.stroke(2.2),
         marker=line.marker(),
         mode="lines+markers",
@@ -167,7 +167,7 @@ def _seed_gaps(one: Verdict) -> tuple[float, ...]:
 def _label(one: Verdict, with_id: bool) -> str:
     """Return an arm's two lines over its interval."""
     name = f"{one.arm} ({one.id})" if with_id else one.arm
-    return f"<b>{escape(name)}</b><br>{interval_text(one.interval)}: {one.verdict}"
+    return f"<b>{plotly_text(name)}</b><br>{interval_text(one.interval)}: {one.verdict}"
 
 
 def _add_criterion(figure: Figure) -> None:

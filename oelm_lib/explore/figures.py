@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from oelm_lib.explore.probes import PROBES, probe_values
 from oelm_lib.explore.windows import window_losses
 from oelm_lib.runs import read_logit_std
 from oelm_lib.training.trained import Trained
-from oelm_lib.view.figure import INK, Figure, add_trace, new_figure, title_x
+from oelm_lib.view.figure import INK, Figure, add_trace, new_figure, plotly_text, title_x
 
 NAME_LINE = 24
 """Characters of a line of an arm's name beside a small figure."""
@@ -39,15 +38,15 @@ def _probe_panel(arms: Sequence[Trained], values: dict[str, float], key: str) ->
     for name, seeds in grouped.items():
         dots = go.Scatter(
             x=[float(f"{values[label(arm)]:.4g}") for arm in seeds],
-            y=[escape(name)] * len(seeds),
+            y=[plotly_text(name)] * len(seeds),
             text=[f"seed {arm.seed}" for arm in seeds],
-            name=escape(name),
+            name=plotly_text(name),
             mode="markers",
             marker={"size": 10, "opacity": 0.8, "color": _colours(arms)[name]},
             hovertemplate="%{y}, %{text}: %{x}<extra></extra>",
         )
         add_trace(figure, 1, dots)
-    names = [escape(name) for name in grouped]
+    names = [plotly_text(name) for name in grouped]
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_yaxes(tickvals=names, ticktext=[_name_lines(name) for name in grouped])
     figure.update_xaxes(rangemode="normal", nticks=5)
@@ -57,7 +56,7 @@ def _probe_panel(arms: Sequence[Trained], values: dict[str, float], key: str) ->
 def _name_lines(name: str) -> str:
     """Return an arm's name in at most two lines, which leave room for the dots."""
     lines = textwrap.wrap(name, NAME_LINE, max_lines=2, placeholder="...")
-    return "<br>".join(map(escape, lines))
+    return "<br>".join(map(plotly_text, lines))
 
 
 def head_scores(arms: Sequence[Trained]) -> Figure:
@@ -79,12 +78,12 @@ def head_scores(arms: Sequence[Trained]) -> Figure:
                 x=(x + offset).round(3).tolist(),
                 y=heads[role].round(4).tolist(),
                 text=[f"{layer}.{head}" for layer, head in _places(heads)],
-                name=escape(name),
+                name=plotly_text(name),
                 legendgroup=name,
                 showlegend=row == 1 and is_first,
                 mode="markers",
                 marker={"color": colour, "size": 9, "opacity": 0.85},
-                hovertemplate=f"{escape(label(arm))}<br>%{{text}}: %{{y:.3f}}<extra></extra>",
+                hovertemplate=f"{plotly_text(label(arm))}<br>%{{text}}: %{{y:.3f}}<extra></extra>",
             )
             add_trace(figure, row, marks)
     figure.add_hline(y=STRONG, line={"dash": "dash", "width": 1.2, "color": INK})
@@ -204,7 +203,7 @@ def _add_line(
     trace = go.Scatter(
         x=np.round(x, 1).tolist(),
         y=np.round(y, 4).tolist(),
-        name=escape(name),
+        name=plotly_text(name),
         showlegend=in_legend,
         legendgroup=name,
         **settings,

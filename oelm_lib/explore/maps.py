@@ -12,7 +12,7 @@ from oelm_lib.explore.arms import label
 from oelm_lib.explore.attention import attention_maps, layer_maps
 from oelm_lib.markup import Html
 from oelm_lib.training.trained import Trained
-from oelm_lib.view.figure import Figure, new_figure
+from oelm_lib.view.figure import Figure, new_figure, plotly_text
 
 SCALE = [
     [0, "rgba(27,127,196,0.04)"],
@@ -138,7 +138,7 @@ def _add_squares(
     for r, c in np.ndindex(rows, columns):
         place = (slice(r * step, r * step + size), slice(c * step, c * step + size))
         values[place] = np.where(np.tri(size, dtype=bool), maps[r, c].round(3), np.nan)
-        texts[place] = f"{escape(row_names[r])}, head {c}<br>" + pairs
+        texts[place] = f"{row_names[r]}, head {c}<br>" + pairs
     z = [[None if np.isnan(value) else value for value in line] for line in values.tolist()]
     bar = {"title": {"text": "share"}, "thickness": 12, "len": 0.5, "outlinewidth": 0}
     heatmap = go.Heatmap(
@@ -176,7 +176,7 @@ def _add_squares(
 
 def _pairs(words: list[str]) -> np.ndarray:
     """Return `query to key` in words for each pair of tokens (T, T), "" for later keys."""
-    shown = [escape(repr(word)) for word in words]
+    shown = [plotly_text(repr(word)) for word in words]
     pairs = np.full((len(words), len(words)), "", object)
     for query, key in zip(*np.tril_indices(len(words)), strict=True):
         pairs[query, key] = f"{shown[query]} to {shown[key]}"

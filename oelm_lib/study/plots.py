@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from oelm_lib.study.page import Study
 from oelm_lib.study.tuning import INTERIOR
 from oelm_lib.study.verdicts import Judgement
 from oelm_lib.view import forest
-from oelm_lib.view.figure import INK, Figure, add_trace, new_figure, title_x
+from oelm_lib.view.figure import INK, Figure, add_trace, new_figure, plotly_text, title_x
 from oelm_lib.view.tables import verdict_mark
 
 CURVE_POINTS = 41
@@ -71,7 +70,7 @@ def _forest_row(judged: list[Judgement], colour: str) -> forest.Row:
     bounds = {100 * limit.bound for limit in first.limits}
     if first.claim.equal:
         bounds |= {-bound for bound in bounds}
-    text = f"<b>{escape(first.arm)}</b>{share}<br>{escape(against)}"
+    text = f"<b>{plotly_text(first.arm)}</b>{share}<br>{plotly_text(against)}"
     return forest.Row(text, marks, tuple(sorted(bounds)))
 
 
@@ -179,8 +178,8 @@ def _fit_traces(study: Study, cell: Cell, style: ArmStyle) -> list[go.Scatter]:
         if loss is not None:
             losses.setdefault(rate, []).append(loss)
     rates = sorted(losses)
-    group = {"legendgroup": cell.arm, "name": escape(cell.arm)}
-    hover = f"{escape(cell.arm)}<br>%{{y:.4f}} at %{{x:.3g}}<extra></extra>"
+    group = {"legendgroup": cell.arm, "name": plotly_text(cell.arm)}
+    hover = f"{plotly_text(cell.arm)}<br>%{{y:.4f}} at %{{x:.3g}}<extra></extra>"
     traces = [
         go.Scatter(
             x=rates,
@@ -233,7 +232,7 @@ def ladder(study: Study) -> Figure:
             y=[round(100 * interval.gap, 3) for interval in intervals],
             error_y=_bars(intervals),
             mode="lines+markers",
-            name=escape(f"{slope.arm}: {slope.verdict}"),
+            name=plotly_text(f"{slope.arm}: {slope.verdict}"),
             line={"color": styles[slope.arm].colour},
             marker={"symbol": styles[slope.arm].symbol, "size": 9},
         )

@@ -73,6 +73,11 @@ class Figure(go.Figure):
             display(output["data"], metadata=output["metadata"], raw=True)
 
 
+def plotly_text(text: str) -> str:
+    """Return text as plotly shows it unchanged: plotly reads tags, and does not know `&quot;`."""
+    return escape(text, quote=False)
+
+
 def new_figure(title: str, notes: list[str], panels: list[str], height: int = 320) -> Figure:
     """Return an empty figure with one panel a row.
 
@@ -88,7 +93,7 @@ def new_figure(title: str, notes: list[str], panels: list[str], height: int = 32
     figure = make_subplots(
         rows,
         1,
-        subplot_titles=panels if rows > 1 else None,
+        subplot_titles=list(map(plotly_text, panels)) if rows > 1 else None,
         vertical_spacing=60 / total,
         figure=Figure(),
     )
@@ -97,7 +102,7 @@ def new_figure(title: str, notes: list[str], panels: list[str], height: int = 32
         template="none",
         height=total + top + 60,
         title={
-            "text": f"<b>{' <br>'.join(map(escape, title_lines))}</b>",
+            "text": f"<b>{' <br>'.join(map(plotly_text, title_lines))}</b>",
             "subtitle": {"text": "<br>".join(lines), "font": {"size": 12.5}},
             "x": 0,
             "xref": "container",
@@ -133,7 +138,7 @@ def _note_lines(notes: list[str]) -> list[str]:
     for note in notes[:MOST_NOTES]:
         short = textwrap.shorten(note, NOTE_LENGTH, placeholder="...")
         wrapped = textwrap.fill(short, NOTE_LINE, break_on_hyphens=False, break_long_words=False)
-        lines += escape(wrapped).replace("\n", " \n").split("\n")
+        lines += plotly_text(wrapped).replace("\n", " \n").split("\n")
     hidden = len(notes) - MOST_NOTES
     return [*lines, f"and {hidden} more"] if hidden > 0 else lines
 
@@ -181,7 +186,7 @@ def add_line(
         more: Other properties of the trace.
     """
     look = {
-        "name": escape(name),
+        "name": plotly_text(name),
         "meta": spec,
         "line": line,
         "legendgroup": f"{row} {name} {spec['group']}",

@@ -1,13 +1,12 @@
 """Forest plot: gaps and their intervals, one below the other, for comparison and study."""
 
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
 
 from oelm_lib.stats import Interval
-from oelm_lib.view.figure import INK, Figure, add_trace
+from oelm_lib.view.figure import INK, Figure, add_trace, plotly_text
 from oelm_lib.view.tables import LARGEST_GAP
 
 HEAD, LINE, SPACE = 40, 20, 8
@@ -111,10 +110,10 @@ def draw_rows(figure: Figure, panel: int, rows: list[Row], limits: dict[float, s
         _draw_limits(figure, panel, row, top + HEAD)
         for place, mark in enumerate(row.marks):
             y = top + HEAD + LINE * (place + 0.5)
-            labels[y] = mark.label
+            labels[y] = plotly_text(mark.label)
             _draw_mark(figure, panel, mark, y)
             if mark.note:
-                note = {"text": escape(mark.note), "font_size": 11.5, "showarrow": False}
+                note = {"text": plotly_text(mark.note), "font_size": 11.5, "showarrow": False}
                 note |= _note_place(row, mark, low, high)
                 figure.add_annotation(y=y, **note, **where)
         top += row.height
@@ -177,7 +176,7 @@ def _draw_limits(figure: Figure, panel: int, row: Row, top: float) -> None:
 def _draw_mark(figure: Figure, panel: int, mark: Mark, y: float) -> None:
     """Draw the seeds of a mark, and its gap with the interval."""
     look = {"hoverinfo": "x+name", "showlegend": False}
-    name = escape(mark.name)
+    name = plotly_text(mark.name)
     if mark.seeds:
         tick = {"color": mark.colour, "size": 13, "symbol": "line-ns-open", "line_width": 1.5}
         seeds = {"x": mark.seeds, "y": [y] * len(mark.seeds), "name": f"{name}, seeds"}

@@ -68,7 +68,7 @@ def test_every_measure_has_a_picture_and_says_which_way_is_good(arms):
         assert probe.title in figure.layout.title.text.replace(" <br>", " ")
         assert list(figure.layout.yaxis.ticktext) == ["baseline", "OELM-Freeze"]
         subtitle = figure.layout.title.subtitle.text.replace(" <br>", " ")
-        assert probe.meaning in subtitle.replace("&#x27;", "'")
+        assert probe.meaning in subtitle
         assert [trace.name for trace in figure.data] == ["baseline", "OELM-Freeze"]
         assert re.search("[Ll]ower|[Hh]igher|[Nn]either|tells|Directions", probe.meaning)
 
@@ -172,6 +172,13 @@ def test_the_sentences_and_the_table_agree_on_which_heads_have_a_role(arms, monk
         monkeypatch.setattr(module, "STRONG", share)
     assert "has 1 of 4." in sentences.findings(arms)
     assert "1 of 4" in set(probes.roles(arms)["heads"])
+
+
+def test_a_token_with_an_apostrophe_is_shown_under_the_mouse(arms):
+    """Its double quotes were `&quot;`, which plotly does not read."""
+    rows = maps.attention_grid(arms, "It's a cat.").data[0].text
+    texts = "".join(text for row in rows for text in row)
+    assert '"' in texts and "&quot;" not in texts
 
 
 def shown(explorer):
