@@ -177,7 +177,7 @@ def _add_criterion(figure: Figure) -> None:
     figure.add_hline(
         y=LIMIT,
         line=line | {"dash": "dash"},
-        annotation_text=f"criterion +{LIMIT:g} %",
+        annotation_text=LIMITS[LIMIT],
         annotation_position="top right",
         annotation_yshift=1,
     )
