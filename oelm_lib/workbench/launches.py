@@ -164,7 +164,7 @@ def recent_launches(outputs: Path) -> list[Launch]:
     """Return the commands started last, the latest first, by whichever kernel.
 
     Those that ended more than SHOWN_SECONDS ago are left out, and those whose runs a later command
-    has started again: what they said of them is true no more.
+    has started again, since their last lines are out of date.
     """
     recent: list[Launch] = []
     for launch in itertools.islice(_launches(outputs), MOST_SHOWN):
@@ -190,13 +190,13 @@ def _read(record: Path) -> Launch | None:
         return None
     here = plain.get("host") == this_process()["host"]
     return Launch(
-        str(plain.get("command")),
-        record.with_suffix(".log"),
-        here and is_alive(plain),
-        tuple(map(str, plain.get("runs") or ())),
-        _number(plain, "at_once", 1),
-        _number(plain, "pid", 0),
-        _number(plain, "started", 0.0),
+        command=str(plain.get("command")),
+        log=record.with_suffix(".log"),
+        is_alive=here and is_alive(plain),
+        runs=tuple(map(str, plain.get("runs") or ())),
+        at_once=_number(plain, "at_once", 1),
+        pid=_number(plain, "pid", 0),
+        started=_number(plain, "started", 0.0),
     )
 
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import ipywidgets
 
 from oelm_lib.compare.plots import gap_curves
-from oelm_lib.runs import frames
+from oelm_lib.runs.frames import load_folders
 from oelm_lib.view.budget import time_budget
 from oelm_lib.view.curves import loss_curves
 from oelm_lib.view.live import Panel, button, dropdown, put
@@ -15,7 +14,7 @@ from oelm_lib.workbench import actions, page_actions
 from oelm_lib.workbench.launches import last_start, recent_launches
 from oelm_lib.workbench.notes_view import NotesView
 from oelm_lib.workbench.rows import LIVE, NOT_RUN, Row
-from oelm_lib.workbench.run_facts import (
+from oelm_lib.workbench.runs import (
     LISTS,
     drawn_rows,
     launches_html,
@@ -240,7 +239,7 @@ class RunsView(Panel):
         if not drawn:
             self.loss.outputs = self.gap.outputs = self.budget.outputs = ()
             return
-        runs: Any = frames.load_folders([Path(row["path"]) for row in drawn])
+        runs = load_folders([Path(row["path"]) for row in drawn])
         put(self.loss, loss_curves(runs, group="seed"))
         if any(row.get("compare_to") for row in drawn):
             put(self.gap, gap_curves(runs, group="seed"))

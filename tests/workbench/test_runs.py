@@ -3,7 +3,7 @@
 import time
 
 from oelm_lib.workbench.launches import Launch
-from oelm_lib.workbench.run_facts import launches_html, list_label, log_html, progress_html
+from oelm_lib.workbench.runs import launches_html, list_label, log_html, progress_html
 
 
 def test_texts_from_files_are_escaped(tmp_path):
