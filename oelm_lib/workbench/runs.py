@@ -4,6 +4,7 @@ import os
 import time
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -143,7 +144,8 @@ def launches_html(launches: list[Launch]) -> str:
 
 def page_link(path: Path) -> str:
     """Return a link to a file, relative to the notebook's folder, which JupyterLab opens."""
-    return f"<a href='{escape(os.path.relpath(path))}' target='_blank'>{escape(path.name)}</a>"
+    address = quote(os.path.relpath(path))
+    return f"<a href='{address}' target='_blank'>{escape(path.name)}</a>"
 
 
 def _elapsed(launch: Launch) -> str:

@@ -39,6 +39,18 @@ def test_a_command_that_made_a_page_has_a_link_to_it(tmp_path, monkeypatch):
     assert "DEMO-07_x/seed1 is done: <a href='compare.html'" in html
 
 
+def test_a_link_leads_to_a_folder_of_any_name(tmp_path, monkeypatch):
+    """JupyterLab took what follows a # for a place in the page, and failed on a %."""
+    page = tmp_path / "50% #1's" / "compare.html"
+    page.parent.mkdir()
+    page.write_text("")
+    monkeypatch.chdir(tmp_path)
+    log = tmp_path / "x.log"
+    log.write_text(f"{page}\n")
+    html = launches_html([Launch("oelm report", log, False)])
+    assert "<a href='50%25%20%231%27s/compare.html'" in html
+
+
 def test_a_command_that_failed_says_so_in_red(tmp_path):
     log = tmp_path / "x.log"
     log.write_text("oelm: a/seed1: no metrics yet; see <oelm status>\n")
