@@ -14,9 +14,6 @@ from oelm_lib.explore.attention import ROLES, STRONG, head_table
 from oelm_lib.explore.windows import copy_gain, recall_accuracy, window_losses
 from oelm_lib.training.trained import Trained
 
-SIGNIFICANT = 3
-"""Digits of a probe: the seeds of one arm differ in the third."""
-
 
 @dataclass(frozen=True)
 class Probe:
