@@ -6,6 +6,7 @@ from itertools import count
 
 import numpy as np
 import plotly.graph_objects as go
+from torch import Tensor
 
 from oelm_lib.errors import UserError
 from oelm_lib.explore.arms import label
@@ -104,17 +105,18 @@ def words_of(arm: Trained, prompt: str) -> list[str]:
     return [arm.tokenizer.decode([number]) for number in _tokens(arm, prompt)[0].tolist()]
 
 
-def _tokens(arm: Trained, prompt: str):
+def _tokens(arm: Trained, prompt: str) -> Tensor:
+    """Return the ids (1, T) of the first SHOWN_TOKENS tokens of a prompt."""
     return arm.encode(prompt)[:, :SHOWN_TOKENS]
 
 
 def _visible(word: str) -> str:
-    """A token's text with its line breaks shown."""
+    """Return a token's text with its line breaks shown."""
     return word.replace("\n", "\u21b5")
 
 
 def _top_keys(words: list[str], shares: np.ndarray) -> str:
-    """The strongest keys of each head for one query, shares (H, T), as a list that appears."""
+    """Return the strongest keys of each head for one query as a list; shares is (H, T)."""
     lines = []
     for head, row in enumerate(shares):
         keys = np.argsort(-row)[:TOP_KEYS]

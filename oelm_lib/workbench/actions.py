@@ -205,7 +205,7 @@ def _stop_queue(path: Path) -> None:
 
 
 def _is_busy(path: Path, live: list[Launch]) -> bool:
-    """Whether a run trains, waits or begins.
+    """Return whether a run trains, waits or begins.
 
     Args:
         live: Commands of the workbench that run now; one that just began has written no status.

@@ -60,7 +60,7 @@ class Launch:
     started: float = 0.0
 
     def holds(self, path: Path) -> bool:
-        """Whether the command trains a run now, or will: it lives, and the run has not ended."""
+        """Return whether the command trains a run or will: it lives, the run has not ended."""
         if not self.is_alive or run_name(path) not in self.runs:
             return False
         current = state(path)
@@ -207,7 +207,7 @@ def _number(plain: dict[str, Any], key: str, default: float) -> Any:
 
 
 def _last_beat(path: Path) -> float:
-    """Time of the last heartbeat of a run; 0 where there is none."""
+    """Return the time of the last heartbeat of a run; 0 where there is none."""
     return (read_or_none(read_status, path) or {}).get("heartbeat") or 0.0
 
 

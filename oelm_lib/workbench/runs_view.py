@@ -119,7 +119,7 @@ class RunsView(Panel):
             self.commands.outputs = (shown,) if html else ()
 
     def _steering(self) -> list[ipywidgets.Button]:
-        """Buttons that act on the selected runs."""
+        """Return the buttons that act on the selected runs."""
         outputs, selected = self._outputs, self._selected
         steps: dict[str, tuple[Callable[[], str], str]] = {
             "Stop": (
@@ -146,7 +146,7 @@ class RunsView(Panel):
         return [self._button(label, *step) for label, step in steps.items()]
 
     def _pages(self) -> list[ipywidgets.Button]:
-        """Buttons that make pages of the selected runs."""
+        """Return the buttons that make pages of the selected runs."""
         outputs, selected = self._outputs, self._selected
         steps: dict[str, tuple[Callable[[], str], str]] = {
             "Compare": (
@@ -196,7 +196,7 @@ class RunsView(Panel):
             self.message.say("; ".join(f"{run}: {state}" for run, state in states.items()))
 
     def _selected(self) -> list[Path]:
-        """Folders of the runs selected in the list."""
+        """Return the folders of the runs selected in the list."""
         return [self._outputs / name for name in self.list.value]
 
     def _drawn_rows(self) -> list[Row]:
