@@ -154,8 +154,7 @@ def loss_by_slice(arms: Sequence[Trained]) -> pd.DataFrame:
             )
         excess = own - losses
         for words, mask in masks.items():
-            is_reference = arm is arms[0]
-            share = np.nan if is_reference else excess[mask].sum() / excess.sum()
+            share = np.nan if arm is arms[0] else excess[mask].sum() / excess.sum()
             rows.append(
                 {
                     "arm": label(arm),

@@ -68,6 +68,11 @@ class Launch:
             return False
         return current not in ENDED or _last_beat(path) < self.started
 
+    def held_runs(self, outputs: Path) -> list[Path]:
+        """Return the folders of the runs that it holds."""
+        paths = [outputs / name for name in self.runs]
+        return [path for path in paths if self.holds(path)]
+
     def last_line(self) -> str:
         """Read the last line of its log that is not blank; "" where there is none."""
         try:
@@ -145,7 +150,7 @@ def starting_runs(outputs: Path) -> set[Path]:
     """Return the runs that live commands train next, and whose processes have written nothing."""
     starting = set()
     for launch in recent_launches(outputs):
-        held = [path for name in launch.runs if launch.holds(path := outputs / name)]
+        held = launch.held_runs(outputs)
         active = [path for path in held if state(path) in ACTIVE]
         waiting = [path for path in held if path not in active]
         starting.update(waiting[: max(launch.at_once - len(active), 0)])
