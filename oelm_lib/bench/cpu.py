@@ -44,11 +44,12 @@ def bench(
     out: Path,
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """Measure one size at one dropout and write <out>.json.
+    """Measure one size at one dropout.
 
     Args:
         size: Key of SIZES.
         rounds: Timings of every step, at least FEWEST_ROUNDS.
+        out: The .json to write.
         threads: torch threads; default torch's choice.
 
     Raises:
@@ -69,7 +70,7 @@ def bench(
         "growth": growth(baseline, rounds),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(out.with_suffix(".json"), result, checksum=True)
+    write_json(out, result, checksum=True)
     return result
 
 

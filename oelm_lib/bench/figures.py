@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from oelm_lib import config
 from oelm_lib.arms import COLOURS, OTHERS
 from oelm_lib.files import read_json
-from oelm_lib.view import figure as base
+from oelm_lib.view.figure import INK, Figure, add_trace, new_figure, title_x
 
 NAIVE, HUGGING_FACE = OTHERS[1], OTHERS[2]
 STEPS = {
@@ -75,11 +75,11 @@ def _ratio(measured: dict[str, float]) -> str:
     return f"{measured['ratio']:.{digits}f} ± {error:.{digits}f}"
 
 
-def step_seconds(results: list[dict[str, Any]]) -> base.Figure:
+def step_seconds(results: list[dict[str, Any]]) -> Figure:
     """Draw the seconds of every round, and the time of the matrix products alone."""
     names = [setting(result) for result in results]
     notes = ["one point per round; dashed: the matrix products alone"]
-    figure = base.new_figure("Seconds of a step", notes, names, height=300)
+    figure = new_figure("Seconds of a step", notes, names, height=300)
     for row, result in enumerate(results, 1):
         for key, (label, colour) in STEPS.items():
             box = go.Box(
@@ -94,21 +94,21 @@ def step_seconds(results: list[dict[str, Any]]) -> base.Figure:
                 fillcolor="rgba(0,0,0,0)",
                 showlegend=False,
             )
-            base.add(figure, row, box)
+            add_trace(figure, row, box)
         figure.add_vline(
             x=result["gemm_limit_seconds"],
             row=row,
             col=1,
-            line={"dash": "dash", "width": 1.2, "color": base.INK},
+            line={"dash": "dash", "width": 1.2, "color": INK},
         )
-    return base.title_x(figure, "seconds").update_yaxes(autorange="reversed")
+    return title_x(figure, "seconds").update_yaxes(autorange="reversed")
 
 
-def parts(results: list[dict[str, Any]]) -> base.Figure:
+def parts(results: list[dict[str, Any]]) -> Figure:
     """Draw the median seconds of a step's parts, and of evaluating as many tokens."""
     notes = ["medians; evaluation: of as many tokens as a step trains on"]
     names = [setting(result) for result in results]
-    figure = base.new_figure("Parts of a step", notes, names, height=220)
+    figure = new_figure("Parts of a step", notes, names, height=220)
     for row, result in enumerate(results, 1):
         seconds = [result["parts_seconds"][part] for part in PARTS]
         bar = go.Bar(
@@ -121,13 +121,13 @@ def parts(results: list[dict[str, Any]]) -> base.Figure:
             textposition="outside",
             cliponaxis=False,
         )
-        base.add(figure, row, bar)
+        add_trace(figure, row, bar)
         room = 1.25 * max(seconds)  # for the numbers beside the bars
         figure.update_xaxes(range=[0, room], row=row, col=1)
-    return base.title_x(figure, "seconds").update_yaxes(autorange="reversed")
+    return title_x(figure, "seconds").update_yaxes(autorange="reversed")
 
 
-def growth(results: list[dict[str, Any]]) -> base.Figure:
+def growth(results: list[dict[str, Any]]) -> Figure:
     """Draw time and memory of a step over each size: measured, and predicted by the cost model."""
     grown = [result for result in results if result["growth"]]
     notes = ["relative to the bench's size; bars: all rounds; predicted time: FLOPs"]
@@ -136,11 +136,11 @@ def growth(results: list[dict[str, Any]]) -> base.Figure:
         for result in grown
         for what in GROWS
     ]
-    figure = base.new_figure("Growth, measured and predicted", notes, panels, height=210)
+    figure = new_figure("Growth, measured and predicted", notes, panels, height=210)
     for row, (result, what) in enumerate(product(grown, GROWS), 1):
         rows = pd.DataFrame([entry for entry in result["growth"] if entry["what"] == what])
         for trace in _growth_traces(rows, legend=row == 1):
-            base.add(figure, row, trace)
+            add_trace(figure, row, trace)
         values = rows["value"].tolist()
         labels = [f"{value:,}" for value in values]
         figure.update_xaxes(row=row, col=1, type="log", tickvals=values, ticktext=labels)

@@ -66,9 +66,10 @@ def bench_gpu(
     cases: list[Case] | None = None,
     changes: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Measure the cases one after another until the time is used, and write <out>.
+    """Measure the cases one after another until the time is used.
 
     Args:
+        out: The .json to write, anew after each case.
         seconds: Time for all cases; those that are not begun by then are named in `left_out`.
         cases: Default `all_cases()`.
         changes: Overrides of every experiment; the tests make it small.

@@ -61,11 +61,12 @@ def limits(size: str) -> list[Limit]:
 
 
 def bench_limits(size: str, rounds: int, out: Path, threads: int | None = None) -> dict[str, Any]:
-    """Time the steps that have a limit, at dropout 0, and write <out>.json.
+    """Time the steps that have a limit, at dropout 0.
 
     Args:
         size: Key of oelm_lib.bench.cpu.SIZES.
         rounds: Timings of every step, at least FEWEST_ROUNDS.
+        out: The .json to write.
         threads: torch threads; default torch's choice.
 
     Returns:
@@ -92,7 +93,7 @@ def bench_limits(size: str, rounds: int, out: Path, threads: int | None = None) 
         "seconds": time_beside_scripts(steps, cfg, rounds),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(out.with_suffix(".json"), result, checksum=True)
+    write_json(out, result, checksum=True)
     return result
 
 

@@ -91,8 +91,8 @@ def bench(size: str, dropout: float | None, rounds: int, threads: int | None, li
     from oelm_lib.report.make import report as make_page
 
     dropout = 0.1 if dropout is None else dropout
-    folder = outputs_dir() / f"bench_{size}_dropout{round(100 * dropout)}"
-    result = measure(size, dropout, rounds, folder, threads)
+    out = outputs_dir() / f"bench_{size}_dropout{round(100 * dropout)}.json"
+    result = measure(size, dropout, rounds, out, threads)
     click.echo(summary([result]).to_string(index=False))
     click.echo(make_page("bench"))
 
@@ -102,7 +102,7 @@ def _bench_limits(size: str, rounds: int, threads: int | None) -> int:
     from oelm_lib.bench.limits import MISSED, bench_limits, verdicts
     from oelm_lib.config import outputs_dir
 
-    result = bench_limits(size, rounds, outputs_dir() / f"limits_{size}", threads)
+    result = bench_limits(size, rounds, outputs_dir() / f"limits_{size}.json", threads)
     table = verdicts(result)
     click.echo(table.to_string(index=False))
     click.echo(f"{rounds} rounds, {result['threads']} threads, load {result['load_average']:.1f}")

@@ -53,9 +53,8 @@ def _texts(runs: pd.DataFrame) -> list[str]:
     texts = {}
     for corpus, config in zip(runs["corpus"], runs["config"], strict=True):
         facts = (config or {}).get("corpus") or {}
-        marks = [
-            m for m, key in (("generated", "synthetic"), ("a sample", "sample")) if facts.get(key)
-        ]
+        kinds = {"synthetic": "generated", "sample": "a sample"}
+        marks = [words for key, words in kinds.items() if facts.get(key)]
         texts[corpus] = f"{corpus} ({', '.join(marks)})" if marks else corpus
     return list(texts.values())
 
@@ -114,7 +113,15 @@ def warning_list(runs: pd.DataFrame, baseline: str | None = None) -> Html:
 
 
 def config_diff(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
-    """Return every key in which an arm differs from its baseline, a row a key, a column an arm."""
+    """Return every key in which an arm differs from its baseline.
+
+    Args:
+        runs, baseline: Arguments of judge.
+
+    Returns:
+        One row a baseline (`against`) and key, one column an arm: its value, `same` for that of
+        the baseline, or nothing where the arm has another baseline.
+    """
     rows = []
     for pair in pairs(runs, baseline):
         if pair.base is None:
@@ -125,16 +132,17 @@ def config_diff(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame
             rows.append(
                 {
                     "corpus": arm["corpus"],
+                    "against": pair.base_name,
                     "key": key,
                     "baseline": confounds.short(old),
                     "arm": f"{arm['arm']} ({pair.arm_name})",
                     "value": confounds.short(new) + ("" if declared else " (undeclared)"),
                 }
             )
-    table = pd.DataFrame(rows, columns=["corpus", "key", "baseline", "arm", "value"])
-    index = ["corpus", "key", "baseline"]
+    index = ["corpus", "against", "key", "baseline"]
+    table = pd.DataFrame(rows, columns=[*index, "arm", "value"])
     wide = table.pivot_table("value", index, "arm", aggfunc="first", sort=False)
     wide = wide.rename_axis(columns=None).reset_index()
-    for arm, corpus in table.groupby("arm")["corpus"].first().items():
-        wide.loc[(wide["corpus"] == corpus) & wide[arm].isna(), arm] = "same"
+    for arm, base_name in table.groupby("arm")["against"].first().items():
+        wide.loc[(wide["against"] == base_name) & wide[arm].isna(), arm] = "same"
     return wide.fillna("")

@@ -80,10 +80,10 @@ def _pair_warnings(pair: Pair) -> Iterator[tuple[str, str]]:
         yield subject, f"{pair.reason}, so there is no gap"
         return
     base = pair.base.iloc[0]
-    shared_arm, shared_base = pair.shared()
+    shared = _shared_runs(pair)
     # Repeats of one arm can differ too (a run on another machine): look at every shared seed.
-    tables = [differences(second, first) for first, second in _shared_rows(shared_arm, shared_base)]
-    table = pd.concat(tables or [differences(base, arm)]).drop_duplicates("key")
+    tables = [differences(base_run, arm_run) for arm_run, base_run in shared or [(arm, base)]]
+    table = pd.concat(tables).drop_duplicates("key")
     for key, old, new, declared in table.itertuples(index=False):
         values = f"{key} is {short(new)}, but {short(old)} in its baseline"
         if not declared:
@@ -91,7 +91,7 @@ def _pair_warnings(pair: Pair) -> Iterator[tuple[str, str]]:
             yield subject, f"{values}{'; `changes` does not declare it' if science else ''}"
         elif not key.startswith("model."):
             yield subject, f"{values}, so the gap shows the effect of both"
-    if not all(dropout_is_paired(*rows) for rows in _shared_rows(shared_arm, shared_base)):
+    if not all(dropout_is_paired(*both) for both in shared):
         yield subject, "dropout masks are not paired with those of its baseline (oelm_lib/seeds.py)"
     for text in extra_changes(arm["experiment"], base["experiment"]):
         yield subject, f"{text}: a baseline with the same addition is needed for a PASS"
@@ -110,10 +110,11 @@ def _pair_warnings(pair: Pair) -> Iterator[tuple[str, str]]:
             yield who, f"no loss with seed {listed}; only shared seeds are compared"
 
 
-def _shared_rows(arm: pd.DataFrame, base: pd.DataFrame) -> Iterator[tuple[pd.Series, pd.Series]]:
-    """Yield (run of the arm, run of its baseline) of each shared seed."""
+def _shared_runs(pair: Pair) -> list[tuple[pd.Series, pd.Series]]:
+    """Return (run of the arm, run of its baseline) of each shared seed."""
+    arm, base = pair.shared()
     both = zip(arm.iterrows(), base.iterrows(), strict=True)
-    yield from ((first, second) for (_, first), (_, second) in both)
+    return [(arm_run, base_run) for (_, arm_run), (_, base_run) in both]
 
 
 def _run_warnings(runs: pd.DataFrame) -> Iterator[tuple[str, str]]:

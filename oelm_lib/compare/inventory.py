@@ -39,18 +39,18 @@ def matrix(runs: pd.DataFrame, exps: list[str] | str | None = None) -> pd.DataFr
     """
     rates = [_learning_rate(experiment) for experiment in runs["experiment"]]
     known = runs.assign(id=[arm_id(run) for run in runs.itertuples()], learning_rate=rates)
+    have_runs = set(known["id"])
     wanted = matching_ids(exps) if exps else []
-    missing = [load_config(exp) for exp in wanted if exp not in set(known["id"])]
-    new = [
+    idle = [
         {
             **identity(experiment),
             "learning_rate": experiment.optim.learning_rate,
             "state": "not run",
             "reason": "",
         }
-        for experiment in missing
+        for experiment in (load_config(exp) for exp in wanted if exp not in have_runs)
     ]
-    return pd.DataFrame([*known[RUN_COLUMNS].to_dict("records"), *new], columns=RUN_COLUMNS)
+    return pd.DataFrame([*known[RUN_COLUMNS].to_dict("records"), *idle], columns=RUN_COLUMNS)
 
 
 def corpora(runs: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from html import escape
 from itertools import groupby
 from typing import Any
 
@@ -14,10 +13,19 @@ from oelm_lib import stats
 from oelm_lib.arms import ArmStyle, arm_styles
 from oelm_lib.compare.pairs import pairs
 from oelm_lib.compare.verdict import CRITERION, Verdict
-from oelm_lib.view import figure as base
 from oelm_lib.view import forest
 from oelm_lib.view.curves import VAL, Y_TITLES, Line, lines, reader_state, series_of
-from oelm_lib.view.figure import Figure
+from oelm_lib.view.figure import (
+    INK,
+    Figure,
+    add_band,
+    add_controls,
+    add_line,
+    add_trace,
+    new_figure,
+    plotly_text,
+    title_x,
+)
 from oelm_lib.view.selection import select
 from oelm_lib.view.series import STATE, trace_values
 from oelm_lib.view.tables import interval_text
@@ -47,12 +55,12 @@ def gap_intervals(judged: Sequence[Verdict]) -> Figure:
     if len(headings) == 1:
         notes = [*headings, *notes]
     height = max(map(forest.panel_height, panels), default=0)
-    figure = base.new_figure("Gap to the baseline", notes, headings, height)
+    figure = new_figure("Gap to the baseline", notes, headings, height)
     figure.update_xaxes(rangemode="normal", ticksuffix=" %")
     for number, rows in enumerate(panels, 1):
         forest.draw_rows(figure, number, rows, LIMITS)
     figure.update_layout(showlegend=False, margin_l=20)
-    return base.title_x(figure, "gap in perplexity to the baseline")
+    return title_x(figure, "gap in perplexity to the baseline")
 
 
 def gap_curves(
@@ -83,17 +91,17 @@ def gap_curves(
     notes = ["perplexity / baseline's perplexity - 1 at equal x and seed, on the validation subset"]
     notes += [f"{run}: no baseline with its seed" for run in unpaired]
     panels = list(judged["panel"].unique())
-    figure = base.new_figure("Gap to the baseline over training", notes, panels)
+    figure = new_figure("Gap to the baseline over training", notes, panels)
     for line in lines(judged):
         spec = VAL | line.spec | {"base": [base_run[run] for run in line.spec["runs"]]}
         if line.spec["group"] == "arm":
-            base.add_band(figure, line.row, spec, line.name, line.style.colour)
-        base.add_line(figure, line.row, spec, line.name, line.stroke(2.2), marker=line.marker())
+            add_band(figure, line.row, spec, line.name, line.style.colour)
+        add_line(figure, line.row, spec, line.name, line.stroke(2.2), marker=line.marker())
     if base_run:
         _add_criterion(figure)
     figure.update_yaxes(title_text="gap in perplexity (%)")
     state = reader_state(judged, group) | {"x": x}
-    return base.finish(figure, series_of(drawn), state, ["x", "group"])
+    return add_controls(figure, series_of(drawn), state, ["x", "group"])
 
 
 def tokens_to_reach(runs: Any) -> Figure:
@@ -105,13 +113,13 @@ def tokens_to_reach(runs: Any) -> Figure:
     drawn, problems = select(runs)
     notes = ["read upwards from a loss: the tokens an arm needs to get there for the first time"]
     panels = list(drawn["panel"].unique())
-    figure = base.new_figure("Tokens to reach a loss", notes + problems, panels)
+    figure = new_figure("Tokens to reach a loss", notes + problems, panels)
     for line in lines(drawn):
         if line.spec["group"] == "arm":
-            base.add(figure, line.row, _first_reached(line, series_of(drawn)))
+            add_trace(figure, line.row, _first_reached(line, series_of(drawn)))
     figure.update_xaxes(autorange="reversed", rangemode="normal")
     figure.update_yaxes(title_text="tokens seen", rangemode="tozero")
-    return base.title_x(figure, Y_TITLES["loss"])
+    return title_x(figure, Y_TITLES["loss"])
 
 
 def _first_reached(line: Line, rows: dict[str, Any]) -> go.Scatter:
@@ -121,7 +129,7 @@ def _first_reached(line: Line, rows: dict[str, Any]) -> go.Scatter:
     return go.Scatter(
         x=loss[first].round(5).tolist(),
         y=tokens[first].tolist(),
-        name=escape(line.name),
+        name=plotly_text(line.name),
         line=line.stroke(2.2),
         marker=line.marker(),
         mode="lines+markers",
@@ -159,17 +167,17 @@ def _seed_gaps(one: Verdict) -> tuple[float, ...]:
 def _label(one: Verdict, with_id: bool) -> str:
     """Return an arm's two lines over its interval."""
     name = f"{one.arm} ({one.id})" if with_id else one.arm
-    return f"<b>{escape(name)}</b><br>{interval_text(one.interval)}: {one.verdict}"
+    return f"<b>{plotly_text(name)}</b><br>{interval_text(one.interval)}: {one.verdict}"
 
 
 def _add_criterion(figure: Figure) -> None:
     """Draw the criterion, labelled, and the baseline across every panel."""
-    line = {"width": 1.4, "color": base.INK}
+    line = {"width": 1.4, "color": INK}
     figure.add_hline(y=0, line=line)
     figure.add_hline(
         y=LIMIT,
         line=line | {"dash": "dash"},
-        annotation_text=f"criterion +{LIMIT:g} %",
+        annotation_text=LIMITS[LIMIT],
         annotation_position="top right",
         annotation_yshift=1,
     )

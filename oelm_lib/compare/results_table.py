@@ -23,11 +23,12 @@ LOG = (
 
 
 class Arm(NamedTuple):
-    """What a row is made of.
+    """An arm, from which its row of the table is computed.
 
     Attributes:
-        runs: All runs of the variant, rows of load_runs; `done`: those that have a loss.
-        verdict: None of a baseline.
+        runs: All its runs, rows of load_runs.
+        done: Those of them that have a loss.
+        verdict: None for a baseline.
     """
 
     runs: pd.DataFrame
@@ -111,7 +112,7 @@ def show_results(runs: pd.DataFrame, judged: Sequence[Verdict]) -> Html:
     main = pd.DataFrame([_main_row(row) for row in frame.to_dict("records")])
     baselines = set(frame["baseline"].dropna())
     if len(baselines) == 1:
-        main = main.drop(columns="baseline").rename(columns={"gap": f"gap_to_{baselines.pop()}"})
+        main = main.drop(columns="baseline").rename(columns={"gap": f"gap to {baselines.pop()}"})
     everything = fold("All columns", table(frame.drop(columns="reason")))
     return Html(table(main) + everything)
 
@@ -132,7 +133,7 @@ def show_recorded(exps: str | None = None) -> Html:
 
 
 def _count(row: dict[str, Any]) -> Any:
-    """Return the number of runs, and of those the gap is about where they are fewer."""
+    """Return the number of done runs, and beside it that of the paired ones where it is less."""
     paired = row["gap_n"]
     return f"{row['n']} ({paired:.0f} paired)" if paired and paired < row["n"] else row["n"]
 

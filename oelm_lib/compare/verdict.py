@@ -182,7 +182,7 @@ def judge(runs: pd.DataFrame, baseline: str | None = None) -> list[Verdict]:
     for family in families(runs, baseline):
         differences = [pair.differences() for pair in family]
         arms = max(sum(len(nats) > 1 for nats in differences), 1)
-        judged += [_judge(*both, arms) for both in zip(family, differences, strict=True)]
+        judged += [_judge(pair, nats, arms) for pair, nats in zip(family, differences, strict=True)]
     return judged
 
 
@@ -213,6 +213,7 @@ def cross_corpus(judged: Sequence[Verdict]) -> pd.DataFrame:
 
 
 def _judge(pair: Pair, differences: list[float], arms: int) -> Verdict:
+    """Judge an arm by its differences in nats, one of `arms` that share a baseline."""
     documents = [[_documents(path) for path in runs["path"]] for runs in pair.shared()]
     error = stats.document_error(list(zip(*documents, strict=True)))
     interval = stats.with_document_error(stats.paired_interval(differences, arms), error)

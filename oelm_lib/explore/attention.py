@@ -71,7 +71,7 @@ def head_table(arm: Trained) -> pd.DataFrame:
 def _head_row(
     maps: np.ndarray, copied: np.ndarray, period: int, scores: Tensor
 ) -> dict[str, float]:
-    """Measures of one head: maps (B, T, T) on text, `copied` (T, T) on repeated tokens."""
+    """Return the measures of a head: maps (B, T, T) on text, `copied` (T, T) on repeated tokens."""
     return {
         "previous_token": measures.previous_token_score(copied),
         "duplicate_token": measures.duplicate_token_score(copied, period),
@@ -93,7 +93,10 @@ def spectrum(arm: Trained) -> np.ndarray:
 
 
 def _qk_weights(arm: Trained) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Of each layer: W_q and W_k (H, K, D) with all linear additions, and LayerNorm's gain (D)."""
+    """Return of each layer W_q and W_k (H, K, D) and the gain (D) of the LayerNorm before them.
+
+    Both weights include the additions that fold into them.
+    """
     weights: list[Any] = []
     with torch.no_grad():
         for block in arm.model.blocks:

@@ -1,9 +1,8 @@
 """Figures of explore.ipynb: measures, heads, depth, spectra, losses; a colour an arm."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
-from html import escape
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,7 @@ from oelm_lib.explore.probes import PROBES, probe_values
 from oelm_lib.explore.windows import window_losses
 from oelm_lib.runs import read_logit_std
 from oelm_lib.training.trained import Trained
-from oelm_lib.view import figure as base
+from oelm_lib.view.figure import INK, Figure, add_trace, new_figure, plotly_text, title_x
 
 NAME_LINE = 24
 """Characters of a line of an arm's name beside a small figure."""
@@ -27,27 +26,27 @@ HEAD_ROLES = {key: f"{words} (random tokens, twice)" for key, words in ROLES.ite
 }
 
 
-def probe_panels(arms: Sequence[Trained]) -> list[base.Figure]:
+def probe_panels(arms: Sequence[Trained]) -> list[Figure]:
     """Return one small figure for each probe: a dot a seed, a line an arm."""
     table = probe_values(arms).set_index("arm")
     return [_probe_panel(arms, table[key].to_dict(), key) for key in PROBES if key in table]
 
 
-def _probe_panel(arms: Sequence[Trained], values: dict[str, float], key: str) -> base.Figure:
+def _probe_panel(arms: Sequence[Trained], values: dict[str, float], key: str) -> Figure:
     grouped = groups(arms)
-    figure = base.new_figure(PROBES[key].title, [PROBES[key].meaning], [""], 20 + 26 * len(grouped))
+    figure = new_figure(PROBES[key].title, [PROBES[key].meaning], [""], 20 + 26 * len(grouped))
     for name, seeds in grouped.items():
         dots = go.Scatter(
             x=[float(f"{values[label(arm)]:.4g}") for arm in seeds],
-            y=[escape(name)] * len(seeds),
+            y=[plotly_text(name)] * len(seeds),
             text=[f"seed {arm.seed}" for arm in seeds],
-            name=escape(name),
+            name=plotly_text(name),
             mode="markers",
-            marker={"size": 10, "opacity": 0.8, "color": _colours(arms)[name]},
+            marker={"size": 10, "opacity": 0.8, "color": arm_colour(name_of(seeds[0]))},
             hovertemplate="%{y}, %{text}: %{x}<extra></extra>",
         )
-        base.add(figure, 1, dots)
-    names = [escape(name) for name in grouped]
+        add_trace(figure, 1, dots)
+    names = [plotly_text(name) for name in grouped]
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_yaxes(tickvals=names, ticktext=[_name_lines(name) for name in grouped])
     figure.update_xaxes(rangemode="normal", nticks=5)
@@ -57,71 +56,72 @@ def _probe_panel(arms: Sequence[Trained], values: dict[str, float], key: str) ->
 def _name_lines(name: str) -> str:
     """Return an arm's name in at most two lines, which leave room for the dots."""
     lines = textwrap.wrap(name, NAME_LINE, max_lines=2, placeholder="...")
-    return "<br>".join(map(escape, lines))
+    return "<br>".join(map(plotly_text, lines))
 
 
-def head_scores(arms: Sequence[Trained]) -> base.Figure:
+def head_scores(arms: Sequence[Trained]) -> Figure:
     """Draw the share that each head gives in each role; definitions in explore.measures."""
     notes = [
         f"each mark is a head, layer by layer; above {STRONG:g} (dashed) a head has the role;"
         " higher is better for copying"
     ]
-    figure = base.new_figure("Roles of heads", notes, list(HEAD_ROLES.values()), height=170)
+    figure = new_figure("Roles of heads", notes, list(HEAD_ROLES.values()), height=170)
     grouped, tables = groups(arms), {arm: head_table(arm) for arm in arms}
     places = sorted({place for table in tables.values() for place in _places(table)})
     ticks = [f"{layer}.{head}" for layer, head in places]
-    for name, arm, colour, is_first in _seeds(arms):
-        heads = tables[arm]
+    for seed in _seeds(arms):
+        heads = tables[seed.run]
         x = np.array([places.index(place) for place in _places(heads)])
-        offset = 0.6 * ((list(grouped).index(name) + 0.5) / len(grouped) - 0.5)
+        offset = 0.6 * ((list(grouped).index(seed.arm) + 0.5) / len(grouped) - 0.5)
+        run_label = plotly_text(label(seed.run))
         for row, role in enumerate(HEAD_ROLES, 1):
             marks = go.Scatter(
                 x=(x + offset).round(3).tolist(),
                 y=heads[role].round(4).tolist(),
                 text=[f"{layer}.{head}" for layer, head in _places(heads)],
-                name=escape(name),
-                legendgroup=name,
-                showlegend=row == 1 and is_first,
+                name=plotly_text(seed.arm),
+                legendgroup=seed.arm,
+                showlegend=row == 1 and seed.is_first,
                 mode="markers",
-                marker={"color": colour, "size": 9, "opacity": 0.85},
-                hovertemplate=f"{escape(label(arm))}<br>%{{text}}: %{{y:.3f}}<extra></extra>",
+                marker={"color": seed.colour, "size": 9, "opacity": 0.85},
+                hovertemplate=f"{run_label}<br>%{{text}}: %{{y:.3f}}<extra></extra>",
             )
-            base.add(figure, row, marks)
-    figure.add_hline(y=STRONG, line={"dash": "dash", "width": 1.2, "color": base.INK})
+            add_trace(figure, row, marks)
+    figure.add_hline(y=STRONG, line={"dash": "dash", "width": 1.2, "color": INK})
     figure.update_yaxes(title_text="share", rangemode="tozero")
     figure.update_xaxes(
         tickvals=list(range(len(ticks))), ticktext=ticks, showgrid=False, rangemode="normal"
     )
-    return base.title_x(figure, "layer.head")
+    return title_x(figure, "layer.head")
 
 
 def _places(heads: pd.DataFrame) -> list[tuple[int, int]]:
-    """Layer and head of each row of a head_table."""
+    """Return layer and head of each row of a head_table."""
     return list(zip(heads["layer"].tolist(), heads["head"].tolist(), strict=True))
 
 
-def depth(arms: Sequence[Trained]) -> base.Figure:
+def depth(arms: Sequence[Trained]) -> Figure:
     """Draw entropy and logit std over depth: lines are means over heads, dots heads."""
     panels = {
         "entropy": "normalised entropy (1: uniform)",
         "logit_std": "logit std: standard deviation of attention scores",
     }
     notes = ["validation windows; lines: means over heads; dots: heads; neither way is good alone"]
-    figure = base.new_figure("Over depth", notes, list(panels.values()), height=240)
+    figure = new_figure("Over depth", notes, list(panels.values()), height=240)
     layers = 1
-    for name, arm, colour, is_first in _seeds(arms):
-        heads = head_table(arm)
+    for seed in _seeds(arms):
+        heads = head_table(seed.run)
+        dots = {"mode": "markers", "marker": {"size": 5, "opacity": 0.5, "color": seed.colour}}
         means = heads.groupby("layer")[list(panels)].mean()
         layers = max(layers, len(means))
         for row, key in enumerate(panels, 1):
-            dots = {"mode": "markers", "marker": {"size": 5, "opacity": 0.5, "color": colour}}
-            _add_line(figure, row, name, colour, heads["layer"], heads[key], False, **dots)
-            _add_line(figure, row, name, colour, means.index, means[key], row == 1 and is_first)
+            _add_line(figure, row, seed, heads["layer"], heads[key], showlegend=False, **dots)
+            _add_line(figure, row, seed, means.index, means[key])
     figure.update_xaxes(dtick=1, range=[-0.2, layers - 0.8])
     return _finished(figure, "layer")
 
 
-def spectra(arms: Sequence[Trained]) -> base.Figure:
+def spectra(arms: Sequence[Trained]) -> Figure:
     """Draw the singular values of each head's Q/K form, a panel a layer."""
     values = {arm: spectrum(arm) for arm in arms}
     panels = [f"layer {layer}" for layer in range(max(map(len, values.values())))]
@@ -129,90 +129,86 @@ def spectra(arms: Sequence[Trained]) -> base.Figure:
         "diag(g) W_q^T W_k diag(g), g the LayerNorm's gain; lines: means over heads; thin: heads;"
         " a flat line compares all directions alike"
     ]
-    figure = base.new_figure("Spectra of the Q/K forms", notes, panels, height=200)
-    for name, arm, colour, is_first in _seeds(arms):
-        places = np.arange(1, values[arm].shape[-1] + 1)
-        thin = {"line": {"width": 0.8, "color": colour}, "opacity": 0.4, "hoverinfo": "skip"}
-        for row, layer in enumerate(values[arm], 1):
+    figure = new_figure("Spectra of the Q/K forms", notes, panels, height=200)
+    for seed in _seeds(arms):
+        places = np.arange(1, values[seed.run].shape[-1] + 1)
+        thin = {"line": {"width": 0.8, "color": seed.colour}, "opacity": 0.4, "hoverinfo": "skip"}
+        for row, layer in enumerate(values[seed.run], 1):
             for head in layer:
-                _add_line(figure, row, name, colour, places, head, False, **thin)
-            _add_line(figure, row, name, colour, places, layer.mean(0), row == 1 and is_first)
+                _add_line(figure, row, seed, places, head, showlegend=False, **thin)
+            _add_line(figure, row, seed, places, layer.mean(0))
     return _finished(figure, "singular value, largest first")
 
 
-def loss_by_position(arms: Sequence[Trained]) -> base.Figure:
+def loss_by_position(arms: Sequence[Trained]) -> Figure:
     """Draw the loss, and the gap to the first arm, over BINS parts of the window."""
     notes = [
         f"validation windows in {BINS} parts; the lower panel: nats above {label(arms[0])};"
         " lower is better"
     ]
-    figure = base.new_figure(
-        "Loss by position", notes, ["loss", "gap to the first arm"], height=240
-    )
+    figure = new_figure("Loss by position", notes, ["loss", "gap to the first arm"], height=240)
     reference = window_losses(arms[0])[1].mean(0)
     parts = np.array_split(np.arange(len(reference)), min(BINS, len(reference)))
     middles = [part.mean() for part in parts]
-    for name, arm, colour, is_first in _seeds(arms):
-        losses = window_losses(arm)[1].mean(0)
+    for seed in _seeds(arms):
+        losses = window_losses(seed.run)[1].mean(0)
         for row, values in ((1, losses), (2, losses - reference)):
             means = [values[part].mean() for part in parts]
-            look = {"mode": "lines+markers", "marker_size": 5}
-            _add_line(figure, row, name, colour, middles, means, row == 1 and is_first, **look)
+            _add_line(figure, row, seed, middles, means, mode="lines+markers", marker_size=5)
     figure.update_yaxes(title_text="nats per token")
     return _finished(figure, "position in the window", "normal")
 
 
-def logit_spread(arms: Sequence[Trained]) -> base.Figure:
+def logit_spread(arms: Sequence[Trained]) -> Figure:
     """Draw logit std over training, a panel a layer, of runs that recorded it."""
     tables = {arm: read_logit_std(arm.path) for arm in arms}
     layers = sorted({layer for table in tables.values() for layer in table["layer"]})
     notes = ["one validation window at each evaluation; the mean of a layer's heads"]
-    figure = base.new_figure(
+    figure = new_figure(
         "Logit std over training", notes, [f"layer {n}" for n in layers], height=170
     )
-    for name, arm, colour, is_first in _seeds(arms):
-        for layer, points in tables[arm].groupby("layer"):
+    for seed in _seeds(arms):
+        for layer, points in tables[seed.run].groupby("layer"):
             row = layers.index(layer) + 1
-            shown = row == 1 and is_first
-            _add_line(figure, row, name, colour, points["step"], points["logit_std"], shown)
+            _add_line(figure, row, seed, points["step"], points["logit_std"])
     return _finished(figure, "step" if layers else "")
 
 
-def _seeds(arms: Sequence[Trained]) -> Iterator[tuple[str, Trained, str, bool]]:
-    """Name of the arm, run, colour, and whether it is the arm's first seed."""
-    colours = _colours(arms)
-    for name, seeds in groups(arms).items():
-        for arm in seeds:
-            yield name, arm, colours[name], arm is seeds[0]
+class _Seed(NamedTuple):
+    """A run as the figures draw it: under the name and in the colour of its arm."""
+
+    arm: str
+    run: Trained
+    colour: str
+    is_first: bool
+    """Whether it is the arm's first run, which stands in the legend."""
 
 
-def _colours(arms: Sequence[Trained]) -> dict[str, str]:
-    """A colour for each arm."""
-    return {name: arm_colour(name_of(seeds[0])) for name, seeds in groups(arms).items()}
+def _seeds(arms: Sequence[Trained]) -> list[_Seed]:
+    """Return all runs, the seeds of an arm one after another."""
+    return [
+        _Seed(name, run, arm_colour(name_of(run)), run is runs[0])
+        for name, runs in groups(arms).items()
+        for run in runs
+    ]
 
 
-def _add_line(
-    figure: base.Figure,
-    row: int,
-    name: str,
-    colour: str,
-    x: Any,
-    y: Any,
-    in_legend: bool,
-    **look: Any,
-) -> None:
-    """Add a line of an arm to a panel."""
-    settings = {"mode": "lines", "line": {"color": colour, "width": 2.2}} | look
+def _add_line(figure: Figure, row: int, seed: _Seed, x: Any, y: Any, **look: Any) -> None:
+    """Add a line of a run to a panel; `look` changes plotly's properties of it."""
+    properties = {
+        "mode": "lines",
+        "line": {"color": seed.colour, "width": 2.2},
+        "showlegend": row == 1 and seed.is_first,
+    }
     trace = go.Scatter(
         x=np.round(x, 1).tolist(),
         y=np.round(y, 4).tolist(),
-        name=escape(name),
-        showlegend=in_legend,
-        legendgroup=name,
-        **settings,
+        name=plotly_text(seed.arm),
+        legendgroup=seed.arm,
+        **properties | look,
     )
-    base.add(figure, row, trace)
+    add_trace(figure, row, trace)
 
 
-def _finished(figure: base.Figure, title: str, rangemode: str = "tozero") -> base.Figure:
-    return base.title_x(figure, title).update_yaxes(rangemode=rangemode)
+def _finished(figure: Figure, title: str, rangemode: str = "tozero") -> Figure:
+    return title_x(figure, title).update_yaxes(rangemode=rangemode)

@@ -6,13 +6,13 @@ import ipywidgets
 
 from oelm_lib.errors import UserError
 from oelm_lib.explore import maps, tables
-from oelm_lib.explore.arms import open_arms
+from oelm_lib.explore.arms import find_arms
 from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.names import run_name
 from oelm_lib.runs.schema import CHECKPOINTS
-from oelm_lib.training.trained import Trained
+from oelm_lib.training.trained import Trained, open_trained
 from oelm_lib.view.live import Panel, button, columns, dropdown, put
-from oelm_lib.view.tables import table
+from oelm_lib.view.tables import table, tone_colour
 
 MEAN = "mean of the heads"
 WIDTH = "30em"
@@ -23,18 +23,19 @@ class HeadExplorer(Panel):
     """All heads of a layer of two runs, and the prompt's tokens with where each looks.
 
     Args:
-        runs: As explore.open_arms takes them; the first two are shown first.
+        runs: As explore.open_arms takes them; the first two are shown first. Further choices are
+            all runs of the outputs folder.
         prompt: Text to begin with.
     """
 
     def __init__(self, runs: str, prompt: str):
         self._arms: dict[tuple[str, str], Trained] = {}
-        self._paths = {run_name(path): path for path in find_runs()}
-        names = [arm.name for arm in open_arms(runs)]
-        options = list(dict.fromkeys([*names, *self._paths]))
+        named = find_arms(runs)
+        self._paths = {run_name(path): path for path in [*find_runs(), *named]}
+        options = list(dict.fromkeys([*map(run_name, named), *self._paths]))
         self.left = dropdown("left", options, WIDTH)
         self.right = dropdown("right", options, WIDTH)
-        self.right.value = names[min(1, len(names) - 1)]
+        self.right.value = options[min(1, len(named) - 1)]
         self.compare = dropdown("compare", [BOTH, OVER_TIME], WIDTH)
         self.checkpoint = dropdown("checkpoint", list(CHECKPOINTS), WIDTH)
         self.layer = dropdown("layer", [0], WIDTH)
@@ -93,12 +94,12 @@ class HeadExplorer(Panel):
         self.words.value = "".join(map(table, frames))
 
     def _fail(self, error: UserError) -> None:
-        self.problem.value = f"<p style='color:#c0392b'>{escape(str(error))}</p>"
+        self.problem.value = f"<p style='color:{tone_colour('bad')}'>{escape(str(error))}</p>"
         self.map.outputs = ()
         self.tokens.value = self.words.value = ""
 
     def _chosen(self) -> list[Trained]:
-        """The runs to draw: two runs at one checkpoint, or one run at all its checkpoints."""
+        """Return the runs to draw: two at one checkpoint, or one at all its checkpoints."""
         if self.compare.value == OVER_TIME:
             left, folder = self.left.value, self._paths[self.left.value]
             names = [name for name in CHECKPOINTS if (folder / f"{name}.pt").is_file()]
@@ -110,7 +111,7 @@ class HeadExplorer(Panel):
 
     def _open(self, name: str, checkpoint: str) -> Trained:
         if (name, checkpoint) not in self._arms:
-            (self._arms[name, checkpoint],) = open_arms(name, checkpoint)
+            self._arms[name, checkpoint] = open_trained(self._paths[name], checkpoint)
         return self._arms[name, checkpoint]
 
     def _offer(self, arms: list[Trained]) -> None:

@@ -6,13 +6,14 @@ from itertools import count
 
 import numpy as np
 import plotly.graph_objects as go
+from torch import Tensor
 
 from oelm_lib.errors import UserError
 from oelm_lib.explore.arms import label
 from oelm_lib.explore.attention import attention_maps, layer_maps
 from oelm_lib.markup import Html
 from oelm_lib.training.trained import Trained
-from oelm_lib.view import figure as base
+from oelm_lib.view.figure import Figure, new_figure, plotly_text
 
 SCALE = [
     [0, "rgba(27,127,196,0.04)"],
@@ -38,12 +39,12 @@ _BASE_STYLE = (
 )
 
 
-def attention_grid(arms: Sequence[Trained], prompt: str) -> base.Figure:
+def attention_grid(arms: Sequence[Trained], prompt: str) -> Figure:
     """Draw the maps of all layers and heads, a panel a run."""
     panels = [attention_maps(arm.model, _tokens(arm, prompt))[:, 0] for arm in arms]
     rows = [[f"layer {layer}" for layer in range(len(maps))] for maps in panels]
     notes = ["one square a layer and head; down: queries, across: keys; point at one to read it"]
-    figure = base.new_figure(
+    figure = new_figure(
         "Attention", notes, [label(arm) for arm in arms], 60 + 150 * max(map(len, panels))
     )
     for row, (arm, maps, names) in enumerate(zip(arms, panels, rows, strict=True), 1):
@@ -51,7 +52,7 @@ def attention_grid(arms: Sequence[Trained], prompt: str) -> base.Figure:
     return figure.update_layout(showlegend=False)
 
 
-def layer_grid(arms: Sequence[Trained], prompt: str, layer: int) -> base.Figure:
+def layer_grid(arms: Sequence[Trained], prompt: str, layer: int) -> Figure:
     """Draw all heads of one layer, a row of squares for each run.
 
     Raises:
@@ -68,7 +69,7 @@ def layer_grid(arms: Sequence[Trained], prompt: str, layer: int) -> base.Figure:
         maps[n, : len(row)] = row
     names = [f"{label(arm)}, step {arm.step:,}" for arm in arms]
     notes = [f"row {row}: {name}" for row, name in enumerate(names, 1)]
-    figure = base.new_figure(f"Layer {layer}, all heads", notes, [""], 60 + 170 * len(arms))
+    figure = new_figure(f"Layer {layer}, all heads", notes, [""], 60 + 170 * len(arms))
     _add_squares(figure, 1, words, maps, [f"row {row}" for row in range(1, len(arms) + 1)])
     return figure.update_layout(showlegend=False)
 
@@ -104,17 +105,18 @@ def words_of(arm: Trained, prompt: str) -> list[str]:
     return [arm.tokenizer.decode([number]) for number in _tokens(arm, prompt)[0].tolist()]
 
 
-def _tokens(arm: Trained, prompt: str):
+def _tokens(arm: Trained, prompt: str) -> Tensor:
+    """Return the ids (1, T) of the first SHOWN_TOKENS tokens of a prompt."""
     return arm.encode(prompt)[:, :SHOWN_TOKENS]
 
 
 def _visible(word: str) -> str:
-    """A token's text with its line breaks shown."""
+    """Return a token's text with its line breaks shown."""
     return word.replace("\n", "\u21b5")
 
 
 def _top_keys(words: list[str], shares: np.ndarray) -> str:
-    """The strongest keys of each head for one query, shares (H, T), as a list that appears."""
+    """Return the strongest keys of each head for one query as a list; shares is (H, T)."""
     lines = []
     for head, row in enumerate(shares):
         keys = np.argsort(-row)[:TOP_KEYS]
@@ -124,7 +126,7 @@ def _top_keys(words: list[str], shares: np.ndarray) -> str:
 
 
 def _add_squares(
-    figure: base.Figure, row: int, words: list[str], maps: np.ndarray, row_names: list[str]
+    figure: Figure, row: int, words: list[str], maps: np.ndarray, row_names: list[str]
 ) -> None:
     """Add maps (R, C, T, T) to a panel as one picture of R x C squares.
 
@@ -138,7 +140,7 @@ def _add_squares(
     for r, c in np.ndindex(rows, columns):
         place = (slice(r * step, r * step + size), slice(c * step, c * step + size))
         values[place] = np.where(np.tri(size, dtype=bool), maps[r, c].round(3), np.nan)
-        texts[place] = f"{escape(row_names[r])}, head {c}<br>" + pairs
+        texts[place] = f"{row_names[r]}, head {c}<br>" + pairs
     z = [[None if np.isnan(value) else value for value in line] for line in values.tolist()]
     bar = {"title": {"text": "share"}, "thickness": 12, "len": 0.5, "outlinewidth": 0}
     heatmap = go.Heatmap(
@@ -176,7 +178,7 @@ def _add_squares(
 
 def _pairs(words: list[str]) -> np.ndarray:
     """Return `query to key` in words for each pair of tokens (T, T), "" for later keys."""
-    shown = [escape(repr(word)) for word in words]
+    shown = [plotly_text(repr(word)) for word in words]
     pairs = np.full((len(words), len(words)), "", object)
     for query, key in zip(*np.tril_indices(len(words)), strict=True):
         pairs[query, key] = f"{shown[query]} to {shown[key]}"

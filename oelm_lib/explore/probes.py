@@ -14,9 +14,6 @@ from oelm_lib.explore.attention import ROLES, STRONG, head_table
 from oelm_lib.explore.windows import copy_gain, recall_accuracy, window_losses
 from oelm_lib.training.trained import Trained
 
-SIGNIFICANT = 3
-"""Digits of a probe: the seeds of one arm differ in the third."""
-
 
 @dataclass(frozen=True)
 class Probe:
@@ -157,8 +154,7 @@ def loss_by_slice(arms: Sequence[Trained]) -> pd.DataFrame:
             )
         excess = own - losses
         for words, mask in masks.items():
-            is_reference = arm is arms[0]
-            share = np.nan if is_reference else excess[mask].sum() / excess.sum()
+            share = np.nan if arm is arms[0] else excess[mask].sum() / excess.sum()
             rows.append(
                 {
                     "arm": label(arm),

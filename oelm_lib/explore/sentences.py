@@ -19,15 +19,8 @@ CONCENTRATED, AVOIDED = 1.5, 0.67
 
 
 def findings(arms: Sequence[Trained]) -> Html:
-    """Return the findings as a list, with what the number of seeds allows to say.
-
-    The first look into a run takes seconds to minutes: a line that this list replaces names it.
-    """
-    for number, arm in enumerate(arms, 1):
-        print(f"looking into {arm.name}, {number} of {len(arms)}", flush=True)
-        head_table(arm)
-        window_losses(arm)
-        clear_output(wait=True)
+    """Return the findings as a list, and below it how far the number of seeds bears them."""
+    _measure(arms)
     lines = [*_unfinished(arms), *_heads(arms), *_focus(arms), *_directions(arms), *_gap(arms)]
     seeds = min(len(group) for group in groups(arms).values())
     caution = (
@@ -39,8 +32,20 @@ def findings(arms: Sequence[Trained]) -> Html:
     return Html(f"<ul>{items}</ul><p class='note'>{escape(caution)}</p>")
 
 
+def _measure(arms: Sequence[Trained]) -> None:
+    """Fill the caches of head_table and window_losses, which takes seconds to minutes a run.
+
+    Meanwhile a line says which run it is; the next output of the cell replaces it.
+    """
+    for number, arm in enumerate(arms, 1):
+        print(f"looking into {arm.name}, {number} of {len(arms)}", flush=True)
+        head_table(arm)
+        window_losses(arm)
+        clear_output(wait=True)
+
+
 def _unfinished(arms: Sequence[Trained]) -> list[tuple[str, str]]:
-    """Which checkpoints are not those of a run's end."""
+    """Name the checkpoints that are not of the end of a run."""
     places = [
         f"{label(arm)} at step {arm.step:,} of {arm.config.train.max_steps:,}"
         for arm in arms
@@ -50,7 +55,7 @@ def _unfinished(arms: Sequence[Trained]) -> list[tuple[str, str]]:
 
 
 def _heads(arms: Sequence[Trained]) -> list[tuple[str, str]]:
-    """Which arms have heads in a role, or which head comes nearest."""
+    """Name for each role the arms that have such heads, or the head that comes nearest."""
     table = probes.roles(arms)
     lines = []
     for words in ROLES.values():
@@ -69,7 +74,7 @@ def _heads(arms: Sequence[Trained]) -> list[tuple[str, str]]:
 
 
 def _focus(arms: Sequence[Trained]) -> list[tuple[str, str]]:
-    """How focused attention is, at its ends."""
+    """Name the arms whose attention is the most and the least focused, by its entropy."""
     entropy = _group_means(arms, "entropy")
     lowest, highest = min(entropy, key=entropy.get), max(entropy, key=entropy.get)
     lines = []
@@ -85,7 +90,7 @@ def _focus(arms: Sequence[Trained]) -> list[tuple[str, str]]:
 
 
 def _directions(arms: Sequence[Trained]) -> list[tuple[str, str]]:
-    """How many directions the heads compare, at its ends."""
+    """Name the arms whose heads compare the most and the fewest directions, by effective rank."""
     rank = _group_means(arms, "effective_rank")
     if len(rank) < 2:
         return []
@@ -102,7 +107,7 @@ def _directions(arms: Sequence[Trained]) -> list[tuple[str, str]]:
 
 
 def _gap(arms: Sequence[Trained]) -> list[tuple[str, str]]:
-    """On which tokens each arm loses to the first one."""
+    """Say on which tokens each arm has its gap to the first one."""
     names = {label(seeds[0]): name for name, seeds in groups(arms).items()}
     reference = next(iter(names.values()))
     table = probes.loss_by_slice(one_seed_each(arms))
@@ -127,7 +132,7 @@ def _gap(arms: Sequence[Trained]) -> list[tuple[str, str]]:
 
 
 def _place(ratio: float) -> str:
-    """Where a gap lies, from its share on copyable tokens over their share of the text."""
+    """Say where a gap lies, by its share on copyable tokens over their share of the text."""
     if ratio >= CONCENTRATED:
         return "It sits on tokens that could be copied."
     if ratio <= AVOIDED:
@@ -136,7 +141,7 @@ def _place(ratio: float) -> str:
 
 
 def _group_means(arms: Sequence[Trained], column: str) -> dict[str, float]:
-    """Mean of a column of head_table over the heads and seeds of each arm."""
+    """Return the mean of a column of head_table over the heads and seeds of each arm."""
     return {
         name: float(sum(head_table(arm)[column].mean() for arm in seeds) / len(seeds))
         for name, seeds in groups(arms).items()

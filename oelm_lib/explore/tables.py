@@ -6,11 +6,15 @@ import pandas as pd
 
 from oelm_lib.explore import probes
 from oelm_lib.explore.arms import groups, label, one_seed_each
-from oelm_lib.explore.probes import PROBES, SIGNIFICANT
+from oelm_lib.explore.probes import PROBES
 from oelm_lib.training.trained import Trained
 
+SIGNIFICANT = 3
+"""Digits of a probe: the seeds of one arm differ in the third."""
 SHOWN_TOKENS = 8
 """Likeliest next tokens in a table."""
+TEXT_TOKENS = 60
+"""Tokens of a text that an arm writes."""
 
 
 def summary(arms: Sequence[Trained]) -> pd.DataFrame:
@@ -48,19 +52,19 @@ def slices(arms: Sequence[Trained]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def next_tokens(arms: Sequence[Trained], prompt: str, count: int = SHOWN_TOKENS) -> pd.DataFrame:
-    """Return the likeliest next tokens of each arm, side by side."""
+def next_tokens(arms: Sequence[Trained], prompt: str) -> pd.DataFrame:
+    """Return the likeliest next tokens of the first seed of each arm, side by side."""
     columns = {}
     for name, (arm, *_) in groups(arms).items():
-        table = probes.likeliest_tokens(arm, prompt, count)
+        table = probes.likeliest_tokens(arm, prompt, SHOWN_TOKENS)
         columns[name] = [f"{word!r} {share:.1%}" for word, share in table.values]
-    return pd.DataFrame({"rank": range(1, count + 1)} | columns)
+    return pd.DataFrame({"rank": range(1, SHOWN_TOKENS + 1)} | columns)
 
 
-def texts(arms: Sequence[Trained], prompt: str, count: int = 60, seed: int = 0) -> pd.DataFrame:
-    """Return how each arm goes on from the prompt, drawn with the same seed."""
+def texts(arms: Sequence[Trained], prompt: str, seed: int = 0) -> pd.DataFrame:
+    """Return how the first seed of each arm continues the prompt, drawn with one random seed."""
     rows = [
-        {"arm": name, "text": prompt + arm.continued(prompt, count, seed=seed)[0]}
+        {"arm": name, "text": prompt + arm.continued(prompt, TEXT_TOKENS, seed=seed)[0]}
         for name, (arm, *_) in groups(arms).items()
     ]
     return pd.DataFrame(rows)
@@ -83,6 +87,6 @@ def number(value: float) -> str:
 
 
 def _decimals(value: float) -> int:
-    """Places after the point that leave SIGNIFICANT digits, at most three."""
+    """Return the places after the point that leave SIGNIFICANT digits, at most three."""
     whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
     return min(3, max(0, SIGNIFICANT - whole))

@@ -22,7 +22,7 @@ def attend(
 
     Args:
         k: Of the positions up to the last query; T is 1 or S.
-        bias: Holds the causal mask; None: the mask is all.
+        bias: Holds the causal mask; None: the causal mask alone.
         dropout_p: Dropout probability of the attention weights.
     """
     square = q.shape[2] == k.shape[2]
@@ -67,7 +67,7 @@ class BlockedAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of q, k, v and the bias."""
+        """Return the gradients of q, k, v and the bias."""
         q, k, v, *saved = ctx.saved_tensors
         each = 2 if ctx.has_dropout else 1
         grad = grad * ctx.keep_scale if ctx.has_dropout else grad
@@ -92,6 +92,6 @@ class BlockedAttention(torch.autograd.Function):
 
 
 def _blocks(q: Tensor) -> list[tuple[int, int, int]]:
-    """(sequence, first query, one past the last) of each block."""
+    """Return (sequence, first query, one past the last) of each block."""
     starts = range(0, q.shape[2], QUERY_BLOCK)
     return [(b, s, min(s + QUERY_BLOCK, q.shape[2])) for b in range(q.shape[0]) for s in starts]

@@ -76,16 +76,15 @@ class CausalSelfAttention(nn.Module):
     ]:
         """Return queries, keys, values, and the bias of the scores q.k / sqrt(K).
 
-        The bias holds the causal mask; it is None where the mask is all.
+        The bias holds the causal mask; it is None where no addition biases the scores.
 
         Args:
             past: Projected keys, values and what additions remember of the positions before x, []
                 before the first; extended by those of x. After a first call x has one position.
         """
-        if places is None and self.additions:
-            length = x.shape[1]
+        if places is None:
             first = past[0].shape[2] if past else 0
-            places = make_places(self.cfg, self.additions, first, length, x.device)
+            places = make_places(self.cfg, self.additions, first, x.shape[1], x.device)
         q, k, v = self._project(x, "q"), self._project(x, "k"), self.split_heads(self.v_proj(x))
         remembered = {addition.name: addition.remember(self, x) for addition in self.additions}
         if past is not None:
@@ -117,7 +116,7 @@ class CausalSelfAttention(nn.Module):
         return [((side[1:] - side[0]).T, side[0]) for side in rows]
 
     def split_heads(self, x: Tensor) -> Tensor:
-        """(B, T, H * n) -> (B, H, T, n)."""
+        """Return (B, T, H * n) as (B, H, T, n)."""
         return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
     def _project(self, x: Float[Tensor, "B T D"], side: str) -> Float[Tensor, "B H T K"]:

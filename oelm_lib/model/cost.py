@@ -69,7 +69,7 @@ def gemms(cfg: ModelConfig, batch_size: int) -> list[Gemm]:
 
 
 def _passes(part: str, layers: int, trained: int, batch: int, m: int, k: int, n: int) -> list[Gemm]:
-    """The products of a layer's forward pass and of its two gradients."""
+    """Return the products of a layer's forward pass and of its two gradients."""
     return [
         Gemm(part, "forward", layers, batch, m, k, n),
         Gemm(part, "input", layers, batch, m, n, k),
@@ -78,7 +78,7 @@ def _passes(part: str, layers: int, trained: int, batch: int, m: int, k: int, n:
 
 
 def _never_trained(cfg: ModelConfig) -> tuple[int, int]:
-    """Number of layers whose W_q, and whose W_k, is frozen at every step."""
+    """Return the number of layers whose W_q, and whose W_k, is frozen at every step."""
     layers = len(cfg.freezable_layers) if cfg.freezes_throughout else 0
     return cfg.freeze_q * layers, cfg.freeze_k * layers
 
@@ -123,7 +123,7 @@ def qk_share(cfg: ModelConfig) -> float:
 
 
 def _qk_numbers(cfg: ModelConfig) -> tuple[int, int]:
-    """Scalars of W_q, W_k and all additions, and those of them that are never updated."""
+    """Return the scalars of W_q, W_k and all additions, and how many are never updated."""
     square, projections = cfg.d_model**2, 1 if cfg.qk_tied else 2
     total = cfg.num_layers * (projections * square + added_numbers(cfg))
     return total, sum(_never_trained(cfg)[:projections]) * square
@@ -162,13 +162,13 @@ def step_bytes(cfg: ModelConfig, batch_size: int) -> dict[str, int | float]:
 
 
 def _mean_keys(length: int) -> float:
-    """Keys per query where each block of queries sees those up to its end."""
+    """Return the mean keys of a query; each block of queries sees the keys up to its end."""
     blocks, rest = divmod(length, QUERY_BLOCK)
     return (QUERY_BLOCK**2 * blocks * (blocks + 1) / 2 + rest * length) / length
 
 
 def training_hours(cfg: Experiment, flops_per_second: float) -> float:
-    """Hours that the steps of a run take at a rate of FLOP/s; attention as fast kernels do it."""
+    """Return the hours of a run's steps at a rate of FLOP/s; attention as in fast kernels."""
     flops = step_flops(cfg.model, cfg.train.batch_size)["fast"] * cfg.train.max_steps
     return flops / flops_per_second / 3600
 

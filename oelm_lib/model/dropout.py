@@ -38,7 +38,7 @@ def dropout(x: Float[Tensor, "..."], p: float, training: bool) -> Float[Tensor, 
 
 
 def draws_bits(x: Tensor) -> bool:
-    """Whether dropout of x draws the bits of `keep_mask`."""
+    """Return whether dropout of x draws the bits of `keep_mask`."""
     return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
 
 

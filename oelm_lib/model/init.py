@@ -1,20 +1,16 @@
 """Initial weights, each drawn from a generator named after its parameter."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from oelm_lib.config import ModelConfig
 from oelm_lib.seeds import named_generator
-
-if TYPE_CHECKING:
-    from oelm_lib.config import ModelConfig
 
 INIT_STD = 0.02
 
 
-def init_weights_(model: nn.Module, cfg: "ModelConfig", seed: int) -> None:
+def init_weights_(model: nn.Module, cfg: ModelConfig, seed: int) -> None:
     """Fill every parameter of a GPT in place; a name and a seed give the same values in every arm.
 
     Matrices and embeddings are N(0, 0.02), biases 0, norms' gains 1. Query and key projections
@@ -41,7 +37,7 @@ def init_weights_(model: nn.Module, cfg: "ModelConfig", seed: int) -> None:
                 addition.initialize(block.attention)
 
 
-def _scale(name: str, weight: Tensor, cfg: "ModelConfig") -> None:
+def _scale(name: str, weight: Tensor, cfg: ModelConfig) -> None:
     """Turn a draw from N(0, 1) into the start of a matrix."""
     if not name.endswith(("q_proj.weight", "k_proj.weight")):
         weight.mul_(INIT_STD)

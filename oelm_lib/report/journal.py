@@ -75,6 +75,9 @@ def _environment(language: str, facts: dict[str, Any], say: Callable[..., Markup
     def percent(value: float, digits: int = 2, sign: str = "+") -> str:
         return f"{100 * value:{sign}.{digits}f}{space}%"
 
+    def limit(value: float) -> str:
+        return f"{100 * value:g}{space}%"
+
     def rate(value: float) -> str:
         return "-" if pd.isna(value) else re.sub(r"\.?0*e-0?", "e-", f"{value:.2e}")
 
@@ -83,6 +86,7 @@ def _environment(language: str, facts: dict[str, Any], say: Callable[..., Markup
 
     made.filters |= {
         "percent": percent,
+        "limit": limit,
         "rate": rate,
         "num": number,
         "arm": lambda name: _translate(name, language),

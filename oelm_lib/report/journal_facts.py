@@ -89,7 +89,7 @@ def _shapes(known: list[Experiment]) -> dict[tuple, list[str]]:
 
 
 def _folders(started: list[dict[str, Any]], log: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Run and folder of the measured runs, then of the log's."""
+    """Return run and folder of the measured runs, then of the log's."""
     recorded = [
         (exp, entry["output_dir"])
         for exp, entry in log["experiments"].items()

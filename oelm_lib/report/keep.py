@@ -30,6 +30,8 @@ FLAGS = (
 )
 WIDTH, TOP_HEIGHT = 1000, 1300
 """Pixels of a picture; the height is that of a page without figures."""
+PROVENANCE = "<h2>Provenance</h2>"
+"""Heading of the last part of a page (templates/page.html.j2)."""
 HEAD = """# Reports
 
 Each page opens offline. Below each page: the command that made it, and the commit.
@@ -66,8 +68,13 @@ def publish(page: Path, folder: Path) -> Path:
 
 
 def write_index(folder: Path) -> None:
-    """Write index.md from the provenance that each page of a folder carries."""
-    entries = [_entry(path) for path in sorted(folder.glob("*.html"))]
+    """Write index.md from the provenance that each page of a folder carries.
+
+    Files of other origin have none, and are left out.
+    """
+    pages = sorted(folder.glob("*.html"))
+    texts = {page: page.read_text(encoding="utf-8", errors="replace") for page in pages}
+    entries = [_entry(page, text) for page, text in texts.items() if PROVENANCE in text]
     write_text(folder / "index.md", "\n".join([HEAD, *entries]))
 
 
@@ -112,11 +119,10 @@ def _pictured(page: Path) -> tuple[str, int]:
     return f"{address}#figure-1", figures[0]["layout"].get("height", TOP_HEIGHT) + 24
 
 
-def _entry(page: Path) -> str:
-    """Return the index's lines on a page, from the page's own provenance."""
-    text = page.read_text(encoding="utf-8")
+def _entry(page: Path, text: str) -> str:
+    """Return the index's lines on a page, from the provenance in its text."""
     title = unescape(re.search(r"<title>(.*?)</title>", text).group(1))
-    footer = text[text.index("<h2>Provenance</h2>") :]
+    footer = text[text.index(PROVENANCE) :]
     facts = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", footer)
     runs = ", ".join(re.findall(r"<tr><td>([^<]*)</td><td><code>", text))
     lines = []

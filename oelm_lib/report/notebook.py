@@ -11,6 +11,7 @@ from typing import Any
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
+from oelm_lib.files import write_text
 from oelm_lib.markup import Html, fold
 from oelm_lib.report.provenance import KEY
 
@@ -113,7 +114,7 @@ def _record_command(path: Path, command: str) -> None:
     """Note in an executed notebook which command made it."""
     plain = json.loads(path.read_text(encoding="utf-8"))
     plain["metadata"][KEY] = {"command": command}
-    path.write_text(json.dumps(plain, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_text(path, json.dumps(plain, indent=1, ensure_ascii=False))
 
 
 def read_notebook(path: Path) -> Any:

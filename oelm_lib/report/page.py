@@ -100,7 +100,7 @@ def _subject(notebook: Any) -> str:
 
 
 def _origins(rows: dict[str, dict]) -> dict[str, tuple[str, str]]:
-    """Run -> short commit and digest of its config.yaml."""
+    """Return run -> short commit and digest of its config.yaml."""
     origins = {}
     for key, series in rows.items():
         if isinstance(origin := series.get("origin"), dict):

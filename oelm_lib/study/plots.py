@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,8 @@ from oelm_lib.study.ladder import Slope
 from oelm_lib.study.page import Study
 from oelm_lib.study.tuning import INTERIOR
 from oelm_lib.study.verdicts import Judgement
-from oelm_lib.view import figure as base
 from oelm_lib.view import forest
+from oelm_lib.view.figure import INK, Figure, add_trace, new_figure, plotly_text, title_x
 from oelm_lib.view.tables import verdict_mark
 
 CURVE_POINTS = 41
@@ -24,7 +23,7 @@ MOST_NAMES = 12
 """Names in a legend beside a panel of 300 pixels."""
 
 
-def gaps(study: Study) -> base.Figure:
+def gaps(study: Study) -> Figure:
     """Draw the gap of each main comparison on each corpus, as the first table has them."""
     corpora, table = study.main_table()
     judged = [[one for one in row if one and one.interval.n] for row in table]
@@ -38,7 +37,7 @@ def gaps(study: Study) -> base.Figure:
         "✓ within the limit, ✗ beyond it, ? undecided; late: claimed after results",
         "in brackets: numbers trained on the way to attention scores, in % of the Q/K weights",
     ]
-    figure = base.new_figure(
+    figure = new_figure(
         "Gap in perplexity to the baseline",
         notes,
         [", ".join(corpora)] if rows else [],
@@ -49,7 +48,7 @@ def gaps(study: Study) -> base.Figure:
         return figure
     forest.draw_rows(figure, 1, rows, names)
     figure.update_xaxes(rangemode="normal", ticksuffix=" %")
-    return base.title_x(figure, "gap in perplexity to the baseline")
+    return title_x(figure, "gap in perplexity to the baseline")
 
 
 def _forest_row(judged: list[Judgement], colour: str) -> forest.Row:
@@ -71,7 +70,7 @@ def _forest_row(judged: list[Judgement], colour: str) -> forest.Row:
     bounds = {100 * limit.bound for limit in first.limits}
     if first.claim.equal:
         bounds |= {-bound for bound in bounds}
-    text = f"<b>{escape(first.arm)}</b>{share}<br>{escape(against)}"
+    text = f"<b>{plotly_text(first.arm)}</b>{share}<br>{plotly_text(against)}"
     return forest.Row(text, marks, tuple(sorted(bounds)))
 
 
@@ -83,7 +82,7 @@ def _note(one: Judgement) -> str:
     return ", ".join(marks if one.declared else [*marks, "late"])
 
 
-def _set_gap_axis(study: Study, figure: base.Figure) -> None:
+def _set_gap_axis(study: Study, figure: Figure) -> None:
     """Let the axes of the gap hold 0 and every limit that is claimed, and draw these as lines.
 
     A wide interval may leave the panel; it must not flatten the others.
@@ -102,9 +101,9 @@ def _set_gap_axis(study: Study, figure: base.Figure) -> None:
     span = max(drawn) - min(drawn)
     room = 1.0 + 0.08 * span
     figure.update_yaxes(range=[min(drawn) - room, max(drawn) + room])
-    figure.add_hline(y=0, line={"width": 1.2, "color": base.INK})
+    figure.add_hline(y=0, line={"width": 1.2, "color": INK})
     for limit in limits:
-        line = {"dash": "dash", "width": 1.2, "color": base.INK}
+        line = {"dash": "dash", "width": 1.2, "color": INK}
         label = {"text": f"+{limit:g} %", "font_size": 11}
         is_crowded = any(0 < other - limit < 0.09 * span for other in limits)
         side = "bottom right" if is_crowded else "top right"
@@ -133,12 +132,12 @@ def _bars(intervals: list[Interval]) -> dict[str, Any]:
     }
 
 
-def behind(study: Study) -> list[base.Figure]:
+def behind(study: Study) -> list[Figure]:
     """Return the figures of the tuning fits and of the ladder that have something to draw."""
     return [figure for figure in (tuning(study), ladder(study)) if figure.data]
 
 
-def tuning(study: Study) -> base.Figure:
+def tuning(study: Study) -> Figure:
     """Draw the parabola of every cell over the learning rate, its points and its minimum."""
     tuned = {run.cell for run in study.grid.records if run.stage == TUNE}
     plan = study.plan
@@ -152,7 +151,7 @@ def tuning(study: Study) -> base.Figure:
     ]
     names = max(map(len, panels.values()), default=0)
     height = 300 + 22 * max(0, names - MOST_NAMES)
-    figure = base.new_figure("Tuned learning rates (validation)", notes, list(panels), height)
+    figure = new_figure("Tuned learning rates (validation)", notes, list(panels), height)
     styles = _styles(study, {cell.arm for cell in tuned})
     ticks = [step * 10.0**power for power in range(-7, 2) for step in (1, 2, 5)]
     labels = [f"{rate:g}" for rate in ticks]
@@ -160,12 +159,12 @@ def tuning(study: Study) -> base.Figure:
     for row, drawn in enumerate(panels.values(), 1):
         for cell in drawn:
             for trace in _fit_traces(study, cell, styles[cell.arm]):
-                base.add(figure, row, trace)
+                add_trace(figure, row, trace)
         rates = [rate for cell in drawn for rate, _, _ in study.grid.tuning_points(cell)]
         room = [math.log10(min(rates)) - 0.05, math.log10(max(rates)) + 0.05]
         figure.update_xaxes(range=room, row=row, col=1)  # an interval may leave the panel
     figure.update_yaxes(title_text="loss (nats per token)")
-    return base.title_x(figure, "peak learning rate")
+    return title_x(figure, "peak learning rate")
 
 
 def _panel(cell: Cell) -> str:
@@ -179,8 +178,8 @@ def _fit_traces(study: Study, cell: Cell, style: ArmStyle) -> list[go.Scatter]:
         if loss is not None:
             losses.setdefault(rate, []).append(loss)
     rates = sorted(losses)
-    group = {"legendgroup": cell.arm, "name": escape(cell.arm)}
-    hover = f"{escape(cell.arm)}<br>%{{y:.4f}} at %{{x:.3g}}<extra></extra>"
+    group = {"legendgroup": cell.arm, "name": plotly_text(cell.arm)}
+    hover = f"{plotly_text(cell.arm)}<br>%{{y:.4f}} at %{{x:.3g}}<extra></extra>"
     traces = [
         go.Scatter(
             x=rates,
@@ -218,12 +217,12 @@ def _fit_traces(study: Study, cell: Cell, style: ArmStyle) -> list[go.Scatter]:
     return traces
 
 
-def ladder(study: Study) -> base.Figure:
+def ladder(study: Study) -> Figure:
     """Draw the gap of the ladder's arms over the number of parameters, from two sizes on."""
     slopes = [slope for slope in study.slopes if len(_sizes(slope)) > 1]
     panels = list(dict.fromkeys(slope.corpus for slope in slopes))
     notes = ["95 % intervals of each size by itself; the verdict is of the slope over all sizes"]
-    figure = base.new_figure("Gap over the size of the model", notes, panels, height=300)
+    figure = new_figure("Gap over the size of the model", notes, panels, height=300)
     styles = _styles(study, {slope.arm for slope in slopes})
     for slope in slopes:
         sizes = _sizes(slope)
@@ -233,11 +232,11 @@ def ladder(study: Study) -> base.Figure:
             y=[round(100 * interval.gap, 3) for interval in intervals],
             error_y=_bars(intervals),
             mode="lines+markers",
-            name=escape(f"{slope.arm}: {slope.verdict}"),
+            name=plotly_text(f"{slope.arm}: {slope.verdict}"),
             line={"color": styles[slope.arm].colour},
             marker={"symbol": styles[slope.arm].symbol, "size": 9},
         )
-        base.add(figure, panels.index(slope.corpus) + 1, trace)
+        add_trace(figure, panels.index(slope.corpus) + 1, trace)
     ticks = {
         f"{parameters / 1e6:.1f} M": parameters
         for slope in slopes
@@ -250,7 +249,7 @@ def ladder(study: Study) -> base.Figure:
         ticktext=list(ticks),
     )
     _set_gap_axis(study, figure)
-    return base.title_x(figure, "parameters of the baseline")
+    return title_x(figure, "parameters of the baseline")
 
 
 def _sizes(slope: Slope) -> list[tuple[str, float, Interval]]:

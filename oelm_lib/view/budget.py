@@ -6,8 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from oelm_lib.runs import frames
-from oelm_lib.view import figure as base
-from oelm_lib.view.figure import Figure
+from oelm_lib.view.figure import Figure, add_trace, new_figure
 
 PARTS = {
     "step": "#5a6b7d",
@@ -71,20 +70,24 @@ def time_budget(runs: pd.DataFrame) -> Figure:
     notes = [
         "a bar is the wall time of a run; the time of its page, afterwards, is added at its end"
     ]
-    height = 40 + 24 * max(len(table), 6)
-    figure = base.new_figure("Where the time went", notes, ["all"] if len(table) else [], height)
-    for part in PARTS if len(table) else ():
-        bar = go.Bar(
-            x=(table[part].fillna(0) / seconds).round(5).tolist(),
-            y=[f"{row.id} · {row.seed:.0f}" for row in table.itertuples()],
-            name=part.replace("_", " "),
-            orientation="h",
-            marker_color=PARTS[part],
-        )
-        base.add(figure, 1, bar)
+    panels = [] if table.empty else ["all"]
+    figure = new_figure("Where the time went", notes, panels, height=40 + 24 * max(len(table), 6))
     figure.update_layout(barmode="stack", bargap=0.3, legend_traceorder="normal")
     figure.update_xaxes(title_text=unit)
-    return figure.update_yaxes(autorange="reversed", showgrid=False)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    if table.empty:
+        return figure
+    names = [f"{row.id} · {row.seed:.0f}" for row in table.itertuples()]
+    for part, colour in PARTS.items():
+        bar = go.Bar(
+            x=(table[part].fillna(0) / seconds).round(5).tolist(),
+            y=names,
+            name=part.replace("_", " "),
+            orientation="h",
+            marker_color=colour,
+        )
+        add_trace(figure, 1, bar)
+    return figure
 
 
 def _recorded_parts(run: object) -> dict[str, float]:

@@ -7,8 +7,7 @@ import pandas as pd
 
 from oelm_lib.arms import DASHES, SYMBOLS, ArmStyle, arm_colour
 from oelm_lib.runs import frames
-from oelm_lib.view import figure as base
-from oelm_lib.view.figure import Figure
+from oelm_lib.view.figure import Figure, add_band, add_controls, add_line, new_figure
 from oelm_lib.view.selection import select
 from oelm_lib.view.series import STATE
 
@@ -61,26 +60,26 @@ def loss_curves(
     drawn, problems = select(runs)
     panels, recorded = list(drawn["panel"].unique()), _recorded_points(drawn)
     notes = ["marked: validation subset; thin: training, smoothed; faint: training as logged"]
-    figure = base.new_figure("Loss", notes + problems, panels)
+    figure = new_figure("Loss", notes + problems, panels)
     for line in lines(drawn):
         if line.spec["group"] == "seed":
             _add_raw(figure, line.row, line, TRAIN)
         else:
-            base.add_band(figure, line.row, VAL | line.spec, line.name, line.style.colour)
+            add_band(figure, line.row, VAL | line.spec, line.name, line.style.colour)
         thin = {"opacity": 0.75, "showlegend": False}
-        base.add_line(figure, line.row, TRAIN | line.spec, line.name, line.stroke(1.2), **thin)
-        base.add_line(
+        add_line(figure, line.row, TRAIN | line.spec, line.name, line.stroke(1.2), **thin)
+        add_line(
             figure, line.row, VAL | line.spec, line.name, line.stroke(2.2), marker=line.marker()
         )
     for run, (arm, panel, _) in recorded.items():
         look = {"symbol": "x-thin-open", "size": 10, "line_width": 2.5, "color": arm_colour(arm)}
         spec, name = VAL | {"runs": [run], "group": None}, f"{arm}, recorded (other code)"
         row = panels.index(panel) + 1
-        base.add_line(figure, row, spec, name, {}, mode="markers", marker=look)
+        add_line(figure, row, spec, name, {}, mode="markers", marker=look)
     figure.update_yaxes(title_text=Y_TITLES[y])
     rows = series_of(drawn) | {run: series for run, (_, _, series) in recorded.items()}
     state = reader_state(drawn, group) | {"x": x, "y": y, "smoothing": smoothing, "log": log}
-    return base.finish(figure, rows, state, ["x", "y", "group", "smoothing", "log"])
+    return add_controls(figure, rows, state, ["x", "y", "group", "smoothing", "log"])
 
 
 def rate_and_gradient(
@@ -92,20 +91,20 @@ def rate_and_gradient(
         drawn = drawn.assign(name=drawn["name"] + ", " + drawn["corpus"])
     panels = ["Learning rate", "Gradient norm"] if len(drawn) else []
     notes = ["gradient norm before clipping: smoothed, and faint as logged"]
-    figure = base.new_figure("Learning rate and gradient norm", notes + problems, panels, 240)
+    figure = new_figure("Learning rate and gradient norm", notes + problems, panels, 240)
     for line in lines(drawn):
         rate, norm = (
             TRAIN | line.spec | {"column": column} for column in ("learning_rate", "grad_norm")
         )
         linked = {"legendgroup": f"{line.name} {line.spec['group']}"}
         stroke = line.stroke(1.8)
-        base.add_line(figure, 1, rate | {"smooth": False}, line.name, stroke, **linked)
+        add_line(figure, 1, rate | {"smooth": False}, line.name, stroke, **linked)
         if line.spec["group"] == "seed":
             _add_raw(figure, 2, line, norm, **linked)
-        base.add_line(figure, 2, norm, line.name, stroke, showlegend=False, **linked)
+        add_line(figure, 2, norm, line.name, stroke, showlegend=False, **linked)
     figure.update_yaxes(exponentformat="power", rangemode="tozero")
     state = reader_state(drawn, group) | {"x": x, "smoothing": smoothing}
-    return base.finish(figure, series_of(drawn), state, ["x", "group", "smoothing", "log"])
+    return add_controls(figure, series_of(drawn), state, ["x", "group", "smoothing", "log"])
 
 
 def lines(drawn: pd.DataFrame) -> list[Line]:
@@ -144,7 +143,7 @@ def _add_raw(figure: Figure, row: int, line: Line, spec: dict[str, Any], **more:
     raw = spec | line.spec | {"stat": "envelope", "smooth": False}
     stroke = {"width": 1, "color": line.style.colour}
     look = {"opacity": 0.3, "showlegend": False} | more
-    base.add_line(figure, row, raw, line.name, stroke, **look)
+    add_line(figure, row, raw, line.name, stroke, **look)
 
 
 def _recorded_points(drawn: pd.DataFrame) -> dict[str, tuple[str, str, dict[str, Any]]]:

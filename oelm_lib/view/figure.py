@@ -73,6 +73,11 @@ class Figure(go.Figure):
             display(output["data"], metadata=output["metadata"], raw=True)
 
 
+def plotly_text(text: str) -> str:
+    """Return text as plotly shows it unchanged: plotly reads tags, and does not know `&quot;`."""
+    return escape(text, quote=False)
+
+
 def new_figure(title: str, notes: list[str], panels: list[str], height: int = 320) -> Figure:
     """Return an empty figure with one panel a row.
 
@@ -88,7 +93,7 @@ def new_figure(title: str, notes: list[str], panels: list[str], height: int = 32
     figure = make_subplots(
         rows,
         1,
-        subplot_titles=panels if rows > 1 else None,
+        subplot_titles=list(map(plotly_text, panels)) if rows > 1 else None,
         vertical_spacing=60 / total,
         figure=Figure(),
     )
@@ -97,7 +102,7 @@ def new_figure(title: str, notes: list[str], panels: list[str], height: int = 32
         template="none",
         height=total + top + 60,
         title={
-            "text": f"<b>{' <br>'.join(map(escape, title_lines))}</b>",
+            "text": f"<b>{' <br>'.join(map(plotly_text, title_lines))}</b>",
             "subtitle": {"text": "<br>".join(lines), "font": {"size": 12.5}},
             "x": 0,
             "xref": "container",
@@ -133,7 +138,7 @@ def _note_lines(notes: list[str]) -> list[str]:
     for note in notes[:MOST_NOTES]:
         short = textwrap.shorten(note, NOTE_LENGTH, placeholder="...")
         wrapped = textwrap.fill(short, NOTE_LINE, break_on_hyphens=False, break_long_words=False)
-        lines += escape(wrapped).replace("\n", " \n").split("\n")
+        lines += plotly_text(wrapped).replace("\n", " \n").split("\n")
     hidden = len(notes) - MOST_NOTES
     return [*lines, f"and {hidden} more"] if hidden > 0 else lines
 
@@ -163,7 +168,7 @@ def _set_axes(figure: Figure) -> None:
     figure.update_yaxes(**axis, hoverformat=".5~g")
 
 
-def add(figure: Figure, row: int, trace: Any) -> None:
+def add_trace(figure: Figure, row: int, trace: Any) -> None:
     """Add a trace to a panel and to the legend beside it."""
     trace.legend = _legend(row)
     figure.add_trace(trace, row=row, col=1)
@@ -181,13 +186,13 @@ def add_line(
         more: Other properties of the trace.
     """
     look = {
-        "name": escape(name),
+        "name": plotly_text(name),
         "meta": spec,
         "line": line,
         "legendgroup": f"{row} {name} {spec['group']}",
         "mode": "lines+markers" if "marker" in more else "lines",
     }
-    add(figure, row, go.Scatter(**look | more))
+    add_trace(figure, row, go.Scatter(**look | more))
 
 
 def add_band(figure: Figure, row: int, spec: dict[str, Any], name: str, colour: str) -> None:
@@ -247,7 +252,7 @@ def legend_beside(plain: dict[str, Any]) -> dict[str, Any]:
     return plain | {"data": traces, "layout": layout | new | {"meta": meta}}
 
 
-def finish(
+def add_controls(
     figure: Figure, rows: dict[str, Any], state: dict[str, Any], controls: list[str]
 ) -> Figure:
     """Compute the lines for `state`, and store what the page's controls need.

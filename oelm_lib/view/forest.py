@@ -1,13 +1,12 @@
 """Forest plot: gaps and their intervals, one below the other, for comparison and study."""
 
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
 
 from oelm_lib.stats import Interval
-from oelm_lib.view import figure as base
+from oelm_lib.view.figure import INK, Figure, add_trace, plotly_text
 from oelm_lib.view.tables import LARGEST_GAP
 
 HEAD, LINE, SPACE = 40, 20, 8
@@ -85,7 +84,7 @@ def panel_height(rows: list[Row]) -> int:
     return sum(row.height for row in rows) + BELOW
 
 
-def draw_rows(figure: base.Figure, panel: int, rows: list[Row], limits: dict[float, str]) -> None:
+def draw_rows(figure: Figure, panel: int, rows: list[Row], limits: dict[float, str]) -> None:
     """Draw rows in a panel, whose y axis counts pixels downwards, and set its axes.
 
     Args:
@@ -111,10 +110,10 @@ def draw_rows(figure: base.Figure, panel: int, rows: list[Row], limits: dict[flo
         _draw_limits(figure, panel, row, top + HEAD)
         for place, mark in enumerate(row.marks):
             y = top + HEAD + LINE * (place + 0.5)
-            labels[y] = mark.label
+            labels[y] = plotly_text(mark.label)
             _draw_mark(figure, panel, mark, y)
             if mark.note:
-                note = {"text": escape(mark.note), "font_size": 11.5, "showarrow": False}
+                note = {"text": plotly_text(mark.note), "font_size": 11.5, "showarrow": False}
                 note |= _note_place(row, mark, low, high)
                 figure.add_annotation(y=y, **note, **where)
         top += row.height
@@ -166,22 +165,22 @@ def _apart(limits: dict[float, str], least: float) -> dict[float, str]:
     return names
 
 
-def _draw_limits(figure: base.Figure, panel: int, row: Row, top: float) -> None:
+def _draw_limits(figure: Figure, panel: int, row: Row, top: float) -> None:
     """Draw 0 and the limits through the intervals of a row, not through its text."""
     for value in (0.0, *row.limits):
-        stroke = {"dash": "4px,3px" if value else "solid", "width": 1.4, "color": base.INK}
+        stroke = {"dash": "4px,3px" if value else "solid", "width": 1.4, "color": INK}
         mark = {"x0": value, "x1": value, "y0": top, "y1": top + LINE * len(row.marks)}
         figure.add_shape(type="line", line=stroke, **mark, row=panel, col=1)
 
 
-def _draw_mark(figure: base.Figure, panel: int, mark: Mark, y: float) -> None:
+def _draw_mark(figure: Figure, panel: int, mark: Mark, y: float) -> None:
     """Draw the seeds of a mark, and its gap with the interval."""
     look = {"hoverinfo": "x+name", "showlegend": False}
-    name = escape(mark.name)
+    name = plotly_text(mark.name)
     if mark.seeds:
         tick = {"color": mark.colour, "size": 13, "symbol": "line-ns-open", "line_width": 1.5}
         seeds = {"x": mark.seeds, "y": [y] * len(mark.seeds), "name": f"{name}, seeds"}
-        base.add(figure, panel, go.Scatter(**seeds, mode="markers", marker=tick, **look))
+        add_trace(figure, panel, go.Scatter(**seeds, mode="markers", marker=tick, **look))
     interval, bar = mark.interval, None
     if interval.known and interval.gap_high < LARGEST_GAP:
         bar = {
@@ -193,4 +192,4 @@ def _draw_mark(figure: base.Figure, panel: int, mark: Mark, y: float) -> None:
         }
     dot = {"color": mark.colour, "size": 8, "symbol": mark.symbol}
     gap = {"x": [round(mark.gap, 4)], "y": [y], "error_x": bar, "marker": dot}
-    base.add(figure, panel, go.Scatter(**gap, name=name, mode="markers", **look))
+    add_trace(figure, panel, go.Scatter(**gap, name=name, mode="markers", **look))

@@ -1,7 +1,6 @@
 """Live widgets: a panel, a figure in an output, and a look at the files every few seconds."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -89,7 +88,12 @@ def watch(look: Callable[[], object], interval: float) -> asyncio.Task | None:
     it is read.
     """
 
-    async def repeat(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+    async def repeat() -> None:
         while True:
             await asyncio.sleep(interval)
             try:
@@ -97,6 +101,4 @@ def watch(look: Callable[[], object], interval: float) -> asyncio.Task | None:
             except Exception as error:
                 loop.call_exception_handler({"message": "a look at files", "exception": error})
 
-    with contextlib.suppress(RuntimeError):
-        loop = asyncio.get_running_loop()
-        return loop.create_task(repeat(loop))
+    return loop.create_task(repeat())

@@ -1,8 +1,9 @@
 """The page one starts from: all experiments and runs, new experiments, and the runs of one.
 
-Each part has a model of plain functions (rows, table, form, experiment, launches, actions,
-page_actions) and a thin widget (table_view, experiment_view, form_view, runs_view); `live` puts
-them together.
+A part is a file of plain functions and a thin widget of the same name: table and table_view,
+experiment and experiment_view, form and form_view, runs and runs_view. `rows` reads what they show,
+`actions` and `page_actions` are what buttons do, `launches` starts commands, and `live` puts the
+parts together.
 """
 
 from oelm_lib.workbench.live import Workbench

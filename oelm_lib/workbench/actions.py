@@ -205,7 +205,7 @@ def _stop_queue(path: Path) -> None:
 
 
 def _is_busy(path: Path, live: list[Launch]) -> bool:
-    """Whether a run trains, waits or begins.
+    """Return whether a run trains, waits or begins.
 
     Args:
         live: Commands of the workbench that run now; one that just began has written no status.
@@ -223,7 +223,7 @@ def _core_warnings(outputs: Path, added: int, live: list[Launch]) -> list[str]:
     training = {path for path in find_runs(outputs) if state(path) in ACTIVE}
     active = len(training)
     for launch in live:
-        held = {path for name in launch.runs if launch.holds(path := outputs / name)}
+        held = set(launch.held_runs(outputs))
         active += max(min(launch.at_once, len(held)) - len(held & training), 0)
     cores = available_cores()
     if active + added <= cores:

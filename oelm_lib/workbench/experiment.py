@@ -22,10 +22,10 @@ from oelm_lib.units import format_bytes, format_duration
 from oelm_lib.view.changes import changes_table
 from oelm_lib.view.tables import tone_colour
 from oelm_lib.workbench.rows import NOT_RUN, Row
-from oelm_lib.workbench.style import STYLE
-from oelm_lib.workbench.table import (
+from oelm_lib.workbench.style import (
     LEFT,
     LONG_TEXT,
+    STYLE,
     TABLE,
     state_html,
     warnings_html,

@@ -37,7 +37,7 @@ from oelm_lib.markup import html_table
 from oelm_lib.runs.folder import check_fit
 from oelm_lib.view.tables import tone_colour
 from oelm_lib.workbench.experiment import cost_line, memory_warnings
-from oelm_lib.workbench.table import LEFT, TABLE, warnings_html
+from oelm_lib.workbench.style import LEFT, TABLE, warnings_html
 
 MAIN_KEYS = (
     "model.qk_init",

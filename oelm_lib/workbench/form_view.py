@@ -174,7 +174,7 @@ class FormView(Panel):
         )
 
     def _contents(self) -> list[str]:
-        """What stands in the fields."""
+        """Return the texts of all fields."""
         return [row.field.value for row in (*self.words.values(), *self.fields.values())]
 
 

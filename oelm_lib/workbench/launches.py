@@ -60,13 +60,18 @@ class Launch:
     started: float = 0.0
 
     def holds(self, path: Path) -> bool:
-        """Whether the command trains a run now, or will: it lives, and the run has not ended."""
+        """Return whether the command trains a run or will: it lives, the run has not ended."""
         if not self.is_alive or run_name(path) not in self.runs:
             return False
         current = state(path)
         if current == "done":
             return False
         return current not in ENDED or _last_beat(path) < self.started
+
+    def held_runs(self, outputs: Path) -> list[Path]:
+        """Return the folders of the runs that it holds."""
+        paths = [outputs / name for name in self.runs]
+        return [path for path in paths if self.holds(path)]
 
     def last_line(self) -> str:
         """Read the last line of its log that is not blank; "" where there is none."""
@@ -145,7 +150,7 @@ def starting_runs(outputs: Path) -> set[Path]:
     """Return the runs that live commands train next, and whose processes have written nothing."""
     starting = set()
     for launch in recent_launches(outputs):
-        held = [path for name in launch.runs if launch.holds(path := outputs / name)]
+        held = launch.held_runs(outputs)
         active = [path for path in held if state(path) in ACTIVE]
         waiting = [path for path in held if path not in active]
         starting.update(waiting[: max(launch.at_once - len(active), 0)])
@@ -164,7 +169,7 @@ def recent_launches(outputs: Path) -> list[Launch]:
     """Return the commands started last, the latest first, by whichever kernel.
 
     Those that ended more than SHOWN_SECONDS ago are left out, and those whose runs a later command
-    has started again: what they said of them is true no more.
+    has started again, since their last lines are out of date.
     """
     recent: list[Launch] = []
     for launch in itertools.islice(_launches(outputs), MOST_SHOWN):
@@ -190,13 +195,13 @@ def _read(record: Path) -> Launch | None:
         return None
     here = plain.get("host") == this_process()["host"]
     return Launch(
-        str(plain.get("command")),
-        record.with_suffix(".log"),
-        here and is_alive(plain),
-        tuple(map(str, plain.get("runs") or ())),
-        _number(plain, "at_once", 1),
-        _number(plain, "pid", 0),
-        _number(plain, "started", 0.0),
+        command=str(plain.get("command")),
+        log=record.with_suffix(".log"),
+        is_alive=here and is_alive(plain),
+        runs=tuple(map(str, plain.get("runs") or ())),
+        at_once=_number(plain, "at_once", 1),
+        pid=_number(plain, "pid", 0),
+        started=_number(plain, "started", 0.0),
     )
 
 
@@ -207,7 +212,7 @@ def _number(plain: dict[str, Any], key: str, default: float) -> Any:
 
 
 def _last_beat(path: Path) -> float:
-    """Time of the last heartbeat of a run; 0 where there is none."""
+    """Return the time of the last heartbeat of a run; 0 where there is none."""
     return (read_or_none(read_status, path) or {}).get("heartbeat") or 0.0
 
 

@@ -1,4 +1,4 @@
-"""The workbench: its parts, and the look at the files that keeps them true."""
+"""The workbench: its widgets, kept up to date with the files."""
 
 import time
 

@@ -37,7 +37,8 @@ class RunRows:
         self.outputs = Path(outputs).absolute() if outputs else outputs_dir()
         self._stamps: dict[Path, tuple] = {}
         self._rows: dict[Path, Row] = {}
-        self._facts: dict[tuple, dict[str, Any]] = {}
+        self._folder_facts: dict[str, dict[str, Any]] = {}
+        self._file_facts: dict[tuple[str, float], dict[str, Any]] = {}
         self._last: list[Row] = []
 
     def read(self) -> list[Row]:
@@ -102,30 +103,33 @@ class RunRows:
         )
 
     def _run_facts(self, path: Path, exp: str) -> dict[str, Any]:
-        """Arm, corpus and baseline of a run as its record has them, else as its experiment does."""
-        key = (path.parent.name,)  # one arm has one folder
-        if key not in self._facts:
+        """Return _facts of a run's record, which its arm shares, or those of its experiment."""
+        folder = path.parent.name
+        if folder not in self._folder_facts:
             try:
                 plain = read_config(path)
-                self._facts[key] = _facts(plain["experiment"], plain["label"], plain["overrides"])
+                facts = _facts(plain["experiment"], plain["label"], plain["overrides"])
             except (UserError, KeyError, TypeError):
                 return self._experiment_facts(exp)
-        return self._facts[key]
+            self._folder_facts[folder] = facts
+        return self._folder_facts[folder]
 
     def _experiment_facts(self, exp: str) -> dict[str, Any]:
-        """Arm, corpus and baseline of an experiment's file; the reason where it is broken."""
-        key = (exp, _modified(experiment_path(exp)))
-        if key not in self._facts:
+        """Return _facts of an experiment's file; where it is broken, empty ones and the reason."""
+        version = (exp, _modified(experiment_path(exp)))
+        if version not in self._file_facts:
             try:
                 experiment = load_config(exp)
-                self._facts[key] = _facts(experiment.to_dict(), experiment.title, {})
+                facts = _facts(experiment.to_dict(), experiment.title, {})
             except UserError as error:
                 facts = dict.fromkeys(("arm", "corpus", "title"), "")
-                self._facts[key] = facts | {"compare_to": None, "reason": str(error)}
-        return self._facts[key]
+                facts |= {"compare_to": None, "reason": str(error)}
+            self._file_facts[version] = facts
+        return self._file_facts[version]
 
 
 def _facts(experiment: dict[str, Any], title: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns of a row that follow from the experiment alone."""
     return {
         "arm": arm_name(experiment, overrides),
         "corpus": experiment["data"]["corpus"],
@@ -139,7 +143,7 @@ def _stamp(path: Path) -> tuple[float, ...]:
 
 
 def _modified(path: Path | str) -> float:
-    """Time of a file's last change; 0 where there is no file."""
+    """Return the time of a file's last change; 0 where there is no file."""
     try:
         return os.stat(path).st_mtime
     except OSError:

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import ipywidgets
 
 from oelm_lib.compare.plots import gap_curves
-from oelm_lib.runs import frames
+from oelm_lib.runs.frames import load_folders
 from oelm_lib.view.budget import time_budget
 from oelm_lib.view.curves import loss_curves
 from oelm_lib.view.live import Panel, button, dropdown, put
@@ -15,7 +14,7 @@ from oelm_lib.workbench import actions, page_actions
 from oelm_lib.workbench.launches import last_start, recent_launches
 from oelm_lib.workbench.notes_view import NotesView
 from oelm_lib.workbench.rows import LIVE, NOT_RUN, Row
-from oelm_lib.workbench.run_facts import (
+from oelm_lib.workbench.runs import (
     LISTS,
     drawn_rows,
     launches_html,
@@ -120,7 +119,7 @@ class RunsView(Panel):
             self.commands.outputs = (shown,) if html else ()
 
     def _steering(self) -> list[ipywidgets.Button]:
-        """Buttons that act on the selected runs."""
+        """Return the buttons that act on the selected runs."""
         outputs, selected = self._outputs, self._selected
         steps: dict[str, tuple[Callable[[], str], str]] = {
             "Stop": (
@@ -147,7 +146,7 @@ class RunsView(Panel):
         return [self._button(label, *step) for label, step in steps.items()]
 
     def _pages(self) -> list[ipywidgets.Button]:
-        """Buttons that make pages of the selected runs."""
+        """Return the buttons that make pages of the selected runs."""
         outputs, selected = self._outputs, self._selected
         steps: dict[str, tuple[Callable[[], str], str]] = {
             "Compare": (
@@ -197,7 +196,7 @@ class RunsView(Panel):
             self.message.say("; ".join(f"{run}: {state}" for run, state in states.items()))
 
     def _selected(self) -> list[Path]:
-        """Folders of the runs selected in the list."""
+        """Return the folders of the runs selected in the list."""
         return [self._outputs / name for name in self.list.value]
 
     def _drawn_rows(self) -> list[Row]:
@@ -240,7 +239,7 @@ class RunsView(Panel):
         if not drawn:
             self.loss.outputs = self.gap.outputs = self.budget.outputs = ()
             return
-        runs: Any = frames.load_folders([Path(row["path"]) for row in drawn])
+        runs = load_folders([Path(row["path"]) for row in drawn])
         put(self.loss, loss_curves(runs, group="seed"))
         if any(row.get("compare_to") for row in drawn):
             put(self.gap, gap_curves(runs, group="seed"))

@@ -1,4 +1,19 @@
-"""Style sheet of the workbench: tables, and colours of a dark theme."""
+"""What the parts of the workbench look like: style sheet, columns, states and warnings."""
+
+from html import escape
+
+from oelm_lib.runs.schema import ACTIVE
+from oelm_lib.view.tables import tone_colour
+from oelm_lib.workbench.rows import STARTING
+
+TABLE = "wb"
+"""CSS class of the tables."""
+LEFT = "text-align:left"
+LONG_TEXT = "text-align:left;white-space:normal;min-width:16em;overflow-wrap:anywhere"
+"""Looks of a column of words."""
+TONES = {"done": "good", "failed": "bad", "dead?": "bad", "unreadable": "bad"} | {
+    state: "unsure" for state in (*ACTIVE, STARTING)
+}
 
 STYLE = """<style>
 .wb-scroll {max-height:24em; overflow:auto; border:1px solid var(--jp-border-color2,#ccc)}
@@ -24,3 +39,16 @@ STYLE = """<style>
  color-scheme:dark}
 </style>"""
 """HTML that each part of the workbench shows with its own, so that any of them may stand alone."""
+
+
+def state_html(state: str) -> str:
+    """Return the name of a state in its colour."""
+    tone = TONES.get(state)
+    style = f" style='color:{tone_colour(tone)};font-weight:600'" if tone else ""
+    return f"<span class='{tone or 'plain'}'{style}>{escape(state)}</span>"
+
+
+def warnings_html(lines: list[str]) -> str:
+    """Return warnings as HTML, a paragraph each."""
+    style = f"color:{tone_colour('unsure')}"
+    return "".join(f"<p style='{style}'>{escape(line)}</p>" for line in lines)

@@ -9,9 +9,8 @@ from oelm_lib.markup import Html
 from oelm_lib.runs.names import experiment_of, is_glob, runs_text
 from oelm_lib.runs.overview import COLUMNS, cell_text
 from oelm_lib.runs.schema import ACTIVE
-from oelm_lib.view.tables import tone_colour
 from oelm_lib.workbench.rows import NOT_RUN, STARTING, Row
-from oelm_lib.workbench.style import STYLE
+from oelm_lib.workbench.style import STYLE, TABLE, state_html
 
 STATES = {
     "every state": "",
@@ -42,11 +41,6 @@ SHOWN = (*RESULTS, *FACTS, *PROGRESS, *MACHINE)
 LEFT_ALIGNED = ("run", "arm", "corpus", "state", "device", "overrides", "tags", "note", "reason")
 CUT = ("arm", "note", "reason")
 """Columns of long text: cut, and shown whole under the pointer."""
-TONES = {"done": "good", "failed": "bad", "dead?": "bad", "unreadable": "bad"} | {
-    state: "unsure" for state in (*ACTIVE, STARTING)
-}
-TABLE = "wb"
-"""CSS class of the tables."""
 CLICKED = "wb-clicked"
 """CSS class of the hidden field that takes the name of a row that was clicked."""
 ON_CLICK = (
@@ -56,9 +50,6 @@ ON_CLICK = (
     " row.classList.add('marked'); field.value = row.dataset.run;"
     " field.dispatchEvent(new Event('input', {bubbles: true})); }"
 )
-LEFT = "text-align:left"
-LONG_TEXT = "text-align:left;white-space:normal;min-width:16em;overflow-wrap:anywhere"
-"""Looks of a column of words."""
 
 
 def select_rows(
@@ -136,19 +127,6 @@ def run_id(run: str) -> str:
     folder, slash, seed = run.partition("/seed")
     variant, plus, overrides = folder.partition("+")
     return f"{experiment_of(variant)}{plus}{overrides}{'/' if slash else ''}{seed}"
-
-
-def state_html(state: str) -> str:
-    """Return the name of a state in its colour."""
-    tone = TONES.get(state)
-    style = f" style='color:{tone_colour(tone)};font-weight:600'" if tone else ""
-    return f"<span class='{tone or 'plain'}'{style}>{escape(state)}</span>"
-
-
-def warnings_html(lines: list[str]) -> str:
-    """Return lines that weaken a comparison, as HTML."""
-    style = f"color:{tone_colour('unsure')}"
-    return "".join(f"<p style='{style}'>{escape(line)}</p>" for line in lines)
 
 
 def _matches(row: Row, pattern: str) -> bool:

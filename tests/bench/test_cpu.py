@@ -30,7 +30,7 @@ def test_bench_times_every_step_in_every_round_and_writes_the_result(tmp_path, m
     pytest.importorskip("transformers", reason="the extra `bench` is not installed")
     monkeypatch.setitem(cpu.SIZES, "study", ("GPT-01", "GPT-02", TINY))
     monkeypatch.setattr(cpu, "BATCH_TOKENS", 64)
-    result = cpu.bench("study", 0.1, 5, tmp_path / "bench")
+    result = cpu.bench("study", 0.1, 5, tmp_path / "bench.json")
     assert json.loads((tmp_path / "bench.json").read_text()) == with_checksum(result)
     assert set(result["speed_up_over"]) == {"naive", "hf_gpt2", "naive_script", "hf_gpt2_script"}
     timings = [*result["seconds"].values(), *(row["seconds"] for row in result["growth"])]
@@ -45,7 +45,7 @@ def test_too_few_rounds_are_refused(tmp_path):
     from oelm_lib.errors import UserError
 
     with pytest.raises(UserError, match="rounds = 2; at least 5"):
-        cpu.bench("study", 0.0, 2, tmp_path / "bench")
+        cpu.bench("study", 0.0, 2, tmp_path / "bench.json")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -58,7 +58,7 @@ def test_the_least_ratios_are_those_of_the_page():
 def test_every_step_with_a_limit_is_timed(tmp_path, monkeypatch):
     pytest.importorskip("transformers", reason="the extra `bench` is not installed")
     monkeypatch.setitem(cpu.SIZES, "medium", ("GPT-01", "GPT-02", TINY))
-    measured = limits.bench_limits("medium", 5, tmp_path / "limits", threads=1)
+    measured = limits.bench_limits("medium", 5, tmp_path / "limits.json", threads=1)
     assert (tmp_path / "limits.json").is_file()
     assert {len(seconds) for seconds in measured["seconds"].values()} == {5}
     assert len(limits.verdicts(measured)) == len(limits.limits("medium"))

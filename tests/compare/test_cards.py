@@ -76,6 +76,18 @@ def test_config_diff_has_a_row_a_key_and_a_column_an_arm(demo):
     assert diff.loc["model.qk_scale", columns].tolist() == ["1", "same"]
 
 
+def test_config_diff_says_same_of_arms_with_that_baseline_only(tmp_path):
+    """GPT-14 was said to have the position embeddings of GPT-09, which is not its baseline."""
+    for exp in ("GPT-09", "GPT-13", "GPT-14"):
+        runs_factory.make_run(tmp_path, exp, train_every=10_000)
+    diff = compare.config_diff(compare.load_runs("GPT-*", tmp_path)).set_index(["against", "key"])
+    (trained,), (frozen,) = (
+        [column for column in diff if exp in column] for exp in ("GPT-13", "GPT-14")
+    )
+    assert diff.loc[("GPT-09", "model.position"), [trained, frozen]].tolist() == ["t5", ""]
+    assert diff.loc[("GPT-13", "model.freeze_q"), [trained, frozen]].tolist() == ["", "True"]
+
+
 def test_nothing_to_compare_is_said(tmp_path):
     runs = compare.load_runs("DEMO-*", tmp_path)
     assert "No arm has a run" in compare.verdict_cards(compare.judge(runs))

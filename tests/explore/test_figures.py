@@ -68,7 +68,7 @@ def test_every_measure_has_a_picture_and_says_which_way_is_good(arms):
         assert probe.title in figure.layout.title.text.replace(" <br>", " ")
         assert list(figure.layout.yaxis.ticktext) == ["baseline", "OELM-Freeze"]
         subtitle = figure.layout.title.subtitle.text.replace(" <br>", " ")
-        assert probe.meaning in subtitle.replace("&#x27;", "'")
+        assert probe.meaning in subtitle
         assert [trace.name for trace in figure.data] == ["baseline", "OELM-Freeze"]
         assert re.search("[Ll]ower|[Hh]igher|[Nn]either|tells|Directions", probe.meaning)
 
@@ -125,7 +125,7 @@ def test_tables_have_a_column_an_arm_and_digits_that_mean_something(arms):
     slices = tables.slices(arms)
     assert slices["OELM-Freeze: share of its gap"][0] == "100%"
     assert tables.texts(arms, PROMPT)["text"].str.startswith(PROMPT).all()
-    assert len(tables.next_tokens(arms, PROMPT, 5)) == 5
+    assert len(tables.next_tokens(arms, PROMPT)) == tables.SHOWN_TOKENS
     assert [tables.number(value) for value in (5.12345, 0.05678, 1234.5, 15.68, 1e-7)] == [
         "5.12",
         "0.057",
@@ -174,6 +174,13 @@ def test_the_sentences_and_the_table_agree_on_which_heads_have_a_role(arms, monk
     assert "1 of 4" in set(probes.roles(arms)["heads"])
 
 
+def test_a_token_with_an_apostrophe_is_shown_under_the_mouse(arms):
+    """Its double quotes were `&quot;`, which plotly does not read."""
+    rows = maps.attention_grid(arms, "It's a cat.").data[0].text
+    texts = "".join(text for row in rows for text in row)
+    assert '"' in texts and "&quot;" not in texts
+
+
 def shown(explorer):
     return explorer.map.outputs[0]["data"][MIMETYPE]
 
@@ -197,6 +204,13 @@ def test_every_choice_changes_the_picture(outputs):
     assert (explorer.layer.value, explorer.head.value) == (1, "head 1")
     with pytest.raises(UserError, match="no run is called 'DEMO-99'"):
         HeadExplorer("DEMO-99", PROMPT)
+
+
+def test_a_run_outside_the_outputs_folder_can_be_chosen(outputs, tmp_path, monkeypatch):
+    """It was looked for by its name among the runs of the outputs folder."""
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "empty"))
+    explorer = HeadExplorer(str(outputs / "DEMO-02_oelm_freeze" / "seed42"), PROMPT)
+    assert explorer.problem.value == "" and shown(explorer)
 
 
 def test_texts_are_written_on_demand_and_go_with_the_next_choice(outputs):

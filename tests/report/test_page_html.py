@@ -251,11 +251,12 @@ def test_the_index_lists_what_made_a_page_and_no_other_term(tmp_path):
     terms = code(new_output("display_data", data={"text/html": "<dl><dt>gap</dt><dd>x</dd></dl>"}))
     own = {"command": "oelm report example"}
     export(write(tmp_path / "a.ipynb", new_markdown_cell("# T"), terms, oelm=own))
+    (tmp_path / "b.html").write_text("<p>of another program</p>")  # which raised ValueError
     write_index(tmp_path)
     index = (tmp_path / "index.md").read_text()
     assert "- command: `oelm report example`" in index
     assert re.search(r"- page made: [-\d]+ [:\d]+ UTC on .+, \d+ threads", index)
-    assert "gap" not in index
+    assert "gap" not in index and "b.html" not in index
 
 
 def browser(folder, script):

@@ -66,3 +66,11 @@ def test_a_long_title_has_lines_that_fit_a_narrow_window():
     assert len(lines) == 2 and max(len(plain_text(line)) for line in lines) <= figure.TITLE_LINE
     short = figure.new_figure("Loss", [], ["panel"])
     assert long.layout.margin.t > short.layout.margin.t > figure.BUTTONS
+
+
+def test_a_text_of_a_figure_is_shown_as_it_is():
+    """Plotly does not read `&quot;`, and reads tags: names of panels had theirs."""
+    words, shown = "the \"a\" <b> & 'c'", "the \"a\" &lt;b&gt; &amp; 'c'"
+    layout = figure.new_figure(words, [words], [words, words]).layout
+    assert [note.text for note in layout.annotations] == [shown, shown]
+    assert layout.title.text == f"<b>{shown}</b>" and layout.title.subtitle.text == shown

@@ -12,10 +12,7 @@ from oelm_lib.runs.notes import Notes, read_notes
 from oelm_lib.runs.process import this_process
 from oelm_lib.workbench import Workbench, actions
 from oelm_lib.workbench.launches import Launch
-from oelm_lib.workbench.run_facts import (
-    MOST_DRAWN,
-    drawn_rows,
-)
+from oelm_lib.workbench.runs import MOST_DRAWN, drawn_rows
 from oelm_lib.workbench.runs_view import MOST_SELECTED
 from tests import runs_factory
 

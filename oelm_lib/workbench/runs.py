@@ -4,6 +4,7 @@ import os
 import time
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -16,8 +17,8 @@ from oelm_lib.units import format_duration
 from oelm_lib.view.tables import tone_colour
 from oelm_lib.workbench.launches import Launch
 from oelm_lib.workbench.rows import LIVE, NOT_RUN, Row
-from oelm_lib.workbench.style import STYLE
-from oelm_lib.workbench.table import LEFT, LONG_TEXT, TABLE, run_id
+from oelm_lib.workbench.style import LEFT, LONG_TEXT, STYLE, TABLE
+from oelm_lib.workbench.table import run_id
 
 MOST_DRAWN = 12
 """Runs drawn at once; more lines than that cannot be told apart."""
@@ -143,20 +144,21 @@ def launches_html(launches: list[Launch]) -> str:
 
 def page_link(path: Path) -> str:
     """Return a link to a file, relative to the notebook's folder, which JupyterLab opens."""
-    return f"<a href='{escape(os.path.relpath(path))}' target='_blank'>{escape(path.name)}</a>"
+    address = quote(os.path.relpath(path))
+    return f"<a href='{address}' target='_blank'>{escape(path.name)}</a>"
 
 
 def _elapsed(launch: Launch) -> str:
-    """Time since a command was started, in steps of ELAPSED_STEP; "" where it is not recorded."""
+    """Return the time since a command was started, in steps of ELAPSED_STEP; "" if unknown."""
     if not launch.started:
         return ""
     return format_duration((time.time() - launch.started) // ELAPSED_STEP * ELAPSED_STEP)
 
 
 def _outcome(launch: Launch) -> str:
-    """The last line of a log: an error is red, and the file that it ends with is a link.
+    """Return the last line of a log as HTML.
 
-    The link stands there once the command has ended.
+    An error is red. A page or CSV file at the end of the line is a link once the command has ended.
     """
     last_line = launch.last_line().strip()
     if last_line.startswith("oelm: "):

@@ -3,7 +3,7 @@
 import time
 
 from oelm_lib.workbench.launches import Launch
-from oelm_lib.workbench.run_facts import launches_html, list_label, log_html, progress_html
+from oelm_lib.workbench.runs import launches_html, list_label, log_html, progress_html
 
 
 def test_texts_from_files_are_escaped(tmp_path):
@@ -37,6 +37,18 @@ def test_a_command_that_made_a_page_has_a_link_to_it(tmp_path, monkeypatch):
     log.write_text(f"DEMO-07_x/seed1 is done: {page}\n")
     html = launches_html([Launch("oelm run DEMO-07", log, False)])
     assert "DEMO-07_x/seed1 is done: <a href='compare.html'" in html
+
+
+def test_a_link_leads_to_a_folder_of_any_name(tmp_path, monkeypatch):
+    """JupyterLab took what follows a # for a place in the page, and failed on a %."""
+    page = tmp_path / "50% #1's" / "compare.html"
+    page.parent.mkdir()
+    page.write_text("")
+    monkeypatch.chdir(tmp_path)
+    log = tmp_path / "x.log"
+    log.write_text(f"{page}\n")
+    html = launches_html([Launch("oelm report", log, False)])
+    assert "<a href='50%25%20%231%27s/compare.html'" in html
 
 
 def test_a_command_that_failed_says_so_in_red(tmp_path):
