@@ -31,7 +31,8 @@ class Message(ipywidgets.HTML):
             self.say(str(error), "bad")
             return
         except OSError as error:
-            self.say(f"{error.filename or 'a file'}: {error.strerror}; nothing was lost", "bad")
+            reason = error.strerror or error
+            self.say(f"{error.filename or 'a file'}: {reason}; nothing was lost", "bad")
             return
         self.value = "<br>".join([_line(line), *(_line(text, "unsure") for text in warnings)])
 
