@@ -228,4 +228,4 @@ def _core_warnings(outputs: Path, added: int, live: list[Launch]) -> list[str]:
     cores = available_cores()
     if active + added <= cores:
         return []
-    return [f"No core is free, so each run will be slower: cores: {cores}, in progress: {active}."]
+    return [f"No core is free, so each run will be slower (cores: {cores}, in progress: {active})."]
