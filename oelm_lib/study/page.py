@@ -236,11 +236,11 @@ def _models(study: Study) -> str:
     tokens = cfg.train.max_steps * cfg.step_tokens
     size = parameter_numbers(cfg.model)["total"]
     return (
-        f"Models of {_in_millions(size)} parameters, each at its own tuned learning rate, read"
-        f" {_in_millions(tokens)} tokens of one corpus. A gap says how much higher the first"
-        f" model's perplexity is than the second's, on {plan.confirm.split} text and seeds that"
-        " tuning did not use; in brackets, its confidence interval (95 % for one family of claims"
-        " on one corpus). Claimed late: declared after results."
+        f"Models of {_in_millions(size)} parameters, each arm at its own tuned learning rate, read"
+        f" {_in_millions(tokens)} tokens of one corpus. A gap is how much higher the first model's"
+        f" perplexity is than the second's, on {plan.confirm.split} text and seeds unused in"
+        " tuning; in brackets, its confidence interval (95 %, joint for a family of claims on one corpus)."
+        " Claimed late: declared after results."
     )
 
 

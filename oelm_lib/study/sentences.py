@@ -117,7 +117,7 @@ def _change(one: Judgement) -> str:
     if interval.known and interval.low > 0:
         return f"{name} raises perplexity over {other} by {size.removeprefix('+')}"
     if interval.known and interval.high < 0:
-        return f"{name} lowers perplexity against {other} by {size.removeprefix('−')}"
+        return f"{name} lowers perplexity against {other} ({size})"
     return f"{name} changes perplexity against {other} by {size}"
 
 

@@ -44,7 +44,7 @@ def test_an_arm_that_is_better_lowers_perplexity():
     size = interval_text(made.judgements[0].interval)
     assert size.startswith("−")
     first = page.sentences(made)[0]
-    assert f"lowers perplexity against <b>trained</b> by {size[1:]} on stories" in first
+    assert f"lowers perplexity against <b>trained</b> ({size}) on stories" in first
     assert first.endswith("that is at most +1 % (PASS).")
 
 
