@@ -7,6 +7,7 @@ from torch.overrides import TorchFunctionMode
 
 from oelm_lib.data import Batches, EvalWindows
 from oelm_lib.data.batches import IGNORED, scored_targets
+from oelm_lib.data.corpus import RecallExamples
 
 CPU = torch.device("cpu")
 LENGTH, SIZE = 7, 4
@@ -65,7 +66,8 @@ def test_windows_do_not_overlap_and_targets_are_the_next_tokens(batches):
 
 def test_resident_tokens_give_the_same_batches():
     """Ids of the upper half of uint16 included."""
-    for tokens, recall in ((TOKENS, None), (TOKENS, (100, 2)), (TOKENS + 65_300, None)):
+    recalled = RecallExamples(length=LENGTH, pairs=1, end_of_keys=100)
+    for tokens, recall in ((TOKENS, None), (TOKENS, recalled), (TOKENS + 65_300, None)):
         arguments = (tokens, LENGTH, SIZE, 3, CPU, recall)
         resident, read = Batches(*arguments, resident=True), Batches(*arguments, resident=False)
         for step in (0, 1, 6, 7, 15, 2):
@@ -125,7 +127,8 @@ def test_with_recall_only_targets_of_queries_are_scored():
     """Queries are the keys, ids 1 .. 3, from position 4 on."""
     rows = torch.tensor([[1, 4, 3, 5, 0, 3, 4, 1, 4], [1, 4, 3, 5, 3, 5, 0, 1, 4]])
     skipped = 4 * [IGNORED]
-    assert scored_targets(rows, (4, 4)).tolist() == [
+    examples = RecallExamples(length=8, pairs=2, end_of_keys=4)
+    assert scored_targets(rows, examples).tolist() == [
         [*skipped, IGNORED, 4, IGNORED, 4],
         [*skipped, 5, IGNORED, IGNORED, 4],
     ]
