@@ -239,8 +239,8 @@ def _models(study: Study) -> str:
         f"Models of {_in_millions(size)} parameters, each arm at its own tuned learning rate, read"
         f" {_in_millions(tokens)} tokens of one corpus. A gap is how much higher the first model's"
         f" perplexity is than the second's, on {plan.confirm.split} text and seeds unused in"
-        " tuning; in brackets, its confidence interval (95 %, joint for a family of claims on one"
-        " corpus). Claimed late: declared after results."
+        " tuning; in brackets, its confidence interval (95 %, joint for a family of claims)."
+        " Claimed late: declared after results."
     )
 
 
