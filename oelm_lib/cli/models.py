@@ -8,10 +8,10 @@ import click
 from oelm_lib.cli.options import FiniteRange, checkpoint_option, run_named
 from oelm_lib.cli.streams import outlives_its_reader
 from oelm_lib.errors import UserError
+from oelm_lib.runs.schema import EXPORT_FORMS
 
 MOST_SAMPLES = 4096
 LEAST_TEMPERATURE = 1e-6
-WEIGHTS = ("safetensors", "huggingface")
 METRICS = ("csv", "tensorboard", "wandb-offline")
 
 
@@ -85,7 +85,7 @@ def generate(
     "--format",
     "form",
     default="safetensors",
-    type=click.Choice([*WEIGHTS, *METRICS]),
+    type=click.Choice([*EXPORT_FORMS, *METRICS]),
     help="Weights: safetensors (default), or huggingface, a GPT-2 that `transformers` loads."
     " Metrics: csv, tensorboard or wandb-offline.",
 )

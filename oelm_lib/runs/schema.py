@@ -83,3 +83,5 @@ CHECKPOINTS = ("latest", "best", "latest.prev")
 the last but one."""
 RESUMABLE = ("latest", "latest.prev")
 """Names of checkpoints from which training can continue, the newest first."""
+EXPORT_FORMS = ("safetensors", "huggingface")
+"""Forms in which the weights of a run are exported."""

@@ -15,9 +15,8 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import write_json, write_text
 from oelm_lib.model.additions import unfolded
 from oelm_lib.model.gpt import Block
+from oelm_lib.runs.schema import EXPORT_FORMS
 from oelm_lib.training.trained import Trained
-
-FORMS = ("safetensors", "huggingface")
 
 
 def export_model(trained: Trained, form: str, folder: Path) -> Path:
@@ -32,8 +31,8 @@ def export_model(trained: Trained, form: str, folder: Path) -> Path:
     """
     from safetensors.torch import save_file
 
-    if form not in FORMS:
-        raise UserError(f"form = {form!r} is unknown; allowed: {', '.join(FORMS)}")
+    if form not in EXPORT_FORMS:
+        raise UserError(f"form = {form!r} is unknown; allowed: {', '.join(EXPORT_FORMS)}")
     if form == "huggingface":
         weights, config = gpt2_weights(trained), gpt2_config(trained)
     else:
