@@ -1,4 +1,5 @@
 import pytest
+import study_factory as factory
 from test_page import COMPLETE, shown, with_more_seeds
 from test_verdicts import study, with_gap
 
@@ -49,3 +50,12 @@ def test_the_journal_marks_a_claim_that_was_declared_late(monkeypatch, tmp_path,
     text = journal(tmp_path, language)
     assert f"| 6{', ' if language == 'en' else '，'}{words} |" in text
     assert text.count(words) == len(made.judgements[2].limits)
+
+
+@pytest.mark.parametrize(("language", "words"), [("en", "at most +2.5 %"), ("zh", "不超过 +2.5%")])
+def test_a_limit_keeps_its_digits_in_the_journal(monkeypatch, tmp_path, language, words):
+    """It was printed as 2 %."""
+    plan = factory.make_plan(claims=[{"arm": "frozen", "at_most": 0.025}])
+    made = shown(study(COMPLETE, plan=plan))
+    monkeypatch.setattr(journal_facts, "load_study", lambda name: made)
+    assert f"| {words} |" in journal(tmp_path, language)

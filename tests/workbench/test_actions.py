@@ -117,7 +117,8 @@ def test_where_no_core_is_free_the_line_says_so(tmp_path, started, monkeypatch):
     runs_factory.make_run(tmp_path, "DEMO-02", 1, state="running", done=0.5)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
     line = actions.start_runs("DEMO-03", "1", tmp_path)
-    assert "cores: 1, in progress: 1" in line and len(started) == 1
+    assert "No core is free, so each run will be slower (cores: 1, in progress: 1)." in line
+    assert len(started) == 1
 
 
 def test_a_start_repeats_the_warnings_of_the_form(tmp_path, started, params):
@@ -366,7 +367,7 @@ def test_runs_that_begin_count_where_cores_are_short(tmp_path, sleepers, monkeyp
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
     assert "No core" not in actions.start_runs("DEMO-02", "1,2,3", tmp_path, at_once=2)
     line = actions.start_runs("DEMO-03", "1", tmp_path)
-    assert "cores: 2, in progress: 2" in line
+    assert "No core is free, so each run will be slower (cores: 2, in progress: 2)." in line
 
 
 def test_a_rehearsal_that_never_began_is_not_continued_as_another_run(tmp_path, started):

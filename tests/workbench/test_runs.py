@@ -26,16 +26,19 @@ def test_a_list_and_a_bar_name_runs_as_tables_do_so_that_a_narrow_one_tells_them
     assert f"<div title='{name}'>" in line and "DEMO-05+0123abcd/42 · running" in line
 
 
+def launched_html(log, line, command="oelm report"):
+    """The HTML of a command that has ended with this line."""
+    log.write_text(line)
+    return launches_html([Launch(command, log, False)])
+
+
 def test_a_command_that_made_a_page_has_a_link_to_it(tmp_path, monkeypatch):
     page = tmp_path / "compare.html"
     page.write_text("")
     monkeypatch.chdir(tmp_path)
     log = tmp_path / "x.log"
-    log.write_text(f"{page}\n\n")
-    html = launches_html([Launch("oelm report", log, False)])
-    assert "<a href='compare.html'" in html
-    log.write_text(f"DEMO-07_x/seed1 is done: {page}\n")
-    html = launches_html([Launch("oelm run DEMO-07", log, False)])
+    assert "<a href='compare.html'" in launched_html(log, f"{page}\n\n")
+    html = launched_html(log, f"DEMO-07_x/seed1 is done: {page}\n", "oelm run DEMO-07")
     assert "DEMO-07_x/seed1 is done: <a href='compare.html'" in html
 
 
@@ -45,9 +48,7 @@ def test_a_link_leads_to_a_folder_of_any_name(tmp_path, monkeypatch):
     page.parent.mkdir()
     page.write_text("")
     monkeypatch.chdir(tmp_path)
-    log = tmp_path / "x.log"
-    log.write_text(f"{page}\n")
-    html = launches_html([Launch("oelm report", log, False)])
+    html = launched_html(tmp_path / "x.log", f"{page}\n")
     assert "<a href='50%25%20%231%27s/compare.html'" in html
 
 
