@@ -5,10 +5,11 @@ from typing import Any
 from oelm_lib import config
 from oelm_lib.config import Section
 from oelm_lib.errors import UserError
+from oelm_lib.study.cell import CONFIRM
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.plan import Plan, read_plan
 from oelm_lib.study.records import Record, frozen_plan, read_records, records_path
-from oelm_lib.study.schema import substance
+from oelm_lib.study.schema import Ladder, substance
 
 
 def read_study(name: str) -> tuple[Grid, Plan | None]:
@@ -33,13 +34,17 @@ def read_grid(name: str, plan: Plan) -> Grid:
 
 
 def check_records(records: list[Record], name: str, plan: Plan) -> None:
-    """Raise UserError where a record is of another study, or of other settings than the plan's."""
+    """Raise UserError where a record does not belong to the plan.
+
+    It is of another study, of other settings, or confirms a size that the plan leaves out.
+    """
     base = config.load_config(plan.base).science
     for number, record in enumerate(records, 1):
         where = f"reports/{name}/runs.jsonl: record {number}"
         if record.study != name:
             raise UserError(f"{where} is of study {record.study!r}; move it to that study's file")
         if record.arm not in plan.arms or record.size not in plan.sizes:
+            _check_left_out(record, where, plan)
             continue
         planned = base | plan.overrides(record.cell, record.rate)
         changed = {key: value for key, value in record.science.items() if planned.get(key) != value}
@@ -49,6 +54,16 @@ def check_records(records: list[Record], name: str, plan: Plan) -> None:
                 f"{where} ({record.cell}) is of another plan: {key} was {value!r}, is"
                 f" {planned.get(key)!r}; take the change back, or declare another study"
             )
+
+
+def _check_left_out(record: Record, where: str, plan: Plan) -> None:
+    """Raise UserError for a run that confirms a size that the plan leaves out."""
+    size = plan.ladder and plan.ladder.sizes.get(record.size)
+    if size and size.left_out and record.stage == CONFIRM:
+        raise UserError(
+            f"{where} confirms size {record.size!r}, whose results are known: it can't be left out"
+            f" any more; delete ladder.sizes.{record.size}.left_out"
+        )
 
 
 def check_corpora(records: list[Record], corpora: dict[str, dict[str, Any]]) -> None:
@@ -84,8 +99,13 @@ def check_only_adds(old: Plan, new: Plan) -> None:
     for claim in old.claims:
         if substance(claim) not in kept:
             raise _changed("claims", claim, None)
-    if old.ladder is not None and new.ladder != old.ladder:
+    if old.ladder is not None and _all_sizes(new.ladder) != _all_sizes(old.ladder):
         raise _changed("ladder", old.ladder, new.ladder)
+
+
+def _all_sizes(ladder: Ladder | None) -> dict[str, Any] | None:
+    """Return what a ladder says, but not which of its sizes are left out."""
+    return ladder and ladder.model_dump(exclude={"sizes": {"__all__": {"left_out"}}})
 
 
 def _changed(what: str, old: Any, new: Any) -> UserError:

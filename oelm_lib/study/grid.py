@@ -54,8 +54,9 @@ class Grid:
 
     @property
     def cells(self) -> list[Cell]:
-        """The cells that have records, in the order of their first one."""
-        return list(self._cells)
+        """The cells of the plan that have records, in the order of their first one."""
+        plan = self.plan
+        return [one for one in self._cells if one.arm in plan.arms and one.size in plan.sizes]
 
     # Tuning
 

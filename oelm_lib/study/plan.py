@@ -61,8 +61,8 @@ class Plan(Section):
 
     @property
     def sizes(self) -> dict[str, Size]:
-        """Size name -> size, the base first."""
-        return {BASE_SIZE: Size(set={})} | (self.ladder.sizes if self.ladder else {})
+        """Size name -> size that is run, the base first."""
+        return {BASE_SIZE: Size(set={})} | (self.ladder.run_sizes if self.ladder else {})
 
     def confirm_seeds(self, count: int | None) -> list[int]:
         """Return the first `count` seeds of confirmation; None: the plan's number."""

@@ -150,6 +150,8 @@ class Size(Section):
     """What the size changes in the base, by dotted key."""
     rate_factor: Positive = 1.0
     """Its tuning starts at this multiple of the plan's first rate."""
+    left_out: str = ""
+    """Why the size is not run, for the page; allowed while no run has confirmed it."""
 
 
 class Ladder(Section):
@@ -161,3 +163,14 @@ class Ladder(Section):
     seeds: SeedCount
     flat: Share
     """Change of the gap per decade of parameters that counts as none."""
+
+    @model_validator(mode="after")
+    def _check(self):
+        if not self.run_sizes:
+            raise ValueError("every size is left out; run one, or delete the ladder")
+        return self
+
+    @property
+    def run_sizes(self) -> dict[str, Size]:
+        """The sizes that are not left out."""
+        return {name: size for name, size in self.sizes.items() if not size.left_out}

@@ -3,7 +3,8 @@ import re
 import pytest
 import study_factory as factory
 from test_grid import tuned_all
-from test_verdicts import BASE, LADDER, cell, ladder_grid, study, with_gap
+from test_ladder import LADDER
+from test_verdicts import BASE, cell, study, with_gap
 
 from oelm_lib.arms import COLOURS
 from oelm_lib.config import dump_yaml
@@ -313,13 +314,6 @@ def test_names_of_arms_are_escaped():
     html = page.answer(made) + tables.proof(make_file(made))
     assert "<b>x" not in html.replace("<b>&lt;b&gt;x", "")
     assert "<i>" not in html
-
-
-def test_the_ladder_has_its_sentence_and_table():
-    made = shown(ladder_grid({"small": 0.05, "base": 0.1, "large": 0.15}))
-    assert "million parameters the gap of <b>frozen</b> changes by" in page.sentences(made)[-1]
-    assert tables.ladder_table(made)["verdict"].tolist() == ["GROWS"]
-    assert len(plots.ladder(made).data) == 1
 
 
 def test_a_study_is_read_from_its_files(monkeypatch, tmp_path):

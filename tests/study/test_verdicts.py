@@ -8,7 +8,6 @@ import study_factory as factory
 from oelm_lib import stats
 from oelm_lib.study.cell import BASE_SIZE, Cell
 from oelm_lib.study.grid import Grid
-from oelm_lib.study.ladder import judge_ladder
 from oelm_lib.study.verdicts import family_size, judge
 
 PLAN = factory.make_plan()
@@ -160,57 +159,6 @@ def test_a_claim_added_after_confirmation_began_is_marked():
     plan = factory.make_plan(claims=plain["claims"])
     judged = judge(Grid(plan, []), frozen=PLAN)
     assert [one.declared for one in judged] == [True, True, False]
-
-
-LADDER = {
-    "sizes": {
-        "small": {"set": {"model.d_model": 32}},
-        "large": {"set": {"model.d_model": 128}},
-    },
-    "arms": ["frozen"],
-    "corpora": ["stories"],
-    "seeds": 4,
-    "flat": 0.005,
-}
-
-
-def ladder_grid(gaps, noise=0.0002):
-    plan, records = factory.make_plan(ladder=LADDER), []
-    for size, nats in gaps.items():
-        for arm, shift in (("trained", 0.0), ("frozen", nats)):
-            values = [3.0 + 0.01 * n + shift * (1 + noise * n) for n in range(4)]
-            records += factory.tuned(plan, cell(arm, size=size))
-            records += factory.confirmed(plan, cell(arm, size=size), 0.01, values)
-    return Grid(plan, records)
-
-
-@pytest.mark.parametrize(
-    ("gaps", "verdict"),
-    [
-        ({"small": 0.1, "base": 0.1, "large": 0.1}, "FLAT"),
-        ({"small": 0.05, "base": 0.1, "large": 0.15}, "GROWS"),
-        ({"small": 0.15, "base": 0.1, "large": 0.05}, "SHRINKS"),
-    ],
-)
-def test_the_slope_of_the_gap_over_sizes_is_judged(gaps, verdict):
-    (slope,) = judge_ladder(ladder_grid(gaps))
-    assert slope.verdict == verdict
-    assert [size for size, _, _ in slope.sizes] == ["small", "base", "large"]
-
-
-def test_the_slope_is_that_of_least_squares_over_decades_of_parameters():
-    gaps = {"small": 0.05, "base": 0.12, "large": 0.15}
-    (slope,) = judge_ladder(ladder_grid(gaps, noise=0.0))
-    decades = np.log10([parameters for _, parameters, _ in slope.sizes])
-    expected = np.polyfit(decades, list(gaps.values()), 1)[0]
-    assert slope.interval.mean == pytest.approx(expected)
-
-
-def test_an_unfinished_ladder_says_so():
-    assert judge_ladder(Grid(factory.make_plan(ladder=LADDER), []))[0].verdict == "NOT RUN YET"
-    grid = ladder_grid({"small": 0.1, "base": 0.1, "large": 0.1})
-    part = Grid(grid.plan, grid.records[:-1])
-    assert judge_ladder(part)[0].verdict == "INCOMPLETE"
 
 
 def test_two_gaps_are_compared_seed_by_seed():

@@ -1,0 +1,135 @@
+"""The ladder of a study: the slope of the gap over sizes, and sizes that are left out."""
+
+import copy
+
+import numpy as np
+import pytest
+import study_factory as factory
+from test_verdicts import cell
+
+from oelm_lib.errors import UserError
+from oelm_lib.study import notes, page, plots, tables
+from oelm_lib.study.checks import check_only_adds, check_records
+from oelm_lib.study.expected import expected_left
+from oelm_lib.study.grid import Grid
+from oelm_lib.study.ladder import judge_ladder
+
+LADDER = {
+    "sizes": {
+        "small": {"set": {"model.d_model": 32}},
+        "large": {"set": {"model.d_model": 128}},
+    },
+    "arms": ["frozen"],
+    "corpora": ["stories"],
+    "seeds": 4,
+    "flat": 0.005,
+}
+
+
+def ladder_grid(gaps, noise=0.0002):
+    plan, records = factory.make_plan(ladder=LADDER), []
+    for size, nats in gaps.items():
+        for arm, shift in (("trained", 0.0), ("frozen", nats)):
+            values = [3.0 + 0.01 * n + shift * (1 + noise * n) for n in range(4)]
+            records += factory.tuned(plan, cell(arm, size=size))
+            records += factory.confirmed(plan, cell(arm, size=size), 0.01, values)
+    return Grid(plan, records)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "verdict"),
+    [
+        ({"small": 0.1, "base": 0.1, "large": 0.1}, "FLAT"),
+        ({"small": 0.05, "base": 0.1, "large": 0.15}, "GROWS"),
+        ({"small": 0.15, "base": 0.1, "large": 0.05}, "SHRINKS"),
+    ],
+)
+def test_the_slope_of_the_gap_over_sizes_is_judged(gaps, verdict):
+    (slope,) = judge_ladder(ladder_grid(gaps))
+    assert slope.verdict == verdict
+    assert [size for size, _, _ in slope.sizes] == ["small", "base", "large"]
+
+
+def test_the_slope_is_that_of_least_squares_over_decades_of_parameters():
+    gaps = {"small": 0.05, "base": 0.12, "large": 0.15}
+    (slope,) = judge_ladder(ladder_grid(gaps, noise=0.0))
+    decades = np.log10([parameters for _, parameters, _ in slope.sizes])
+    expected = np.polyfit(decades, list(gaps.values()), 1)[0]
+    assert slope.interval.mean == pytest.approx(expected)
+
+
+def test_an_unfinished_ladder_says_so():
+    assert judge_ladder(Grid(factory.make_plan(ladder=LADDER), []))[0].verdict == "NOT RUN YET"
+    grid = ladder_grid({"small": 0.1, "base": 0.1, "large": 0.1})
+    part = Grid(grid.plan, grid.records[:-1])
+    assert judge_ladder(part)[0].verdict == "INCOMPLETE"
+
+
+def test_the_page_has_a_sentence_a_table_and_a_figure():
+    made = page.Study("test", ladder_grid({"small": 0.05, "base": 0.1, "large": 0.15}), None)
+    assert "million parameters the gap of <b>frozen</b> changes by" in page.sentences(made)[-1]
+    assert tables.ladder_table(made)["verdict"].tolist() == ["GROWS"]
+    assert len(plots.ladder(made).data) == 1
+
+
+WHY = "the budget was spent."
+
+
+def plan_without_large():
+    ladder = copy.deepcopy(LADDER)
+    ladder["sizes"]["large"]["left_out"] = WHY
+    return factory.make_plan(ladder=ladder)
+
+
+def test_a_size_that_is_left_out_is_not_run_or_judged_and_the_page_says_why():
+    plan = plan_without_large()
+    grid = Grid(plan, ladder_grid({"small": 0.05, "base": 0.1}).records)
+    (slope,) = judge_ladder(grid)
+    assert slope.verdict == "GROWS"
+    assert [size for size, _, _ in slope.sizes] == ["small", "base"]
+    assert {run.cell.size for run in grid.needs()} <= {"small", "base"}
+    assert {cell.size for _, cell, _ in expected_left(grid)} <= {"small", "base"}
+    assert f"Size 'large' of the ladder was left out: {WHY}" in notes.not_shown(
+        page.Study("test", grid, None)
+    ).replace("&#x27;", "'")
+
+
+def test_a_size_may_be_left_out_after_confirmation_began_but_not_changed():
+    old, new = factory.make_plan(ladder=LADDER), plan_without_large()
+    check_only_adds(old, new)
+    check_only_adds(new, old)
+    ladder = copy.deepcopy(LADDER)
+    del ladder["sizes"]["large"]
+    with pytest.raises(UserError, match="the plan changed after its confirmation began: ladder"):
+        check_only_adds(old, factory.make_plan(ladder=ladder))
+    with pytest.raises(UserError, match="the plan changed after its confirmation began: ladder"):
+        check_only_adds(old, factory.make_plan())
+
+
+def test_a_size_whose_results_are_known_can_not_be_left_out():
+    plan, large = plan_without_large(), cell("frozen", size="large")
+    tuned = factory.tuned(factory.make_plan(ladder=LADDER), large)
+    check_records(tuned, "test", plan)
+    confirmed = factory.confirmed(factory.make_plan(ladder=LADDER), large, 0.01, [3.0])
+    with pytest.raises(UserError, match=r"delete ladder\.sizes\.large\.left_out"):
+        check_records(confirmed, "test", plan)
+
+
+def test_a_ladder_keeps_a_size_beside_the_base():
+    ladder = copy.deepcopy(LADDER)
+    for size in ladder["sizes"].values():
+        size["left_out"] = WHY
+    with pytest.raises(UserError, match="every size is left out; run one, or delete the ladder"):
+        factory.make_plan(ladder=ladder)
+
+
+def test_records_of_a_size_or_an_arm_that_the_plan_lacks_are_kept_and_not_shown():
+    full = ladder_grid({"small": 0.05, "base": 0.1})
+    gone = factory.tuned(factory.make_plan(ladder=LADDER), cell("frozen", size="large"))
+    gone += [one.model_copy(update={"arm": "gone"}) for one in gone]
+    grid = Grid(plan_without_large(), full.records + gone)
+    made = page.Study("test", grid, None)
+    assert set(tables.tuning_table(made)["size"]) == {"small", "base"}
+    assert set(tables.tuning_table(made)["arm"]) == {"trained", "frozen"}
+    assert len(tables.probes_table(made)) == 4
+    assert "gone" not in notes.not_shown(made)
