@@ -49,7 +49,7 @@ def _probe_panel(arms: Sequence[Trained], values: dict[str, float], key: str) ->
     names = [plotly_text(name) for name in grouped]
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_yaxes(tickvals=names, ticktext=[_name_lines(name) for name in grouped])
-    figure.update_xaxes(rangemode="normal", nticks=5)
+    figure.update_xaxes(rangemode="normal", nticks=4, tickangle=0)
     return figure.update_layout(showlegend=False, margin_b=40)
 
 

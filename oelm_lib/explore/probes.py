@@ -180,7 +180,7 @@ def roles(arms: Sequence[Trained]) -> pd.DataFrame:
                 {
                     "arm": name,
                     "role": words,
-                    "heads": f"{(heads[role] > STRONG).sum()} of {len(heads)}",
+                    "heads_with_the_role": f"{(heads[role] > STRONG).sum()} of {len(heads)}",
                     "strongest": f"layer {best['layer']:.0f}, head {best['head']:.0f}",
                     "share": best[role],
                 }

@@ -62,7 +62,10 @@ def _heads(arms: Sequence[Trained]) -> list[tuple[str, str]]:
         part = table[table["role"] == words]
         strong = part[part["share"] > STRONG]
         if len(strong):
-            text = "; ".join(f"{row.arm} has {row.heads}" for row in strong.itertuples()) + "."
+            text = (
+                "; ".join(f"{row.arm} has {row.heads_with_the_role}" for row in strong.itertuples())
+                + "."
+            )
         else:
             best = part.loc[part["share"].idxmax()]
             text = (

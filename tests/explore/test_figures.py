@@ -171,7 +171,7 @@ def test_the_sentences_and_the_table_agree_on_which_heads_have_a_role(arms, monk
     for module in (probes, sentences):
         monkeypatch.setattr(module, "STRONG", share)
     assert "has 1 of 4." in sentences.findings(arms)
-    assert "1 of 4" in set(probes.roles(arms)["heads"])
+    assert "1 of 4" in set(probes.roles(arms)["heads_with_the_role"])
 
 
 def test_a_token_with_an_apostrophe_is_shown_under_the_mouse(arms):

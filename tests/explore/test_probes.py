@@ -100,8 +100,11 @@ def test_the_probe_tables_of_arms(arms):
     assert table.notna().all(axis=None)
     assert set(probes.PROBES) - set(table) == {"recall_accuracy"}
     roles = probes.roles(arms)
-    assert list(roles) == ["arm", "role", "heads", "strongest", "share"]
-    assert len(roles) == 3 * len(arms) and roles["heads"].str.endswith(f"of {len(heads)}").all()
+    assert list(roles) == ["arm", "role", "heads_with_the_role", "strongest", "share"]
+    assert (
+        len(roles) == 3 * len(arms)
+        and roles["heads_with_the_role"].str.endswith(f"of {len(heads)}").all()
+    )
     spread = read_logit_std(arms[0].path)
     assert set(spread["step"]) == {6, 12}
     assert spread.groupby("step")["layer"].nunique().eq(cfg.num_layers).all()
