@@ -14,6 +14,8 @@ setup: .venv/.installed
 	$(BIN)/pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev,slurm]'
 	touch $@
 
+# On the CPU: on a shared machine it leaves the GPUs alone.
+demo: export CUDA_VISIBLE_DEVICES =
 demo: setup
 	$(BIN)/oelm run 'DEMO-*' --seeds $(SEEDS) --workers 2
 	$(BIN)/oelm report compare
