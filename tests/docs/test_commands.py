@@ -16,13 +16,14 @@ from tests.project_params import copy_params
 
 WITH_BLOCKS = [page for page in PAGES if commands(page)]
 NOT_RUN = {
-    r"make (demo|test|check)\b": "takes minutes; its parts are tested",
+    r"make (setup|demo|test|check)\b": "takes minutes; its parts are tested",
     r"make lab\b": "stays open; tests/lab.py opens JupyterLab",
     r"make (bench|gpu)\b|oelm bench\b": "takes minutes, or needs a GPU",
     r"pip install\b": "changes the environment",
     r"papermill .* -p exp GPT-|oelm run .*\b(GPT|CPU)-": "trains for minutes to hours",
     r"oelm run .*--seeds 45,": "trains ten more runs, as the command for three seeds does",
     r"oelm run (.* )?--(gpus|all)\b": "needs a GPU, or trains for days",
+    r"oelm doctor GPT-": "trains 20 steps of 45 million parameters on a corpus of the hub",
     r"oelm submit\b": "needs Slurm; tests/launch/test_slurm.py",
     r"oelm data prepare tinystories": "reads the hub, or FOLDER",
     r"oelm study (example|decay)( --workers 2)?$": "takes minutes; tests/launch/test_studies.py",
