@@ -94,12 +94,12 @@ def test_files_of_the_library_that_a_page_names_exist(name):
         assert (ROOT / "oelm_lib" / file).exists() or (ROOT / file).exists(), file
 
 
-def test_the_floors_of_the_architecture_page_are_those_of_the_tests():
-    from tests.test_layers import FLOORS
+def test_the_layers_of_the_architecture_page_are_those_of_the_tests():
+    from tests.test_layers import LAYERS
 
     rows = re.findall(r"^\| \d+ \| (.*?) \|", (ROOT / "docs" / "architecture.md").read_text(), re.M)
     documented = [set(re.findall(r"`(\w+)`", row)) for row in rows]
-    assert documented == FLOORS
+    assert documented == LAYERS
 
 
 def documented_names(package):
