@@ -102,6 +102,17 @@ def test_the_layers_of_the_architecture_page_are_those_of_the_tests():
     assert documented == LAYERS
 
 
+def test_the_page_of_studies_names_every_key_of_a_plan():
+    from oelm_lib.study import schema
+    from oelm_lib.study.plan import Plan
+
+    code = " ".join(re.findall(r"`([^`\n]+)`", (ROOT / "docs" / "studies.md").read_text()))
+    parts = (schema.Arm, schema.Tune, schema.Confirm, schema.ConfirmSeeds, schema.Claim)
+    for part in (Plan, *parts, schema.Choice, schema.Ladder, schema.Size):
+        names = {field.alias or name for name, field in part.model_fields.items()}
+        assert names - set(re.findall(r"\w+", code)) == set(), part.__name__
+
+
 def documented_names(package):
     """The names in the table of a package on docs/api.md."""
     text = (ROOT / "docs" / "api.md").read_text()
