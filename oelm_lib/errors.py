@@ -1,7 +1,7 @@
 """The error that a user can cause, and the exit codes of `oelm`."""
 
 DONE, FAILED, USER_ERROR, IN_USE, STOPPED = 0, 1, 2, 69, 75
-"""Exit codes of `oelm`, as docs/design.md lists them; 69 and 75 are those of sysexits.h."""
+"""Exit codes of `oelm`, as docs/file-formats.md lists them; 69 and 75 are those of sysexits.h."""
 
 
 class UserError(ValueError):

@@ -1,4 +1,4 @@
-"""Synthetic run folders in the format of docs/design.md, for tests of tables, plots and pages."""
+"""Synthetic run folders in the format of docs/file-formats.md, for tests of tables and pages."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Structure of the library: floors, no import circles, few files with torch, sizes."""
+"""Structure of the library: layers, no import cycles, few files with torch, sizes."""
 
 import ast
 import graphlib
@@ -17,7 +17,7 @@ import oelm_lib
 PACKAGE = Path(oelm_lib.__file__).parent
 TESTS = Path(__file__).parent
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
-FLOORS = [
+LAYERS = [
     {"errors", "lazy", "markup", "seeds", "units"},
     {"files"},
     {"yaml_text"},
@@ -33,8 +33,8 @@ FLOORS = [
     {"workbench"},
     {"cli"},
 ]
-"""From the ground up: a package imports from lower floors and from itself only."""
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+"""From the ground up: a package imports from lower layers and from itself only."""
+LAYER = {package: number for number, packages in enumerate(LAYERS) for package in packages}
 NO_TORCH = {
     "errors",
     "files",
@@ -66,7 +66,7 @@ def module_name(path: Path) -> str:
 NAMES = {module_name(path) for path in MODULES}
 
 
-def room(name: str) -> str:
+def package(name: str) -> str:
     return name.split(".")[1]
 
 
@@ -88,16 +88,16 @@ def library_imports(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_imports_point_downward(path):
-    own = room(module_name(path))
+    own = package(module_name(path))
     for name in library_imports(path):
-        below = FLOOR[room(name)] < FLOOR[own]
-        assert room(name) == own or below, f"{module_name(path)} imports {name}"
+        below = LAYER[package(name)] < LAYER[own]
+        assert package(name) == own or below, f"{module_name(path)} imports {name}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_torch_stays_where_it_belongs(path):
     name = str(path.relative_to(PACKAGE))
-    if room(module_name(path)) in NO_TORCH or name in TORCH_FREE_FILES:
+    if package(module_name(path)) in NO_TORCH or name in TORCH_FREE_FILES:
         assert "torch" not in {name.split(".")[0] for name in imported(path)}
 
 
@@ -107,9 +107,9 @@ def test_no_file_imports_itself_through_others():
 
 
 def test_reading_comparing_and_launching_need_no_torch_and_print_nothing():
-    rooms = {"config", "arms", "runs", "stats", "view", "compare", "monitor", "report"}
-    rooms |= {"study", "launch", "workbench", "cli"}
-    names = [name for name in sorted(NAMES) if room(name) in rooms]
+    packages = {"config", "arms", "runs", "stats", "view", "compare", "monitor", "report"}
+    packages |= {"study", "launch", "workbench", "cli"}
+    names = [name for name in sorted(NAMES) if package(name) in packages]
     imports = "\n".join(f"import {name}" for name in names)
     code = f"import sys\n{imports}\nassert 'torch' not in sys.modules"
     command = [sys.executable, "-W", "error", "-c", code]

@@ -24,7 +24,7 @@ class DataConfig(Section):
     """Text and tokens."""
 
     corpus: Annotated[str, matches(CORPUS_PATTERN, CORPUS_WORDS)]
-    """Name of a file in params/corpora/."""
+    """Name of a file in params/corpora/, or that name with -sample."""
     tokenizer: Annotated[str, matches(TOKENIZER_PATTERN, "gpt2, bpe-<N> or ids-<N>")]
     """`gpt2`; `bpe-<N>`: a byte-level BPE trained on the corpus' train split; `ids-<N>` (mqar)."""
 
@@ -35,26 +35,26 @@ class ParameterGroup(Section):
     match: re.Pattern[str]
     """Regular expression searched in parameter names, e.g. `delta|ln1`; the first match counts."""
     learning_rate: Annotated[Real, Field(gt=0)]
-    """Peak of its schedule."""
+    """Their peak learning rate, at the end of their warm-up."""
     warmup_steps: Step
-    """Steps of its linear warm-up."""
+    """Steps in which their learning rate rises linearly to its peak."""
 
 
 class OptimConfig(Section):
     """AdamW and its schedule."""
 
     learning_rate: Annotated[Real, Field(gt=0)]
-    """Peak of the schedule."""
+    """Peak learning rate, at the end of the warm-up."""
     min_learning_rate: Annotated[Real, Field(ge=0)]
-    """End of the cosine."""
+    """Learning rate at which the cosine ends, after max_steps."""
     warmup_steps: Step
-    """Steps of linear warm-up."""
+    """Steps in which the learning rate rises linearly to its peak."""
     weight_decay: Annotated[Real, Field(ge=0)]
-    """Decoupled decay of every trainable tensor."""
+    """AdamW's decoupled weight decay, on every trainable tensor."""
     betas: tuple[Annotated[Real, Field(ge=0, lt=1)], Annotated[Real, Field(ge=0, lt=1)]]
-    """AdamW's decay rates of the two moments."""
+    """AdamW's decay rates of the first and the second moment."""
     grad_clip: Annotated[Real, Field(gt=0)]
-    """Largest global gradient norm."""
+    """Largest norm of all gradients together; a larger one is scaled down to it."""
     groups: tuple[ParameterGroup, ...] = ()
     """Parameters with a learning rate and warm-up of their own."""
 
@@ -73,15 +73,15 @@ class TrainConfig(Section):
     """Length of a run, its batches and evaluations."""
 
     max_steps: Count
-    """Optimizer updates."""
+    """Length of the run, in optimizer updates (steps)."""
     batch_size: Count
-    """B, windows in a step."""
+    """B, windows in a step; a step reads B x T tokens."""
     precision: Literal["fp32", "bf16", "fp16", "auto"]
     """Autocast type of training (evaluation is fp32); auto: bf16 on a GPU that has it, or fp32."""
     eval_interval: Count
-    """Steps between evaluations."""
+    """Steps between evaluations; the last step is followed by one, too."""
     eval_tokens: Count
-    """Tokens of the fixed validation subset scored during training."""
+    """Validation tokens that each evaluation scores; always the same ones."""
     save_interval: Count
     """Steps between saves of latest.pt."""
 
@@ -90,13 +90,13 @@ class MachineConfig(Section):
     """Where and how a run is computed; never part of what it asks."""
 
     device: Annotated[str, matches(DEVICE_PATTERN, "auto, cpu, cuda or cuda:<N>")] = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """Device of torch; auto: a GPU if torch can use one, or the CPU."""
     compile: Annotated[Literal["auto", "off", "on"], BeforeValidator(on_or_off)] = "auto"
     """Whether the training step goes through torch.compile; auto: on a GPU."""
     deterministic: Flag = False
     """Whether torch takes only algorithms that give the same bits each time; slower on a GPU."""
     log_interval: Count = 10
-    """Steps between metric rows."""
+    """Steps between train rows of metrics.jsonl."""
     threads: Annotated[int, Field(strict=True, ge=0, le=1024)] = 0
     """CPU threads of torch; 0 keeps torch's choice."""
     devices: Count = 1
@@ -113,7 +113,7 @@ class Experiment(Section):
     title: Text
     """Corpus and arm, for headings."""
     question: Text
-    """What the run answers."""
+    """What the run answers, in a sentence."""
     compare_to: Annotated[str, matches(ID_PATTERN, ID_WORDS)] | None
     """The experiment it is judged against; null for a baseline."""
     changes: tuple[str, ...]

@@ -18,40 +18,40 @@ class ModelConfig(Section):
     """Size of the model, and what its queries and keys are made of."""
 
     vocab_size: Annotated[int, Field(strict=True, ge=2, le=65536)]
-    """V, tokens in the vocabulary; token files are uint16."""
+    """V, tokens in the vocabulary; must equal that of the prepared corpus."""
     d_model: Count
     """D, width of the residual stream."""
     num_layers: Count
     """Number of Transformer blocks."""
     num_heads: Count
-    """H; must divide d_model."""
+    """H, attention heads in a layer; must divide d_model."""
     d_ff: Count
     """Width of the feed-forward layer."""
     max_seq_len: Annotated[Count, Field(ge=2)]
-    """T, tokens in a window."""
+    """T, tokens in a window: the length of the context."""
     dropout: Annotated[Real, Field(ge=0, le=0.99)]
     """Dropout probability of embeddings, attention, attention output, FFN hidden and FFN output."""
     qk_init: Literal["normal", "orthogonal"]
-    """Start of W_q and W_k: Gaussian, or one orthonormal block per head."""
+    """Initial W_q and W_k: Gaussian entries, or orthonormal rows within each head."""
     qk_scale: Annotated[Real, Field(gt=0)]
-    """(Expected) norm of a row of W_q and W_k."""
+    """Norm of each initial row of W_q and W_k; with `normal` its expected value."""
     freeze_q: Flag
-    """Whether W_q stays at its start in `frozen_layers`."""
+    """Whether W_q keeps its initial values, in the layers of frozen_layers."""
     freeze_k: Flag
-    """Whether W_k stays at its start in `frozen_layers`."""
+    """Whether W_k keeps its initial values, in the layers of frozen_layers."""
     frozen_layers: Layers = "all"
-    """`all`, or the numbers of the layers that freeze_q and freeze_k apply to."""
+    """Layers that freeze_q and freeze_k apply to, counted from 0, in ascending order."""
     freeze_from: Step = 0
-    """First step at which they are frozen; they are trained before."""
+    """Updates after which W_q and W_k are frozen; 0: from the start."""
     freeze_until: Step | None = None
-    """First step at which they are trained again; null: never."""
+    """Updates after which W_q and W_k are trained again; null: never."""
     qk_tied: Flag = False
-    """Whether W_k is W_q."""
+    """Whether W_k and W_q are one matrix."""
     # Additions, each with a file in model/additions, in the order in which they act.
     qk_input_gain: Flag = False
     """Whether each dimension that W_q and W_k read has a trained gain."""
     delta_rank: Step = 0
-    """r of a trained low-rank matrix added to each head's rows of W_q and W_k; 0: none."""
+    """Rank of a trained matrix added to each head's rows of W_q and W_k; 0: none."""
     qk_bias: Flag = False
     """Whether Q and K have a bias, trained also where their weights are frozen."""
     head_mixing: Flag = False
@@ -63,7 +63,7 @@ class ModelConfig(Section):
     key_shift: Flag = False
     """Whether the first half of each head's key comes from the position before."""
     induction_heads: Step = 0
-    """n first heads whose W_k starts as W_q and whose keys come from the position before."""
+    """Number of shifted heads, from head 0: W_k starts as W_q, keys of the position before."""
     qk_norm: Flag = False
     """Whether each head's query and key are divided by their root mean square."""
     qk_gain: Flag = False
@@ -71,13 +71,13 @@ class ModelConfig(Section):
     head_temperature: Flag = False
     """Whether each head's scores have a trained factor."""
     position: Literal["learned", "rope", "alibi", "t5"] = "learned"
-    """Learned embeddings, rotated Q and K, or a fixed or learned bias of the scores by distance."""
+    """Learned embeddings, rotated Q and K, or a fixed or trained bias of the scores by distance."""
     query_distance: Flag = False
     """Whether the scores have a trained bias by distance that depends on the query."""
     forget_gate: Flag = False
     """Whether each head has a trained gate by which earlier positions fade."""
     head_gate: Step = 0
-    """n first input dimensions that a trained gate of each head's output reads; 0: no gate."""
+    """Number of input dimensions that each head's trained output gate reads; 0: no gate."""
 
     @property
     def d_head(self) -> int:

@@ -42,7 +42,7 @@ class Corpus:
         name: Name of the corpus file.
         tokenizer: `gpt2`, `bpe-<N>` or `ids-<N>`.
         path: Folder of the token files.
-        manifest: Content of manifest.json (docs/design.md).
+        manifest: Content of manifest.json (docs/file-formats.md).
     """
 
     name: str

@@ -94,12 +94,23 @@ def test_files_of_the_library_that_a_page_names_exist(name):
         assert (ROOT / "oelm_lib" / file).exists() or (ROOT / file).exists(), file
 
 
-def test_the_floors_of_the_architecture_page_are_those_of_the_tests():
-    from tests.test_layers import FLOORS
+def test_the_layers_of_the_architecture_page_are_those_of_the_tests():
+    from tests.test_layers import LAYERS
 
     rows = re.findall(r"^\| \d+ \| (.*?) \|", (ROOT / "docs" / "architecture.md").read_text(), re.M)
     documented = [set(re.findall(r"`(\w+)`", row)) for row in rows]
-    assert documented == FLOORS
+    assert documented == LAYERS
+
+
+def test_the_page_of_studies_names_every_key_of_a_plan():
+    from oelm_lib.study import schema
+    from oelm_lib.study.plan import Plan
+
+    code = " ".join(re.findall(r"`([^`\n]+)`", (ROOT / "docs" / "studies.md").read_text()))
+    parts = (schema.Arm, schema.Tune, schema.Confirm, schema.ConfirmSeeds, schema.Claim)
+    for part in (Plan, *parts, schema.Choice, schema.Ladder, schema.Size):
+        names = {field.alias or name for name, field in part.model_fields.items()}
+        assert names - set(re.findall(r"\w+", code)) == set(), part.__name__
 
 
 def documented_names(package):
