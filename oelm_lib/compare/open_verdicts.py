@@ -6,7 +6,7 @@ from html import escape
 from oelm_lib import stats
 from oelm_lib.compare.confounds import FEW_SEEDS
 from oelm_lib.compare.pairs import Pair
-from oelm_lib.compare.verdict import CRITERION, Verdict
+from oelm_lib.compare.verdict import LIMIT, Verdict
 from oelm_lib.config import as_text
 from oelm_lib.markup import Html
 from oelm_lib.runs.frames import MEASURED
@@ -41,7 +41,7 @@ def _seeds_in_all(one: Verdict) -> int | None:
         return FEW_SEEDS
     if one.verdict != stats.INCONCLUSIVE or one.interval.includes_documents:
         return None
-    seeds = stats.deciding_seeds(one.interval, stats.bounds_at_most(CRITERION))
+    seeds = stats.deciding_seeds(one.interval, stats.bounds_at_most(LIMIT))
     if seeds is None or seeds[0] > MOST_LISTED:
         return None
     return min(seeds[1] or MOST_LISTED, MOST_LISTED)

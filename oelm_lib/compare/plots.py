@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from oelm_lib import stats
 from oelm_lib.arms import ArmStyle, arm_styles
 from oelm_lib.compare.pairs import pairs
-from oelm_lib.compare.verdict import CRITERION, Verdict
+from oelm_lib.compare.verdict import LIMIT, Verdict
 from oelm_lib.view import forest
 from oelm_lib.view.curves import VAL, Y_TITLES, Line, lines, reader_state, series_of
 from oelm_lib.view.figure import (
@@ -30,12 +30,12 @@ from oelm_lib.view.selection import select
 from oelm_lib.view.series import STATE, trace_values
 from oelm_lib.view.tables import interval_text
 
-LIMIT = 100 * CRITERION
-LIMITS = {0.0: "baseline", LIMIT: f"criterion +{LIMIT:g} %"}
+PERCENT = 100 * LIMIT
+LINES = {0.0: "baseline", PERCENT: f"limit +{PERCENT:g} %"}
 
 
 def gap_intervals(judged: Sequence[Verdict]) -> Figure:
-    """Draw each arm's gap with the interval its verdict is read from, its seeds, and the criterion.
+    """Draw each arm's gap with the interval its verdict is read from, its seeds, and the limit.
 
     One panel a baseline; an interval that leaves the panel is written in full in the arm's line.
 
@@ -58,7 +58,7 @@ def gap_intervals(judged: Sequence[Verdict]) -> Figure:
     figure = new_figure("Gap to the baseline", notes, headings, height)
     figure.update_xaxes(rangemode="normal", ticksuffix=" %")
     for number, rows in enumerate(panels, 1):
-        forest.draw_rows(figure, number, rows, LIMITS)
+        forest.draw_rows(figure, number, rows, LINES)
     figure.update_layout(showlegend=False, margin_l=20)
     return title_x(figure, "gap in perplexity to the baseline")
 
@@ -98,7 +98,7 @@ def gap_curves(
             add_band(figure, line.row, spec, line.name, line.style.colour)
         add_line(figure, line.row, spec, line.name, line.stroke(2.2), marker=line.marker())
     if base_run:
-        _add_criterion(figure)
+        _add_limit(figure)
     figure.update_yaxes(title_text="gap in perplexity (%)")
     state = reader_state(judged, group) | {"x": x}
     return add_controls(figure, series_of(drawn), state, ["x", "group"])
@@ -154,7 +154,7 @@ def _forest_rows(family: list[Verdict], styles: dict[str, ArmStyle]) -> list[for
             symbol=style.symbol,
             seeds=_seed_gaps(one),
         )
-        rows.append(forest.Row(_label(one, with_id), [mark], (LIMIT,)))
+        rows.append(forest.Row(_label(one, with_id), [mark], (PERCENT,)))
     return rows
 
 
@@ -170,14 +170,14 @@ def _label(one: Verdict, with_id: bool) -> str:
     return f"<b>{plotly_text(name)}</b><br>{interval_text(one.interval)}: {one.verdict}"
 
 
-def _add_criterion(figure: Figure) -> None:
-    """Draw the criterion, labelled, and the baseline across every panel."""
+def _add_limit(figure: Figure) -> None:
+    """Draw the limit, labelled, and the baseline across every panel."""
     line = {"width": 1.4, "color": INK}
     figure.add_hline(y=0, line=line)
     figure.add_hline(
-        y=LIMIT,
+        y=PERCENT,
         line=line | {"dash": "dash"},
-        annotation_text=LIMITS[LIMIT],
+        annotation_text=LINES[PERCENT],
         annotation_position="top right",
         annotation_yshift=1,
     )

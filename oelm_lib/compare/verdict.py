@@ -1,4 +1,4 @@
-"""The verdict of each arm: paired interval, criterion, and what they say in words."""
+"""The verdict of each arm: paired interval, limit, and what they say in words."""
 
 import math
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ from oelm_lib.stats import Interval
 from oelm_lib.units import perplexity
 from oelm_lib.view.tables import interval_text, percent, seeds_text
 
-CRITERION = 0.05
-"""Largest gap that an arm may have: the log's criterion."""
+LIMIT = 0.05
+"""Largest gap that an arm may have: the limit of the log."""
 MARGIN = 0.01
 """Arms whose gap lies within +-MARGIN are called equal."""
 NOT_COMPARED = "NOT COMPARED"
@@ -77,7 +77,7 @@ class Verdict:
     @cached_property
     def to_decide(self) -> str:
         """What would decide an INCONCLUSIVE verdict: how many seeds, or a larger split."""
-        return seeds_text(self.interval, stats.bounds_at_most(CRITERION))
+        return seeds_text(self.interval, stats.bounds_at_most(LIMIT))
 
     @property
     def frozen(self) -> str:
@@ -103,7 +103,7 @@ class Verdict:
                 " this may be noise."
             )
         head = f"changes perplexity by {interval_text(interval)}"
-        limit = f"{100 * CRITERION:g} %"
+        limit = f"{100 * LIMIT:g} %"
         if self.verdict == stats.FAIL:
             return f"{head}; the whole interval is above {limit}."
         if self.verdict == stats.INCONCLUSIVE:
@@ -171,7 +171,7 @@ COLUMNS = {
 def judge(runs: pd.DataFrame, baseline: str | None = None) -> list[Verdict]:
     """Judge every arm against its baseline.
 
-    The claim is "the gap is at most CRITERION". Intervals are Student's t over paired seeds, at
+    The claim is "the gap is at most LIMIT". Intervals are Student's t over paired seeds, at
     95 % jointly for the arms of one baseline (Bonferroni); see `stats`.
 
     Args:
@@ -220,7 +220,7 @@ def _judge(pair: Pair, differences: list[float], arms: int) -> Verdict:
     first, confounds = pair.arm.iloc[0], []
     if pair.base is not None:
         confounds = extra_changes(first["experiment"], pair.base.iloc[0]["experiment"])
-    judged = stats.at_most(interval, CRITERION) if differences else NOT_COMPARED
+    judged = stats.at_most(interval, LIMIT) if differences else NOT_COMPARED
     return Verdict(
         pair=pair,
         interval=interval,

@@ -10,7 +10,7 @@ import pandas as pd
 from oelm_lib import compare, stats
 from oelm_lib.arms import arm_name
 from oelm_lib.compare.confounds import differences
-from oelm_lib.compare.verdict import CRITERION, Verdict
+from oelm_lib.compare.verdict import LIMIT, Verdict
 from oelm_lib.config import Experiment, experiment_ids, load_config
 from oelm_lib.config.paths import relative_path
 from oelm_lib.errors import UserError
@@ -55,7 +55,7 @@ def gather(outputs: Path | str | None, rehearsals: bool) -> dict[str, Any]:
     return {
         "log": log,
         "confidence": 1 - stats.ALPHA,
-        "criterion": 1 + CRITERION,
+        "criterion": 1 + LIMIT,
         "enough_seeds": ENOUGH_SEEDS,
         "corpora": {
             experiment.data.corpus: experiment.title.split(", ")[0]

@@ -37,7 +37,7 @@ def test_rehearsals_are_continued_with_their_overrides(tmp_path):
 
 
 @pytest.mark.parametrize("losses", [(1.299, 1.3, 1.301), (1.3487, 1.349, 1.3488)])
-def test_a_decided_verdict_and_one_on_the_criterion_ask_for_nothing(tmp_path, losses):
+def test_a_decided_verdict_and_one_on_the_limit_ask_for_nothing(tmp_path, losses):
     assert steps(tmp_path, losses)[1] == ""
 
 

@@ -38,11 +38,11 @@ def test_the_gap_figure_shows_each_seed_paired_with_its_baseline(demo):
     assert set(seeds.y) == set(trace(figure, "OELM-Freeze (DEMO-02)").y)
 
 
-def test_the_criterion_is_labelled_once_a_panel(demo):
+def test_the_limit_is_labelled_once_a_panel(demo):
     for exp in ("GPT-01", "GPT-02"):
         make_run(demo, exp, 42, train_every=10_000)
     figure = compare.gap_intervals(compare.judge(compare.load_runs(outputs=demo)))
-    assert sum("criterion" in text for text in texts(figure)) == 2
+    assert sum("limit" in text for text in texts(figure)) == 2
     assert sum("against baseline (" in text for text in texts(figure)) == 2
 
 
@@ -73,7 +73,7 @@ def test_an_arm_that_diverged_does_not_stretch_the_panel(demo):
 
 def test_gap_curves_are_relative_to_the_baseline(demo):
     figure = compare.gap_curves(compare.load_runs(outputs=demo), group="arm")
-    assert "criterion +5 %" in texts(figure)
+    assert "limit +5 %" in texts(figure)
     shown = [trace.name for trace in figure.data if trace.visible and trace.showlegend is not False]
     assert shown[0] == "OELM-Freeze (mean of 3)"
     freeze = next(trace for trace in figure.data if trace.name == shown[0] and trace.visible)

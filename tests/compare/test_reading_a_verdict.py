@@ -5,13 +5,13 @@ import re
 import pytest
 
 from oelm_lib import stats
-from oelm_lib.compare.verdict import CONFOUNDED, CRITERION, MARGIN, NOT_COMPARED
+from oelm_lib.compare.verdict import CONFOUNDED, LIMIT, MARGIN, NOT_COMPARED
 from oelm_lib.config import ROOT
 from tests.docs import verdict_picture
 
 PAGE = (ROOT / "docs" / "reading-a-verdict.md").read_text(encoding="utf-8")
 CLAIMS = {
-    "at most +5 %": stats.bounds_at_most(CRITERION),
+    "at most +5 %": stats.bounds_at_most(LIMIT),
     "equal within ±1 %": stats.bounds_within(MARGIN),
 }
 
@@ -26,7 +26,7 @@ def test_the_arms_of_the_picture_have_the_verdicts_of_the_text():
     found = {}
     for arm, (mean, spread) in verdict_picture.ARMS.items():
         interval = stats.paired_interval((mean + spread * verdict_picture.CENTRED).tolist(), 4)
-        found[arm] = (stats.at_most(interval, CRITERION), stats.equal_within(interval, MARGIN))
+        found[arm] = (stats.at_most(interval, LIMIT), stats.equal_within(interval, MARGIN))
     assert found["A"] == (stats.PASS, stats.YES)
     assert found["B"] == (stats.PASS, stats.NO)
     assert found["C"][0] == stats.INCONCLUSIVE

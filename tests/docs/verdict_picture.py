@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from oelm_lib import stats
-from oelm_lib.compare.verdict import CRITERION
+from oelm_lib.compare.verdict import LIMIT
 from oelm_lib.view.tables import MARKS, TONE_COLOURS, TONES, interval_text, percent
 
 CENTRED = np.array([-1.4, -0.8, -0.5, -0.1, 0.1, 0.5, 0.8, 1.4])
@@ -32,9 +32,9 @@ def example_svg() -> str:
     bottom = TOP + ROW * len(ARMS)
     lines = [
         _line(_x(0), TOP - 8, _x(0), bottom, INK),
-        _line(_x(CRITERION), TOP - 8, _x(CRITERION), bottom, INK, " stroke-dasharray='6 4'"),
+        _line(_x(LIMIT), TOP - 8, _x(LIMIT), bottom, INK, " stroke-dasharray='6 4'"),
         _text(_x(0) + 4, TOP - 14, "baseline"),
-        _text(_x(CRITERION) + 4, TOP - 14, f"criterion {percent(CRITERION, 0)}"),
+        _text(_x(LIMIT) + 4, TOP - 14, f"limit {percent(LIMIT, 0)}"),
         _text(LEFT, bottom + 18, "gap in perplexity to the baseline, with its interval"),
     ]
     size = f"width='{WIDTH}' height='{bottom + 30}' viewBox='0 0 {WIDTH} {bottom + 30}'"
@@ -44,7 +44,7 @@ def example_svg() -> str:
 
 def _row(top: float, arm: str, interval: stats.Interval) -> str:
     """Return one arm: its interval, its gap, and the verdict in words."""
-    verdict = stats.at_most(interval, CRITERION)
+    verdict = stats.at_most(interval, LIMIT)
     tone = TONES[verdict]
     colour, middle = TONE_COLOURS[tone], top + 36
     words = f"{arm}: {interval_text(interval)}  {MARKS[tone]} {verdict}"
