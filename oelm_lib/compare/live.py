@@ -9,7 +9,7 @@ from oelm_lib.runs.frames import load_runs
 from oelm_lib.view import series
 from oelm_lib.view.curves import loss_curves, rate_and_gradient
 from oelm_lib.view.figure import Figure
-from oelm_lib.view.live import Panel, columns, dropdown, put, watch
+from oelm_lib.view.widgets import Panel, columns, dropdown, put, watch
 
 FIGURES = {
     "loss curves": "loss",

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from oelm_lib.compare.cards import verdict_cards, warning_list
+from oelm_lib.compare.first_screen import verdict_cards, warning_list
 from oelm_lib.compare.pairs import METRIC, comparable
 from oelm_lib.compare.verdict import Verdict, judge
 from oelm_lib.config import load_config

@@ -13,11 +13,11 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "Trained": "trained",
-        "export_model": "export",
+        "export_model": "export_weights",
         "open_trained": "trained",
         "replay_step": "replay",
-        "run_trial": "trial",
-        "score_test_split": "confirm",
+        "run_trial": "time_trial",
+        "score_test_split": "scoring",
         "train": "loop",
     },
 )

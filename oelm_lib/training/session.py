@@ -22,7 +22,7 @@ from oelm_lib.training.device import device_name
 from oelm_lib.training.progress import Progress
 from oelm_lib.training.sampling import Sampler
 from oelm_lib.training.state import TrainingState
-from oelm_lib.training.trial import slow_warning
+from oelm_lib.training.time_trial import slow_warning
 
 
 class Session:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import ipywidgets
 
-from oelm_lib.view.live import Panel, button, dropdown
+from oelm_lib.view.widgets import Panel, button, dropdown
 from oelm_lib.workbench import actions
 from oelm_lib.workbench.experiment import experiment_html
 from oelm_lib.workbench.rows import Row

@@ -2,7 +2,7 @@
 
 import time
 
-from oelm_lib.view.live import watch
+from oelm_lib.view.widgets import watch
 from oelm_lib.workbench.experiment_view import ExperimentView
 from oelm_lib.workbench.form_view import FormView
 from oelm_lib.workbench.rows import Row, RunRows

@@ -8,7 +8,7 @@ import ipywidgets
 from oelm_lib.errors import UserError
 from oelm_lib.runs.names import run_name
 from oelm_lib.runs.notes import Notes, read_notes, write_notes
-from oelm_lib.view.live import button
+from oelm_lib.view.widgets import button
 from oelm_lib.workbench.actions import check_selected
 from oelm_lib.workbench.widgets import WRAP, Message, text
 

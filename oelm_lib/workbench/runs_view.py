@@ -9,7 +9,7 @@ from oelm_lib.compare.plots import gap_curves
 from oelm_lib.runs.frames import load_folders
 from oelm_lib.view.budget import time_budget
 from oelm_lib.view.curves import loss_curves
-from oelm_lib.view.live import Panel, button, dropdown, put
+from oelm_lib.view.widgets import Panel, button, dropdown, put
 from oelm_lib.workbench import actions, page_actions
 from oelm_lib.workbench.launches import last_start, recent_launches
 from oelm_lib.workbench.notes_view import NotesView

@@ -6,7 +6,7 @@ from typing import Any
 
 import ipywidgets
 
-from oelm_lib.view.live import Panel, dropdown
+from oelm_lib.view.widgets import Panel, dropdown
 from oelm_lib.workbench.experiment import skipped_note
 from oelm_lib.workbench.rows import NOT_RUN, Row
 from oelm_lib.workbench.table import (

@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from oelm_lib.cli import main
 from oelm_lib.launch.doctor import doctor
 from oelm_lib.training.progress import Progress
-from oelm_lib.training.trial import run_trial
+from oelm_lib.training.time_trial import run_trial
 
 
 def test_a_trial_projects_the_time_and_leaves_nothing_behind(tiny_run, tmp_path):

@@ -10,7 +10,7 @@ from oelm_lib.training import checkpoint, loop, optim
 from oelm_lib.training.record import evaluate, save
 from oelm_lib.training.session import open_session
 from oelm_lib.training.state import TrainingState
-from oelm_lib.training.trial import _projected_parts, slow_warning
+from oelm_lib.training.time_trial import _projected_parts, slow_warning
 from tests.clocked import without_clock
 from tests.training.helpers import keep_states, record_calls, rows_of, same_tensors, train
 

@@ -158,7 +158,7 @@ def gpt2_logits(weights, heads, tokens):
 
 @pytest.mark.parametrize("changes", [{}, FOLDED], ids=["plain", "folded"])
 def test_weights_in_gpt2s_names_give_the_same_logits(trained, changes):
-    from oelm_lib.training.export import gpt2_weights
+    from oelm_lib.training.export_weights import gpt2_weights
 
     model = trained(**{f"model__{key}": value for key, value in changes.items()})
     tokens = model.encode("The owl asked Lily")
@@ -233,7 +233,7 @@ def test_transformers_reads_gpt2_tokens(tmp_path):
         "transformers", reason="transformers is not installed (extra: bench)"
     )
     from oelm_lib.data.tokenizer import gpt2_tokenizer
-    from oelm_lib.training.export import write_tokenizer
+    from oelm_lib.training.export_weights import write_tokenizer
 
     write_tokenizer(None, 64, tmp_path)
     text = "A naïve café, 1,000 €:\n\n\tit's  shut."

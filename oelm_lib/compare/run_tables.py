@@ -1,4 +1,4 @@
-"""The runs of a comparison and what they are made of: states, corpora, parameters."""
+"""The runs of a comparison as tables: states, corpora, parameters."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""End of a confirmation run: its last weights on the test split, once."""
+"""Scoring of the test split: once, at the end of a confirmation run, with its last weights."""
 
 import math
 from pathlib import Path

@@ -8,7 +8,7 @@ import pytest
 
 from oelm_lib.compare.live import CurveExplorer
 from oelm_lib.explore.live import HeadExplorer
-from oelm_lib.view.live import WAITING, Panel, button, columns, watch
+from oelm_lib.view.widgets import WAITING, Panel, button, columns, watch
 from oelm_lib.workbench.experiment_view import ExperimentView
 from oelm_lib.workbench.form_view import FormView
 from oelm_lib.workbench.runs_view import RunsView

@@ -15,7 +15,7 @@ from oelm_lib.errors import DONE, UserError
 from oelm_lib.files import with_checksum
 from oelm_lib.launch.jobs import make_job
 from oelm_lib.launch.notebook import _report_done
-from oelm_lib.training import checkpoint, confirm, open_trained, score_test_split
+from oelm_lib.training import checkpoint, open_trained, score_test_split, scoring
 from oelm_lib.training.evaluation import mean_loss, token_losses
 from tests.training.helpers import train
 
@@ -65,7 +65,7 @@ def test_a_test_loss_that_is_not_finite_is_named_and_scored_once(tiny_run, monke
         return np.full(len(open_test(run.corpus)) - 1, np.nan)
 
     with monkeypatch.context() as patch:
-        patch.setattr(confirm, "token_losses", diverged)
+        patch.setattr(scoring, "token_losses", diverged)
         assert _report_done(run, run.path / "train.html", test=True) == DONE
     assert capsys.readouterr().out.endswith(": test_loss not finite\n")
     assert runs.read_summary(run)["final_test_loss"] is None
