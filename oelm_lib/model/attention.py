@@ -48,7 +48,7 @@ class CausalSelfAttention(nn.Module):
         self,
         x: Float[Tensor, "B T D"],
         places: Places | None = None,
-        past: list[Tensor] | None = None,
+        past: dict[str, Tensor] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Attend to this and earlier positions.
 
@@ -67,7 +67,7 @@ class CausalSelfAttention(nn.Module):
         self,
         x: Float[Tensor, "B T D"],
         places: Places | None = None,
-        past: list[Tensor] | None = None,
+        past: dict[str, Tensor] | None = None,
     ) -> tuple[
         Float[Tensor, "B H T K"],
         Float[Tensor, "B H S K"],
@@ -79,24 +79,27 @@ class CausalSelfAttention(nn.Module):
         The bias holds the causal mask; it is None where no addition biases the scores.
 
         Args:
-            past: Projected keys, values and what additions remember of the positions before x, []
+            past: Projected keys, values and what additions remember of the positions before x, {}
                 before the first; extended by those of x. After a first call x has one position.
         """
         if places is None:
-            first = past[0].shape[2] if past else 0
+            first = past["keys"].shape[2] if past else 0
             places = make_places(self.cfg, self.additions, first, x.shape[1], x.device)
         q, k, v = self._project(x, "q"), self._project(x, "k"), self.split_heads(self.v_proj(x))
         remembered = {addition.name: addition.remember(self, x) for addition in self.additions}
         if past is not None:
+            now = remembered | {"keys": k, "values": v}
             if any(addition.needs_past_queries for addition in self.additions):
-                remembered["queries"] = q
-            k, v = _extend(past, k, v, remembered)
-            q = remembered.get("queries", q)
+                now["queries"] = q
+            for name, tensor in now.items():
+                if tensor is not None:
+                    past[name] = torch.cat([past[name], tensor], 2) if name in past else tensor
+            q, k, v, remembered = past.get("queries", q), past["keys"], past["values"], past
         for addition in self.additions:
             q, k = addition.transform(self, q, k, places)
         q = q[:, :, -x.shape[1] :]
         q, k = q.to(v.dtype), k.to(v.dtype)
-        scores = [a.score(self, q, places, remembered[a.name]) for a in self.additions]
+        scores = [a.score(self, q, places, remembered.get(a.name)) for a in self.additions]
         scores = [score for score in scores if score is not None]
         bias = sum(scores, places.mask).to(v.dtype) if scores else None
         return q, k, v, bias
@@ -150,19 +153,3 @@ def attention_scores(
     if bias is not None:
         return scores + bias
     return scores.masked_fill(torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1), -torch.inf)
-
-
-def _extend(
-    past: list[Tensor], k: Tensor, v: Tensor, remembered: dict[str, Tensor | None]
-) -> tuple[Tensor, Tensor]:
-    """Append keys, values and remembered tensors to `past`.
-
-    Returns the keys and values of all positions; `remembered` holds those of all positions, too.
-    """
-    names = [name for name, value in remembered.items() if value is not None]
-    now = [k, v, *(remembered[name] for name in names)]
-    if past:
-        now = [torch.cat([before, new], 2) for before, new in zip(past, now, strict=True)]
-    past[:] = now
-    remembered.update(zip(names, now[2:], strict=True))
-    return now[0], now[1]

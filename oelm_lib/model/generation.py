@@ -30,7 +30,7 @@ def generate(
     """
     was_training, drawn = model.training, []
     model.eval()
-    past: list[list[Tensor]] = [[] for _ in model.blocks]
+    past: list[dict[str, Tensor]] = [{} for _ in model.blocks]
     for _ in range(min(count, model.cfg.max_seq_len - tokens.shape[1] + 1)):
         logits = model.next_logits(drawn[-1] if drawn else tokens, past).float().cpu()
         if temperature == 0:

@@ -38,7 +38,7 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "B T D"],
         places: Places | None = None,
-        past: list[Tensor] | None = None,
+        past: dict[str, Tensor] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Add attention and feed-forward to the residual stream."""
         x = x + self.attention(self.ln1(x), places, past)
@@ -118,21 +118,22 @@ class GPT(nn.Module):
             block.attention.freeze(step)
 
     def next_logits(
-        self, tokens: Int[Tensor, "B T"], past: list[list[Tensor]]
+        self, tokens: Int[Tensor, "B T"], past: list[dict[str, Tensor]]
     ) -> Float[Tensor, "B V"]:
         """Return the logits of the token after these.
 
         Args:
             tokens: They follow those in `past`; after the first call, one a row.
-            past: A list per block, empty before the first call; extended in place.
+            past: A dict per block, empty before the first call; extended in place.
         """
         return F.linear(self.hidden(tokens, past)[:, -1], self.token_embedding.weight)
 
     def hidden(
-        self, tokens: Int[Tensor, "B T"], past: list[list[Tensor]] | None = None
+        self, tokens: Int[Tensor, "B T"], past: list[dict[str, Tensor]] | None = None
     ) -> Float[Tensor, "B T D"]:
         """Return the normalised residual stream that the head reads; `past` as in next_logits."""
-        x, places = self._embed(tokens, past[0][0].shape[2] if past and past[0] else 0)
+        first = past[0]["keys"].shape[2] if past and past[0] else 0
+        x, places = self._embed(tokens, first)
         for layer, block in enumerate(self.blocks):
             x = block(x, places, past[layer] if past else None)
         return self.ln_out(x)

@@ -181,7 +181,7 @@ def test_cached_logits_are_those_of_the_whole_sequence(changed):
     generator = torch.Generator().manual_seed(3)
     tokens = torch.randint(changed.vocab_size, (3, length), generator=generator)
     whole, _ = model(tokens)
-    past = [[] for _ in model.blocks]
+    past = [{} for _ in model.blocks]
     starts, ends = [0, *range(4, length)], range(4, length + 1)
     for start, end in zip(starts, ends, strict=True):
         logits = model.next_logits(tokens[:, start:end], past)
