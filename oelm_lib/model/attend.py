@@ -1,6 +1,7 @@
 """Attention from queries, keys, values and a bias of the scores, by the fastest exact kernel."""
 
 import math
+from itertools import zip_longest
 
 import torch
 from jaxtyping import Float
@@ -46,8 +47,8 @@ class BlockedAttention(torch.autograd.Function):
     ) -> Tensor:
         """Attend; q, k, v are (B, H, T, K), bias (1 or B, H, T, T)."""
         ctx.scale, ctx.keep_scale = q.shape[-1] ** -0.5, keep_scale(dropout_p)
-        ctx.has_dropout, ctx.bias_shape = dropout_p > 0, None if bias is None else bias.shape
-        y, saved = torch.empty_like(q), []
+        ctx.bias_shape = None if bias is None else bias.shape
+        y, all_weights, all_keep = torch.empty_like(q), [], []
         for b, start, end in _blocks(q):
             if bias is None:
                 mask = torch.full((end - start, end), -math.inf).triu_(start + 1)
@@ -56,26 +57,25 @@ class BlockedAttention(torch.autograd.Function):
             # (H, Q, end)
             scores = torch.baddbmm(mask, q[b, :, start:end], k[b, :, :end].mT, alpha=ctx.scale)
             weights = scores.softmax(-1)
-            saved.append(weights)
+            all_weights.append(weights)
             if dropout_p:
                 keep = keep_mask(scores.shape, dropout_p)
-                saved.append(keep)
+                all_keep.append(keep)
                 weights = torch.where(keep, weights, 0.0)
             y[b, :, start:end] = weights @ v[b, :, :end]
-        ctx.save_for_backward(q, k, v, *saved)
+        ctx.save_for_backward(q, k, v, *all_weights, *all_keep)
         return y.mul_(ctx.keep_scale) if dropout_p else y
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of q, k, v and the bias."""
         q, k, v, *saved = ctx.saved_tensors
-        each = 2 if ctx.has_dropout else 1
-        grad = grad * ctx.keep_scale if ctx.has_dropout else grad
+        blocks = _blocks(q)
+        all_weights, all_keep = saved[: len(blocks)], saved[len(blocks) :]  # no masks: no dropout
+        grad = grad * ctx.keep_scale if all_keep else grad
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         d_bias = grad.new_zeros(ctx.bias_shape) if ctx.needs_input_grad[3] else None
-        for n, (b, start, end) in enumerate(_blocks(q)):
-            weights = saved[each * n]
-            keep = saved[each * n + 1] if ctx.has_dropout else None
+        for (b, start, end), weights, keep in zip_longest(blocks, all_weights, all_keep):
             dy = grad[b, :, start:end]  # (H, Q, K)
             kept = weights if keep is None else torch.where(keep, weights, 0.0)
             dv[b, :, :end] += kept.mT @ dy
