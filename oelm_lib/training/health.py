@@ -1,6 +1,6 @@
 """Finite numbers: which steps had a loss or gradient norm that is not finite."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,19 +11,12 @@ FP16_LIMIT = 30
 """Overflows in a row at which an fp16 run stops; its loss scale has fallen from 65536 to 6e-5."""
 
 
-@dataclass(frozen=True)
-class BadStep:
-    """The step at which a run failed.
-
-    Attributes:
-        step: 1 for the first step of the run.
-        in_a_row: Steps that were not finite, this one included.
-    """
+class BadStep(NamedTuple):
+    """The step at which a run failed; 1 is the first step of the run."""
 
     step: int
     loss: float
     norm: float
-    in_a_row: int
 
 
 class Health:
@@ -53,12 +46,12 @@ class Health:
         """Count a step before its update; return its norm, NaN if the update is to be skipped."""
         self.steps += 1
         count = self.numbers[0]
-        failed = count >= self.limit
-        good = loss.isfinite() & norm.isfinite() & ~failed
-        now = torch.stack([torch.where(good, 0.0, count + 1), loss.double(), norm.double()])
-        then = torch.cat([now[:1], self.numbers[1:]])
-        self.numbers = torch.where(failed, then, now)
-        return torch.where(good, norm, torch.nan)
+        has_failed = count >= self.limit
+        is_good = loss.isfinite() & norm.isfinite() & ~has_failed
+        count = torch.where(is_good, 0.0, count + 1)
+        last = torch.where(has_failed, self.numbers[1:], torch.stack([loss, norm]).double())
+        self.numbers = torch.cat([count[None], last])
+        return torch.where(is_good, norm, torch.nan)
 
     def failure(self, numbers: list[float]) -> BadStep | None:
         """Return the step at which the run failed, or None.
@@ -67,5 +60,5 @@ class Health:
             numbers: `numbers` as the host has read them.
         """
         count, loss, norm = numbers
-        later = int(count) - self.limit
-        return BadStep(self.steps - later, loss, norm, self.limit) if later >= 0 else None
+        steps_since = int(count) - self.limit
+        return BadStep(self.steps - steps_since, loss, norm) if steps_since >= 0 else None

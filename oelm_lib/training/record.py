@@ -129,7 +129,7 @@ def check_numbers(session: Session, numbers: list[float] | None = None) -> None:
     """
     health = session.state.health
     if bad := health.failure(health.numbers.tolist() if numbers is None else numbers):
-        in_a_row = f" for {bad.in_a_row} steps in a row" if bad.in_a_row > 1 else ""
+        in_a_row = f" for {health.limit} steps in a row" if health.limit > 1 else ""
         what = f"loss is {bad.loss:.4g}, gradient norm {bad.norm:.4g}{in_a_row}"
         reason = _write_bad_step(session, bad.step, what, loss=bad.loss, grad_norm=bad.norm)
         raise UserError(

@@ -43,7 +43,7 @@ def test_a_run_fails_at_its_first_bad_step_and_skips_every_later_update(name, ba
     for _ in range(5):
         assert math.isnan(watch(health, 7.0, 8.0))
     failure = health.failure(health.numbers.tolist())
-    assert (failure.step, failure.in_a_row) == (3, 1)
+    assert (failure.step, health.limit) == (3, 1)
     assert (failure.loss, failure.norm) == pytest.approx(bad, nan_ok=True)
 
 
@@ -57,7 +57,7 @@ def test_an_fp16_run_fails_at_thirty_bad_steps_in_a_row():
         watch(health, 1.5, math.inf if number < FP16_LIMIT - 1 else math.nan)
     assert math.isnan(watch(health, 1.0))
     failure = health.failure(health.numbers.tolist())
-    assert (failure.step, failure.loss, failure.in_a_row) == (2 * FP16_LIMIT, 1.5, FP16_LIMIT)
+    assert (failure.step, failure.loss, health.limit) == (2 * FP16_LIMIT, 1.5, FP16_LIMIT)
     assert math.isnan(failure.norm)
 
 
