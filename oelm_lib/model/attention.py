@@ -39,7 +39,7 @@ class CausalSelfAttention(nn.Module):
         for side in self._freezable:
             getattr(self, side).weight.requires_grad = not cfg.freezes_throughout
 
-    def freeze(self, step: int) -> None:
+    def set_frozen(self, step: int) -> None:
         """Freeze or train W_q and W_k as the config asks for step 0, 1, ..."""
         for side in self._freezable:
             getattr(self, side).weight.requires_grad = not self.cfg.freezes_at(step)

@@ -108,14 +108,14 @@ class GPT(nn.Module):
         ]
         return torch.cat(losses).view_as(targets)
 
-    def freeze(self, step: int) -> None:
+    def set_frozen(self, step: int) -> None:
         """Freeze or train W_q and W_k as the config asks for step 0, 1, ...
 
         As built, what is trained at any step has requires_grad, so that an optimizer made then
         holds it.
         """
         for block in self.blocks:
-            block.attention.freeze(step)
+            block.attention.set_frozen(step)
 
     def next_logits(
         self, tokens: Int[Tensor, "B T"], past: list[dict[str, Tensor]]

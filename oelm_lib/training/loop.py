@@ -34,7 +34,7 @@ def train(run: Run, on_progress: Callable[[bool], None] | None = None) -> None:
 
             # forward, backward, check, clip, update
             with budget("step"):
-                state.freeze()
+                state.apply_freeze()
                 loss = state.backward(batch)
                 norm = state.clip(loss)
                 if not state.asynchronous:

@@ -42,7 +42,7 @@ def replay_step(run: RunFolder) -> str:
     state.compile()
     while state.step < bad - 1:
         state.advance()
-    state.freeze()
+    state.apply_freeze()
     loss = state.backward(state.next_batch())
     scale = state.precision.loss_scale()
     norms = {

@@ -63,9 +63,9 @@ class TrainingState:
         self.optimizer = make_optimizer(self.model, cfg.optim)
         self.parameters = parameter_counts(self.model)
         self.compiled = compiler.is_enabled(cfg.machine.compile, self.device)
-        self._forward = self.model
+        self._local_model = self.model
         if self.compiled:
-            self._forward = compiler.compile_model(self.model, self.device)
+            self._local_model = compiler.compile_model(self.model, self.device)
         self.batches = Batches(
             run.corpus.tokens("train"),
             cfg.model.max_seq_len,
@@ -80,8 +80,7 @@ class TrainingState:
         self.loss_steps = torch.zeros((), dtype=torch.int64, device=self.device)
         self.best: dict[str, Any] | None = None
         self.evals: list[list[float]] = []
-        self.model.freeze(0)
-        self.training_model = distributed.parallel(self._forward)
+        self._set_frozen(0)
         self.proof = FreezeProof(self.model)
         self.proof.start(0)
 
@@ -107,16 +106,16 @@ class TrainingState:
         if not self.compiled:
             return
         batch, model = self.next_batch(), self.cfg.model
-        changes = {step for step in (model.freeze_from, model.freeze_until) if step is not None}
+        switches = {model.freeze_from, model.freeze_until} - {None}
         try:
-            for change in {self._proof_step, *(c for c in changes if c >= self.step)}:
-                self.set_frozen(change)
+            for step in {self._freeze_start, *(step for step in switches if step >= self.step)}:
+                self._set_frozen(step)
                 compiler.warm_up(partial(self._pass, batch), self.device)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # compilers fail in many ways
             self._give_up_compiling(error)
-        self.set_frozen(self._proof_step)
+        self._set_frozen(self._freeze_start)
 
     def _pass(self, batch: tuple[Tensor, Tensor]) -> None:
         """Run forward and backward, and drop the gradients; dropout still draws its numbers."""
@@ -131,14 +130,14 @@ class TrainingState:
                 f"machine.compile = on: torch.compile failed ({reason}); use machine.compile=off"
             ) from error
         self.optimizer.zero_grad(set_to_none=True)
-        self.compiled, self._forward = False, self.model
+        self.compiled, self._local_model = False, self.model
         self.warnings.append(
             f"torch.compile failed ({reason}); this run is trained uncompiled"
             " (machine.compile=off does not try)"
         )
 
     @property
-    def _proof_step(self) -> int:
+    def _freeze_start(self) -> int:
         """First step of the current interval of the freeze."""
         return self.proof.intervals[-1]["from_step"]
 
@@ -146,19 +145,19 @@ class TrainingState:
         """Return tokens and targets of the next step, each (B / processes, T) int64."""
         return distributed.shard(self.batches(self.step))
 
-    def freeze(self) -> None:
+    def apply_freeze(self) -> None:
         """Freeze or train Q and K as the next step asks; each interval gets its own proof."""
         model = self.cfg.model
         if self.step and model.freezes_at(self.step) != model.freezes_at(self.step - 1):
             self.proof.end(self.step)
-            self.set_frozen(self.step)
+            self._set_frozen(self.step)
             self.proof.start(self.step)
 
-    def set_frozen(self, step: int) -> None:
+    def _set_frozen(self, step: int) -> None:
         """Set which tensors are frozen at this step, without a proof."""
-        self.model.freeze(step)
+        self.model.set_frozen(step)
         # Processes share the gradients of what was trained when the model was wrapped.
-        self.training_model = distributed.parallel(self._forward)
+        self.training_model = distributed.parallel(self._local_model)
 
     def backward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Run forward and backward; return the batch's mean loss in nats, on the device."""
@@ -194,7 +193,7 @@ class TrainingState:
 
     def advance(self) -> None:
         """Make one training step without recording anything."""
-        self.freeze()
+        self.apply_freeze()
         self.clip(self.backward(self.next_batch()))
         self.update()
 
@@ -264,7 +263,7 @@ class TrainingState:
         self.health.load(saved["health"].to(self.device), saved["step"])
         self.step, self.best, self.evals = saved["step"], saved["best"], saved["evals"]
         self.proof.intervals = saved["frozen"]
-        self.set_frozen(self._proof_step)
+        self._set_frozen(self._freeze_start)
         self.loss_sum = saved["interval"]["loss"].to(self.device)
         self.loss_steps = saved["interval"]["steps"].to(self.device)
         torch.set_rng_state(saved["random"]["cpu"])

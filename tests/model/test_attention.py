@@ -56,7 +56,7 @@ def test_frozen_for_some_steps_only(model_config):
     query = [block.attention.q_proj.weight for block in model.blocks]
     states = []
     for step in range(6):
-        model.freeze(step)
+        model.set_frozen(step)
         states.append((query[0].requires_grad, query[1].requires_grad))
     trained, frozen = (True, True), (False, True)
     assert states == [trained, trained, trained, frozen, frozen, trained]
