@@ -48,7 +48,7 @@ class Source:
             rows = join_rows(rows, articles=self.spec.document == "article")
         for text, ends in cut_documents(rows, strip):
             documents += ends
-            if self.spec.document == "row":
+            if self.spec.document == "row":  # without empty rows, as after the last separator
                 self.rows[split] = documents
             yield text, ends
             if documents == self.spec.limit:
@@ -62,7 +62,8 @@ class Source:
         for number, file in enumerate(self.files[split]):
             for fraction, text, ends in read_rows(self.fetch(file), self.spec):
                 self.fraction = (number + fraction) / len(self.files[split])
-                self.rows[split] += ends
+                if self.spec.document != "row":
+                    self.rows[split] += ends
                 yield text, ends
 
 

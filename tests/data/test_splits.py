@@ -191,6 +191,17 @@ def test_split_that_would_be_empty(source, data_folder):
     assert _nothing_left(data_folder)
 
 
+def test_a_text_that_ends_with_a_separator_has_no_row_after_it(tmp_path, monkeypatch):
+    from oelm_lib.data import preparation as module
+
+    complete = load_spec("tinystories-phase3").model_copy(update={"rows": {"train": len(STORIES)}})
+    monkeypatch.setattr(module, "load_spec", lambda name: complete)
+    file = tmp_path / "train.txt"
+    file.write_text("".join(f"{story}\n<|endoftext|>\n" for story in STORIES))
+    splits = prepare("tinystories-phase3", file).manifest["splits"]
+    assert sum(split["documents"] for split in splits.values()) == len(STORIES)
+
+
 def test_limit_makes_a_sample(source):
     folder = source(train=STORIES, validation=STORIES)
     with pytest.raises(
