@@ -53,9 +53,8 @@ class Encoded:
         sizes = np.array(self.tokens, dtype=np.int64)
         starts = np.cumsum(sizes) - sizes
         with open(self.path, "rb") as source, open(target, "wb", buffering=1 << 20) as out:
-            for some in np.array_split(chosen, len(chosen) // BATCH + 1):
-                for start, size in zip(starts[some].tolist(), sizes[some].tolist(), strict=True):
-                    out.write(os.pread(source.fileno(), 2 * size, 2 * start))
+            for start, size in zip(starts[chosen], sizes[chosen], strict=True):
+                out.write(os.pread(source.fileno(), 2 * size, 2 * start))
         sums = {
             key: int(np.array(getattr(self, key))[chosen].sum())
             for key in ("tokens", "bytes", "literal_eot")
