@@ -17,7 +17,7 @@ COLOURS = {
     "frozen Gaussian": "#00a67d",
 }
 """The log's arms: Okabe-Ito hues with a contrast of at least 3 on white and on near-black."""
-OTHERS = ("#ab68fe", "#d20349", "#c442a8", "#5f51e5", "#ad86b8", "#b58900")
+FAMILY_COLOURS = ("#ab68fe", "#d20349", "#c442a8", "#5f51e5", "#ad86b8", "#b58900")
 """Colours of all other families, with the same contrast."""
 SYMBOLS = (
     "circle",
@@ -110,7 +110,7 @@ def arm_colour(name: str) -> str:
     The log's four arms have their own; any other has the colour of its family: what it adds first,
     such as "T5 bias" in "baseline + T5 bias, delta r=4".
     """
-    return COLOURS.get(name) or OTHERS[_hash(_family(name)) % len(OTHERS)]
+    return COLOURS.get(name) or FAMILY_COLOURS[_hash(_family(name)) % len(FAMILY_COLOURS)]
 
 
 def arm_styles(names: Iterable[str]) -> dict[str, ArmStyle]:

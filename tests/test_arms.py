@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from oelm_lib import config
-from oelm_lib.arms import COLOURS, OTHERS, arm_colour, arm_name, arm_styles, frozen_words
+from oelm_lib.arms import COLOURS, FAMILY_COLOURS, arm_colour, arm_name, arm_styles, frozen_words
 
 WHITE, NEAR_BLACK = "#ffffff", "#16181b"
 # Machado, Oliveira & Fernandes 2009, "A physiologically-based model for simulation of color vision
@@ -89,7 +89,7 @@ def test_an_addition_makes_another_arm(change):
     assert change.partition("=")[0] in arm_name(cfg.to_dict(), cfg.overrides)
 
 
-@pytest.mark.parametrize("colour", [*COLOURS.values(), *OTHERS])
+@pytest.mark.parametrize("colour", [*COLOURS.values(), *FAMILY_COLOURS])
 @pytest.mark.parametrize("ground", [WHITE, NEAR_BLACK])
 def test_every_colour_stands_out_from_the_page(colour, ground):
     assert contrast(colour, ground) >= 3

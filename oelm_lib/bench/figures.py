@@ -9,11 +9,11 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from oelm_lib import config
-from oelm_lib.arms import COLOURS, OTHERS
+from oelm_lib.arms import COLOURS, FAMILY_COLOURS
 from oelm_lib.files import read_json
 from oelm_lib.view.figure import INK, Figure, add_trace, new_figure, title_x
 
-NAIVE, HUGGING_FACE = OTHERS[1], OTHERS[2]
+NAIVE, HUGGING_FACE = FAMILY_COLOURS[1:3]
 STEPS = {
     "baseline": ("baseline", COLOURS["baseline"]),
     "oelm_freeze": ("OELM-Freeze", COLOURS["OELM-Freeze"]),
