@@ -1,8 +1,10 @@
 """Commands about experiment files: new."""
 
+from typing import Any
+
 import click
 
-from oelm_lib.cli.options import overrides_from, set_option
+from oelm_lib.cli.options import set_option
 
 
 @click.command()
@@ -20,7 +22,7 @@ from oelm_lib.cli.options import overrides_from, set_option
 def new(
     new_id: str,
     base: str,
-    changes: tuple[str, ...],
+    overrides: dict[str, Any],
     dry_run: bool,
     **words: str | None,
 ) -> None:
@@ -31,7 +33,7 @@ def new(
     """
     from oelm_lib.config import new_experiment, save_experiment
 
-    text = new_experiment(base, new_id, overrides_from(changes), **words)
+    text = new_experiment(base, new_id, overrides, **words)
     if dry_run:
         click.echo(text, nl=False)
         return

@@ -23,10 +23,18 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+def _overrides(ctx: click.Context, param: click.Parameter, items: tuple[str, ...]) -> dict:
+    """Return the values of every `--set`, as overrides. Raises UserError."""
+    from oelm_lib import config
+
+    return config.parse_overrides(" ".join(items))
+
+
 set_option = click.option(
     "--set",
-    "changes",
+    "overrides",
     multiple=True,
+    callback=_overrides,
     metavar="KEY=VALUE",
     help="Override one key, e.g. train.max_steps=50. Any key but machine.* makes the run a"
     " rehearsal. Repeatable.",
@@ -50,13 +58,6 @@ def note_skipped_files() -> None:
     if names := skipped_files():
         note = f"params/ has files that are no experiments: {', '.join(names)}"
         click.echo(f"note: {note}; rename one to <ID>.yaml, e.g. DEMO-05.yaml, to use it", err=True)
-
-
-def overrides_from(changes: tuple[str, ...]) -> dict[str, Any]:
-    """Return the values of every `--set`, as overrides. Raises UserError."""
-    from oelm_lib import config
-
-    return config.parse_overrides(" ".join(changes))
 
 
 def seeds_from(seed: int | None, seeds: str | None) -> list[int]:

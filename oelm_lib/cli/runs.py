@@ -10,7 +10,6 @@ from oelm_lib.cli.options import (
     DEFAULT_SEED,
     FiniteRange,
     note_skipped_files,
-    overrides_from,
     run_named,
     sbatch_from,
     seeds_from,
@@ -50,7 +49,7 @@ def run(
     everything: bool,
     seed: int | None,
     seeds: str | None,
-    changes: tuple[str, ...],
+    overrides: dict[str, Any],
     fresh: bool,
     test: bool,
     **slots: Any,
@@ -66,7 +65,6 @@ def run(
     from oelm_lib.launch.queue import run_queue
     from oelm_lib.launch.slots import make_slots
 
-    overrides = overrides_from(changes)
     names = config.experiment_ids() if everything else list(exps)
     jobs = make_jobs(names, seeds_from(seed, seeds), overrides, test)
     note_skipped_files()
@@ -113,7 +111,7 @@ def run(
 def submit(
     exps: tuple[str, ...],
     seeds: str | None,
-    changes: tuple[str, ...],
+    overrides: dict[str, Any],
     other: tuple[str, ...],
     parallel: int,
     report: bool,
@@ -127,7 +125,6 @@ def submit(
     from oelm_lib.launch import slurm
     from oelm_lib.launch.jobs import make_jobs
 
-    overrides = overrides_from(changes)
     jobs = make_jobs(list(exps), seeds_from(None, seeds), overrides)
     sbatch = {key: value for key, value in options.items() if value} | sbatch_from(other)
     click.echo("\n".join(slurm.submit(jobs, overrides, sbatch, parallel, report, dry_run)))
