@@ -62,20 +62,25 @@ def arm_name(experiment: dict[str, Any], overrides: dict[str, Any] | None = None
         experiment: The mapping of an experiment file.
         overrides: Those of model.* become part of the name where the log does not know the arm.
     """
-    model = experiment["model"]
-    if all(model.get(key, off) == off for key, off in OFF.items()):
-        frozen = (model["freeze_q"], model["freeze_k"])
-        scale = next(
-            (s for s in (LOG_QK_SCALE, 1.0) if math.isclose(model["qk_scale"], s, rel_tol=1e-4)),
-            None,
-        )
-        init = (model["qk_init"], scale)
-        if frozen == (False, False) and init == ("normal", LOG_QK_SCALE):
-            return "baseline"
-        if frozen == (True, True) and model.get("frozen_layers", "all") == "all" and init in FROZEN:
-            return FROZEN[init]
+    if name := _log_name(experiment["model"]):
+        return name
     changed = {key: value for key, value in (overrides or {}).items() if key.startswith("model.")}
     return ", ".join([experiment["title"].split(", ", 1)[-1], *change_words(changed)])
+
+
+def _log_name(model: dict[str, Any]) -> str | None:
+    """Return the name of an arm of the log or of the frozen Gaussian; None for any other."""
+    if any(model.get(key, off) != off for key, off in OFF.items()):
+        return None
+
+    def starts_as(init: str, scale: float) -> bool:
+        return model["qk_init"] == init and math.isclose(model["qk_scale"], scale, rel_tol=1e-4)
+
+    if not (model["freeze_q"] or model["freeze_k"]):
+        return "baseline" if starts_as("normal", LOG_QK_SCALE) else None
+    if not (model["freeze_q"] and model["freeze_k"]) or model.get("frozen_layers", "all") != "all":
+        return None
+    return next((name for start, name in FROZEN.items() if starts_as(*start)), None)
 
 
 def frozen_projections(model: ModelConfig) -> str:
