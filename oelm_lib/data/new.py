@@ -66,7 +66,7 @@ def new_corpus(name: str, source: str | Path, tokenizer: str | None = None) -> C
         "about": f"Text from {printable(source.resolve().name)}.",
         "document": "row",
     }
-    train_alone = _permutation(0.5) | {"test": "none"}
+    train_alone = _permutation(0.5) | {"test": "none"}  # rules to look at the text, not to keep
     text = open_source(CorpusSpec(name=name, **keys | train_alone), source)
     keys |= _document_rules(text.files["train"])
     text.spec = CorpusSpec(name=name, **keys | train_alone)
@@ -196,11 +196,11 @@ def _tokenizers(characters: int, whole_documents: bool) -> list[str]:
     Args:
         whole_documents: False where a document is cut in two, which needs gpt2.
     """
-    fitting = [size for size, limit in BPE_SIZES.items() if characters <= limit]
-    if not (fitting and whole_documents):
+    fitting = next((size for size, limit in BPE_SIZES.items() if characters <= limit), None)
+    if fitting is None or not whole_documents:
         return ["gpt2"]
-    smaller = [size for size in BPE_SIZES if size <= fitting[0]]
-    return [f"bpe-{size}" for size in reversed(smaller)] + ["bpe-300", "gpt2"]
+    smaller = [f"bpe-{size}" for size in BPE_SIZES if size <= fitting]
+    return [*reversed(smaller), "bpe-300", "gpt2"]
 
 
 def _prepare_first_that_fits(name: str, source: Path, tokenizers: list[str]) -> Corpus:

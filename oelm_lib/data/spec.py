@@ -79,8 +79,8 @@ class CorpusSpec(Section):
     @property
     def source_splits(self) -> tuple[str, ...]:
         """Splits that are read from the source."""
-        validation = ("validation",) if self.validation == "source" else ()
-        return ("train", *validation, *(("test",) if self.test == "source" else ()))
+        rules = {"train": "source", "validation": self.validation, "test": self.test}
+        return tuple(split for split, rule in rules.items() if rule == "source")
 
     @property
     def split_rules(self) -> dict[str, Any]:

@@ -125,7 +125,8 @@ def _draw_slots(grammar: StoryGrammar, rng: random.Random) -> dict[str, str]:
     slots = {}
     for slot, words in grammar.words.items():
         first = rng.randrange(len(words))
-        slots[slot], slots[f"{slot}2"] = words[first], words[first - rng.randrange(1, len(words))]
+        second = first - rng.randrange(1, len(words))  # another word; negative: from the end
+        slots[slot], slots[f"{slot}2"] = words[first], words[second]
     girl = rng.random() < 0.5
     slots["name"] = slots["girl" if girl else "boy"]
     slots["he"], slots["his"] = ("she", "her") if girl else ("he", "his")
