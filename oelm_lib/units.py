@@ -30,12 +30,14 @@ def format_bytes(count: float) -> str:
 
 
 def format_eta(eta_seconds: list[float] | tuple[float, float] | None) -> str:
-    """Return the range (low, high) in seconds as text with the clock time of its end."""
+    """Return the range (low, high) in seconds as text with the clock time of its end.
+
+    From 20 hours on, the weekday is added.
+    """
     if not eta_seconds:
         return "ETA unknown"
     low, high = eta_seconds
-    clock = time.strftime(
-        "%H:%M" if high < 72000 else "%a %H:%M", time.localtime(time.time() + high)
-    )
+    pattern = "%H:%M" if high < 20 * 3600 else "%a %H:%M"
+    clock = time.strftime(pattern, time.localtime(time.time() + high))
     short, long = format_duration(low), format_duration(high)
     return f"ETA {long} ({clock})" if short == long else f"ETA {short} - {long} ({clock})"

@@ -49,11 +49,11 @@ class Progress:
         self._last = self._clocks(step)
 
     def log_point(self, step: int) -> float:
-        """Take in the steps since the last log point; return the seconds within each."""
+        """Take in the steps since the last log point; return the seconds that each computed."""
         before, self._last = self._last, self._clocks(step)
-        steps, within, outside = (new - old for new, old in zip(self._last, before, strict=True))
-        self.add_step(outside / steps)
-        return within / steps
+        steps, computing, passed = (new - old for new, old in zip(self._last, before, strict=True))
+        self.add_step(passed / steps)
+        return computing / steps
 
     def add_step(self, seconds: float) -> None:
         """Add the seconds per step of a log interval, without its evaluations and saves."""
@@ -89,7 +89,7 @@ class Progress:
         return steps * (1 - SLACK) * low + costs, steps * (1 + SLACK) * high + costs
 
     def _clocks(self, step: int) -> tuple[int, float, float]:
-        """Return steps, seconds within steps, seconds of everything but evaluations and saves."""
+        """Return steps, seconds within them, and all seconds but of evaluations and saves."""
         spent = self._budget.spent
         rest = self._budget.seconds - spent["evaluation"] - spent["saving"]
         return step, spent["step"], rest

@@ -110,7 +110,7 @@ def open_session(run: Run, on_progress: Callable[[bool], None] | None = None) ->
         with budget("compile"):
             state.compile()
         with budget("setup"):
-            recorder = _open_record(state, offsets)
+            recorder = _open_recorder(state, offsets)
             stack.callback(recorder.close)
             session = Session(state, budget, status, recorder, stop, Console(on_progress))
         session.announce("continues" if offsets else "starts")
@@ -150,7 +150,7 @@ def _restored_state(
     return state, offsets
 
 
-def _open_record(state: TrainingState, offsets: dict[str, int]) -> Recorder:
+def _open_recorder(state: TrainingState, offsets: dict[str, int]) -> Recorder:
     """Record the session in config.yaml, and open the append-only files at these lengths."""
     run = state.run
     changes = run.record_session(state.step, state.resolved(), state.parameters)
