@@ -22,6 +22,26 @@ NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 """What a file system without `flock` answers."""
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 """What a file system without hard links answers (FAT, some network disks and containers)."""
+REMEDIES = {
+    errno.ENOSPC: "free the disk",
+    errno.EDQUOT: "free space of your quota",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close other programs: the system has no open files left",
+    errno.EACCES: "mend the permissions",
+    errno.EPERM: "mend the permissions",
+    errno.EROFS: "choose a folder on a disk that can be written",
+    errno.ENOENT: "make the folder, or mend the link that leads to it",
+    errno.ENOTDIR: "a file stands where a folder should be: choose another folder",
+    errno.EEXIST: "a file or a dangling link stands where a folder should be: remove it",
+    errno.ELOOP: "remove the link: a file or folder belongs there",
+    errno.ENAMETOOLONG: "choose a folder with a shorter name",
+    errno.ESTALE: "the network disk was remounted: give the command again",
+    errno.EIO: "check the disk: it does not read or write",
+    errno.ENOMEM: "free memory",
+    errno.EISDIR: "a folder stands where the file should be: remove it",
+}
+"""Number of a system error -> what a user can do."""
 _BLOCK = 1 << 16
 
 
@@ -192,27 +212,6 @@ def explained(path: object, what: str, end: str = "", exact: bool = False) -> It
         where = (exact and error.filename) or path
         reason = error.strerror or error
         raise UserError(f"{where}: {what}: {reason}; {remedy(error)}{end}") from None
-
-
-REMEDIES = {
-    errno.ENOSPC: "free the disk",
-    errno.EDQUOT: "free space of your quota",
-    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
-    errno.ENFILE: "close other programs: the system has no open files left",
-    errno.EACCES: "mend the permissions",
-    errno.EPERM: "mend the permissions",
-    errno.EROFS: "choose a folder on a disk that can be written",
-    errno.ENOENT: "make the folder, or mend the link that leads to it",
-    errno.ENOTDIR: "a file stands where a folder should be: choose another folder",
-    errno.EEXIST: "a file or a dangling link stands where a folder should be: remove it",
-    errno.ELOOP: "remove the link: a file or folder belongs there",
-    errno.ENAMETOOLONG: "choose a folder with a shorter name",
-    errno.ESTALE: "the network disk was remounted: give the command again",
-    errno.EIO: "check the disk: it does not read or write",
-    errno.ENOMEM: "free memory",
-    errno.EISDIR: "a folder stands where the file should be: remove it",
-}
 
 
 def finite(value: Any) -> Any:
