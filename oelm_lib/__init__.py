@@ -10,9 +10,9 @@ from typing import Any
 from oelm_lib.lazy import lazy_names
 
 PACKAGES = (
-    *("bench", "compare", "config", "data", "explore", "launch", "model", "monitor"),
-    *("report", "runs", "stats", "study", "training", "view", "workbench"),
-)
+    "bench", "compare", "config", "data", "explore", "launch", "model", "monitor", "report",
+    "runs", "stats", "study", "training", "view", "workbench",
+)  # fmt: skip
 """Loaded when named; `oelm.` and the tab key list them."""
 
 _public_name, _, __all__ = lazy_names(__name__, {"load_config": "config"})

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-Names = tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]
 
-
-def lazy_names(package: str, file_of: dict[str, str]) -> Names:
+def lazy_names(
+    package: str, file_of: dict[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Return `__getattr__`, `__dir__` and `__all__` of a package.
 
     Args:
