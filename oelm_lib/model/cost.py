@@ -108,8 +108,8 @@ def parameter_numbers(cfg: ModelConfig) -> dict[str, int]:
     """Return numbers of scalars: total, trainable (at some step), frozen."""
     d, positions = cfg.d_model, cfg.max_seq_len * (cfg.position == "learned")
     block = 2 * d * d + 2 * d * cfg.d_ff + cfg.d_ff + 5 * d
-    path, frozen = _qk_numbers(cfg)
-    total = (cfg.vocab_size + positions + 2) * d + cfg.num_layers * block + path
+    qk, frozen = _qk_numbers(cfg)
+    total = (cfg.vocab_size + positions + 2) * d + cfg.num_layers * block + qk
     return {"total": total, "trainable": total - frozen, "frozen": frozen}
 
 
@@ -118,8 +118,8 @@ def qk_share(cfg: ModelConfig) -> float:
 
     All additions to attention count among the former.
     """
-    path, frozen = _qk_numbers(cfg)
-    return (path - frozen) / (2 * cfg.num_layers * cfg.d_model**2)
+    qk, frozen = _qk_numbers(cfg)
+    return (qk - frozen) / (2 * cfg.num_layers * cfg.d_model**2)
 
 
 def _qk_numbers(cfg: ModelConfig) -> tuple[int, int]:
