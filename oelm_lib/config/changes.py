@@ -59,7 +59,7 @@ def change_words(changes: dict[str, Any]) -> list[str]:
 def _default_science() -> dict[str, Any]:
     """Return dotted key -> default of the scientific keys that a file may leave out."""
     return {
-        f"{name}.{key}": list(field.default) if field.default == () else field.default
+        f"{name}.{key}": [] if field.default == () else field.default
         for name, section in (("model", ModelConfig), ("optim", OptimConfig))
         for key, field in section.model_fields.items()
         if not field.is_required()

@@ -98,7 +98,7 @@ def open_trained(name: RunFolder, which: str = CHECKPOINTS[0]) -> Trained:
     model = GPT(run.config.model, run.seed).eval()
     try:
         model.load_state_dict(saved["model"])
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except checkpoint.BROKEN as error:
         lines = [line.strip() for line in str(error).splitlines()[1:]] or [type(error).__name__]
         raise UserError(
             f"{path}/{which}.pt: holds another architecture than config.yaml ({lines[0][:150]});"
