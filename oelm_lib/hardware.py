@@ -7,7 +7,7 @@ from typing import Any
 
 from oelm_lib.errors import UserError
 
-VARIABLE = "CUDA_VISIBLE_DEVICES"
+VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 GPU_FLOPS = {"A5000": 111e12, "A100": 312e12, "H100": 989e12}
 """GPU -> its dense fp16 peak in FLOP/s, from the vendor's data sheets."""
 
@@ -51,7 +51,7 @@ def visible_gpus(nvml: Any) -> list[str]:
     invalid entry (such as -1).
     """
     numbers = [str(number) for number in range(nvml.nvmlDeviceGetCount())]
-    value = os.environ.get(VARIABLE)
+    value = os.environ.get(VISIBLE_DEVICES)
     if value is None:
         return numbers
     allowed: list[str] = []
@@ -71,7 +71,7 @@ def largest_gpu_memory() -> int:
         handles = [gpu_handle(nvml, gpu) for gpu in visible_gpus(nvml)]
     except UserError:
         return 0
-    memories = [query(nvml, "nvmlDeviceGetMemoryInfo", handle) for handle in handles]
+    memories = [query_gpu(nvml, "nvmlDeviceGetMemoryInfo", handle) for handle in handles]
     return max((memory.total for memory in memories if memory), default=0)
 
 
@@ -98,7 +98,7 @@ def gpu_handle(nvml: Any, gpu: str) -> Any:
     raise UserError(f"GPU {gpu!r} does not exist; allowed here: {numbers}, a UUID or auto")
 
 
-def query(nvml: Any, function: str, handle: Any) -> Any:
+def query_gpu(nvml: Any, function: str, handle: Any) -> Any:
     """Return what NVML's function of that name answers; None where the GPU does not support it."""
     try:
         return getattr(nvml, function)(handle)

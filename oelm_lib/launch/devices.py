@@ -7,7 +7,7 @@ from typing import Any
 import psutil
 
 from oelm_lib.errors import UserError
-from oelm_lib.hardware import gpu_handle, query, visible_gpus
+from oelm_lib.hardware import gpu_handle, query_gpu, visible_gpus
 
 IDLE_SECONDS = 60.0
 """How long a GPU must have been idle before it is used: jobs of others pause between epochs."""
@@ -70,10 +70,10 @@ class IdleWatch:
     def _usage(self, gpu: str) -> str | None:
         """Return who uses a GPU, or None. Raises UserError where the driver does not report it."""
         handle = gpu_handle(self._nvml, gpu)
-        processes = query(self._nvml, "nvmlDeviceGetComputeRunningProcesses", handle)
+        processes = query_gpu(self._nvml, "nvmlDeviceGetComputeRunningProcesses", handle)
         if processes:
             return f"used by {', '.join(_owner(process.pid) for process in processes)}"
-        memory = query(self._nvml, "nvmlDeviceGetMemoryInfo", handle)
+        memory = query_gpu(self._nvml, "nvmlDeviceGetMemoryInfo", handle)
         if memory is None and processes is None:
             raise UserError(
                 f"GPU {gpu}: the driver reports neither processes nor memory; leave out --wait-idle"

@@ -13,11 +13,11 @@ from oelm_lib import config
 from oelm_lib.data import load_tokenizer
 from oelm_lib.errors import UserError
 from oelm_lib.hardware import (
-    VARIABLE,
+    VISIBLE_DEVICES,
     TorchBuild,
     gpu_handle,
     open_nvml,
-    query,
+    query_gpu,
     torch_problem,
     visible_gpus,
 )
@@ -29,7 +29,7 @@ VARIABLES = (
     "OELM_DATA",
     "HF_HUB_OFFLINE",
     "HF_DATASETS_OFFLINE",
-    VARIABLE,
+    VISIBLE_DEVICES,
     "OMP_NUM_THREADS",
 )
 MOST_CHECKPOINTS = 4
@@ -71,7 +71,7 @@ def check_gpus(
         return f"GPU: none ({str(error).removeprefix('no GPU: ').partition(';')[0]})"
     gpus = visible_gpus(nvml)
     if not gpus:
-        return f"GPU: none visible ({VARIABLE}={os.environ.get(VARIABLE, '')})"
+        return f"GPU: none visible ({VISIBLE_DEVICES}={os.environ.get(VISIBLE_DEVICES, '')})"
     if read_build is None:
         from oelm_lib.training.device import torch_build as read_build
     if problem := torch_problem(gpus, read_build()):
@@ -82,8 +82,8 @@ def check_gpus(
 def _describe_gpu(nvml: Any, gpu: str) -> str:
     """Return the name of a GPU and its free memory."""
     handle = gpu_handle(nvml, gpu)
-    memory = query(nvml, "nvmlDeviceGetMemoryInfo", handle)
-    name = query(nvml, "nvmlDeviceGetName", handle) or gpu
+    memory = query_gpu(nvml, "nvmlDeviceGetMemoryInfo", handle)
+    name = query_gpu(nvml, "nvmlDeviceGetName", handle) or gpu
     free = f"{memory.free / 2**30:.1f} GiB free" if memory else "memory not reported by the driver"
     return f"{name} {free}"
 

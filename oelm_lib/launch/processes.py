@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import psutil
 
 from oelm_lib.errors import UserError
-from oelm_lib.hardware import VARIABLE
+from oelm_lib.hardware import VISIBLE_DEVICES
 from oelm_lib.runs.lock import LockLost, RunInUse
 
 USER_ERRORS = {kind.__name__: kind for kind in (UserError, RunInUse, LockLost)}
@@ -20,7 +20,7 @@ def child_environment(threads: int, gpus: Sequence[str] = ()) -> dict[str, str]:
     environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     if gpus:
         # The driver's numbers are CUDA's only in this order.
-        environment |= {VARIABLE: ",".join(gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        environment |= {VISIBLE_DEVICES: ",".join(gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     return environment
 
 
