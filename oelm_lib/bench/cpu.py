@@ -124,13 +124,14 @@ def gemm_limit(cfg: Experiment) -> float:
     batch_size = cfg.train.batch_size
     flops, products = step_flops(cfg.model, batch_size), gemms(cfg.model, batch_size)
     attention = sum(product.flops for product in products if product.part == "attention")
-    causal = 1 - (flops["plain"] - flops["fast"]) / attention
+    skipped = flops["plain"] - flops["fast"]  # attention to later positions
+    causal_share = 1 - skipped / attention
     rows = batch_size * cfg.model.max_seq_len
     total = 0.0
     for product in products:
         # The head is computed in chunks: no other order holds less than all logits.
         chunks = max(rows / CHUNK, 1) if product.part == "head" else 1.0
-        share = causal if product.part == "attention" else 1.0
+        share = causal_share if product.part == "attention" else 1.0
         total += _best_seconds(product, chunks) * product.count * chunks * share
     return total
 

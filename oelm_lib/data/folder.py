@@ -132,7 +132,9 @@ def _classify(path: Path, root: Path) -> _File | None:
     splits = sorted({_SPLIT_OF[label] for _, label in places})
     if len(splits) > 1:
         raise UserError(f"{path}: its name says {' and '.join(splits)}; rename it or its folder")
-    return _File(path, splits[0], places[-1], kind) if places else _File(path, "", (root, ""), kind)
+    if not places:
+        return _File(path, "", (root, ""), kind)
+    return _File(path, splits[0], places[-1], kind)
 
 
 def _check_one_set(split: str, files: list[_File], spec: CorpusSpec) -> None:
