@@ -28,6 +28,8 @@ ALPHA = 0.05
 POWER = 0.8
 MOST_SEEDS = 1000
 """Largest number of seeds that deciding_seeds proposes."""
+RESAMPLES = 1000
+"""Draws of the bootstrap over documents."""
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
 YES, NO, NOT_SHOWN = "YES", "NO", "NOT SHOWN"
 UNKNOWN, UNSTABLE = "UNKNOWN INTERVAL", "UNSTABLE"
@@ -269,11 +271,7 @@ def _finite(loss: float | None) -> float:
     return loss if loss is not None and math.isfinite(loss) else math.nan
 
 
-def document_error(
-    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
-    resamples: int = 1000,
-    seed: int = 0,
-) -> float:
+def document_error(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> float:
     """Return the bootstrap standard error over documents of a loss difference, in nats per token.
 
     The difference is arm minus baseline, averaged over the seeds that they share.
@@ -292,6 +290,6 @@ def document_error(
     if not is_same or len(tokens) < 2 or not tokens.sum() > 0:
         return math.nan
     nats = np.mean([np.subtract(arm["nats"], base["nats"]) for arm, base in pairs], axis=0)
-    rng = np.random.default_rng(seed)
-    picks = (rng.integers(len(nats), size=len(nats)) for _ in range(resamples))
+    rng = np.random.default_rng(0)
+    picks = (rng.integers(len(nats), size=len(nats)) for _ in range(RESAMPLES))
     return float(np.std([nats[pick].sum() / tokens[pick].sum() for pick in picks], ddof=1))
