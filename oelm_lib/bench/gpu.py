@@ -1,6 +1,5 @@
 """Bench of the training step on a GPU: precision, compilation, positions, arms, other code."""
 
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -99,21 +98,6 @@ def bench_gpu(
             result["rows"].append(row | {"share_of_peak": share, "floor_seconds": floor})
         write_json(out, result, checksum=True)
     return result
-
-
-def gpu_name() -> str | None:
-    """Return the name of the first GPU that torch can use, or None."""
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-
-
-def versions() -> dict[str, Any]:
-    """Return the versions that decide speed and numbers."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
-    }
 
 
 def measure(

@@ -6,6 +6,7 @@ It runs in a checkout, as `python -m tests.gpu`; nothing is installed.
 import argparse
 import importlib.util
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -107,7 +108,6 @@ def missing_packages() -> str | None:
 
 def no_gpu() -> str | None:
     """Return why there is no GPU to check, or None."""
-    from oelm_lib.bench.gpu import gpu_name
     from oelm_lib.training.device import gpu_problem
 
     if gpu_name():
@@ -115,9 +115,27 @@ def no_gpu() -> str | None:
     return gpu_problem() or "no CUDA GPU on this machine; run it on a GPU node"
 
 
+def gpu_name() -> str | None:
+    """Return the name of the first GPU that torch can use, or None."""
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+
+
+def versions() -> dict[str, Any]:
+    """Return the versions that decide speed and numbers."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
+
+
 def check() -> int:
     """Run all stages, write the result after each, and make the page."""
-    from oelm_lib.bench.gpu import gpu_name, versions
     from oelm_lib.config import ROOT
     from oelm_lib.files import write_json
 
