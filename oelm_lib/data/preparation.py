@@ -99,7 +99,7 @@ def prepare(
             text = local or open_source(spec, None)
             for note in text.notes:
                 print_line(f"{name}: {note}")
-            _make(spec, text, tokenizer, part)
+            _make(text, tokenizer, part)
             os.replace(part, folder)
         except HubError as error:
             command = f"oelm data prepare {name} --tokenizer {tokenizer} --source FOLDER"
@@ -154,27 +154,25 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _make(spec: CorpusSpec, source: Source, tokenizer: str, part: Path) -> None:
+def _make(source: Source, tokenizer: str, part: Path) -> None:
     """Write token files, tokenizer and manifest into `part`."""
+    spec = source.spec
     if spec.recall:
         vocab_size, eot = tokenizer_size(tokenizer), None
         splits = _write_recall(spec, vocab_size, part)
     else:
-        encoder = _make_tokenizer(spec, source, tokenizer, part)
+        encoder = _make_tokenizer(source, tokenizer, part)
         vocab_size, eot = encoder.vocab_size, encoder.eot if spec.end_of_text else None
-        splits = _write_text(spec, source, encoder, eot, part)
-    entries = _manifest_entries(spec, source, tokenizer, vocab_size, eot, splits)
-    write_manifest(part, entries)
+        splits = _write_text(source, encoder, eot, part)
+    write_manifest(part, _manifest_entries(source, tokenizer, vocab_size, eot, splits))
 
 
-def _write_text(
-    spec: CorpusSpec, source: Source, encoder: Tokenizer, eot: int | None, part: Path
-) -> dict[str, dict]:
+def _write_text(source: Source, encoder: Tokenizer, eot: int | None, part: Path) -> dict[str, dict]:
     """Write the token files of a text; return the manifest's entries of the splits."""
-    encoded = {}
+    spec, encoded = source.spec, {}
     for split in spec.source_splits:
         encoded[split] = encode_split(source, split, encoder, eot, part / f"{split}.source")
-        _check_complete(spec, source.rows[split], split, encoded[split])
+        _check_complete(source, split, encoded[split])
     splits = {}
     for split, (documents, chosen) in plan_splits(spec, encoded, encoder, eot).items():
         splits[split] = documents.write(chosen, part / f"{split}.bin")
@@ -187,22 +185,22 @@ def _write_text(
     return splits
 
 
-def _make_tokenizer(spec: CorpusSpec, source: Source, tokenizer: str, part: Path) -> Tokenizer:
+def _make_tokenizer(source: Source, tokenizer: str, part: Path) -> Tokenizer:
     """Return GPT-2's tokenizer, or train one and write it into `part`."""
     if tokenizer == "gpt2":
         return gpt2_tokenizer()
-    content = _train_tokenizer(spec, source, tokenizer)
+    content = _train_tokenizer(source, tokenizer)
     write_text(part / TOKENIZER_FILE, content)
     return bpe_tokenizer(content)
 
 
-def _train_tokenizer(spec: CorpusSpec, source: Source, tokenizer: str) -> str:
+def _train_tokenizer(source: Source, tokenizer: str) -> str:
     """Train `bpe-<N>` on the documents that become the train split; return its tokenizer.json."""
-    print_line(f"{spec.name}: training {tokenizer}")
+    print_line(f"{source.spec.name}: training {tokenizer}")
     held_out: set[int] = set()
-    if spec.validation == "permutation":
+    if source.spec.validation == "permutation":
         count = sum(ends for _, ends in source.pieces("train"))
-        held_out = set(permuted_split(spec, count)[1].tolist())
+        held_out = set(permuted_split(source.spec, count)[1].tolist())
 
     def train_texts() -> Iterator[str]:
         document = 0
@@ -230,14 +228,16 @@ def _write_recall(spec: CorpusSpec, vocab_size: int, part: Path) -> dict[str, di
     return splits
 
 
-def _check_complete(spec: CorpusSpec, rows: int, split: str, documents: Encoded) -> None:
+def _check_complete(source: Source, split: str, documents: Encoded) -> None:
     """Refuse a source without text, or a part that would pass for the corpus. Raises UserError."""
+    spec, rows = source.spec, source.rows[split]
     if not sum(documents.bytes):
         raise UserError(
             f"{spec.name}: the {split} split of the source has no text ({rows:,} rows);"
             " give a source with text in it"
         )
-    needed, tokens, limit = spec.rows.get(split, rows), sum(documents.tokens), spec.token_limit or 0
+    needed = spec.rows.get(split, rows)
+    tokens, limit = sum(documents.tokens), spec.token_limit or 0
     if rows != needed:
         found = f"{rows:,} rows, the complete corpus {needed:,}"
     elif tokens < limit and not spec.sample:
@@ -251,14 +251,10 @@ def _check_complete(spec: CorpusSpec, rows: int, split: str, documents: Encoded)
 
 
 def _manifest_entries(
-    spec: CorpusSpec,
-    source: Source,
-    tokenizer: str,
-    vocab_size: int,
-    eot: int | None,
-    splits: dict[str, dict],
+    source: Source, tokenizer: str, vocab_size: int, eot: int | None, splits: dict[str, dict]
 ) -> dict[str, Any]:
     """Return what the manifest records of a corpus and its making."""
+    spec = source.spec
     return {
         "format": FORMAT,
         "corpus": spec.name,
