@@ -104,15 +104,11 @@ def read_corpus(name: str, tokenizer: str, hashed: bool = True) -> Corpus:
         UserError: The manifest or a file is not what preparing wrote.
     """
     path = data_dir() / name / tokenizer
-    foreign = UserError(
-        f"{path / MANIFEST}: is not what preparing {name} with {tokenizer} wrote (edited, moved or"
-        f" of another format); {_remedy(path)}"
-    )
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
         made = tuple(manifest[key] for key in ("format", "corpus", "tokenizer"))
         if made != (FORMAT, name, tokenizer) or manifest != with_checksum(manifest):
-            raise foreign
+            raise ValueError("not the manifest of this corpus")  # worded below
         for split in ("train", "val"):
             _check_file(path, manifest, split, hashed)
         if manifest["tokenizer_file"] and not (path / manifest["tokenizer_file"]).is_file():
@@ -127,7 +123,10 @@ def read_corpus(name: str, tokenizer: str, hashed: bool = True) -> Corpus:
             f" name and its rights, or {_remedy(path)}"
         ) from None
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise foreign from None
+        raise UserError(
+            f"{path / MANIFEST}: is not what preparing {name} with {tokenizer} wrote (edited, moved"
+            f" or of another format); {_remedy(path)}"
+        ) from None
     return Corpus(name, tokenizer, path, manifest)
 
 
