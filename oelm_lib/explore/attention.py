@@ -41,24 +41,24 @@ def layer_maps(model: GPT, tokens: Tensor, layer: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=CACHED_RUNS)
 @torch.no_grad()
-def head_table(arm: Trained) -> pd.DataFrame:
+def head_table(run: Trained) -> pd.DataFrame:
     """Return one row a head: roles on repeated random tokens, attention on text, its spectrum.
 
     `copying_in_text` is the share that goes to keys which hold the next token, where it stood
     earlier in the window. A new measure of heads is one line of `_head_row`.
     """
-    repeated, period = repeated_sequences(arm)
-    copies = attention_maps(arm.model, repeated).mean(1)  # (L, H, T, T)
-    spectra, weights = spectrum(arm), _qk_weights(arm)
-    inputs, targets = validation_windows(arm, MAP_TOKENS)
+    repeated, period = repeated_sequences(run)
+    copies = attention_maps(run.model, repeated).mean(1)  # (L, H, T, T)
+    spectra, weights = spectrum(run), _qk_weights(run)
+    inputs, targets = validation_windows(run, MAP_TOKENS)
     text = torch.cat([inputs, targets[:, -1:]], 1).numpy()
     rows = []
-    for layer, scores in enumerate(arm.model.attention_scores(inputs)):
+    for layer, scores in enumerate(run.model.attention_scores(inputs)):
         maps = scores.softmax(-1).numpy()  # (B, H, T, T)
         copying = measures.copying_mass(maps, text)
         query, key, _ = weights[layer]
         errors = measures.orthogonality_error(query), measures.orthogonality_error(key)
-        for head in range(arm.config.model.num_heads):
+        for head in range(run.config.model.num_heads):
             row = {"layer": layer, "head": head, "copying_in_text": copying[head]}
             row |= _head_row(maps[:, head], copies[layer, head], period, scores[:, head])
             row["effective_rank"] = measures.effective_rank(spectra[layer, head])
@@ -85,21 +85,21 @@ def _head_row(
     }
 
 
-def spectrum(arm: Trained) -> np.ndarray:
+def spectrum(run: Trained) -> np.ndarray:
     """Return singular values (L, H, K) of each head's Q/K form with the LayerNorm's gain."""
     return np.stack(
-        [measures.qk_spectrum(query, key, gain) for query, key, gain in _qk_weights(arm)]
+        [measures.qk_spectrum(query, key, gain) for query, key, gain in _qk_weights(run)]
     )
 
 
-def _qk_weights(arm: Trained) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _qk_weights(run: Trained) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Return of each layer W_q and W_k (H, K, D) and the gain (D) of the LayerNorm before them.
 
     Both weights include the additions that fold into them.
     """
     weights: list[Any] = []
     with torch.no_grad():
-        for block in arm.model.blocks:
+        for block in run.model.blocks:
             heads = [
                 weight.unflatten(0, (block.attention.num_heads, -1)).numpy()
                 for weight, _ in block.attention.as_linear()

@@ -74,9 +74,9 @@ def _make_standard(name: str, choices: dict[str, str], command: str) -> Path:
     """Make a page of STANDARD with the parameters that a user chose in place of its own."""
     page = name
     if "runs" in choices:
-        from oelm_lib.explore.arms import find_arms  # torch
+        from oelm_lib.explore.arms import find_named_runs  # torch
 
-        find_arms(choices["runs"])  # a mistake is told before the notebook starts
+        find_named_runs(choices["runs"])  # a mistake is told before the notebook starts
         page = f"explore_{page_slug(choices['runs'])}"
     elif name in ("compare", "explore"):
         _check_finished([DEMO])
