@@ -45,44 +45,35 @@ def head_table(run: Trained) -> pd.DataFrame:
     """Return one row a head: roles on repeated random tokens, attention on text, its spectrum.
 
     `copying_in_text` is the share that goes to keys which hold the next token, where it stood
-    earlier in the window. A new measure of heads is one line of `_head_row`.
+    earlier in the window. A new measure of heads is one line here.
     """
     repeated, period = repeated_sequences(run)
     copies = attention_maps(run.model, repeated).mean(1)  # (L, H, T, T)
     spectra, weights = spectrum(run), _qk_weights(run)
     inputs, targets = validation_windows(run, MAP_TOKENS)
     text = torch.cat([inputs, targets[:, -1:]], 1).numpy()
-    rows = []
+    layers = []
     for layer, scores in enumerate(run.model.attention_scores(inputs)):
-        maps = scores.softmax(-1).numpy()  # (B, H, T, T)
-        copying = measures.copying_mass(maps, text)
+        maps, copied = scores.softmax(-1).numpy(), copies[layer]  # (B, H, T, T), (H, T, T)
         query, key, _ = weights[layer]
-        errors = measures.orthogonality_error(query), measures.orthogonality_error(key)
-        for head in range(run.config.model.num_heads):
-            row = {"layer": layer, "head": head, "copying_in_text": copying[head]}
-            row |= _head_row(maps[:, head], copies[layer, head], period, scores[:, head])
-            row["effective_rank"] = measures.effective_rank(spectra[layer, head])
-            row["q_orthogonality_error"] = errors[0][head]
-            row["k_orthogonality_error"] = errors[1][head]
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _head_row(
-    maps: np.ndarray, copied: np.ndarray, period: int, scores: Tensor
-) -> dict[str, float]:
-    """Return the measures of a head: maps (B, T, T) on text, `copied` (T, T) on repeated tokens."""
-    return {
-        "previous_token": measures.previous_token_score(copied),
-        "duplicate_token": measures.duplicate_token_score(copied, period),
-        "induction": measures.induction_score(copied, period),
-        "previous_in_text": measures.previous_token_score(maps).mean(),
-        "entropy": measures.normalised_entropy(maps).mean(),
-        "concentration": measures.concentration(maps).mean(),
-        "first_token": measures.first_token_mass(maps).mean(),
-        "local": measures.local_mass(maps).mean(),
-        "logit_std": scores[scores.isfinite()].std().item(),
-    }
+        columns = {  # (H,) each
+            "previous_token": measures.previous_token_score(copied),
+            "duplicate_token": measures.duplicate_token_score(copied, period),
+            "induction": measures.induction_score(copied, period),
+            "copying_in_text": measures.copying_mass(maps, text),
+            "previous_in_text": measures.previous_token_score(maps).mean(0),
+            "entropy": measures.normalised_entropy(maps).mean(0),
+            "concentration": measures.concentration(maps).mean(0),
+            "first_token": measures.first_token_mass(maps).mean(0),
+            "local": measures.local_mass(maps).mean(0),
+            "logit_std": [part[part.isfinite()].std().item() for part in scores.unbind(1)],
+            "effective_rank": measures.effective_rank(spectra[layer]),
+            "q_orthogonality_error": measures.orthogonality_error(query),
+            "k_orthogonality_error": measures.orthogonality_error(key),
+        }
+        heads = pd.DataFrame(columns, dtype=float)
+        layers.append(heads.assign(layer=layer, head=heads.index))
+    return pd.concat(layers, ignore_index=True)
 
 
 def spectrum(run: Trained) -> np.ndarray:

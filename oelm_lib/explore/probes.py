@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from oelm_lib.data.batches import IGNORED, EvalWindows
 from oelm_lib.errors import UserError
 from oelm_lib.explore import measures
 from oelm_lib.explore.arms import run_label, runs_by_arm
 from oelm_lib.explore.attention import ROLES, STRONG, head_table
-from oelm_lib.explore.windows import copy_gain, recall_accuracy, window_losses
+from oelm_lib.explore.windows import LOSS_TOKENS, repeated_sequences, window_losses
 from oelm_lib.training.trained import Trained
 
 
@@ -28,6 +29,26 @@ class Probe:
     title: str
     meaning: str
     measure: Callable[[Trained], float]
+
+
+@torch.no_grad()
+def copy_gain(run: Trained) -> float:
+    """Return the loss on the first copy of random tokens minus the loss on the second."""
+    tokens, period = repeated_sequences(run)
+    losses = run.model.token_losses(tokens[:, :-1], tokens[:, 1:]).numpy()
+    return float(losses[:, 1:period].mean() - losses[:, period + 1 :].mean())
+
+
+@torch.no_grad()
+def recall_accuracy(run: Trained) -> float:
+    """Return the share of associative-recall queries answered right; NaN on another corpus."""
+    if not run.corpus.recall:
+        return float("nan")
+    length = run.config.model.max_seq_len
+    windows = EvalWindows(run.corpus.tokens("val"), length, torch.device("cpu"), run.corpus.recall)
+    tokens, targets = windows.batch(windows.subset(LOSS_TOKENS))
+    right = run.model(tokens)[0].argmax(-1) == targets
+    return right[targets != IGNORED].float().mean().item()
 
 
 def _mean(column: str) -> Callable[[Trained], float]:

@@ -49,23 +49,3 @@ def window_losses(run: Trained) -> tuple[np.ndarray, np.ndarray]:
     parts = zip(inputs.split(64), targets.split(64), strict=True)
     losses = torch.cat([run.model.token_losses(*part) for part in parts])
     return torch.cat([inputs, targets[:, -1:]], 1).numpy(), losses.numpy()
-
-
-@torch.no_grad()
-def copy_gain(run: Trained) -> float:
-    """Return the loss on the first copy of random tokens minus the loss on the second."""
-    tokens, period = repeated_sequences(run)
-    losses = run.model.token_losses(tokens[:, :-1], tokens[:, 1:]).numpy()
-    return float(losses[:, 1:period].mean() - losses[:, period + 1 :].mean())
-
-
-@torch.no_grad()
-def recall_accuracy(run: Trained) -> float:
-    """Return the share of associative-recall queries answered right; NaN on another corpus."""
-    if not run.corpus.recall:
-        return float("nan")
-    length = run.config.model.max_seq_len
-    windows = EvalWindows(run.corpus.tokens("val"), length, torch.device("cpu"), run.corpus.recall)
-    tokens, targets = windows.batch(windows.subset(LOSS_TOKENS))
-    right = run.model(tokens)[0].argmax(-1) == targets
-    return right[targets != IGNORED].float().mean().item()
