@@ -81,7 +81,7 @@ def _open_corpora(grid: Grid) -> None:
     plan, splits = grid.plan, {}
     for name in plan.corpora:
         cell = Cell(name, BASE_SIZE, next(iter(plan.arms)))
-        cfg = plan.config(cell, plan.start(cell))
+        cfg = plan.config(cell)
         corpus = open_fitting_corpus(cfg)
         if plan.confirm.split == "test":
             check_has_test(corpus)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 
-from oelm_lib.model.cost import qk_share
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, TUNE, Cell, PlannedRun
 from oelm_lib.study.plan import Plan
 from oelm_lib.study.records import Record
@@ -77,7 +76,7 @@ class Grid:
     def tuning_needs(self, cell: Cell) -> list[PlannedRun]:
         """Return the runs that tuning needs next; none where it has ended."""
         points, seeds = self.tuning_points(cell), self.plan.tune.seeds
-        start = self.plan.start(cell)
+        start = self.plan.start_rate(cell)
         done = {(rate, seed) for rate, seed, _ in points}
         rates = sorted({rate for rate, _ in done} | set(first_rates(self.plan.tune, start)))
         missing = [(rate, seed) for rate in rates for seed in seeds if (rate, seed) not in done]
@@ -129,7 +128,7 @@ class Grid:
         """Return the candidates of a choice that train no larger share than it allows."""
         choice = self.plan.choices[name]
         limit = choice.trained_share or 1.0
-        return [arm for arm in choice.among if self.trained_share(arm) <= limit]
+        return [arm for arm in choice.among if self.plan.trained_share(arm) <= limit]
 
     def tuned_gap(self, arm: str, corpus: str) -> float | None:
         """Return the difference of the fitted minima of an arm and its baseline, in nats.
@@ -142,11 +141,6 @@ class Grid:
             return None
         own, baseline = (self.fit(cell).loss for cell in cells)
         return own - baseline
-
-    def trained_share(self, arm: str) -> float:
-        """Return the share of the Q/K weights that an arm trains, at the base size."""
-        cell = Cell(self.plan.corpora[0], BASE_SIZE, arm)
-        return qk_share(self.plan.config(cell, self.plan.start(cell)).model)
 
     # Confirmation
 

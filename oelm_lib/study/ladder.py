@@ -93,5 +93,4 @@ def _verdict(interval: Interval, flat: float) -> str:
 
 def _parameters(grid: Grid, cell: Cell) -> float:
     """Return the parameters of a cell's model, of which no record is needed."""
-    cfg = grid.plan.config(cell, grid.plan.start(cell))
-    return float(parameter_numbers(cfg.model)["total"])
+    return float(parameter_numbers(grid.plan.config(cell).model)["total"])

@@ -232,7 +232,7 @@ def _models(study: Study) -> str:
     """Return what was run: models, text and tokens."""
     grid, plan = study.grid, study.plan
     cell = grid.exploratory_cells()[0]
-    cfg = plan.config(cell, plan.start(cell))
+    cfg = plan.config(cell)
     tokens = cfg.train.max_steps * cfg.step_tokens
     size = parameter_numbers(cfg.model)["total"]
     return (

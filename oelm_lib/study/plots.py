@@ -116,7 +116,7 @@ def _styles(study: Study, arms: set[str]) -> dict[str, ArmStyle]:
     names: dict[str, str] = {}
     for arm in [name for name in plan.arms if name in arms]:
         cell = Cell(plan.corpora[0], BASE_SIZE, arm)
-        untitled = plan.config(cell, plan.start(cell)).to_dict() | {"title": ""}
+        untitled = plan.config(cell).to_dict() | {"title": ""}
         known = arm_name(untitled)
         names[arm] = known if known in COLOURS and known not in names.values() else arm
     styles = arm_styles(names.values())

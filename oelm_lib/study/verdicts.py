@@ -164,7 +164,7 @@ def _judge_claim(grid: Grid, claim: Claim, corpus: str, declared: bool) -> Judge
         limits=_limits(claim, interval, instead),
         arm=comparison.cell.arm,
         baseline=comparison.baseline.arm,
-        trained_share=grid.trained_share(comparison.cell.arm),
+        trained_share=grid.plan.trained_share(comparison.cell.arm),
         at_edge=tuple(cell.arm for cell, fit in fits.items() if fit.state != INTERIOR),
         imprecise=any(grid.is_imprecise(cell) for cell in fits),
     )
@@ -217,7 +217,7 @@ def exploration(grid: Grid) -> list[tuple[str, str, float | None, float]]:
     """
     corpus = grid.plan.corpora[0]
     rows = [
-        (name, arm.against, grid.tuned_gap(name, corpus), grid.trained_share(name))
+        (name, arm.against, grid.tuned_gap(name, corpus), grid.plan.trained_share(name))
         for name, arm in grid.plan.arms.items()
         if arm.against
     ]
