@@ -23,18 +23,18 @@ Losses = dict[int, float | None]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A pair of arms on one corpus at one size, with the seeds that it is confirmed on."""
+    """Two arms on one corpus at one size, with the seeds that they are compared on."""
 
-    cell: Cell
-    baseline: Cell
+    first: Cell
+    second: Cell
     seeds: tuple[int, ...]
-    offsets: tuple[Cell, Cell] | None = None
-    """Where two gaps are compared: the baseline of `cell` and that of `baseline`."""
+    own_baselines: tuple[Cell, ...] = ()
+    """Where two gaps are compared: the baseline of `first` and that of `second`."""
 
     @property
     def cells(self) -> tuple[Cell, ...]:
         """All cells whose losses are needed."""
-        return tuple(dict.fromkeys((self.cell, self.baseline, *(self.offsets or ()))))
+        return tuple(dict.fromkeys((self.first, self.second, *self.own_baselines)))
 
 
 @dataclass
@@ -150,19 +150,19 @@ class Grid:
         An arm and its baseline, the two arms of `equal`, or with `gaps` these two and the baseline
         of each.
         """
-        arm = self.resolve(claim.first)
-        if arm is None:
+        first = self.resolve(claim.first)
+        if first is None:
             return None
-        baseline = self.resolve(claim.second or self.plan.arms[arm].against)
-        if baseline is None:
+        second = self.resolve(claim.second or self.plan.arms[first].against)
+        if second is None:
             return None
-        cell, base = Cell(corpus, BASE_SIZE, arm), Cell(corpus, BASE_SIZE, baseline)
-        seeds = tuple(self.plan.confirm_seeds(claim.seeds))
-        if not claim.gaps:
-            return Comparison(cell, base, seeds)
-        own_baselines = [self.plan.arms[name].against for name in (arm, baseline)]
-        offsets = tuple(Cell(corpus, BASE_SIZE, name) for name in own_baselines)
-        return Comparison(cell, base, seeds, offsets)
+        baselines = [self.plan.arms[arm].against for arm in (first, second) if claim.gaps]
+        return Comparison(
+            Cell(corpus, BASE_SIZE, first),
+            Cell(corpus, BASE_SIZE, second),
+            tuple(self.plan.confirm_seeds(claim.seeds)),
+            tuple(Cell(corpus, BASE_SIZE, arm) for arm in baselines),
+        )
 
     def ladder_comparisons(self) -> list[Comparison]:
         """Return the pairs of cells of the ladder whose arms are known, size by size."""
@@ -191,10 +191,9 @@ class Grid:
 
         Where gaps are compared, those of their baselines are subtracted.
         """
-        cells = (comparison.cell, comparison.baseline)
-        sides = [self.confirmed_losses(cell) for cell in cells]
-        if comparison.offsets:
-            bases = map(self.confirmed_losses, comparison.offsets)
+        sides = [self.confirmed_losses(cell) for cell in (comparison.first, comparison.second)]
+        if comparison.own_baselines:
+            bases = map(self.confirmed_losses, comparison.own_baselines)
             sides = [_minus(losses, base) for losses, base in zip(sides, bases, strict=True)]
         return [
             {seed: losses[seed] for seed in comparison.seeds if seed in losses} for losses in sides

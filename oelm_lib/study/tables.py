@@ -7,7 +7,6 @@ import pandas as pd
 
 from oelm_lib.markup import Html, fold
 from oelm_lib.stats import gap
-from oelm_lib.study import verdicts
 from oelm_lib.study.cell import Cell
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.page import Study
@@ -103,16 +102,22 @@ def ladder_table(study: Study) -> pd.DataFrame:
 
 
 def exploration_table(study: Study) -> pd.DataFrame:
-    """Tabulate tuned gaps on validation, all arms, first corpus: no interval, no claim."""
+    """Tabulate tuned gaps on validation, the smallest first: no interval, no claim.
+
+    Of all arms with a baseline, on the first corpus, at the fitted minima.
+    """
+    plan = study.plan
+    judged = {name: arm for name, arm in plan.arms.items() if arm.against}
+    nats = {name: study.grid.tuned_gap(name, plan.corpora[0]) for name in judged}
     return pd.DataFrame(
         {
-            "arm": arm,
-            "against": baseline,
-            "tuned gap (validation)": "not run yet" if nats is None else percent(gap(nats)),
-            "trained share": share,
-            "what it is": study.plan.arms[arm].about,
+            "arm": name,
+            "against": judged[name].against,
+            "tuned gap (validation)": "not run yet" if tuned is None else percent(gap(tuned)),
+            "trained share": plan.trained_share(name),
+            "what it is": judged[name].about,
         }
-        for arm, baseline, nats, share in verdicts.exploration(study.grid)
+        for name, tuned in sorted(nats.items(), key=lambda pair: (pair[1] is None, pair[1] or 0.0))
     )
 
 
