@@ -103,14 +103,14 @@ class Grid:
         else, and before the first confirmation, it is the fitted rate.
         """
         fit = self.fit(cell)
-        confirmed = {record.rate for record in self._confirmations(cell)}
+        confirmed = {record.rate for record in self._all_confirmations(cell)}
         kept = [rate for rate in confirmed if fit.cost(rate) <= self.plan.tune.error]
         return min(kept, key=lambda rate: (fit.cost(rate), rate)) if kept else fit.rate
 
     def replaced(self, cell: Cell) -> list[Record]:
         """Return the confirmation runs at a rate that later tuning has replaced: not judged."""
         rate = self.rate(cell)
-        return [record for record in self._confirmations(cell) if record.rate != rate]
+        return [record for record in self._all_confirmations(cell) if record.rate != rate]
 
     # Choices
 
@@ -202,9 +202,9 @@ class Grid:
     def confirmation_records(self, cell: Cell) -> list[Record]:
         """Return the runs that confirm a cell, all at its rate."""
         rate = self.rate(cell)
-        return [record for record in self._confirmations(cell) if record.rate == rate]
+        return [record for record in self._all_confirmations(cell) if record.rate == rate]
 
-    def _confirmations(self, cell: Cell) -> list[Record]:
+    def _all_confirmations(self, cell: Cell) -> list[Record]:
         return [record for record in self._cells.get(cell, []) if record.stage == CONFIRM]
 
     def confirmation_needs(self, comparison: Comparison) -> list[PlannedRun]:
@@ -239,7 +239,7 @@ class Grid:
         return list(dict.fromkeys(runs))
 
     def exploratory_cells(self) -> list[Cell]:
-        """Return every arm on the first corpus, where also those are tuned that no claim names."""
+        """Return a cell of each arm on the first corpus: all are tuned there, claimed or not."""
         return [Cell(self.plan.corpora[0], BASE_SIZE, arm) for arm in self.plan.arms]
 
     def _choice_needs(self, claim: Claim) -> list[PlannedRun]:

@@ -48,7 +48,7 @@ def tuning_table(study: Study) -> pd.DataFrame:
         tried, stable = {rate for rate, _, _ in points}, stable_means(points)
         fit = study.grid.fit(cell)
         runs = study.grid.confirmation_records(cell)
-        spread = f"[{fit.low:.2e}, {fit.high:.2e}]" if math.isfinite(fit.low) else "unbounded"
+        interval = f"[{fit.low:.2e}, {fit.high:.2e}]" if math.isfinite(fit.low) else "unbounded"
         rows.append(
             {
                 "corpus": cell.corpus,
@@ -56,10 +56,10 @@ def tuning_table(study: Study) -> pd.DataFrame:
                 "arm": cell.arm,
                 "state": _tuning_state(study.grid, cell),
                 "rate": fit.rate and f"{fit.rate:.2e}",
-                "95 % interval": spread,
+                "95 % interval": interval,
                 "its error costs, nats": fit.error,
                 "loss at the minimum": fit.loss,
-                "confirmed minus fitted loss": _fit_miss(study.grid, cell),
+                "confirmed minus fitted loss": _confirmed_minus_fitted(study.grid, cell),
                 "rates tried": len(tried),
                 "not stable": ", ".join(f"{rate:g}" for rate in sorted(tried - set(stable))),
                 "confirmed at": f"{runs[0].rate:.2e}" if runs else "",
@@ -74,7 +74,7 @@ def _tuning_state(grid: Grid, cell: Cell) -> str:
     return f"{grid.fit(cell).state}, imprecise" if grid.is_imprecise(cell) else grid.fit(cell).state
 
 
-def _fit_miss(grid: Grid, cell: Cell) -> float:
+def _confirmed_minus_fitted(grid: Grid, cell: Cell) -> float:
     """Return the mean validation loss of a cell's confirmation runs minus its fitted loss."""
     losses = [run.loss("val") for run in grid.confirmation_records(cell)]
     known = [loss for loss in losses if loss is not None]
@@ -151,10 +151,10 @@ def provenance_table(study: Study) -> pd.DataFrame:
     rows = []
     for record in study.grid.records:
         machine = record.machine
+        commit = str(record.code.get("commit"))[:10]
         rows.append(
             {
-                "commit": str(record.code.get("commit"))[:10]
-                + (" (changed)" if record.code.get("dirty") else ""),
+                "commit": f"{commit} (changed)" if record.code.get("dirty") else commit,
                 "plan": record.plan,
                 "torch": machine.get("torch"),
                 "CPU": machine.get("cpu"),
