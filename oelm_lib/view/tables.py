@@ -139,7 +139,7 @@ def plain_table(frame: pd.DataFrame, styles: Sequence[str] = (), caption: str = 
     Args:
         styles, caption: Arguments of html_table.
     """
-    rows = ([_cell(*pair) for pair in row.items()] for row in frame.to_dict("records"))
+    rows = ([_cell(key, value) for key, value in row.items()] for row in frame.to_dict("records"))
     return html_table([_heading(column) for column in frame], rows, styles, caption=caption)
 
 
