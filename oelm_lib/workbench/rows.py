@@ -51,12 +51,8 @@ class RunRows:
             nothing changed.
         """
         stamps = {path: _stamp(path) for path in find_runs(self.outputs)}
-        stale = {
-            experiment_of(path.parent.name)
-            for path, stamp in stamps.items()
-            if stamp != self._stamps.get(path) or self._rows[path]["state"] in LIVE
-        }
         experiments = {exp: self._experiment_facts(exp) for exp in experiment_ids()}
+        stale = {experiment_of(path.parent.name) for path in stamps if self._is_stale(path, stamps)}
         # An arm's gap changes with its baseline.
         stale |= {exp for exp, facts in experiments.items() if facts["compare_to"] in stale}
         self._rows = {path: row for path, row in self._rows.items() if path in stamps}
@@ -67,8 +63,7 @@ class RunRows:
         starting = starting_runs(self.outputs)
         runs = [
             self._rows[path] | ({"state": STARTING} if path in starting else {})
-            for path in stamps
-            if path in self._rows
+            for path in self._stamps
         ]
         started = {row["id"] for row in runs}
         idle = [
@@ -76,10 +71,13 @@ class RunRows:
             for exp, facts in experiments.items()
             if exp not in started
         ]
-        rows = [*runs, *idle]
-        if rows != self._last:
-            self._last = rows
+        if [*runs, *idle] != self._last:
+            self._last = [*runs, *idle]
         return self._last
+
+    def _is_stale(self, path: Path, stamps: dict[Path, tuple]) -> bool:
+        """Return whether the row of a run has to be read again."""
+        return stamps[path] != self._stamps.get(path) or self._rows[path]["state"] in LIVE
 
     def _complete(self, row: Row) -> Row:
         """Add what an overview does not hold: the arm, the corpus and the notes."""
