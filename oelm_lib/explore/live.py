@@ -11,7 +11,7 @@ from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.names import run_name
 from oelm_lib.runs.schema import CHECKPOINTS
 from oelm_lib.training.trained import Trained, open_trained
-from oelm_lib.view.tables import table, tone_colour
+from oelm_lib.view.tables import table, toned
 from oelm_lib.view.widgets import Panel, button, columns, dropdown, put
 
 MEAN = "mean of the heads"
@@ -94,7 +94,7 @@ class HeadExplorer(Panel):
         self.words.value = "".join(map(table, frames))
 
     def _fail(self, error: UserError) -> None:
-        self.problem.value = f"<p style='color:{tone_colour('bad')}'>{escape(str(error))}</p>"
+        self.problem.value = toned(str(error), "bad", "p")
         self.map.outputs = ()
         self.tokens.value = self.words.value = ""
 
