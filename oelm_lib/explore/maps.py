@@ -42,13 +42,13 @@ _BASE_STYLE = (
 def attention_grid(runs: Sequence[Trained], prompt: str) -> Figure:
     """Draw the maps of all layers and heads, a panel a run."""
     panels = [attention_maps(run.model, _tokens(run, prompt))[:, 0] for run in runs]
-    rows = [[f"layer {layer}" for layer in range(len(maps))] for maps in panels]
     notes = ["one square a layer and head; down: queries, across: keys; point at one to read it"]
     figure = new_figure(
         "Attention", notes, [run_label(run) for run in runs], 60 + 150 * max(map(len, panels))
     )
-    for row, (run, maps, names) in enumerate(zip(runs, panels, rows, strict=True), 1):
-        _add_squares(figure, row, words_of(run, prompt), maps, names)
+    for row, (run, maps) in enumerate(zip(runs, panels, strict=True), 1):
+        layers = [f"layer {layer}" for layer in range(len(maps))]
+        _add_squares(figure, row, words_of(run, prompt), maps, layers)
     return figure.update_layout(showlegend=False)
 
 

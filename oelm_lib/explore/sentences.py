@@ -62,10 +62,8 @@ def _heads(runs: Sequence[Trained]) -> list[tuple[str, str]]:
         part = table[table["role"] == words]
         strong = part[part["share"] > STRONG]
         if len(strong):
-            text = (
-                "; ".join(f"{row.arm} has {row.heads_with_the_role}" for row in strong.itertuples())
-                + "."
-            )
+            found = [f"{row.arm} has {row.heads_with_the_role}" for row in strong.itertuples()]
+            text = f"{'; '.join(found)}."
         else:
             best = part.loc[part["share"].idxmax()]
             text = (

@@ -5,13 +5,7 @@ from html import escape
 
 import psutil
 
-from oelm_lib.config import (
-    Experiment,
-    change_warnings,
-    experiment_path,
-    load_config,
-    skipped_files,
-)
+from oelm_lib.config import Experiment, change_warnings, experiment_path, load_config, skipped_files
 from oelm_lib.errors import UserError
 from oelm_lib.hardware import largest_gpu_memory
 from oelm_lib.markup import Html, html_table
@@ -22,14 +16,7 @@ from oelm_lib.units import format_bytes, format_duration
 from oelm_lib.view.changes import changes_table
 from oelm_lib.view.tables import toned
 from oelm_lib.workbench.rows import NOT_RUN, Row
-from oelm_lib.workbench.style import (
-    LEFT,
-    LONG_TEXT,
-    STYLE,
-    TABLE,
-    state_html,
-    warnings_html,
-)
+from oelm_lib.workbench.style import LEFT, LONG_TEXT, STYLE, TABLE, state_html, warnings_html
 
 MOST_TIMED = 5
 """Runs whose measured time is averaged."""
