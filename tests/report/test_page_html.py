@@ -321,3 +321,17 @@ def test_the_name_of_a_page_is_one_that_file_systems_take():
     names = {page_slug(text) for text in ("DEMO-02", "DEMO-02*+*", many, many[:-1])}
     assert len(names) == 4 and max(map(len, names)) == MOST_SLUG
     assert page_slug("DEMO-01 DEMO-*") == "DEMO-01_DEMO-"
+
+
+def test_different_patterns_have_pages_of_their_own():
+    texts = ("DEMO-*", "DEMO-?", "DEMO-??", "*DEMO-*", "DEMO-0*", "DEMO-0?", "DEMO-0[12]")
+    texts += ("DEMO-02", "DEMO-02*", "DEMO-02*+*", "DEMO-02?+*", "DEMO-[!12]", "DEMO-[12]")
+    assert len({page_slug(text) for text in texts}) == len(texts)
+    for text, name in {
+        "DEMO-*": "DEMO-",
+        "DEMO-*_CPU-*": "DEMO-_CPU-",
+        "DEMO-02_vs_DEMO-01": "DEMO-02_vs_DEMO-01",
+        "DEMO-*/seed42": "DEMO-_seed42",
+        "DEMO-02_oelm_v2+1a2b3c4d/seed42": "DEMO-02_oelm_v2+1a2b3c4d_seed42",
+    }.items():
+        assert page_slug(text) == name
