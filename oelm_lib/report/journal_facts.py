@@ -172,7 +172,7 @@ def _separating(known: list[Experiment], started: set[str], section: dict[str, A
         experiment.id
         for experiment in known
         if experiment.data.corpus == section["corpus"]
-        and arm_name(experiment.to_dict()) == SEPARATES
+        and arm_name(experiment) == SEPARATES
         and experiment.id not in started
     ]
 

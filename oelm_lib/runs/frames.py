@@ -134,7 +134,7 @@ def identity(experiment: Experiment) -> dict[str, Any]:
     """Return the columns that an experiment alone decides."""
     return {
         "id": experiment.id,
-        "arm": arm_name(experiment.to_dict(), experiment.overrides),
+        "arm": arm_name(experiment),
         "corpus": experiment.data.corpus,
         "tokenizer": experiment.data.tokenizer,
         "experiment": experiment,
