@@ -1,6 +1,7 @@
 """The experiment log as Markdown, regenerated from run folders and recorded results.
 
-templates/journal.md.j2 holds its structure, templates/journal.yaml its words in both languages.
+templates/journal.md.j2 and a file of templates/journal/ for each section hold its structure,
+templates/journal.yaml its words in both languages.
 """
 
 import math
@@ -92,6 +93,7 @@ def _environment(language: str, facts: dict[str, Any], say: Callable[..., Markup
         "arm": lambda name: _translate(name, language),
         "corpus": lambda name: _translate(facts["corpora"].get(name, name or "-"), language),
         "signed": "{:+.4f}".format,
+        "time": lambda text: (text or "-")[:16].replace("T", " "),
         "duration": lambda value: "-" if pd.isna(value) else format_duration(math.floor(value)),
         "code": lambda text: Markup(str(text).strip().replace("```", "` ` `")),
         "word": lambda text: Markup(re.sub(r"[`|\s]+", " ", str(text)).strip()),

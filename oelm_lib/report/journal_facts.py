@@ -16,6 +16,7 @@ from oelm_lib.config.paths import relative_path
 from oelm_lib.errors import UserError
 from oelm_lib.runs.frames import RECORDED, arm_id, phase3
 from oelm_lib.runs.names import run_command
+from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.study.page import load_study
 from oelm_lib.study.plan import study_names
 from oelm_lib.study.records import records_path
@@ -54,6 +55,7 @@ def gather(outputs: Path | str | None, rehearsals: bool) -> dict[str, Any]:
     started = [row | _launch(row) for row in _records(measured)]
     return {
         "log": log,
+        "active": ACTIVE,
         "confidence": 1 - stats.ALPHA,
         "criterion": 1 + CRITERION,
         "enough_seeds": ENOUGH_SEEDS,
@@ -80,12 +82,13 @@ def gather(outputs: Path | str | None, rehearsals: bool) -> dict[str, Any]:
     }
 
 
-def _shapes(known: list[Experiment]) -> dict[tuple, list[str]]:
-    """Return model shape -> ids of the experiments that have it."""
-    shapes: dict[tuple, list[str]] = {}
+def _shapes(known: list[Experiment]) -> dict[str, tuple]:
+    """Return the first and the last experiment of a model shape, `A .. B` -> the shape."""
+    members: dict[tuple, list[str]] = {}
     for experiment in known:
-        shapes.setdefault(tuple(experiment.science[key] for key in SHAPE), []).append(experiment.id)
-    return shapes
+        shape = tuple(experiment.science[key] for key in SHAPE)
+        members.setdefault(shape, []).append(experiment.id)
+    return {" .. ".join(dict.fromkeys((ids[0], ids[-1]))): shape for shape, ids in members.items()}
 
 
 def _folders(started: list[dict[str, Any]], log: dict[str, Any]) -> list[tuple[str, Any]]:
