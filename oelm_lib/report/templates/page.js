@@ -5,6 +5,18 @@ const readJson = id => JSON.parse(document.getElementById(id).textContent);
 const rows = readJson("oelm-rows"); // run -> its series (view/series.py)
 const figures = readJson("oelm-figures");
 
+// plotly's name of a type -> its array.
+const ARRAYS = {
+  i1: Int8Array,
+  i2: Int16Array,
+  i4: Int32Array,
+  u1: Uint8Array,
+  u2: Uint16Array,
+  u4: Uint32Array,
+  f4: Float32Array,
+  f8: Float64Array,
+};
+
 function draw(figure, print = false) {
   figure.data.forEach((trace, n) => {
     if (trace.meta?.runs) computeTrace(figure, trace, n);
@@ -37,17 +49,28 @@ function csvText(figure) {
   return lines.join("\n") + "\n";
 }
 
-function csvLines({name, meta, type, x, y, error_x: barX, error_y: barY}) {
-  const bar = barY ?? barX;
+function csvLines(trace) {
+  const x = arrayOf(trace.x);
+  const y = arrayOf(trace.y);
+  const bar = trace.error_y ?? trace.error_x;
+  const minus = arrayOf(bar?.arrayminus);
+  const plus = arrayOf(bar?.array);
+
   const points = x ?? y ?? []; // a box plot has one of the two
   return Array.from(points, (_, n) => [
-    csvCell(name),
-    meta?.kind ?? type,
+    csvCell(trace.name),
+    trace.meta?.kind ?? trace.type,
     csvCell(x?.[n]),
     csvCell(y?.[n]),
-    bar?.arrayminus?.[n],
-    bar?.array?.[n],
+    minus?.[n],
+    plus?.[n],
   ].join(","));
+}
+
+// Python's plotly packs the numbers of a numpy array as bytes.
+function arrayOf(values) {
+  if (!values?.bdata) return values;
+  return new ARRAYS[values.dtype](bytesOf(values.bdata).buffer);
 }
 
 function csvCell(value) {
@@ -122,10 +145,11 @@ function saveButtons(figure) {
   return box;
 }
 
+const bytesOf = base64 => Uint8Array.from(atob(base64), letter => letter.charCodeAt(0));
+
 // Runs plotly.js, which the page holds compressed; the nonce is that of this script.
 async function loadPlotly() {
-  const packed = atob(document.getElementById("plotly-gzip").textContent);
-  const bytes = Uint8Array.from(packed, letter => letter.charCodeAt(0));
+  const bytes = bytesOf(document.getElementById("plotly-gzip").textContent);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   const textContent = await new Response(stream).text();
   const {nonce} = document.getElementById("oelm-page");
