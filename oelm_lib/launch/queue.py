@@ -9,7 +9,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from oelm_lib.errors import DONE, FAILED, IN_USE, STOPPED
+from oelm_lib.errors import DONE, FAILED, IN_USE, STOPPED, UserError
+from oelm_lib.files import explained
 from oelm_lib.hardware import available_cores
 from oelm_lib.launch.jobs import (
     Job,
@@ -134,16 +135,30 @@ class Queue:
         return bool(self._running or active)
 
     def _start(self, job: Job, gpus: tuple[str, ...]) -> None:
-        """Start `oelm run` of a job; its output goes to its log."""
-        overrides = self._overrides
+        """Start a job, or note that it cannot be started."""
         self._starts[job] += 1
-        if gpus and not self._slots.shared:
-            overrides = {"machine.device": "cuda"} | overrides
         for gpu in gpus if self._slots.watch else ():
             self._slots.watch.forget(gpu)
+        try:
+            with explained(job.path, "cannot be started here", exact=True):
+                process = self._open_process(job, gpus)
+        except UserError as error:
+            print(f"{job.name}: failed: {self._note_failure(job, str(error))}", flush=True)
+            return
+        self._running[process] = _Started(job, gpus, time.monotonic())
+        if self._stopping:  # the signal came while the process was made
+            os.killpg(process.pid, signal.SIGINT)
+        where = f" on GPU {', '.join(gpus)}" if gpus else ""
+        print(f"{job.name}: started{where} as process {process.pid}", flush=True)
+
+    def _open_process(self, job: Job, gpus: tuple[str, ...]) -> subprocess.Popen:
+        """Start `oelm run` of a job; its output goes to its log."""
+        overrides = self._overrides
+        if gpus and not self._slots.shared:
+            overrides = {"machine.device": "cuda"} | overrides
         job.path.mkdir(parents=True, exist_ok=True)
         with open(job.path / NOTEBOOK_LOG, "ab") as log:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 job_command(job, overrides),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -151,11 +166,6 @@ class Queue:
                 env=os.environ | child_environment(self._threads, gpus),
                 start_new_session=True,
             )
-        self._running[process] = _Started(job, gpus, time.monotonic())
-        if self._stopping:  # the signal came while the process was made
-            os.killpg(process.pid, signal.SIGINT)
-        where = f" on GPU {', '.join(gpus)}" if gpus else ""
-        print(f"{job.name}: started{where} as process {process.pid}", flush=True)
 
     def _collect(self, started: _Started, code: int) -> None:
         """Report a run that has ended, and queue it again where another process had it in use."""

@@ -51,6 +51,17 @@ def test_runs_that_fail_for_one_reason_say_it_once_and_leave_no_folder(tiny_env,
     assert list(tiny_env.glob("*")) == []
 
 
+def test_a_run_that_cannot_be_started_does_not_stop_the_others(tiny_env, tiny, capsys):
+    jobs = make_jobs(["DEMO-01", "DEMO-02"], [1], tiny())
+    tiny_env.mkdir()
+    jobs[0].path.parent.touch()  # a file where its folder should be
+    assert run_queue(jobs, tiny(), Slots()) == FAILED
+    printed = capsys.readouterr().out
+    assert f"DEMO-01 seed 1: failed: {jobs[0].path}: cannot be started here: Not a" in printed
+    assert "DEMO-02 seed 1: done" in printed
+    assert "1 failed: DEMO-01 seed 1;" in printed
+
+
 @pytest.mark.parametrize(
     ("config", "starts", "reason"),
     [(None, MOST_STARTS, "in use by process"), ("{", 1, "config.yaml: not readable as YAML")],
