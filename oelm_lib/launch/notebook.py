@@ -1,6 +1,5 @@
 """One run as an executed notebook: validated before, watched while it trains, a page after."""
 
-import contextlib
 import math
 import os
 import signal
@@ -26,7 +25,7 @@ from oelm_lib.runs.logs import NOTEBOOK_LOG
 from oelm_lib.runs.names import run_command, run_name
 from oelm_lib.runs.reading import read_or_none, read_status, read_summary, read_timing, state
 from oelm_lib.runs.schema import ACTIVE, RESUMABLE
-from oelm_lib.runs.stop import on_stop, remove_stop_file, stop_file
+from oelm_lib.runs.stop import on_stop, remove_stop_file, write_stop_file
 from oelm_lib.units import format_eta
 
 SILENT_SECONDS = 60.0
@@ -209,8 +208,7 @@ class _Execution:
         if self.stop_asked and number == signal.SIGINT:
             self._kill()
         self.stop_asked = True
-        with contextlib.suppress(OSError):  # the trainer meets the same full or read-only disk
-            stop_file(self._run.path).touch()
+        write_stop_file(self._run.path)
         print(
             "\nstopping: it ends its step or evaluation, then it saves (Ctrl-C again kills it)",
             flush=True,
