@@ -20,7 +20,7 @@ from oelm_lib.launch.jobs import new_warnings, result_text
 from oelm_lib.launch.processes import child_error, kill_tree
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
-from oelm_lib.runs.folder import Run, disk_error, open_run
+from oelm_lib.runs.folder import Run, disk_error, open_fitting_corpus, open_run
 from oelm_lib.runs.logs import NOTEBOOK_LOG
 from oelm_lib.runs.names import run_command, run_name
 from oelm_lib.runs.reading import read_or_none, read_status, read_summary, read_timing, state
@@ -52,13 +52,13 @@ def run_experiment(
         UserError: The run cannot start; nothing was computed or written.
     """
     cfg = config.load_config(exp, overrides)
+    if test:
+        check_has_test(open_fitting_corpus(cfg))  # before an old folder is renamed or one made
     run = open_run(cfg, seed, fresh=fresh)
     page = run.path / "train.html"
     if run.finished and page.is_file():
         return _report_done(run, page, test, "was done before")
     run.lock.release()  # the kernel is the writer
-    if test:
-        check_has_test(run.corpus)  # before the training, not after it
     remove_stop_file(run.path)
     execution = _Execution(run, {"exp": exp, "seed": seed, "overrides": config.as_text(overrides)})
     error = execution.wait()
