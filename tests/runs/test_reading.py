@@ -220,7 +220,7 @@ def test_a_file_that_grows_does_not_follow_a_link_out_of_the_folder(tmp_path):
     outside.write_text("precious")
     (tmp_path / "rows").symlink_to(outside)
     with pytest.raises(OSError, match="symbolic link"):
-        AppendFile(tmp_path / "rows", 0)
+        AppendFile(tmp_path / "rows", 0, lambda: None)
     assert outside.read_text() == "precious"
 
 
