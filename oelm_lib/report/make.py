@@ -11,7 +11,7 @@ from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
 from oelm_lib.runs.find import find_run, find_runs, unknown_names
 from oelm_lib.runs.names import command_line, experiment_of, is_glob, parse_patterns
-from oelm_lib.runs.reading import state
+from oelm_lib.runs.reading import read_or_none, read_summary, state
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.study.plan import study_names
 
@@ -122,8 +122,9 @@ def _is_of(run: Path, arm: str) -> bool:
 
 
 def _check_finished(patterns: list[str]) -> None:
-    """Raise UserError where no run of these experiments, or globs, is done."""
-    if not any(state(run) == "done" for run in find_runs(None, patterns, rehearsals=False)):
+    """Raise UserError where no run of these experiments, or globs, has a result."""
+    runs = find_runs(None, patterns, rehearsals=False)
+    if not any(read_or_none(read_summary, run) for run in runs):
         command = command_line(["run", *patterns])
         raise UserError(f"no finished run of {', '.join(patterns)}; train: {command}")
 

@@ -9,8 +9,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from oelm_lib.config import ROOT
 from oelm_lib.errors import UserError
+from oelm_lib.files import read_json, write_json
 from oelm_lib.report.keep import publish, write_index
-from oelm_lib.report.make import MOST_SLUG, STANDARD, page_slug, report
+from oelm_lib.report.make import MOST_SLUG, STANDARD, _check_finished, page_slug, report
 from oelm_lib.report.notebook import WIDGET
 from oelm_lib.report.page import export
 from oelm_lib.runs import frames
@@ -313,6 +314,17 @@ def test_an_unknown_baseline_is_one_line(tmp_path, monkeypatch, target):
     runs_factory.make_run(tmp_path, "DEMO-01", overrides={"train.max_steps": 100})
     with pytest.raises(UserError, match=r"no experiment 'DEMO-99' \(did you mean DEMO-0"):
         report(target, "DEMO-99")
+
+
+def test_a_run_killed_after_its_result_was_written_is_finished(tmp_path, monkeypatch):
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
+    path = runs_factory.make_run(tmp_path, "DEMO-01")
+    status = read_json(path / "status.json")
+    write_json(path / "status.json", status | {"state": "evaluating"})
+    _check_finished(["DEMO-01"])
+    (path / "summary.json").unlink()
+    with pytest.raises(UserError, match="no finished run of DEMO-01; train: oelm run DEMO-01"):
+        _check_finished(["DEMO-01"])
 
 
 def test_the_name_of_a_page_is_one_that_file_systems_take():
