@@ -158,7 +158,7 @@ def _row(path: Path) -> dict[str, Any]:
     elif reasons:
         state = "unreadable"
     else:
-        state = reading.true_state(path, status or {"state": "empty"})
+        state = reading.true_state(path, status)
     timing = _read_or_note(reading.read_timing, path, reasons)
     folder = path.parent.name
     row = {

@@ -65,6 +65,8 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path, bad):
 
 def test_status_is_truthful_about_a_writer_that_is_gone(tmp_path):
     assert runs.state(tmp_path) == "empty"
+    (tmp_path / "status.json").write_text('{"step": 3}')
+    assert runs.state(tmp_path) == "empty"
 
     def status(**fields):
         record = this_process() | {"state": "running", "heartbeat": time.time()} | fields
