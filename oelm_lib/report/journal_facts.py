@@ -33,7 +33,7 @@ SHAPE = (
     "train.batch_size",
 )
 ENOUGH_SEEDS = 3
-SEPARATES = "frozen Gaussian"
+SEPARATING_ARM = "frozen Gaussian"
 """Arm that differs from OELM-Freeze in orthogonality alone, and from OELM-Random in scale alone."""
 UNFINISHED = ("stopped", "dead", "failed")
 
@@ -169,13 +169,13 @@ def _separating(known: list[Experiment], started: set[str], section: dict[str, A
     None where the arm that separates them was measured, or no experiment has it on this corpus.
     """
     mixed = any(row["differs"].count("qk_") == 2 for row in section["ablation"])
-    if not mixed or SEPARATES in [row["arm"] for row in section["arms"]]:
+    if not mixed or SEPARATING_ARM in [row["arm"] for row in section["arms"]]:
         return []
     return [
         experiment.id
         for experiment in known
         if experiment.data.corpus == section["corpus"]
-        and arm_name(experiment) == SEPARATES
+        and arm_name(experiment) == SEPARATING_ARM
         and experiment.id not in started
     ]
 
