@@ -168,7 +168,7 @@ def open_fitting_corpus(cfg: Experiment) -> Corpus:
 
 
 def check_fit(cfg: Experiment, corpus: Corpus) -> None:
-    """Check that the corpus is large enough for the experiment and has its vocabulary.
+    """Check that the experiment fits its corpus, and its batch the number of devices.
 
     Raises:
         UserError: It does not fit; the message names the key to change.
@@ -180,7 +180,11 @@ def check_fit(cfg: Experiment, corpus: Corpus) -> None:
             f" {corpus.tokenizer} has {corpus.vocab_size} tokens; set"
             f" model.vocab_size={corpus.vocab_size} or another data.tokenizer"
         )
-    length, batch = cfg.model.max_seq_len, cfg.train.batch_size
+    length, batch, devices = cfg.model.max_seq_len, cfg.train.batch_size, cfg.machine.devices
+    if batch % devices:
+        raise UserError(
+            f"machine.devices = {devices} does not divide train.batch_size = {batch}; use a divisor"
+        )
     if corpus.recall and length != corpus.recall.length:
         raise UserError(
             f"model.max_seq_len = {length}: examples of {name} have {corpus.recall.length} tokens;"

@@ -95,6 +95,7 @@ def test_fresh_keeps_the_old_folder_under_another_name(tiny_run, tiny_config, tm
             {"model__max_seq_len": 100_000},
             r"the val split of stories has \d+ tokens, less than one window of 100001",
         ),
+        ({"machine__devices": 3}, r"machine.devices = 3 does not divide train.batch_size = 4; use"),
     ],
 )
 def test_data_and_model_that_do_not_fit_are_refused_before_anything_is_written(
