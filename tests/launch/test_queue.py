@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import time
 
@@ -10,6 +11,8 @@ import pytest
 
 from oelm_lib.config import ROOT
 from oelm_lib.errors import FAILED
+from oelm_lib.files import write_json
+from oelm_lib.launch import queue
 from oelm_lib.launch.devices import IdleWatch
 from oelm_lib.launch.jobs import make_jobs
 from oelm_lib.launch.queue import MOST_STARTS, Queue, run_queue
@@ -80,6 +83,29 @@ def test_only_a_run_in_use_is_started_again(tiny_env, tiny, capsys, config, star
     printed = capsys.readouterr().out
     assert printed.count("DEMO-01 seed 1: started") == starts
     assert printed.count("DEMO-01 seed 1: failed") == 1 and reason in printed
+
+
+def test_a_run_that_waits_is_seen_as_queued_from_another_host(tiny_env, tiny, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(queue.time, "monotonic", lambda: now[0])
+    (job,) = make_jobs(["DEMO-01"], [1], tiny())
+    waiting = Queue([job], tiny(), Slots())
+
+    def age():
+        """Let the heartbeat be an hour old."""
+        status = read_status(job.path)
+        write_json(job.path / "status.json", status | {"heartbeat": time.time() - 3600})
+
+    waiting._mark_waiting()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(socket, "gethostname", lambda: "another")
+        assert state(job.path) == "queued"
+        age()
+        assert state(job.path) == "stopped"
+    now[0] += queue.MARK_SECONDS
+    waiting._mark_waiting()
+    monkeypatch.setattr(socket, "gethostname", lambda: "another")
+    assert state(job.path) == "queued"
 
 
 def test_the_queue_gives_up_when_no_gpu_becomes_free(tiny_env, tiny, capsys):
