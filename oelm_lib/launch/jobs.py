@@ -70,13 +70,19 @@ def make_jobs(
         UserError: A glob matches nothing, or an experiment or override is wrong.
     """
     configs = [config.load_config(exp, overrides) for exp in experiments_named(exps)]
-    return [make_job(cfg, seed, test) for seed in seeds for cfg in configs]
-
-
-def make_job(cfg: config.Experiment, seed: int, test: bool) -> Job:
-    """Return the job of one experiment and seed."""
-    path, machine = run_folder(cfg, seed), cfg.machine
-    return Job(cfg.id, seed, path, cfg.train.max_steps, machine.devices, machine.device, test)
+    return [
+        Job(
+            exp=cfg.id,
+            seed=seed,
+            path=run_folder(cfg, seed),
+            max_steps=cfg.train.max_steps,
+            devices=cfg.machine.devices,
+            device=cfg.machine.device,
+            test=test,
+        )
+        for seed in seeds
+        for cfg in configs
+    ]
 
 
 def job_command(job: Job, overrides: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from oelm_lib.config import ROOT
 from oelm_lib.errors import FAILED
 from oelm_lib.files import write_json
-from oelm_lib.launch import queue
+from oelm_lib.launch import queue as queue_module
 from oelm_lib.launch.devices import IdleWatch
 from oelm_lib.launch.jobs import make_jobs
 from oelm_lib.launch.queue import MOST_STARTS, Queue, run_queue
@@ -87,7 +87,7 @@ def test_only_a_run_in_use_is_started_again(tiny_env, tiny, capsys, config, star
 
 def test_a_run_that_waits_is_seen_as_queued_from_another_host(tiny_env, tiny, monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(queue.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(queue_module.time, "monotonic", lambda: now[0])
     (job,) = make_jobs(["DEMO-01"], [1], tiny())
     waiting = Queue([job], tiny(), Slots())
 
@@ -102,7 +102,7 @@ def test_a_run_that_waits_is_seen_as_queued_from_another_host(tiny_env, tiny, mo
         assert state(job.path) == "queued"
         age()
         assert state(job.path) == "stopped"
-    now[0] += queue.MARK_SECONDS
+    now[0] += queue_module.MARK_SECONDS
     waiting._mark_waiting()
     monkeypatch.setattr(socket, "gethostname", lambda: "another")
     assert state(job.path) == "queued"
