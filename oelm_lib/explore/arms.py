@@ -45,7 +45,7 @@ def open_arms(runs: str, which: str = "latest") -> list[Trained]:
 
 def name_of(arm: Trained) -> str:
     """Return the name of an arm, without its run."""
-    return arm_name(arm.config.to_dict(), arm.config.science_overrides)
+    return arm_name(arm.config)
 
 
 def label(arm: Trained) -> str:

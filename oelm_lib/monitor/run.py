@@ -20,9 +20,8 @@ def heading(run: Run) -> Html:
     What weakens its comparison with the baseline follows: undeclared changes and confounds.
     """
     cfg = run.config
-    arm = arm_name(cfg.to_dict(), cfg.overrides)
     kind = " (rehearsal)" if cfg.kind == "rehearsal" else ""
-    title = f"{cfg.id} {arm}, seed {run.seed}{kind}"
+    title = f"{cfg.id} {arm_name(cfg)}, seed {run.seed}{kind}"
     lines = [cfg.label, cfg.question]
     texts = [f"<p>{escape(line)}</p>" for line in lines if line]
     problems = [f"<p class='bad'>{escape(line)}</p>" for line in _warnings(cfg)]

@@ -116,7 +116,8 @@ def _styles(study: Study, arms: set[str]) -> dict[str, ArmStyle]:
     names: dict[str, str] = {}
     for arm in [name for name in plan.arms if name in arms]:
         cell = Cell(plan.corpora[0], BASE_SIZE, arm)
-        untitled = plan.config(cell, plan.start(cell)).to_dict() | {"title": ""}
+        cfg = plan.config(cell, plan.start(cell))
+        untitled = cfg.model_copy(update={"title": ""})  # all arms have the title of their base
         known = arm_name(untitled)
         names[arm] = known if known in COLOURS and known not in names.values() else arm
     styles = arm_styles(names.values())
