@@ -6,7 +6,7 @@ from oelm_lib import config
 from oelm_lib.arms import arm_name
 from oelm_lib.errors import UserError
 from oelm_lib.markup import Html, fold, html_table
-from oelm_lib.monitor.tables import corpus_rows, file_rows, parameter_rows, result_rows
+from oelm_lib.run_page.tables import corpus_rows, file_rows, parameter_rows, result_rows
 from oelm_lib.runs.folder import Run
 from oelm_lib.runs.overview import overview
 from oelm_lib.runs.reading import frozen_unchanged, read_status, read_summary
