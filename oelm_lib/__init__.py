@@ -10,8 +10,8 @@ from typing import Any
 from oelm_lib.lazy import lazy_names
 
 PACKAGES = (
-    *("bench", "compare", "config", "data", "explore", "launch", "model", "monitor"),
-    *("report", "runs", "stats", "study", "training", "view", "workbench"),
+    *("bench", "compare", "config", "data", "explore", "launch", "model", "report"),
+    *("run_page", "runs", "stats", "study", "training", "view", "workbench"),
 )
 """Loaded when named; `oelm.` and the tab key list them."""
 

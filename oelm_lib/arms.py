@@ -4,9 +4,9 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from oelm_lib.config import ModelConfig, change_words
+from oelm_lib.config import Experiment, ModelConfig, change_words
 
 LOG_QK_SCALE = 0.45254834
 """qk_scale of the log's N(0, 0.02) at d_model 512."""
@@ -55,27 +55,26 @@ class ArmStyle(NamedTuple):
     symbol: str
 
 
-def arm_name(experiment: dict[str, Any], overrides: dict[str, Any] | None = None) -> str:
+def arm_name(experiment: Experiment) -> str:
     """Return what an experiment changes: an arm of the log, else the title after the corpus.
 
-    Args:
-        experiment: The mapping of an experiment file.
-        overrides: Those of model.* become part of the name where the log does not know the arm.
+    Overrides of model.* become part of the name where the log does not know the arm.
     """
-    model = experiment["model"]
-    if all(model.get(key, off) == off for key, off in OFF.items()):
-        frozen = (model["freeze_q"], model["freeze_k"])
+    model = experiment.model
+    if all(getattr(model, key) == off for key, off in OFF.items()):
+        frozen = (model.freeze_q, model.freeze_k)
         scale = next(
-            (s for s in (LOG_QK_SCALE, 1.0) if math.isclose(model["qk_scale"], s, rel_tol=1e-4)),
+            (s for s in (LOG_QK_SCALE, 1.0) if math.isclose(model.qk_scale, s, rel_tol=1e-4)),
             None,
         )
-        init = (model["qk_init"], scale)
+        init = (model.qk_init, scale)
         if frozen == (False, False) and init == ("normal", LOG_QK_SCALE):
             return "baseline"
-        if frozen == (True, True) and model.get("frozen_layers", "all") == "all" and init in FROZEN:
+        if frozen == (True, True) and model.frozen_layers == "all" and init in FROZEN:
             return FROZEN[init]
-    changed = {key: value for key, value in (overrides or {}).items() if key.startswith("model.")}
-    return ", ".join([experiment["title"].split(", ", 1)[-1], *change_words(changed)])
+    overrides = experiment.overrides.items()
+    changed = {key: value for key, value in overrides if key.startswith("model.")}
+    return ", ".join([experiment.title.split(", ", 1)[-1], *change_words(changed)])
 
 
 def frozen_projections(model: ModelConfig) -> str:

@@ -45,7 +45,7 @@ def open_arms(runs: str, which: str = "latest") -> list[Trained]:
 
 def arm_of(run: Trained) -> str:
     """Return the name of the arm that a run belongs to."""
-    return arm_name(run.config.to_dict(), run.config.science_overrides)
+    return arm_name(run.config)
 
 
 def run_label(run: Trained) -> str:

@@ -251,8 +251,8 @@ def _styles(study: Study, arms: set[str]) -> dict[str, ArmStyle]:
     names: dict[str, str] = {}
     for arm in [name for name in plan.arms if name in arms]:
         cell = Cell(plan.corpora[0], BASE_SIZE, arm)
-        # Without its title, an experiment has the name of an arm of the log, or none.
-        known = arm_name(plan.config(cell).to_dict() | {"title": ""})
+        # All arms have the title of their base; without it, only an arm of the log has a name.
+        known = arm_name(plan.config(cell).model_copy(update={"title": ""}))
         names[arm] = known if known in COLOURS and known not in names.values() else arm
     styles = arm_styles(names.values())
     return {arm: styles[name] for arm, name in names.items()}

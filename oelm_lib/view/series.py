@@ -1,6 +1,6 @@
 """Data of curves: the thinned rows of a run, and how a trace is computed from them.
 
-The page's script (report/templates/page.js) computes the same from the same rows;
+The page's script (report/templates/curves.js) computes the same from the same rows;
 tests/report/test_controls.py compares the two.
 """
 

@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib.arms import arm_name
-from oelm_lib.config import experiment_ids, experiment_path, load_config, outputs_dir
+from oelm_lib.config import (
+    Experiment,
+    experiment_ids,
+    experiment_path,
+    load_config,
+    outputs_dir,
+    parse_experiment,
+)
 from oelm_lib.errors import UserError
 from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.names import experiment_of, seed_of
@@ -106,10 +113,10 @@ class RunRows:
         if folder not in self._folder_facts:
             try:
                 plain = read_config(path)
-                facts = _facts(plain["experiment"], plain["label"], plain["overrides"])
-            except (UserError, KeyError, TypeError):
+                experiment = parse_experiment(plain["experiment"], str(path), plain["overrides"])
+            except UserError:
                 return self._experiment_facts(exp)
-            self._folder_facts[folder] = facts
+            self._folder_facts[folder] = _facts(experiment)
         return self._folder_facts[folder]
 
     def _experiment_facts(self, exp: str) -> dict[str, Any]:
@@ -117,8 +124,7 @@ class RunRows:
         version = (exp, _modified(experiment_path(exp)))
         if version not in self._file_facts:
             try:
-                experiment = load_config(exp)
-                facts = _facts(experiment.to_dict(), experiment.title, {})
+                facts = _facts(load_config(exp))
             except UserError as error:
                 facts = dict.fromkeys(("arm", "corpus", "title"), "")
                 facts |= {"compare_to": None, "reason": str(error)}
@@ -126,13 +132,13 @@ class RunRows:
         return self._file_facts[version]
 
 
-def _facts(experiment: dict[str, Any], title: str, overrides: dict[str, Any]) -> dict[str, Any]:
+def _facts(experiment: Experiment) -> dict[str, Any]:
     """Return the columns of a row that follow from the experiment alone."""
     return {
-        "arm": arm_name(experiment, overrides),
-        "corpus": experiment["data"]["corpus"],
-        "compare_to": experiment["compare_to"],
-        "title": title,
+        "arm": arm_name(experiment),
+        "corpus": experiment.data.corpus,
+        "compare_to": experiment.compare_to,
+        "title": experiment.label,
     }
 
 

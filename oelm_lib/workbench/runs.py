@@ -121,7 +121,7 @@ def log_html(rows: list[Row]) -> str:
         lines = list(log_lines(Path(row["path"]), LOG_LINES))
     except (UserError, OSError):
         lines = ["no log yet"]
-    body = escape("\n".join(line.rpartition("\r")[2] for line in lines))
+    body = escape("\n".join(lines))
     return (
         f"<b>Log of {escape(row['run'])}</b>"
         f"<pre style='font-size:11px;line-height:1.35;overflow-x:auto'>{body}</pre>"
