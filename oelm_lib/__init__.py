@@ -10,7 +10,7 @@ from typing import Any
 from oelm_lib.lazy import lazy_names
 
 PACKAGES = (
-    "bench", "compare", "config", "data", "explore", "launch", "model", "monitor", "report",
+    "bench", "compare", "config", "data", "explore", "launch", "model", "report", "run_page",
     "runs", "stats", "study", "training", "view", "workbench",
 )  # fmt: skip
 """Loaded when named; `oelm.` and the tab key list them."""

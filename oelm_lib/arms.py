@@ -4,9 +4,9 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from oelm_lib.config import ModelConfig, change_words
+from oelm_lib.config import Experiment, ModelConfig, change_words
 
 LOG_QK_SCALE = 0.45254834
 """qk_scale of the log's N(0, 0.02) at d_model 512."""
@@ -55,30 +55,29 @@ class ArmStyle(NamedTuple):
     symbol: str
 
 
-def arm_name(experiment: dict[str, Any], overrides: dict[str, Any] | None = None) -> str:
+def arm_name(experiment: Experiment) -> str:
     """Return what an experiment changes: an arm of the log, else the title after the corpus.
 
-    Args:
-        experiment: The mapping of an experiment file.
-        overrides: Those of model.* become part of the name where the log does not know the arm.
+    Overrides of model.* become part of the name where the log does not know the arm.
     """
-    if name := _log_name(experiment["model"]):
+    if name := _log_name(experiment.model):
         return name
-    changed = {key: value for key, value in (overrides or {}).items() if key.startswith("model.")}
-    return ", ".join([experiment["title"].split(", ", 1)[-1], *change_words(changed)])
+    overrides = experiment.overrides.items()
+    changed = {key: value for key, value in overrides if key.startswith("model.")}
+    return ", ".join([experiment.title.split(", ", 1)[-1], *change_words(changed)])
 
 
-def _log_name(model: dict[str, Any]) -> str | None:
+def _log_name(model: ModelConfig) -> str | None:
     """Return the name of an arm of the log or of the frozen Gaussian; None for any other."""
-    if any(model.get(key, off) != off for key, off in OFF.items()):
+    if any(getattr(model, key) != off for key, off in OFF.items()):
         return None
 
     def starts_as(init: str, scale: float) -> bool:
-        return model["qk_init"] == init and math.isclose(model["qk_scale"], scale, rel_tol=1e-4)
+        return model.qk_init == init and math.isclose(model.qk_scale, scale, rel_tol=1e-4)
 
-    if not (model["freeze_q"] or model["freeze_k"]):
+    if not (model.freeze_q or model.freeze_k):
         return "baseline" if starts_as("normal", LOG_QK_SCALE) else None
-    if not (model["freeze_q"] and model["freeze_k"]) or model.get("frozen_layers", "all") != "all":
+    if not (model.freeze_q and model.freeze_k) or model.frozen_layers != "all":
         return None
     return next((name for start, name in FROZEN.items() if starts_as(*start)), None)
 

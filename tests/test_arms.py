@@ -77,7 +77,7 @@ def oklab(rgb):
     ],
 )
 def test_the_logs_arms_have_their_names_at_any_size(exp, name):
-    assert arm_name(config.load_config(exp).to_dict()) == name
+    assert arm_name(config.load_config(exp)) == name
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_the_logs_arms_have_their_names_at_any_size(exp, name):
 )
 def test_an_addition_makes_another_arm(change):
     cfg = config.load_config("DEMO-02", f"model.{change}")
-    assert arm_name(cfg.to_dict(), cfg.overrides) not in ("baseline", "OELM-Freeze")
-    assert change.partition("=")[0] in arm_name(cfg.to_dict(), cfg.overrides)
+    assert arm_name(cfg) not in ("baseline", "OELM-Freeze")
+    assert change.partition("=")[0] in arm_name(cfg)
 
 
 @pytest.mark.parametrize("colour", [*COLOURS.values(), *FAMILY_COLOURS])

@@ -27,7 +27,7 @@ LAYERS = [
     {"runs"},
     {"training", "stats"},
     {"view"},
-    {"compare", "explore", "study", "bench", "monitor"},
+    {"compare", "explore", "study", "bench", "run_page"},
     {"report"},
     {"launch"},
     {"workbench"},
@@ -49,7 +49,7 @@ NO_TORCH = {
     "stats",
     "view",
     "compare",
-    "monitor",
+    "run_page",
 }
 NO_TORCH |= {"study", "report", "launch", "workbench", "cli"}
 TORCH_FREE_FILES = {"model/cost.py", "explore/measures.py", "bench/figures.py"}
@@ -107,7 +107,7 @@ def test_no_file_imports_itself_through_others():
 
 
 def test_reading_comparing_and_launching_need_no_torch_and_print_nothing():
-    packages = {"config", "arms", "runs", "stats", "view", "compare", "monitor", "report"}
+    packages = {"config", "arms", "runs", "stats", "view", "compare", "run_page", "report"}
     packages |= {"study", "launch", "workbench", "cli"}
     names = [name for name in sorted(NAMES) if package(name) in packages]
     imports = "\n".join(f"import {name}" for name in names)

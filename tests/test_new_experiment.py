@@ -52,9 +52,9 @@ def test_the_title_uses_the_words_of_the_glossary(params):
     made = config.parse_experiment(config.parse_yaml(text), "test")
     assert made.title == "Stories, OELM-Freeze, Q/K rows of norm 2.0, dropout=0.1"
     assert "qk_init=orthogonal, Q/K rows of norm 2.0, freeze_q=True" in made.question
-    assert arm_name(made.to_dict()) == "OELM-Freeze, Q/K rows of norm 2.0, dropout=0.1"
+    assert arm_name(made) == "OELM-Freeze, Q/K rows of norm 2.0, dropout=0.1"
     rehearsal = config.load_config("DEMO-02", "model.qk_scale=2")
-    assert arm_name(rehearsal.to_dict(), rehearsal.overrides) == "OELM-Freeze, Q/K rows of norm 2.0"
+    assert arm_name(rehearsal) == "OELM-Freeze, Q/K rows of norm 2.0"
 
 
 def test_a_new_experiment_of_a_baseline_is_compared_with_it(params):

@@ -37,7 +37,7 @@ def study(
         return
     from oelm_lib.hardware import open_nvml
     from oelm_lib.launch.devices import choose_gpus
-    from oelm_lib.launch.studies import run_study
+    from oelm_lib.launch.study_engine import run_study
 
     chosen = choose_gpus(gpus, open_nvml()) if gpus else None
     sbatch = None if slurm is None else sbatch_from(tuple(slurm.split()))

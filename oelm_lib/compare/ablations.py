@@ -32,16 +32,14 @@ def ablation(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
 def _step(before: pd.DataFrame, pair: Pair) -> dict[str, object]:
     """Return the row of the step from the runs `before` to the arm of a pair."""
     step = Pair(pair.arm, before)
-    arm, first = step.shared()
-    interval = stats.paired_interval((arm[METRIC] - first[METRIC]).tolist())
-    own, base = pair.shared()
-    last, row = before.iloc[0], pair.arm.iloc[0]
-    science = row["experiment"].science
-    keys = [key for key in differences(last, row)["key"] if key in science]
+    interval = stats.paired_interval(step.differences())
+    first, second = before.iloc[0], pair.arm.iloc[0]
+    science = second["experiment"].science
+    keys = [key for key in differences(first, second)["key"] if key in science]
     return {
-        "corpus": row["corpus"],
-        "from": last["arm"],
-        "to": row["arm"],
+        "corpus": second["corpus"],
+        "from": first["arm"],
+        "to": second["arm"],
         "from_id": step.base_name,
         "to_id": step.arm_name,
         "n": interval.n,
@@ -50,7 +48,7 @@ def _step(before: pd.DataFrame, pair: Pair) -> dict[str, object]:
         "unadjusted_low": interval.gap_low,
         "unadjusted_high": interval.gap_high,
         "gap_back": stats.gap(-interval.mean),
-        "total_nats": (own[METRIC] - base[METRIC]).mean(),
+        "total_nats": stats.paired_interval(pair.differences()).mean,
         "differs": ", ".join(keys),
-        "source": row["source"],
+        "source": second["source"],
     }

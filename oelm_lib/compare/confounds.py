@@ -75,39 +75,47 @@ def warnings(runs: pd.DataFrame, baseline: str | None = None) -> list[str]:
 
 def _pair_warnings(pair: Pair) -> Iterator[tuple[str, str]]:
     """Yield (run or arm, what is wrong with it) for the differences of a pair."""
-    arm, subject = pair.arm.iloc[0], pair.arm_name
+    subject = pair.arm_name
     if pair.base is None:
         yield subject, f"{pair.reason}, so there is no gap"
         return
-    base = pair.base.iloc[0]
+    arm, base = pair.arm.iloc[0], pair.base.iloc[0]
     shared = _shared_runs(pair)
-    # Repeats of one arm can differ too (a run on another machine): look at every shared seed.
-    tables = [differences(base_run, arm_run) for arm_run, base_run in shared or [(arm, base)]]
-    table = pd.concat(tables).drop_duplicates("key")
-    for key, old, new, declared in table.itertuples(index=False):
-        values = f"{key} is {short(new)}, but {short(old)} in its baseline"
-        if not declared:
-            science = key in arm["experiment"].science
-            yield subject, f"{values}{'; `changes` does not declare it' if science else ''}"
-        elif not key.startswith("model."):
-            yield subject, f"{values}, so the gap shows the effect of both"
+    for text in _key_warnings(shared or [(arm, base)]):
+        yield subject, text
     if not all(dropout_is_paired(*both) for both in shared):
         yield subject, "dropout masks are not paired with those of its baseline (oelm_lib/seeds.py)"
     for text in extra_changes(arm["experiment"], base["experiment"]):
         yield subject, f"{text}: a baseline with the same addition is needed for a PASS"
-    for rows in (arm, base):
-        overrides = rows["experiment"].science_overrides
+    for run in (arm, base):
+        overrides = run["experiment"].science_overrides
         if overrides:
             given = ", ".join(f"{key}={short(value)}" for key, value in overrides.items())
-            yield arm_id(rows), f"a rehearsal of {rows['id']} with {given}, not {rows['id']} itself"
-    arm_seeds, base_seeds = (set(comparable(rows)["seed"]) for rows in pair[:2])
-    for who, missing in (
-        (subject, base_seeds - arm_seeds),
-        (pair.base_name, arm_seeds - base_seeds),
-    ):
-        if missing:
-            listed = ", ".join(map(str, sorted(missing)))
-            yield who, f"no loss with seed {listed}; only shared seeds are compared"
+            yield arm_id(run), f"a rehearsal of {run['id']} with {given}, not {run['id']} itself"
+    arm_seeds, base_seeds = set(comparable(pair.arm)["seed"]), set(comparable(pair.base)["seed"])
+    missing = {subject: base_seeds - arm_seeds, pair.base_name: arm_seeds - base_seeds}
+    for name, seeds in missing.items():
+        if seeds:
+            listed = ", ".join(map(str, sorted(seeds)))
+            yield name, f"no loss with seed {listed}; only shared seeds are compared"
+
+
+def _key_warnings(shared: list[tuple[pd.Series, pd.Series]]) -> Iterator[str]:
+    """Yield each difference, beside the declared ones of the model, that the gap shows too.
+
+    Repeats of one arm can differ (a run on another machine), so every shared seed is looked at.
+
+    Args:
+        shared: Pairs (run of the arm, run of its baseline).
+    """
+    science = shared[0][0]["experiment"].science
+    table = pd.concat([differences(base, arm) for arm, base in shared]).drop_duplicates("key")
+    for key, old, new, declared in table.itertuples(index=False):
+        values = f"{key} is {short(new)}, but {short(old)} in its baseline"
+        if not declared:
+            yield f"{values}; `changes` does not declare it" if key in science else values
+        elif not key.startswith("model."):
+            yield f"{values}, so the gap shows the effect of both"
 
 
 def _shared_runs(pair: Pair) -> list[tuple[pd.Series, pd.Series]]:
@@ -134,13 +142,10 @@ def _evidence_warnings(runs: pd.DataFrame, compared: list[Pair]) -> Iterator[tup
         if count == 1:
             yield pair.arm_name, "one shared seed: noise and effect cannot be told apart"
         elif 1 < count < FEW_SEEDS:
-            yield (
-                pair.arm_name,
-                f"only {count} seeds: a wide interval, whose width is partly luck",
-            )
-    judged = {
-        arm for pair in compared for rows in pair[:2] if rows is not None for arm in rows["arm"]
-    }
+            words = f"only {count} seeds: a wide interval, whose width is partly luck"
+            yield pair.arm_name, words
+    sides = [runs for pair in compared for runs in (pair.arm, pair.base) if runs is not None]
+    judged = {arm for side in sides for arm in side["arm"]}
     measured = runs[runs["experiment"].notna() & (runs["source"] == MEASURED)]
     for corpus, rows in measured.groupby("corpus", sort=False):
         kinds = rows["config"].map(lambda config: config.get("corpus") or {})

@@ -82,10 +82,8 @@ def pairs(runs: pd.DataFrame, baseline: str | None = None) -> list[Pair]:
     paired = []
     for arm in variants:
         own, _ = declaration(arm.iloc[0]["experiment"])
-        candidates = (
-            _baseline_runs(variants, arm.iloc[0], name) for name in (baseline, own) if name
-        )
-        base = next((runs for runs in candidates if runs is not None), None)
+        names = [name for name in (baseline, own) if name]
+        base = _baseline_runs(variants, arm.iloc[0], names)
         if base is None and own:
             reason = f"no run of its baseline {own} on this corpus and tokenizer"
             paired.append(Pair(arm, None, reason))
@@ -98,8 +96,7 @@ def families(runs: pd.DataFrame, baseline: str | None = None) -> list[list[Pair]
     """Return the pairs by baseline: the comparisons that are judged together."""
     by_baseline: dict[tuple, list[Pair]] = {}
     for pair in pairs(runs, baseline):
-        first = None if pair.base is None else pair.base.iloc[0]
-        key = (None, None) if first is None else (first["source"], first["variant"])
+        key = () if pair.base is None else tuple(pair.base.iloc[0][["source", "variant"]])
         by_baseline.setdefault(key, []).append(pair)
     return list(by_baseline.values())
 
@@ -121,18 +118,19 @@ def _losses(runs: pd.DataFrame) -> dict[int, float]:
 
 
 def _baseline_runs(
-    variants: list[pd.DataFrame], arm: pd.Series, wanted: str
+    variants: list[pd.DataFrame], arm: pd.Series, names: list[str]
 ) -> pd.DataFrame | None:
-    """Return the runs of the wanted baseline that fit an arm best, or None."""
-
-    def fits(runs: pd.DataFrame) -> bool:
-        first = runs.iloc[0]
-        same = all(first[key] == arm[key] for key in ("source", "corpus", "tokenizer"))
-        return same and wanted in (first["id"], first["variant"])
+    """Return the runs that fit an arm best, of the first name of a baseline that has any."""
 
     def distance(runs: pd.DataFrame) -> tuple[bool, bool]:
         experiment = runs.iloc[0]["experiment"]
         other_overrides = experiment.science_overrides != arm["experiment"].science_overrides
         return other_overrides, experiment.kind != "experiment"
 
-    return min(filter(fits, variants), key=distance, default=None)
+    same_text = ["source", "corpus", "tokenizer"]
+    fitting = [runs for runs in variants if runs.iloc[0][same_text].equals(arm[same_text])]
+    for name in names:
+        named = [runs for runs in fitting if name in runs.iloc[0][["id", "variant"]].tolist()]
+        if named:
+            return min(named, key=distance)
+    return None

@@ -1,7 +1,6 @@
 """The runs of a comparison as tables: states, corpora, parameters."""
 
 import math
-from typing import Any
 
 import pandas as pd
 
@@ -37,7 +36,10 @@ def matrix(runs: pd.DataFrame, exps: list[str] | str | None = None) -> pd.DataFr
         runs: Frame of load_runs.
         exps: Ids or globs; default none.
     """
-    rates = [_learning_rate(experiment) for experiment in runs["experiment"]]
+    rates = [
+        experiment.optim.learning_rate if isinstance(experiment, Experiment) else None
+        for experiment in runs["experiment"]
+    ]
     known = runs.assign(id=[arm_id(run) for run in runs.itertuples()], learning_rate=rates)
     have_runs = set(known["id"])
     wanted = matching_ids(exps) if exps else []
@@ -102,7 +104,3 @@ def parameters(runs: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def _learning_rate(experiment: Any) -> float | None:
-    return experiment.optim.learning_rate if isinstance(experiment, Experiment) else None

@@ -181,8 +181,9 @@ def judge(runs: pd.DataFrame, baseline: str | None = None) -> list[Verdict]:
     judged = []
     for family in families(runs, baseline):
         differences = [pair.differences() for pair in family]
-        arms = max(sum(len(nats) > 1 for nats in differences), 1)
-        judged += [_judge(pair, nats, arms) for pair, nats in zip(family, differences, strict=True)]
+        # An arm with one pair has no interval, so it does not widen those of the others.
+        k = max(sum(len(nats) > 1 for nats in differences), 1)
+        judged += [_judge(pair, nats, k) for pair, nats in zip(family, differences, strict=True)]
     return judged
 
 
@@ -212,11 +213,11 @@ def cross_corpus(judged: Sequence[Verdict]) -> pd.DataFrame:
     return table.sort_values(["source", "arm"], kind="stable", ignore_index=True)
 
 
-def _judge(pair: Pair, differences: list[float], arms: int) -> Verdict:
-    """Judge an arm by its differences in nats, one of `arms` that share a baseline."""
+def _judge(pair: Pair, differences: list[float], k: int) -> Verdict:
+    """Judge an arm by its differences in nats; `k`: comparisons in its family."""
     documents = [[_documents(path) for path in runs["path"]] for runs in pair.shared()]
     error = stats.document_error(list(zip(*documents, strict=True)))
-    interval = stats.with_document_error(stats.paired_interval(differences, arms), error)
+    interval = stats.with_document_error(stats.paired_interval(differences, k), error)
     first, confounds = pair.arm.iloc[0], []
     if pair.base is not None:
         confounds = extra_changes(first["experiment"], pair.base.iloc[0]["experiment"])

@@ -1,8 +1,8 @@
 """Probes of trained models: where heads look, what they are for, on which tokens an arm loses.
 
 `measures` are functions of arrays, `attention`, `windows` and `probes` take a run to numbers,
-`sentences`, `tables`, `figures` and `maps` show them, `live` is the widget for JupyterLab. An
-`arm` in their signatures is one trained run; `arms.groups` puts the seeds of an arm together.
+`sentences`, `tables`, `figures` and `maps` show them, `live` is the widget for JupyterLab.
+`arms.runs_by_arm` puts the runs of an arm together.
 """
 
 from oelm_lib.lazy import lazy_names

@@ -10,7 +10,7 @@ from oelm_lib.runs.names import arm_id_of, is_glob
 from oelm_lib.training.trained import Trained, open_trained
 
 
-def find_arms(runs: str) -> list[Path]:
+def find_named_runs(runs: str) -> list[Path]:
     """Return the folders of runs, each once.
 
     Args:
@@ -31,42 +31,42 @@ def find_arms(runs: str) -> list[Path]:
 
 
 def open_arms(runs: str, which: str = "latest") -> list[Trained]:
-    """Open the checkpoints of runs; the first run is the reference of the others.
+    """Open a checkpoint of each run; the first run is the reference of the others.
 
     Args:
-        runs: As find_arms takes them.
+        runs: As find_named_runs takes them.
         which: Checkpoint, `latest` or `best`.
 
     Raises:
         UserError: No run has this name, or it has no such checkpoint.
     """
-    return [open_trained(path, which) for path in find_arms(runs)]
+    return [open_trained(path, which) for path in find_named_runs(runs)]
 
 
-def name_of(arm: Trained) -> str:
-    """Return the name of an arm, without its run."""
-    return arm_name(arm.config.to_dict(), arm.config.science_overrides)
+def arm_of(run: Trained) -> str:
+    """Return the name of the arm that a run belongs to."""
+    return arm_name(run.config)
 
 
-def label(arm: Trained) -> str:
+def run_label(run: Trained) -> str:
     """Return arm and run, which tells any two runs apart."""
-    return f"{name_of(arm)} ({arm_id_of(arm.path.parent.name)}, seed {arm.seed})"
+    return f"{arm_of(run)} ({arm_id_of(run.path.parent.name)}, seed {run.seed})"
 
 
-def groups(arms: Sequence[Trained]) -> dict[str, list[Trained]]:
-    """Return the seeds of each arm under the shortest name that tells the arms apart."""
-    folders = {arm.path.parent.name: name_of(arm) for arm in arms}
+def runs_by_arm(runs: Sequence[Trained]) -> dict[str, list[Trained]]:
+    """Return the runs of each arm under the shortest name that tells the arms apart."""
+    folders = {run.path.parent.name: arm_of(run) for run in runs}
     names = list(folders.values())
     grouped: dict[str, list[Trained]] = {}
-    for arm in arms:
-        folder = arm.path.parent.name
+    for run in runs:
+        folder = run.path.parent.name
         name = folders[folder]
         if names.count(name) > 1:
             name = f"{name} ({arm_id_of(folder)})"
-        grouped.setdefault(name, []).append(arm)
+        grouped.setdefault(name, []).append(run)
     return grouped
 
 
-def one_seed_each(arms: Sequence[Trained], count: int | None = None) -> list[Trained]:
-    """Return the first seed of each arm, of the first `count` arms."""
-    return [seeds[0] for seeds in groups(arms).values()][:count]
+def one_seed_each(runs: Sequence[Trained], count: int | None = None) -> list[Trained]:
+    """Return the first run of each arm, of the first `count` arms."""
+    return [members[0] for members in runs_by_arm(runs).values()][:count]

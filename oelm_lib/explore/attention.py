@@ -41,65 +41,56 @@ def layer_maps(model: GPT, tokens: Tensor, layer: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=CACHED_RUNS)
 @torch.no_grad()
-def head_table(arm: Trained) -> pd.DataFrame:
+def head_table(run: Trained) -> pd.DataFrame:
     """Return one row a head: roles on repeated random tokens, attention on text, its spectrum.
 
     `copying_in_text` is the share that goes to keys which hold the next token, where it stood
-    earlier in the window. A new measure of heads is one line of `_head_row`.
+    earlier in the window. A new measure of heads is one line here.
     """
-    repeated, period = repeated_sequences(arm)
-    copies = attention_maps(arm.model, repeated).mean(1)  # (L, H, T, T)
-    spectra, weights = spectrum(arm), _qk_weights(arm)
-    inputs, targets = validation_windows(arm, MAP_TOKENS)
+    repeated, period = repeated_sequences(run)
+    copies = attention_maps(run.model, repeated).mean(1)  # (L, H, T, T)
+    spectra, weights = spectrum(run), _qk_weights(run)
+    inputs, targets = validation_windows(run, MAP_TOKENS)
     text = torch.cat([inputs, targets[:, -1:]], 1).numpy()
-    rows = []
-    for layer, scores in enumerate(arm.model.attention_scores(inputs)):
-        maps = scores.softmax(-1).numpy()  # (B, H, T, T)
-        copying = measures.copying_mass(maps, text)
+    layers = []
+    for layer, scores in enumerate(run.model.attention_scores(inputs)):
+        maps, copied = scores.softmax(-1).numpy(), copies[layer]  # (B, H, T, T), (H, T, T)
         query, key, _ = weights[layer]
-        errors = measures.orthogonality_error(query), measures.orthogonality_error(key)
-        for head in range(arm.config.model.num_heads):
-            row = {"layer": layer, "head": head, "copying_in_text": copying[head]}
-            row |= _head_row(maps[:, head], copies[layer, head], period, scores[:, head])
-            row["effective_rank"] = measures.effective_rank(spectra[layer, head])
-            row["q_orthogonality_error"] = errors[0][head]
-            row["k_orthogonality_error"] = errors[1][head]
-            rows.append(row)
-    return pd.DataFrame(rows)
+        columns = {  # (H,) each
+            "previous_token": measures.previous_token_score(copied),
+            "duplicate_token": measures.duplicate_token_score(copied, period),
+            "induction": measures.induction_score(copied, period),
+            "copying_in_text": measures.copying_mass(maps, text),
+            "previous_in_text": measures.previous_token_score(maps).mean(0),
+            "entropy": measures.normalised_entropy(maps).mean(0),
+            "concentration": measures.concentration(maps).mean(0),
+            "first_token": measures.first_token_mass(maps).mean(0),
+            "local": measures.local_mass(maps).mean(0),
+            "logit_std": [part[part.isfinite()].std().item() for part in scores.unbind(1)],
+            "effective_rank": measures.effective_rank(spectra[layer]),
+            "q_orthogonality_error": measures.orthogonality_error(query),
+            "k_orthogonality_error": measures.orthogonality_error(key),
+        }
+        heads = pd.DataFrame(columns, dtype=float)
+        layers.append(heads.assign(layer=layer, head=heads.index))
+    return pd.concat(layers, ignore_index=True)
 
 
-def _head_row(
-    maps: np.ndarray, copied: np.ndarray, period: int, scores: Tensor
-) -> dict[str, float]:
-    """Return the measures of a head: maps (B, T, T) on text, `copied` (T, T) on repeated tokens."""
-    return {
-        "previous_token": measures.previous_token_score(copied),
-        "duplicate_token": measures.duplicate_token_score(copied, period),
-        "induction": measures.induction_score(copied, period),
-        "previous_in_text": measures.previous_token_score(maps).mean(),
-        "entropy": measures.normalised_entropy(maps).mean(),
-        "concentration": measures.concentration(maps).mean(),
-        "first_token": measures.first_token_mass(maps).mean(),
-        "local": measures.local_mass(maps).mean(),
-        "logit_std": scores[scores.isfinite()].std().item(),
-    }
-
-
-def spectrum(arm: Trained) -> np.ndarray:
+def spectrum(run: Trained) -> np.ndarray:
     """Return singular values (L, H, K) of each head's Q/K form with the LayerNorm's gain."""
     return np.stack(
-        [measures.qk_spectrum(query, key, gain) for query, key, gain in _qk_weights(arm)]
+        [measures.qk_spectrum(query, key, gain) for query, key, gain in _qk_weights(run)]
     )
 
 
-def _qk_weights(arm: Trained) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _qk_weights(run: Trained) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Return of each layer W_q and W_k (H, K, D) and the gain (D) of the LayerNorm before them.
 
     Both weights include the additions that fold into them.
     """
     weights: list[Any] = []
     with torch.no_grad():
-        for block in arm.model.blocks:
+        for block in run.model.blocks:
             heads = [
                 weight.unflatten(0, (block.attention.num_heads, -1)).numpy()
                 for weight, _ in block.attention.as_linear()

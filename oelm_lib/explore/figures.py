@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from oelm_lib.arms import arm_colour
-from oelm_lib.explore.arms import groups, label, name_of
+from oelm_lib.explore.arms import arm_of, run_label, runs_by_arm
 from oelm_lib.explore.attention import ROLES, STRONG, head_table, spectrum
 from oelm_lib.explore.probes import PROBES, probe_values
 from oelm_lib.explore.windows import window_losses
@@ -26,23 +26,23 @@ HEAD_ROLES = {key: f"{words} (random tokens, twice)" for key, words in ROLES.ite
 }
 
 
-def probe_panels(arms: Sequence[Trained]) -> list[Figure]:
+def probe_panels(runs: Sequence[Trained]) -> list[Figure]:
     """Return one small figure for each probe: a dot a seed, a line an arm."""
-    table = probe_values(arms).set_index("arm")
-    return [_probe_panel(arms, table[key].to_dict(), key) for key in PROBES if key in table]
+    table = probe_values(runs).set_index("run")
+    return [_probe_panel(runs, table[key].to_dict(), key) for key in PROBES if key in table]
 
 
-def _probe_panel(arms: Sequence[Trained], values: dict[str, float], key: str) -> Figure:
-    grouped = groups(arms)
+def _probe_panel(runs: Sequence[Trained], values: dict[str, float], key: str) -> Figure:
+    grouped = runs_by_arm(runs)
     figure = new_figure(PROBES[key].title, [PROBES[key].meaning], [""], 20 + 26 * len(grouped))
-    for name, seeds in grouped.items():
+    for name, members in grouped.items():
         dots = go.Scatter(
-            x=[float(f"{values[label(arm)]:.4g}") for arm in seeds],
-            y=[plotly_text(name)] * len(seeds),
-            text=[f"seed {arm.seed}" for arm in seeds],
+            x=[float(f"{values[run_label(run)]:.4g}") for run in members],
+            y=[plotly_text(name)] * len(members),
+            text=[f"seed {run.seed}" for run in members],
             name=plotly_text(name),
             mode="markers",
-            marker={"size": 10, "opacity": 0.8, "color": arm_colour(name_of(seeds[0]))},
+            marker={"size": 10, "opacity": 0.8, "color": arm_colour(arm_of(members[0]))},
             hovertemplate="%{y}, %{text}: %{x}<extra></extra>",
         )
         add_trace(figure, 1, dots)
@@ -59,32 +59,32 @@ def _name_lines(name: str) -> str:
     return "<br>".join(map(plotly_text, lines))
 
 
-def head_scores(arms: Sequence[Trained]) -> Figure:
+def head_scores(runs: Sequence[Trained]) -> Figure:
     """Draw the share that each head gives in each role; definitions in explore.measures."""
     notes = [
         f"each mark is a head, layer by layer; above {STRONG:g} (dashed) a head has the role;"
         " higher is better for copying"
     ]
     figure = new_figure("Roles of heads", notes, list(HEAD_ROLES.values()), height=170)
-    grouped, tables = groups(arms), {arm: head_table(arm) for arm in arms}
+    grouped, tables = runs_by_arm(runs), {run: head_table(run) for run in runs}
     places = sorted({place for table in tables.values() for place in _places(table)})
     ticks = [f"{layer}.{head}" for layer, head in places]
-    for seed in _seeds(arms):
-        heads = tables[seed.run]
+    for drawn in _drawn_runs(runs):
+        heads = tables[drawn.run]
         x = np.array([places.index(place) for place in _places(heads)])
-        offset = 0.6 * ((list(grouped).index(seed.arm) + 0.5) / len(grouped) - 0.5)
-        run_label = plotly_text(label(seed.run))
+        offset = 0.6 * ((list(grouped).index(drawn.arm) + 0.5) / len(grouped) - 0.5)
+        hover_name = plotly_text(run_label(drawn.run))
         for row, role in enumerate(HEAD_ROLES, 1):
             marks = go.Scatter(
                 x=(x + offset).round(3).tolist(),
                 y=heads[role].round(4).tolist(),
                 text=[f"{layer}.{head}" for layer, head in _places(heads)],
-                name=plotly_text(seed.arm),
-                legendgroup=seed.arm,
-                showlegend=row == 1 and seed.is_first,
+                name=plotly_text(drawn.arm),
+                legendgroup=drawn.arm,
+                showlegend=row == 1 and drawn.is_first,
                 mode="markers",
-                marker={"color": seed.colour, "size": 9, "opacity": 0.85},
-                hovertemplate=f"{run_label}<br>%{{text}}: %{{y:.3f}}<extra></extra>",
+                marker={"color": drawn.colour, "size": 9, "opacity": 0.85},
+                hovertemplate=f"{hover_name}<br>%{{text}}: %{{y:.3f}}<extra></extra>",
             )
             add_trace(figure, row, marks)
     figure.add_hline(y=STRONG, line={"dash": "dash", "width": 1.2, "color": INK})
@@ -100,7 +100,7 @@ def _places(heads: pd.DataFrame) -> list[tuple[int, int]]:
     return list(zip(heads["layer"].tolist(), heads["head"].tolist(), strict=True))
 
 
-def depth(arms: Sequence[Trained]) -> Figure:
+def depth(runs: Sequence[Trained]) -> Figure:
     """Draw entropy and logit std over depth: lines are means over heads, dots heads."""
     panels = {
         "entropy": "normalised entropy (1: uniform)",
@@ -109,72 +109,72 @@ def depth(arms: Sequence[Trained]) -> Figure:
     notes = ["validation windows; lines: means over heads; dots: heads; neither way is good alone"]
     figure = new_figure("Over depth", notes, list(panels.values()), height=240)
     layers = 1
-    for seed in _seeds(arms):
-        heads = head_table(seed.run)
-        dots = {"mode": "markers", "marker": {"size": 5, "opacity": 0.5, "color": seed.colour}}
+    for drawn in _drawn_runs(runs):
+        heads = head_table(drawn.run)
+        dots = {"mode": "markers", "marker": {"size": 5, "opacity": 0.5, "color": drawn.colour}}
         means = heads.groupby("layer")[list(panels)].mean()
         layers = max(layers, len(means))
         for row, key in enumerate(panels, 1):
-            _add_line(figure, row, seed, heads["layer"], heads[key], showlegend=False, **dots)
-            _add_line(figure, row, seed, means.index, means[key])
+            _add_line(figure, row, drawn, heads["layer"], heads[key], showlegend=False, **dots)
+            _add_line(figure, row, drawn, means.index, means[key])
     figure.update_xaxes(dtick=1, range=[-0.2, layers - 0.8])
     return _finished(figure, "layer")
 
 
-def spectra(arms: Sequence[Trained]) -> Figure:
+def spectra(runs: Sequence[Trained]) -> Figure:
     """Draw the singular values of each head's Q/K form, a panel a layer."""
-    values = {arm: spectrum(arm) for arm in arms}
+    values = {run: spectrum(run) for run in runs}
     panels = [f"layer {layer}" for layer in range(max(map(len, values.values())))]
     notes = [
         "diag(g) W_q^T W_k diag(g), g the LayerNorm's gain; lines: means over heads; thin: heads;"
         " a flat line compares all directions alike"
     ]
     figure = new_figure("Spectra of the Q/K forms", notes, panels, height=200)
-    for seed in _seeds(arms):
-        places = np.arange(1, values[seed.run].shape[-1] + 1)
-        thin = {"line": {"width": 0.8, "color": seed.colour}, "opacity": 0.4, "hoverinfo": "skip"}
-        for row, layer in enumerate(values[seed.run], 1):
+    for drawn in _drawn_runs(runs):
+        places = np.arange(1, values[drawn.run].shape[-1] + 1)
+        thin = {"line": {"width": 0.8, "color": drawn.colour}, "opacity": 0.4, "hoverinfo": "skip"}
+        for row, layer in enumerate(values[drawn.run], 1):
             for head in layer:
-                _add_line(figure, row, seed, places, head, showlegend=False, **thin)
-            _add_line(figure, row, seed, places, layer.mean(0))
+                _add_line(figure, row, drawn, places, head, showlegend=False, **thin)
+            _add_line(figure, row, drawn, places, layer.mean(0))
     return _finished(figure, "singular value, largest first")
 
 
-def loss_by_position(arms: Sequence[Trained]) -> Figure:
+def loss_by_position(runs: Sequence[Trained]) -> Figure:
     """Draw the loss, and the gap to the first arm, over BINS parts of the window."""
     notes = [
-        f"validation windows in {BINS} parts; the lower panel: nats above {label(arms[0])};"
+        f"validation windows in {BINS} parts; the lower panel: nats above {run_label(runs[0])};"
         " lower is better"
     ]
     figure = new_figure("Loss by position", notes, ["loss", "gap to the first arm"], height=240)
-    reference = window_losses(arms[0])[1].mean(0)
+    reference = window_losses(runs[0])[1].mean(0)
     parts = np.array_split(np.arange(len(reference)), min(BINS, len(reference)))
     middles = [part.mean() for part in parts]
-    for seed in _seeds(arms):
-        losses = window_losses(seed.run)[1].mean(0)
+    for drawn in _drawn_runs(runs):
+        losses = window_losses(drawn.run)[1].mean(0)
         for row, values in ((1, losses), (2, losses - reference)):
             means = [values[part].mean() for part in parts]
-            _add_line(figure, row, seed, middles, means, mode="lines+markers", marker_size=5)
+            _add_line(figure, row, drawn, middles, means, mode="lines+markers", marker_size=5)
     figure.update_yaxes(title_text="nats per token")
     return _finished(figure, "position in the window", "normal")
 
 
-def logit_spread(arms: Sequence[Trained]) -> Figure:
+def logit_spread(runs: Sequence[Trained]) -> Figure:
     """Draw logit std over training, a panel a layer, of runs that recorded it."""
-    tables = {arm: read_logit_std(arm.path) for arm in arms}
+    tables = {run: read_logit_std(run.path) for run in runs}
     layers = sorted({layer for table in tables.values() for layer in table["layer"]})
     notes = ["one validation window at each evaluation; the mean of a layer's heads"]
     figure = new_figure(
         "Logit std over training", notes, [f"layer {n}" for n in layers], height=170
     )
-    for seed in _seeds(arms):
-        for layer, points in tables[seed.run].groupby("layer"):
+    for drawn in _drawn_runs(runs):
+        for layer, points in tables[drawn.run].groupby("layer"):
             row = layers.index(layer) + 1
-            _add_line(figure, row, seed, points["step"], points["logit_std"])
+            _add_line(figure, row, drawn, points["step"], points["logit_std"])
     return _finished(figure, "step" if layers else "")
 
 
-class _Seed(NamedTuple):
+class _Drawn(NamedTuple):
     """A run as the figures draw it: under the name and in the colour of its arm."""
 
     arm: str
@@ -184,27 +184,27 @@ class _Seed(NamedTuple):
     """Whether it is the arm's first run, which stands in the legend."""
 
 
-def _seeds(arms: Sequence[Trained]) -> list[_Seed]:
-    """Return all runs, the seeds of an arm one after another."""
+def _drawn_runs(runs: Sequence[Trained]) -> list[_Drawn]:
+    """Return all runs, those of an arm one after another."""
     return [
-        _Seed(name, run, arm_colour(name_of(run)), run is runs[0])
-        for name, runs in groups(arms).items()
-        for run in runs
+        _Drawn(arm, run, arm_colour(arm_of(run)), run is members[0])
+        for arm, members in runs_by_arm(runs).items()
+        for run in members
     ]
 
 
-def _add_line(figure: Figure, row: int, seed: _Seed, x: Any, y: Any, **look: Any) -> None:
+def _add_line(figure: Figure, row: int, drawn: _Drawn, x: Any, y: Any, **look: Any) -> None:
     """Add a line of a run to a panel; `look` changes plotly's properties of it."""
     properties = {
         "mode": "lines",
-        "line": {"color": seed.colour, "width": 2.2},
-        "showlegend": row == 1 and seed.is_first,
+        "line": {"color": drawn.colour, "width": 2.2},
+        "showlegend": row == 1 and drawn.is_first,
     }
     trace = go.Scatter(
         x=np.round(x, 1).tolist(),
         y=np.round(y, 4).tolist(),
-        name=plotly_text(seed.arm),
-        legendgroup=seed.arm,
+        name=plotly_text(drawn.arm),
+        legendgroup=drawn.arm,
         **properties | look,
     )
     add_trace(figure, row, trace)

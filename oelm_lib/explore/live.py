@@ -6,12 +6,12 @@ import ipywidgets
 
 from oelm_lib.errors import UserError
 from oelm_lib.explore import maps, tables
-from oelm_lib.explore.arms import find_arms
+from oelm_lib.explore.arms import find_named_runs
 from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.names import run_name
 from oelm_lib.runs.schema import CHECKPOINTS
 from oelm_lib.training.trained import Trained, open_trained
-from oelm_lib.view.tables import table, tone_colour
+from oelm_lib.view.tables import table, toned
 from oelm_lib.view.widgets import Panel, button, columns, dropdown, put
 
 MEAN = "mean of the heads"
@@ -29,8 +29,8 @@ class HeadExplorer(Panel):
     """
 
     def __init__(self, runs: str, prompt: str):
-        self._arms: dict[tuple[str, str], Trained] = {}
-        named = find_arms(runs)
+        self._opened: dict[tuple[str, str], Trained] = {}
+        named = find_named_runs(runs)
         self._paths = {run_name(path): path for path in [*find_runs(), *named]}
         options = list(dict.fromkeys([*map(run_name, named), *self._paths]))
         self.left = dropdown("left", options, WIDTH)
@@ -66,27 +66,27 @@ class HeadExplorer(Panel):
             return
         self.words.value = ""
         try:
-            arms = self._chosen()
-            self._offer(arms)
+            runs = self._chosen()
+            self._offer(runs)
             head = None if self.head.value == MEAN else int(self.head.value.split()[-1])
-            figure = maps.layer_grid(arms, self.prompt.value, self.layer.value)
-            line = maps.token_line(arms[0], self.prompt.value, self.layer.value, head)
+            figure = maps.layer_grid(runs, self.prompt.value, self.layer.value)
+            line = maps.token_line(runs[0], self.prompt.value, self.layer.value, head)
         except UserError as error:
             self._fail(error)
             return
         self.problem.value = ""
         self.tokens.value = (
-            f"<p>{escape(arms[0].name)}: point at a token to see where it looks</p>{line}"
+            f"<p>{escape(runs[0].name)}: point at a token to see where it looks</p>{line}"
         )
         put(self.map, figure)
 
     def write_texts(self) -> None:
         """Show the next tokens and a text of each run; it takes longer than a map."""
         try:
-            arms = self._chosen()
+            runs = self._chosen()
             frames = [
-                tables.next_tokens(arms, self.prompt.value),
-                tables.texts(arms, self.prompt.value, seed=self.seed.value),
+                tables.next_tokens(runs, self.prompt.value),
+                tables.texts(runs, self.prompt.value, seed=self.seed.value),
             ]
         except UserError as error:
             self._fail(error)
@@ -94,7 +94,7 @@ class HeadExplorer(Panel):
         self.words.value = "".join(map(table, frames))
 
     def _fail(self, error: UserError) -> None:
-        self.problem.value = f"<p style='color:{tone_colour('bad')}'>{escape(str(error))}</p>"
+        self.problem.value = toned(str(error), "bad", "p")
         self.map.outputs = ()
         self.tokens.value = self.words.value = ""
 
@@ -103,21 +103,21 @@ class HeadExplorer(Panel):
         if self.compare.value == OVER_TIME:
             left, folder = self.left.value, self._paths[self.left.value]
             names = [name for name in CHECKPOINTS if (folder / f"{name}.pt").is_file()]
-            arms = [self._open(left, name) for name in names or CHECKPOINTS]
-            by_step = {arm.step: arm for arm in arms}  # best may be latest
+            runs = [self._open(left, name) for name in names or CHECKPOINTS]
+            by_step = {run.step: run for run in runs}  # best may be latest
             return [by_step[step] for step in sorted(by_step)]
         names = dict.fromkeys([self.left.value, self.right.value])
         return [self._open(name, self.checkpoint.value) for name in names]
 
     def _open(self, name: str, checkpoint: str) -> Trained:
-        if (name, checkpoint) not in self._arms:
-            self._arms[name, checkpoint] = open_trained(self._paths[name], checkpoint)
-        return self._arms[name, checkpoint]
+        if (name, checkpoint) not in self._opened:
+            self._opened[name, checkpoint] = open_trained(self._paths[name], checkpoint)
+        return self._opened[name, checkpoint]
 
-    def _offer(self, arms: list[Trained]) -> None:
+    def _offer(self, runs: list[Trained]) -> None:
         """Offer the layers and heads that all runs have; a choice stays where it can."""
-        layers = list(range(min(arm.config.model.num_layers for arm in arms)))
-        count = min(arm.config.model.num_heads for arm in arms)
+        layers = list(range(min(run.config.model.num_layers for run in runs)))
+        count = min(run.config.model.num_heads for run in runs)
         heads = [MEAN, *(f"head {number}" for number in range(count))]
         self._filling = True
         for box, options in ((self.layer, layers), (self.head, heads)):

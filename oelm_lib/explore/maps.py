@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from torch import Tensor
 
 from oelm_lib.errors import UserError
-from oelm_lib.explore.arms import label
+from oelm_lib.explore.arms import run_label
 from oelm_lib.explore.attention import attention_maps, layer_maps
 from oelm_lib.markup import Html
 from oelm_lib.training.trained import Trained
@@ -39,50 +39,50 @@ _BASE_STYLE = (
 )
 
 
-def attention_grid(arms: Sequence[Trained], prompt: str) -> Figure:
+def attention_grid(runs: Sequence[Trained], prompt: str) -> Figure:
     """Draw the maps of all layers and heads, a panel a run."""
-    panels = [attention_maps(arm.model, _tokens(arm, prompt))[:, 0] for arm in arms]
-    rows = [[f"layer {layer}" for layer in range(len(maps))] for maps in panels]
+    panels = [attention_maps(run.model, _tokens(run, prompt))[:, 0] for run in runs]
     notes = ["one square a layer and head; down: queries, across: keys; point at one to read it"]
     figure = new_figure(
-        "Attention", notes, [label(arm) for arm in arms], 60 + 150 * max(map(len, panels))
+        "Attention", notes, [run_label(run) for run in runs], 60 + 150 * max(map(len, panels))
     )
-    for row, (arm, maps, names) in enumerate(zip(arms, panels, rows, strict=True), 1):
-        _add_squares(figure, row, words_of(arm, prompt), maps, names)
+    for row, (run, maps) in enumerate(zip(runs, panels, strict=True), 1):
+        layers = [f"layer {layer}" for layer in range(len(maps))]
+        _add_squares(figure, row, words_of(run, prompt), maps, layers)
     return figure.update_layout(showlegend=False)
 
 
-def layer_grid(arms: Sequence[Trained], prompt: str, layer: int) -> Figure:
+def layer_grid(runs: Sequence[Trained], prompt: str, layer: int) -> Figure:
     """Draw all heads of one layer, a row of squares for each run.
 
     Raises:
         UserError: The runs cut the prompt into different tokens.
     """
-    words = words_of(arms[0], prompt)
-    if any(words_of(arm, prompt) != words for arm in arms[1:]):
+    words = words_of(runs[0], prompt)
+    if any(words_of(run, prompt) != words for run in runs[1:]):
         raise UserError(
             "the two runs cut the prompt into other tokens; choose runs with one tokenizer"
         )
-    rows = [layer_maps(arm.model, _tokens(arm, prompt), layer)[0] for arm in arms]
-    maps = np.full((len(arms), max(map(len, rows)), len(words), len(words)), np.nan)
+    rows = [layer_maps(run.model, _tokens(run, prompt), layer)[0] for run in runs]
+    maps = np.full((len(runs), max(map(len, rows)), len(words), len(words)), np.nan)
     for n, row in enumerate(rows):
         maps[n, : len(row)] = row
-    names = [f"{label(arm)}, step {arm.step:,}" for arm in arms]
+    names = [f"{run_label(run)}, step {run.step:,}" for run in runs]
     notes = [f"row {row}: {name}" for row, name in enumerate(names, 1)]
-    figure = new_figure(f"Layer {layer}, all heads", notes, [""], 60 + 170 * len(arms))
-    _add_squares(figure, 1, words, maps, [f"row {row}" for row in range(1, len(arms) + 1)])
+    figure = new_figure(f"Layer {layer}, all heads", notes, [""], 60 + 170 * len(runs))
+    _add_squares(figure, 1, words, maps, [f"row {row}" for row in range(1, len(runs) + 1)])
     return figure.update_layout(showlegend=False)
 
 
-def token_line(arm: Trained, prompt: str, layer: int, head: int | None = None) -> Html:
+def token_line(run: Trained, prompt: str, layer: int, head: int | None = None) -> Html:
     """Return the prompt's tokens; under the mouse, a token shows where it looks.
 
     Args:
         head: Head whose attention is shown by colour; None: the mean of the layer's heads. The
             list that appears names the strongest keys of each head.
     """
-    words = words_of(arm, prompt)
-    maps = layer_maps(arm.model, _tokens(arm, prompt), layer)[0]  # (H, T, T)
+    words = words_of(run, prompt)
+    maps = layer_maps(run.model, _tokens(run, prompt), layer)[0]  # (H, T, T)
     shares = maps.mean(0) if head is None else maps[head]
     name = f"oelm-tokens-{next(_NUMBERS)}"
     rules = [_BASE_STYLE.replace("#line", f"#{name}")]
@@ -100,14 +100,14 @@ def token_line(arm: Trained, prompt: str, layer: int, head: int | None = None) -
     return Html(f"<style>{''.join(rules)}</style><div id='{name}'>{''.join(spans)}</div>")
 
 
-def words_of(arm: Trained, prompt: str) -> list[str]:
+def words_of(run: Trained, prompt: str) -> list[str]:
     """Return the first SHOWN_TOKENS tokens of a prompt as text."""
-    return [arm.tokenizer.decode([number]) for number in _tokens(arm, prompt)[0].tolist()]
+    return [run.tokenizer.decode([number]) for number in _tokens(run, prompt)[0].tolist()]
 
 
-def _tokens(arm: Trained, prompt: str) -> Tensor:
+def _tokens(run: Trained, prompt: str) -> Tensor:
     """Return the ids (1, T) of the first SHOWN_TOKENS tokens of a prompt."""
-    return arm.encode(prompt)[:, :SHOWN_TOKENS]
+    return run.encode(prompt)[:, :SHOWN_TOKENS]
 
 
 def _visible(word: str) -> str:

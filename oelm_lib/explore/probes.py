@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from oelm_lib.data.batches import IGNORED, EvalWindows
 from oelm_lib.errors import UserError
 from oelm_lib.explore import measures
-from oelm_lib.explore.arms import groups, label
+from oelm_lib.explore.arms import run_label, runs_by_arm
 from oelm_lib.explore.attention import ROLES, STRONG, head_table
-from oelm_lib.explore.windows import copy_gain, recall_accuracy, window_losses
+from oelm_lib.explore.windows import LOSS_TOKENS, repeated_sequences, window_losses
 from oelm_lib.training.trained import Trained
 
 
@@ -30,24 +31,44 @@ class Probe:
     measure: Callable[[Trained], float]
 
 
+@torch.no_grad()
+def copy_gain(run: Trained) -> float:
+    """Return the loss on the first copy of random tokens minus the loss on the second."""
+    tokens, period = repeated_sequences(run)
+    losses = run.model.token_losses(tokens[:, :-1], tokens[:, 1:]).numpy()
+    return float(losses[:, 1:period].mean() - losses[:, period + 1 :].mean())
+
+
+@torch.no_grad()
+def recall_accuracy(run: Trained) -> float:
+    """Return the share of associative-recall queries answered right; NaN on another corpus."""
+    if not run.corpus.recall:
+        return float("nan")
+    length = run.config.model.max_seq_len
+    windows = EvalWindows(run.corpus.tokens("val"), length, torch.device("cpu"), run.corpus.recall)
+    tokens, targets = windows.batch(windows.subset(LOSS_TOKENS))
+    right = run.model(tokens)[0].argmax(-1) == targets
+    return right[targets != IGNORED].float().mean().item()
+
+
 def _mean(column: str) -> Callable[[Trained], float]:
-    return lambda arm: head_table(arm)[column].mean()
+    return lambda run: head_table(run)[column].mean()
 
 
 def _best(column: str) -> Callable[[Trained], float]:
-    return lambda arm: head_table(arm)[column].max()
+    return lambda run: head_table(run)[column].max()
 
 
 PROBES = {
     "loss": Probe(
         "validation loss (nats per token)",
         "Lower is better.",
-        lambda arm: window_losses(arm)[1].mean(),
+        lambda run: window_losses(run)[1].mean(),
     ),
     "in_context": Probe(
         "in-context score (nats)",
         "Late loss minus early loss in a window. Lower is better: the context helps more.",
-        lambda arm: measures.in_context_score(window_losses(arm)[1]),
+        lambda run: measures.in_context_score(window_losses(run)[1]),
     ),
     "copy_gain": Probe(
         "copy gain (nats)",
@@ -116,17 +137,17 @@ PROBES = {
 """Column of the probe table -> probe. A new probe is one function and one entry."""
 
 
-def probe_values(arms: Sequence[Trained]) -> pd.DataFrame:
+def probe_values(runs: Sequence[Trained]) -> pd.DataFrame:
     """Return the probe table: one row a run, a column a probe; probes without a number left out."""
     rows = [
-        {"arm": label(arm), "step": arm.step}
-        | {key: float(probe.measure(arm)) for key, probe in PROBES.items()}
-        for arm in arms
+        {"run": run_label(run), "step": run.step}
+        | {key: float(probe.measure(run)) for key, probe in PROBES.items()}
+        for run in runs
     ]
     return pd.DataFrame(rows).dropna(axis="columns", how="all")
 
 
-def loss_by_slice(arms: Sequence[Trained]) -> pd.DataFrame:
+def loss_by_slice(runs: Sequence[Trained]) -> pd.DataFrame:
     """Return each run's loss on tokens that its window could tell, and on the others.
 
     `gap_nats` is the loss above that of the first run; `gap_share` is the part of the whole gap
@@ -135,7 +156,7 @@ def loss_by_slice(arms: Sequence[Trained]) -> pd.DataFrame:
     Raises:
         UserError: A run reads other windows than the first one.
     """
-    reference, losses = window_losses(arms[0])
+    reference, losses = window_losses(runs[0])
     bigram, token = measures.repeats(reference, 2), measures.repeats(reference, 1)
     masks = {
         "all": np.ones(losses.shape, bool),
@@ -145,19 +166,19 @@ def loss_by_slice(arms: Sequence[Trained]) -> pd.DataFrame:
         "are new in the window": ~token,
     }
     rows = []
-    for arm in arms:
-        tokens, own = window_losses(arm)
+    for run in runs:
+        tokens, own = window_losses(run)
         if not np.array_equal(tokens, reference):
             raise UserError(
-                f"{arm.name}: reads other windows than {arms[0].name};"
+                f"{run.name}: reads other windows than {runs[0].name};"
                 " compare runs of one corpus and length"
             )
         excess = own - losses
         for words, mask in masks.items():
-            share = np.nan if arm is arms[0] else excess[mask].sum() / excess.sum()
+            share = np.nan if run is runs[0] else excess[mask].sum() / excess.sum()
             rows.append(
                 {
-                    "arm": label(arm),
+                    "run": run_label(run),
                     "tokens_that": words,
                     "token_share": mask.mean(),
                     "loss": own[mask].mean(),
@@ -168,11 +189,11 @@ def loss_by_slice(arms: Sequence[Trained]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def roles(arms: Sequence[Trained]) -> pd.DataFrame:
+def roles(runs: Sequence[Trained]) -> pd.DataFrame:
     """Return one row an arm and role: how many heads have it, and the strongest (layer.head)."""
     rows = []
-    for name, seeds in groups(arms).items():
-        tables = [head_table(arm) for arm in seeds]
+    for name, members in runs_by_arm(runs).items():
+        tables = [head_table(run) for run in members]
         for role, words in ROLES.items():
             heads = pd.concat(tables).sort_values(role, ascending=False)
             best = heads.iloc[0]
@@ -189,9 +210,9 @@ def roles(arms: Sequence[Trained]) -> pd.DataFrame:
 
 
 @torch.no_grad()
-def likeliest_tokens(arm: Trained, prompt: str, count: int) -> pd.DataFrame:
+def likeliest_tokens(run: Trained, prompt: str, count: int) -> pd.DataFrame:
     """Return the likeliest tokens after a prompt, with their probabilities."""
-    share = arm.model(arm.encode(prompt))[0][0, -1].softmax(-1)
+    share = run.model(run.encode(prompt))[0][0, -1].softmax(-1)
     values, ids = share.topk(min(count, len(share)))
-    words = [arm.tokenizer.decode([number]) for number in ids.tolist()]
+    words = [run.tokenizer.decode([number]) for number in ids.tolist()]
     return pd.DataFrame({"token": words, "probability": values.numpy()})

@@ -6,7 +6,7 @@ from html import escape
 from IPython.display import clear_output
 
 from oelm_lib.explore import probes
-from oelm_lib.explore.arms import groups, label, one_seed_each
+from oelm_lib.explore.arms import one_seed_each, run_label, runs_by_arm
 from oelm_lib.explore.attention import ROLES, STRONG, head_table
 from oelm_lib.explore.windows import window_losses
 from oelm_lib.markup import Html
@@ -18,11 +18,11 @@ CONCENTRATED, AVOIDED = 1.5, 0.67
 """Share of the gap over share of the tokens from which on it sits there, or lies elsewhere."""
 
 
-def findings(arms: Sequence[Trained]) -> Html:
+def findings(runs: Sequence[Trained]) -> Html:
     """Return the findings as a list, and below it how far the number of seeds bears them."""
-    _measure(arms)
-    lines = [*_unfinished(arms), *_heads(arms), *_focus(arms), *_directions(arms), *_gap(arms)]
-    seeds = min(len(group) for group in groups(arms).values())
+    _measure(runs)
+    lines = [*_unfinished(runs), *_heads(runs), *_focus(runs), *_directions(runs), *_gap(runs)]
+    seeds = min(len(members) for members in runs_by_arm(runs).values())
     caution = (
         "One seed an arm: these sentences describe runs, they are no test."
         if seeds == 1
@@ -32,40 +32,38 @@ def findings(arms: Sequence[Trained]) -> Html:
     return Html(f"<ul>{items}</ul><p class='note'>{escape(caution)}</p>")
 
 
-def _measure(arms: Sequence[Trained]) -> None:
+def _measure(runs: Sequence[Trained]) -> None:
     """Fill the caches of head_table and window_losses, which takes seconds to minutes a run.
 
     Meanwhile a line says which run it is; the next output of the cell replaces it.
     """
-    for number, arm in enumerate(arms, 1):
-        print(f"looking into {arm.name}, {number} of {len(arms)}", flush=True)
-        head_table(arm)
-        window_losses(arm)
+    for number, run in enumerate(runs, 1):
+        print(f"looking into {run.name}, {number} of {len(runs)}", flush=True)
+        head_table(run)
+        window_losses(run)
         clear_output(wait=True)
 
 
-def _unfinished(arms: Sequence[Trained]) -> list[tuple[str, str]]:
+def _unfinished(runs: Sequence[Trained]) -> list[tuple[str, str]]:
     """Name the checkpoints that are not of the end of a run."""
     places = [
-        f"{label(arm)} at step {arm.step:,} of {arm.config.train.max_steps:,}"
-        for arm in arms
-        if arm.step < arm.config.train.max_steps
+        f"{run_label(run)} at step {run.step:,} of {run.config.train.max_steps:,}"
+        for run in runs
+        if run.step < run.config.train.max_steps
     ]
     return [("Not trained to the end.", f"{'; '.join(places)}.")] if places else []
 
 
-def _heads(arms: Sequence[Trained]) -> list[tuple[str, str]]:
+def _heads(runs: Sequence[Trained]) -> list[tuple[str, str]]:
     """Name for each role the arms that have such heads, or the head that comes nearest."""
-    table = probes.roles(arms)
+    table = probes.roles(runs)
     lines = []
     for words in ROLES.values():
         part = table[table["role"] == words]
         strong = part[part["share"] > STRONG]
         if len(strong):
-            text = (
-                "; ".join(f"{row.arm} has {row.heads_with_the_role}" for row in strong.itertuples())
-                + "."
-            )
+            found = [f"{row.arm} has {row.heads_with_the_role}" for row in strong.itertuples()]
+            text = f"{'; '.join(found)}."
         else:
             best = part.loc[part["share"].idxmax()]
             text = (
@@ -76,9 +74,9 @@ def _heads(arms: Sequence[Trained]) -> list[tuple[str, str]]:
     return lines
 
 
-def _focus(arms: Sequence[Trained]) -> list[tuple[str, str]]:
+def _focus(runs: Sequence[Trained]) -> list[tuple[str, str]]:
     """Name the arms whose attention is the most and the least focused, by its entropy."""
-    entropy = _group_means(arms, "entropy")
+    entropy = _group_means(runs, "entropy")
     lowest, highest = min(entropy, key=entropy.get), max(entropy, key=entropy.get)
     lines = []
     if uniform := [name for name, value in entropy.items() if value > UNIFORM]:
@@ -92,13 +90,13 @@ def _focus(arms: Sequence[Trained]) -> list[tuple[str, str]]:
     return [("Focus.", " ".join(lines))] if lines else []
 
 
-def _directions(arms: Sequence[Trained]) -> list[tuple[str, str]]:
+def _directions(runs: Sequence[Trained]) -> list[tuple[str, str]]:
     """Name the arms whose heads compare the most and the fewest directions, by effective rank."""
-    rank = _group_means(arms, "effective_rank")
+    rank = _group_means(runs, "effective_rank")
     if len(rank) < 2:
         return []
     lowest, highest = min(rank, key=rank.get), max(rank, key=rank.get)
-    widths = {arm.config.model.d_head for arm in arms}
+    widths = {run.config.model.d_head for run in runs}
     of = f"Of {widths.pop()} directions, t" if len(widths) == 1 else "T"
     return [
         (
@@ -109,14 +107,14 @@ def _directions(arms: Sequence[Trained]) -> list[tuple[str, str]]:
     ]
 
 
-def _gap(arms: Sequence[Trained]) -> list[tuple[str, str]]:
+def _gap(runs: Sequence[Trained]) -> list[tuple[str, str]]:
     """Say on which tokens each arm has its gap to the first one."""
-    names = {label(seeds[0]): name for name, seeds in groups(arms).items()}
+    names = {run_label(members[0]): name for name, members in runs_by_arm(runs).items()}
     reference = next(iter(names.values()))
-    table = probes.loss_by_slice(one_seed_each(arms))
+    table = probes.loss_by_slice(one_seed_each(runs))
     lines = []
-    for arm, name in list(names.items())[1:]:
-        part = table[table["arm"] == arm].set_index("tokens_that")
+    for run, name in list(names.items())[1:]:
+        part = table[table["run"] == run].set_index("tokens_that")
         gap = part.loc["all", "gap_nats"]
         if gap <= 0:
             lines.append((f"Gap of {name}.", f"It is not behind {reference} on these windows."))
@@ -143,11 +141,11 @@ def _place(ratio: float) -> str:
     return "It is spread over all tokens."
 
 
-def _group_means(arms: Sequence[Trained], column: str) -> dict[str, float]:
+def _group_means(runs: Sequence[Trained], column: str) -> dict[str, float]:
     """Return the mean of a column of head_table over the heads and seeds of each arm."""
     return {
-        name: float(sum(head_table(arm)[column].mean() for arm in seeds) / len(seeds))
-        for name, seeds in groups(arms).items()
+        name: float(sum(head_table(run)[column].mean() for run in members) / len(members))
+        for name, members in runs_by_arm(runs).items()
     }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from oelm_lib.explore import probes
-from oelm_lib.explore.arms import groups, label, one_seed_each
+from oelm_lib.explore.arms import one_seed_each, run_label, runs_by_arm
 from oelm_lib.explore.probes import PROBES
 from oelm_lib.training.trained import Trained
 
@@ -17,10 +17,13 @@ TEXT_TOKENS = 60
 """Tokens of a text that an arm writes."""
 
 
-def summary(arms: Sequence[Trained]) -> pd.DataFrame:
+def summary(runs: Sequence[Trained]) -> pd.DataFrame:
     """Return the probe table with an arm in each column; seeds as mean and range."""
-    table = probes.probe_values(arms).set_index("arm")
-    parts = {name: table.loc[[label(arm) for arm in seeds]] for name, seeds in groups(arms).items()}
+    table = probes.probe_values(runs).set_index("run")
+    parts = {
+        arm: table.loc[[run_label(run) for run in members]]
+        for arm, members in runs_by_arm(runs).items()
+    }
     steps = {name: f"{part['step'].iloc[0]:,}" for name, part in parts.items()}
     rows = [
         {
@@ -33,16 +36,16 @@ def summary(arms: Sequence[Trained]) -> pd.DataFrame:
     return pd.DataFrame([{"measure": "step of the checkpoint", **steps}, *rows])
 
 
-def slices(arms: Sequence[Trained]) -> pd.DataFrame:
+def slices(runs: Sequence[Trained]) -> pd.DataFrame:
     """Return where the gap to the first arm lies: a row a slice, two columns an arm."""
-    table = probes.loss_by_slice(one_seed_each(arms))
-    names = {label(seeds[0]): name for name, seeds in groups(arms).items()}
+    table = probes.loss_by_slice(one_seed_each(runs))
+    names = {run_label(members[0]): arm for arm, members in runs_by_arm(runs).items()}
     reference = next(iter(names.values()))
     rows = []
     for words, part in table.groupby("tokens_that", sort=False):
         row = {"tokens that": words, "share of tokens": f"{part['token_share'].iloc[0]:.0%}"}
         for line in part.itertuples():
-            name = names[line.arm]
+            name = names[line.run]
             if name == reference:
                 row[f"{name}: loss"] = f"{line.loss:.3f}"
             else:
@@ -52,20 +55,20 @@ def slices(arms: Sequence[Trained]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def next_tokens(arms: Sequence[Trained], prompt: str) -> pd.DataFrame:
+def next_tokens(runs: Sequence[Trained], prompt: str) -> pd.DataFrame:
     """Return the likeliest next tokens of the first seed of each arm, side by side."""
     columns = {}
-    for name, (arm, *_) in groups(arms).items():
-        table = probes.likeliest_tokens(arm, prompt, SHOWN_TOKENS)
+    for name, (run, *_) in runs_by_arm(runs).items():
+        table = probes.likeliest_tokens(run, prompt, SHOWN_TOKENS)
         columns[name] = [f"{word!r} {share:.1%}" for word, share in table.values]
     return pd.DataFrame({"rank": range(1, SHOWN_TOKENS + 1)} | columns)
 
 
-def texts(arms: Sequence[Trained], prompt: str, seed: int = 0) -> pd.DataFrame:
+def texts(runs: Sequence[Trained], prompt: str, seed: int = 0) -> pd.DataFrame:
     """Return how the first seed of each arm continues the prompt, drawn with one random seed."""
     rows = [
-        {"arm": name, "text": prompt + arm.continued(prompt, TEXT_TOKENS, seed=seed)[0]}
-        for name, (arm, *_) in groups(arms).items()
+        {"arm": name, "text": prompt + run.continued(prompt, TEXT_TOKENS, seed=seed)[0]}
+        for name, (run, *_) in runs_by_arm(runs).items()
     ]
     return pd.DataFrame(rows)
 

@@ -1,4 +1,4 @@
-"""Token sequences that arms are probed on: validation windows and repeated random tokens."""
+"""Token sequences that runs are probed on: validation windows and repeated random tokens."""
 
 import functools
 
@@ -15,25 +15,25 @@ CACHED_RUNS = 32
 LOSS_TOKENS = 32768
 """Tokens of the validation split (evenly spread windows) over which losses are averaged."""
 SEED, SEQUENCES = 0, 32
-"""Seed and number of the random sequences, the same for all arms."""
+"""Seed and number of the random sequences, the same for all runs."""
 
 
-def validation_windows(arm: Trained, tokens: int) -> tuple[Tensor, Tensor]:
+def validation_windows(run: Trained, tokens: int) -> tuple[Tensor, Tensor]:
     """Return whole windows of the validation split, evenly spread: tokens and targets (N, T)."""
-    length = arm.config.model.max_seq_len
-    windows = EvalWindows(arm.corpus.tokens("val"), length, torch.device("cpu"))
+    length = run.config.model.max_seq_len
+    windows = EvalWindows(run.corpus.tokens("val"), length, torch.device("cpu"))
     inputs, targets = windows.batch(windows.subset(tokens))
     whole = (targets != IGNORED).all(1)
     return inputs[whole], targets[whole]
 
 
-def repeated_sequences(arm: Trained) -> tuple[Tensor, int]:
-    """Return measures.repeated_tokens (SEQUENCES, 1 + 2 * period) for an arm, and the period.
+def repeated_sequences(run: Trained) -> tuple[Tensor, int]:
+    """Return measures.repeated_tokens (SEQUENCES, 1 + 2 * period) for a run, and the period.
 
     The tokens are drawn from those of the validation split, so that the model has seen each one.
     """
-    period = (arm.config.model.max_seq_len - 1) // 2
-    seen, eot = np.unique(arm.corpus.tokens("val")), arm.corpus.eot
+    period = (run.config.model.max_seq_len - 1) // 2
+    seen, eot = np.unique(run.corpus.tokens("val")), run.corpus.eot
     first, ids = (seen[0], seen[1:]) if eot is None else (eot, seen[seen != eot])
     tokens = measures.repeated_tokens(
         np.random.default_rng(SEED), ids.astype(np.int64), int(first), period, SEQUENCES
@@ -43,29 +43,9 @@ def repeated_sequences(arm: Trained) -> tuple[Tensor, int]:
 
 @functools.lru_cache(maxsize=CACHED_RUNS)
 @torch.no_grad()
-def window_losses(arm: Trained) -> tuple[np.ndarray, np.ndarray]:
+def window_losses(run: Trained) -> tuple[np.ndarray, np.ndarray]:
     """Return tokens (N, T + 1) of validation windows, and the nats (N, T) of all but the first."""
-    inputs, targets = validation_windows(arm, LOSS_TOKENS)
+    inputs, targets = validation_windows(run, LOSS_TOKENS)
     parts = zip(inputs.split(64), targets.split(64), strict=True)
-    losses = torch.cat([arm.model.token_losses(*part) for part in parts])
+    losses = torch.cat([run.model.token_losses(*part) for part in parts])
     return torch.cat([inputs, targets[:, -1:]], 1).numpy(), losses.numpy()
-
-
-@torch.no_grad()
-def copy_gain(arm: Trained) -> float:
-    """Return the loss on the first copy of random tokens minus the loss on the second."""
-    tokens, period = repeated_sequences(arm)
-    losses = arm.model.token_losses(tokens[:, :-1], tokens[:, 1:]).numpy()
-    return float(losses[:, 1:period].mean() - losses[:, period + 1 :].mean())
-
-
-@torch.no_grad()
-def recall_accuracy(arm: Trained) -> float:
-    """Return the share of associative-recall queries answered right; NaN on another corpus."""
-    if not arm.corpus.recall:
-        return float("nan")
-    length = arm.config.model.max_seq_len
-    windows = EvalWindows(arm.corpus.tokens("val"), length, torch.device("cpu"), arm.corpus.recall)
-    tokens, targets = windows.batch(windows.subset(LOSS_TOKENS))
-    right = arm.model(tokens)[0].argmax(-1) == targets
-    return right[targets != IGNORED].float().mean().item()

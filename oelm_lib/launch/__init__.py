@@ -8,5 +8,5 @@ from oelm_lib.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
-    {"run_experiment": "notebook", "run_study": "studies"},
+    {"run_experiment": "notebook", "run_study": "study_engine"},
 )

@@ -35,16 +35,10 @@ def train_in_processes(
             that cannot (they have not met, or hang) are ended.
 
     Raises:
-        UserError: The batch cannot be shared evenly.
         UserError, RuntimeError: One of the processes failed, and so all have ended.
     """
     cfg = run.config
-    devices, batch_size = cfg.machine.devices, cfg.train.batch_size
-    if batch_size % devices:
-        raise UserError(
-            f"machine.devices = {devices} does not divide train.batch_size = {batch_size};"
-            " use a divisor"
-        )
+    devices = cfg.machine.devices
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     # By default the processes look for each other under the host name, which may not resolve.
     command += ["--local-addr=127.0.0.1", f"--nproc-per-node={devices}"]

@@ -1,5 +1,6 @@
 """Jobs: the runs that a command asks for, and what their folders say about them."""
 
+import contextlib
 import shutil
 import sys
 import time
@@ -69,13 +70,19 @@ def make_jobs(
         UserError: A glob matches nothing, or an experiment or override is wrong.
     """
     configs = [config.load_config(exp, overrides) for exp in experiments_named(exps)]
-    return [make_job(cfg, seed, test) for seed in seeds for cfg in configs]
-
-
-def make_job(cfg: config.Experiment, seed: int, test: bool) -> Job:
-    """Return the job of one experiment and seed."""
-    path, machine = run_folder(cfg, seed), cfg.machine
-    return Job(cfg.id, seed, path, cfg.train.max_steps, machine.devices, machine.device, test)
+    return [
+        Job(
+            exp=cfg.id,
+            seed=seed,
+            path=run_folder(cfg, seed),
+            max_steps=cfg.train.max_steps,
+            devices=cfg.machine.devices,
+            device=cfg.machine.device,
+            test=test,
+        )
+        for seed in seeds
+        for cfg in configs
+    ]
 
 
 def job_command(job: Job, overrides: dict[str, Any]) -> list[str]:
@@ -89,14 +96,14 @@ def job_command(job: Job, overrides: dict[str, Any]) -> list[str]:
 def mark_queued(job: Job, slurm_job: str | None = None) -> bool:
     """Write state `queued` into status.json of a run that waits; returns whether it was written.
 
-    What an earlier session of the run recorded there is kept.
+    What an earlier session of the run recorded there is kept. A disk that refuses the file is no
+    error: the run meets the same disk, and reports it.
 
     Args:
         slurm_job: Number of the Slurm job that will train the run.
     """
     if reading.state(job.path) not in WAITING or is_locked(job.path) is not False:
         return False
-    job.path.mkdir(parents=True, exist_ok=True)
     before = _status(job.path) or {"step": 0, "started": None}
     record = {
         "state": "queued",
@@ -105,8 +112,11 @@ def mark_queued(job: Job, slurm_job: str | None = None) -> bool:
         "error": None,
         "job": slurm_job,
     }
-    write_json(job.path / "status.json", before | record | this_process())
-    return True
+    with contextlib.suppress(OSError):
+        job.path.mkdir(parents=True, exist_ok=True)
+        write_json(job.path / "status.json", before | record | this_process())
+        return True
+    return False
 
 
 def unmark_queued(job: Job, before: dict[str, Any] | None) -> None:
@@ -119,7 +129,8 @@ def unmark_queued(job: Job, before: dict[str, Any] | None) -> None:
     if status.get("state") != "queued" or status.get("pid") != this_process()["pid"]:
         return
     if before and before.get("state") not in (None, "queued"):
-        write_json(job.path / "status.json", before)
+        with contextlib.suppress(OSError):
+            write_json(job.path / "status.json", before)
     else:
         remove_untouched(job)
 
@@ -139,7 +150,7 @@ def remove_untouched(job: Job) -> None:
     if not job.path.is_dir() or has_begun(job):
         return
     shutil.rmtree(job.path, ignore_errors=True)
-    if job.path.parent.is_dir() and not any(job.path.parent.iterdir()):
+    with contextlib.suppress(OSError):  # another seed of the arm has a folder there
         job.path.parent.rmdir()
 
 

@@ -1,6 +1,5 @@
 """One run as an executed notebook: validated before, watched while it trains, a page after."""
 
-import contextlib
 import math
 import os
 import signal
@@ -21,12 +20,12 @@ from oelm_lib.launch.jobs import new_warnings, result_text
 from oelm_lib.launch.processes import child_error, kill_tree
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
-from oelm_lib.runs.folder import Run, disk_error, open_run
+from oelm_lib.runs.folder import Run, disk_error, open_fitting_corpus, open_run
 from oelm_lib.runs.logs import NOTEBOOK_LOG
 from oelm_lib.runs.names import run_command, run_name
 from oelm_lib.runs.reading import read_or_none, read_status, read_summary, read_timing, state
 from oelm_lib.runs.schema import ACTIVE, RESUMABLE
-from oelm_lib.runs.stop import on_stop, remove_stop_file, stop_file
+from oelm_lib.runs.stop import on_stop, remove_stop_file, write_stop_file
 from oelm_lib.units import format_eta
 
 SILENT_SECONDS = 60.0
@@ -53,13 +52,13 @@ def run_experiment(
         UserError: The run cannot start; nothing was computed or written.
     """
     cfg = config.load_config(exp, overrides)
+    if test:
+        check_has_test(open_fitting_corpus(cfg))  # before an old folder is renamed or one made
     run = open_run(cfg, seed, fresh=fresh)
     page = run.path / "train.html"
     if run.finished and page.is_file():
         return _report_done(run, page, test, "was done before")
     run.lock.release()  # the kernel is the writer
-    if test:
-        check_has_test(run.corpus)  # before the training, not after it
     remove_stop_file(run.path)
     execution = _Execution(run, {"exp": exp, "seed": seed, "overrides": config.as_text(overrides)})
     error = execution.wait()
@@ -209,8 +208,7 @@ class _Execution:
         if self.stop_asked and number == signal.SIGINT:
             self._kill()
         self.stop_asked = True
-        with contextlib.suppress(OSError):  # the trainer meets the same full or read-only disk
-            stop_file(self._run.path).touch()
+        write_stop_file(self._run.path)
         print(
             "\nstopping: it ends its step or evaluation, then it saves (Ctrl-C again kills it)",
             flush=True,

@@ -9,7 +9,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from oelm_lib.errors import DONE, FAILED, IN_USE, STOPPED
+from oelm_lib.errors import DONE, FAILED, IN_USE, STOPPED, UserError
+from oelm_lib.files import explained
 from oelm_lib.hardware import available_cores
 from oelm_lib.launch.jobs import (
     Job,
@@ -27,13 +28,15 @@ from oelm_lib.launch.processes import child_environment, kill_tree
 from oelm_lib.launch.slots import Slots, check_room, decide
 from oelm_lib.runs.logs import NOTEBOOK_LOG
 from oelm_lib.runs.names import runs_text
-from oelm_lib.runs.reading import read_or_none, read_status
+from oelm_lib.runs.reading import STALE_SECONDS, read_or_none, read_status
 from oelm_lib.runs.stop import on_stop
 from oelm_lib.units import format_duration
 
 POLL_SECONDS = 0.5
 MOST_STARTS = 3
 """Most starts of a run whose folder another process turns out to have in use."""
+MARK_SECONDS = STALE_SECONDS / 2
+"""Time between two heartbeats of the runs that wait."""
 REMIND_SECONDS = 600.0
 """Longest silence while the queue waits."""
 
@@ -75,6 +78,7 @@ class Queue:
         self._starts: Counter[Job] = Counter()
         self._before = {job: read_or_none(read_status, job.path) for job in self._waiting}
         self._stopping = False
+        self._next_mark = 0.0
         self._announced: set[str] = set()
         self._last_reason, self._last_reason_at = "", 0.0
         self._threads = max(available_cores() // slots.width, 1)
@@ -86,17 +90,17 @@ class Queue:
 
     def execute(self) -> int:
         """Start and collect runs until none is left; returns an exit code."""
-        queued = [job for job in self._waiting if mark_queued(job)]
         last_active = time.monotonic()
         try:
             while self._running or (self._waiting and not self._stopping):
+                self._mark_waiting()
                 active = self._tick()
                 last_active = time.monotonic() if active else last_active
                 if time.monotonic() - last_active > self._slots.max_wait:
                     self._give_up()
         finally:
-            for job in queued:
-                unmark_queued(job, self._before[job])
+            for job, before in self._before.items():
+                unmark_queued(job, before)
         return self._result()
 
     def on_signal(self, number: int, frame: Any) -> None:
@@ -113,6 +117,14 @@ class Queue:
                 os.killpg(process.pid, signal.SIGINT)
         text = "killed" if kill else "stopping: each run saves first (Ctrl-C again kills)"
         print(text, flush=True)
+
+    def _mark_waiting(self) -> None:
+        """Mark the runs that wait as queued, and again before their heartbeat is stale."""
+        now = time.monotonic()
+        if now >= self._next_mark:
+            self._next_mark = now + MARK_SECONDS
+            for job in self._waiting:
+                mark_queued(job)
 
     def _tick(self) -> bool:
         """Do what can be done now, then wait a moment; returns whether a run is active."""
@@ -134,16 +146,30 @@ class Queue:
         return bool(self._running or active)
 
     def _start(self, job: Job, gpus: tuple[str, ...]) -> None:
-        """Start `oelm run` of a job; its output goes to its log."""
-        overrides = self._overrides
+        """Start a job, or note that it cannot be started."""
         self._starts[job] += 1
-        if gpus and not self._slots.shared:
-            overrides = {"machine.device": "cuda"} | overrides
         for gpu in gpus if self._slots.watch else ():
             self._slots.watch.forget(gpu)
+        try:
+            with explained(job.path, "cannot be started here", exact=True):
+                process = self._open_process(job, gpus)
+        except UserError as error:
+            print(f"{job.name}: failed: {self._note_failure(job, str(error))}", flush=True)
+            return
+        self._running[process] = _Started(job, gpus, time.monotonic())
+        if self._stopping:  # the signal came while the process was made
+            os.killpg(process.pid, signal.SIGINT)
+        where = f" on GPU {', '.join(gpus)}" if gpus else ""
+        print(f"{job.name}: started{where} as process {process.pid}", flush=True)
+
+    def _open_process(self, job: Job, gpus: tuple[str, ...]) -> subprocess.Popen:
+        """Start `oelm run` of a job; its output goes to its log."""
+        overrides = self._overrides
+        if gpus and not self._slots.shared:
+            overrides = {"machine.device": "cuda"} | overrides
         job.path.mkdir(parents=True, exist_ok=True)
         with open(job.path / NOTEBOOK_LOG, "ab") as log:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 job_command(job, overrides),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -151,11 +177,6 @@ class Queue:
                 env=os.environ | child_environment(self._threads, gpus),
                 start_new_session=True,
             )
-        self._running[process] = _Started(job, gpus, time.monotonic())
-        if self._stopping:  # the signal came while the process was made
-            os.killpg(process.pid, signal.SIGINT)
-        where = f" on GPU {', '.join(gpus)}" if gpus else ""
-        print(f"{job.name}: started{where} as process {process.pid}", flush=True)
 
     def _collect(self, started: _Started, code: int) -> None:
         """Report a run that has ended, and queue it again where another process had it in use."""

@@ -75,7 +75,7 @@ def _seconds_by_cell(grid: Grid, cells: set[Cell]) -> dict[Cell, float]:
 
 
 def _run_flops(grid: Grid, cell: Cell) -> float:
-    cfg = grid.plan.config(cell, grid.plan.start(cell))
+    cfg = grid.plan.config(cell)
     return step_flops(cfg.model, cfg.train.batch_size)["plain"] * cfg.train.max_steps
 
 
@@ -83,7 +83,7 @@ def _trial_seconds(grid: Grid, cell: Cell) -> float:
     """Return the seconds of a run by a trial on one CPU thread; 0 where it has no corpus."""
     from oelm_lib.training import run_trial
 
-    overrides = grid.plan.overrides(cell, grid.plan.start(cell))
+    overrides = grid.plan.overrides(cell)
     overrides |= {"machine.threads": 1, "machine.device": "cpu"}
     cfg, outputs = config.load_config(grid.plan.base, overrides), config.outputs_dir()
     try:

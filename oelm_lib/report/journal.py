@@ -1,8 +1,10 @@
 """The experiment log as Markdown, regenerated from run folders and recorded results.
 
-templates/journal.md.j2 holds its structure, templates/journal.yaml its words in both languages.
+templates/journal.md.j2 and a file of templates/journal/ for each section hold its structure,
+templates/journal.yaml its words in both languages.
 """
 
+import functools
 import math
 import re
 from collections.abc import Callable
@@ -50,9 +52,9 @@ def journal(
         allowed = " or ".join(LANGUAGES)
         raise UserError(f"language = {language!r} is not a language of the journal; use {allowed}")
     notes = _read_notes(Path(path)) if path else {}
-    facts, say = gather(outputs, rehearsals), _speaker(language)
-    template = _environment(language, facts, say).get_template("journal.md.j2")
-    text = template.render(facts, mark=Markup(MARK), notes=notes, t=say, language=language)
+    facts, phrase = gather(outputs, rehearsals), _phrases(language)
+    template = _environment(language, facts).get_template("journal.md.j2")
+    text = template.render(facts, mark=Markup(MARK), notes=notes, t=phrase, language=language)
     if path:
         with explained(path, "cannot be written", ", or choose another --output"):
             write_text(Path(path), text)
@@ -67,7 +69,7 @@ def escape(value: Any) -> Markup:
     return Markup(SPECIAL.sub(r"\\\1", text))
 
 
-def _environment(language: str, facts: dict[str, Any], say: Callable[..., Markup]) -> Any:
+def _environment(language: str, facts: dict[str, Any]) -> Any:
     """Return a template environment that escapes every value, with the journal's formats."""
     made = environment(keep_trailing_newline=True, autoescape=True, finalize=escape)
     space = " " if language == "en" else ""
@@ -92,6 +94,7 @@ def _environment(language: str, facts: dict[str, Any], say: Callable[..., Markup
         "arm": lambda name: _translate(name, language),
         "corpus": lambda name: _translate(facts["corpora"].get(name, name or "-"), language),
         "signed": "{:+.4f}".format,
+        "time": lambda text: (text or "-")[:16].replace("T", " "),
         "duration": lambda value: "-" if pd.isna(value) else format_duration(math.floor(value)),
         "code": lambda text: Markup(str(text).strip().replace("```", "` ` `")),
         "word": lambda text: Markup(re.sub(r"[`|\s]+", " ", str(text)).strip()),
@@ -100,25 +103,30 @@ def _environment(language: str, facts: dict[str, Any], say: Callable[..., Markup
     return made
 
 
-def _speaker(language: str) -> Callable[..., Markup]:
-    """Return a function that says a phrase of journal.yaml; what it does not know is escaped."""
-    words = read_yaml(TEMPLATES / "journal.yaml")["phrases"]
+@functools.cache
+def _words() -> dict[str, Any]:
+    """Return journal.yaml: its `phrases` in both languages, and its `terms` in Chinese."""
+    return read_yaml(TEMPLATES / "journal.yaml")
 
-    def say(key: str, **values: Any) -> Markup:
-        if key not in words:
+
+def _phrases(language: str) -> Callable[..., Markup]:
+    """Return a function from a key and values to a phrase; of an unknown key, the key as text."""
+    phrases = _words()["phrases"]
+
+    def phrase(key: str, **values: Any) -> Markup:
+        if key not in phrases:
             return escape(key)
-        text = words[key][language].format(**{k: escape(v) for k, v in values.items()})
-        return Markup(HAN_SPACE.sub("", text))
+        escaped = {name: escape(value) for name, value in values.items()}
+        return Markup(HAN_SPACE.sub("", phrases[key][language].format(**escaped)))
 
-    return say
+    return phrase
 
 
 def _translate(name: str, language: str) -> str:
     """Return the name of an arm or corpus, in Chinese with its terms translated."""
     if language == "en":
         return name
-    terms = read_yaml(TEMPLATES / "journal.yaml")["terms"]
-    for english, chinese in terms.items():
+    for english, chinese in _words()["terms"].items():
         name = re.sub(rf"\b{re.escape(english)}\b", chinese, name)
     return name.replace(", ", "，")
 

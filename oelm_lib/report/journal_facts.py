@@ -16,6 +16,7 @@ from oelm_lib.config.paths import relative_path
 from oelm_lib.errors import UserError
 from oelm_lib.runs.frames import RECORDED, arm_id, phase3
 from oelm_lib.runs.names import run_command
+from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.study.page import load_study
 from oelm_lib.study.plan import study_names
 from oelm_lib.study.records import records_path
@@ -32,7 +33,7 @@ SHAPE = (
     "train.batch_size",
 )
 ENOUGH_SEEDS = 3
-SEPARATES = "frozen Gaussian"
+SEPARATING_ARM = "frozen Gaussian"
 """Arm that differs from OELM-Freeze in orthogonality alone, and from OELM-Random in scale alone."""
 UNFINISHED = ("stopped", "dead", "failed")
 
@@ -54,6 +55,7 @@ def gather(outputs: Path | str | None, rehearsals: bool) -> dict[str, Any]:
     started = [row | _launch(row) for row in _records(measured)]
     return {
         "log": log,
+        "active": ACTIVE,
         "confidence": 1 - stats.ALPHA,
         "criterion": 1 + LIMIT,
         "enough_seeds": ENOUGH_SEEDS,
@@ -80,12 +82,13 @@ def gather(outputs: Path | str | None, rehearsals: bool) -> dict[str, Any]:
     }
 
 
-def _shapes(known: list[Experiment]) -> dict[tuple, list[str]]:
-    """Return model shape -> ids of the experiments that have it."""
-    shapes: dict[tuple, list[str]] = {}
+def _shapes(known: list[Experiment]) -> dict[str, tuple]:
+    """Return the first and the last experiment of a model shape, `A .. B` -> the shape."""
+    members: dict[tuple, list[str]] = {}
     for experiment in known:
-        shapes.setdefault(tuple(experiment.science[key] for key in SHAPE), []).append(experiment.id)
-    return shapes
+        shape = tuple(experiment.science[key] for key in SHAPE)
+        members.setdefault(shape, []).append(experiment.id)
+    return {" .. ".join(dict.fromkeys((ids[0], ids[-1]))): shape for shape, ids in members.items()}
 
 
 def _folders(started: list[dict[str, Any]], log: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -166,13 +169,13 @@ def _separating(known: list[Experiment], started: set[str], section: dict[str, A
     None where the arm that separates them was measured, or no experiment has it on this corpus.
     """
     mixed = any(row["differs"].count("qk_") == 2 for row in section["ablation"])
-    if not mixed or SEPARATES in [row["arm"] for row in section["arms"]]:
+    if not mixed or SEPARATING_ARM in [row["arm"] for row in section["arms"]]:
         return []
     return [
         experiment.id
         for experiment in known
         if experiment.data.corpus == section["corpus"]
-        and arm_name(experiment.to_dict()) == SEPARATES
+        and arm_name(experiment) == SEPARATING_ARM
         and experiment.id not in started
     ]
 

@@ -10,8 +10,8 @@ from oelm_lib.errors import UserError
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
 from oelm_lib.runs.find import find_run, find_runs, unknown_names
-from oelm_lib.runs.names import command_line, experiment_of, parse_patterns
-from oelm_lib.runs.reading import state
+from oelm_lib.runs.names import command_line, experiment_of, is_glob, parse_patterns
+from oelm_lib.runs.reading import read_or_none, read_summary, state
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.study.plan import study_names
 
@@ -30,7 +30,7 @@ STANDARD = {
 ON_TERMINAL = {"disable": None, "leave": False}
 """Options of tqdm: one line on stderr if that is a terminal, which is cleared at the end."""
 MOST_SLUG = 80
-"""Characters that the name of a page takes from what a user typed; file systems take 255."""
+"""Most characters of a page's name that come from what a user typed; file systems take 255."""
 
 
 def report(target: str | Path, baseline: str | None = None, runs: str | None = None) -> Path:
@@ -74,9 +74,9 @@ def _make_standard(name: str, choices: dict[str, str], command: str) -> Path:
     """Make a page of STANDARD with the parameters that a user chose in place of its own."""
     page = name
     if "runs" in choices:
-        from oelm_lib.explore.arms import find_arms  # torch
+        from oelm_lib.explore.arms import find_named_runs  # torch
 
-        find_arms(choices["runs"])  # a mistake is told before the notebook starts
+        find_named_runs(choices["runs"])  # a mistake is told before the notebook starts
         page = f"explore_{page_slug(choices['runs'])}"
     elif name in ("compare", "explore"):
         _check_finished([DEMO])
@@ -122,16 +122,21 @@ def _is_of(run: Path, arm: str) -> bool:
 
 
 def _check_finished(patterns: list[str]) -> None:
-    """Raise UserError where no run of these experiments, or globs, is done."""
-    if not any(state(run) == "done" for run in find_runs(None, patterns, rehearsals=False)):
+    """Raise UserError where no run of these experiments, or globs, has a result."""
+    runs = find_runs(None, patterns, rehearsals=False)
+    if not any(read_or_none(read_summary, run) for run in runs):
         command = command_line(["run", *patterns])
         raise UserError(f"no finished run of {', '.join(patterns)}; train: {command}")
 
 
 def page_slug(text: str) -> str:
-    """Return text as part of a file name; the end of a long one is its hash."""
+    """Return text as part of a file name.
+
+    That of a long text, or of a glob other than the common `DEMO-*`, ends with the text's hash:
+    `DEMO-?` has another page than `DEMO-*`.
+    """
     slug = re.sub(r"[^A-Za-z0-9+-]+", "_", text).strip("_")
-    if len(slug) <= MOST_SLUG:
+    if len(slug) <= MOST_SLUG and not is_glob(text.replace("-*", "-")):
         return slug
     return f"{slug[: MOST_SLUG - 9]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 

@@ -18,6 +18,8 @@ from oelm_lib.report.sanitise import sanitise
 
 SUBJECTS = ("exps", "runs")
 """Parameters that say what a page is about; its title names them."""
+SCRIPTS = ("curves.js", "layout.js", "page.js")
+"""Files of templates/ that make the script of a page with figures, in this order."""
 
 
 def export(notebook_path: Path | str) -> Path:
@@ -58,13 +60,18 @@ def _page(source: Path, notebook: Any) -> str:
         figures=_script_json([_without_computed_values(figure) for figure in figures]),
         rows=_script_json({key: series | {"origin": None} for key, series in rows.items()}),
         plotly=_plotly_js() if figures else None,
-        css=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
-        js=(TEMPLATES / "page.js").read_text(encoding="utf-8"),
-        tables_js=(TEMPLATES / "tables.js").read_text(encoding="utf-8"),
+        css=_text("page.css"),
+        js="\n".join(map(_text, SCRIPTS)),
+        tables_js=_text("tables.js"),
         nonce=hashlib.sha256(source.read_bytes()).hexdigest()[:32],
         provenance=provenance(source, notebook),
         runs=_origins(rows),
     )
+
+
+def _text(name: str) -> str:
+    """Return the text of a file of templates/."""
+    return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def _notebook_html(notebook: Any) -> str:

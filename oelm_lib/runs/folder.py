@@ -1,5 +1,6 @@
 """Run folders: opened, checked against what they hold, written by one process."""
 
+import contextlib
 import datetime
 import os
 from dataclasses import dataclass
@@ -131,14 +132,10 @@ def open_run(
     with explained(path, "cannot write here", OTHER_OUTPUTS, exact=True):
         if fresh and path.exists():
             _rename_old(run)
-        if (path / "config.yaml").exists():
-            _check_same(run)
-        if run.finished:
-            if (path / "documents.npz").exists():
-                read_documents(run)  # a damaged one is reported before anything relies on it
-        else:
+        _check_record(run)
+        if not run.finished:
             path.mkdir(parents=True, exist_ok=True)
-            run.lock.acquire()
+            _lock_unfinished(run)
     return run
 
 
@@ -171,7 +168,7 @@ def open_fitting_corpus(cfg: Experiment) -> Corpus:
 
 
 def check_fit(cfg: Experiment, corpus: Corpus) -> None:
-    """Check that the corpus is large enough for the experiment and has its vocabulary.
+    """Check that the experiment fits its corpus, and its batch the number of devices.
 
     Raises:
         UserError: It does not fit; the message names the key to change.
@@ -183,7 +180,11 @@ def check_fit(cfg: Experiment, corpus: Corpus) -> None:
             f" {corpus.tokenizer} has {corpus.vocab_size} tokens; set"
             f" model.vocab_size={corpus.vocab_size} or another data.tokenizer"
         )
-    length, batch = cfg.model.max_seq_len, cfg.train.batch_size
+    length, batch, devices = cfg.model.max_seq_len, cfg.train.batch_size, cfg.machine.devices
+    if batch % devices:
+        raise UserError(
+            f"machine.devices = {devices} does not divide train.batch_size = {batch}; use a divisor"
+        )
     if corpus.recall and length != corpus.recall.length:
         raise UserError(
             f"model.max_seq_len = {length}: examples of {name} have {corpus.recall.length} tokens;"
@@ -255,6 +256,28 @@ def _rename_old(run: Run) -> None:
         (old / "lock.json").unlink(missing_ok=True)
     finally:
         run.lock.release()
+
+
+def _lock_unfinished(run: Run) -> None:
+    """Acquire the lock, and keep it where the run is still the same one and not finished."""
+    run.lock.acquire()
+    with contextlib.ExitStack() as undo:
+        undo.callback(run.lock.release)
+        _check_record(run)  # another process may have written it before the lock was held
+        if not run.finished:
+            undo.pop_all()
+
+
+def _check_record(run: Run) -> None:
+    """Check what the folder holds, if anything.
+
+    Raises:
+        UserError: A run of another config or corpus, or a result without readable documents.
+    """
+    if (run.path / "config.yaml").exists():
+        _check_same(run)
+    if run.finished and (run.path / "documents.npz").exists():
+        read_documents(run)  # a damaged file is reported before anything relies on it
 
 
 def _check_same(run: Run) -> None:

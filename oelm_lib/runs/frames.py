@@ -134,7 +134,7 @@ def identity(experiment: Experiment) -> dict[str, Any]:
     """Return the columns that an experiment alone decides."""
     return {
         "id": experiment.id,
-        "arm": arm_name(experiment.to_dict(), experiment.overrides),
+        "arm": arm_name(experiment),
         "corpus": experiment.data.corpus,
         "tokenizer": experiment.data.tokenizer,
         "experiment": experiment,
@@ -158,7 +158,7 @@ def _row(path: Path) -> dict[str, Any]:
     elif reasons:
         state = "unreadable"
     else:
-        state = reading.true_state(path, status or {"state": "empty"})
+        state = reading.true_state(path, status)
     timing = _read_or_note(reading.read_timing, path, reasons)
     folder = path.parent.name
     row = {

@@ -1,5 +1,6 @@
 """Read and follow the log of a run."""
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ POLL_SECONDS = 0.5
 def log_lines(run: RunFolder, last: int, follow: bool = False) -> Iterator[str]:
     """Yield the last lines of a run's log, then with `follow` new ones until the run ends.
 
+    While a run is followed, a line that is being written is yielded when it is whole.
+
     Raises:
         UserError: There is no log.
     """
@@ -24,16 +27,28 @@ def log_lines(run: RunFolder, last: int, follow: bool = False) -> Iterator[str]:
     path = next((path for path in paths if path.exists()), None)
     if path is None:
         raise UserError(f"{Path(run)}: no {' or '.join(LOGS)} yet; see oelm status")
-    with open(path, encoding="utf-8", errors="replace") as file:
-        yield from file.read().splitlines()[-last:] if last else ()
+    with open(path, "rb") as file:
+        *lines, rest = file.read().split(b"\n")
+        if rest and not follow:
+            lines.append(rest)
+        yield from map(_line_text, lines[-last:] if last else [])
         while follow:
             # Asked before reading, so that the last lines of a run that ends now are read.
             current = state(run)
-            size = path.stat().st_size
+            size = os.fstat(file.fileno()).st_size
             if size < file.tell():  # the run continued from an earlier checkpoint
                 file.seek(size)
-            yield from file.read().splitlines()
+                rest = b""
+            *lines, rest = (rest + file.read()).split(b"\n")
+            yield from map(_line_text, lines)
             if current not in ACTIVE:
+                if rest:
+                    yield _line_text(rest)
                 yield f"({current})"
                 return
             time.sleep(POLL_SECONDS)
+
+
+def _line_text(line: bytes) -> str:
+    """Return a line as text; of a progress line that was rewritten, its last state."""
+    return line.decode(errors="replace").rstrip("\r").rpartition("\r")[2]

@@ -19,9 +19,9 @@ class AppendFile:
         check: Called before the file is changed; what it raises prevents that.
     """
 
-    def __init__(self, path: Path, length: int, check: Check | None = None):
-        self._check = check or (lambda: None)
-        self._check()
+    def __init__(self, path: Path, length: int, check: Check):
+        self._check = check
+        check()
         # O_NOFOLLOW: the file that is cut must lie in the run folder.
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         self._file = os.fdopen(os.open(path, flags, 0o666), "ab+")
@@ -58,7 +58,7 @@ class Recorder:
         check: The `check` of the run's lock, called before every line.
     """
 
-    def __init__(self, path: Path, offsets: dict[str, int], check: Check | None = None):
+    def __init__(self, path: Path, offsets: dict[str, int], check: Check):
         self._files = {
             name: AppendFile(path / name, offsets.get(name, 0), check)
             for name in ("metrics.jsonl", "training.log")

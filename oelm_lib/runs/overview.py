@@ -66,7 +66,7 @@ def overview(
     """
     folders = {run_key(path): path for path in find_runs(outputs)}
     # A baseline's status serves all its arms; config.yaml is slow to read.
-    status = functools.cache(lambda path: read_status(path) or {"state": "empty"})
+    status = functools.cache(lambda path: read_status(path) or {})
     config = functools.cache(_first_config)
     rows = []
     for path in find_runs(outputs, exps):

@@ -166,9 +166,9 @@ def _metrics_frame(run: RunFolder) -> pd.DataFrame:
 
 
 def state(run: RunFolder) -> str:
-    """Return the state of a run as true_state does, or `empty`, `unreadable`."""
+    """Return the state of a run as true_state does; `unreadable` where status.json is broken."""
     try:
-        return true_state(Path(run), read_status(run) or {"state": "empty"})
+        return true_state(Path(run), read_status(run) or {})
     except UserError:
         return "unreadable"
 
@@ -176,13 +176,15 @@ def state(run: RunFolder) -> str:
 def true_state(path: Path, status: dict[str, Any]) -> str:
     """Return the recorded state; `dead` where its trainer has ended, `stopped` where its queue has.
 
+    `empty` where none is recorded.
+
     A trainer lives while it holds the folder's lock. Another process that holds it, since it has
     opened the run and does not train it yet, does not count. Where the lock cannot tell (a trainer
     on another host), the heartbeat does, by this host's clock. That is for display; no lock is
     taken over by it. A queue lives as long as its process, or on another host its heartbeat;
     Slurm's queue outlives every process.
     """
-    recorded = str(status.get("state"))
+    recorded = status.get("state") or "empty"
     if recorded in ACTIVE:
         locked = is_locked(path) and is_writer(path, status)
         alive = _is_fresh(status) if locked is None else locked

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.files import write_json
-from oelm_lib.runs.lock import LockLost, RunLock
+from oelm_lib.files import Check, write_json
+from oelm_lib.runs.lock import LockLost
 from oelm_lib.runs.process import this_process
 
 BEAT_SECONDS = 5.0
@@ -20,13 +20,13 @@ class Status:
 
     Args:
         path: Run folder.
-        lock: The run's lock; nothing is written where it is lost.
+        check: The `check` of the run's lock; nothing is written where the lock is lost.
         fields: First content of the file.
     """
 
-    def __init__(self, path: Path, lock: RunLock | None = None, **fields: Any):
+    def __init__(self, path: Path, check: Check, **fields: Any):
         self._path = path / "status.json"
-        self._check = lock.check if lock else None
+        self._check = check
         self._fields = {
             "error": None,
             "eta_seconds": None,

@@ -23,6 +23,13 @@ def stop_file(path: Path) -> Path:
     return path / "STOP"
 
 
+def write_stop_file(path: Path) -> None:
+    """Ask the run of a folder to save and stop, also where it has no folder yet; never fails."""
+    with contextlib.suppress(OSError):  # the trainer meets the same disk, and reports it
+        path.mkdir(parents=True, exist_ok=True)
+        stop_file(path).touch()
+
+
 def remove_stop_file(path: Path) -> None:
     """Withdraw a request to stop, before a run begins or after it has ended."""
     with contextlib.suppress(OSError):  # the trainer meets the same disk, and reports it

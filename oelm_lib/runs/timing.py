@@ -42,7 +42,7 @@ def timing_stats(
     evals = metrics[metrics["event"] == "eval"]
     skipped = WARMUP_STEPS if cfg.train.max_steps >= 2 * WARMUP_STEPS else 0
     step_seconds = _step_seconds(cfg, train, skipped).describe(percentiles=[0.5, 0.95, 0.99])
-    arm = arm_name(cfg.to_dict(), cfg.overrides)
+    arm = arm_name(cfg)
     return {
         "model_type": LOG_NAMES.get(arm, arm),
         "init_method": cfg.model.qk_init if cfg.model.is_frozen else "n/a",

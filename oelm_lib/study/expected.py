@@ -13,7 +13,10 @@ class _ExpectedGrid(Grid):
     def resolve(self, name: str) -> str:
         """Return the arm that a name means, or will mean."""
         known = super().resolve(name)
-        return known or next(iter(self.candidates(name) or self.plan.choices[name].among))
+        if known is not None:
+            return known
+        candidates = self.candidates(name) or self.plan.choices[name].among
+        return candidates[0]
 
 
 def expected_left(grid: Grid) -> list[tuple[str, Cell, int]]:

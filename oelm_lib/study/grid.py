@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 
-from oelm_lib.model.cost import qk_share
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, TUNE, Cell, PlannedRun
 from oelm_lib.study.plan import Plan
 from oelm_lib.study.records import Record
@@ -24,18 +23,18 @@ Losses = dict[int, float | None]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A pair of arms on one corpus at one size, with the seeds that it is confirmed on."""
+    """Two arms on one corpus at one size, with the seeds that they are compared on."""
 
-    cell: Cell
-    baseline: Cell
+    first: Cell
+    second: Cell
     seeds: tuple[int, ...]
-    offsets: tuple[Cell, Cell] | None = None
-    """Where two gaps are compared: the baseline of `cell` and that of `baseline`."""
+    own_baselines: tuple[Cell, ...] = ()
+    """Where two gaps are compared: the baseline of `first` and that of `second`."""
 
     @property
     def cells(self) -> tuple[Cell, ...]:
         """All cells whose losses are needed."""
-        return tuple(dict.fromkeys((self.cell, self.baseline, *(self.offsets or ()))))
+        return tuple(dict.fromkeys((self.first, self.second, *self.own_baselines)))
 
 
 @dataclass
@@ -77,7 +76,7 @@ class Grid:
     def tuning_needs(self, cell: Cell) -> list[PlannedRun]:
         """Return the runs that tuning needs next; none where it has ended."""
         points, seeds = self.tuning_points(cell), self.plan.tune.seeds
-        start = self.plan.start(cell)
+        start = self.plan.start_rate(cell)
         done = {(rate, seed) for rate, seed, _ in points}
         rates = sorted({rate for rate, _ in done} | set(first_rates(self.plan.tune, start)))
         missing = [(rate, seed) for rate in rates for seed in seeds if (rate, seed) not in done]
@@ -104,14 +103,14 @@ class Grid:
         else, and before the first confirmation, it is the fitted rate.
         """
         fit = self.fit(cell)
-        confirmed = {record.rate for record in self._confirmations(cell)}
+        confirmed = {record.rate for record in self._all_confirmations(cell)}
         kept = [rate for rate in confirmed if fit.cost(rate) <= self.plan.tune.error]
         return min(kept, key=lambda rate: (fit.cost(rate), rate)) if kept else fit.rate
 
     def replaced(self, cell: Cell) -> list[Record]:
         """Return the confirmation runs at a rate that later tuning has replaced: not judged."""
         rate = self.rate(cell)
-        return [record for record in self._confirmations(cell) if record.rate != rate]
+        return [record for record in self._all_confirmations(cell) if record.rate != rate]
 
     # Choices
 
@@ -129,7 +128,7 @@ class Grid:
         """Return the candidates of a choice that train no larger share than it allows."""
         choice = self.plan.choices[name]
         limit = choice.trained_share or 1.0
-        return [arm for arm in choice.among if self.trained_share(arm) <= limit]
+        return [arm for arm in choice.among if self.plan.trained_share(arm) <= limit]
 
     def tuned_gap(self, arm: str, corpus: str) -> float | None:
         """Return the difference of the fitted minima of an arm and its baseline, in nats.
@@ -143,11 +142,6 @@ class Grid:
         own, baseline = (self.fit(cell).loss for cell in cells)
         return own - baseline
 
-    def trained_share(self, arm: str) -> float:
-        """Return the share of the Q/K weights that an arm trains, at the base size."""
-        cell = Cell(self.plan.corpora[0], BASE_SIZE, arm)
-        return qk_share(self.plan.config(cell, self.plan.start(cell)).model)
-
     # Confirmation
 
     def comparison(self, claim: Claim, corpus: str) -> Comparison | None:
@@ -156,19 +150,19 @@ class Grid:
         An arm and its baseline, the two arms of `equal`, or with `gaps` these two and the baseline
         of each.
         """
-        arm = self.resolve(claim.first)
-        if arm is None:
+        first = self.resolve(claim.first)
+        if first is None:
             return None
-        baseline = self.resolve(claim.second or self.plan.arms[arm].against)
-        if baseline is None:
+        second = self.resolve(claim.second or self.plan.arms[first].against)
+        if second is None:
             return None
-        cell, base = Cell(corpus, BASE_SIZE, arm), Cell(corpus, BASE_SIZE, baseline)
-        seeds = tuple(self.plan.confirm_seeds(claim.seeds))
-        if not claim.gaps:
-            return Comparison(cell, base, seeds)
-        own_baselines = [self.plan.arms[name].against for name in (arm, baseline)]
-        offsets = tuple(Cell(corpus, BASE_SIZE, name) for name in own_baselines)
-        return Comparison(cell, base, seeds, offsets)
+        baselines = [self.plan.arms[arm].against for arm in (first, second) if claim.gaps]
+        return Comparison(
+            Cell(corpus, BASE_SIZE, first),
+            Cell(corpus, BASE_SIZE, second),
+            tuple(self.plan.confirm_seeds(claim.seeds)),
+            tuple(Cell(corpus, BASE_SIZE, arm) for arm in baselines),
+        )
 
     def ladder_comparisons(self) -> list[Comparison]:
         """Return the pairs of cells of the ladder whose arms are known, size by size."""
@@ -197,10 +191,9 @@ class Grid:
 
         Where gaps are compared, those of their baselines are subtracted.
         """
-        cells = (comparison.cell, comparison.baseline)
-        sides = [self.confirmed_losses(cell) for cell in cells]
-        if comparison.offsets:
-            bases = map(self.confirmed_losses, comparison.offsets)
+        sides = [self.confirmed_losses(cell) for cell in (comparison.first, comparison.second)]
+        if comparison.own_baselines:
+            bases = map(self.confirmed_losses, comparison.own_baselines)
             sides = [_minus(losses, base) for losses, base in zip(sides, bases, strict=True)]
         return [
             {seed: losses[seed] for seed in comparison.seeds if seed in losses} for losses in sides
@@ -209,9 +202,9 @@ class Grid:
     def confirmation_records(self, cell: Cell) -> list[Record]:
         """Return the runs that confirm a cell, all at its rate."""
         rate = self.rate(cell)
-        return [record for record in self._confirmations(cell) if record.rate == rate]
+        return [record for record in self._all_confirmations(cell) if record.rate == rate]
 
-    def _confirmations(self, cell: Cell) -> list[Record]:
+    def _all_confirmations(self, cell: Cell) -> list[Record]:
         return [record for record in self._cells.get(cell, []) if record.stage == CONFIRM]
 
     def confirmation_needs(self, comparison: Comparison) -> list[PlannedRun]:
@@ -246,7 +239,7 @@ class Grid:
         return list(dict.fromkeys(runs))
 
     def exploratory_cells(self) -> list[Cell]:
-        """Return every arm on the first corpus, where also those are tuned that no claim names."""
+        """Return a cell of each arm on the first corpus: all are tuned there, claimed or not."""
         return [Cell(self.plan.corpora[0], BASE_SIZE, arm) for arm in self.plan.arms]
 
     def _choice_needs(self, claim: Claim) -> list[PlannedRun]:

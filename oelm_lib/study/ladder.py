@@ -9,7 +9,7 @@ from oelm_lib.model.cost import parameter_numbers
 from oelm_lib.stats import Interval
 from oelm_lib.study.cell import Cell
 from oelm_lib.study.grid import Comparison, Grid
-from oelm_lib.study.verdicts import WAITING, compare_cells, waiting_word
+from oelm_lib.study.verdicts import WAITING, comparison_interval, waiting_word
 from oelm_lib.view.tables import seeds_text
 
 FLAT, GROWS, SHRINKS = "FLAT", "GROWS", "SHRINKS"
@@ -41,25 +41,25 @@ def judge_ladder(grid: Grid) -> list[Slope]:
     """Judge the slope of every arm of the ladder, from one slope for each seed."""
     groups: dict[tuple[str, str], list[Comparison]] = {}
     for comparison in grid.ladder_comparisons():
-        key = (comparison.cell.arm, comparison.cell.corpus)
+        key = (comparison.first.arm, comparison.first.corpus)
         groups.setdefault(key, []).append(comparison)
     return [_slope(grid, comparisons, len(groups)) for comparisons in groups.values()]
 
 
 def _slope(grid: Grid, comparisons: list[Comparison], k: int) -> Slope:
     """Judge an arm from its comparisons, one a size; `k`: slopes in the family."""
-    comparisons = sorted(comparisons, key=lambda one: _parameters(grid, one.baseline))
-    parameters = [_parameters(grid, one.baseline) for one in comparisons]
-    first, flat = comparisons[0], grid.plan.ladder.flat
+    comparisons = sorted(comparisons, key=lambda one: _parameters(grid, one.second))
+    parameters = [_parameters(grid, one.second) for one in comparisons]
+    arm, baseline = comparisons[0].first, comparisons[0].second
+    planned, flat = len(comparisons[0].seeds), grid.plan.ladder.flat
     interval = stats.paired_interval(_seed_slopes(grid, comparisons, parameters), k)
-    planned = len(first.seeds)
     waiting = waiting_word(interval, planned)
     return Slope(
-        arm=first.cell.arm,
-        baseline=first.baseline.arm,
-        corpus=first.cell.corpus,
+        arm=arm.arm,
+        baseline=baseline.arm,
+        corpus=arm.corpus,
         sizes=tuple(
-            (one.cell.size, count, compare_cells(grid, one, 1))
+            (one.first.size, count, comparison_interval(grid, one, 1))
             for one, count in zip(comparisons, parameters, strict=True)
         ),
         interval=interval,
@@ -93,5 +93,4 @@ def _verdict(interval: Interval, flat: float) -> str:
 
 def _parameters(grid: Grid, cell: Cell) -> float:
     """Return the parameters of a cell's model, of which no record is needed."""
-    cfg = grid.plan.config(cell, grid.plan.start(cell))
-    return float(parameter_numbers(cfg.model)["total"])
+    return float(parameter_numbers(grid.plan.config(cell).model)["total"])

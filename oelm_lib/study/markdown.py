@@ -15,17 +15,11 @@ def markdown_table(study: Study) -> str:
     corpora, judged = study.main_table()
     if not judged:
         return "No claim has a confirmation run yet."
-    rows = [
-        ["comparison", *corpora],
-        ["---"] * (1 + len(corpora)),
-        *([_comparison(row), *map(_cell, row)] for row in judged),
-    ]
+    rows = [["comparison", *corpora], ["---"] * (1 + len(corpora))]
+    for row in judged:
+        first = next(one for one in row if one)
+        rows.append([f"{first.arm} against {first.other}", *map(_cell, row)])
     return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", status_line(study)])
-
-
-def _comparison(row: list[Judgement | None]) -> str:
-    one = next(one for one in row if one)
-    return f"{one.arm} against {one.other}"
 
 
 def _cell(one: Judgement | None) -> str:

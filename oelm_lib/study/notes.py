@@ -69,11 +69,11 @@ def reading(study: Study) -> Html:
 
 def not_shown(study: Study) -> Html:
     """Return what the study does not show, as a list."""
-    items = [*study.plan.notes, *_limits(study)]
+    items = [*study.plan.notes, *_limitations(study)]
     return unbroken("<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>")
 
 
-def _limits(study: Study) -> list[str]:
+def _limitations(study: Study) -> list[str]:
     found = [
         "An interval holds for the learning rates that tuning chose. The error of tuning is not in"
         " it; the table of tuned learning rates shows it for each arm."

@@ -8,6 +8,7 @@ from oelm_lib import stats
 from oelm_lib.markup import Html, html_table, unbroken
 from oelm_lib.model.cost import parameter_numbers
 from oelm_lib.study import verdicts
+from oelm_lib.study.cell import BASE_SIZE, Cell
 from oelm_lib.study.checks import read_study
 from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
@@ -93,17 +94,17 @@ def load_study(name: str) -> Study:
 
 def answer(study: Study) -> Html:
     """Return the question, what was run, the answer in a few sentences, and the first table."""
-    asked, items = map(_items, (open_questions(study), sentences(study)))
-    found = (
-        f"<div class='answer'><h1>{escape(study.plan.question)}</h1>"
-        f"<p class='lead'>{status_line(study)}</p>"
-        f"<p>{escape(_models(study))} {escape(study.plan.about)}</p>"
-        + (f"<ol>{items}</ol>" if items else "")
-        + first_table(study)
-        + (f"<p>Waiting for runs:</p><ul>{asked}{_other_questions(study)}</ul>" if asked else "")
-        + f"{_legend(study)}</div>"
-    )
-    return unbroken(found)
+    answers, questions = _items(sentences(study)), _items(open_questions(study))
+    parts = [
+        f"<h1>{escape(study.plan.question)}</h1>",
+        f"<p class='lead'>{status_line(study)}</p>",
+        f"<p>{escape(_models(study))} {escape(study.plan.about)}</p>",
+        f"<ol>{answers}</ol>" if answers else "",
+        first_table(study),
+    ]
+    if questions:
+        parts.append(f"<p>Waiting for runs:</p><ul>{questions}{_other_questions(study)}</ul>")
+    return unbroken(f"<div class='answer'>{''.join(parts)}{_legend(study)}</div>")
 
 
 def status_line(study: Study) -> str:
@@ -158,8 +159,8 @@ def first_table(study: Study) -> Html:
         return Html("")
     cells = []
     for row in rows:
-        seeds = _first_declared(row).planned_text
-        cells.append([_comparison(row), *(_cell(one, seeds) for one in row)])
+        first = _first_declared(row)
+        cells.append([_comparison(first), *(_cell(one, first.planned_text) for one in row)])
     heads = ["comparison", *corpora]
     width = f"text-align:left;width:{76.5 / len(corpora):.1f}%"
     styles = ["text-align:left;width:23.5%", *[width] * len(corpora)]
@@ -169,9 +170,8 @@ def first_table(study: Study) -> Html:
     return Html(table + note)
 
 
-def _comparison(row: list[Judgement | None]) -> Html:
+def _comparison(one: Judgement) -> Html:
     """Return what a row compares, and from how many seeds."""
-    one = _first_declared(row)
     against = f"against {'the gap of ' * one.claim.gaps}{one.other}, {one.planned_text}"
     if one.is_chosen:
         against = f"{one.claim.arm}, {against}"
@@ -222,17 +222,19 @@ def _legend(study: Study) -> str:
         for one in judged
         for name in (one.arm, one.baseline, *one.claim.names)
     }
-    about = {name: item.about for name, item in study.plan.arms.items()}
-    about |= {name: item.about for name, item in study.plan.choices.items()}
-    items = [f"<b>{escape(n)}</b>: {escape(t)}" for n, t in about.items() if n in names and t]
-    return f"<p><small>{'<br>'.join(items)}</small></p>"
+    declared = study.plan.arms | study.plan.choices
+    lines = [
+        f"<b>{escape(name)}</b>: {escape(item.about)}"
+        for name, item in declared.items()
+        if name in names and item.about
+    ]
+    return f"<p><small>{'<br>'.join(lines)}</small></p>"
 
 
 def _models(study: Study) -> str:
     """Return what was run: models, text and tokens."""
-    grid, plan = study.grid, study.plan
-    cell = grid.exploratory_cells()[0]
-    cfg = plan.config(cell, plan.start(cell))
+    plan = study.plan
+    cfg = plan.config(Cell(plan.corpora[0], BASE_SIZE, next(iter(plan.arms))))
     tokens = cfg.train.max_steps * cfg.step_tokens
     size = parameter_numbers(cfg.model)["total"]
     return (

@@ -73,21 +73,30 @@ class Plan(Section):
         """Return the corpora of a claim, in the plan's order."""
         return [name for name in self.corpora if name in (claim.corpora or self.corpora)]
 
-    def start(self, cell: Cell) -> float:
+    def start_rate(self, cell: Cell) -> float:
         """Return the first learning rate of a cell's tuning."""
         start = self.tune.start
         start = start[cell.corpus] if isinstance(start, dict) else start
         factor = self.sizes[cell.size].rate_factor * self.arms[cell.arm].rate_factor
         return rounded_rate(start * factor)
 
-    def config(self, cell: Cell, rate: float) -> Experiment:
-        """Return the config of a run of a cell at a rate. Raises UserError for a wrong key."""
+    def overrides(self, cell: Cell, rate: float | None = None) -> Settings:
+        """Return what a run of a cell changes in the base experiment, by dotted key.
+
+        Args:
+            rate: Learning rate; default the first one of the cell's tuning.
+        """
+        changes = self.set | self.sizes[cell.size].set | self.arms[cell.arm].set
+        rate = self.start_rate(cell) if rate is None else rate
+        return changes | {"data.corpus": cell.corpus, "optim.learning_rate": rate}
+
+    def config(self, cell: Cell, rate: float | None = None) -> Experiment:
+        """Return the config of a run; arguments of overrides. Raises UserError for a wrong key."""
         return config.load_config(self.base, self.overrides(cell, rate))
 
-    def overrides(self, cell: Cell, rate: float) -> Settings:
-        """Return what a run changes in the base experiment, by dotted key."""
-        changes = self.set | self.sizes[cell.size].set | self.arms[cell.arm].set
-        return changes | {"data.corpus": cell.corpus, "optim.learning_rate": rate}
+    def trained_share(self, arm: str) -> float:
+        """Return the share of the Q/K weights that an arm trains, at the base size."""
+        return qk_share(self.config(Cell(self.corpora[0], BASE_SIZE, arm)).model)
 
 
 def _check_names(plan: Plan) -> None:
@@ -174,15 +183,14 @@ def _check_arms(plan: Plan) -> None:
     for size in plan.sizes:
         for name in plan.arms:
             cell = Cell(plan.corpora[0], size, name)
-            cfg = plan.config(cell, plan.start(cell))
+            cfg = plan.config(cell)
             other = made.setdefault(sha256_json(cfg.science), f"{name} ({size})")
             if other != f"{name} ({size})":
                 raise UserError(f"{other} and {name} ({size}) are the same runs; delete one")
     for claim in plan.claims:
         if claim.trained_share is None or claim.arm not in plan.arms:
             continue
-        cell = Cell(plan.corpora[0], BASE_SIZE, claim.arm)
-        share = qk_share(plan.config(cell, plan.start(cell)).model)
+        share = plan.trained_share(claim.arm)
         if share > claim.trained_share:
             raise UserError(
                 f"{claim.arm!r} trains {share:.2%} of the Q/K weights of the models of this study,"

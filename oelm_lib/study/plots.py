@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -82,56 +83,6 @@ def _note(one: Judgement) -> str:
     return ", ".join(marks if one.declared else [*marks, "late"])
 
 
-def _set_gap_axis(study: Study, figure: Figure) -> None:
-    """Let the axes of the gap hold 0 and every limit that is claimed, and draw these as lines.
-
-    A wide interval may leave the panel; it must not flatten the others.
-    """
-    figure.update_yaxes(title_text="gap in perplexity (%)")
-    if not figure.data:
-        return
-    limits = sorted({100 * limit for claim in study.plan.claims for limit in claim.at_most or ()})
-    drawn = [0.0, *limits, *(y for trace in figure.data for y in trace.y)]
-    reach = 3 * max(map(abs, drawn))
-    for trace in figure.data:
-        bars = trace.error_y
-        drawn += [min(y + up, reach) for y, up in zip(trace.y, bars.array or (), strict=False)]
-        downs = bars.arrayminus or ()
-        drawn += [max(y - down, -reach) for y, down in zip(trace.y, downs, strict=False)]
-    span = max(drawn) - min(drawn)
-    room = 1.0 + 0.08 * span
-    figure.update_yaxes(range=[min(drawn) - room, max(drawn) + room])
-    figure.add_hline(y=0, line={"width": 1.2, "color": INK})
-    for limit in limits:
-        line = {"dash": "dash", "width": 1.2, "color": INK}
-        label = {"text": f"+{limit:g} %", "font_size": 11}
-        is_crowded = any(0 < other - limit < 0.09 * span for other in limits)
-        side = "bottom right" if is_crowded else "top right"
-        figure.add_hline(y=limit, line=line, annotation=label, annotation_position=side)
-
-
-def _styles(study: Study, arms: set[str]) -> dict[str, ArmStyle]:
-    """Return the looks by arm; the first arm of the plan that is one of the log's has its look."""
-    plan = study.plan
-    names: dict[str, str] = {}
-    for arm in [name for name in plan.arms if name in arms]:
-        cell = Cell(plan.corpora[0], BASE_SIZE, arm)
-        untitled = plan.config(cell, plan.start(cell)).to_dict() | {"title": ""}
-        known = arm_name(untitled)
-        names[arm] = known if known in COLOURS and known not in names.values() else arm
-    styles = arm_styles(names.values())
-    return {arm: styles[name] for arm, name in names.items()}
-
-
-def _bars(intervals: list[Interval]) -> dict[str, Any]:
-    """Return plotly's error bars of gaps in percent, of no length where an interval is unknown."""
-    return {
-        "array": [100 * (one.gap_high - one.gap) if one.known else 0.0 for one in intervals],
-        "arrayminus": [100 * (one.gap - one.gap_low) if one.known else 0.0 for one in intervals],
-        "symmetric": False,
-    }
-
-
 def behind(study: Study) -> list[Figure]:
     """Return the figures of the tuning fits and of the ladder that have something to draw."""
     return [figure for figure in (tuning(study), ladder(study)) if figure.data]
@@ -141,10 +92,11 @@ def tuning(study: Study) -> Figure:
     """Draw the parabola of every cell over the learning rate, its points and its minimum."""
     tuned = {run.cell for run in study.grid.records if run.stage == TUNE}
     plan = study.plan
-    places = itertools.product(plan.corpora, plan.sizes, plan.arms)
     panels: dict[str, list[Cell]] = {}
-    for cell in (cell for place in places if (cell := Cell(*place)) in tuned):
-        panels.setdefault(_panel(cell), []).append(cell)
+    for place in itertools.product(plan.corpora, plan.sizes, plan.arms):
+        cell = Cell(*place)
+        if cell in tuned:
+            panels.setdefault(_panel(cell), []).append(cell)
     notes = [
         "points: mean over the tuning seeds; curve: fitted to the rates near the best one",
         "star: the fitted minimum with its 95 % interval (no bar: unbounded)",
@@ -180,41 +132,45 @@ def _fit_traces(study: Study, cell: Cell, style: ArmStyle) -> list[go.Scatter]:
     rates = sorted(losses)
     group = {"legendgroup": cell.arm, "name": plotly_text(cell.arm)}
     hover = f"{plotly_text(cell.arm)}<br>%{{y:.4f}} at %{{x:.3g}}<extra></extra>"
-    traces = [
-        go.Scatter(
-            x=rates,
-            y=[round(float(np.mean(losses[rate])), 5) for rate in rates],
-            mode="markers",
-            marker={"size": 6, "color": style.colour, "symbol": style.symbol},
-            hovertemplate=hover,
-            **group,
-        )
-    ]
+    points = go.Scatter(
+        x=rates,
+        y=[round(float(np.mean(losses[rate])), 5) for rate in rates],
+        mode="markers",
+        marker={"size": 6, "color": style.colour, "symbol": style.symbol},
+        hovertemplate=hover,
+        **group,
+    )
     fit = study.grid.fit(cell)
-    if fit.coefficients and fit.state == INTERIOR:
-        a, b, c = fit.coefficients
-        x = np.linspace(math.log2(rates[0]), math.log2(rates[-1]), CURVE_POINTS)
-        curve = {"x": 2**x, "y": (a + b * x + c * x**2).round(5)}
-        look = {
-            "mode": "lines",
-            "line": {"color": style.colour, "width": 1.3, "dash": style.dash},
-            "hoverinfo": "skip",
-        }
-        traces.append(go.Scatter(**curve, **look, showlegend=False, **group))
-        bars = None
-        if math.isfinite(fit.low):
-            bars = {
-                "array": [fit.high - fit.rate],
-                "arrayminus": [fit.rate - fit.low],
-                "symmetric": False,
-                "thickness": 1,
-            }
-        star = {"size": 12, "color": style.colour, "symbol": "star"}
-        point = {"x": [fit.rate], "y": [round(fit.loss, 5)], "error_x": bars, "mode": "markers"}
-        traces.append(
-            go.Scatter(**point, marker=star, hovertemplate=hover, showlegend=False, **group)
-        )
-    return traces
+    if fit.state != INTERIOR:
+        return [points]
+    a, b, c = fit.coefficients
+    x = np.linspace(math.log2(rates[0]), math.log2(rates[-1]), CURVE_POINTS)
+    curve = go.Scatter(
+        x=2**x,
+        y=(a + b * x + c * x**2).round(5),
+        mode="lines",
+        line={"color": style.colour, "width": 1.3, "dash": style.dash},
+        hoverinfo="skip",
+        showlegend=False,
+        **group,
+    )
+    bar = {
+        "array": [fit.high - fit.rate],
+        "arrayminus": [fit.rate - fit.low],
+        "symmetric": False,
+        "thickness": 1,
+    }
+    minimum = go.Scatter(
+        x=[fit.rate],
+        y=[round(fit.loss, 5)],
+        error_x=bar if math.isfinite(fit.low) else None,
+        mode="markers",
+        marker={"size": 12, "color": style.colour, "symbol": "star"},
+        hovertemplate=hover,
+        showlegend=False,
+        **group,
+    )
+    return [points, curve, minimum]
 
 
 def ladder(study: Study) -> Figure:
@@ -225,10 +181,9 @@ def ladder(study: Study) -> Figure:
     figure = new_figure("Gap over the size of the model", notes, panels, height=300)
     styles = _styles(study, {slope.arm for slope in slopes})
     for slope in slopes:
-        sizes = _sizes(slope)
-        intervals = [interval for _, _, interval in sizes]
+        _, parameters, intervals = zip(*_sizes(slope), strict=True)
         trace = go.Scatter(
-            x=[parameters for _, parameters, _ in sizes],
+            x=parameters,
             y=[round(100 * interval.gap, 3) for interval in intervals],
             error_y=_bars(intervals),
             mode="lines+markers",
@@ -237,21 +192,67 @@ def ladder(study: Study) -> Figure:
             marker={"symbol": styles[slope.arm].symbol, "size": 9},
         )
         add_trace(figure, panels.index(slope.corpus) + 1, trace)
-    ticks = {
-        f"{parameters / 1e6:.1f} M": parameters
-        for slope in slopes
-        for _, parameters, _ in _sizes(slope)
-    }
+    ticks = {f"{count / 1e6:.1f} M": count for slope in slopes for _, count, _ in _sizes(slope)}
     figure.update_xaxes(
         type="log",
         rangemode="normal",
         tickvals=list(ticks.values()),
         ticktext=list(ticks),
     )
-    _set_gap_axis(study, figure)
+    figure.update_yaxes(title_text="gap in perplexity (%)")
+    if slopes:
+        intervals = [interval for slope in slopes for _, _, interval in _sizes(slope)]
+        limits = {100 * limit for claim in study.plan.claims for limit in claim.at_most or ()}
+        _set_gap_axis(figure, intervals, sorted(limits))
     return title_x(figure, "parameters of the baseline")
 
 
 def _sizes(slope: Slope) -> list[tuple[str, float, Interval]]:
     """Return the sizes of a slope that have a seed."""
     return [size for size in slope.sizes if size[2].n]
+
+
+def _bars(intervals: Iterable[Interval]) -> dict[str, Any]:
+    """Return plotly's error bars of gaps in percent, of no length where an interval is unknown."""
+    return {
+        "array": [100 * (one.gap_high - one.gap) if one.known else 0.0 for one in intervals],
+        "arrayminus": [100 * (one.gap - one.gap_low) if one.known else 0.0 for one in intervals],
+        "symmetric": False,
+    }
+
+
+def _set_gap_axis(figure: Figure, intervals: list[Interval], limits: list[float]) -> None:
+    """Draw 0 and the limits as lines, and let the axes of the gap hold them and the intervals.
+
+    A wide interval may leave the panel; it must not flatten the others.
+
+    Args:
+        limits: In percent, ascending.
+    """
+    marks = [0.0, *limits, *(100 * one.gap for one in intervals)]
+    reach = 3 * max(map(abs, marks))
+    ends = [100 * end for one in intervals if one.known for end in (one.gap_low, one.gap_high)]
+    drawn = [*marks, *np.clip(ends, -reach, reach)]
+    span = max(drawn) - min(drawn)
+    room = 1.0 + 0.08 * span
+    figure.update_yaxes(range=[min(drawn) - room, max(drawn) + room])
+    figure.add_hline(y=0, line={"width": 1.2, "color": INK})
+    for limit in limits:
+        line = {"dash": "dash", "width": 1.2, "color": INK}
+        label = {"text": f"+{limit:g} %", "font_size": 11}
+        is_crowded = any(0 < other - limit < 0.09 * span for other in limits)
+        side = "bottom right" if is_crowded else "top right"
+        figure.add_hline(y=limit, line=line, annotation=label, annotation_position=side)
+
+
+def _styles(study: Study, arms: set[str]) -> dict[str, ArmStyle]:
+    """Return the looks by arm; the first arm of the plan that is one of the log's has its look."""
+    plan = study.plan
+    names: dict[str, str] = {}
+    for arm in [name for name in plan.arms if name in arms]:
+        cell = Cell(plan.corpora[0], BASE_SIZE, arm)
+        # All arms have the title of their base; without it, only an arm of the log has a name.
+        known = arm_name(plan.config(cell).model_copy(update={"title": ""}))
+        names[arm] = known if known in COLOURS and known not in names.values() else arm
+    styles = arm_styles(names.values())
+    return {arm: styles[name] for arm, name in names.items()}

@@ -8,7 +8,7 @@ from oelm_lib.study.ladder import FLAT, GROWS, SHRINKS, Slope
 from oelm_lib.study.verdicts import WAITING, Judgement, Limit
 from oelm_lib.view.tables import interval_text
 
-OPEN = (stats.INCONCLUSIVE, stats.NOT_SHOWN, stats.UNKNOWN, stats.UNSTABLE)
+UNDECIDED = (stats.INCONCLUSIVE, stats.NOT_SHOWN, stats.UNKNOWN, stats.UNSTABLE)
 SLOPE_WORDS = {
     FLAT: "it is flat",
     GROWS: "it grows",
@@ -28,13 +28,14 @@ def status(judgements: Iterable[Judgement], slopes: Iterable[Slope], done: int, 
     """
     found = [limit.verdict for one in judgements for limit in one.limits]
     found += [slope.verdict for slope in slopes]
-    unknown, waiting = (sum(word in words for word in found) for words in (OPEN, WAITING))
-    answered = len(found) - unknown - waiting
+    undecided = sum(verdict in UNDECIDED for verdict in found)
+    waiting = sum(verdict in WAITING for verdict in found)
+    answered = len(found) - undecided - waiting
     runs = f"{done} of about {done + left} runs done" if left else f"all {done} runs done"
-    if not answered + unknown:
+    if not answered + undecided:
         return f"No answer yet: {runs}."
     parts = [f"{answered} {'is' if answered == 1 else 'are'} answered"]
-    parts += [f"{unknown} undecided"] if unknown else []
+    parts += [f"{undecided} undecided"] if undecided else []
     parts += [f"{waiting} {'wait' if waiting > 1 else 'waits'} for runs"] if waiting else []
     asked = "1 question" if len(found) == 1 else f"{len(found)} questions"
     return f"Of {asked}, {', '.join(parts)}; {runs}."
@@ -67,11 +68,11 @@ def claim_sentence(judged: list[Judgement]) -> str:
         judged: One judgement for each corpus, of which one is complete.
     """
     first = next(one for one in judged if one.is_complete)
-    limit = _telling_limit(first)
+    limit = _main_limit(first)
     text = (
-        f"{_change(first)} on {escape(first.corpus)}"
+        f"{_change_words(first)} on {escape(first.corpus)}"
         f" ({first.interval.n} seeds{first.late_mark}):"
-        f" {escape(_words(first, limit))}{_stricter(first, limit)}."
+        f" {escape(_verdict_words(first, limit))}{_stricter_words(first, limit)}."
     )
     others = [
         f"{escape(one.corpus)}: {_short_verdict(one, limit.bound)}"
@@ -92,7 +93,7 @@ def _short_verdict(one: Judgement, bound: float) -> str:
     return f"{one.ended} of {one.planned} seeds so far"
 
 
-def _stricter(one: Judgement, held: Limit) -> str:
+def _stricter_words(one: Judgement, held: Limit) -> str:
     """Return what the next stricter limit says beside one that holds."""
     stricter = [limit for limit in one.limits if limit.bound < held.bound]
     if held.verdict != stats.PASS or not stricter:
@@ -100,14 +101,14 @@ def _stricter(one: Judgement, held: Limit) -> str:
     limit = max(stricter, key=lambda limit: limit.bound)
     if limit.verdict == stats.FAIL:
         return f", but {escape(_more_than(limit))}"
-    return f", and {escape(_words(one, limit))}"
+    return f", and {escape(_verdict_words(one, limit))}"
 
 
 def _more_than(limit: Limit) -> str:
     return limit.text.replace("at most", "more than")
 
 
-def _change(one: Judgement) -> str:
+def _change_words(one: Judgement) -> str:
     """Return the beginning of a sentence about a claim: what changes, by how much."""
     name, other = f"<b>{escape(one.arm)}</b>", f"<b>{escape(one.other)}</b>"
     size, interval = interval_text(one.interval), one.interval
@@ -121,7 +122,7 @@ def _change(one: Judgement) -> str:
     return f"{name} changes perplexity against {other} by {size}"
 
 
-def _telling_limit(one: Judgement) -> Limit:
+def _main_limit(one: Judgement) -> Limit:
     """Return the strictest limit that holds, else the loosest."""
     held = [limit for limit in one.limits if limit.verdict == stats.PASS]
     if held:
@@ -129,7 +130,7 @@ def _telling_limit(one: Judgement) -> Limit:
     return max(one.limits, key=lambda limit: limit.bound)
 
 
-def _words(one: Judgement, limit: Limit) -> str:
+def _verdict_words(one: Judgement, limit: Limit) -> str:
     """Return a verdict in words."""
     subject = "they are" if one.claim.equal else "that is"
     rest = limit.text.replace("equal gaps", "equal")

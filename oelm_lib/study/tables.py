@@ -7,7 +7,6 @@ import pandas as pd
 
 from oelm_lib.markup import Html, fold
 from oelm_lib.stats import gap
-from oelm_lib.study import verdicts
 from oelm_lib.study.cell import Cell
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.page import Study
@@ -49,7 +48,7 @@ def tuning_table(study: Study) -> pd.DataFrame:
         tried, stable = {rate for rate, _, _ in points}, stable_means(points)
         fit = study.grid.fit(cell)
         runs = study.grid.confirmation_records(cell)
-        spread = f"[{fit.low:.2e}, {fit.high:.2e}]" if math.isfinite(fit.low) else "unbounded"
+        interval = f"[{fit.low:.2e}, {fit.high:.2e}]" if math.isfinite(fit.low) else "unbounded"
         rows.append(
             {
                 "corpus": cell.corpus,
@@ -57,10 +56,10 @@ def tuning_table(study: Study) -> pd.DataFrame:
                 "arm": cell.arm,
                 "state": _tuning_state(study.grid, cell),
                 "rate": fit.rate and f"{fit.rate:.2e}",
-                "95 % interval": spread,
+                "95 % interval": interval,
                 "its error costs, nats": fit.error,
                 "loss at the minimum": fit.loss,
-                "confirmed minus fitted loss": _fit_miss(study.grid, cell),
+                "confirmed minus fitted loss": _confirmed_minus_fitted(study.grid, cell),
                 "rates tried": len(tried),
                 "not stable": ", ".join(f"{rate:g}" for rate in sorted(tried - set(stable))),
                 "confirmed at": f"{runs[0].rate:.2e}" if runs else "",
@@ -75,7 +74,7 @@ def _tuning_state(grid: Grid, cell: Cell) -> str:
     return f"{grid.fit(cell).state}, imprecise" if grid.is_imprecise(cell) else grid.fit(cell).state
 
 
-def _fit_miss(grid: Grid, cell: Cell) -> float:
+def _confirmed_minus_fitted(grid: Grid, cell: Cell) -> float:
     """Return the mean validation loss of a cell's confirmation runs minus its fitted loss."""
     losses = [run.loss("val") for run in grid.confirmation_records(cell)]
     known = [loss for loss in losses if loss is not None]
@@ -103,16 +102,22 @@ def ladder_table(study: Study) -> pd.DataFrame:
 
 
 def exploration_table(study: Study) -> pd.DataFrame:
-    """Tabulate tuned gaps on validation, all arms, first corpus: no interval, no claim."""
+    """Tabulate tuned gaps on validation, the smallest first: no interval, no claim.
+
+    Of all arms with a baseline, on the first corpus, at the fitted minima.
+    """
+    plan = study.plan
+    judged = {name: arm for name, arm in plan.arms.items() if arm.against}
+    nats = {name: study.grid.tuned_gap(name, plan.corpora[0]) for name in judged}
     return pd.DataFrame(
         {
-            "arm": arm,
-            "against": baseline,
-            "tuned gap (validation)": "not run yet" if nats is None else percent(gap(nats)),
-            "trained share": share,
-            "what it is": study.plan.arms[arm].about,
+            "arm": name,
+            "against": judged[name].against,
+            "tuned gap (validation)": "not run yet" if tuned is None else percent(gap(tuned)),
+            "trained share": plan.trained_share(name),
+            "what it is": judged[name].about,
         }
-        for arm, baseline, nats, share in verdicts.exploration(study.grid)
+        for name, tuned in sorted(nats.items(), key=lambda pair: (pair[1] is None, pair[1] or 0.0))
     )
 
 
@@ -146,10 +151,10 @@ def provenance_table(study: Study) -> pd.DataFrame:
     rows = []
     for record in study.grid.records:
         machine = record.machine
+        commit = str(record.code.get("commit"))[:10]
         rows.append(
             {
-                "commit": str(record.code.get("commit"))[:10]
-                + (" (changed)" if record.code.get("dirty") else ""),
+                "commit": f"{commit} (changed)" if record.code.get("dirty") else commit,
                 "plan": record.plan,
                 "torch": machine.get("torch"),
                 "CPU": machine.get("cpu"),

@@ -5,6 +5,7 @@ all seeds and the rates near the best one. The minimum is at x = -b / 2c; its 95
 Fieller's (1954, J. R. Stat. Soc. B 16), exact for a parabola with normal noise.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -41,14 +42,14 @@ class Fit:
     """INTERIOR; EDGE: the minimum is not between tried rates; DIVERGED: no rate is stable."""
     rate: float | None
     """Fitted rate; at an edge the best rate tried; None where no rate is stable."""
-    low: float
+    low: float = math.nan
     """Lower end of the 95 % interval of the fitted rate; nan: unbounded."""
-    high: float
-    loss: float
-    """Fitted loss at the minimum, mean over seeds, in nats."""
-    error: float
+    high: float = math.nan
+    loss: float = math.nan
+    """Fitted loss at the minimum, or at an edge that of the best rate; mean over seeds, in nats."""
+    error: float = math.nan
     """Loss, in nats, that one standard error of the fitted rate costs."""
-    coefficients: tuple[float, float, float] | None
+    coefficients: tuple[float, float, float] | None = None
     """Loss = a + b x + c x^2, mean over seeds, x = log2(rate); None: no fit."""
 
     def cost(self, rate: float) -> float:
@@ -66,32 +67,30 @@ def fit_rates(points: Sequence[Point]) -> Fit:
     """
     stable = stable_means(points)
     if not stable:
-        return Fit(DIVERGED, None, math.nan, math.nan, math.nan, math.nan, None)
+        return Fit(DIVERGED, None)
     best = min(stable, key=stable.get)
+    at_edge = Fit(EDGE, best, loss=stable[best])
     rates = _rates_to_fit(stable)
-    edge = Fit(EDGE, best, math.nan, math.nan, stable[best], math.nan, None)
     used = [point for point in points if point[0] in rates]
     degrees = len(used) - len({seed for _, seed, _ in used}) - 2
     if len(rates) < 3 or degrees < 1:
-        return edge
+        return at_edge
     parabola = _fit_parabola(used, degrees)
-    a, b, c, middle = parabola.a, parabola.b, parabola.c, parabola.middle
-    if c <= 0:
-        return edge
-    minimum = -b / (2 * c)
-    coefficients = (a - b * middle + c * middle**2, b - 2 * c * middle, c)
-    if not math.log2(min(stable)) < minimum + middle < math.log2(max(stable)):
-        return replace(edge, coefficients=coefficients)
-    low, high = _fieller(b, c, parabola.covariance, degrees)
+    if parabola.c <= 0:
+        return at_edge
+    middle, turn = parabola.middle, parabola.turn
+    if not math.log2(min(stable)) < middle + turn < math.log2(max(stable)):
+        return replace(at_edge, coefficients=parabola.coefficients)
+    low, high = _fieller(parabola, degrees)
     return Fit(
         state=INTERIOR,
-        rate=rounded_rate(2 ** (minimum + middle)),
-        low=2 ** (low + middle),
-        high=2 ** (high + middle),
-        loss=a + b * minimum + c * minimum**2,
+        rate=rounded_rate(2 ** (middle + turn)),
+        low=2 ** (middle + low),
+        high=2 ** (middle + high),
+        loss=parabola.a + parabola.b * turn + parabola.c * turn**2,
         # An error e of the minimum costs c e^2, and e is that of the slope there over 2 c.
-        error=parabola.slope_variance(minimum) / (4 * c),
-        coefficients=coefficients,
+        error=parabola.slope_variance(turn) / (4 * parabola.c),
+        coefficients=parabola.coefficients,
     )
 
 
@@ -101,9 +100,9 @@ def stable_means(points: Sequence[Point]) -> dict[float, float]:
     for rate, _, loss in points:
         losses.setdefault(rate, []).append(loss)
     return {
-        rate: float(np.mean(found))
-        for rate, found in losses.items()
-        if None not in found and max(found) - min(found) <= UNSTABLE_SPREAD
+        rate: float(np.mean(by_seed))
+        for rate, by_seed in losses.items()
+        if None not in by_seed and max(by_seed) - min(by_seed) <= UNSTABLE_SPREAD
     }
 
 
@@ -115,11 +114,9 @@ def _near(stable: dict[float, float]) -> list[float]:
 
 def _rates_to_fit(stable: dict[float, float]) -> list[float]:
     """Return the near rates, or the FEWEST around the best where fewer are near; at most WINDOW."""
-    best = min(stable, key=stable.get)
-    around = sorted(stable, key=lambda rate: abs(math.log2(rate / best)))
-    near = _near(stable)
-    chosen = [rate for rate in around if rate in near] if len(near) >= FEWEST else around[:FEWEST]
-    return chosen[:WINDOW]
+    best, near = min(stable, key=stable.get), _near(stable)
+    rates, most = (near, WINDOW) if len(near) >= FEWEST else (stable, FEWEST)
+    return sorted(rates, key=lambda rate: abs(math.log2(rate / best)))[:most]
 
 
 @dataclass(frozen=True)
@@ -132,6 +129,17 @@ class _Parabola:
     middle: float
     covariance: np.ndarray
     """Of b and c."""
+
+    @property
+    def turn(self) -> float:
+        """Distance of the minimum from the middle."""
+        return -self.b / (2 * self.c)
+
+    @property
+    def coefficients(self) -> tuple[float, float, float]:
+        """Those of 1, x and x^2, without the middle."""
+        a, b, c, middle = self.a, self.b, self.c, self.middle
+        return a - b * middle + c * middle**2, b - 2 * c * middle, c
 
     def slope_variance(self, x: float) -> float:
         """Return the variance of the slope b + 2 c x at a distance x from the middle."""
@@ -184,17 +192,17 @@ def next_rates(points: Sequence[Point], tune: Tune, start: float) -> list[float]
     if len(near) >= FEWEST and is_precise(fit, stable, tune):
         return []
     side = _side(stable, fit)
-    edge = max(stable) if side > 0 else min(stable)
-    beyond = [rate for rate in tried if (rate - edge) * side > 0]
-    outside = rounded_rate(edge * tune.factor**side)
-    if fit.state == INTERIOR and (len(near) >= WINDOW or fit.cost(outside) > NEAR):
-        return _between(tried, fit.rate, tune.factor)
-    if not beyond:
-        return [outside]
-    unstable = min(beyond, key=lambda rate: abs(rate - edge))
-    if abs(math.log(unstable / edge)) < NARROWEST * math.log(tune.factor):
+    outermost = max(stable) if side > 0 else min(stable)
+    beyond = rounded_rate(outermost * tune.factor**side)
+    if fit.state == INTERIOR and (len(near) >= WINDOW or fit.cost(beyond) > NEAR):
+        return _middle_of_widest_gap(tried, fit.rate, tune.factor)
+    unstable = [rate for rate in tried if (rate - outermost) * side > 0]
+    if not unstable:
+        return [beyond]
+    nearest = min(unstable, key=lambda rate: abs(rate - outermost))
+    if abs(math.log(nearest / outermost)) < NARROWEST * math.log(tune.factor):
         return []
-    return [rounded_rate(math.sqrt(edge * unstable))]
+    return [rounded_rate(math.sqrt(outermost * nearest))]
 
 
 def is_precise(fit: Fit, stable: dict[float, float], tune: Tune) -> bool:
@@ -205,22 +213,30 @@ def is_precise(fit: Fit, stable: dict[float, float], tune: Tune) -> bool:
 
 
 def _side(stable: dict[float, float], fit: Fit) -> int:
-    """Return 1 where a higher rate is to be tried, -1 where a lower one is."""
+    """Return 1 where a higher rate is to be tried, -1 where a lower one is.
+
+    Around an interior minimum that is the side with fewer rates.
+    """
     rates = sorted(stable)
     best = rates.index(min(stable, key=stable.get))
     if best == 0:
         return -1
     if best == len(rates) - 1:
         return 1
-    if fit.state == INTERIOR:  # where fewer rates are
-        return -1 if 2 * best < len(rates) else 1
+    if fit.state == INTERIOR:
+        below, above = best, len(rates) - 1 - best
+        return -1 if below <= above else 1
     return -1 if stable[rates[0]] < stable[rates[-1]] else 1
 
 
-def _between(rates: list[float], fitted: float, factor: float) -> list[float]:
-    """Return the middle of the widest gap at the fitted rate; none where all gaps are narrow."""
-    above = next(n for n, rate in enumerate(rates) if rate >= fitted)
-    gaps = [rates[n : n + 2] for n in range(max(above - 2, 0), min(above + 1, len(rates) - 1))]
+def _middle_of_widest_gap(rates: list[float], fitted: float, factor: float) -> list[float]:
+    """Return the middle of the widest gap around the fitted rate; none where all are narrow.
+
+    Looked at are the gap that holds it, and the one on each side.
+    """
+    gaps = list(itertools.pairwise(rates))
+    place = next(n for n, (_, high) in enumerate(gaps) if high >= fitted)
+    gaps = gaps[max(place - 1, 0) : place + 2]
     widest = max(high / low for low, high in gaps)
     if math.log(widest) < NARROWEST * math.log(factor):
         return []
@@ -229,17 +245,18 @@ def _between(rates: list[float], fitted: float, factor: float) -> list[float]:
     return [rounded_rate(min(middles, key=lambda rate: abs(math.log(rate / fitted))))]
 
 
-def _fieller(b: float, c: float, covariance: np.ndarray, degrees: int) -> tuple[float, float]:
-    """Return the 95 % interval of -b / 2c; nan where it is unbounded."""
+def _fieller(parabola: _Parabola, degrees: int) -> tuple[float, float]:
+    """Return the 95 % interval of the minimum as distances from the middle; nan: unbounded."""
     from scipy.special import stdtrit
 
+    b, c, covariance = parabola.b, parabola.c, parabola.covariance
     t2 = float(stdtrit(degrees, 0.975)) ** 2
     # All x with (b + 2 c x)^2 <= t^2 var(b + 2 c x), a quadratic p x^2 + q x + r <= 0.
     p = 4 * (c**2 - t2 * covariance[1, 1])
     q = 4 * (b * c - t2 * covariance[0, 1])
     r = b**2 - t2 * covariance[0, 0]
-    inside = q**2 - 4 * p * r
-    if p <= 0 or inside < 0:
+    discriminant = q**2 - 4 * p * r
+    if p <= 0 or discriminant < 0:
         return math.nan, math.nan
-    root = math.sqrt(inside)
+    root = math.sqrt(discriminant)
     return (-q - root) / (2 * p), (-q + root) / (2 * p)

@@ -70,7 +70,9 @@ class Judgement:
     @property
     def other(self) -> str:
         """The arm that the claim's arm is compared with."""
-        return self.claim.second if self.claim.equal else self.baseline or "its baseline"
+        if self.claim.equal:
+            return self.claim.second
+        return self.baseline or "its baseline"
 
     @property
     def ended(self) -> int:
@@ -145,26 +147,27 @@ def _baseline(plan: Plan, name: str) -> str:
 
 
 def _judge_claim(grid: Grid, claim: Claim, corpus: str, declared: bool) -> Judgement:
-    comparison, k = grid.comparison(claim, corpus), family_size(grid.plan, claim.family, corpus)
+    comparison = grid.comparison(claim, corpus)
+    k = family_size(grid.plan, claim.family, corpus)
     planned = len(grid.plan.confirm_seeds(claim.seeds))
     if comparison is None:
         interval = stats.paired_interval([], k)
         limits = _limits(claim, interval, NOT_RUN)
         return Judgement(claim, corpus, declared, planned, interval, limits)
-    interval = compare_cells(grid, comparison, k)
+    interval = comparison_interval(grid, comparison, k)
     fits = {cell: grid.fit(cell) for cell in comparison.cells if grid.is_tuned(cell)}
     diverged = any(fit.state == DIVERGED for fit in fits.values())
-    instead = stats.UNSTABLE if diverged else waiting_word(interval, planned)
+    no_verdict = stats.UNSTABLE if diverged else waiting_word(interval, planned)
     return Judgement(
         claim=claim,
         corpus=corpus,
         declared=declared,
         planned=planned,
         interval=interval,
-        limits=_limits(claim, interval, instead),
-        arm=comparison.cell.arm,
-        baseline=comparison.baseline.arm,
-        trained_share=grid.trained_share(comparison.cell.arm),
+        limits=_limits(claim, interval, no_verdict),
+        arm=comparison.first.arm,
+        baseline=comparison.second.arm,
+        trained_share=grid.plan.trained_share(comparison.first.arm),
         at_edge=tuple(cell.arm for cell, fit in fits.items() if fit.state != INTERIOR),
         imprecise=any(grid.is_imprecise(cell) for cell in fits),
     )
@@ -177,8 +180,8 @@ def waiting_word(interval: Interval, planned: int) -> str | None:
     return INCOMPLETE if interval.pairs else NOT_RUN
 
 
-def _limits(claim: Claim, interval: Interval, instead: str | None) -> tuple[Limit, ...]:
-    """Judge each bound of a claim; `instead`: a word in place of every verdict."""
+def _limits(claim: Claim, interval: Interval, no_verdict: str | None) -> tuple[Limit, ...]:
+    """Judge each bound of a claim; `no_verdict`: the word that stands in place of verdicts."""
     limits = []
     for bound in claim.bounds:
         if claim.equal:
@@ -187,38 +190,24 @@ def _limits(claim: Claim, interval: Interval, instead: str | None) -> tuple[Limi
         else:
             text = f"at most +{100 * bound:g} %"
             verdict, nats = stats.at_most(interval, bound), stats.bounds_at_most(bound)
-        to_decide = "" if instead else seeds_text(interval, nats)
-        limits.append(Limit(text, bound, instead or verdict, to_decide))
+        to_decide = "" if no_verdict else seeds_text(interval, nats)
+        limits.append(Limit(text, bound, no_verdict or verdict, to_decide))
     return tuple(limits)
 
 
-def compare_cells(grid: Grid, comparison: Comparison, k: int) -> Interval:
+def comparison_interval(grid: Grid, comparison: Comparison, k: int) -> Interval:
     """Return the interval of a comparison over its declared seeds, with its error over documents.
 
     The error over documents is unknown where two gaps are compared.
     """
     losses = grid.compared_losses(comparison)
     interval = stats.paired_interval(stats.paired_differences(*losses), k)
-    if comparison.offsets:
+    if comparison.own_baselines:
         return interval
     own, base = (
         {run.seed: run.test_documents for run in grid.confirmation_records(cell)}
-        for cell in (comparison.cell, comparison.baseline)
+        for cell in (comparison.first, comparison.second)
     )
     both = [seed for seed in comparison.seeds if own.get(seed) and base.get(seed)]
     error = stats.document_error([(own[seed], base[seed]) for seed in both])
     return stats.with_document_error(interval, error)
-
-
-def exploration(grid: Grid) -> list[tuple[str, str, float | None, float]]:
-    """Return arm, baseline, tuned gap in nats (None: not tuned) and trained share, by gap.
-
-    Of the first corpus, at the fitted minima; the arms that are no baseline only.
-    """
-    corpus = grid.plan.corpora[0]
-    rows = [
-        (name, arm.against, grid.tuned_gap(name, corpus), grid.trained_share(name))
-        for name, arm in grid.plan.arms.items()
-        if arm.against
-    ]
-    return sorted(rows, key=lambda row: (row[2] is None, row[2] or 0.0))

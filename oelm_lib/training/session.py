@@ -175,7 +175,7 @@ def _restore_record(latest: checkpoint.Latest, budget: Budget) -> dict[str, int]
 @contextlib.contextmanager
 def _recorded_end(run: Run) -> Iterator[Status]:
     """Keep status.json while the block runs, and write into it how the block ended."""
-    status = Status(run.path, run.lock, step=0, max_steps=run.config.train.max_steps)
+    status = Status(run.path, run.lock.check, step=0, max_steps=run.config.train.max_steps)
     try:
         yield status
     except BaseException as error:

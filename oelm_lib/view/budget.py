@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -20,8 +21,8 @@ PARTS = {
     "page": "#b98f6d",
 }
 """Part of the time -> colour; no colour of an arm among them."""
-AFTER = ("page",)
-"""Parts that come after the run's own wall time."""
+COUNTED = tuple(part for part in PARTS if part not in ("other", "page"))
+"""Parts that are measured within the run's wall time; `other` is the rest, `page` comes after."""
 UNITS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
 
 
@@ -37,11 +38,7 @@ def time_budget_table(runs: pd.DataFrame) -> pd.DataFrame:
     for run in runs[runs["wall_seconds"].notna()].itertuples():
         spent = run.timing.get("budget") or _recorded_parts(run)
         parts = {part: spent.get(part, math.nan) for part in PARTS}
-        counted = sum(
-            seconds
-            for part, seconds in parts.items()
-            if part not in (*AFTER, "other") and math.isfinite(seconds)
-        )
+        counted = np.nansum([parts[part] for part in COUNTED])
         rows.append(
             {
                 "id": frames.arm_id(run),

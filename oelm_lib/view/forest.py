@@ -1,5 +1,6 @@
 """Forest plot: gaps and their intervals, one below the other, for comparison and study."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ LEAST_REACH = 15.0
 """Percent within which a bound is always drawn; else it is within three times gap and seeds."""
 LEAST, LARGEST_DRAWN = -100.0, 200.0
 """Least gap there is, and largest one that is drawn, in percent."""
+SMALL = {"font_size": 11.5, "showarrow": False}
+"""Look of notes and of the names of limits."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,13 @@ class Mark:
     """Gap of each seed, in percent."""
 
     @property
-    def gap(self) -> float:
+    def percent(self) -> float:
         """The gap, in percent."""
         return 100 * self.interval.gap
 
     def bounds(self) -> tuple[float, float]:
         """Return the ends of what is drawn, in percent; a bound far outside leaves the panel."""
-        values = [self.gap, *self.seeds]
+        values = [self.percent, *self.seeds]
         reach = max(LEAST_REACH, *(3 * abs(value) for value in values))
         ends = (100 * bound for bound in (self.interval.gap_low, self.interval.gap_high))
         values += [end for end in ends if abs(end) < reach]
@@ -84,14 +87,14 @@ def panel_height(rows: list[Row]) -> int:
     return sum(row.height for row in rows) + BELOW
 
 
-def draw_rows(figure: Figure, panel: int, rows: list[Row], limits: dict[float, str]) -> None:
+def draw_rows(figure: Figure, panel: int, rows: list[Row], limit_names: dict[float, str]) -> None:
     """Draw rows in a panel, whose y axis counts pixels downwards, and set its axes.
 
     Args:
-        limits: Gap in percent -> its name below the last row.
+        limit_names: Gap in percent -> its name below the last row.
     """
     where = {"row": panel, "col": 1}
-    low, high = _range(rows, limits)
+    low, high = _range(rows, limit_names)
     top, labels = 0, {}
     labels_width = CHARACTER * max(len(mark.label) for row in rows for mark in row.marks)
     for row in rows:
@@ -113,14 +116,13 @@ def draw_rows(figure: Figure, panel: int, rows: list[Row], limits: dict[float, s
             labels[y] = plotly_text(mark.label)
             _draw_mark(figure, panel, mark, y)
             if mark.note:
-                note = {"text": plotly_text(mark.note), "font_size": 11.5, "showarrow": False}
-                note |= _note_place(row, mark, low, high)
-                figure.add_annotation(y=y, **note, **where)
+                text, at = plotly_text(mark.note), _note_place(row, mark, low, high)
+                figure.add_annotation(text=text, y=y, **at, **SMALL, **where)
         top += row.height
-    for value, text in _apart(limits, 0.08 * (high - low)).items():
+    for value, text in _apart(limit_names, 0.08 * (high - low)).items():
         side = "left" if value > 0 else "right"
-        below = {"y": top, "yanchor": "top", "font_size": 11.5, "showarrow": False}
-        figure.add_annotation(text=text, x=value, xanchor=side, **below, **where)
+        below = {"y": top, "yanchor": "top"}
+        figure.add_annotation(text=text, x=value, xanchor=side, **below, **SMALL, **where)
     figure.update_xaxes(range=[low, high], showgrid=False, **where)
     figure.update_yaxes(
         range=[top + BELOW, 0],
@@ -147,17 +149,17 @@ def _note_place(row: Row, mark: Mark, low: float, high: float) -> dict[str, Any]
     return edge | {"yshift": LINE // 2 if reaches_note else 0}
 
 
-def _range(rows: list[Row], limits: dict[float, str]) -> tuple[float, float]:
+def _range(rows: list[Row], limits: Iterable[float]) -> tuple[float, float]:
     """Return the range of the x axis that shows all rows, with room for their notes."""
     ends = [end for row in rows for mark in row.marks for end in mark.bounds()]
     low, high = min([*ends, *limits]), max([*ends, *limits])
     return max(low - 0.1 * (high - low), LEAST), high + 0.2 * (high - low)
 
 
-def _apart(limits: dict[float, str], least: float) -> dict[float, str]:
-    """Return the names of the limits; those of positive ones nearer than `least` are joined."""
+def _apart(limit_names: dict[float, str], least: float) -> dict[float, str]:
+    """Return the names of limits; those of positive ones nearer than `least` are joined."""
     names: dict[float, str] = {}
-    for value, text in sorted(limits.items()):
+    for value, text in sorted(limit_names.items()):
         last = max(names, default=0.0)
         if last > 0 and value - last < least:
             text = f"{names.pop(last)}, {text}"
@@ -184,12 +186,12 @@ def _draw_mark(figure: Figure, panel: int, mark: Mark, y: float) -> None:
     interval, bar = mark.interval, None
     if interval.known and interval.gap_high < LARGEST_GAP:
         bar = {
-            "array": [round(100 * interval.gap_high - mark.gap, 4)],
-            "arrayminus": [round(mark.gap - 100 * interval.gap_low, 4)],
+            "array": [round(100 * interval.gap_high - mark.percent, 4)],
+            "arrayminus": [round(mark.percent - 100 * interval.gap_low, 4)],
             "symmetric": False,
             "thickness": 2.5,
             "width": 5,
         }
     dot = {"color": mark.colour, "size": 8, "symbol": mark.symbol}
-    gap = {"x": [round(mark.gap, 4)], "y": [y], "error_x": bar, "marker": dot}
+    gap = {"x": [round(mark.percent, 4)], "y": [y], "error_x": bar, "marker": dot}
     add_trace(figure, panel, go.Scatter(**gap, name=name, mode="markers", **look))

@@ -35,12 +35,12 @@ def select(runs: Any) -> tuple[pd.DataFrame, list[str]]:
     runs = runs.assign(series=series)
     runs = runs[runs["series"].notna()]
     looks = _looks(runs)
-    rows = [row for _, row in runs.iterrows()]
-    return runs.assign(
-        panel=[f"{row.corpus}, {row.tokenizer}" for row in rows],
-        name=[looks[row.variant][0] for row in rows],
-        style=[looks[row.variant][1] for row in rows],
-    ), problems
+    drawn = runs.assign(
+        panel=[f"{run.corpus}, {run.tokenizer}" for run in runs.itertuples()],
+        name=[looks[variant][0] for variant in runs["variant"]],
+        style=[looks[variant][1] for variant in runs["variant"]],
+    )
+    return drawn, problems
 
 
 def _looks(runs: pd.DataFrame) -> dict[str, tuple[str, ArmStyle]]:

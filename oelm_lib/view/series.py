@@ -1,6 +1,6 @@
 """Data of curves: the thinned rows of a run, and how a trace is computed from them.
 
-The page's script (report/templates/page.js) computes the same from the same rows;
+The page's script (report/templates/curves.js) computes the same from the same rows;
 tests/report/test_controls.py compares the two.
 """
 
@@ -32,10 +32,8 @@ def run_series(path: Path) -> dict[str, Any]:
         UserError: The run cannot be read.
     """
     files = [path / name for name in ("config.yaml", "metrics.jsonl")]
-    return _read(
-        path,
-        tuple((file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()),
-    )
+    stats = [file.stat() for file in files if file.exists()]
+    return _read(path, tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
 
 
 @lru_cache(maxsize=256)

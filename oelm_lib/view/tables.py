@@ -89,6 +89,11 @@ def verdict_mark(verdict: str) -> str:
     return MARKS[TONES[verdict]]
 
 
+def toned(text: str, tone: str, tag: str = "span") -> str:
+    """Return text as an HTML element in the colour of a tone; the text is escaped."""
+    return f"<{tag} style='color:{tone_colour(tone)}'>{escape(text)}</{tag}>"
+
+
 def tone_colour(tone: str) -> str:
     """Return the CSS colour of a tone: that of the page or the theme, where it sets one."""
     return f"var(--{tone},{TONE_COLOURS[tone]})"
@@ -139,7 +144,7 @@ def plain_table(frame: pd.DataFrame, styles: Sequence[str] = (), caption: str = 
     Args:
         styles, caption: Arguments of html_table.
     """
-    rows = ([_cell(*pair) for pair in row.items()] for row in frame.to_dict("records"))
+    rows = ([_cell(key, value) for key, value in row.items()] for row in frame.to_dict("records"))
     return html_table([_heading(column) for column in frame], rows, styles, caption=caption)
 
 

@@ -71,15 +71,16 @@ def start_runs(
             raise UserError(f"{exp}: these seeds are all done; choose another, or start afresh")
         arguments = ["run", exp, "--seeds", ",".join(map(str, open_seeds))]
         arguments += set_arguments(overrides or {})
-        arguments += ["--workers", str(at_once)] if len(open_seeds) > 1 else []
+        if len(open_seeds) > 1:
+            arguments += ["--workers", str(at_once)]
+        if fresh:
+            arguments.append("--fresh")
         done = [str(seed) for seed in chosen if seed not in open_seeds]
-        warnings = [
-            *([f"Left out, since done: seed {', '.join(done)}."] if done else []),
-            *change_warnings(exp),
-            *_core_warnings(outputs, len(open_seeds[:at_once]), live),
-        ]
+        warnings = [f"Left out, since done: seed {', '.join(done)}."] if done else []
+        warnings += change_warnings(exp)
+        warnings += _core_warnings(outputs, min(at_once, len(open_seeds)), live)
         runs = [run_name(paths[seed]) for seed in open_seeds]
-        launch = start_command(arguments + ["--fresh"] * fresh, outputs, runs, at_once)
+        launch = start_command(arguments, outputs, runs, at_once)
         return "\n".join([f"Started: {launch.command}.", *warnings])
 
 

@@ -5,13 +5,7 @@ from html import escape
 
 import psutil
 
-from oelm_lib.config import (
-    Experiment,
-    change_warnings,
-    experiment_path,
-    load_config,
-    skipped_files,
-)
+from oelm_lib.config import Experiment, change_warnings, experiment_path, load_config, skipped_files
 from oelm_lib.errors import UserError
 from oelm_lib.hardware import largest_gpu_memory
 from oelm_lib.markup import Html, html_table
@@ -20,19 +14,14 @@ from oelm_lib.runs.reading import read_or_none, read_timing
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.units import format_bytes, format_duration
 from oelm_lib.view.changes import changes_table
-from oelm_lib.view.tables import tone_colour
+from oelm_lib.view.tables import toned
 from oelm_lib.workbench.rows import NOT_RUN, Row
-from oelm_lib.workbench.style import (
-    LEFT,
-    LONG_TEXT,
-    STYLE,
-    TABLE,
-    state_html,
-    warnings_html,
-)
+from oelm_lib.workbench.style import LEFT, LONG_TEXT, STYLE, TABLE, state_html, warnings_html
 
 MOST_TIMED = 5
 """Runs whose measured time is averaged."""
+MOST_LISTED = 12
+"""Runs whose states are listed."""
 
 
 def experiment_html(exp: str, rows: list[Row]) -> Html:
@@ -44,7 +33,7 @@ def experiment_html(exp: str, rows: list[Row]) -> Html:
     try:
         experiment = load_config(exp)
     except UserError as error:
-        return Html(f"<p style='color:{tone_colour('bad')}'>{escape(str(error))}</p>")
+        return Html(toned(str(error), "bad", "p"))
     own = [row for row in rows if row["id"] == exp and row["state"] != NOT_RUN]
     warnings = [*memory_warnings(experiment), *change_warnings(exp)]
     facts = (
@@ -134,9 +123,10 @@ def _runs_line(rows: list[Row]) -> str:
     """Return the seeds of an experiment with their states."""
     if not rows:
         return "none yet"
-    shown = [
-        f"{'rehearsal ' if '+' in row['run'] else ''}seed {row['seed']} {state_html(row['state'])}"
-        + (f" {row['share']:.0%}" if row["state"] in ACTIVE and row.get("share") else "")
-        for row in rows[:12]
-    ]
-    return ", ".join(shown) + (f" and {len(rows) - 12} more" if len(rows) > 12 else "")
+    seeds = []
+    for row in rows[:MOST_LISTED]:
+        kind = "rehearsal " if "+" in row["run"] else ""
+        share = f" {row['share']:.0%}" if row["state"] in ACTIVE and row.get("share") else ""
+        seeds.append(f"{kind}seed {row['seed']} {state_html(row['state'])}{share}")
+    more = f" and {len(rows) - MOST_LISTED} more" if len(rows) > MOST_LISTED else ""
+    return ", ".join(seeds) + more

@@ -35,7 +35,7 @@ from oelm_lib.data.spec import corpus_names
 from oelm_lib.errors import UserError
 from oelm_lib.markup import html_table
 from oelm_lib.runs.folder import check_fit
-from oelm_lib.view.tables import tone_colour
+from oelm_lib.view.tables import toned
 from oelm_lib.workbench.experiment import cost_line, memory_warnings
 from oelm_lib.workbench.style import LEFT, TABLE, warnings_html
 
@@ -177,7 +177,7 @@ def check_html(check: FormCheck) -> str:
     if check.reasons:
         named = ", ".join(key for key in check.reasons if key)
         reason = check.reasons.get("") or f"Not possible yet; see the reason beside {named}."
-        parts.append(f"<p style='color:{tone_colour('bad')}'><b>{escape(reason)}</b></p>")
+        parts.append(f"<p>{toned(reason, 'bad', 'b')}</p>")
     elif check.changes:
         head = (f"differs from {check.compare_to} in", check.compare_to, "new")
         parts.append(html_table(head, check.changes, [LEFT] * 3, TABLE))
@@ -254,10 +254,11 @@ def _mistakes(base: str, overrides: dict[str, Any]) -> dict[str, str]:
             section, *names = map(str, place)
             if names:
                 key = f"{section}.{names[0]}"
-            else:  # a rule that several keys of a section share: a changed one that it names
+            else:  # a rule that several keys of a section share: the first changed one it names
                 named = [word for word in re.findall(r"\w+", text) if word in plain[section]]
                 keys = [f"{section}.{name}" for name in named]
-                key = min(keys, key=lambda key: key not in overrides, default="")
+                changed = [key for key in keys if key in overrides]
+                key = [*changed, *keys, ""][0]
             reasons.setdefault(key, text.removeprefix(f"{section}: "))
     return reasons
 

@@ -8,7 +8,7 @@ import ipywidgets
 
 from oelm_lib.config import SECTIONS, load_config, save_experiment
 from oelm_lib.errors import UserError
-from oelm_lib.view.tables import tone_colour
+from oelm_lib.view.tables import toned
 from oelm_lib.view.widgets import Panel, button
 from oelm_lib.workbench.form import (
     MAIN_KEYS,
@@ -53,12 +53,12 @@ class FormRow(ipywidgets.HBox):
     def mark(self, base: str, reason: str = "") -> None:
         """Show the reason, or the help; a value that differs from the original says so."""
         changed = base and self.field.value.strip() != base
+        was = f"{toned(f'was {base}', 'unsure', 'b')}. " if changed else ""
         if reason:
-            line = f"<b style='color:{tone_colour('bad')}'>{escape(reason)}</b>"
+            line = toned(reason, "bad", "b")
         else:
             line = f"<span style='opacity:.8'>{escape(self._help)}</span>"
-        was = f"<b style='color:{tone_colour('unsure')}'>was {escape(base)}</b>. "
-        self.remark.value = f"<div style='line-height:1.3'>{was if changed else ''}{line}</div>"
+        self.remark.value = f"<div style='line-height:1.3'>{was}{line}</div>"
 
 
 class FormView(Panel):

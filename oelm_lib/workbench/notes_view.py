@@ -21,11 +21,7 @@ class NotesView(ipywidgets.VBox):
         refresh: Reads the run folders again and shows them.
     """
 
-    def __init__(
-        self,
-        selected: Callable[[], list[Path]],
-        refresh: Callable[[], None],
-    ):
+    def __init__(self, selected: Callable[[], list[Path]], refresh: Callable[[], None]):
         self._selected, self._refresh = selected, refresh
         self._shown: Path | None = None
         self.tags = text("tags", "", "separated by spaces")

@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib.arms import arm_name
-from oelm_lib.config import experiment_ids, experiment_path, load_config, outputs_dir
+from oelm_lib.config import (
+    Experiment,
+    experiment_ids,
+    experiment_path,
+    load_config,
+    outputs_dir,
+    parse_experiment,
+)
 from oelm_lib.errors import UserError
 from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.names import experiment_of, seed_of
@@ -51,12 +58,8 @@ class RunRows:
             nothing changed.
         """
         stamps = {path: _stamp(path) for path in find_runs(self.outputs)}
-        stale = {
-            experiment_of(path.parent.name)
-            for path, stamp in stamps.items()
-            if stamp != self._stamps.get(path) or self._rows[path]["state"] in LIVE
-        }
         experiments = {exp: self._experiment_facts(exp) for exp in experiment_ids()}
+        stale = {experiment_of(path.parent.name) for path in stamps if self._is_stale(path, stamps)}
         # An arm's gap changes with its baseline.
         stale |= {exp for exp, facts in experiments.items() if facts["compare_to"] in stale}
         self._rows = {path: row for path, row in self._rows.items() if path in stamps}
@@ -67,8 +70,7 @@ class RunRows:
         starting = starting_runs(self.outputs)
         runs = [
             self._rows[path] | ({"state": STARTING} if path in starting else {})
-            for path in stamps
-            if path in self._rows
+            for path in self._stamps
         ]
         started = {row["id"] for row in runs}
         idle = [
@@ -76,10 +78,13 @@ class RunRows:
             for exp, facts in experiments.items()
             if exp not in started
         ]
-        rows = [*runs, *idle]
-        if rows != self._last:
-            self._last = rows
+        if [*runs, *idle] != self._last:
+            self._last = [*runs, *idle]
         return self._last
+
+    def _is_stale(self, path: Path, stamps: dict[Path, tuple]) -> bool:
+        """Return whether the row of a run has to be read again."""
+        return stamps[path] != self._stamps.get(path) or self._rows[path]["state"] in LIVE
 
     def _complete(self, row: Row) -> Row:
         """Add what an overview does not hold: the arm, the corpus and the notes."""
@@ -108,10 +113,10 @@ class RunRows:
         if folder not in self._folder_facts:
             try:
                 plain = read_config(path)
-                facts = _facts(plain["experiment"], plain["label"], plain["overrides"])
-            except (UserError, KeyError, TypeError):
+                experiment = parse_experiment(plain["experiment"], str(path), plain["overrides"])
+            except UserError:
                 return self._experiment_facts(exp)
-            self._folder_facts[folder] = facts
+            self._folder_facts[folder] = _facts(experiment)
         return self._folder_facts[folder]
 
     def _experiment_facts(self, exp: str) -> dict[str, Any]:
@@ -119,8 +124,7 @@ class RunRows:
         version = (exp, _modified(experiment_path(exp)))
         if version not in self._file_facts:
             try:
-                experiment = load_config(exp)
-                facts = _facts(experiment.to_dict(), experiment.title, {})
+                facts = _facts(load_config(exp))
             except UserError as error:
                 facts = dict.fromkeys(("arm", "corpus", "title"), "")
                 facts |= {"compare_to": None, "reason": str(error)}
@@ -128,13 +132,13 @@ class RunRows:
         return self._file_facts[version]
 
 
-def _facts(experiment: dict[str, Any], title: str, overrides: dict[str, Any]) -> dict[str, Any]:
+def _facts(experiment: Experiment) -> dict[str, Any]:
     """Return the columns of a row that follow from the experiment alone."""
     return {
-        "arm": arm_name(experiment, overrides),
-        "corpus": experiment["data"]["corpus"],
-        "compare_to": experiment["compare_to"],
-        "title": title,
+        "arm": arm_name(experiment),
+        "corpus": experiment.data.corpus,
+        "compare_to": experiment.compare_to,
+        "title": experiment.label,
     }
 
 

@@ -14,7 +14,7 @@ from oelm_lib.runs.logs import log_lines
 from oelm_lib.runs.overview import cell_text, run_key
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.units import format_duration
-from oelm_lib.view.tables import tone_colour
+from oelm_lib.view.tables import toned
 from oelm_lib.workbench.launches import Launch
 from oelm_lib.workbench.rows import LIVE, NOT_RUN, Row
 from oelm_lib.workbench.style import LEFT, LONG_TEXT, STYLE, TABLE
@@ -37,11 +37,11 @@ def listed_runs(rows: list[Row], exp: str, which: str = "own") -> list[str]:
         exp: The chosen experiment.
         which: Value of LISTS.
     """
-    base = next((row["compare_to"] for row in rows if row["id"] == exp), None)
-    ids = {"own": (exp,), "baseline": (exp, base)}.get(which)
-    return [
-        row["run"] for row in rows if row["state"] != NOT_RUN and (ids is None or row["id"] in ids)
-    ]
+    ids = {exp}
+    if which == "baseline":
+        ids |= {row["compare_to"] for row in rows if row["id"] == exp}
+    started = [row for row in rows if row["state"] != NOT_RUN]
+    return [row["run"] for row in started if which == "all" or row["id"] in ids]
 
 
 def list_label(run: str) -> str:
@@ -121,7 +121,7 @@ def log_html(rows: list[Row]) -> str:
         lines = list(log_lines(Path(row["path"]), LOG_LINES))
     except (UserError, OSError):
         lines = ["no log yet"]
-    body = escape("\n".join(line.rpartition("\r")[2] for line in lines))
+    body = escape("\n".join(lines))
     return (
         f"<b>Log of {escape(row['run'])}</b>"
         f"<pre style='font-size:11px;line-height:1.35;overflow-x:auto'>{body}</pre>"
@@ -162,7 +162,7 @@ def _outcome(launch: Launch) -> str:
     """
     last_line = launch.last_line().strip()
     if last_line.startswith("oelm: "):
-        return f"<span style='color:{tone_colour('bad')}'>{escape(last_line)}</span>"
+        return toned(last_line, "bad")
     start = last_line.find(" /") + 1
     path = Path(last_line[start:])
     if launch.is_alive or path.suffix not in (".html", ".csv") or not path.is_file():

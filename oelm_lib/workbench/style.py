@@ -3,7 +3,7 @@
 from html import escape
 
 from oelm_lib.runs.schema import ACTIVE
-from oelm_lib.view.tables import tone_colour
+from oelm_lib.view.tables import tone_colour, toned
 from oelm_lib.workbench.rows import STARTING
 
 TABLE = "wb"
@@ -11,7 +11,7 @@ TABLE = "wb"
 LEFT = "text-align:left"
 LONG_TEXT = "text-align:left;white-space:normal;min-width:16em;overflow-wrap:anywhere"
 """Looks of a column of words."""
-TONES = {"done": "good", "failed": "bad", "dead?": "bad", "unreadable": "bad"} | {
+STATE_TONES = {"done": "good", "failed": "bad", "dead?": "bad", "unreadable": "bad"} | {
     state: "unsure" for state in (*ACTIVE, STARTING)
 }
 
@@ -43,12 +43,11 @@ STYLE = """<style>
 
 def state_html(state: str) -> str:
     """Return the name of a state in its colour."""
-    tone = TONES.get(state)
+    tone = STATE_TONES.get(state)
     style = f" style='color:{tone_colour(tone)};font-weight:600'" if tone else ""
     return f"<span class='{tone or 'plain'}'{style}>{escape(state)}</span>"
 
 
 def warnings_html(lines: list[str]) -> str:
     """Return warnings as HTML, a paragraph each."""
-    style = f"color:{tone_colour('unsure')}"
-    return "".join(f"<p style='{style}'>{escape(line)}</p>" for line in lines)
+    return "".join(toned(line, "unsure", "p") for line in lines)

@@ -146,11 +146,10 @@ def _head_cell(key: str) -> str:
 
 
 def _cell(key: str, row: Row) -> str:
-    text = title = cell_text(key, row)
-    if key == "run":
-        text = run_id(text)
+    whole = cell_text(key, row)
+    text = run_id(whole) if key == "run" else whole
     shown = state_html(text) if key == "state" else escape(text)
-    title = f" title='{escape(title)}'" if title and (key in CUT or title != text) else ""
+    title = f" title='{escape(whole)}'" if whole and (key in CUT or text != whole) else ""
     return f"<td class='{_side(key)}'{title}>{shown}</td>"
 
 
@@ -158,4 +157,6 @@ def _side(key: str) -> str:
     """Return the CSS classes of a column."""
     if key == "arm":
         return "cut arm"
-    return "cut" if key in CUT else "l" if key in LEFT_ALIGNED else "r"
+    if key in CUT:
+        return "cut"
+    return "l" if key in LEFT_ALIGNED else "r"

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from html import escape
-from typing import Any
 
 import ipywidgets
 
@@ -13,7 +12,9 @@ WRAP = ipywidgets.Layout(flex_flow="row wrap", align_items="center")
 WIDE = ipywidgets.Layout(width="98%")
 
 
-def text(description: str, value: str = "", placeholder: str = "", width: str = "20em") -> Any:
+def text(
+    description: str, value: str = "", placeholder: str = "", width: str = "20em"
+) -> ipywidgets.Text:
     """Return a field for a line of text."""
     return ipywidgets.Text(
         value, description=description, placeholder=placeholder, layout={"width": width}

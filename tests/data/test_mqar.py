@@ -81,7 +81,7 @@ def test_it_is_made_once_and_read_like_any_corpus(corpus):
 
 
 def test_an_experiment_trains_on_it_and_is_probed_for_accuracy(tmp_path):
-    from oelm_lib.explore import open_arms, probes, windows
+    from oelm_lib.explore import open_arms, probes
 
     cfg = config.load_config("MQAR-02", SMALL)
     run = runs.open_run(cfg, 1, tmp_path / "outputs")
@@ -91,7 +91,7 @@ def test_an_experiment_trains_on_it_and_is_probed_for_accuracy(tmp_path):
         assert documents["tokens"].tolist() == [8] * 500  # an example each
     assert abs(summary["final_val_loss"] - np.log(40)) < 1
     (arm,) = open_arms(str(run.path))
-    assert 0 <= windows.recall_accuracy(arm) < 0.3
+    assert 0 <= probes.recall_accuracy(arm) < 0.3
     assert "recall_accuracy" in probes.probe_values([arm])
     assert arm.continued("3 25", 2).pop().startswith(" ")
     with pytest.raises(UserError, match="has no words; give token ids"):

@@ -26,7 +26,7 @@ NOT_RUN = {
     r"oelm doctor GPT-": "trains 20 steps of 45 million parameters on a corpus of the hub",
     r"oelm submit\b": "needs Slurm; tests/launch/test_slurm.py",
     r"oelm data prepare tinystories": "reads the hub, or FOLDER",
-    r"oelm study (example|decay)( --workers 2)?$": "takes minutes; tests/launch/test_studies.py",
+    r"oelm study (example|decay)( --workers 2)?$": "takes minutes; launch/test_study_engine.py",
     r"oelm report explore\b": "executes the notebook that the next line of the page executes",
     r"oelm export .*--format (tensorboard|wandb)": "needs a package that the plain install lacks",
     r"python -m tests\.": "measures; tests/bench/test_around.py",

@@ -16,7 +16,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 LONGEST_LINE = 125
 LONGEST_README = 130
 PACKAGES = (
-    "config data model runs training compare stats view explore monitor study bench report launch "
+    "config data model runs training compare stats view explore run_page study bench report launch "
     "workbench"
 )
 LINK = re.compile(r"\]\((?!https?:)([^)\s]*)\)")

@@ -83,7 +83,7 @@ def arms(trained, stories, tmp_path, monkeypatch):
 
 def test_the_probe_tables_of_arms(arms):
     from oelm_lib.explore import probes
-    from oelm_lib.explore.arms import label
+    from oelm_lib.explore.arms import run_label
     from oelm_lib.explore.attention import head_table
     from oelm_lib.runs import read_logit_std
 
@@ -95,8 +95,8 @@ def test_the_probe_tables_of_arms(arms):
     assert heads["entropy"].between(0, 1).all()
     assert heads["effective_rank"].between(1, cfg.d_head).all()
     table = probes.probe_values(arms)
-    assert list(table["arm"]) == [label(arm) for arm in arms]
-    assert table["arm"][1] == "OELM-Freeze (DEMO-02, seed 42)"
+    assert list(table["run"]) == [run_label(arm) for arm in arms]
+    assert table["run"][1] == "OELM-Freeze (DEMO-02, seed 42)"
     assert table.notna().all(axis=None)
     assert set(probes.PROBES) - set(table) == {"recall_accuracy"}
     roles = probes.roles(arms)
@@ -120,17 +120,19 @@ def test_one_layers_maps_are_those_of_all_layers(arms):
 
 
 def test_seeds_of_an_arm_are_one_group_under_the_shortest_name(arms, tiny_run):
-    from oelm_lib.explore.arms import groups, one_seed_each, open_arms
+    from oelm_lib.explore.arms import one_seed_each, open_arms, runs_by_arm
 
     names = ["baseline", "OELM-Freeze", "frozen Gaussian"]
-    assert {name: len(seeds) for name, seeds in groups(arms).items()} == dict.fromkeys(names, 1)
+    assert {name: len(seeds) for name, seeds in runs_by_arm(arms).items()} == dict.fromkeys(
+        names, 1
+    )
     second = tiny_run("DEMO-02", seed=43, train__max_steps=6)
     training.train(second)
     second.path.rename(arms[1].path.parent / "seed43")
     rehearsal = tiny_run("DEMO-02", seed=42, train__max_steps=6, train__batch_size=2)
     training.train(rehearsal)
     both = open_arms(f"DEMO-*/seed* {rehearsal.path}")
-    sizes = {name: len(seeds) for name, seeds in groups(both).items()}
+    sizes = {name: len(seeds) for name, seeds in runs_by_arm(both).items()}
     folder = rehearsal.path.parent.name
     assert sizes == {
         "baseline": 1,
@@ -143,10 +145,10 @@ def test_seeds_of_an_arm_are_one_group_under_the_shortest_name(arms, tiny_run):
 
 def test_slices_part_all_tokens_and_their_shares_of_the_gap_sum_to_one(arms):
     from oelm_lib.explore import probes
-    from oelm_lib.explore.arms import label
+    from oelm_lib.explore.arms import run_label
 
-    table = probes.loss_by_slice(arms).set_index(["arm", "tokens_that"])
-    for arm in map(label, arms):
+    table = probes.loss_by_slice(arms).set_index(["run", "tokens_that"])
+    for arm in map(run_label, arms):
         for yes, no in (
             ("end an earlier bigram", "do not"),
             ("stood earlier", "are new in the window"),
@@ -156,20 +158,20 @@ def test_slices_part_all_tokens_and_their_shares_of_the_gap_sum_to_one(arms):
             assert (parts["token_share"] * parts["loss"]).sum() == pytest.approx(
                 whole["loss"], abs=1e-5
             )
-            if arm != label(arms[0]):
+            if arm != run_label(arms[0]):
                 assert parts["gap_share"].sum() == pytest.approx(1, abs=1e-4)
 
 
 def test_a_run_named_twice_is_opened_once_and_a_rehearsal_is_called_one(arms, tiny_run):
-    from oelm_lib.explore.arms import label, open_arms
+    from oelm_lib.explore.arms import open_arms, run_label
 
     named = open_arms("DEMO-02/seed42 DEMO-*/seed42")
     assert [arm.config.id for arm in named] == ["DEMO-02", "DEMO-01", "DEMO-04"]
     run = tiny_run("DEMO-02", seed=42, train__max_steps=6)
     training.train(run)
     (rehearsal,) = open_arms(str(run.path))
-    assert label(rehearsal) == f"OELM-Freeze ({run.path.parent.name}, seed 42)"
-    assert label(rehearsal) != label(named[0])
+    assert run_label(rehearsal) == f"OELM-Freeze ({run.path.parent.name}, seed 42)"
+    assert run_label(rehearsal) != run_label(named[0])
     assert len(open_arms("DEMO-*/seed*")) == 3  # unless it is asked for
     assert [arm.path for arm in open_arms("DEMO-*+*/seed*")] == [run.path]
 

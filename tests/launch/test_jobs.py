@@ -148,6 +148,19 @@ def test_a_status_without_a_state_is_not_written_back(job):
     assert not job.path.exists()
 
 
+def test_a_disk_that_takes_no_mark_ends_no_queue(tmp_path):
+    path = runs_factory.make_run(tmp_path, "DEMO-01", 1, state="stopped", done=0.5)
+    job, before = Job("DEMO-01", 1, path, 650, 1), read_status(path)
+    temporary = path / f".status.json.{os.getpid()}.tmp"
+    temporary.mkdir()
+    assert not mark_queued(job) and read_status(path) == before
+    temporary.rmdir()
+    assert mark_queued(job)
+    temporary.mkdir()
+    unmark_queued(job, before)
+    assert read_status(path)["state"] == "queued"
+
+
 def test_a_run_that_trains_or_is_done_is_not_marked_as_queued(tmp_path):
     for seed, state in enumerate(("running", "done")):
         path = runs_factory.make_run(tmp_path, "DEMO-01", seed, state=state, done=0.5)

@@ -1,15 +1,16 @@
 """One run through `oelm run`: its lock, its exit code, its page."""
 
 import math
+import shutil
 
 import pytest
 from click.testing import CliRunner
 
 from oelm_lib.cli import main
 from oelm_lib.errors import DONE, FAILED, IN_USE, STOPPED, UserError
-from oelm_lib.files import write_json
+from oelm_lib.files import read_json, write_json
 from oelm_lib.launch.jobs import make_jobs
-from oelm_lib.launch.notebook import _make_page, _report_done, _report_unfinished
+from oelm_lib.launch.notebook import _make_page, _report_done, _report_unfinished, run_experiment
 from tests.runs.test_lock import Writer
 
 
@@ -45,6 +46,25 @@ def test_a_run_in_use_by_another_process_has_an_exit_code_of_its_own(tiny_env, t
     assert done.exit_code == IN_USE
     (line,) = [line for line in done.output.splitlines() if line.startswith("oelm: ")]
     assert line.startswith(f"oelm: {job.path}: in use by process {writer.process.pid}")
+
+
+def test_a_missing_test_split_is_reported_before_anything_is_written(
+    tiny_env, tiny, stories, tmp_path, monkeypatch
+):
+    data = shutil.copytree(stories, tmp_path / "data")
+    monkeypatch.setenv("OELM_DATA", str(data))
+    manifest = data / "stories" / "bpe-300" / "manifest.json"
+    facts = read_json(manifest)
+    del facts["splits"]["test"]
+    write_json(manifest, facts)
+    (job,) = make_jobs(["DEMO-02"], [1], tiny())
+    with pytest.raises(UserError, match="stories: has no test split"):
+        run_experiment("DEMO-02", 1, tiny(), test=True)
+    assert not tiny_env.exists()
+    job.path.mkdir(parents=True)
+    with pytest.raises(UserError, match="stories: has no test split"):
+        run_experiment("DEMO-02", 1, tiny(), fresh=True, test=True)
+    assert list(job.path.parent.iterdir()) == [job.path]
 
 
 def test_a_page_that_was_not_made_is_not_named(tiny_run, capsys):

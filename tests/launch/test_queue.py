@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import time
 
@@ -10,6 +11,8 @@ import pytest
 
 from oelm_lib.config import ROOT
 from oelm_lib.errors import FAILED
+from oelm_lib.files import write_json
+from oelm_lib.launch import queue as queue_module
 from oelm_lib.launch.devices import IdleWatch
 from oelm_lib.launch.jobs import make_jobs
 from oelm_lib.launch.queue import MOST_STARTS, Queue, run_queue
@@ -51,6 +54,17 @@ def test_runs_that_fail_for_one_reason_say_it_once_and_leave_no_folder(tiny_env,
     assert list(tiny_env.glob("*")) == []
 
 
+def test_a_run_that_cannot_be_started_does_not_stop_the_others(tiny_env, tiny, capsys):
+    jobs = make_jobs(["DEMO-01", "DEMO-02"], [1], tiny())
+    tiny_env.mkdir()
+    jobs[0].path.parent.touch()  # a file where its folder should be
+    assert run_queue(jobs, tiny(), Slots()) == FAILED
+    printed = capsys.readouterr().out
+    assert f"DEMO-01 seed 1: failed: {jobs[0].path}: cannot be started here: Not a" in printed
+    assert "DEMO-02 seed 1: done" in printed
+    assert "1 failed: DEMO-01 seed 1;" in printed
+
+
 @pytest.mark.parametrize(
     ("config", "starts", "reason"),
     [(None, MOST_STARTS, "in use by process"), ("{", 1, "config.yaml: not readable as YAML")],
@@ -69,6 +83,29 @@ def test_only_a_run_in_use_is_started_again(tiny_env, tiny, capsys, config, star
     printed = capsys.readouterr().out
     assert printed.count("DEMO-01 seed 1: started") == starts
     assert printed.count("DEMO-01 seed 1: failed") == 1 and reason in printed
+
+
+def test_a_run_that_waits_is_seen_as_queued_from_another_host(tiny_env, tiny, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(queue_module.time, "monotonic", lambda: now[0])
+    (job,) = make_jobs(["DEMO-01"], [1], tiny())
+    waiting = Queue([job], tiny(), Slots())
+
+    def age():
+        """Let the heartbeat be an hour old."""
+        status = read_status(job.path)
+        write_json(job.path / "status.json", status | {"heartbeat": time.time() - 3600})
+
+    waiting._mark_waiting()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(socket, "gethostname", lambda: "another")
+        assert state(job.path) == "queued"
+        age()
+        assert state(job.path) == "stopped"
+    now[0] += queue_module.MARK_SECONDS
+    waiting._mark_waiting()
+    monkeypatch.setattr(socket, "gethostname", lambda: "another")
+    assert state(job.path) == "queued"
 
 
 def test_the_queue_gives_up_when_no_gpu_becomes_free(tiny_env, tiny, capsys):

@@ -54,9 +54,12 @@ def page_path(tmp_path_factory):
             )
         output = new_output("display_data", data=made._repr_mimebundle_())
         cells.append(new_code_cell("", execution_count=1, outputs=[output]))
-    bar = {"array": [0.5], "arrayminus": [0.25], "symmetric": False}
+    bar = {"array": np.array([0.5]), "arrayminus": np.array([0.25]), "symmetric": False}
     intervals = figure.Figure(
-        [go.Scatter(x=[1], y=[2], error_y=bar, name="arm"), go.Box(x=[3, 4], name="times")]
+        [
+            go.Scatter(x=np.array([1]), y=[2], error_y=bar, name="arm"),
+            go.Box(x=np.array([3, 4]), name="times"),
+        ]
     )
     output = new_output("display_data", data=intervals._repr_mimebundle_())
     cells.append(new_code_cell("", execution_count=1, outputs=[output]))

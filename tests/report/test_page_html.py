@@ -9,8 +9,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from oelm_lib.config import ROOT
 from oelm_lib.errors import UserError
+from oelm_lib.files import read_json, write_json
 from oelm_lib.report.keep import publish, write_index
-from oelm_lib.report.make import MOST_SLUG, STANDARD, page_slug, report
+from oelm_lib.report.make import MOST_SLUG, STANDARD, _check_finished, page_slug, report
 from oelm_lib.report.notebook import WIDGET
 from oelm_lib.report.page import export
 from oelm_lib.runs import frames
@@ -315,9 +316,34 @@ def test_an_unknown_baseline_is_one_line(tmp_path, monkeypatch, target):
         report(target, "DEMO-99")
 
 
+def test_a_run_killed_after_its_result_was_written_is_finished(tmp_path, monkeypatch):
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
+    path = runs_factory.make_run(tmp_path, "DEMO-01")
+    status = read_json(path / "status.json")
+    write_json(path / "status.json", status | {"state": "evaluating"})
+    _check_finished(["DEMO-01"])
+    (path / "summary.json").unlink()
+    with pytest.raises(UserError, match="no finished run of DEMO-01; train: oelm run DEMO-01"):
+        _check_finished(["DEMO-01"])
+
+
 def test_the_name_of_a_page_is_one_that_file_systems_take():
     """That of a page of seven rehearsals had more than 255 characters."""
     many = " ".join(f"DEMO-02_oelm_freeze+{number:08x}" for number in range(9))
     names = {page_slug(text) for text in ("DEMO-02", "DEMO-02*+*", many, many[:-1])}
     assert len(names) == 4 and max(map(len, names)) == MOST_SLUG
     assert page_slug("DEMO-01 DEMO-*") == "DEMO-01_DEMO-"
+
+
+def test_different_patterns_have_pages_of_their_own():
+    texts = ("DEMO-*", "DEMO-?", "DEMO-??", "*DEMO-*", "DEMO-0*", "DEMO-0?", "DEMO-0[12]")
+    texts += ("DEMO-02", "DEMO-02*", "DEMO-02*+*", "DEMO-02?+*", "DEMO-[!12]", "DEMO-[12]")
+    assert len({page_slug(text) for text in texts}) == len(texts)
+    for text, name in {
+        "DEMO-*": "DEMO-",
+        "DEMO-*_CPU-*": "DEMO-_CPU-",
+        "DEMO-02_vs_DEMO-01": "DEMO-02_vs_DEMO-01",
+        "DEMO-*/seed42": "DEMO-_seed42",
+        "DEMO-02_oelm_v2+1a2b3c4d/seed42": "DEMO-02_oelm_v2+1a2b3c4d_seed42",
+    }.items():
+        assert page_slug(text) == name

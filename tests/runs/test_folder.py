@@ -95,6 +95,7 @@ def test_fresh_keeps_the_old_folder_under_another_name(tiny_run, tiny_config, tm
             {"model__max_seq_len": 100_000},
             r"the val split of stories has \d+ tokens, less than one window of 100001",
         ),
+        ({"machine__devices": 3}, r"machine.devices = 3 does not divide train.batch_size = 4; use"),
     ],
 )
 def test_data_and_model_that_do_not_fit_are_refused_before_anything_is_written(
@@ -191,6 +192,45 @@ def test_a_finished_run_is_not_locked_and_its_damaged_documents_are_reported(tin
     )
     with pytest.raises(UserError, match=r"summary\.json: fails its checksum"):
         tiny_run()
+
+
+@pytest.fixture
+def before_lock(monkeypatch):
+    """A function that sets what other processes do when this one is about to take the lock."""
+    true_open = os.open
+
+    def set_action(action):
+        def open_after_action(path, flags, *mode, **options):
+            if flags & os.O_EXCL and Path(path).name == "lock.json":
+                action()
+            return true_open(path, flags, *mode, **options)
+
+        monkeypatch.setattr(os, "open", open_after_action)
+
+    return set_action
+
+
+def test_a_run_that_is_finished_just_before_the_lock_is_not_held(tiny_run, before_lock):
+    run = tiny_run()
+    run.record_session(0, {}, PARAMETERS)
+    run.lock.release()
+    summary = {"steps": 24, "best_val_loss": 1.0, "final_val_loss": 1.0}
+    before_lock(lambda: write_json(run.path / "summary.json", summary, checksum=True))
+    again = tiny_run()
+    assert again.finished
+    assert not again.lock.held
+
+
+def test_a_config_that_is_written_just_before_the_lock_is_compared(tiny_run, tmp_path, before_lock):
+    run = tiny_run(folder="other")
+    run.record_session(0, {}, PARAMETERS)
+    text = (run.path / "config.yaml").read_text().replace("seed: 1", "seed: 2")
+    run.lock.release()
+    path = tmp_path / "outputs" / run.name
+    before_lock(lambda: (path / "config.yaml").write_text(text))
+    with pytest.raises(UserError, match="seed was 2, is 1"):
+        tiny_run()
+    assert not lock.RunLock(path).held
 
 
 def test_a_run_that_another_process_writes_is_not_renamed_by_fresh(tiny_run, tiny_config, tmp_path):

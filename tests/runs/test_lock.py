@@ -286,7 +286,7 @@ def test_a_lost_lock_stops_every_kind_of_write(own, tmp_path):
     from oelm_lib.runs.metrics import AppendFile
 
     own.acquire()
-    status = Status(tmp_path, own, step=1)
+    status = Status(tmp_path, own.check, step=1)
     rows = AppendFile(tmp_path / "rows.jsonl", 0, own.check)
     rows.write("kept")
     write_json(tmp_path / "result.json", {"kept": 1}, own.check)

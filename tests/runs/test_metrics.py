@@ -13,6 +13,10 @@ from oelm_lib.runs.metrics import AppendFile, Recorder
 TRAIN = {"tokens": 100, "learning_rate": 1e-3, "grad_norm": 0.5, "tokens_per_s": 10.0, "seconds": 1}
 
 
+def unlocked():
+    """The check of a folder that no other process writes."""
+
+
 @pytest.mark.parametrize(
     ("before", "length", "after", "is_short"),
     [
@@ -29,7 +33,7 @@ TRAIN = {"tokens": 100, "learning_rate": 1e-3, "grad_norm": 0.5, "tokens_per_s":
 def test_a_resume_keeps_whole_lines_up_to_the_checkpoint(tmp_path, before, length, after, is_short):
     path = tmp_path / "rows"
     path.write_text(before)
-    file = AppendFile(path, length)
+    file = AppendFile(path, length, unlocked)
     assert (path.read_text(), file.is_short) == (after, is_short)
     file.write("new")
     assert path.read_text() == after + "new\n"  # not held back in a buffer
@@ -45,7 +49,7 @@ def test_sync_brings_the_lines_to_the_disk(tmp_path, monkeypatch):
             synced.append(os.fstat(file).st_size)
 
     monkeypatch.setattr(os, "fsync", record_fsync)
-    file = AppendFile(tmp_path / "rows", 0)
+    file = AppendFile(tmp_path / "rows", 0, unlocked)
     file.write("line")
     assert file.sync() == 5
     assert synced == [5]
@@ -72,7 +76,7 @@ def test_the_check_is_asked_before_the_file_is_touched(tmp_path):
 
 
 def test_a_recorder_writes_rows_and_lines_and_resumes_from_its_offsets(tmp_path):
-    recorder = Recorder(tmp_path, {})
+    recorder = Recorder(tmp_path, {}, unlocked)
     recorder.train(10, 2.0, **TRAIN)
     recorder.evaluation(10, 1.0, True, tokens=100)
     offsets = recorder.offsets()
@@ -100,12 +104,12 @@ def test_a_recorder_writes_rows_and_lines_and_resumes_from_its_offsets(tmp_path)
         '[Step 20] Sample - "Once upon é"',
         "a note",
     ]
-    again = Recorder(tmp_path, offsets)
+    again = Recorder(tmp_path, offsets, unlocked)
     assert again.missing_lines() is None
     again.close()
     assert runs.read_metrics(tmp_path)["step"].tolist() == [10, 10]
     (tmp_path / "metrics.jsonl").write_text("")
     (tmp_path / "training.log").write_text("[Step")
-    assert Recorder(tmp_path, offsets).missing_lines() == (
+    assert Recorder(tmp_path, offsets, unlocked).missing_lines() == (
         "metrics.jsonl and training.log: shorter than at the checkpoint, the lines are lost"
     )

@@ -259,6 +259,46 @@ def test_a_log_is_followed_until_the_run_ends(make_run):
     assert list(lines) == ["(done)"]
 
 
+def test_a_line_that_is_being_written_is_followed_as_one_line(make_run):
+    log = make_run(seed=1) / "training.log"
+    line = '[Step 5] Sample - "été\u2028"'.encode()  # its separator ends no line of a file
+    for cut in range(1, len(line)):
+        log.write_bytes(b"a\n" + line[:cut])
+        lines = log_lines(log.parent, 5, follow=True)
+        assert next(lines) == "a"
+        log.write_bytes(b"a\n" + line + b"\nb\n")
+        assert [next(lines), next(lines)] == [line.decode(), "b"]
+    log.write_bytes(b"a\n" + line)
+    assert list(log_lines(log.parent, 5)) == ["a", line.decode()]
+    lines = log_lines(log.parent, 5, follow=True)
+    assert next(lines) == "a"
+    write_json(log.parent / "status.json", NOW | {"state": "failed"})
+    assert list(lines) == [line.decode(), "(failed)"]
+
+
+def test_of_a_progress_line_the_last_state_is_shown(make_run):
+    log = make_run(seed=1) / "notebook.log"
+    log.write_bytes(b"10%\r90%\r\nend\n")
+    assert list(log_lines(log.parent, 2)) == ["90%", "end"]
+
+
+def test_a_log_is_followed_without_its_earlier_lines(make_run):
+    log = make_run(seed=1) / "training.log"
+    log.write_text("a\nb\n")
+    assert list(log_lines(log.parent, 0)) == []
+    write_json(log.parent / "status.json", NOW | {"state": "done"})
+    assert list(log_lines(log.parent, 0, follow=True)) == ["(done)"]
+
+
+def test_a_run_that_is_moved_away_ends_the_following_of_its_log(make_run):
+    path = make_run(seed=1)
+    (path / "training.log").write_text("a\n")
+    lines = log_lines(path, 1, follow=True)
+    assert next(lines) == "a"
+    path.rename(path.with_name("seed1.old"))
+    assert list(lines) == ["(empty)"]
+
+
 def test_an_evaluation_that_is_no_number_is_left_out_and_no_other_run_suffers(make_run, tmp_path):
     make_run(evals=[[100, 3.0], [300, 2.0]])
     make_run("DEMO-02", evals=[[100, 3.5], [300, None]], best={"step": 300, "loss": None})

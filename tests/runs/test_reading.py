@@ -65,6 +65,8 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path, bad):
 
 def test_status_is_truthful_about_a_writer_that_is_gone(tmp_path):
     assert runs.state(tmp_path) == "empty"
+    (tmp_path / "status.json").write_text('{"step": 3}')
+    assert runs.state(tmp_path) == "empty"
 
     def status(**fields):
         record = this_process() | {"state": "running", "heartbeat": time.time()} | fields
@@ -220,7 +222,7 @@ def test_a_file_that_grows_does_not_follow_a_link_out_of_the_folder(tmp_path):
     outside.write_text("precious")
     (tmp_path / "rows").symlink_to(outside)
     with pytest.raises(OSError, match="symbolic link"):
-        AppendFile(tmp_path / "rows", 0)
+        AppendFile(tmp_path / "rows", 0, lambda: None)
     assert outside.read_text() == "precious"
 
 

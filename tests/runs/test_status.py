@@ -13,6 +13,10 @@ from oelm_lib.runs.status import Status
 from oelm_lib.runs.timing import timing_stats
 
 
+def unlocked():
+    """The check of a folder that no other process writes."""
+
+
 def test_the_budget_closes_to_the_wall_time_and_goes_on_after_a_resume():
     budget = Budget()
     budget.resume({"step": 5.0}, elapsed=10.0)
@@ -25,7 +29,7 @@ def test_the_budget_closes_to_the_wall_time_and_goes_on_after_a_resume():
 
 
 def test_status_is_rewritten_whole_and_its_thread_ends(tmp_path):
-    status = Status(tmp_path, step=0, max_steps=5)
+    status = Status(tmp_path, unlocked, step=0, max_steps=5)
     assert read_status(tmp_path)["state"] == "running"
     status.update(write=False, step=3, train_loss=float("nan"))
     assert read_status(tmp_path)["step"] == 0
@@ -89,7 +93,7 @@ def test_only_the_arms_of_the_log_bear_its_names(overrides, model_type, init_met
 
 def test_the_heartbeat_writes_what_was_updated_without_writing(tmp_path, monkeypatch):
     monkeypatch.setattr(status_module, "BEAT_SECONDS", 0.01)
-    status = Status(tmp_path, step=0)
+    status = Status(tmp_path, unlocked, step=0)
     first = read_status(tmp_path)["heartbeat"]
     status.update(write=False, step=3)
     while read_status(tmp_path)["step"] == 0:
@@ -102,7 +106,7 @@ def test_the_heartbeat_writes_what_was_updated_without_writing(tmp_path, monkeyp
 def test_a_status_that_cannot_be_written_does_not_end_the_run(tmp_path):
     folder = tmp_path / "gone"
     folder.mkdir()
-    status = Status(folder, step=0)
+    status = Status(folder, unlocked, step=0)
     shutil.rmtree(folder)
     status.update(state="saving")
     status.close(state="done")

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from oelm_lib.runs import stop
-from oelm_lib.runs.stop import on_stop
+from oelm_lib.runs.stop import on_stop, stop_file, write_stop_file
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
@@ -43,6 +43,14 @@ def test_the_stop_file_is_looked_for_once_a_second(tmp_path, monkeypatch):
     (tmp_path / "STOP").unlink()
     now[0] += 10.0
     assert is_asked()  # a request is not taken back
+
+
+def test_a_request_is_written_before_the_folder_exists_and_where_no_disk_takes_it(tmp_path):
+    write_stop_file(tmp_path / "arm" / "seed1")
+    assert stop_file(tmp_path / "arm" / "seed1").is_file()
+    (tmp_path / "file").touch()
+    write_stop_file(tmp_path / "file" / "seed1")  # a signal's handler must not raise
+    assert (tmp_path / "file").is_file()
 
 
 def test_a_second_interrupt_stops_at_once(tmp_path):

@@ -129,7 +129,7 @@ def test_a_choice_counts_the_share_in_the_models_that_are_run():
     plan = factory.make_plan(arms=arms, choices=choices, claims=claims)
     losses = {"trained": 3.0, "frozen": 3.2, "delta": 2.9}
     grid = Grid(plan, tuned_all(plan, losses))
-    assert grid.trained_share("delta") > 0.1
+    assert grid.plan.trained_share("delta") > 0.1
     assert grid.resolve("cheap") == "frozen"
 
 

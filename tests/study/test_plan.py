@@ -50,8 +50,8 @@ def test_the_first_rate_is_that_of_corpus_arm_and_size():
     arms["frozen"] |= {"rate_factor": 1.5}
     tune = {"seeds": [1, 2], "start": {"stories": 0.01}}
     plan = factory.make_plan(arms=arms, tune=tune, ladder=LADDER)
-    assert plan.start(Cell("stories", BASE_SIZE, "trained")) == 0.01
-    assert plan.start(Cell("stories", "small", "frozen")) == 0.03
+    assert plan.start_rate(Cell("stories", BASE_SIZE, "trained")) == 0.01
+    assert plan.start_rate(Cell("stories", "small", "frozen")) == 0.03
 
 
 def test_seeds_of_a_claim_are_the_first_of_confirmation():

@@ -34,13 +34,6 @@ def test_one_process_refuses_a_run_of_several(tiny_run):
     assert runs.state(run) == "failed"
 
 
-def test_a_batch_that_cannot_be_shared_evenly_is_refused(tiny_run):
-    with pytest.raises(
-        UserError, match=r"machine.devices = 3 does not divide train.batch_size = 4"
-    ):
-        train_in_processes(tiny_run(machine__devices=3), "")
-
-
 def in_two_forks(run):
     """Train a run in two processes that start with this one's patches; both must end well."""
     import torch._dynamo  # noqa: F401  torch's DDP imports it: here once, not in every process

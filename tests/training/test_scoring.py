@@ -2,7 +2,6 @@
 
 import math
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from oelm_lib.data.batches import EvalWindows
 from oelm_lib.data.corpus import open_test
 from oelm_lib.errors import DONE, UserError
 from oelm_lib.files import with_checksum
-from oelm_lib.launch.jobs import make_job
+from oelm_lib.launch.jobs import Job
 from oelm_lib.launch.notebook import _report_done
 from oelm_lib.training import checkpoint, open_trained, score_test_split, scoring
 from oelm_lib.training.evaluation import mean_loss, token_losses
@@ -71,8 +70,7 @@ def test_a_test_loss_that_is_not_finite_is_named_and_scored_once(tiny_run, monke
     assert runs.read_summary(run)["final_test_loss"] is None
     (run.path / "latest.pt").unlink()
     assert math.isnan(score_test_split(run))
-    job = make_job(run.config, run.seed, test=True)
-    assert replace(job, path=run.path).done
+    assert Job(run.config.id, run.seed, run.path, max_steps=24, devices=1, test=True).done
 
 
 def test_without_the_last_weights_nothing_is_scored(tiny_run):

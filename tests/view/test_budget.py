@@ -4,10 +4,10 @@ import pytest
 
 from oelm_lib.runs.budget import PHASES
 from oelm_lib.runs.frames import load_runs, recorded
-from oelm_lib.view.budget import AFTER, PARTS, time_budget, time_budget_table
+from oelm_lib.view.budget import PARTS, time_budget, time_budget_table
 from tests import runs_factory
 
-OWN = [part for part in PARTS if part not in AFTER]
+OWN = [part for part in PARTS if part != "page"]
 
 
 def test_parts_sum_to_the_wall_time_and_the_page_comes_after(tmp_path):

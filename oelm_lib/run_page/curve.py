@@ -31,7 +31,7 @@ class LiveCurve:
 
     def __init__(self, run: Run, clock: Callable[[], float] = time.monotonic):
         self._run, self._clock = run, clock
-        self._colour = arm_colour(arm_name(run.config.to_dict(), run.config.overrides))
+        self._colour = arm_colour(arm_name(run.config))
         self._display_id = f"curve-{id(self)}"
         self._shown = False
         self._due = 0.0

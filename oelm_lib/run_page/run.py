@@ -6,7 +6,7 @@ from oelm_lib import config
 from oelm_lib.arms import arm_name
 from oelm_lib.errors import UserError
 from oelm_lib.markup import Html, fold, html_table
-from oelm_lib.monitor.tables import corpus_rows, file_rows, parameter_rows, result_rows
+from oelm_lib.run_page.tables import corpus_rows, file_rows, parameter_rows, result_rows
 from oelm_lib.runs.folder import Run
 from oelm_lib.runs.overview import overview
 from oelm_lib.runs.reading import frozen_unchanged, read_status, read_summary
@@ -20,9 +20,8 @@ def heading(run: Run) -> Html:
     What weakens its comparison with the baseline follows: undeclared changes and confounds.
     """
     cfg = run.config
-    arm = arm_name(cfg.to_dict(), cfg.overrides)
     kind = " (rehearsal)" if cfg.kind == "rehearsal" else ""
-    title = f"{cfg.id} {arm}, seed {run.seed}{kind}"
+    title = f"{cfg.id} {arm_name(cfg)}, seed {run.seed}{kind}"
     lines = [cfg.label, cfg.question]
     texts = [f"<p>{escape(line)}</p>" for line in lines if line]
     problems = [f"<p class='bad'>{escape(line)}</p>" for line in _warnings(cfg)]

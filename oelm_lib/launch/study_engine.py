@@ -32,7 +32,7 @@ from oelm_lib.runs.folder import open_fitting_corpus
 from oelm_lib.runs.names import run_folder
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
-from oelm_lib.runs.stop import on_stop, remove_stop_file, stop_file
+from oelm_lib.runs.stop import on_stop, remove_stop_file, write_stop_file
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, Cell, PlannedRun
 from oelm_lib.study.checks import check_corpora, read_grid, read_study
 from oelm_lib.study.expected import expected_left
@@ -81,7 +81,7 @@ def _open_corpora(grid: Grid) -> None:
     plan, splits = grid.plan, {}
     for name in plan.corpora:
         cell = Cell(name, BASE_SIZE, next(iter(plan.arms)))
-        cfg = plan.config(cell, plan.start(cell))
+        cfg = plan.config(cell)
         corpus = open_fitting_corpus(cfg)
         if plan.confirm.split == "test":
             check_has_test(corpus)
@@ -144,7 +144,7 @@ class _Engine:
         self._stopping = True
         for worker in self._workers:
             if worker.run is not None:
-                self._ask_to_stop(worker.run)
+                write_stop_file(self._path(worker.run))
         print("stopping: each run saves first (Ctrl-C again kills)", flush=True)
 
     def _refresh(self) -> None:
@@ -188,7 +188,7 @@ class _Engine:
         remove_stop_file(self._path(run))  # of an engine that was killed
         worker.run, worker.started = run, time.monotonic()
         if self._stopping:  # the signal came meanwhile
-            self._ask_to_stop(run)
+            write_stop_file(self._path(run))
         with contextlib.suppress(OSError):  # a worker that died is seen by `_collect`
             worker.connection.send(task)
 
@@ -263,17 +263,11 @@ class _Engine:
             if worker.process is None:
                 continue
             if worker.run is not None:
-                self._ask_to_stop(worker.run)
+                write_stop_file(self._path(worker.run))
             worker.connection.close()
             worker.process.join(None if worker.run is not None else 10)
             if worker.process.is_alive():
                 worker.process.kill()
-
-    def _ask_to_stop(self, run: PlannedRun) -> None:
-        """Ask by the STOP file, also where the run has no folder yet."""
-        path = self._path(run)
-        path.mkdir(parents=True, exist_ok=True)
-        stop_file(path).touch()
 
     def _path(self, run: PlannedRun) -> Path:
         """Return the folder of a run."""

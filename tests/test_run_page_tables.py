@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from oelm_lib import monitor, runs
+from oelm_lib import run_page, runs
 from oelm_lib.config import load_config
-from oelm_lib.monitor import tables
+from oelm_lib.run_page import tables
 from tests.runs_factory import make_run
 
 
@@ -41,7 +41,7 @@ def test_a_done_run_shows_result_parameters_proof_and_files(run):
 def test_a_digest_that_changed_is_shown(run):
     proof = runs.read_summary(run)["frozen"][0] | {"sha256_end": "f" * 64}
     rewrite(run, frozen=[proof])
-    page = monitor.freeze_proof(run)
+    page = run_page.freeze_proof(run)
     assert "Not frozen" in page and "DIFFER" in page
 
 
@@ -53,8 +53,8 @@ def test_a_result_without_numbers_is_shown_without_them(run):
     assert result["last weights"].startswith("val_loss not finite (step 650")
     assert result["bits per byte"] == "unknown"
     assert result["time"] == "unknown, unknown s a step"
-    assert "A loss that is not finite on the whole validation split" in monitor.result(run)
-    assert "Nothing was frozen" in monitor.freeze_proof(run)
+    assert "A loss that is not finite on the whole validation split" in run_page.result(run)
+    assert "Nothing was frozen" in run_page.freeze_proof(run)
 
 
 def test_the_corpus_of_a_run_is_a_few_rows(tiny_run):
@@ -63,4 +63,4 @@ def test_the_corpus_of_a_run_is_a_few_rows(tiny_run):
     assert len(rows) == 2 + len(run.corpus.manifest["splits"])
     seen = 12 * run.config.train.batch_size * run.config.model.max_seq_len
     assert rows[-1][1].startswith(f"{seen:,} tokens, ")
-    assert f"Corpus {run.corpus.name}, synthetic" in monitor.corpus(run)
+    assert f"Corpus {run.corpus.name}, synthetic" in run_page.corpus(run)

@@ -17,7 +17,7 @@ import pytest
 from oelm_lib import config
 from oelm_lib.config import dump_yaml
 from oelm_lib.errors import STOPPED, UserError
-from oelm_lib.launch.studies import _Engine, run_study
+from oelm_lib.launch.study_engine import _Engine, run_study
 from oelm_lib.launch.study_worker import INTERRUPTED, Reply
 from oelm_lib.runs.reading import read_status
 from oelm_lib.runs.stop import ask_to_stop, stop_file
