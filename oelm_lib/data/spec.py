@@ -124,6 +124,8 @@ class CorpusSpec(Section):
             yield f"text_separator divides rows, but document is {self.document}; remove one"
         if unread := set(self.rows) - set(self.source_splits):
             yield f"rows.{min(unread)}: that split is not read under these rules; remove it"
+        if self.rows and self.token_limit:
+            yield "rows counts a source read to its end, token_limit stops before; remove one"
         if self.limit and not self.sample:
             yield f"limit makes a sample; name the file {self.name}{SAMPLE}.yaml"
         if not (self.generator or self.recall):

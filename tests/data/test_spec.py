@@ -45,6 +45,7 @@ def write_spec(tmp_path, monkeypatch):
         ({"document": "split"} | PERMUTED, "permutation needs more than one document"),
         ({"document": "split", "test": "halves"}, "halves needs more than one document"),
         ({"document": "split", "token_limit": 9}, "token_limit keeps whole documents"),
+        ({"rows": {"train": 9}, "token_limit": 9}, "token_limit stops before; remove one"),
         ({"document": "article", "text_separator": "\n"}, "text_separator divides rows"),
         ({"rows": {"validation": 3}} | PERMUTED, "rows.validation: that split is not read"),
         ({"limit": 9}, r"limit makes a sample; name the file mine-sample.yaml"),
