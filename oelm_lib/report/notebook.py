@@ -69,7 +69,9 @@ def execute(
             coalesce_streams=True,
             cwd=config.ROOT,
             kernel_manager_class=own_kernel_manager(),
-            extra_arguments=["--IPKernelApp.log_level=40"],  # no warning about TCP at each start
+            # Without the warning about TCP at each start, and without the error that an idle kernel
+            # logs at times when Jupyter interrupts it before the end.
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
             **streams,
         )
     finally:
