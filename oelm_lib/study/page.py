@@ -21,7 +21,7 @@ from oelm_lib.study.sentences import (
     slope_sentence,
     status,
 )
-from oelm_lib.study.verdicts import WAITING, Judgement
+from oelm_lib.study.verdicts import Judgement
 from oelm_lib.view.tables import interval_text, verdict_html
 
 MOST_SENTENCES = 5
@@ -94,7 +94,8 @@ def load_study(name: str) -> Study:
 
 def answer(study: Study) -> Html:
     """Return the question, what was run, the answer in a few sentences, and the first table."""
-    answers, questions = _items(sentences(study)), _items(open_questions(study))
+    answers = _items(sentences(study))
+    questions = _items([*open_questions(study), *_other_questions(study)])
     parts = [
         f"<h1>{escape(study.plan.question)}</h1>",
         f"<p class='lead'>{status_line(study)}</p>",
@@ -103,7 +104,7 @@ def answer(study: Study) -> Html:
         first_table(study),
     ]
     if questions:
-        parts.append(f"<p>Waiting for runs:</p><ul>{questions}{_other_questions(study)}</ul>")
+        parts.append(f"<p>Waiting for runs:</p><ul>{questions}</ul>")
     return unbroken(f"<div class='answer'>{''.join(parts)}{_legend(study)}</div>")
 
 
@@ -131,13 +132,19 @@ def open_questions(study: Study) -> list[str]:
     return [*map(claim_question, _unanswered(study)), *slopes]
 
 
-def _other_questions(study: Study) -> str:
-    """Return a line that counts the questions which wait for runs and are not listed before."""
+def _other_questions(study: Study) -> list[str]:
+    """Return a line on the questions that wait for runs and are no open_questions, if there are."""
     listed = [one for judged in _unanswered(study) for one in judged]
-    others = [one for one in study.latest() if one not in listed]
-    count = sum(limit.verdict in WAITING for one in others for limit in one.limits)
-    count += sum(not slope.is_complete for slope in study.slopes[1:])
-    return f"<li>{count} more, in the table of all claims.</li>" if count else ""
+    others = [one for one in study.latest() if one not in listed and not one.is_complete]
+    slopes = [slope for slope in study.slopes[1:] if not slope.is_complete]
+    count = sum(len(one.limits) for one in others) + len(slopes)
+    if not count:
+        return []
+    if open_questions(study):
+        return [f"{count} more, in the table of all claims."]
+    names = [one.name for one in others] + [f"{slope.arm} (size of the model)" for slope in slopes]
+    asked = "1 question" if count == 1 else f"{count} questions"
+    return [f"{asked} on {escape('; '.join(dict.fromkeys(names)))}, in the table of all claims."]
 
 
 def _unanswered(study: Study) -> list[list[Judgement]]:

@@ -102,6 +102,16 @@ def test_questions_beside_the_headline_that_wait_for_runs_are_counted():
     assert "is the limit of &lt;nobody&gt;." in said
 
 
+def test_questions_that_wait_are_named_where_the_headline_is_complete():
+    claims = factory.plain_plan()["claims"]
+    claims[0]["headline"] = True
+    plan = factory.make_plan(claims=claims)
+    complete = {arm: COMPLETE[arm] for arm in ("trained", "frozen")}
+    said = text(page.answer(shown(study(complete, plan=plan))))
+    assert "1 waits for runs;" in said
+    assert "Waiting for runs: 1 question on frozen, in the table of all claims." in said
+
+
 def test_the_questions_that_wait_add_up():
     """The first claim is complete on one corpus of two, so no line asks it: it is counted."""
     plan = factory.make_plan(corpora=["stories", "wikitext2"], ladder=LADDER)
