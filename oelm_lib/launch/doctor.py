@@ -21,7 +21,8 @@ from oelm_lib.hardware import (
     torch_problem,
     visible_gpus,
 )
-from oelm_lib.runs.folder import Run, open_fitting_corpus
+from oelm_lib.runs.corpus_fit import open_fitting_corpus
+from oelm_lib.runs.folder import Run
 from oelm_lib.units import format_duration
 
 VARIABLES = (

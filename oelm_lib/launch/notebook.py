@@ -12,7 +12,6 @@ from typing import Any
 import psutil
 
 from oelm_lib import config
-from oelm_lib.data.corpus import check_has_test
 from oelm_lib.errors import DONE, FAILED, STOPPED, UserError
 from oelm_lib.files import replacing, write_json
 from oelm_lib.launch.distributed import train_in_processes
@@ -20,7 +19,7 @@ from oelm_lib.launch.jobs import new_warnings, result_text
 from oelm_lib.launch.processes import child_error, kill_tree
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
-from oelm_lib.runs.folder import Run, disk_error, open_fitting_corpus, open_run
+from oelm_lib.runs.folder import Run, disk_error, open_run
 from oelm_lib.runs.logs import NOTEBOOK_LOG
 from oelm_lib.runs.names import run_command, run_name
 from oelm_lib.runs.reading import read_or_none, read_status, read_summary, read_timing, state
@@ -52,9 +51,7 @@ def run_experiment(
         UserError: The run cannot start; nothing was computed or written.
     """
     cfg = config.load_config(exp, overrides)
-    if test:
-        check_has_test(open_fitting_corpus(cfg))  # before an old folder is renamed or one made
-    run = open_run(cfg, seed, fresh=fresh)
+    run = open_run(cfg, seed, fresh=fresh, test=test)
     page = run.path / "train.html"
     if run.finished and page.is_file():
         return _report_done(run, page, test, "was done before")

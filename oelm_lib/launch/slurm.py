@@ -15,7 +15,7 @@ from typing import Any
 from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.launch.jobs import Job, has_begun, job_command, mark_queued
-from oelm_lib.runs.folder import open_fitting_corpus
+from oelm_lib.runs.corpus_fit import open_fitting_corpus
 from oelm_lib.runs.names import arm_id_of, runs_text
 from oelm_lib.runs.process import process_start
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib import config
-from oelm_lib.data import check_has_test
 from oelm_lib.errors import DONE, FAILED, STOPPED
 from oelm_lib.launch.slurm import asks_for_gpu, logs_folder, submit_commands
 from oelm_lib.launch.study_cost import describe_cost, seconds_left
@@ -28,7 +27,7 @@ from oelm_lib.launch.study_worker import (
     Worker,
     delete_checkpoints,
 )
-from oelm_lib.runs.folder import open_fitting_corpus
+from oelm_lib.runs.corpus_fit import open_fitting_corpus
 from oelm_lib.runs.names import run_folder
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
@@ -81,10 +80,7 @@ def _open_corpora(grid: Grid) -> None:
     plan, splits = grid.plan, {}
     for name in plan.corpora:
         cell = Cell(name, BASE_SIZE, next(iter(plan.arms)))
-        cfg = plan.config(cell)
-        corpus = open_fitting_corpus(cfg)
-        if plan.confirm.split == "test":
-            check_has_test(corpus)
+        corpus = open_fitting_corpus(plan.config(cell), test=plan.confirm.split == "test")
         splits[name] = corpus.manifest["splits"]
     check_corpora(grid.records, splits)
 

@@ -13,6 +13,7 @@ from oelm_lib.config.messages import shorten
 from oelm_lib.data import Corpus, open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.files import explained, remedy, write_text
+from oelm_lib.runs.corpus_fit import open_fitting_corpus
 from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.lock import OTHER_OUTPUTS, RunLock
 from oelm_lib.runs.names import run_folder, run_name
@@ -106,7 +107,11 @@ class Run:
 
 
 def open_run(
-    cfg: Experiment, seed: int = 42, outputs: Path | str | None = None, fresh: bool = False
+    cfg: Experiment,
+    seed: int = 42,
+    outputs: Path | str | None = None,
+    fresh: bool = False,
+    test: bool = False,
 ) -> Run:
     """Open the run of an experiment with a seed: new, to be continued, or finished.
 
@@ -118,6 +123,7 @@ def open_run(
         seed: Repeat of the experiment, at least 0.
         outputs: Folder of the runs; default config.outputs_dir().
         fresh: Rename an existing folder and start anew.
+        test: Refuse a corpus without a test split, before anything is written.
 
     Raises:
         UserError: Another process writes the run, it was made with another config or corpus, its
@@ -126,7 +132,7 @@ def open_run(
     _check_seed(seed)
     if not isinstance(fresh, bool):  # papermill's -p fresh false is the text 'false'
         raise UserError(f"fresh = {fresh!r} should be True or False")
-    corpus = open_fitting_corpus(cfg)
+    corpus = open_fitting_corpus(cfg, test)
     path = run_folder(cfg, seed, outputs)
     run = Run(cfg, seed, corpus, path)
     with explained(path, "cannot write here", OTHER_OUTPUTS, exact=True):
@@ -154,56 +160,6 @@ def reopen(path: Path) -> Run:
             " bring the old one back"
         )
     return Run(cfg, plain["seed"], corpus, path)
-
-
-def open_fitting_corpus(cfg: Experiment) -> Corpus:
-    """Open the corpus of an experiment, and check that both fit.
-
-    Raises:
-        UserError: As `open_corpus` and `check_fit`.
-    """
-    corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
-    check_fit(cfg, corpus)
-    return corpus
-
-
-def check_fit(cfg: Experiment, corpus: Corpus) -> None:
-    """Check that the experiment fits its corpus, and its batch the number of devices.
-
-    Raises:
-        UserError: It does not fit; the message names the key to change.
-    """
-    name = corpus.name
-    if cfg.model.vocab_size != corpus.vocab_size:
-        raise UserError(
-            f"model.vocab_size = {cfg.model.vocab_size}, but {name} prepared with"
-            f" {corpus.tokenizer} has {corpus.vocab_size} tokens; set"
-            f" model.vocab_size={corpus.vocab_size} or another data.tokenizer"
-        )
-    length, batch, devices = cfg.model.max_seq_len, cfg.train.batch_size, cfg.machine.devices
-    if batch % devices:
-        raise UserError(
-            f"machine.devices = {devices} does not divide train.batch_size = {batch}; use a divisor"
-        )
-    if corpus.recall and length != corpus.recall.length:
-        raise UserError(
-            f"model.max_seq_len = {length}: examples of {name} have {corpus.recall.length} tokens;"
-            " set it to that"
-        )
-    sizes = {split: facts["tokens"] for split, facts in corpus.manifest["splits"].items()}
-    windows = (sizes["train"] - 1) // length
-    if windows < batch:
-        raise UserError(
-            f"train.batch_size = {batch} x model.max_seq_len = {length} needs {batch * length + 1}"
-            f" tokens, the train split of {name} has {sizes['train']}; allowed batch_size: up to"
-            f" {windows}; lower one of them"
-        )
-    if sizes["val"] <= length:
-        raise UserError(
-            f"the val split of {name} has {sizes['val']} tokens, less than one window of"
-            f" {length + 1}; set model.max_seq_len to at most {sizes['val'] - 1} or prepare a"
-            " larger corpus"
-        )
 
 
 def config_differences(
