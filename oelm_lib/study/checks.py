@@ -44,7 +44,11 @@ def check_records(records: list[Record], name: str, plan: Plan) -> None:
         if record.study != name:
             raise UserError(f"{where} is of study {record.study!r}; move it to that study's file")
         if record.arm not in plan.arms or record.size not in plan.sizes:
-            _check_left_out(record, where, plan)
+            if record.size in plan.left_out and record.stage == CONFIRM:
+                raise UserError(
+                    f"{where} confirms size {record.size!r}, whose results are known: it can't be"
+                    f" left out any more; delete ladder.sizes.{record.size}.left_out"
+                )
             continue
         planned = base | plan.overrides(record.cell, record.rate)
         changed = {key: value for key, value in record.science.items() if planned.get(key) != value}
@@ -54,16 +58,6 @@ def check_records(records: list[Record], name: str, plan: Plan) -> None:
                 f"{where} ({record.cell}) is of another plan: {key} was {value!r}, is"
                 f" {planned.get(key)!r}; take the change back, or declare another study"
             )
-
-
-def _check_left_out(record: Record, where: str, plan: Plan) -> None:
-    """Raise UserError for a run that confirms a size that the plan leaves out."""
-    size = plan.ladder and plan.ladder.sizes.get(record.size)
-    if size and size.left_out and record.stage == CONFIRM:
-        raise UserError(
-            f"{where} confirms size {record.size!r}, whose results are known: it can't be left out"
-            f" any more; delete ladder.sizes.{record.size}.left_out"
-        )
 
 
 def check_corpora(records: list[Record], corpora: dict[str, dict[str, Any]]) -> None:

@@ -83,11 +83,9 @@ def _limitations(study: Study) -> list[str]:
         found.append(f"{', '.join(synthetic)}: generated text, which says nothing of real text.")
     if samples := sorted(name for name, one in data.items() if one.data.get("sample")):
         found.append(f"{', '.join(samples)}: a sample of the corpus, not all of it.")
-    sizes = study.plan.ladder.sizes if study.plan.ladder else {}
     found += [
-        f"Size '{name}' of the ladder was left out: {size.left_out}"
-        for name, size in sizes.items()
-        if size.left_out
+        f"Size '{name}' of the ladder was left out: {why}"
+        for name, why in study.plan.left_out.items()
     ]
     fewest = min(one.planned for one in study.judgements)
     if fewest < 5:

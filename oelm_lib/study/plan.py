@@ -64,6 +64,12 @@ class Plan(Section):
         """Size name -> size that is run, the base first."""
         return {BASE_SIZE: Size(set={})} | (self.ladder.run_sizes if self.ladder else {})
 
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Size name -> why it is not run."""
+        sizes = self.ladder.sizes if self.ladder else {}
+        return {name: size.left_out for name, size in sizes.items() if size.left_out}
+
     def confirm_seeds(self, count: int | None) -> list[int]:
         """Return the first `count` seeds of confirmation; None: the plan's number."""
         first = self.confirm.seeds.first
