@@ -15,9 +15,8 @@ setup: .venv/.installed
 	touch $@
 
 # On the CPU: on a shared machine it leaves the GPUs alone.
-demo: export CUDA_VISIBLE_DEVICES =
 demo: setup
-	$(BIN)/oelm run 'DEMO-*' --seeds $(SEEDS) --workers 2
+	CUDA_VISIBLE_DEVICES= $(BIN)/oelm run 'DEMO-*' --seeds $(SEEDS) --workers 2
 	$(BIN)/oelm report compare
 
 test: setup

@@ -78,8 +78,9 @@ class RunRows:
             for exp, facts in experiments.items()
             if exp not in started
         ]
-        if [*runs, *idle] != self._last:
-            self._last = [*runs, *idle]
+        rows = [*runs, *idle]
+        if rows != self._last:
+            self._last = rows
         return self._last
 
     def _is_stale(self, path: Path, stamps: dict[Path, tuple]) -> bool:

@@ -12,7 +12,7 @@ import oelm_lib
 from oelm_lib.config import ROOT
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "notebooks" / "README.md", *DOCS]
 LONGEST_LINE = 125
 LONGEST_README = 130
 PACKAGES = (

@@ -58,7 +58,7 @@ def test_tables_form_and_figures_fit_and_a_dark_theme_has_lighter_words(page):
     table.evaluate("table => table.scrollTo(200, 0)")
     assert table.evaluate("table => table.scrollLeft") == 200
     assert name.bounding_box() == place
-    hint = page.get_by_text("must divide d_model")
+    hint = page.get_by_text("H, attention heads in a layer; must divide d_model")
     assert hint.bounding_box()["width"] > 200 and right(hint) < 800
     plot = page.locator(".oelm-panel .js-plotly-plot .nsewdrag").first
     assert plot.bounding_box()["width"] > 200
