@@ -30,13 +30,13 @@ def study(
     the recorded runs. `oelm report NAME` makes the page.
     """
     if table:
-        from oelm_lib.study.markdown import markdown_table
         from oelm_lib.study.page import load_study
+        from oelm_lib.study.tables import markdown_table
 
         click.echo(markdown_table(load_study(name)))
         return
     from oelm_lib.hardware import open_nvml
-    from oelm_lib.launch.devices import choose_gpus
+    from oelm_lib.launch.slots import choose_gpus
     from oelm_lib.launch.study_engine import run_study
 
     chosen = choose_gpus(gpus, open_nvml()) if gpus else None
