@@ -10,8 +10,8 @@ import torch
 
 from oelm_lib.data import EvalWindows
 from oelm_lib.data.preparation import REHEARSAL
-from oelm_lib.runs.budget import Budget
 from oelm_lib.runs.folder import Run
+from oelm_lib.runs.timing import Budget
 from oelm_lib.training import checkpoint
 from oelm_lib.training.device import device_name
 from oelm_lib.training.evaluation import token_losses
