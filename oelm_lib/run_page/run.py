@@ -76,7 +76,7 @@ def settings(run: Run) -> Html:
 
 
 def corpus(run: Run) -> Html:
-    """Return documents and tokens of the run's corpus, and how much of it the run will see."""
+    """Return documents and tokens of the run's corpus, and how much of it the run reads."""
     facts = run.corpus.manifest
     kinds = [kind for kind in ("sample", "synthetic") if facts[kind]]
     heading = ", ".join([f"Corpus {run.corpus.name}", *kinds])
