@@ -227,16 +227,17 @@ def rm(names: tuple[str, ...], undo: bool) -> None:
 
     The trash is .trash in the outputs folder; delete it to free the disk.
 
-    RUN is ID/seed<k>, a run folder, or an ID that has one run. Where one trains, none is removed.
+    RUN is ID/seed<k>, a run folder, or an ID that has one run. Where one cannot be moved, as it
+    trains for example, none is.
     """
     from oelm_lib.config import outputs_dir
     from oelm_lib.runs.find import find_run
     from oelm_lib.runs.names import run_name
-    from oelm_lib.runs.trash import remove_runs, restore_run
+    from oelm_lib.runs.trash import remove_runs, restore_runs
 
     if undo:
-        for name in names:
-            click.echo(f"{restore_run(name)}: is back")
+        for path in restore_runs(list(names)):
+            click.echo(f"{path}: is back")
         return
     for target in remove_runs([find_run(name) for name in names]):
         root, shown = target.parents[3], run_name(target)
