@@ -1,7 +1,6 @@
 """The trash folder: runs and experiments are moved into it and restored from it."""
 
 import contextlib
-import datetime
 import errno
 import os
 import shutil
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
-from oelm_lib.files import explained
+from oelm_lib.files import explained, time_stamp
 from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.lock import RunLock
 from oelm_lib.runs.names import matches, run_name
@@ -34,7 +33,7 @@ def remove_runs(paths: list[Path]) -> list[Path]:
     for path in paths:
         if (current := state(path)) in ACTIVE:
             raise UserError(f"{path}: the run is {current}; stop it first: oelm stop {path}")
-    trash = Path(TRASH) / _moment()
+    trash = Path(TRASH) / time_stamp()
     moves = {path: path.parent.parent / trash / run_name(path) for path in paths}
     with contextlib.ExitStack() as locks:
         for path in paths:  # no other process writes the folder now, or starts to
@@ -68,7 +67,7 @@ def remove_experiment(exp: str, outputs: Path) -> Path:
         raise UserError(f"{where}: has runs in {outputs} ({len(runs)}); remove these first")
     if users := [*_users(path, "*.yaml", "compare_to"), *_users(path, "studies/*.yaml", "base")]:
         raise UserError(f"{where}: is {', '.join(users)}; delete or change that first")
-    target = outputs / TRASH / _moment() / "params" / path.name
+    target = outputs / TRASH / time_stamp() / "params" / path.name
     _move({path: target})
     return target
 
@@ -136,11 +135,6 @@ def _restore(moves: dict[Path, Path]) -> list[Path]:
         _remove_if_empty(path.parent)
         _remove_if_empty(path.parent.parent)
     return list(moves.values())
-
-
-def _moment() -> str:
-    """Name of the folder of one removal, in the order of time."""
-    return datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
 
 
 def _users(path: Path, pattern: str, key: str) -> list[str]:

@@ -4,7 +4,6 @@ A command outlives the kernel, the browser and JupyterLab; its record tells a ne
 """
 
 import contextlib
-import datetime
 import itertools
 import os
 import re
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib.errors import UserError
-from oelm_lib.files import explained, lock_exclusively, read_json, write_json
+from oelm_lib.files import explained, lock_exclusively, read_json, time_stamp, write_json
 from oelm_lib.runs.names import command_line, run_name
 from oelm_lib.runs.process import is_alive, process_start, this_process
 from oelm_lib.runs.reading import read_or_none, read_status, state
@@ -103,9 +102,8 @@ def start_command(
     Raises:
         UserError: The log cannot be written, or the process cannot be started.
     """
-    moment = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     words = re.sub(r"[^A-Za-z0-9]+", "-", " ".join(arguments[:2])).strip("-")
-    log = outputs / FOLDER / f"{moment}_{words}.log"
+    log = outputs / FOLDER / f"{time_stamp()}_{words}.log"
     command = command_line(arguments)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("JPY_")}
     with explained(log, f"{command} was not started", exact=True):
