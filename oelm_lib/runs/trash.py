@@ -114,11 +114,15 @@ def removed_runs(outputs: Path) -> list[Path]:
 
 
 def _removed_run(name: str, root: Path) -> tuple[Path, Path]:
-    """Return where the run of a name lies that was removed last, and the folder that it had."""
+    """Return where the run of a name lies that was removed last, and the folder that it had.
+
+    As in runs.find.find_run, an experiment comes before its rehearsals.
+    """
+    named = [path for path in removed_runs(root) if matches(name, path)]
+    if named:
+        path = min(named, key=lambda path: "+" in path.parent.name)  # of equal ones the first
+        return path, root / run_name(path)
     given = Path(name).absolute()
-    for path in removed_runs(root):
-        if matches(name, path):
-            return path, root / run_name(path)
     for path in removed_runs(given.parent.parent):  # also of another outputs folder, as a study's
         if run_name(path) == run_name(given):
             return path, given

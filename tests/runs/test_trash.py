@@ -93,6 +93,15 @@ def test_the_run_removed_last_comes_back_first_and_never_over_another(run, tmp_p
         restore_runs(["DEMO-02"], tmp_path)
 
 
+def test_an_experiment_comes_back_before_rehearsals_that_were_removed_later(run, tmp_path):
+    rehearsal = tmp_path / "DEMO-01_baseline+0123abcd" / "seed1"
+    rehearsal.mkdir(parents=True)
+    remove_runs([run])
+    remove_runs([rehearsal])
+    assert restore_runs(["DEMO-01/seed1"], tmp_path) == [run]
+    assert restore_runs(["DEMO-01/seed1"], tmp_path) == [rehearsal]
+
+
 def test_a_run_that_trains_is_refused(run):
     status = {"state": "running", "heartbeat": 4e9, "step": 1, "max_steps": 2} | this_process()
     lock = RunLock(run)
