@@ -165,7 +165,10 @@ def status(exps: tuple[str, ...], watch: bool, as_json: bool) -> None:
     "-n", "--lines", type=click.IntRange(0), default=20, help="Last lines to print (default 20)."
 )
 def logs(name: str, follow: bool, lines: int) -> None:
-    """Print the log of RUN: an ID, ID/seed<k> or a run folder."""
+    """Print the log of RUN: an ID, ID/seed<k> or a run folder.
+
+    With -f, a run that is queued is waited for.
+    """
     from oelm_lib.runs.logs import log_lines
 
     with contextlib.suppress(KeyboardInterrupt):
