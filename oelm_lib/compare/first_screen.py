@@ -12,7 +12,7 @@ from oelm_lib.compare.pairs import comparable, pairs
 from oelm_lib.compare.verdict import Verdict
 from oelm_lib.markup import Html, fold, unbroken
 from oelm_lib.model.cost import parameter_numbers
-from oelm_lib.view.tables import verdict_html
+from oelm_lib.view.tones import verdict_html
 
 MOST_SEEDS = 8
 """More seeds than this are counted, not listed."""

@@ -10,7 +10,7 @@ from oelm_lib.stats import Interval
 from oelm_lib.study.cell import Cell
 from oelm_lib.study.grid import Comparison, Grid
 from oelm_lib.study.verdicts import WAITING, comparison_interval, waiting_word
-from oelm_lib.view.tables import seeds_text
+from oelm_lib.view.gaps import seeds_text
 
 FLAT, GROWS, SHRINKS = "FLAT", "GROWS", "SHRINKS"
 

@@ -22,7 +22,8 @@ from oelm_lib.study.sentences import (
     status,
 )
 from oelm_lib.study.verdicts import Judgement
-from oelm_lib.view.tables import interval_text, verdict_html
+from oelm_lib.view.gaps import interval_text
+from oelm_lib.view.tones import verdict_html
 
 MOST_SENTENCES = 5
 

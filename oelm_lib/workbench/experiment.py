@@ -14,7 +14,7 @@ from oelm_lib.runs.reading import read_or_none, read_timing
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.units import format_bytes, format_duration
 from oelm_lib.view.changes import changes_table
-from oelm_lib.view.tables import toned
+from oelm_lib.view.tones import toned
 from oelm_lib.workbench.rows import NOT_RUN, Row
 from oelm_lib.workbench.style import LEFT, LONG_TEXT, STYLE, TABLE, state_html, warnings_html
 

@@ -13,7 +13,7 @@ from oelm_lib.study import plan as plans
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.markdown import markdown_table
 from oelm_lib.study.records import append_record
-from oelm_lib.view.tables import interval_text
+from oelm_lib.view.gaps import interval_text
 
 
 def shown(grid, frozen=None):
