@@ -201,7 +201,7 @@ def remedy(error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def explained(path: object, what: str, end: str = "", exact: bool = False) -> Iterator[None]:
+def as_user_error(path: object, what: str, end: str = "", exact: bool = False) -> Iterator[None]:
     """Turn an OSError of the block into a UserError: `PATH: WHAT: the reason; the remedy END`.
 
     Args:

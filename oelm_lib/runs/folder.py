@@ -11,7 +11,7 @@ from oelm_lib.config import Experiment
 from oelm_lib.config.messages import shorten
 from oelm_lib.data import Corpus, open_corpus
 from oelm_lib.errors import UserError
-from oelm_lib.files import explained, remedy, time_stamp, write_text
+from oelm_lib.files import as_user_error, remedy, time_stamp, write_text
 from oelm_lib.runs.corpus_fit import open_fitting_corpus
 from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.lock import OTHER_OUTPUTS, RunLock
@@ -134,7 +134,7 @@ def open_run(
     corpus = open_fitting_corpus(cfg, test)
     path = run_folder(cfg, seed, outputs)
     run = Run(cfg, seed, corpus, path)
-    with explained(path, "cannot write here", OTHER_OUTPUTS, exact=True):
+    with as_user_error(path, "cannot write here", OTHER_OUTPUTS, exact=True):
         if fresh and path.exists():
             _rename_old(run)
         _check_record(run)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
-from oelm_lib.files import explained, time_stamp
+from oelm_lib.files import as_user_error, time_stamp
 from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.lock import RunLock
 from oelm_lib.runs.names import matches, run_name
@@ -160,7 +160,7 @@ def _move(moves: dict[Path, Path]) -> None:
     """
     with contextlib.ExitStack() as undo:
         for path, target in moves.items():
-            with explained(path, f"cannot be moved to {target}", "; nothing was moved"):
+            with as_user_error(path, f"cannot be moved to {target}", "; nothing was moved"):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _rename(path, target)
             undo.callback(_rename, target, path)

@@ -6,7 +6,7 @@ from html import escape
 
 from oelm_lib import stats
 from oelm_lib.markup import Html, html_table, unbroken
-from oelm_lib.model.cost import parameter_numbers
+from oelm_lib.model.cost import parameter_counts
 from oelm_lib.study import verdicts
 from oelm_lib.study.cell import BASE_SIZE, Cell
 from oelm_lib.study.checks import read_study
@@ -244,7 +244,7 @@ def _models(study: Study) -> str:
     plan = study.plan
     cfg = plan.config(Cell(plan.corpora[0], BASE_SIZE, next(iter(plan.arms))))
     tokens = cfg.train.max_steps * cfg.step_tokens
-    size = parameter_numbers(cfg.model)["total"]
+    size = parameter_counts(cfg.model)["total"]
     return (
         f"Models of {_in_millions(size)} parameters, each arm at its own tuned learning rate, read"
         f" {_in_millions(tokens)} tokens of one corpus. A gap is how much higher the first model's"
