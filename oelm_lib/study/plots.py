@@ -12,7 +12,7 @@ from oelm_lib.arms import COLOURS, ArmStyle, arm_name, arm_styles
 from oelm_lib.stats import Interval
 from oelm_lib.study.cell import BASE_SIZE, TUNE, Cell
 from oelm_lib.study.ladder import Slope
-from oelm_lib.study.page import Study
+from oelm_lib.study.study import Study
 from oelm_lib.study.tuning import INTERIOR
 from oelm_lib.study.verdicts import Judgement
 from oelm_lib.view import forest
