@@ -31,7 +31,7 @@ def study(
     """
     if table:
         from oelm_lib.study.markdown import markdown_table
-        from oelm_lib.study.page import load_study
+        from oelm_lib.study.study import load_study
 
         click.echo(markdown_table(load_study(name)))
         return

@@ -1,9 +1,10 @@
 """The first table of a study as Markdown, for a README."""
 
 from oelm_lib import stats
-from oelm_lib.study.page import Study, status_line
+from oelm_lib.study.page import status_line
+from oelm_lib.study.study import Study
 from oelm_lib.study.verdicts import Judgement
-from oelm_lib.view.tables import interval_text
+from oelm_lib.view.gaps import interval_text
 
 
 def markdown_table(study: Study) -> str:
