@@ -25,7 +25,7 @@ test: setup
 	$(BIN)/pytest -n auto
 
 check: setup
-	$(BIN)/pytest -m slow -n 3 --maxschedchunk 1
+	$(BIN)/pytest -m slow -n 3 --dist loadfile --no-loadscope-reorder
 
 bench: setup
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'

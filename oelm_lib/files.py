@@ -1,6 +1,7 @@
 """Read and write small files: whole or not at all, bounded, with a checksum where it matters."""
 
 import contextlib
+import datetime
 import errno
 import fcntl
 import hashlib
@@ -200,7 +201,7 @@ def remedy(error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def explained(path: object, what: str, end: str = "", exact: bool = False) -> Iterator[None]:
+def as_user_error(path: object, what: str, end: str = "", exact: bool = False) -> Iterator[None]:
     """Turn an OSError of the block into a UserError: `PATH: WHAT: the reason; the remedy END`.
 
     Args:
@@ -212,6 +213,11 @@ def explained(path: object, what: str, end: str = "", exact: bool = False) -> It
         where = (exact and error.filename) or path
         reason = error.strerror or error
         raise UserError(f"{where}: {what}: {reason}; {remedy(error)}{end}") from None
+
+
+def time_stamp() -> str:
+    """Return the local time to the microsecond as part of a file name; names sort by time."""
+    return datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
 
 
 def finite(value: Any) -> Any:

@@ -28,7 +28,7 @@ ALPHA = 0.05
 POWER = 0.8
 MOST_SEEDS = 1000
 """Largest number of seeds that deciding_seeds proposes."""
-RESAMPLES = 1000
+RESAMPLES, RESAMPLES_AT_ONCE = 1000, 100
 """Draws of the bootstrap over documents."""
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
 YES, NO, NOT_SHOWN = "YES", "NO", "NOT SHOWN"
@@ -291,5 +291,8 @@ def document_error(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]])
         return math.nan
     nats = np.mean([np.subtract(arm["nats"], base["nats"]) for arm, base in pairs], axis=0)
     rng = np.random.default_rng(0)
-    picks = (rng.integers(len(nats), size=len(nats)) for _ in range(RESAMPLES))
-    return float(np.std([nats[pick].sum() / tokens[pick].sum() for pick in picks], ddof=1))
+    means = []
+    for _ in range(RESAMPLES // RESAMPLES_AT_ONCE):  # all at once would fill the memory
+        picks = rng.integers(len(nats), size=(RESAMPLES_AT_ONCE, len(nats)))
+        means.append(nats[picks].sum(axis=1) / tokens[picks].sum(axis=1))
+    return float(np.std(means, ddof=1))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from oelm_lib.config import Experiment, load_config
-from oelm_lib.model.cost import parameter_numbers
+from oelm_lib.model.cost import parameter_counts
 from tests.synthetic_run import (
     START,
     SyntheticRun,
@@ -110,7 +110,7 @@ def _config(cfg: Experiment, seed: int, corpus: dict, resolved: dict, experiment
         "versions": {"python": "3.11.7", "torch": "2.13.0", "numpy": "2.4.0"},
         "resolved": machine | {"compile": False} | resolved,
         "corpus": _corpus(cfg) | corpus,
-        "parameters": parameter_numbers(cfg.model),
+        "parameters": parameter_counts(cfg.model),
         "created": START.isoformat().replace("+00:00", "Z"),
     }
 

@@ -135,7 +135,7 @@ def test_an_unknown_key_of_a_file_is_named_in_any_script():
 
 def test_overrides_may_hold_brackets_spaces_and_equals_signs():
     groups = [{"match": "[qk]_proj", "learning_rate": 1e-4, "warmup_steps": 1}]
-    text = config.as_text({"train.max_steps": 5, "optim.groups": groups})
+    text = config.overrides_text({"train.max_steps": 5, "optim.groups": groups})
     assert config.parse_overrides(text) == {"train.max_steps": 5, "optim.groups": groups}
     assert config.load_config("GPT-02", text).optim.groups[0].match.pattern == "[qk]_proj"
 

@@ -10,12 +10,12 @@ import nbformat
 import pytest
 
 from oelm_lib import runs
-from oelm_lib.config import ROOT, as_text
+from oelm_lib.config import ROOT, overrides_text
 from tests.conftest import TINY_RUN
 
 pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
-OVERRIDES = as_text(TINY_RUN)
+OVERRIDES = overrides_text(TINY_RUN)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_mistake_is_papermills_last_line_and_leaves_no_run(call, tmp_path, par
 def test_oelm_run_leaves_notebook_and_page_and_the_second_time_only_shows(call, tmp_path):
     command = ["oelm", "run", "DEMO-01", "--seed", "3"]
     command += [
-        part for key, value in TINY_RUN.items() for part in ("--set", as_text({key: value}))
+        part for key, value in TINY_RUN.items() for part in ("--set", overrides_text({key: value}))
     ]
     first = call(*command)
     assert first.returncode == 0, first.stderr

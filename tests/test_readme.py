@@ -7,8 +7,8 @@ from html import unescape
 import yaml
 
 from oelm_lib import config
+from oelm_lib.study import load_study
 from oelm_lib.study.cell import BASE_SIZE, Cell
-from oelm_lib.study.page import load_study
 from oelm_lib.study.records import records_path
 from oelm_lib.study.tables import markdown_table
 

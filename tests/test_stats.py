@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from oelm_lib import stats as s
-from oelm_lib.view.tables import seeds_text
+from oelm_lib.view.gaps import seeds_text
 
 # Student 1908, "The probable error of a mean", Biometrika 6: hours of sleep gained with the second
 # drug over the first.

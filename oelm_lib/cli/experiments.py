@@ -65,7 +65,7 @@ def study(
     the recorded runs. `oelm report NAME` makes the page.
     """
     if table:
-        from oelm_lib.study.page import load_study
+        from oelm_lib.study.study import load_study
         from oelm_lib.study.tables import markdown_table
 
         click.echo(markdown_table(load_study(name)))

@@ -164,7 +164,10 @@ def status(exps: tuple[str, ...], watch: bool, as_json: bool) -> None:
     "-n", "--lines", type=click.IntRange(0), default=20, help="Last lines to print (default 20)."
 )
 def logs(name: str, follow: bool, lines: int) -> None:
-    """Print the log of RUN: an ID, ID/seed<k> or a run folder."""
+    """Print the log of RUN: an ID, ID/seed<k> or a run folder.
+
+    With -f, a run that is queued is waited for.
+    """
     from oelm_lib.runs.logs import log_lines
 
     with contextlib.suppress(KeyboardInterrupt):
@@ -226,16 +229,17 @@ def rm(names: tuple[str, ...], undo: bool) -> None:
 
     The trash is .trash in the outputs folder; delete it to free the disk.
 
-    RUN is ID/seed<k>, a run folder, or an ID that has one run. Where one trains, none is removed.
+    RUN is ID/seed<k>, a run folder, or an ID that has one run. Where one cannot be moved, as it
+    trains for example, none is.
     """
     from oelm_lib.config import outputs_dir
     from oelm_lib.runs.find import find_run
     from oelm_lib.runs.names import run_name
-    from oelm_lib.runs.trash import remove_runs, restore_run
+    from oelm_lib.runs.trash import remove_runs, restore_runs
 
     if undo:
-        for name in names:
-            click.echo(f"{restore_run(name)}: is back")
+        for path in restore_runs(list(names)):
+            click.echo(f"{path}: is back")
         return
     for target in remove_runs([find_run(name) for name in names]):
         root, shown = target.parents[3], run_name(target)

@@ -11,8 +11,8 @@ from oelm_lib.compare import confounds
 from oelm_lib.compare.pairs import comparable, pairs
 from oelm_lib.compare.verdict import Verdict
 from oelm_lib.markup import Html, fold, unbroken
-from oelm_lib.model.cost import parameter_numbers
-from oelm_lib.view.tables import verdict_html
+from oelm_lib.model.cost import parameter_counts
+from oelm_lib.view.tones import verdict_html
 
 MOST_SEEDS = 8
 """More seeds than this are counted, not listed."""
@@ -35,7 +35,7 @@ def subtitle(runs: pd.DataFrame) -> Html:
         return Html("")
     arms = list(known.drop_duplicates("variant")["experiment"])
     frozen = Counter(names for arm in arms if (names := frozen_projections(arm.model)))
-    sizes = [parameter_numbers(arm.model)["total"] for arm in arms]
+    sizes = [parameter_counts(arm.model)["total"] for arm in arms]
     tokens = [arm.train.max_steps * arm.step_tokens for arm in arms]
     what = [f"{names} in {count} of {len(arms)} arms" for names, count in frozen.items()]
     facts = {

@@ -7,7 +7,7 @@ from oelm_lib import stats
 from oelm_lib.compare.confounds import FEW_SEEDS
 from oelm_lib.compare.pairs import Pair
 from oelm_lib.compare.verdict import LIMIT, Verdict
-from oelm_lib.config import as_text
+from oelm_lib.config import overrides_text
 from oelm_lib.markup import Html
 from oelm_lib.runs.frames import MEASURED
 from oelm_lib.runs.names import command_line
@@ -62,5 +62,5 @@ def _ids_by_overrides(pair: Pair) -> dict[str, list[str]]:
     ids: dict[str, list[str]] = {}
     for runs in (pair.base, pair.arm):
         experiment = runs.iloc[0]["experiment"]
-        ids.setdefault(as_text(experiment.science_overrides), []).append(experiment.id)
+        ids.setdefault(overrides_text(experiment.science_overrides), []).append(experiment.id)
     return ids

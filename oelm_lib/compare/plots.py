@@ -26,9 +26,9 @@ from oelm_lib.view.figure import (
     plotly_text,
     title_x,
 )
+from oelm_lib.view.gaps import interval_text
 from oelm_lib.view.selection import select
 from oelm_lib.view.series import STATE, trace_values
-from oelm_lib.view.tables import interval_text
 
 PERCENT = 100 * LIMIT
 LINES = {0.0: "baseline", PERCENT: f"limit +{PERCENT:g} %"}

@@ -14,7 +14,8 @@ from oelm_lib.config import load_config
 from oelm_lib.markup import Html, fold
 from oelm_lib.runs.frames import RECORDED, arm_id, recorded
 from oelm_lib.units import perplexity
-from oelm_lib.view.tables import gap_text, table
+from oelm_lib.view.gaps import gap_text
+from oelm_lib.view.tables import table
 
 LOG = (
     "The log is an earlier experiment log (GPT-01..07), made by other code on other machines with"

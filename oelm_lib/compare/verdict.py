@@ -19,7 +19,7 @@ from oelm_lib.runs.frames import RECORDED
 from oelm_lib.runs.reading import read_or_none
 from oelm_lib.stats import Interval
 from oelm_lib.units import perplexity
-from oelm_lib.view.tables import interval_text, percent, seeds_text
+from oelm_lib.view.gaps import interval_text, percent, seeds_text
 
 LIMIT = 0.05
 """Largest gap that an arm may have: the limit of the log."""

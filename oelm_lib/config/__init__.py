@@ -27,11 +27,11 @@ from oelm_lib.config.experiment import (
 )
 from oelm_lib.config.fields import Count, Flag, Real, Section, SplitCounts, Step, matches
 from oelm_lib.config.load import (
-    as_text,
     experiment_ids,
     experiment_path,
     find_id,
     load_config,
+    overrides_text,
     parse_experiment,
     parse_overrides,
     read_yaml,

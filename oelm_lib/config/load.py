@@ -127,7 +127,7 @@ def parse_overrides(overrides: dict[str, Any] | str | None) -> dict[str, Any]:
     return values
 
 
-def as_text(overrides: dict[str, Any]) -> str:
+def overrides_text(overrides: dict[str, Any]) -> str:
     """Return overrides as one line that parse_overrides reads back to the same values."""
     return " ".join(f"{key}={as_yaml(value)}" for key, value in overrides.items())
 

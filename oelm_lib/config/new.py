@@ -9,7 +9,7 @@ from oelm_lib.config.experiment import ID_PATTERN, ID_WORDS, SECTIONS, Experimen
 from oelm_lib.config.load import experiment_path, load_config, parse_experiment
 from oelm_lib.config.messages import shorten
 from oelm_lib.errors import UserError
-from oelm_lib.files import explained, write_text
+from oelm_lib.files import as_user_error, write_text
 from oelm_lib.yaml_text import as_yaml
 
 NO_BASELINE = "none"
@@ -65,7 +65,7 @@ def save_experiment(new_id: str, text: str) -> Path:
     """
     check_new_id(new_id)
     path = experiment_path(new_id)
-    with explained(path, "cannot be written", "; nothing was saved"):
+    with as_user_error(path, "cannot be written", "; nothing was saved"):
         write_text(path, text)
     return path
 

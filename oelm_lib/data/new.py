@@ -19,7 +19,7 @@ from oelm_lib.data.source import Source, open_source
 from oelm_lib.data.spec import GUIDE, CorpusSpec, corpus_names
 from oelm_lib.data.tokenizer import END_OF_TEXT, TooLittleTextError
 from oelm_lib.errors import UserError
-from oelm_lib.files import explained, write_text
+from oelm_lib.files import as_user_error, write_text
 
 HEAD = 1 << 20
 """Bytes at the start of a text file that are searched for separators."""
@@ -74,7 +74,7 @@ def new_corpus(name: str, source: str | Path, tokenizer: str | None = None) -> C
     keys |= _split_rules(present, documents)
     whole_documents = keys.get("validation") != "tail"
     tokenizers = [tokenizer] if tokenizer else _tokenizers(characters, whole_documents)
-    with explained(path, "cannot be written"):
+    with as_user_error(path, "cannot be written"):
         write_text(path, _file_content(name, keys))
     print_line(f"{name}: wrote params/corpora/{name}.yaml (about {documents:,} documents)")
     try:

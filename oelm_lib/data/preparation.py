@@ -27,7 +27,7 @@ from oelm_lib.data.spec import SAMPLE, CorpusSpec, load_spec, tokenizer_size
 from oelm_lib.data.splits import permuted_split, plan_splits
 from oelm_lib.data.tokenizer import Tokenizer, bpe_tokenizer, gpt2_tokenizer, train_bpe
 from oelm_lib.errors import UserError
-from oelm_lib.files import explained, lock_exclusively, sha256_file, write_text
+from oelm_lib.files import as_user_error, lock_exclusively, sha256_file, write_text
 
 REHEARSAL = "data.corpus=stories train.max_steps=10 train.batch_size=1 train.eval_tokens=4096"
 """Overrides with which any experiment runs on a CPU: the log's model takes about a minute."""
@@ -81,7 +81,7 @@ def prepare(
     folder = data_dir() / name / tokenizer
     part = folder.with_name(f".{tokenizer}.part")
     end = f", or set OELM_DATA to another folder; nothing is left of {folder}"
-    with explained(folder, "cannot be prepared", end, exact=True), _locked(folder):
+    with as_user_error(folder, "cannot be prepared", end, exact=True), _locked(folder):
         # A wrong --source is an error even where the corpus is there already.
         local = None if source is None else open_source(spec, source)
         if (folder / MANIFEST).is_file():

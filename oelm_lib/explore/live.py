@@ -11,7 +11,8 @@ from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.names import run_name
 from oelm_lib.runs.schema import CHECKPOINTS
 from oelm_lib.training.trained import Trained, open_trained
-from oelm_lib.view.tables import table, toned
+from oelm_lib.view.tables import table
+from oelm_lib.view.tones import toned
 from oelm_lib.view.widgets import Panel, button, columns, dropdown, put
 
 MEAN = "mean of the heads"

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
-from oelm_lib.files import explained, read_json, sha256_file, write_json, write_text
+from oelm_lib.files import as_user_error, read_json, sha256_file, write_json, write_text
 
 FOLDER = "lab"
 """Folder of the checkout that holds the copies; git ignores it."""
@@ -69,7 +69,7 @@ def copy_notebooks(root: Path) -> list[str]:
         UserError: lab/ cannot be written.
     """
     lines = []
-    with explained(root / FOLDER, "a notebook was not copied", exact=True):
+    with as_user_error(root / FOLDER, "a notebook was not copied", exact=True):
         (root / FOLDER).mkdir(exist_ok=True)
         for original in sorted((root / "notebooks").glob("*.ipynb")):
             lines += _copy(original, root / FOLDER / original.name)

@@ -57,7 +57,9 @@ def run_experiment(
         return _report_done(run, page, test, "was done before")
     run.lock.release()  # the kernel is the writer
     remove_stop_file(run.path)
-    execution = _Execution(run, {"exp": exp, "seed": seed, "overrides": config.as_text(overrides)})
+    execution = _Execution(
+        run, {"exp": exp, "seed": seed, "overrides": config.overrides_text(overrides)}
+    )
     error = execution.wait()
     remove_stop_file(run.path)
     _make_page(run)

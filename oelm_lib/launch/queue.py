@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from oelm_lib.errors import DONE, FAILED, IN_USE, STOPPED, UserError
-from oelm_lib.files import explained
+from oelm_lib.files import as_user_error
 from oelm_lib.hardware import available_cores
 from oelm_lib.launch.jobs import (
     Job,
@@ -151,7 +151,7 @@ class Queue:
         for gpu in gpus if self._slots.watch else ():
             self._slots.watch.forget(gpu)
         try:
-            with explained(job.path, "cannot be started here", exact=True):
+            with as_user_error(job.path, "cannot be started here", exact=True):
                 process = self._open_process(job, gpus)
         except UserError as error:
             print(f"{job.name}: failed: {self._note_failure(job, str(error))}", flush=True)

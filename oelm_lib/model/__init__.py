@@ -1,6 +1,6 @@
 """The GPT, its attention, its cost: the names a script needs, each imported when first used.
 
-GPT, generate, head_orthogonal and parameter_counts need torch; the cost and the additions do not.
+GPT, generate and head_orthogonal need torch; the cost and the additions do not.
 """
 
 from oelm_lib.lazy import lazy_names
@@ -14,8 +14,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "cost_table": "cost",
         "generate": "generation",
         "head_orthogonal": "init",
-        "parameter_counts": "gpt",
-        "parameter_numbers": "cost",
+        "parameter_counts": "cost",
         "qk_share": "cost",
         "step_bytes": "cost",
         "step_flops": "cost",

@@ -104,7 +104,7 @@ def step_flops(cfg: ModelConfig, batch_size: int) -> dict[str, int | float]:
     }
 
 
-def parameter_numbers(cfg: ModelConfig) -> dict[str, int]:
+def parameter_counts(cfg: ModelConfig) -> dict[str, int]:
     """Return numbers of scalars: total, trainable (at some step), frozen."""
     d, positions = cfg.d_model, cfg.max_seq_len * (cfg.position == "learned")
     block = 2 * d * d + 2 * d * cfg.d_ff + cfg.d_ff + 5 * d
@@ -138,7 +138,7 @@ def step_bytes(cfg: ModelConfig, batch_size: int) -> dict[str, int | float]:
         weights, gradients, adam, activations, logits (a chunk), and peak: the head's gradient
         exists by then.
     """
-    rows, d, numbers = batch_size * cfg.max_seq_len, cfg.d_model, parameter_numbers(cfg)
+    rows, d, numbers = batch_size * cfg.max_seq_len, cfg.d_model, parameter_counts(cfg)
     # Per token: what both norms, the projections, attention and the output projection read; the
     # feed-forward's hidden layer before and after GELU; two statistics of each norm.
     block = FLOAT * (8 * d + 2 * cfg.d_ff + 4)

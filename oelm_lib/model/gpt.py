@@ -108,6 +108,15 @@ class GPT(nn.Module):
         ]
         return torch.cat(losses).view_as(targets)
 
+    def parameter_counts(self) -> dict[str, int]:
+        """Return numbers of scalars: total, trainable (of a model as built: at some step), frozen.
+
+        As built, they are those of cost.parameter_counts.
+        """
+        total = sum(p.numel() for p in self.parameters())
+        trainable = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        return {"total": total, "trainable": trainable, "frozen": total - trainable}
+
     def set_frozen(self, step: int) -> None:
         """Freeze or train W_q and W_k as the config asks for step 0, 1, ...
 
@@ -184,10 +193,3 @@ def padded_logits(x: Float[Tensor, "N D"], head: Float[Tensor, "V D"]) -> Float[
     padding = -len(head) % VOCAB_MULTIPLE
     bias = F.pad(head.new_zeros(len(head)), (0, padding), value=-torch.inf)
     return F.linear(x, F.pad(head, (0, 0, 0, padding)), bias)
-
-
-def parameter_counts(model: nn.Module) -> dict[str, int]:
-    """Return numbers of scalars: total, trainable (of a model as built: at some step), frozen."""
-    total = sum(p.numel() for p in model.parameters())
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return {"total": total, "trainable": trainable, "frozen": total - trainable}

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from oelm_lib.config import read_yaml
 from oelm_lib.errors import UserError
-from oelm_lib.files import explained, write_text
+from oelm_lib.files import as_user_error, write_text
 from oelm_lib.report.journal_facts import gather
 from oelm_lib.report.render import TEMPLATES, environment
 from oelm_lib.units import format_duration
@@ -56,7 +56,7 @@ def journal(
     template = _environment(language, facts).get_template("journal.md.j2")
     text = template.render(facts, mark=Markup(MARK), notes=notes, t=phrase, language=language)
     if path:
-        with explained(path, "cannot be written", ", or choose another --output"):
+        with as_user_error(path, "cannot be written", ", or choose another --output"):
             write_text(Path(path), text)
     return text
 

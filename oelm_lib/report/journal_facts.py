@@ -17,9 +17,9 @@ from oelm_lib.errors import UserError
 from oelm_lib.runs.frames import RECORDED, arm_id, phase3
 from oelm_lib.runs.names import run_command
 from oelm_lib.runs.schema import ACTIVE
-from oelm_lib.study.page import load_study
 from oelm_lib.study.plan import study_names
 from oelm_lib.study.records import records_path
+from oelm_lib.study.study import load_study
 from oelm_lib.study.verdicts import Judgement
 from oelm_lib.units import perplexity
 

@@ -40,8 +40,9 @@ def report(target: str | Path, baseline: str | None = None, runs: str | None = N
         target: An executed notebook, a run (its folder, or <ID>/seed<k>), a name of STANDARD, a
             study, or experiment ids or globs to compare. All but the first two are executed into
             the outputs folder first.
-        baseline: Experiment that a comparison is judged against; default: that of the standard
-            page, or each experiment's own compare_to.
+        baseline: Experiment that a comparison is judged against; default: each experiment's own
+            compare_to. The page `compare` with a baseline is the comparison of DEMO-* with it,
+            and has the name of that one.
         runs: Runs of the page `explore`, separated by spaces; default: those of the standard page.
 
     Raises:
@@ -65,24 +66,26 @@ def report(target: str | Path, baseline: str | None = None, runs: str | None = N
     command = command_line(["report", name, *options])
     if name in study_names():
         return _make("study", {"name": name}, f"study_{name}", command)
+    if name == "compare" and baseline:
+        return _compare(DEMO, baseline, command)
     if name in STANDARD:
-        return _make_standard(name, choices, command)
+        return _make_standard(name, runs, command)
     return _compare(name, baseline, command)
 
 
-def _make_standard(name: str, choices: dict[str, str], command: str) -> Path:
-    """Make a page of STANDARD with the parameters that a user chose in place of its own."""
-    page = name
-    if "runs" in choices:
+def _make_standard(name: str, runs: str | None, command: str) -> Path:
+    """Make a page of STANDARD; that of runs that a user chose has a name of its own."""
+    page, parameters = name, STANDARD[name]
+    if runs is not None:
         from oelm_lib.explore.arms import find_named_runs  # torch
 
-        find_named_runs(choices["runs"])  # a mistake is told before the notebook starts
-        page = f"explore_{page_slug(choices['runs'])}"
+        find_named_runs(runs)  # a mistake is told before the notebook starts
+        page, parameters = f"explore_{page_slug(runs)}", parameters | {"runs": runs}
     elif name in ("compare", "explore"):
         _check_finished([DEMO])
     elif name == "bench" and not any(config.outputs_dir().glob("bench_*.json")):
         raise UserError("no result of `oelm bench` yet; measure: oelm bench")
-    return _make(name, STANDARD[name] | choices, page, command)
+    return _make(name, parameters, page, command)
 
 
 def _export_run(path: Path) -> Path:

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.files import explained, write_text
+from oelm_lib.files import as_user_error, write_text
 from oelm_lib.markup import plain_text
 from oelm_lib.report.notebook import KEY, first_error, prepare, read_notebook
 from oelm_lib.report.render import TEMPLATES, environment
@@ -40,7 +40,7 @@ def export(notebook_path: Path | str) -> Path:
     source = Path(notebook_path)
     target = source.with_suffix(".html")
     page = _page(source, read_notebook(source))
-    with explained(target, "cannot be written"):
+    with as_user_error(target, "cannot be written"):
         write_text(target, page)
     return target
 

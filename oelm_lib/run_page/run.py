@@ -89,7 +89,7 @@ def settings(run: Run) -> Html:
 
 
 def corpus(run: Run) -> Html:
-    """Return documents and tokens of the run's corpus, and how much of it the run will see."""
+    """Return documents and tokens of the run's corpus, and how much of it the run reads."""
     facts = run.corpus.manifest
     kinds = [kind for kind in ("sample", "synthetic") if facts[kind]]
     heading = ", ".join([f"Corpus {run.corpus.name}", *kinds])
@@ -178,7 +178,7 @@ def file_rows(run: Run) -> Rows:
 
 
 def corpus_rows(run: Run) -> Rows:
-    """Return documents, tokens and bytes of each split, and what the run will see of them."""
+    """Return documents, tokens and bytes of each split, and what the run reads of them."""
     corpus, cfg = run.corpus, run.config
     splits = corpus.manifest["splits"]
     rows = [("tokenizer", f"{corpus.tokenizer}, {corpus.vocab_size:,} tokens in the vocabulary")]
@@ -187,7 +187,7 @@ def corpus_rows(run: Run) -> Rows:
         rows.append((name, f"{size}, {split['bytes'] / split['tokens']:.2f} bytes a token"))
     tokens = cfg.train.max_steps * cfg.step_tokens
     epochs = tokens / splits["train"]["tokens"]
-    return [*rows, ("the run will see", f"{tokens:,} tokens, {epochs:.2f} epochs")]
+    return [*rows, ("the run reads", f"{tokens:,} tokens, {epochs:.2f} epochs")]
 
 
 def _loss(summary: dict[str, Any], loss_key: str, step_key: str) -> str:

@@ -1,7 +1,6 @@
 """Run folders: opened, checked against what they hold, written by one process."""
 
 import contextlib
-import datetime
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from oelm_lib.config import Experiment
 from oelm_lib.config.messages import shorten
 from oelm_lib.data import Corpus, open_corpus
 from oelm_lib.errors import UserError
-from oelm_lib.files import explained, remedy, write_text
+from oelm_lib.files import as_user_error, remedy, time_stamp, write_text
 from oelm_lib.runs.corpus_fit import open_fitting_corpus
 from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.lock import OTHER_OUTPUTS, RunLock
@@ -135,7 +134,7 @@ def open_run(
     corpus = open_fitting_corpus(cfg, test)
     path = run_folder(cfg, seed, outputs)
     run = Run(cfg, seed, corpus, path)
-    with explained(path, "cannot write here", OTHER_OUTPUTS, exact=True):
+    with as_user_error(path, "cannot write here", OTHER_OUTPUTS, exact=True):
         if fresh and path.exists():
             _rename_old(run)
         _check_record(run)
@@ -204,8 +203,7 @@ def _check_seed(seed: Any) -> None:
 
 def _rename_old(run: Run) -> None:
     """Rename the folder of an earlier run to seed<k>.<time>."""
-    stamp = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    old = run.path.with_name(f"{run.path.name}.{stamp}")
+    old = run.path.with_name(f"{run.path.name}.{time_stamp()}")
     run.lock.acquire()
     try:
         os.rename(run.path, old)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from oelm_lib.errors import IN_USE, UserError
-from oelm_lib.files import explained, lock_exclusively
+from oelm_lib.files import as_user_error, lock_exclusively
 from oelm_lib.runs.lock_file import (
     is_at,
     open_any,
@@ -128,7 +128,7 @@ class RunLock:
         if self.held:
             self.check()
             return
-        with explained(self.folder, "cannot write here", OTHER_OUTPUTS, exact=True):
+        with as_user_error(self.folder, "cannot write here", OTHER_OUTPUTS, exact=True):
             self._take()
 
     def _take(self) -> None:

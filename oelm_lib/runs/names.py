@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.config import Experiment, as_text, experiment_ids, find_id, outputs_dir
+from oelm_lib.config import Experiment, experiment_ids, find_id, outputs_dir, overrides_text
 from oelm_lib.config.load import AROUND_ID
 from oelm_lib.errors import UserError
 
@@ -135,7 +135,7 @@ def run_arguments(exp: str, seed: int, overrides: dict[str, Any]) -> list[str]:
 
 def set_arguments(overrides: dict[str, Any]) -> list[str]:
     """Return the arguments of `oelm run` for overrides, `--set KEY=VALUE` each."""
-    pairs = (("--set", as_text({key: value})) for key, value in overrides.items())
+    pairs = (("--set", overrides_text({key: value})) for key, value in overrides.items())
     return [argument for pair in pairs for argument in pair]
 
 

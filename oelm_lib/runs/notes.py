@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib.errors import UserError
-from oelm_lib.files import explained, read_json, write_json
+from oelm_lib.files import as_user_error, read_json, write_json
 from oelm_lib.runs.reading import record_file
 
 FILE = "notes.json"
@@ -51,5 +51,5 @@ def write_notes(run: Path, notes: Notes) -> None:
     """
     if len(notes.note) > LONGEST:
         raise UserError(f"{run}: a note has at most {LONGEST:,} characters; keep longer text apart")
-    with explained(run, "the notes cannot be written"):
+    with as_user_error(run, "the notes cannot be written"):
         write_json(record_file(run, FILE), asdict(notes))

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.config import as_text, outputs_dir
+from oelm_lib.config import outputs_dir, overrides_text
 from oelm_lib.errors import UserError
 from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.names import experiment_of, run_name, runs_text
@@ -73,7 +73,7 @@ def overview(
         try:
             row = _row(path, status(path), read_summary(path))
             plain = read_or_none(config, path.parent) if "+" in path.parent.name else None
-            row["overrides"] = as_text(plain["overrides"]) if plain else ""
+            row["overrides"] = overrides_text(plain["overrides"]) if plain else ""
             losses = dict(status(path).get("evals", []))
             base = config(path.parent)["experiment"].get("compare_to") if losses else None
             base_path = folders.get((base, *run_key(path)[1:]))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from oelm_lib.errors import UserError
-from oelm_lib.files import explained, read_json, remedy
+from oelm_lib.files import as_user_error, read_json, remedy
 from oelm_lib.runs.lock import is_locked, is_writer
 from oelm_lib.runs.process import is_alive
 from oelm_lib.runs.schema import (
@@ -152,7 +152,7 @@ def _metrics_frame(run: RunFolder) -> pd.DataFrame:
     import pandas as pd
 
     path = record_file(run, "metrics.jsonl")
-    with explained(path, "cannot be read"):
+    with as_user_error(path, "cannot be read"):
         data = path.read_bytes() if path.exists() else b""
     rows = []
     for number, line in enumerate(data.split(b"\n")[:-1], 1):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib.errors import UserError
-from oelm_lib.files import explained
+from oelm_lib.files import as_user_error
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
 
@@ -45,7 +45,7 @@ def ask_to_stop(path: Path) -> None:
     current = state(path)
     if current not in ACTIVE:
         raise UserError(f"{path}: {current}, so there is nothing to stop; see oelm status")
-    with explained(path, "cannot be asked to stop"):
+    with as_user_error(path, "cannot be asked to stop"):
         stop_file(path).touch()
 
 

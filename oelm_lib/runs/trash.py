@@ -1,13 +1,14 @@
 """The trash folder: runs and experiments are moved into it and restored from it."""
 
 import contextlib
-import datetime
+import errno
+import os
 import shutil
 from pathlib import Path
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
-from oelm_lib.files import explained
+from oelm_lib.files import as_user_error, time_stamp
 from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.lock import RunLock
 from oelm_lib.runs.names import matches, run_name
@@ -23,30 +24,27 @@ Runs lie there as <time>/<ID>_<slug>/seed<k>, an experiment as <time>/params/<ID
 
 
 def remove_runs(paths: list[Path]) -> list[Path]:
-    """Move run folders into the trash as one removal; returns their new paths.
+    """Move run folders into the trash as one removal, all or none; returns their new paths.
 
     Raises:
-        UserError: A run trains, or another process writes it, and none is removed; or a folder
-            cannot be moved.
+        UserError: A run trains, another process writes it, or its folder cannot be moved.
     """
     paths = list(dict.fromkeys(path.absolute() for path in paths))
     for path in paths:
         if (current := state(path)) in ACTIVE:
             raise UserError(f"{path}: the run is {current}; stop it first: oelm stop {path}")
-    moment, targets = _moment(), []
+    trash = Path(TRASH) / time_stamp()
+    moves = {path: path.parent.parent / trash / run_name(path) for path in paths}
     with contextlib.ExitStack() as locks:
         for path in paths:  # no other process writes the folder now, or starts to
             lock = RunLock(path)
             lock.acquire()
             locks.callback(lock.release)
-        for path in paths:
-            target = path.parent.parent / TRASH / moment / path.parent.name / path.name
-            _move(path, target)
-            targets.append(target)
-    for path, target in zip(paths, targets, strict=True):
+        _move(moves)
+    for path, target in moves.items():
         (target / "lock.json").unlink(missing_ok=True)
         _remove_if_empty(path.parent)
-    return targets
+    return list(moves.values())
 
 
 def remove_experiment(exp: str, outputs: Path) -> Path:
@@ -69,50 +67,45 @@ def remove_experiment(exp: str, outputs: Path) -> Path:
         raise UserError(f"{where}: has runs in {outputs} ({len(runs)}); remove these first")
     if users := [*_users(path, "*.yaml", "compare_to"), *_users(path, "studies/*.yaml", "base")]:
         raise UserError(f"{where}: is {', '.join(users)}; delete or change that first")
-    target = outputs / TRASH / _moment() / "params" / path.name
-    _move(path, target)
+    target = outputs / TRASH / time_stamp() / "params" / path.name
+    _move({path: target})
     return target
 
 
-def restore_run(name: str, outputs: Path | None = None) -> Path:
-    """Bring back the run of a name that was removed last; returns its folder.
+def restore_runs(names: list[str], outputs: Path | None = None) -> list[Path]:
+    """Bring back runs, all or none: of each name the one removed last; returns their folders.
 
     Args:
-        name: As runs.find.find_run takes it; also the path that the run had.
+        names: As runs.find.find_run takes them; also the paths that the runs had.
 
     Raises:
-        UserError: The trash has no such run, or the folder exists again.
+        UserError: The trash has no such run, its folder exists again, or it cannot be moved.
     """
-    root, given = outputs or config.outputs_dir(), Path(name).absolute()
-    for path in removed_runs(root):
-        if matches(name, path):
-            return _restore(path, root / run_name(path))
-    for path in removed_runs(given.parent.parent):  # also of another outputs folder, as a study's
-        if run_name(path) == run_name(given):
-            return _restore(path, given)
-    raise UserError(f"{root / TRASH}: no removed run is called {name!r}")
+    return _restore(dict(_removed_run(name, outputs or config.outputs_dir()) for name in names))
 
 
 def restore_last(outputs: Path) -> list[Path]:
-    """Bring back the runs, or the experiment, of the last removal; returns their paths.
+    """Bring back the runs, or the experiment, of the last removal, all or none.
+
+    Returns:
+        Their paths.
 
     Raises:
-        UserError: The trash is empty, or one of the paths exists again; then none is moved.
+        UserError: The trash is empty, one of the paths exists again, or cannot be moved.
     """
     removed = [*removed_runs(outputs), *(outputs / TRASH).glob("*/params/*.yaml")]
     if not removed:
         raise UserError("the trash is empty: nothing was removed")
     moment = max(path.parts[-3] for path in removed)
     last = sorted(path for path in removed if path.parts[-3] == moment)
-    targets = [
-        config.experiment_path(path.stem)
-        if path.suffix == ".yaml"
-        else outputs / path.parent.name / path.name
-        for path in last
-    ]
-    for path, target in zip(last, targets, strict=True):
-        _check_free(path, target)
-    return [_restore(path, target) for path, target in zip(last, targets, strict=True)]
+    return _restore(
+        {
+            path: config.experiment_path(path.stem)
+            if path.suffix == ".yaml"
+            else outputs / run_name(path)
+            for path in last
+        }
+    )
 
 
 def removed_runs(outputs: Path) -> list[Path]:
@@ -120,18 +113,32 @@ def removed_runs(outputs: Path) -> list[Path]:
     return sorted((outputs / TRASH).glob("*/*/seed*"), reverse=True)
 
 
-def _restore(path: Path, target: Path) -> Path:
-    """Move a run folder out of the trash; returns `target`."""
-    _check_free(path, target)
-    _move(path, target)
-    _remove_if_empty(path.parent)
-    _remove_if_empty(path.parent.parent)
-    return target
+def _removed_run(name: str, root: Path) -> tuple[Path, Path]:
+    """Return where the run of a name lies that was removed last, and the folder that it had.
+
+    As in runs.find.find_run, an experiment comes before its rehearsals.
+    """
+    named = [path for path in removed_runs(root) if matches(name, path)]
+    if named:
+        path = min(named, key=lambda path: "+" in path.parent.name)  # of equal ones the first
+        return path, root / run_name(path)
+    given = Path(name).absolute()
+    for path in removed_runs(given.parent.parent):  # also of another outputs folder, as a study's
+        if run_name(path) == run_name(given):
+            return path, given
+    raise UserError(f"{root / TRASH}: no removed run is called {name!r}")
 
 
-def _moment() -> str:
-    """Name of the folder of one removal, in the order of time."""
-    return datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+def _restore(moves: dict[Path, Path]) -> list[Path]:
+    """Move runs or experiments out of the trash, all or none; returns the new paths."""
+    for path, target in moves.items():
+        if target.exists():
+            raise UserError(f"{target}: exists again; remove it first, or keep the one in {path}")
+    _move(moves)
+    for path in moves:
+        _remove_if_empty(path.parent)
+        _remove_if_empty(path.parent.parent)
+    return list(moves.values())
 
 
 def _users(path: Path, pattern: str, key: str) -> list[str]:
@@ -144,17 +151,30 @@ def _users(path: Path, pattern: str, key: str) -> list[str]:
     return users
 
 
-def _move(path: Path, target: Path) -> None:
-    """Move a file or folder, also to another disk. Raises UserError where that fails."""
-    with explained(path, f"cannot be moved to {target}"):
-        target.parent.mkdir(parents=True, exist_ok=True)
+def _move(moves: dict[Path, Path]) -> None:
+    """Move files and folders, also to another disk; where one cannot be moved, none is.
+
+    Raises:
+        UserError: One cannot be moved. Those before it were moved back.
+        OSError: One of these cannot be moved back.
+    """
+    with contextlib.ExitStack() as undo:
+        for path, target in moves.items():
+            with as_user_error(path, f"cannot be moved to {target}", "; nothing was moved"):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _rename(path, target)
+            undo.callback(_rename, target, path)
+        undo.pop_all()
+
+
+def _rename(path: Path, target: Path) -> None:
+    """Rename a file or folder; copy and delete it only where `target` is on another disk."""
+    try:
+        os.rename(path, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # shutil.move would copy what it may not delete, too
+            raise
         shutil.move(path, target)
-
-
-def _check_free(path: Path, target: Path) -> None:
-    """Raise UserError where there is a folder at `target` again."""
-    if target.exists():
-        raise UserError(f"{target}: exists again; remove it first, or keep the one in {path}")
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "Record": "records",
         "fit_rates": "tuning",
         "judge": "verdicts",
-        "load_study": "page",
+        "load_study": "study",
         "read_plan": "plan",
         "read_records": "records",
         "records_path": "records",

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from oelm_lib import stats
-from oelm_lib.model.cost import parameter_numbers
+from oelm_lib.model.cost import parameter_counts
 from oelm_lib.stats import Interval
 from oelm_lib.study.cell import Cell
 from oelm_lib.study.grid import Comparison, Grid
 from oelm_lib.study.verdicts import WAITING, comparison_interval, waiting_word
-from oelm_lib.view.tables import seeds_text
+from oelm_lib.view.gaps import seeds_text
 
 FLAT, GROWS, SHRINKS = "FLAT", "GROWS", "SHRINKS"
 
@@ -93,4 +93,4 @@ def _verdict(interval: Interval, flat: float) -> str:
 
 def _parameters(grid: Grid, cell: Cell) -> float:
     """Return the parameters of a cell's model, of which no record is needed."""
-    return float(parameter_numbers(grid.plan.config(cell).model)["total"])
+    return float(parameter_counts(grid.plan.config(cell).model)["total"])

@@ -7,7 +7,7 @@ from oelm_lib.markup import Html, unbroken
 from oelm_lib.study import verdicts
 from oelm_lib.study.cell import Cell
 from oelm_lib.study.grid import Grid
-from oelm_lib.study.page import Study
+from oelm_lib.study.study import Study
 
 WIDE_SPREAD = 0.1
 """Nats between the seeds of a cell that are worth a note; a gap of 5 % is 0.049 nats."""

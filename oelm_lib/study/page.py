@@ -1,19 +1,12 @@
 """The first screen of a study: question, answers and first table, from plan and records alone."""
 
-from dataclasses import dataclass
-from functools import cached_property
 from html import escape
 
 from oelm_lib import stats
 from oelm_lib.markup import Html, html_table, unbroken
-from oelm_lib.model.cost import parameter_numbers
-from oelm_lib.study import verdicts
+from oelm_lib.model.cost import parameter_counts
 from oelm_lib.study.cell import BASE_SIZE, Cell
-from oelm_lib.study.checks import read_study
 from oelm_lib.study.expected import expected_left
-from oelm_lib.study.grid import Grid
-from oelm_lib.study.ladder import Slope, judge_ladder
-from oelm_lib.study.plan import Plan
 from oelm_lib.study.sentences import (
     claim_question,
     claim_sentence,
@@ -21,75 +14,12 @@ from oelm_lib.study.sentences import (
     slope_sentence,
     status,
 )
+from oelm_lib.study.study import Study
 from oelm_lib.study.verdicts import Judgement
-from oelm_lib.view.tables import interval_text, verdict_html
+from oelm_lib.view.gaps import interval_text
+from oelm_lib.view.tones import verdict_html
 
 MOST_SENTENCES = 5
-
-
-@dataclass(frozen=True)
-class Study:
-    """A study as its page shows it."""
-
-    name: str
-    grid: Grid
-    frozen: Plan | None
-    """The plan as it stood when confirmation began; None: it has not begun."""
-
-    @cached_property
-    def judgements(self) -> list[Judgement]:
-        """Of every claim on every corpus."""
-        return verdicts.judge(self.grid, self.frozen)
-
-    @cached_property
-    def slopes(self) -> list[Slope]:
-        """Of every arm of the ladder."""
-        return judge_ladder(self.grid)
-
-    @property
-    def plan(self) -> Plan:
-        """The plan."""
-        return self.grid.plan
-
-    def latest(self) -> list[Judgement]:
-        """Return one judgement for each question and corpus."""
-        return verdicts.latest(self.judgements)
-
-    def headline(self) -> list[list[Judgement]]:
-        """Return the latest judgements, corpus by corpus, of each question of the first screen."""
-        claims = [claim for claim in self.plan.claims if claim.headline] or self.plan.claims
-        latest = self.latest()
-        return [
-            [one for one in latest if one.claim.question == question]
-            for question in dict.fromkeys(claim.question for claim in claims)
-        ]
-
-    def main_table(self) -> tuple[list[str], list[list[Judgement | None]]]:
-        """Return corpora, and for each main comparison its judgement on each of them.
-
-        Comparisons and corpora without a seed that has ended are left out.
-        """
-        rows = [{one.corpus: one for one in judged} for judged in self.headline()]
-        begun = [row for row in rows if any(one.ended for one in row.values())]
-        corpora = [
-            corpus
-            for corpus in self.plan.corpora
-            if any(corpus in row and row[corpus].ended for row in begun)
-        ]
-        return corpora, [[row.get(corpus) for corpus in corpora] for row in begun]
-
-
-def load_study(name: str) -> Study:
-    """Read a study's plan and records.
-
-    Raises:
-        UserError: A mistake in the plan, a change of it after confirmation began, or a record of
-            another plan.
-    """
-    return Study(name, *read_study(name))
-
-
-# The first screen
 
 
 def answer(study: Study) -> Html:
@@ -243,7 +173,7 @@ def _models(study: Study) -> str:
     plan = study.plan
     cfg = plan.config(Cell(plan.corpora[0], BASE_SIZE, next(iter(plan.arms))))
     tokens = cfg.train.max_steps * cfg.step_tokens
-    size = parameter_numbers(cfg.model)["total"]
+    size = parameter_counts(cfg.model)["total"]
     return (
         f"Models of {_in_millions(size)} parameters, each arm at its own tuned learning rate, read"
         f" {_in_millions(tokens)} tokens of one corpus. A gap is how much higher the first model's"

@@ -12,12 +12,12 @@ from oelm_lib.arms import COLOURS, ArmStyle, arm_name, arm_styles
 from oelm_lib.stats import Interval
 from oelm_lib.study.cell import BASE_SIZE, TUNE, Cell
 from oelm_lib.study.ladder import Slope
-from oelm_lib.study.page import Study
+from oelm_lib.study.study import Study
 from oelm_lib.study.tuning import INTERIOR
 from oelm_lib.study.verdicts import Judgement
 from oelm_lib.view import forest
 from oelm_lib.view.figure import INK, Figure, add_trace, new_figure, plotly_text, title_x
-from oelm_lib.view.tables import verdict_mark
+from oelm_lib.view.tones import verdict_mark
 
 CURVE_POINTS = 41
 MOST_NAMES = 12

@@ -6,7 +6,7 @@ from html import escape
 from oelm_lib import stats
 from oelm_lib.study.ladder import FLAT, GROWS, SHRINKS, Slope
 from oelm_lib.study.verdicts import WAITING, Judgement, Limit
-from oelm_lib.view.tables import interval_text
+from oelm_lib.view.gaps import interval_text
 
 UNDECIDED = (stats.INCONCLUSIVE, stats.NOT_SHOWN, stats.UNKNOWN, stats.UNSTABLE)
 SLOPE_WORDS = {

@@ -9,11 +9,13 @@ from oelm_lib import stats
 from oelm_lib.markup import Html, fold
 from oelm_lib.study.cell import Cell
 from oelm_lib.study.grid import Grid
-from oelm_lib.study.page import Study, status_line
+from oelm_lib.study.page import status_line
 from oelm_lib.study.plan import plans_folder
+from oelm_lib.study.study import Study
 from oelm_lib.study.tuning import stable_means
 from oelm_lib.study.verdicts import Judgement
-from oelm_lib.view.tables import interval_text, percent, plain_table
+from oelm_lib.view.gaps import interval_text, percent
+from oelm_lib.view.tables import plain_table
 
 
 def claims_table(study: Study) -> pd.DataFrame:

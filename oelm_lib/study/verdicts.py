@@ -8,7 +8,7 @@ from oelm_lib.study.grid import Comparison, Grid
 from oelm_lib.study.plan import Plan
 from oelm_lib.study.schema import Claim, substance
 from oelm_lib.study.tuning import DIVERGED, INTERIOR
-from oelm_lib.view.tables import seeds_text
+from oelm_lib.view.gaps import seeds_text
 
 NOT_RUN, INCOMPLETE = "NOT RUN YET", "INCOMPLETE"
 WAITING = (NOT_RUN, INCOMPLETE)

@@ -10,7 +10,7 @@ from torch import Tensor
 from oelm_lib.data import Batches
 from oelm_lib.errors import UserError
 from oelm_lib.model.dropout import seed_dropout
-from oelm_lib.model.gpt import GPT, parameter_counts
+from oelm_lib.model.gpt import GPT
 from oelm_lib.runs.folder import Run, config_differences
 from oelm_lib.training import checkpoint, compiler, distributed, optim
 from oelm_lib.training.device import (
@@ -61,7 +61,7 @@ class TrainingState:
         seed_dropout(run.seed)
         self.model = GPT(cfg.model, run.seed).to(self.device)
         self.optimizer = make_optimizer(self.model, cfg.optim)
-        self.parameters = parameter_counts(self.model)
+        self.parameters = self.model.parameter_counts()
         self.compiled = compiler.is_enabled(cfg.machine.compile, self.device)
         self._local_model = self.model
         if self.compiled:

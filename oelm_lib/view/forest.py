@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from oelm_lib.stats import Interval
 from oelm_lib.view.figure import INK, Figure, add_trace, plotly_text
-from oelm_lib.view.tables import LARGEST_GAP
+from oelm_lib.view.gaps import LARGEST_GAP
 
 HEAD, LINE, SPACE = 40, 20, 8
 """Pixels: of a row's two lines of text, of each of its intervals, and below the row."""

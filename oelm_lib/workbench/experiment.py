@@ -9,12 +9,12 @@ from oelm_lib.config import Experiment, change_warnings, experiment_path, load_c
 from oelm_lib.errors import UserError
 from oelm_lib.hardware import largest_gpu_memory
 from oelm_lib.markup import Html, html_table
-from oelm_lib.model.cost import parameter_numbers, step_bytes, step_flops
+from oelm_lib.model.cost import parameter_counts, step_bytes, step_flops
 from oelm_lib.runs.reading import read_or_none, read_timing
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.units import format_bytes, format_duration
 from oelm_lib.view.changes import changes_table
-from oelm_lib.view.tables import toned
+from oelm_lib.view.tones import toned
 from oelm_lib.workbench.rows import NOT_RUN, Row
 from oelm_lib.workbench.style import LEFT, LONG_TEXT, STYLE, TABLE, state_html, warnings_html
 
@@ -53,7 +53,7 @@ def experiment_html(exp: str, rows: list[Row]) -> Html:
 
 def cost_line(experiment: Experiment) -> str:
     """Return parameters, memory and arithmetic of a run, as `oelm flops` counts them."""
-    numbers = parameter_numbers(experiment.model)
+    numbers = parameter_counts(experiment.model)
     flops = step_flops(experiment.model, experiment.train.batch_size)["plain"]
     steps = experiment.train.max_steps
     return (

@@ -35,7 +35,7 @@ from oelm_lib.data.spec import corpus_names
 from oelm_lib.errors import UserError
 from oelm_lib.markup import html_table
 from oelm_lib.runs.corpus_fit import check_fit
-from oelm_lib.view.tables import toned
+from oelm_lib.view.tones import toned
 from oelm_lib.workbench.experiment import cost_line, memory_warnings
 from oelm_lib.workbench.style import LEFT, TABLE, warnings_html
 

@@ -8,7 +8,7 @@ import ipywidgets
 
 from oelm_lib.config import SECTIONS, load_config, save_experiment
 from oelm_lib.errors import UserError
-from oelm_lib.view.tables import toned
+from oelm_lib.view.tones import toned
 from oelm_lib.view.widgets import Panel, button
 from oelm_lib.workbench.form import (
     MAIN_KEYS,

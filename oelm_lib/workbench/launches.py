@@ -4,7 +4,6 @@ A command outlives the kernel, the browser and JupyterLab; its record tells a ne
 """
 
 import contextlib
-import datetime
 import itertools
 import os
 import re
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib.errors import UserError
-from oelm_lib.files import explained, lock_exclusively, read_json, write_json
+from oelm_lib.files import as_user_error, lock_exclusively, read_json, time_stamp, write_json
 from oelm_lib.runs.names import command_line, run_name
 from oelm_lib.runs.process import is_alive, process_start, this_process
 from oelm_lib.runs.reading import read_or_none, read_status, state
@@ -103,12 +102,11 @@ def start_command(
     Raises:
         UserError: The log cannot be written, or the process cannot be started.
     """
-    moment = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     words = re.sub(r"[^A-Za-z0-9]+", "-", " ".join(arguments[:2])).strip("-")
-    log = outputs / FOLDER / f"{moment}_{words}.log"
+    log = outputs / FOLDER / f"{time_stamp()}_{words}.log"
     command = command_line(arguments)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("JPY_")}
-    with explained(log, f"{command} was not started", exact=True):
+    with as_user_error(log, f"{command} was not started", exact=True):
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "wb") as file:
             process = subprocess.Popen(
@@ -133,7 +131,7 @@ def one_starter(outputs: Path) -> Iterator[None]:
     Raises:
         UserError: The folder of the logs cannot be written.
     """
-    with explained(outputs / FOLDER, "nothing was started", exact=True):
+    with as_user_error(outputs / FOLDER, "nothing was started", exact=True):
         (outputs / FOLDER).mkdir(parents=True, exist_ok=True)
         file = open(outputs / FOLDER / LOCK, "ab")
     with file:

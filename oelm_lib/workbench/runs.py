@@ -14,7 +14,7 @@ from oelm_lib.runs.logs import log_lines
 from oelm_lib.runs.overview import cell_text, run_key
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.units import format_duration
-from oelm_lib.view.tables import toned
+from oelm_lib.view.tones import toned
 from oelm_lib.workbench.launches import Launch
 from oelm_lib.workbench.rows import LIVE, NOT_RUN, Row
 from oelm_lib.workbench.style import LEFT, LONG_TEXT, STYLE, TABLE

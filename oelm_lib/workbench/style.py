@@ -3,7 +3,7 @@
 from html import escape
 
 from oelm_lib.runs.schema import ACTIVE
-from oelm_lib.view.tables import tone_colour, toned
+from oelm_lib.view.tones import tone_colour, toned
 from oelm_lib.workbench.rows import STARTING
 
 TABLE = "wb"

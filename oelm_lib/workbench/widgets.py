@@ -6,7 +6,7 @@ from html import escape
 import ipywidgets
 
 from oelm_lib.errors import UserError
-from oelm_lib.view.tables import tone_colour
+from oelm_lib.view.tones import tone_colour
 
 WRAP = ipywidgets.Layout(flex_flow="row wrap", align_items="center")
 WIDE = ipywidgets.Layout(width="98%")

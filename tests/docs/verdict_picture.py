@@ -11,7 +11,8 @@ import numpy as np
 
 from oelm_lib import stats
 from oelm_lib.compare.verdict import LIMIT
-from oelm_lib.view.tables import MARKS, TONE_COLOURS, TONES, interval_text, percent
+from oelm_lib.view.gaps import interval_text, percent
+from oelm_lib.view.tones import MARKS, TONE_COLOURS, TONES
 
 CENTRED = np.array([-1.4, -0.8, -0.5, -0.1, 0.1, 0.5, 0.8, 1.4])
 """Pattern of the seeds' differences around their mean."""

@@ -177,12 +177,12 @@ def run_bench() -> dict[str, Any]:
 
 def run_experiment() -> dict[str, Any]:
     """Train a rehearsal of GPT-02 through papermill, stop it once, and continue it."""
-    from oelm_lib.config import as_text, load_config, parse_overrides
+    from oelm_lib.config import load_config, overrides_text, parse_overrides
     from oelm_lib.errors import DONE, STOPPED
     from oelm_lib.runs import read_status, read_summary
     from oelm_lib.runs.names import run_folder
 
-    overrides = as_text(parse_overrides(RUN[-1]))
+    overrides = overrides_text(parse_overrides(RUN[-1]))
     folder = run_folder(load_config(RUN[0], overrides), seed=1)
     command = [sys.executable, "-m", "oelm_lib.cli", "run", *RUN]
     process = subprocess.Popen([*command, "--fresh"] if folder.exists() else command)

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from oelm_lib import config
-from oelm_lib.config import as_text
+from oelm_lib.config import overrides_text
 from oelm_lib.errors import DONE, FAILED, STOPPED, UserError
 from oelm_lib.launch.jobs import (
     Job,
@@ -47,7 +47,7 @@ def test_overrides_survive_the_way_through_text():
         "data.corpus": "stories",
         "optim.learning_rate": 1e-3,
     }
-    text = as_text(overrides)
+    text = overrides_text(overrides)
     assert "\n" not in text
     assert config.parse_overrides(text) == overrides
 

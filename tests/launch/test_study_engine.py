@@ -41,6 +41,12 @@ PLAN = {
     "claims": [{"arm": "frozen", "at_most": 0.05}],
 }
 TUNING_RUNS, CONFIRMATION_RUNS = 12, 4
+WITH_WILD_ARM = {
+    "arms": PLAN["arms"]
+    | {"wild": {"set": {"optim.grad_clip": 1e9}, "against": "trained", "rate_factor": 1e8}},
+    "claims": [*PLAN["claims"], {"arm": "wild", "at_most": 0.05}],
+}
+"""Changes of the plan by which one more arm is tuned; its training diverges."""
 
 
 class Checkout:
@@ -105,6 +111,10 @@ def keys(records):
     return [(r["arm"], r["rate"], r["seed"]) for r in records]
 
 
+def losses(records):
+    return {key: record["val_loss"] for key, record in zip(keys(records), records, strict=True)}
+
+
 def test_an_unknown_study_and_a_missing_corpus_are_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("OELM_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "outputs"))
@@ -160,42 +170,56 @@ def test_a_run_stopped_by_its_name_waits_for_the_next_engine(checkout):
     assert len(set(keys(checkout.records()))) == TUNING_RUNS + CONFIRMATION_RUNS
 
 
-@pytest.mark.slow
-def test_a_study_is_trained_recorded_and_never_trained_again(checkout):
-    code, output = checkout.run("--dry-run")
-    assert code == 0
-    assert "0 runs recorded, about 16 left" in output
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, stories):
+    """A study that two workers have trained."""
+    checkout = Checkout(tmp_path_factory.mktemp("trained") / "checkout", stories)
+    checkout.declare(**WITH_WILD_ARM)
     code, output = checkout.run("--workers", "2")
     assert code == 0, output
-    records = checkout.records()
+    return checkout
+
+
+@pytest.mark.slow
+def test_a_study_is_trained_recorded_and_never_trained_again(trained):
+    records = [record for record in trained.records() if record["arm"] != "wild"]
     assert len(set(keys(records))) == len(records) == TUNING_RUNS + CONFIRMATION_RUNS
     confirmed = [record for record in records if record["stage"] == "confirm"]
     assert {record["seed"] for record in confirmed} == {101, 102}
     assert all(record["test_loss"] and record["test_documents"] for record in confirmed)
     assert all(record["test_loss"] is None for record in records if record["stage"] == "tune")
     assert all(record["machine"]["gflops"] > 0 for record in records)
-    runs = list((checkout.folder / "outputs" / "studies" / "tiny").glob("*/seed*"))
-    assert len(runs) == len(records)
-    assert all((run / "summary.json").is_file() for run in runs)
-    assert not list((checkout.folder / "outputs").rglob("*.pt"))
-    before = checkout.records_path.read_bytes()
-    code, output = checkout.run()
-    assert (code, checkout.records_path.read_bytes()) == (0, before)
+    runs = list((trained.folder / "outputs" / "studies" / "tiny").glob("*/seed*"))
+    assert len(runs) == len(trained.records())
+    finished = [run for run in runs if (run / "summary.json").is_file()]
+    assert len(finished) == [record["status"] for record in trained.records()].count("done")
+    assert not list((trained.folder / "outputs").rglob("*.pt"))
+    before = trained.records_path.read_bytes()
+    code, output = trained.run()
+    assert (code, trained.records_path.read_bytes()) == (0, before)
     assert "complete" in output
-    check_refusals(checkout)
 
 
-def check_refusals(checkout):
+@pytest.mark.slow
+def test_an_arm_that_diverges_is_recorded_and_stops_nothing(trained):
+    wild = [record for record in trained.records() if record["arm"] == "wild"]
+    assert {record["stage"] for record in wild} == {"tune"}
+    assert "diverged" in {record["status"] for record in wild}
+
+
+@pytest.mark.slow
+def test_a_changed_plan_and_another_corpus_are_refused(trained, checkout):
     """A plan that changes after confirmation began, and a corpus with other content."""
-    checkout.declare(confirm={"seeds": {"from": 201, "count": 2}})
+    shutil.copytree(trained.records_path.parent, checkout.records_path.parent)
+    checkout.declare(**WITH_WILD_ARM, confirm={"seeds": {"from": 201, "count": 2}})
     code, output = checkout.run()
     assert code == 2
     assert "the plan changed after its confirmation began: confirm" in output
-    checkout.declare(set=PLAN["set"] | {"train.max_steps": 13})
+    checkout.declare(**WITH_WILD_ARM, set=PLAN["set"] | {"train.max_steps": 13})
     code, output = checkout.run()
     assert code == 2
     assert "of another plan: train.max_steps was 12, is 13" in output
-    checkout.declare()
+    checkout.declare(**WITH_WILD_ARM)
     lines = checkout.records()
     lines[0]["data"]["splits"]["val"]["sha256"] = "0" * 64
     del lines[0]["checksum"]
@@ -204,23 +228,6 @@ def check_refusals(checkout):
     assert code == 2
     assert "its val split is not the one that recorded runs read" in output
     assert "Traceback" not in output
-
-
-@pytest.mark.slow
-def test_the_same_study_gives_the_same_losses_with_any_number_of_workers(checkout, tmp_path):
-    assert checkout.run("--workers", "1")[0] == 0
-    first = {
-        key: r["val_loss"]
-        for key, r in zip(keys(checkout.records()), checkout.records(), strict=True)
-    }
-    shutil.rmtree(checkout.folder / "outputs")
-    shutil.rmtree(checkout.records_path.parent)
-    assert checkout.run("--workers", "3")[0] == 0
-    second = {
-        key: r["val_loss"]
-        for key, r in zip(keys(checkout.records()), checkout.records(), strict=True)
-    }
-    assert first == second
 
 
 @pytest.mark.slow
@@ -257,26 +264,17 @@ def test_a_worker_that_dies_loses_one_run_which_is_trained_again(checkout):
 
 
 @pytest.mark.slow
-def test_two_engines_share_a_study(checkout):
+def test_two_engines_share_a_study_and_lose_nothing_and_change_no_loss(checkout, trained):
+    code, output = checkout.run("--dry-run")
+    assert code == 0
+    assert "0 runs recorded, about 16 left" in output
     engines = [checkout.start("--workers", "1") for _ in range(2)]
     outputs = [engine.communicate(timeout=HANGS)[0] for engine in engines]
     assert [engine.returncode for engine in engines] == [0, 0], outputs
     records = checkout.records()
     assert len(set(keys(records))) == len(records) == TUNING_RUNS + CONFIRMATION_RUNS
-
-
-@pytest.mark.slow
-def test_an_arm_that_diverges_is_recorded_and_stops_nothing(checkout):
-    arms = PLAN["arms"] | {
-        "wild": {"set": {"optim.grad_clip": 1e9}, "against": "trained", "rate_factor": 1e8}
-    }
-    checkout.declare(arms=arms, claims=[*PLAN["claims"], {"arm": "wild", "at_most": 0.05}])
-    code, output = checkout.run()
-    assert code == 0, output
-    wild = [record for record in checkout.records() if record["arm"] == "wild"]
-    assert {record["stage"] for record in wild} == {"tune"}
-    assert "diverged" in {record["status"] for record in wild}
-    assert len([r for r in checkout.records() if r["arm"] != "wild"]) == 16
+    of_two_workers = losses(trained.records())
+    assert losses(records).items() <= of_two_workers.items()
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import torch
 
 from oelm_lib.config import ROOT, load_config
 from oelm_lib.model.additions import ADDITIONS, unfolded
-from oelm_lib.model.cost import parameter_numbers, qk_share
+from oelm_lib.model.cost import parameter_counts, qk_share
 from tests.model.additions import (
     CHANGES_THE_START,
     EACH,
@@ -94,14 +94,14 @@ def test_it_starts_without_effect_and_adds_keys_only(model_config, name):
 
 @pytest.mark.parametrize("frozen", [{}, {"freeze_k": True}, FROZEN, FROZEN | {"freeze_until": 5}])
 def test_cost_counts_its_parameters(changed, frozen):
-    from oelm_lib.model.gpt import GPT, parameter_counts
+    from oelm_lib.model.gpt import GPT
 
     if changed.qk_tied and frozen == {"freeze_k": True}:
         frozen = {}
     off = {"freeze_q": False, "freeze_k": False, "freeze_until": None}
     cfg = changed.model_copy(update=off | frozen)
     model = GPT(cfg)
-    assert parameter_numbers(cfg) == parameter_counts(model)
+    assert parameter_counts(cfg) == model.parameter_counts()
     trained = sum(
         weight.numel()
         for name, weight in model.named_parameters()
@@ -137,15 +137,15 @@ MEDIUM_512 = {
 def test_numbers_of_parameters_at_medium_512(name):
     changes = {f"model.{key}": value for key, value in EACH[name].items()}
     cfg = load_config("GPT-02", changes).model
-    assert parameter_numbers(cfg)["total"] == 44_896_768 + MEDIUM_512[name]
+    assert parameter_counts(cfg)["total"] == 44_896_768 + MEDIUM_512[name]
 
 
 def test_numbers_of_combined_additions_at_medium_512():
     sandwich = "model.qk_input_gain=true model.head_mixing=true model.qk_gain=true"
-    plain = parameter_numbers(load_config("GPT-02").model)["total"]
-    assert parameter_numbers(load_config("GPT-02", sandwich).model)["total"] - plain == 13_056
+    plain = parameter_counts(load_config("GPT-02").model)["total"]
+    assert parameter_counts(load_config("GPT-02", sandwich).model)["total"] - plain == 13_056
     gate = load_config("GPT-02", "model.head_gate=12").model
-    assert parameter_numbers(gate)["total"] - plain == 576
+    assert parameter_counts(gate)["total"] - plain == 576
 
 
 @pytest.mark.parametrize("name", EACH)

@@ -134,10 +134,10 @@ def test_building_a_model_draws_nothing_from_the_default_generator(model_config)
 
 def test_medium_512_has_the_logs_parameter_counts():
     from oelm_lib import config
-    from oelm_lib.model.gpt import GPT, parameter_counts
+    from oelm_lib.model.gpt import GPT
 
-    baseline = parameter_counts(GPT(config.load_config("GPT-01").model))
-    frozen = parameter_counts(GPT(config.load_config("GPT-02").model))
+    baseline = GPT(config.load_config("GPT-01").model).parameter_counts()
+    frozen = GPT(config.load_config("GPT-02").model).parameter_counts()
     assert baseline == {"total": 44_896_768, "trainable": 44_896_768, "frozen": 0}
     assert frozen == {"total": 44_896_768, "trainable": 41_751_040, "frozen": 3_145_728}
 

@@ -272,3 +272,14 @@ def test_report_compares_what_is_named(tmp_path, monkeypatch):
         and "Live controls" not in text
         and "This notebook failed" not in text
     )
+
+
+def test_a_comparison_with_another_baseline_has_a_page_of_its_own(tmp_path, monkeypatch):
+    """It replaced compare.html, the page of each experiment's own baseline."""
+    runs_factory.make_demo(tmp_path, seeds=(42, 43))
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
+    page = report("compare", "DEMO-03")
+    assert page == tmp_path / "compare_DEMO-_vs_DEMO-03.html"
+    text = page.read_text()
+    assert "DEMO-02 against DEMO-03 on stories" in text and "DEMO-02 against DEMO-01" not in text
+    assert "oelm report compare --baseline DEMO-03" in text

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from oelm_lib.config import as_text, load_config
+from oelm_lib.config import load_config, overrides_text
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
 from oelm_lib.runs import open_run
@@ -66,7 +66,7 @@ def pages(tmp_path_factory, stories):
     with pytest.MonkeyPatch.context() as patch, shell():
         patch.setenv("OELM_DATA", str(stories))
         patch.setenv("OELM_OUTPUTS", str(folder / "outputs"))
-        overrides = as_text(TINY_RUN | {"model.max_seq_len": 64})
+        overrides = overrides_text(TINY_RUN | {"model.max_seq_len": 64})
         cfg = load_config("DEMO-01", overrides)
         train(open_run(cfg, 42))
         parameters = {"exp": "DEMO-02", "seed": 42, "overrides": overrides, "fresh": False}

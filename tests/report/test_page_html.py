@@ -301,7 +301,7 @@ def test_a_baseline_is_for_comparisons_only(demo, target):
         report(str(demo[0]) if target == "run" else target, "DEMO-01")
 
 
-@pytest.mark.parametrize("target", ["DEMO-*", "DEMO-01*+*"])
+@pytest.mark.parametrize("target", ["DEMO-*", "DEMO-01*+*", "compare"])
 def test_an_unknown_baseline_is_one_line(tmp_path, monkeypatch, target):
     """Rehearsals alone were refused as if there were none."""
     monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))

@@ -76,6 +76,15 @@ def test_fresh_keeps_the_old_folder_under_another_name(tiny_run, tiny_config, tm
     assert runs.find_runs(tmp_path / "outputs") == [again.path]
 
 
+def test_fresh_can_be_asked_for_twice_within_a_second(tiny_run, tiny_config, tmp_path):
+    """The second folder was to have the name of the first: Directory not empty."""
+    run = tiny_run()
+    for _ in range(3):
+        (run.path / "kept").touch()
+        run = runs.open_run(tiny_config(), 1, tmp_path / "outputs", fresh=True)
+    assert len(list(run.path.parent.glob("seed1.*/kept"))) == 3
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -259,6 +259,37 @@ def test_a_log_is_followed_until_the_run_ends(make_run):
     assert list(lines) == ["(done)"]
 
 
+@pytest.mark.parametrize(
+    ("alive", "status", "old"),
+    [
+        (False, {"state": "queued"}, ["training.log", "notebook.log"]),  # stopped before
+        (False, {"state": "queued"}, []),
+        (True, {"state": ""}, ["notebook.log"]),  # opened, and torch is being imported
+        (True, {"state": "running"}, ["notebook.log"]),  # its model is being made
+    ],
+)
+def test_a_run_that_has_yet_to_begin_is_waited_for(make_run, monkeypatch, alive, status, old):
+    """Its log ended at once, or was not found, or was that of the notebook."""
+    path = make_run(seed=1, alive=alive, **status)
+    for name in old:
+        (path / name).write_text("old\n")
+
+    def begin_and_end(seconds):
+        (path / "training.log").write_text("a\n")
+        write_json(path / "status.json", NOW | {"state": "done"})
+
+    monkeypatch.setattr(time, "sleep", begin_and_end)
+    lines = log_lines(path, 5, follow=True)
+    assert "lines follow when the run begins to train" in next(lines)
+    assert list(lines) == ["a", "(done)"]
+
+
+def test_a_queued_run_whose_queue_has_ended_is_not_waited_for(make_run):
+    path = make_run(seed=1, alive=False, state="queued", pid=0)
+    with pytest.raises(UserError, match=r"no training.log or notebook.log yet"):
+        next(log_lines(path, 5, follow=True))
+
+
 def test_a_line_that_is_being_written_is_followed_as_one_line(make_run):
     log = make_run(seed=1) / "training.log"
     line = '[Step 5] Sample - "été\u2028"'.encode()  # its separator ends no line of a file

@@ -1,8 +1,11 @@
 import json
 import multiprocessing
+import os
 import re
 import shlex
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -13,8 +16,16 @@ from oelm_lib.errors import UserError
 from oelm_lib.runs.find import find_run, find_runs
 from oelm_lib.runs.lock import RunLock
 from oelm_lib.runs.process import this_process
-from oelm_lib.runs.trash import remove_experiment, remove_runs, restore_last, restore_run
+from oelm_lib.runs.trash import (
+    remove_experiment,
+    remove_runs,
+    removed_runs,
+    restore_last,
+    restore_runs,
+)
 from tests.project_params import copy_params
+
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -29,7 +40,7 @@ def test_a_removed_run_is_gone_from_the_lists_and_comes_back_whole(run, tmp_path
     remove_runs([run])
     assert find_runs(tmp_path) == []
     assert not run.parent.exists()
-    assert restore_run("DEMO-01", tmp_path) == run
+    assert restore_runs(["DEMO-01"], tmp_path) == [run]
     assert [file.name for file in run.iterdir()] == ["metrics.jsonl"]
     assert find_runs(tmp_path) == [run]
     assert list((tmp_path / ".trash").iterdir()) == []
@@ -50,7 +61,7 @@ def test_a_removed_run_is_gone_from_the_lists_and_comes_back_whole(run, tmp_path
 def test_a_run_is_removed_and_restored_by_the_same_names(run, tmp_path, name):
     name = name.format(path=run)
     remove_runs([find_run(name, tmp_path)])
-    assert restore_run(name, tmp_path) == run
+    assert restore_runs([name], tmp_path) == [run]
 
 
 def test_a_run_that_cannot_be_moved_stays_and_the_error_names_a_remedy(run, tmp_path):
@@ -74,12 +85,21 @@ def test_the_run_removed_last_comes_back_first_and_never_over_another(run, tmp_p
     run.mkdir(parents=True)
     (run / "metrics.jsonl").write_text("newer")
     remove_runs([run])
-    assert restore_run("DEMO-01_baseline/seed1", tmp_path) == run
+    assert restore_runs(["DEMO-01_baseline/seed1"], tmp_path) == [run]
     assert (run / "metrics.jsonl").read_text() == "newer"
     with pytest.raises(UserError, match="exists again"):
-        restore_run("DEMO-01/seed1", tmp_path)
+        restore_runs(["DEMO-01/seed1"], tmp_path)
     with pytest.raises(UserError, match="no removed run is called 'DEMO-02'"):
-        restore_run("DEMO-02", tmp_path)
+        restore_runs(["DEMO-02"], tmp_path)
+
+
+def test_an_experiment_comes_back_before_rehearsals_that_were_removed_later(run, tmp_path):
+    rehearsal = tmp_path / "DEMO-01_baseline+0123abcd" / "seed1"
+    rehearsal.mkdir(parents=True)
+    remove_runs([run])
+    remove_runs([rehearsal])
+    assert restore_runs(["DEMO-01/seed1"], tmp_path) == [run]
+    assert restore_runs(["DEMO-01/seed1"], tmp_path) == [rehearsal]
 
 
 def test_a_run_that_trains_is_refused(run):
@@ -131,6 +151,48 @@ def test_several_runs_are_one_removal_and_come_back_together(run, tmp_path):
     assert restore_last(tmp_path) == [third]
     with pytest.raises(UserError, match="trash is empty"):
         restore_last(tmp_path)
+
+
+def test_where_one_cannot_be_moved_none_is_removed_or_restored(run, tmp_path):
+    """The runs before it lay in the trash, or were back."""
+    other = tmp_path / "studies" / "example" / run.parent.name / "seed2"
+    other.mkdir(parents=True)
+    trash = other.parents[1] / ".trash"
+    trash.write_text("")
+    with pytest.raises(UserError, match="; nothing was moved"):
+        remove_runs([run, other])
+    assert [file.name for file in run.iterdir()] == ["metrics.jsonl"] and other.is_dir()
+    trash.unlink()
+    remove_runs([run, other])
+    other.parent.write_text("")
+    for last, words in (("DEMO-99", "no removed run is called"), (str(other), "nothing was moved")):
+        with pytest.raises(UserError, match=words):
+            restore_runs([str(run), last], tmp_path)
+        assert not run.exists()
+    other.parent.unlink()
+    assert restore_runs([str(run), str(other), "DEMO-01"], tmp_path) == [run, other]
+
+
+def test_a_run_in_a_folder_that_cannot_be_written_is_neither_copied_nor_emptied():
+    """Its files lay in the trash, and its folder was left behind, empty."""
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folder lets only its owner in
+        arm, run = Path(folder) / "DEMO-01_baseline", Path(folder) / "DEMO-01_baseline" / "seed1"
+        run.mkdir(parents=True)
+        (run / "metrics.jsonl").write_text("rows")
+        for path in (Path(folder), run):
+            path.chmod(0o777)
+        arm.chmod(0o555)
+        if user == 0:
+            os.seteuid(NOBODY)  # no permission stops root
+        try:
+            with pytest.raises(UserError, match="Permission denied; mend the permissions; nothing"):
+                remove_runs([run])
+            assert [file.name for file in run.iterdir()] == ["metrics.jsonl"]
+            assert removed_runs(Path(folder)) == []
+        finally:
+            os.seteuid(user)
+            arm.chmod(0o755)
 
 
 def test_none_is_removed_where_one_trains_and_none_comes_back_over_another(run, tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from oelm_lib import config, runs, training
-from oelm_lib.config import ROOT, as_text
+from oelm_lib.config import ROOT, overrides_text
 from oelm_lib.runs.reading import ACTIVE, read_metrics, read_status, read_summary, state
 from tests.conftest import TINY_RUN
 from tests.launch.conftest import wait_for
@@ -74,7 +74,9 @@ def call(*command):
 
 
 def submit(*args, overrides=OVERRIDES):
-    sets = [part for key, value in overrides.items() for part in ("--set", as_text({key: value}))]
+    sets = [
+        part for key, value in overrides.items() for part in ("--set", overrides_text({key: value}))
+    ]
     return call(sys.executable, "-m", "oelm_lib.cli", "submit", *args, *sets)
 
 
@@ -144,7 +146,7 @@ def test_a_matrix_preempted_and_requeued_ends_bit_equal_and_is_reported(
 def test_what_slurm_refuses_is_one_line_and_nothing_is_queued(cluster, tiny_env):
     command = [sys.executable, "-m", "oelm_lib.cli", "submit", "DEMO-01", "--partition", "nope"]
     command += [
-        part for key, value in OVERRIDES.items() for part in ("--set", as_text({key: value}))
+        part for key, value in OVERRIDES.items() for part in ("--set", overrides_text({key: value}))
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert done.returncode == 2
@@ -155,7 +157,9 @@ def test_what_slurm_refuses_is_one_line_and_nothing_is_queued(cluster, tiny_env)
 
 def test_the_plain_script_stops_is_queued_again_and_a_cancelled_run_goes_on(cluster, tiny_env):
     overrides = OVERRIDES | {"train.max_steps": 4000}
-    sets = [part for key, value in overrides.items() for part in ("--set", as_text({key: value}))]
+    sets = [
+        part for key, value in overrides.items() for part in ("--set", overrides_text({key: value}))
+    ]
     options = [
         "--parsable",
         "--partition=low",

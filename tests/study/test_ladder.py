@@ -13,6 +13,7 @@ from oelm_lib.study.checks import check_only_adds, check_records
 from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.ladder import judge_ladder
+from oelm_lib.study.study import Study
 
 LADDER = {
     "sizes": {
@@ -66,7 +67,7 @@ def test_an_unfinished_ladder_says_so():
 
 
 def test_the_page_has_a_sentence_a_table_and_a_figure():
-    made = page.Study("test", ladder_grid({"small": 0.05, "base": 0.1, "large": 0.15}), None)
+    made = Study("test", ladder_grid({"small": 0.05, "base": 0.1, "large": 0.15}), None)
     assert "million parameters the gap of <b>frozen</b> changes by" in page.sentences(made)[-1]
     assert tables.ladder_table(made)["verdict"].tolist() == ["GROWS"]
     assert len(plots.ladder(made).data) == 1
@@ -90,7 +91,7 @@ def test_a_size_that_is_left_out_is_not_run_or_judged_and_the_page_says_why():
     assert {run.cell.size for run in grid.needs()} <= {"small", "base"}
     assert {cell.size for _, cell, _ in expected_left(grid)} <= {"small", "base"}
     assert f"Size 'large' of the ladder was left out: {WHY}" in notes.not_shown(
-        page.Study("test", grid, None)
+        Study("test", grid, None)
     ).replace("&#x27;", "'")
 
 
@@ -128,7 +129,7 @@ def test_records_of_a_size_or_an_arm_that_the_plan_lacks_are_kept_and_not_shown(
     gone = factory.tuned(factory.make_plan(ladder=LADDER), cell("frozen", size="large"))
     gone += [one.model_copy(update={"arm": "gone"}) for one in gone]
     grid = Grid(plan_without_large(), full.records + gone)
-    made = page.Study("test", grid, None)
+    made = Study("test", grid, None)
     assert set(tables.tuning_table(made)["size"]) == {"small", "base"}
     assert set(tables.tuning_table(made)["arm"]) == {"trained", "frozen"}
     assert len(tables.probes_table(made)) == 4

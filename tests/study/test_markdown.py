@@ -7,7 +7,7 @@ from oelm_lib.report import journal_facts
 from oelm_lib.report.journal import journal
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.tables import markdown_table
-from oelm_lib.view.tables import interval_text
+from oelm_lib.view.gaps import interval_text
 
 
 def test_the_markdown_table_has_the_gaps_and_verdicts_of_the_page():

@@ -12,12 +12,13 @@ from oelm_lib.study import notes, page, plots, records, tables
 from oelm_lib.study import plan as plans
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.records import append_record
+from oelm_lib.study.study import Study, load_study
 from oelm_lib.study.tables import markdown_table
-from oelm_lib.view.tables import interval_text
+from oelm_lib.view.gaps import interval_text
 
 
 def shown(grid, frozen=None):
-    return page.Study("test", grid, frozen)
+    return Study("test", grid, frozen)
 
 
 def text(html):
@@ -153,7 +154,7 @@ def test_an_answered_study_says_what_stays_open():
 
 def make_file(made):
     """The study with a plan file where the page looks for it."""
-    return page.Study("example", made.grid, made.frozen)
+    return Study("example", made.grid, made.frozen)
 
 
 def test_the_proof_folds_every_table():
@@ -333,7 +334,7 @@ def test_a_study_is_read_from_its_files(monkeypatch, tmp_path):
     plan = factory.make_plan()
     for record in tuned_all(plan)[:2]:
         append_record(tmp_path / "test" / "runs.jsonl", record.model_dump(mode="json"))
-    assert len(page.load_study("test").grid.records) == 2
+    assert len(load_study("test").grid.records) == 2
     records.freeze_plan("test", plan)
     assert records.frozen_plan("test") == plan
     changed = factory.make_plan(set={"train.max_steps": 30})

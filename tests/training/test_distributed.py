@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from oelm_lib import runs
-from oelm_lib.config import as_text
+from oelm_lib.config import overrides_text
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_json
 from oelm_lib.launch.distributed import train_in_processes
@@ -51,7 +51,7 @@ def in_two_forks(run):
             try:
                 os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}
                 os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-                worker.main(run.config.id, run.seed, as_text(run.config.overrides))
+                worker.main(run.config.id, run.seed, overrides_text(run.config.overrides))
                 code = 0
             except BaseException:
                 traceback.print_exc()
@@ -110,7 +110,7 @@ def test_two_processes_keep_the_curve_and_a_stopped_run_goes_on_bit_equal(
         run = tiny_run("DEMO-02", folder=folder, machine__devices=2, **changes | more)
         run.lock.release()
         monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / folder))
-        train_in_processes(run, as_text(run.config.overrides))
+        train_in_processes(run, overrides_text(run.config.overrides))
         return run
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -151,7 +151,7 @@ def test_the_error_of_a_process_is_reported_whatever_state_an_earlier_session_le
     try:
         assert writer("acquire") == "held"
         with pytest.raises(RunInUse, match=f"in use by process {writer.process.pid}"):
-            train_in_processes(run, as_text(run.config.overrides))
+            train_in_processes(run, overrides_text(run.config.overrides))
     finally:
         writer.die()
 

@@ -5,7 +5,8 @@ import pytest
 
 from oelm_lib import stats
 from oelm_lib.markup import Html, fold
-from oelm_lib.view.tables import interval_text, percent, table, verdict_html
+from oelm_lib.view.tables import table
+from oelm_lib.view.tones import verdict_html
 
 
 def test_a_constant_column_stands_in_the_caption_and_an_empty_one_is_left_out():
@@ -44,30 +45,10 @@ def test_columns_have_their_format(column, value, text):
     assert text in table(pd.DataFrame({"key": ["x", "y"], column: [value, 7.5]}))
 
 
-@pytest.mark.parametrize("verdict", [stats.PASS, stats.FAIL, stats.INCONCLUSIVE, stats.UNSTABLE])
-def test_a_verdict_has_its_word_a_mark_and_a_colour(verdict):
-    html = verdict_html(verdict)
-    assert verdict in html and "color:var(--" in html
-    assert any(mark in html for mark in "✓✗?")
-    assert verdict_html("<b>") == "&lt;b&gt;"
-
-
 def test_folded_tables_and_html_open_with_a_click():
     html = fold("More <b>", table(pd.DataFrame({"arm": ["a"]})), Html("<p>Why</p>"))
     assert html.startswith("<details><summary>More &lt;b&gt;</summary>") and "<table" in html
     assert html.endswith("<p>Why</p></details>")
-
-
-@pytest.mark.parametrize(
-    ("differences", "text"),
-    [([], "–"), ([0.03], "+3.0 %"), ([0.02, 0.04], "+3.0 % [−9.3, +17.0]")],
-)
-def test_an_interval_stands_in_brackets_behind_its_gap(differences, text):
-    assert interval_text(stats.paired_interval(differences)) == text
-
-
-def test_percent_has_a_sign():
-    assert percent(0.0975) == "+9.75 %" and percent(-0.5, 1) == "−50.0 %"
 
 
 def test_the_name_of_an_arm_heads_its_column_as_it_is():
