@@ -9,8 +9,8 @@ import yaml
 from oelm_lib import config
 from oelm_lib.study import load_study
 from oelm_lib.study.cell import BASE_SIZE, Cell
-from oelm_lib.study.markdown import markdown_table
 from oelm_lib.study.records import records_path
+from oelm_lib.study.tables import markdown_table
 
 README = (config.ROOT / "README.md").read_text()
 

@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "CurveExplorer": "live",
-        "ablation": "ablations",
+        "ablation": "matching",
         "config_diff": "first_screen",
         "corpora": "run_tables",
         "cross_corpus": "verdict",

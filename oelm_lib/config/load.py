@@ -178,7 +178,6 @@ def _read_experiment(path: Path, stamp: tuple[int, ...]) -> Experiment:
     return parse_experiment(plain, where)
 
 
-@functools.cache
 def _experiment_keys() -> list[str]:
     keys = [name for name in Experiment.model_fields if name not in SECTIONS]
     for name in SECTIONS:

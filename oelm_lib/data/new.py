@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib.config import CORPUS_PATTERN, PARAMS, data_dir, dump_yaml
-from oelm_lib.data.bpe import TooLittleTextError
 from oelm_lib.data.corpus import Corpus
 from oelm_lib.data.folder import printable
 from oelm_lib.data.preparation import prepare
@@ -18,7 +17,7 @@ from oelm_lib.data.progress import print_line
 from oelm_lib.data.readers import LINE_BYTES, is_text, not_readable, open_bytes
 from oelm_lib.data.source import Source, open_source
 from oelm_lib.data.spec import GUIDE, CorpusSpec, corpus_names
-from oelm_lib.data.tokenizer import END_OF_TEXT
+from oelm_lib.data.tokenizer import END_OF_TEXT, TooLittleTextError
 from oelm_lib.errors import UserError
 from oelm_lib.files import as_user_error, write_text
 

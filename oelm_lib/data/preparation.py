@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib.config import SIZES, Experiment, data_dir, experiment_ids, load_config
-from oelm_lib.data.bpe import train_bpe
 from oelm_lib.data.corpus import (
     FORMAT,
     MANIFEST,
@@ -26,7 +25,7 @@ from oelm_lib.data.progress import print_line
 from oelm_lib.data.source import Source, open_source
 from oelm_lib.data.spec import SAMPLE, CorpusSpec, load_spec, tokenizer_size
 from oelm_lib.data.splits import permuted_split, plan_splits
-from oelm_lib.data.tokenizer import Tokenizer, bpe_tokenizer, gpt2_tokenizer
+from oelm_lib.data.tokenizer import Tokenizer, bpe_tokenizer, gpt2_tokenizer, train_bpe
 from oelm_lib.errors import UserError
 from oelm_lib.files import as_user_error, lock_exclusively, sha256_file, write_text
 

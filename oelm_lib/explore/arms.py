@@ -30,17 +30,16 @@ def find_named_runs(runs: str) -> list[Path]:
     return list(dict.fromkeys(paths))
 
 
-def open_arms(runs: str, which: str = "latest") -> list[Trained]:
-    """Open a checkpoint of each run; the first run is the reference of the others.
+def open_arms(runs: str) -> list[Trained]:
+    """Open the last checkpoint of each run; the first run is the reference of the others.
 
     Args:
         runs: As find_named_runs takes them.
-        which: Checkpoint, `latest` or `best`.
 
     Raises:
-        UserError: No run has this name, or it has no such checkpoint.
+        UserError: No run has this name, or it has no checkpoint.
     """
-    return [open_trained(path, which) for path in find_named_runs(runs)]
+    return [open_trained(path) for path in find_named_runs(runs)]
 
 
 def arm_of(run: Trained) -> str:

@@ -13,8 +13,9 @@ from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_text
 from oelm_lib.markup import Html, fold
-from oelm_lib.report.provenance import KEY
 
+KEY = "oelm"
+"""Entry of a notebook's metadata that holds the command which executed it."""
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 HIDDEN_TAGS = {

@@ -4,20 +4,26 @@ import base64
 import gzip
 import hashlib
 import json
+import os
 import re
+import shlex
+from datetime import UTC, datetime
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from oelm_lib.files import as_user_error, write_text
 from oelm_lib.markup import plain_text
-from oelm_lib.report.notebook import first_error, prepare, read_notebook
-from oelm_lib.report.provenance import papermill_record, provenance
+from oelm_lib.report.notebook import KEY, first_error, prepare, read_notebook
 from oelm_lib.report.render import TEMPLATES, environment
 from oelm_lib.report.sanitise import sanitise
+from oelm_lib.runs.provenance import code_version, cpu_name
 
 SUBJECTS = ("exps", "runs")
 """Parameters that say what a page is about; its title names them."""
+PACKAGES = ("torch", "numpy", "pandas", "plotly", "papermill", "nbconvert")
+"""Packages whose versions a page states."""
 SCRIPTS = ("curves.js", "layout.js", "page.js")
 """Files of templates/ that make the script of a page with figures, in this order."""
 
@@ -64,7 +70,7 @@ def _page(source: Path, notebook: Any) -> str:
         js="\n".join(map(_text, SCRIPTS)),
         tables_js=_text("tables.js"),
         nonce=hashlib.sha256(source.read_bytes()).hexdigest()[:32],
-        provenance=provenance(source, notebook),
+        provenance=_provenance(source, notebook),
         runs=_origins(rows),
     )
 
@@ -102,7 +108,7 @@ def _number_headings(body: str) -> tuple[str, list[tuple[str, str]]]:
 
 def _subject(notebook: Any) -> str:
     """Return the experiments or runs that the parameters name; "" where they name none."""
-    parameters = papermill_record(notebook).get("parameters", {})
+    parameters = _papermill_record(notebook).get("parameters", {})
     return next((str(parameters[key]) for key in SUBJECTS if parameters.get(key)), "")
 
 
@@ -137,3 +143,45 @@ def _plotly_js() -> str:
     from plotly.offline import get_plotlyjs
 
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
+
+
+def _provenance(source: Path, notebook: Any) -> list[tuple[str, str]]:
+    """Return name and text of each fact about an executed notebook and the page made of it."""
+    rows = []
+    if command := _command(source, notebook):
+        rows.append(("command", command))
+    record = _papermill_record(notebook)
+    if start := str(record.get("start_time") or "")[:16].replace("T", " "):
+        rows.append(("executed", f"{start} UTC, {float(record.get('duration') or 0):.0f} s"))
+    code = code_version()
+    changed = " with uncommitted changes" if code["dirty"] else ""
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
+    python = notebook.metadata.get("language_info", {}).get("version", "unknown")
+    versions = [f"Python {python}", *(f"{name} {metadata.version(name)}" for name in PACKAGES)]
+    return [
+        *rows,
+        ("code", f"{code['version']}, commit {code['commit']}{changed}"),
+        ("versions", ", ".join(versions)),
+        ("page made", f"{made} UTC on {cpu_name()}, {os.cpu_count()} threads"),
+    ]
+
+
+def _command(source: Path, notebook: Any) -> str | None:
+    """Return the command that executed a notebook; None where nothing recorded it."""
+    own = notebook.metadata.get(KEY)
+    if isinstance(own, dict) and own.get("command"):
+        return str(own["command"])
+    record = _papermill_record(notebook)
+    if not record:
+        return None
+    name = Path(record.get("input_path") or source).name
+    parts = ["papermill", f"notebooks/{name}", source.name]
+    for key, value in record.get("parameters", {}).items():
+        parts += ["-p", str(key), str(value)]
+    return shlex.join(parts)
+
+
+def _papermill_record(notebook: Any) -> dict[str, Any]:
+    """Return what papermill recorded of an execution; {} where it did not execute the notebook."""
+    record = notebook.metadata.get("papermill")
+    return record if isinstance(record, dict) else {}

@@ -1,9 +1,9 @@
 """The record of a run: folder, lock, metrics, status, result.
 
 A run in progress writes: folder opens it under a lock where it fits its corpus (corpus_fit), and
-records its sessions (provenance), rows (metrics), status, budget and timing. All others find the
-folders (find) and read: reading (one run), frames (all runs as a data frame), overview (all runs
-from their status alone), logs.
+records its sessions (provenance), rows (metrics), status and timing. All others find the folders
+(find) and read: reading (one run), frames (all runs as a data frame), overview (all runs from their
+status alone), logs.
 
 Each name is imported when it is first used. Nothing here needs torch.
 """

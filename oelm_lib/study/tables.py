@@ -1,17 +1,19 @@
-"""Tables behind a study's answer, folded on its page."""
+"""Tables behind a study's answer, folded on its page; its first table as Markdown, for a README."""
 
 import math
 from html import escape
 
 import pandas as pd
 
+from oelm_lib import stats
 from oelm_lib.markup import Html, fold
-from oelm_lib.stats import gap
 from oelm_lib.study.cell import Cell
 from oelm_lib.study.grid import Grid
+from oelm_lib.study.page import status_line
 from oelm_lib.study.plan import plans_folder
 from oelm_lib.study.study import Study
 from oelm_lib.study.tuning import stable_means
+from oelm_lib.study.verdicts import Judgement
 from oelm_lib.view.gaps import interval_text, percent
 from oelm_lib.view.tables import plain_table
 
@@ -114,7 +116,7 @@ def exploration_table(study: Study) -> pd.DataFrame:
         {
             "arm": name,
             "against": judged[name].against,
-            "tuned gap (validation)": "not run yet" if tuned is None else percent(gap(tuned)),
+            "tuned gap (validation)": "not run yet" if tuned is None else percent(stats.gap(tuned)),
             "trained share": plan.trained_share(name),
             "what it is": judged[name].about,
         }
@@ -217,3 +219,34 @@ def _html(frame: pd.DataFrame) -> Html:
     if frame.empty:
         return Html("<p>Not run yet.</p>")
     return Html(f"<div style='overflow-x:auto'>{plain_table(frame)}</div>")
+
+
+def markdown_table(study: Study) -> str:
+    """Return the main comparisons down, corpora across, and below how much is answered.
+
+    Comparisons and corpora without a confirmation run are left out. `oelm study NAME --table`
+    prints it; a test fails where README holds another one.
+    """
+    corpora, judged = study.main_table()
+    if not judged:
+        return "No claim has a confirmation run yet."
+    rows = [["comparison", *corpora], ["---"] * (1 + len(corpora))]
+    for row in judged:
+        first = next(one for one in row if one)
+        rows.append([f"{first.arm} against {first.other}", *map(_cell, row)])
+    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", status_line(study)])
+
+
+def _cell(one: Judgement | None) -> str:
+    """Return the gap, interval, seeds so far and verdicts of a claim on one corpus."""
+    if one is None:
+        return "–"
+    seeds = one.ended
+    if not seeds:
+        return "not run yet"
+    count = f"{seeds} of {one.planned} seeds" if seeds < one.planned else f"{seeds} seeds"
+    words = {verdict: f"**{verdict}**" for verdict in (stats.PASS, stats.FAIL, stats.YES, stats.NO)}
+    verdicts = [
+        f"{limit.short_text}: {words.get(limit.verdict, limit.verdict)}" for limit in one.limits
+    ]
+    return f"{interval_text(one.interval)}, {count}{one.late_mark}; {'; '.join(verdicts)}"

@@ -4,7 +4,7 @@ from collections import deque
 from statistics import median, quantiles
 
 from oelm_lib.config import Experiment
-from oelm_lib.runs.budget import Budget
+from oelm_lib.runs.timing import Budget
 
 SLACK = 0.03
 """Half width of the narrowest range, as a share of the time of the steps."""

@@ -9,13 +9,13 @@ import torch
 from oelm_lib.config import Experiment
 from oelm_lib.data import EvalWindows
 from oelm_lib.errors import UserError
-from oelm_lib.runs.budget import Budget
 from oelm_lib.runs.folder import Run, disk_error
 from oelm_lib.runs.lock import LockLost
 from oelm_lib.runs.metrics import Recorder
 from oelm_lib.runs.reading import read_metrics
 from oelm_lib.runs.status import Status
 from oelm_lib.runs.stop import StopRequest, on_stop, remove_stop_file
+from oelm_lib.runs.timing import Budget
 from oelm_lib.training import checkpoint, distributed
 from oelm_lib.training.console import Console
 from oelm_lib.training.device import device_name

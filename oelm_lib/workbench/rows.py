@@ -8,7 +8,6 @@ from oelm_lib.arms import arm_name
 from oelm_lib.config import (
     Experiment,
     experiment_ids,
-    experiment_path,
     load_config,
     outputs_dir,
     parse_experiment,
@@ -45,7 +44,6 @@ class RunRows:
         self._stamps: dict[Path, tuple] = {}
         self._rows: dict[Path, Row] = {}
         self._folder_facts: dict[str, dict[str, Any]] = {}
-        self._file_facts: dict[tuple[str, float], dict[str, Any]] = {}
         self._last: list[Row] = []
 
     def read(self) -> list[Row]:
@@ -58,7 +56,7 @@ class RunRows:
             nothing changed.
         """
         stamps = {path: _stamp(path) for path in find_runs(self.outputs)}
-        experiments = {exp: self._experiment_facts(exp) for exp in experiment_ids()}
+        experiments = {exp: _experiment_facts(exp) for exp in experiment_ids()}
         stale = {experiment_of(path.parent.name) for path in stamps if self._is_stale(path, stamps)}
         # An arm's gap changes with its baseline.
         stale |= {exp for exp, facts in experiments.items() if facts["compare_to"] in stale}
@@ -116,21 +114,18 @@ class RunRows:
                 plain = read_config(path)
                 experiment = parse_experiment(plain["experiment"], str(path), plain["overrides"])
             except UserError:
-                return self._experiment_facts(exp)
+                return _experiment_facts(exp)
             self._folder_facts[folder] = _facts(experiment)
         return self._folder_facts[folder]
 
-    def _experiment_facts(self, exp: str) -> dict[str, Any]:
-        """Return _facts of an experiment's file; where it is broken, empty ones and the reason."""
-        version = (exp, _modified(experiment_path(exp)))
-        if version not in self._file_facts:
-            try:
-                facts = _facts(load_config(exp))
-            except UserError as error:
-                facts = dict.fromkeys(("arm", "corpus", "title"), "")
-                facts |= {"compare_to": None, "reason": str(error)}
-            self._file_facts[version] = facts
-        return self._file_facts[version]
+
+def _experiment_facts(exp: str) -> dict[str, Any]:
+    """Return _facts of an experiment's file; where it is broken, empty ones and the reason."""
+    try:
+        return _facts(load_config(exp))
+    except UserError as error:
+        facts = dict.fromkeys(("arm", "corpus", "title"), "")
+        return facts | {"compare_to": None, "reason": str(error)}
 
 
 def _facts(experiment: Experiment) -> dict[str, Any]:

@@ -27,10 +27,9 @@ from oelm_lib.data import (
     prepare,
     show_corpus,
 )
-from oelm_lib.data.bpe import train_bpe
 from oelm_lib.data.corpus import MANIFEST
 from oelm_lib.data.preparation import _locked
-from oelm_lib.data.tokenizer import bpe_tokenizer, gpt2_tokenizer
+from oelm_lib.data.tokenizer import bpe_tokenizer, gpt2_tokenizer, train_bpe
 from oelm_lib.errors import UserError
 from oelm_lib.files import with_checksum
 
@@ -186,8 +185,8 @@ def test_a_folder_without_a_manifest_is_an_error_before_any_work(source, data_fo
 
 LONG_TRAINING = """
 import os, signal, sys, threading
-from oelm_lib.data import bpe, prepare
-bpe.WORD_BYTES = 10**9  # the library then needs minutes
+from oelm_lib.data import prepare, tokenizer
+tokenizer.WORD_BYTES = 10**9  # the library then needs minutes
 threading.Timer(float(sys.argv[2]), os.kill, (os.getpid(), signal.SIGINT)).start()
 prepare("tinystories-sample", sys.argv[1], "bpe-512")
 """

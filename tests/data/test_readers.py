@@ -9,11 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oelm_lib.data import documents, readers
-from oelm_lib.data.bpe import train_bpe
 from oelm_lib.data.documents import cut_documents, join_rows
 from oelm_lib.data.readers import read_rows
 from oelm_lib.data.spec import CorpusSpec
-from oelm_lib.data.tokenizer import bpe_tokenizer, gpt2_tokenizer
+from oelm_lib.data.tokenizer import bpe_tokenizer, gpt2_tokenizer, train_bpe
 from oelm_lib.errors import UserError
 
 ROWS = CorpusSpec(name="x-sample", title="", about="", document="row")

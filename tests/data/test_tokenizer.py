@@ -11,9 +11,8 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oelm_lib.data.bpe import train_bpe
 from oelm_lib.data.gpt2_vocabulary import URL, read_gpt2_file
-from oelm_lib.data.tokenizer import bpe_tokenizer, gpt2_tokenizer, load_tokenizer
+from oelm_lib.data.tokenizer import bpe_tokenizer, gpt2_tokenizer, load_tokenizer, train_bpe
 from oelm_lib.errors import UserError
 
 TEXTS = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -84,7 +83,9 @@ def test_bpe_encodes_as_the_library_does(stories):
 
 
 def test_bpe_training_is_the_same_in_every_process():
-    program = f"from oelm_lib.data.bpe import train_bpe\nprint(train_bpe('bpe-280', iter({WORDS})))"
+    program = (
+        f"from oelm_lib.data.tokenizer import train_bpe\nprint(train_bpe('bpe-280', iter({WORDS})))"
+    )
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )

@@ -4,9 +4,9 @@ import pytest
 
 from oelm_lib.errors import UserError
 from oelm_lib.hardware import TorchBuild, gpu_handle, torch_problem, visible_gpus
-from oelm_lib.launch.devices import IDLE_SECONDS, IdleWatch, choose_gpus
 from oelm_lib.launch.doctor import check_gpus
 from oelm_lib.launch.processes import child_environment
+from oelm_lib.launch.slots import IDLE_SECONDS, IdleWatch, choose_gpus
 from tests.launch.fake_nvml import FakeNvml
 
 CPU_BUILD = TorchBuild("2.13.0+cpu", None, 0, "Torch not compiled with CUDA enabled")

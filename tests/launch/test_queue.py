@@ -13,10 +13,9 @@ from oelm_lib.config import ROOT
 from oelm_lib.errors import FAILED
 from oelm_lib.files import write_json
 from oelm_lib.launch import queue as queue_module
-from oelm_lib.launch.devices import IdleWatch
 from oelm_lib.launch.jobs import make_jobs
 from oelm_lib.launch.queue import MOST_STARTS, Queue, run_queue
-from oelm_lib.launch.slots import Slots
+from oelm_lib.launch.slots import IdleWatch, Slots
 from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.reading import ACTIVE, read_metrics, read_status, read_summary, state
 from tests.launch.conftest import descendants, wait_for

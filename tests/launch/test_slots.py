@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from oelm_lib.errors import UserError
-from oelm_lib.launch.devices import IDLE_SECONDS, IdleWatch
 from oelm_lib.launch.jobs import Job, Writer
-from oelm_lib.launch.slots import Slots, check_room, decide, make_slots
+from oelm_lib.launch.slots import IDLE_SECONDS, IdleWatch, Slots, check_room, decide, make_slots
 from oelm_lib.runs.process import this_process
 from tests.launch.fake_nvml import FakeNvml
 

@@ -7,10 +7,9 @@ import pytest
 
 from oelm_lib import config
 from oelm_lib.runs import status as status_module
-from oelm_lib.runs.budget import Budget
 from oelm_lib.runs.reading import read_status
 from oelm_lib.runs.status import Status
-from oelm_lib.runs.timing import timing_stats
+from oelm_lib.runs.timing import Budget, timing_stats
 
 
 def unlocked():

@@ -6,7 +6,7 @@ from test_verdicts import study, with_gap
 from oelm_lib.report import journal_facts
 from oelm_lib.report.journal import journal
 from oelm_lib.study.grid import Grid
-from oelm_lib.study.markdown import markdown_table
+from oelm_lib.study.tables import markdown_table
 from oelm_lib.view.gaps import interval_text
 
 

@@ -11,9 +11,9 @@ from oelm_lib.config import dump_yaml
 from oelm_lib.study import notes, page, plots, records, tables
 from oelm_lib.study import plan as plans
 from oelm_lib.study.grid import Grid
-from oelm_lib.study.markdown import markdown_table
 from oelm_lib.study.records import append_record
 from oelm_lib.study.study import Study, load_study
+from oelm_lib.study.tables import markdown_table
 from oelm_lib.view.gaps import interval_text
 
 

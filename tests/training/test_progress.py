@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from oelm_lib import config
-from oelm_lib.runs.budget import Budget
+from oelm_lib.runs.timing import Budget
 from oelm_lib.training.progress import UNMEASURED, Progress, _events_ahead
 
 LOG = 10

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from oelm_lib.runs.budget import PHASES
 from oelm_lib.runs.frames import load_runs, recorded
+from oelm_lib.runs.timing import PHASES
 from oelm_lib.view.budget import PARTS, time_budget, time_budget_table
 from tests import runs_factory
 
