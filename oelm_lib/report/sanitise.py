@@ -19,6 +19,8 @@ ATTRIBUTES = frozenset(
     align alt class colspan data-figure height href open rowspan scope src style title width
     """.split()
 )
+STYLE_ID = re.compile(r"T_\w+")
+"""Ids of pandas' Styler, for its style sheet; others could stand in for the page's own ids."""
 PROPERTIES = frozenset(
     """
     align-items background-color border border-bottom border-bottom-color border-collapse
@@ -35,28 +37,54 @@ EMBEDDED_IMAGE = re.compile(r"data:image/(png|jpeg|gif|webp|svg\+xml);base64,[A-
 HIDDEN_CONTENT = re.compile(
     r"<(script|style|template|noscript|title)\b[^>]*>.*?(</\1\s*>|\Z)", re.I | re.S
 )
+STYLE_SHEET = re.compile(r"<style\b[^>]*>(.*?)</style\s*>", re.I | re.S)
 DROPPED_IMAGE = re.compile(r"<img(?![^>]* src=)(?:[^>]* alt=\"([^\"]*)\")?[^>]*>")
 
 
 def sanitise(html: str) -> str:
-    """Return HTML with allowed elements, attributes and styles only."""
+    """Return HTML with allowed elements, attributes and styles only.
+
+    Styler's own style sheets stay, each rule limited to its table and to PROPERTIES.
+    """
     import bleach
     from bleach.css_sanitizer import CSSSanitizer
 
+    css = CSSSanitizer(allowed_css_properties=PROPERTIES)
+    rules = [_table_rules(sheet, css) for sheet in STYLE_SHEET.findall(html)]
     body = bleach.clean(
         HIDDEN_CONTENT.sub("", html),
         tags=TAGS,
         attributes=_is_allowed,
         protocols={"http", "https", "mailto", "data"},
-        css_sanitizer=CSSSanitizer(allowed_css_properties=PROPERTIES),
+        css_sanitizer=css,
         strip=True,
     )
-    return DROPPED_IMAGE.sub(r"<span class='note'>[picture left out] \1</span>", body)
+    body = DROPPED_IMAGE.sub(r"<span class='note'>[picture left out] \1</span>", body)
+    sheet = "\n".join(filter(None, rules))
+    return f"<style>{sheet}</style>\n{body}" if sheet else body
 
 
 def _is_allowed(tag: str, name: str, value: str) -> bool:
+    if name == "id":
+        return STYLE_ID.fullmatch(value) is not None
     if name == "src":
         return tag == "img" and EMBEDDED_IMAGE.fullmatch(value) is not None
     if name == "href":
         return tag == "a" and not value.strip().lower().startswith("data:")
     return name in ATTRIBUTES
+
+
+def _table_rules(sheet: str, css: object) -> str:
+    """Return the rules of a style sheet whose selectors all name one table of Styler's."""
+    import tinycss2
+
+    kept = []
+    for rule in tinycss2.parse_stylesheet(sheet, skip_comments=True, skip_whitespace=True):
+        if rule.type != "qualified-rule":
+            continue
+        selector = tinycss2.serialize(rule.prelude).strip()
+        parts = [part.strip() for part in selector.split(",")]
+        if all(re.fullmatch(r"#T_\w+[\w\s:.>()-]*", part) for part in parts):
+            declarations = css.sanitize_css(tinycss2.serialize(rule.content))
+            kept.append(f"{selector} {{{declarations}}}")
+    return "\n".join(kept)

@@ -14,6 +14,7 @@ from oelm_lib.report.keep import publish, write_index
 from oelm_lib.report.make import MOST_SLUG, STANDARD, _check_finished, page_slug, report
 from oelm_lib.report.notebook import WIDGET
 from oelm_lib.report.page import export
+from oelm_lib.runs import frames
 from oelm_lib.runs.lock import RunLock
 from oelm_lib.view.curves import loss_curves
 from oelm_lib.view.figure import Figure
@@ -190,7 +191,8 @@ def test_a_hostile_notebook_cannot_load_run_or_lead_away(tmp_path):
         "<script>alert(1)</script><svg onload='alert(2)'></svg><iframe src='secret.png'></iframe>"
         "<form action='http://far.example'><input></form><object data='secret.png'></object>"
         "<p id='oelm-rows' onclick='alert(3)' style='position:fixed;color:red'>words</p>"
-        "<style>body{display:none}</style><style>@import 'http://far.example';</style>"
+        "<style>body{display:none}</style><style>@import 'http://far.example';"
+        "#T_1 td{position:fixed;color:red} #T_1, body{color:blue}</style>"
         "<link rel='stylesheet' href='http://far.example/a.css'>"
     )
     outputs = [
@@ -205,18 +207,22 @@ def test_a_hostile_notebook_cannot_load_run_or_lead_away(tmp_path):
     body = page[page.index("<body>") :]
     assert "secret" not in body and "far.example" not in body and "alert" not in body
     assert not re.search(r"<(script|svg|iframe|form|input|object|meta|base|link|img)\b", body)
-    assert not re.search(r"\bon\w+=|position|oelm-rows|display:none|javascript", body)
+    assert not re.search(r"\bon\w+=|position|oelm-rows|display:none|blue|javascript", body)
+    assert "#T_1 td {color:red;}" in body
     assert '<p style="color:red;">words</p>' in body and "[picture left out] words" in body
 
 
-def test_embedded_pictures_links_and_styles_of_elements_stay(tmp_path):
+def test_embedded_pictures_links_and_styled_tables_stay(tmp_path, demo):
+    table = frames.load_folders(demo)[["run", "final_val_loss"]].style.set_table_styles(
+        [{"selector": "td", "props": "text-align:right"}]
+    )
     markdown = "# T\n[site](https://site.example) ![dot](data:image/png;base64,iVBORw0=)"
-    table = "<table><tr><td style='text-align:right'>1</td></tr></table>"
-    output = new_output("display_data", data={"text/html": table})
+    output = new_output("display_data", data={"text/html": table.to_html()})
     page = export(write(tmp_path / "a.ipynb", new_markdown_cell(markdown), code(output)))
     text = page.read_text()
     assert 'href="https://site.example"' in text and 'src="data:image/png;base64,iVBORw0="' in text
-    assert re.search(r'<td style="text-align: ?right;">1</td>', text)
+    assert re.search(r"<style>#T_(\w+) td \{text-align: right;\}</style>", text)
+    assert re.search(r'<table id="T_\w+"', text)
 
 
 def test_a_folded_cell_stands_last(tmp_path):
