@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from oelm_lib.cli import checks, data, experiments, models, pages, runs
+from oelm_lib.cli import checks, data, experiments, models, pages, runs, study
 from oelm_lib.cli.streams import open_closed_streams
 from oelm_lib.errors import FAILED, UserError
 from oelm_lib.files import remedy
@@ -21,7 +21,7 @@ COMMANDS = (
     runs.stop,
     runs.replay,
     runs.rm,
-    experiments.study,
+    study.study,
     experiments.new,
     pages.lab,
     pages.report,

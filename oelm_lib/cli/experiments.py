@@ -1,12 +1,10 @@
-"""Commands about what params/ declares, experiments and studies: new, study."""
+"""Commands about experiment files: new."""
 
-import sys
 from typing import Any
 
 import click
 
-from oelm_lib.cli.options import sbatch_from, set_option
-from oelm_lib.cli.streams import outlives_its_reader
+from oelm_lib.cli.options import set_option
 
 
 @click.command()
@@ -41,39 +39,3 @@ def new(
         return
     path = save_experiment(new_id, text)
     click.echo(f"{path}: written; edit it, then: oelm run {new_id}")
-
-
-@click.command()
-@click.argument("name")
-@click.option("--dry-run", is_flag=True, help="Print what is left and its cost; train nothing.")
-@click.option(
-    "--workers", type=click.IntRange(1), default=2, help="Concurrent runs on the CPU (default 2)."
-)
-@click.option("--gpus", help="One run at a time on each of these GPUs: auto, or numbers like 2,3.")
-@click.option(
-    "--slurm", metavar="'KEY=VALUE ...'", help="Submit --workers jobs with these sbatch options."
-)
-@click.option("--table", is_flag=True, help="Print the first table as Markdown; train nothing.")
-@outlives_its_reader
-def study(
-    name: str, dry_run: bool, workers: int, gpus: str | None, slurm: str | None, table: bool
-) -> None:
-    """Train every missing run of the study NAME.
-
-    The study is declared in params/studies/NAME.yaml. Each ended run adds a line to
-    reports/NAME/runs.jsonl. The same command continues after a stop, and on another machine with
-    the recorded runs. `oelm report NAME` makes the page.
-    """
-    if table:
-        from oelm_lib.study.study import load_study
-        from oelm_lib.study.tables import markdown_table
-
-        click.echo(markdown_table(load_study(name)))
-        return
-    from oelm_lib.hardware import open_nvml
-    from oelm_lib.launch.slots import choose_gpus
-    from oelm_lib.launch.study_engine import run_study
-
-    chosen = choose_gpus(gpus, open_nvml()) if gpus else None
-    sbatch = None if slurm is None else sbatch_from(tuple(slurm.split()))
-    sys.exit(run_study(name, workers, chosen, dry_run, sbatch))
