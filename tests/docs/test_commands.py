@@ -118,6 +118,7 @@ def write_what_the_page_asks_for(page: Path, checkout: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=page_name)
 def test_the_commands_of_a_page_run(page, trained_checkout, tmp_path):
     checkout = tmp_path / "oelm"

@@ -16,7 +16,7 @@ from oelm_lib.runs.reading import ACTIVE, read_metrics, read_status, read_summar
 from tests.conftest import TINY_RUN
 from tests.launch.conftest import wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 HERE = Path(__file__).parent
 DAEMONS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd")
 SBIN = "/usr/sbin:/sbin:" + os.environ["PATH"]

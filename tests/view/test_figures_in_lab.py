@@ -15,7 +15,7 @@ from tests.conftest import TINY_RUN
 from tests.lab import make_checkout, open_lab, run_all, save, start_all
 from tests.test_arms import contrast
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 FIGURES = {"bench": 3, "compare": 7, "explore": 10, "study": 2, "train": 1, "workbench": 3}
 """Notebook -> least number of its figures, live ones included."""
 LIVE = {"compare": 1, "explore": 1, "workbench": 3}

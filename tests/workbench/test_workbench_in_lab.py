@@ -75,6 +75,7 @@ def checkout(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_from_a_new_experiment_to_its_comparison(tmp_path, checkout, stories):
     outputs = checkout / "outputs"
     with open_lab(checkout, OELM_DATA=str(stories), OELM_OUTPUTS=str(outputs)) as lab:
