@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from oelm_lib.cli.options import note_skipped_files
+from oelm_lib.cli.options import FiniteRange, note_skipped_files
 from oelm_lib.cli.streams import outlives_its_reader
 from oelm_lib.hardware import GPU_FLOPS
 
@@ -37,7 +37,7 @@ def doctor(exp: str | None) -> None:
 )
 @click.option(
     "--utilisation",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=FiniteRange(0, 1, min_open=True),
     default=0.3,
     help="Share of the GPU's peak that is reached (default 0.3).",
 )
@@ -59,7 +59,7 @@ def flops(exp: str, gpu: str, utilisation: float) -> None:
 )
 @click.option(
     "--dropout",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=FiniteRange(0, 1, max_open=True),
     help="Dropout probability (default 0.1).",
 )
 @click.option(

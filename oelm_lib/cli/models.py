@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from oelm_lib.cli.options import checkpoint_option, run_named
+from oelm_lib.cli.options import FiniteRange, checkpoint_option, run_named
 from oelm_lib.cli.streams import outlives_its_reader
 from oelm_lib.errors import UserError
 from oelm_lib.runs.schema import EXPORT_FORMS
@@ -32,13 +32,13 @@ METRICS = ("csv", "tensorboard", "wandb-offline")
 @click.option(
     "--temperature",
     default=1.0,
-    type=click.FloatRange(0, 1e6),
+    type=FiniteRange(0, 1e6),
     help="Softmax temperature; 0 takes the most likely token (default 1).",
 )
 @click.option("--top-k", type=click.IntRange(1), help="Draw from the K most likely tokens.")
 @click.option(
     "--top-p",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=FiniteRange(0, 1, min_open=True),
     help="Draw from the most likely tokens that hold this probability together.",
 )
 @click.option("--seed", default=0, help="Seed of the draw (default 0).")

@@ -1,12 +1,26 @@
 """Options and values that several commands share."""
 
+import math
 from pathlib import Path
+from typing import Any
 
 import click
 
 from oelm_lib.errors import UserError
 
 DEFAULT_SEED = 42
+
+
+class FiniteRange(click.FloatRange):
+    """A range of floats without NaN and infinity, which click's own range lets pass."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 def _overrides(ctx: click.Context, param: click.Parameter, items: tuple[str, ...]) -> dict:

@@ -8,6 +8,7 @@ import click
 
 from oelm_lib.cli.options import (
     DEFAULT_SEED,
+    FiniteRange,
     note_skipped_files,
     run_named,
     sbatch_from,
@@ -31,7 +32,7 @@ from oelm_lib.errors import UserError
 @click.option("--wait-idle", is_flag=True, help="Use a GPU only after it was idle for a minute.")
 @click.option(
     "--max-wait",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=24,
     metavar="HOURS",
     help="Give up after HOURS without a running run (default 24).",

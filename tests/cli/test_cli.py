@@ -139,6 +139,24 @@ def test_a_mistake_is_one_line(arguments, message, monkeypatch, tmp_path):
     assert message in line
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", "DEMO-01", "--temperature", "nan"],
+        ["generate", "DEMO-01", "--temperature", "inf"],
+        ["generate", "DEMO-01", "--top-p", "nan"],
+        ["generate", "DEMO-01", "--samples", "100000000000"],
+        ["flops", "DEMO-01", "--utilisation", "nan"],
+        ["run", "DEMO-01", "--max-wait", "nan"],
+        ["bench", "--dropout", "nan"],
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_any_work(arguments):
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{arguments[-2]}'" in result.output
+
+
 @pytest.fixture
 def own_params(monkeypatch, tmp_path):
     """A params folder of this test with the experiments of the demo."""
