@@ -109,6 +109,16 @@ def test_a_file_may_not_claim_overrides():
         config.parse_experiment(plain, "test")
 
 
+def test_the_resolved_experiment_is_a_table_that_marks_overrides_and_escapes_text():
+    table = config.load_config("GPT-02", "train.max_steps=10")._repr_html_()
+    assert "10 (overridden)" in table
+    assert "rehearsal" in table
+    assert (
+        "<script"
+        not in config.load_config("GPT-02").model_copy(update={"title": "<script>"})._repr_html_()
+    )
+
+
 @pytest.mark.parametrize(
     "key", ["train.max_steps", "train.batch_size", "optim.warmup_steps", "model.max_seq_len"]
 )

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 from oelm_lib.config.fields import Count, Flag, Real, Section, Step, Text, matches, on_or_off
 from oelm_lib.config.model import ModelConfig
 from oelm_lib.files import sha256_json
+from oelm_lib.markup import html_table
 
 ID_PATTERN = r"[A-Z]+-[0-9]{2,4}"
 ID_WORDS = "capitals, a hyphen and 2 to 4 digits, such as DEMO-05"
@@ -166,6 +167,15 @@ class Experiment(Section):
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts and lists, as in the YAML file."""
         return self.model_dump(mode="json")
+
+    def _repr_html_(self) -> str:
+        """The resolved experiment as a table, overridden keys marked."""
+        keys = {"title": self.label, "question": self.question, **flatten(self)}
+        rows = [
+            (key, f"{value} (overridden)" if key in self.overrides else value)
+            for key, value in keys.items()
+        ]
+        return html_table((self.id, self.kind), rows)
 
 
 def flatten(experiment: Experiment) -> dict[str, Any]:
