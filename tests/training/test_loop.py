@@ -6,12 +6,11 @@ import pytest
 import torch
 
 from oelm_lib import runs
-from oelm_lib.data.preparation import REHEARSAL
 from oelm_lib.training import checkpoint, loop, optim
 from oelm_lib.training.record import evaluate, save
 from oelm_lib.training.session import open_session
 from oelm_lib.training.state import TrainingState
-from oelm_lib.training.time_trial import slow_warning
+from oelm_lib.training.time_trial import _projected_parts, slow_warning
 from tests.clocked import without_clock
 from tests.training.helpers import keep_states, record_calls, rows_of, same_tensors, train
 
@@ -186,11 +185,27 @@ def test_saves_are_made_at_their_interval(tiny_run, monkeypatch):
 def test_days_on_a_cpu_are_a_warning(tiny_run):
     state = TrainingState(tiny_run(train__max_steps=10**9, train__eval_interval=10**9))
     assert re.fullmatch(
-        r"on this CPU the run will take about .* \([\d.]+ days\); use a GPU, or rehearse: --set .*",
-        warning := slow_warning(state),
+        r"on this CPU the run will take about .* \([\d.]+ days\), most of it for its 1,000,000,000"
+        r" steps of 4 windows; use a GPU, or rehearse: overrides train\.max_steps=10",
+        slow_warning(state),
     )
-    assert f'--set "{REHEARSAL}"' in warning
     assert slow_warning(TrainingState(tiny_run(folder="short"))) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "smaller"),
+    [
+        ({"max_steps": 1000}, ["train.max_steps=10 train.batch_size=1", ""]),
+        ({"max_steps": 10}, ["train.batch_size=1", ""]),
+        ({"max_steps": 10, "batch_size": 1}, ["", ""]),
+        ({"max_steps": 10, "batch_size": 1, "eval_tokens": 8192}, ["", "train.eval_tokens=4096"]),
+    ],
+)
+def test_a_slow_rehearsal_is_not_told_what_it_has(tiny_run, changes, smaller):
+    run = tiny_run(**{f"train__{key}": value for key, value in changes.items()})
+    parts = _projected_parts(TrainingState(run), window_seconds=3.0)
+    assert [part.smaller for part in parts] == [*smaller, ""]  # its corpus is stories already
+    assert parts[0].seconds == run.config.train.max_steps * run.config.train.batch_size * 3.0
 
 
 def test_a_warm_up_longer_than_the_run_is_a_warning(tiny_run, capsys):
