@@ -213,6 +213,23 @@ def test_dumped_values_are_read_back(value):
     assert config.parse_yaml(config.as_yaml(value)) == value
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3", "the key a is given twice; keep one"),
+        ("x: {a: 1, a: 1}", "the key a is given twice; keep one"),
+        ("[" * 40_000, "nested more than 100 deep"),
+        ("a: " * 40_000, "a ':' is not allowed here"),
+        ("? [1]\n: 2", "a key is not plain text"),
+    ],
+)
+def test_a_yaml_file_with_double_keys_or_deep_nesting_is_refused(tmp_path, text, message):
+    path = tmp_path / "X.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        config.read_yaml(path)
+
+
 @pytest.mark.parametrize("text", ["train.max_steps = 10", "train.max_steps =10  model.dropout= 0"])
 def test_spaces_around_the_equals_sign_are_allowed(text):
     assert config.load_config("GPT-02", text).train.max_steps == 10

@@ -195,6 +195,15 @@ def test_a_document_error_as_large_as_that_over_seeds_widens_the_interval(tmp_pa
     )
 
 
+def test_a_split_without_tokens_has_no_document_error(tmp_path):
+    for exp in ("DEMO-01", "DEMO-02"):
+        for seed in (1, 2):
+            path = make_run(tmp_path, exp, seed)
+            np.savez(path / "documents.npz", nats=np.zeros(3), tokens=np.zeros(3, int))
+    runs = compare.load_runs(outputs=tmp_path)
+    assert math.isnan(compare.verdicts(runs)["document_error"].iloc[0])
+
+
 def test_recorded_gaps_are_the_logs_recomputed():
     table = compare.verdicts(compare.recorded()).set_index("id")
     assert table["gap"].mul(100).round(2).to_dict() == {

@@ -358,3 +358,19 @@ def test_an_arm_with_one_broken_config_still_knows_its_baseline(make_run, tmp_pa
     (make_run("DEMO-02", evals=[[100, 3.0]]) / "config.yaml").write_text("[" * 40_000)
     make_run("DEMO-02", seed=2, evals=[[100, 3.0]])
     assert [row.get("gap") for row in overview("DEMO-02", tmp_path)] == [0.0, 0.0]
+
+
+def test_a_summary_with_any_byte_changed_is_named_or_unchanged(make_run, tmp_path):
+    path = make_run(state="done")
+    summary = {"best_val_loss": 1.25, "final_val_loss": 1.5, "steps": 1000, "epochs": 2.0}
+    write_json(path / "summary.json", summary, checksum=True)
+    good, (right,) = (path / "summary.json").read_bytes(), overview(outputs=tmp_path)
+    for place in range(0, len(good), 3):
+        changed = bytes([good[place] ^ 2])
+        (path / "summary.json").write_bytes(good[:place] + changed + good[place + 1 :])
+        (row,) = overview(outputs=tmp_path)
+        if row["state"] == "unreadable":
+            assert "summary.json" in row["reason"]
+        else:
+            assert row["best_val_perplexity"] == right["best_val_perplexity"]
+            assert row["step"] == right["step"]

@@ -1,7 +1,10 @@
+import errno
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 import study_factory as factory
@@ -38,6 +41,17 @@ def test_a_run_is_recorded_once(tmp_path):
     assert [record.val_loss for record in read_records(path)] == [3.0]
 
 
+def test_only_a_torn_tail_is_cut(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    append_record(path, line(seed=1))
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[: len(whole) // 2])
+    assert len(read_records(path)) == 1
+    append_record(path, line(seed=2))
+    assert [record.seed for record in read_records(path)] == [1, 2]
+    assert path.read_bytes().startswith(whole)
+
+
 def test_two_engines_that_append_at_once_lose_nothing(tmp_path):
     """Others write while the first is between reading the file and writing to it.
 
@@ -67,6 +81,18 @@ def test_two_engines_that_append_at_once_lose_nothing(tmp_path):
     assert [record.seed for record in read_records(path)] == [1, 2, 3]
 
 
+def test_many_writers_lose_nothing(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    threads = [
+        threading.Thread(target=append_record, args=(path, line(seed=seed))) for seed in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(record.seed for record in read_records(path)) == list(range(20))
+
+
 @pytest.mark.parametrize("broken", [b"{}", b"null", b"[1]", b"\xff", b'{"study": "test"}'])
 def test_a_broken_line_is_named_and_nothing_is_written(tmp_path, broken):
     path = tmp_path / "runs.jsonl"
@@ -89,6 +115,15 @@ def test_a_changed_digit_of_a_record_is_named(tmp_path):
     path.write_text('"val_loss":2.0'.join(text.rsplit('"val_loss":3.0', 1)))
     with pytest.raises(UserError, match=r"line 2 fails its checksum.*restore it from git"):
         read_records(path)
+
+
+def test_a_file_system_without_flock_takes_records(tmp_path, monkeypatch):
+    def refuse(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert append_record(tmp_path / "runs.jsonl", line())
+    assert len(read_records(tmp_path / "runs.jsonl")) == 1
 
 
 def test_damaged_files_of_a_run_are_one_line(tmp_path):

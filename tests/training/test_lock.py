@@ -49,7 +49,6 @@ def test_train_called_again_while_another_process_writes_touches_nothing(tiny_ru
     train(run)
     run.lock.acquire()
     take_over(run)
-    (run.path / "STOP").touch()  # a request to the other writer
     before = files_of(run)
     with pytest.raises(UserError, match="taken it over"):
         train(run)
