@@ -10,7 +10,7 @@ from typing import Any
 
 from oelm_lib.errors import UserError
 from oelm_lib.files import as_user_error
-from oelm_lib.runs.reading import state
+from oelm_lib.runs.reading import read_or_none, read_status, state
 from oelm_lib.runs.schema import ACTIVE
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
@@ -42,11 +42,25 @@ def ask_to_stop(path: Path) -> None:
     Raises:
         UserError: No process trains it, or the folder cannot be written.
     """
+    check_not_queued(path)
     current = state(path)
     if current not in ACTIVE:
         raise UserError(f"{path}: {current}, so there is nothing to stop; see oelm status")
     with as_user_error(path, "cannot be asked to stop"):
         stop_file(path).touch()
+
+
+def check_not_queued(path: Path) -> None:
+    """Raise UserError where a queue on this or another host will train the run.
+
+    A run that was submitted to Slurm is not refused: its job may have been cancelled since.
+    """
+    status = read_or_none(read_status, path) or {}
+    if state(path) == "queued" and not status.get("job"):
+        raise UserError(
+            f"{path}: waits in a queue, which will train it; first stop the queue with all its"
+            f" runs, on {status.get('host')}: kill {status.get('pid')}"
+        )
 
 
 @contextlib.contextmanager

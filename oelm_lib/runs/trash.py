@@ -15,6 +15,7 @@ from oelm_lib.runs.names import matches, run_name
 from oelm_lib.runs.provenance import git_output
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
+from oelm_lib.runs.stop import check_not_queued
 
 TRASH = ".trash"
 """Folder of the outputs folder that holds what was removed.
@@ -27,10 +28,12 @@ def remove_runs(paths: list[Path]) -> list[Path]:
     """Move run folders into the trash as one removal, all or none; returns their new paths.
 
     Raises:
-        UserError: A run trains, another process writes it, or its folder cannot be moved.
+        UserError: A run trains or waits in a queue, another process writes it, or its folder
+            cannot be moved.
     """
     paths = list(dict.fromkeys(path.absolute() for path in paths))
     for path in paths:
+        check_not_queued(path)
         if (current := state(path)) in ACTIVE:
             raise UserError(f"{path}: the run is {current}; stop it first: oelm stop {path}")
     trash = Path(TRASH) / time_stamp()

@@ -16,6 +16,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.runs.find import find_run, find_runs
 from oelm_lib.runs.lock import RunLock
 from oelm_lib.runs.process import this_process
+from oelm_lib.runs.stop import ask_to_stop
 from oelm_lib.runs.trash import (
     remove_experiment,
     remove_runs,
@@ -110,6 +111,24 @@ def test_a_run_that_trains_is_refused(run):
     with pytest.raises(UserError, match="the run is running; stop it first: oelm stop"):
         remove_runs([run])
     lock.release()
+
+
+def test_a_run_that_waits_in_a_queue_is_refused_until_its_queue_has_ended(run):
+    status = {"state": "queued", "heartbeat": 0, "step": 0, "max_steps": 2, "job": None}
+    (run / "status.json").write_text(json.dumps(status | this_process()))
+    for action in (lambda: remove_runs([run]), lambda: ask_to_stop(run)):
+        with pytest.raises(UserError, match=f"waits in a queue.*kill {os.getpid()}"):
+            action()
+    (run / "status.json").write_text(json.dumps(status | this_process() | {"process_start": 1}))
+    with pytest.raises(UserError, match="stopped, so there is nothing to stop"):
+        ask_to_stop(run)
+    assert remove_runs([run])
+
+
+def test_a_run_that_was_submitted_to_slurm_is_removed(run):
+    status = {"state": "queued", "heartbeat": 0, "step": 0, "max_steps": 2, "job": "17_1"}
+    (run / "status.json").write_text(json.dumps(status | this_process()))
+    assert remove_runs([run])
 
 
 def _hold(path, ready, done):
