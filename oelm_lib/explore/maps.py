@@ -48,7 +48,7 @@ def attention_grid(runs: Sequence[Trained], prompt: str) -> Figure:
     )
     for row, (run, maps) in enumerate(zip(runs, panels, strict=True), 1):
         layers = [f"layer {layer}" for layer in range(len(maps))]
-        _add_squares(figure, row, words_of(run, prompt), maps, layers)
+        _add_squares(figure, row, words_of(run, prompt), maps, layers, run_label(run))
     return figure.update_layout(showlegend=False)
 
 
@@ -126,11 +126,17 @@ def _top_keys(words: list[str], shares: np.ndarray) -> str:
 
 
 def _add_squares(
-    figure: Figure, row: int, words: list[str], maps: np.ndarray, row_names: list[str]
+    figure: Figure,
+    row: int,
+    words: list[str],
+    maps: np.ndarray,
+    row_names: list[str],
+    name: str = "",
 ) -> None:
     """Add maps (R, C, T, T) to a panel as one picture of R x C squares.
 
-    The mouse shows a square's row and head, its query, key and share.
+    The mouse shows a square's row and head, its query, key and share; so does a saved table, which
+    begins each line with `name`.
     """
     size, (rows, columns) = len(words), maps.shape[:2]
     step = size + 1
@@ -144,6 +150,7 @@ def _add_squares(
     z = [[None if np.isnan(value) else value for value in line] for line in values.tolist()]
     bar = {"title": {"text": "share"}, "thickness": 12, "len": 0.5, "outlinewidth": 0}
     heatmap = go.Heatmap(
+        name=name,
         z=z,
         text=texts.tolist(),
         hovertemplate="%{text}: %{z:.3f}<extra></extra>",

@@ -18,6 +18,11 @@ const cell = v => v == null ? '' : /[",\\n]/.test(v) ? quote(v) : v;
 const lines = ['trace,kind,x,y,minus,plus'];
 for (const t of plot._fullData) {
   if (t.visible !== true) continue;
+  if (t.type === 'heatmap') {
+    t.z.forEach((row, r) => row.forEach((share, c) => share == null || lines.push([t.name, t.type,
+      t.text[r][c].replace(/<br>/g, ', '), share, '', ''].map(cell).join(','))));
+    continue;
+  }
   const bar = t.error_y && t.error_y.visible ? t.error_y : t.error_x || {};
   Array.from(t.x || t.y || []).forEach((_, n) => lines.push([t.name, (t.meta || {}).kind || t.type,
     t.x && t.x[n], t.y && t.y[n], bar.arrayminus && bar.arrayminus[n], bar.array && bar.array[n]]

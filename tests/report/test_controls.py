@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import json
 import shutil
 
 import nbformat
@@ -26,7 +27,8 @@ SHOWN = """n => {
           xaxis: plot.layout.xaxis, yaxis: plot.layout.yaxis, ink: plot.layout.font.color,
           width: plot._fullLayout.width};
 }"""
-LOSS, GAP, PERPLEXITY, RATE, INTERVALS = range(5)
+LOSS, GAP, PERPLEXITY, RATE, INTERVALS, MAPS = range(6)
+COUNT_LINES = "place => place.querySelectorAll('.js-line').length"
 NOTES = ["words " * 19 + "end", "a second note"]
 
 
@@ -61,8 +63,15 @@ def page_path(tmp_path_factory):
             go.Box(x=np.array([3, 4]), name="times"),
         ]
     )
-    output = new_output("display_data", data=intervals._repr_mimebundle_())
-    cells.append(new_code_cell("", execution_count=1, outputs=[output]))
+    maps = figure.Figure(
+        [
+            go.Heatmap(z=[[0.5, None]], text=[["head 0<br>'a' to &lt;b", ""]], name="arm"),
+            go.Heatmap(z=np.array([[1.0, np.nan], [3.0, 4.0]])),
+        ]
+    )
+    for made in (intervals, maps):
+        output = new_output("display_data", data=made._repr_mimebundle_())
+        cells.append(new_code_cell("", execution_count=1, outputs=[output]))
     nbformat.write(new_notebook(cells=cells), folder / "page.ipynb")
     return export(folder / "page.ipynb")
 
@@ -117,7 +126,7 @@ def assert_as_python(page, n, chosen, **state):
 
 def test_draws_everything_without_a_request(page, page_path):
     assert page.problems == [page_path.as_uri()]
-    assert page.locator(".js-plotly-plot").count() == 5
+    assert page.locator(".js-plotly-plot").count() == 6
     assert page.locator(".js-plotly-plot .main-svg").count() >= 8
     assert page.locator("[data-title*=Cloud], [data-title*=Share]").count() == 0
 
@@ -199,6 +208,38 @@ def test_intervals_and_boxes_come_into_the_csv(page):
         ("arm", "scatter", "1", "2", "0.25", "0.5"),
         *(("times", "box", x, "", "", "") for x in "34"),
     ]
+
+
+def test_cells_of_a_heatmap_come_into_the_csv(page):
+    with page.expect_download() as download:
+        page.locator(".figure").nth(MAPS).get_by_role("button", name="CSV").click()
+    with open(download.value.path(), newline="") as file:
+        rows = [tuple(row.values())[:4] for row in csv.DictReader(file)]
+    assert rows == [
+        ("arm", "heatmap", "head 0, 'a' to <b", "0.5"),
+        *(("", "heatmap", *cell) for cell in (("0, 0", "1"), ("1, 0", "3"), ("1, 1", "4"))),
+    ]
+
+
+def test_a_picture_has_the_axes_that_were_chosen_and_no_hidden_line(page):
+    plot = page.locator(".figure").nth(LOSS)
+    for name, value in (("x", "tokens"), ("y", "perplexity"), ("group", "seed")):
+        plot.locator(f"[name={name}]").select_option(value)
+    plot.locator("[name=log]").check()
+    plot.locator(".legendtoggle").first.click()
+    wait(
+        page,
+        "document.querySelectorAll('.js-plotly-plot')[0]"
+        ".data.some(t => t.visible === 'legendonly')",
+    )
+    with page.expect_download() as download:
+        plot.get_by_role("button", name="SVG").click()
+    svg = download.value.path().read_text()
+    assert ">tokens seen<" in svg and ">perplexity<" in svg
+    assert ">loss (nats per token)<" not in svg and ">step<" not in svg
+    on_page = page.evaluate(f"({COUNT_LINES})(document.querySelectorAll('.js-plotly-plot')[0])")
+    document = f"new DOMParser().parseFromString({json.dumps(svg)}, 'image/svg+xml')"
+    assert page.evaluate(f"({COUNT_LINES})({document})") == on_page > 0
 
 
 @pytest.mark.parametrize(("button", "start"), [("PNG", b"\x89PNG"), ("SVG", b"<svg")])

@@ -50,6 +50,8 @@ function csvText(figure) {
 }
 
 function csvLines(trace) {
+  if (trace.type === "heatmap") return heatmapLines(trace);
+
   const x = arrayOf(trace.x);
   const y = arrayOf(trace.y);
   const bar = trace.error_y ?? trace.error_x;
@@ -65,6 +67,26 @@ function csvLines(trace) {
     minus?.[n],
     plus?.[n],
   ].join(","));
+}
+
+// Returns a line for each cell with a value: its text, or row and column, stands as x.
+function heatmapLines({name, type, text, x, y, z}) {
+  const nameOf = (r, c) => plainText(text?.[r]?.[c]).replaceAll("\n", ", ");
+  const placeOf = (r, c) => `${arrayOf(y)?.[r] ?? r}, ${arrayOf(x)?.[c] ?? c}`;
+  const lines = matrixOf(z).map((row, r) => row.map((value, c) => {
+    const where = nameOf(r, c) || placeOf(r, c);
+    return Number.isFinite(value) && [csvCell(name), type, csvCell(where), value, "", ""].join(",");
+  }));
+  return lines.flat().filter(Boolean);
+}
+
+function matrixOf(values) {
+  if (!values.bdata) return values;
+
+  const numbers = Array.from(arrayOf(values));
+  const columns = Number(values.shape.split(",")[1]);
+  const starts = Array.from({length: numbers.length / columns}, (_, row) => row * columns);
+  return starts.map(start => numbers.slice(start, start + columns));
 }
 
 // Python's plotly packs the numbers of a numpy array as bytes.
@@ -83,10 +105,15 @@ function saveCsv(figure) {
   make("a", {href: URL.createObjectURL(file), download: `${figure.file}.csv`}).click();
 }
 
+// Saves the figure in the light colours of print, with the lines and axes that the reader chose.
 function savePicture(figure, format) {
-  const {data, layout, config} = figure;
+  const data = figure.data.map((trace, n) => ({...trace, visible: figure.place.data[n].visible}));
+  const layout = structuredClone(figure.layout);
+  if (isOwn(figure)) setAxes(layout, figure);
+
   const size = {width: 1000, height: layout.height ?? 500};
-  Plotly.downloadImage({data, layout, config}, {format, filename: figure.file, ...size});
+  const options = {format, filename: figure.file, ...size};
+  Plotly.downloadImage({data, layout, config: figure.config}, options);
 }
 
 function controlBar(figure) {
