@@ -110,32 +110,58 @@ def _cross_corpus(verdicts: list[Verdict]) -> list[list[dict[str, Any]]]:
 
 
 def _section(runs: pd.DataFrame, verdicts: list[Verdict]) -> dict[str, Any]:
-    """Return the results of one corpus from one source: arms, verdicts, ablation."""
+    """Return the results of one corpus from one source: arms, verdicts, ablation.
+
+    Each row has the `label` of its arm, and the `base_label` of the arm that it is compared to.
+    """
     results = compare.results(runs, verdicts)
     arms = {row["id"]: row for row in results[results["n"] > 0].to_dict("records")}
+    labels = _labels(list(arms.values()))
     judged = []
     for one in verdicts:
         if not one.interval.n:
             continue
-        base = one.pair.base.iloc[0]
-        changes = differences(base, one.pair.arm.iloc[0]).to_dict("records")
+        changes = differences(one.pair.base.iloc[0], one.pair.arm.iloc[0]).to_dict("records")
         times = [arms[key]["mean_step_seconds"] for key in (one.id, one.baseline)]
         judged.append(
             one.row()
             | {
-                "base_arm": base["arm"],
+                "label": labels[one.id],
+                "base_label": labels[one.baseline],
                 "differences": changes,
                 "keys": [item["key"] for item in changes],
                 "step_time": times[0] / times[1] - 1,
             }
         )
+    bases = {row["id"]: row["baseline"] for row in judged}
     return {
         "corpus": runs["corpus"].iloc[0],
         "source": runs["source"].iloc[0],
-        "arms": list(arms.values()),
-        "base": judged[0]["base_arm"] if judged else "baseline",
+        "arms": [
+            row | {"label": labels[exp], "base_label": labels.get(bases.get(exp))}
+            for exp, row in arms.items()
+        ],
+        "bases": list(dict.fromkeys(labels[base] for base in bases.values())),
         "verdicts": judged,
-        "ablation": compare.ablation(runs).to_dict("records"),
+        "ablation": [
+            row
+            | {
+                "from_label": labels[row["from_id"]],
+                "to_label": labels[row["to_id"]],
+                "base_label": labels[bases[row["to_id"]]],
+                "is_from_base": row["from_id"] == bases[row["to_id"]],
+            }
+            for row in compare.ablation(runs).to_dict("records")
+        ],
+    }
+
+
+def _labels(arms: list[dict[str, Any]]) -> dict[str, str]:
+    """Return id -> name of each arm; the id follows a name that several arms have."""
+    names = [row["arm"] for row in arms]
+    return {
+        row["id"]: row["arm"] if names.count(row["arm"]) == 1 else f"{row['arm']} ({row['id']})"
+        for row in arms
     }
 
 
@@ -157,9 +183,14 @@ def _todo(
             for row in judged
             if row["verdict"] in open_verdicts and row["n"] >= ENOUGH_SEEDS
         ],
-        "rate": [row["id"] for row in judged if "optim.learning_rate" in row["keys"]],
+        # Of an arm whose one change is the rate, the rate is the question.
+        "rate": [
+            row["id"]
+            for row in judged
+            if "optim.learning_rate" in row["keys"] and len(row["keys"]) > 1
+        ],
         "mixed": [exp for section in sections for exp in _separating(known, started, section)],
-        "fail": [row["id"] for row in judged if row["verdict"] == stats.FAIL],
+        "fail": [row["id"] for row in judged if row["verdict"] == stats.FAIL and row["frozen"]],
     }
 
 

@@ -345,6 +345,32 @@ def test_a_chain_of_baselines_keeps_each_finding_with_its_own_base(tmp_path, mon
     assert "--set optim.learning_rate=0.0057 --set 'model.frozen_layers=[0, 1]'" in text
 
 
+def test_every_gap_names_its_own_base_and_arms_of_one_name_their_ids(tmp_path):
+    for exp in ("GPT-01", "GPT-02", "GPT-08", "GPT-09"):
+        make_run(tmp_path, exp, 42)
+    text = journal(tmp_path)
+    (gaps,) = [line for line in text.splitlines() if line.startswith("| Gap (to)")]
+    assert re.findall(r"\*\* \((.*?)\) \|", gaps) == [
+        "baseline (GPT-01)",
+        "OELM-Freeze",
+        "baseline (GPT-01)",
+    ]
+    assert "that of baseline (GPT-01)" in text and "baseline (GPT-09) (" in text
+    steps = re.findall(r"^(.*) → frozen Gaussian: .* from (.*)\)$", text, re.MULTILINE)
+    assert steps == [("OELM-Freeze", "OELM-Freeze")]
+    assert "frozen Gaussian is" not in text  # the finding against its base says it
+    assert "| Gap to baseline | base | **+9.75 %** |" in text  # the log's arms have one base
+
+
+def test_advice_is_for_arms_that_freeze_and_rates_that_are_not_the_question(tmp_path):
+    for exp, seed in itertools.product(("GPT-01", "GPT-02", "GPT-09", "GPT-10"), (1, 2, 3)):
+        loss = 1.3 if exp == "GPT-01" else 1.6
+        make_run(tmp_path, exp, seed, final_loss=loss + seed / 1000)
+    todo = gather(tmp_path, rehearsals=False)["todo"]
+    assert todo["fail"] == ["GPT-02"]
+    assert "GPT-02" in todo["rate"] and "GPT-09" not in todo["rate"]
+
+
 def test_the_first_experiment_of_a_corpus_names_it(tmp_path, monkeypatch):
     params = copy_params(tmp_path)
     monkeypatch.setattr(paths, "PARAMS", params)
