@@ -158,8 +158,8 @@ def hf_step(cfg: Experiment, batch: Batch, mode: str | None = None) -> Step:
 
 
 def _compiled(function: Callable[..., Any], mode: str | None) -> Callable[..., Any]:
-    """Compile a model or a function for one shape of batch; mode None: return it as it is."""
-    return function if mode is None else torch.compile(function, dynamic=False, mode=mode)
+    """Compile a model or a function; mode None: return it as it is."""
+    return function if mode is None else compiler.compile_anew(function, mode)
 
 
 OTHERS = {"naive": naive_step, "hf_gpt2": hf_step}

@@ -1,6 +1,7 @@
 """torch.compile of the training step: where it is used, and how its work is done beforehand."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,8 +20,17 @@ def is_enabled(choice: str, device: torch.device) -> bool:
 def compile_model(model: nn.Module, device: torch.device) -> nn.Module:
     """Return the model compiled for one shape of batch; with CUDA graphs on a single GPU."""
     graphs = device.type == "cuda" and distributed.size() == 1
-    mode = "reduce-overhead" if graphs else "default"
-    return torch.compile(model, fullgraph=True, dynamic=False, mode=mode)
+    return compile_anew(model, "reduce-overhead" if graphs else "default", fullgraph=True)
+
+
+def compile_anew(function: Callable[..., Any], mode: str, fullgraph: bool = False) -> Any:
+    """Return a function or model compiled for one shape of its arguments.
+
+    What was compiled before in this process is dropped: torch compiles at most eight forms of a
+    function, and a process that trains or measures many models would come to more.
+    """
+    torch.compiler.reset()
+    return torch.compile(function, fullgraph=fullgraph, dynamic=False, mode=mode)
 
 
 def warm_up(step: Callable[[], None], device: torch.device) -> None:

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from oelm_lib.config import ROOT
+from tests.conftest import TINY_RUN
 from tests.gpu import __main__ as gpu_check
 
 
@@ -59,3 +60,19 @@ def test_the_rehearsal_is_stopped_once_and_continued(tmp_path, monkeypatch):
     result = gpu_check.run_experiment()
     assert result["passed"], result["summary"]
     assert result["result"]["steps"] == 60
+
+
+@pytest.mark.slow
+def test_the_run_is_stopped_and_continued_also_where_one_was_made_before(
+    tiny_config, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
+    changes = TINY_RUN | {"train.max_steps": 3000, "train.eval_interval": 3000}
+    words = " ".join(f"{key}={value}" for key, value in changes.items())
+    monkeypatch.setattr(gpu_check, "RUN", ["DEMO-02", "--seed", "1", "--set", words])
+    monkeypatch.setattr(gpu_check, "STOP_STEP", 10)
+    for _ in range(2):
+        ended = gpu_check.run_experiment()
+        assert ended["passed"], ended["summary"]
+        assert ended["result"]["steps"] == 3000
+    assert not list(tmp_path.iterdir())

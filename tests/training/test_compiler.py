@@ -130,7 +130,6 @@ Session.stopping = stop
 for arm, (exp, changes) in arms.items():
     for _ in range(len(stops) + 1):
         torch.compiler.set_stance("default")
-        torch._dynamo.reset()
         cfg = config.load_config(exp, overrides | changes)
         training.train(runs.open_run(cfg, 1, f"{outputs}/{arm}"))
 """
@@ -147,6 +146,19 @@ def run_apart(outputs, overrides, arms, stops=()):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return {arm: next((outputs / arm).glob("*/seed1")) for arm in arms}
+
+
+@pytest.mark.slow
+def test_more_forms_of_a_function_are_compiled_than_torch_keeps():
+    from torch._dynamo import config
+
+    def add(x):
+        return x + 1
+
+    with config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
+        for length in (2, 3, 4):
+            done = compiler.compile_anew(add, "default")(torch.ones(length))
+            assert torch.equal(done, torch.full((length,), 2.0))
 
 
 @pytest.mark.slow
