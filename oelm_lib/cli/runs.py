@@ -74,10 +74,13 @@ def run(
     for exp in dict.fromkeys(job.exp for job in jobs):
         for line in config.change_warnings(exp):
             click.echo(f"warning: {line}", err=True)
-    if len(jobs) == 1 and not slots["gpus"]:
+    if len(jobs) == 1 and not slots["gpus"] and not slots["wait_idle"]:
         sys.exit(run_experiment(jobs[0].exp, jobs[0].seed, overrides, fresh, test))
     if fresh:
-        raise UserError("--fresh needs exactly one run; name one experiment and one seed")
+        raise UserError(
+            "--fresh starts one run, without --gpus and --wait-idle; name one experiment and one"
+            " seed, and its GPU by --set machine.device=cuda:2"
+        )
     sys.exit(run_queue(jobs, overrides, make_slots(**slots)))
 
 
