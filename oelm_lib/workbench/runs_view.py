@@ -18,11 +18,13 @@ from oelm_lib.workbench.runs import (
     LISTS,
     drawn_rows,
     launches_html,
+    limit_note,
     list_label,
     listed_runs,
     log_html,
     progress,
     progress_html,
+    with_baselines,
     with_budgets,
 )
 from oelm_lib.workbench.table import table_html
@@ -150,11 +152,11 @@ class RunsView(Panel):
         outputs, selected = self._outputs, self._selected
         steps: dict[str, tuple[Callable[[], str], str]] = {
             "Compare": (
-                lambda: page_actions.compare_runs(self._drawn_rows(), outputs),
+                lambda: page_actions.compare_runs(self._chosen_rows(), outputs),
                 "oelm report ID BASELINE",
             ),
             "Explore": (
-                lambda: page_actions.explore_runs(self._drawn_rows(), outputs),
+                lambda: page_actions.explore_runs(self._chosen_rows(), outputs),
                 "oelm report explore --runs ...",
             ),
             "Page": (lambda: page_actions.run_page(selected(), outputs), "oelm report RUN"),
@@ -199,8 +201,9 @@ class RunsView(Panel):
         """Return the folders of the runs selected in the list."""
         return [self._outputs / name for name in self.list.value]
 
-    def _drawn_rows(self) -> list[Row]:
-        return drawn_rows(self._rows, self.list.value)
+    def _chosen_rows(self) -> list[Row]:
+        """Return the rows of the selected runs and their baselines."""
+        return with_baselines(self._rows, self.list.value)
 
     def _list_runs(self) -> None:
         """Offer the runs that exist now: what was selected stays so, and a new one is selected."""
@@ -223,11 +226,10 @@ class RunsView(Panel):
 
     def _show_runs(self) -> None:
         """Show the table, the log and the figures of the selected runs and their baselines."""
-        drawn = self._drawn_rows()
-        chosen = [row for row in drawn if row["run"] in self.list.value]
-        self.log_tail.value = log_html(chosen)
-        bars = progress_html(drawn)
-        self.table.value = bars + table_html({"": drawn}) if drawn else self._empty_text()
+        rows = self._chosen_rows()
+        self.log_tail.value = log_html([row for row in rows if row["run"] in self.list.value])
+        self.table.value = self._table_html(rows) if rows else self._empty_text()
+        drawn = drawn_rows(self._rows, self.list.value)
         if not self.draws or progress(drawn) == self._drawn:
             return
         self._drawn = progress(drawn)
@@ -250,6 +252,9 @@ class RunsView(Panel):
             self.budget.outputs = ()
         else:
             put(self.budget, time_budget(spent))
+
+    def _table_html(self, rows: list[Row]) -> str:
+        return progress_html(rows) + table_html({"": rows}) + limit_note(self.list.value)
 
     def _empty_text(self) -> str:
         has_runs = any(row["id"] == self._exp and row["state"] != NOT_RUN for row in self._rows)

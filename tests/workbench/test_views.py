@@ -85,6 +85,22 @@ def test_only_so_many_runs_are_selected_and_drawn_as_can_be_told_apart(outputs):
     assert len(board.runs.list.value) == MOST_SELECTED
     board.runs.list.value = [name for _, name in board.runs.list.options]
     assert len(curve_names(board.runs.loss)) == MOST_DRAWN
+    assert board.runs.table.value.count("<tr data-run=") == MOST_DRAWN + 2
+    line = f"The figures show the last {MOST_DRAWN} of the {MOST_DRAWN + 2} selected runs."
+    assert line in board.runs.table.value
+
+
+def test_pages_are_made_of_every_selected_run_however_many_there_are(outputs, sleepers):
+    runs_factory.make_run(outputs, "DEMO-02", 1)
+    for seed in range(MOST_DRAWN):
+        runs_factory.make_run(outputs, "DEMO-03", seed)
+    board = open_board(outputs)
+    board.runs.which.value = "all"
+    board.runs.list.value = [name for _, name in board.runs.list.options]
+    click(board, "Compare")
+    assert "oelm report &#x27;DEMO-02 DEMO-03&#x27;" in board.runs.message.value
+    click(board, "Explore")
+    assert "DEMO-02_oelm_freeze/seed1 DEMO-03_oelm_random" in board.runs.message.value
 
 
 def test_one_legend_below_each_figure_names_every_line_once(outputs):
