@@ -46,6 +46,7 @@ class RunsView(Panel):
         self._outputs, self._refresh = outputs, refresh
         self._exp, self._rows, self._drawn, self._launches_html = "", [], [], ""
         self._listed: tuple[str, ...] = ()
+        self._filling = False
         self._stopping: tuple[str, ...] = ()
         self.draws = False
         """Whether figures are drawn; not while the page opens, so that it opens fast."""
@@ -212,14 +213,19 @@ class RunsView(Panel):
         if names == known:
             return
         new = [name for name in listed_runs(self._rows, self._exp) if name not in known]
+        self._filling = True  # new options select nothing for a moment
         self._offer(names)
         self.list.value = [name for name in names if name in kept or name in new[-MOST_SELECTED:]]
+        self._filling = False
+        self._choose_runs()
 
     def _offer(self, names: tuple[str, ...]) -> None:
         self._listed = names
         self.list.options = [(list_label(name), name) for name in names]
 
     def _choose_runs(self) -> None:
+        if self._filling:
+            return
         self.list.tooltip = "\n".join(self.list.value)  # the whole names
         self._show_runs()
         self.notes.load()

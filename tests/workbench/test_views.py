@@ -333,6 +333,28 @@ def test_a_message_and_a_half_filled_form_stay_when_an_experiment_appears(output
     assert board.form.words["title"].field.value == "A title"
 
 
+def test_a_half_typed_note_stays_when_runs_appear(outputs):
+    runs_factory.make_run(outputs, "DEMO-02", 5)
+    board = open_board(outputs)
+    board.runs.notes.note.value = "half a sen"
+    for seed in (4, 6):  # before the selected run in the list, and after it
+        runs_factory.make_run(outputs, "DEMO-02", seed)
+        board.refresh()
+        assert f"DEMO-02_oelm_freeze/seed{seed}" in board.runs.list.value
+        assert board.runs.notes.note.value == "half a sen"
+    board.runs.select("DEMO-02_oelm_freeze/seed4")
+    assert board.runs.notes.note.value == ""
+
+
+def test_an_experiment_without_runs_shows_none_of_the_one_before(outputs):
+    runs_factory.make_run(outputs, "DEMO-02", 1)
+    board = open_board(outputs)
+    board.runs.notes.note.value = "of DEMO-02"
+    board.experiment.choice.value = "DEMO-04"
+    assert "DEMO-04 has no run yet" in board.runs.table.value
+    assert board.runs.notes.note.value == "" and board.runs.loss.outputs == ()
+
+
 def test_seeds_and_at_once_are_those_of_the_last_start_in_a_new_kernel(outputs):
     record = {"command": "oelm run DEMO-03 --seeds 7,8", "at_once": 2, "pid": 0}
     runs = ["DEMO-03_oelm_random/seed7", "DEMO-03_oelm_random/seed8"]
