@@ -7,8 +7,9 @@ import ipywidgets
 
 from oelm_lib.view.widgets import Panel, button, dropdown
 from oelm_lib.workbench import actions
-from oelm_lib.workbench.experiment import experiment_html
+from oelm_lib.workbench.experiment import experiment_html, file_stamps
 from oelm_lib.workbench.rows import Row
+from oelm_lib.workbench.runs import progress
 from oelm_lib.workbench.widgets import Message
 
 DEFAULT_EXPERIMENT = "DEMO-02"
@@ -51,10 +52,10 @@ class ExperimentView(Panel):
             self._report()
         exp = self.choice.value
         own = [row for row in rows if row["id"] == exp]
-        shown = exp, [(row["run"], row["state"], row.get("step")) for row in own]
+        shown = exp, progress(own), file_stamps(exp) if exp else []
         if exp and shown != self._shown:
-            self._shown = shown
             self.facts.value = experiment_html(exp, own)
+            self._shown = shown
 
     def _report(self) -> None:
         exp = self.choice.value

@@ -105,7 +105,7 @@ class RunRows:
                 "tags": " ".join(notes.tags),
                 "note": notes.note,
                 "hidden": notes.hidden,
-                "changed": _modified(path / "status.json"),
+                "changed": modified(path / "status.json"),
             }
         )
 
@@ -153,10 +153,10 @@ def _facts(experiment: Experiment) -> dict[str, Any]:
 
 
 def _stamp(path: Path) -> tuple[float, ...]:
-    return tuple(_modified(f"{path}/{name}") for name in FILES)
+    return tuple(modified(f"{path}/{name}") for name in FILES)
 
 
-def _modified(path: Path | str) -> float:
+def modified(path: Path | str) -> float:
     """Return the time of a file's last change; 0 where there is no file."""
     try:
         return os.stat(path).st_mtime

@@ -45,6 +45,7 @@ class RunsView(Panel):
     def __init__(self, outputs: Path, refresh: Callable[[], None]):
         self._outputs, self._refresh = outputs, refresh
         self._exp, self._rows, self._drawn, self._launches_html = "", [], [], ""
+        self._shown: list[Row] | None = None
         self._listed: tuple[str, ...] = ()
         self._filling = False
         self._stopping: tuple[str, ...] = ()
@@ -109,17 +110,18 @@ class RunsView(Panel):
 
     def show(self, rows: list[Row]) -> None:
         """Show the runs as they are now; figures are drawn again where a run made progress."""
-        if rows is not self._rows or (self.draws and not self._drawn):
-            self._rows = rows
-            self._list_runs()
-            self._show_runs()
-            self._report_stopped()
         html = launches_html(recent_launches(self._outputs))
         if html != self._launches_html:
             self._launches_html = html
             data = {"text/html": html, "text/plain": ""}
             shown = {"output_type": "display_data", "data": data, "metadata": {}}
             self.commands.outputs = (shown,) if html else ()
+        if rows is not self._shown or (self.draws and not self._drawn):
+            self._rows = rows
+            self._list_runs()
+            self._report_stopped()
+            self._show_runs()
+            self._shown = rows
 
     def _steering(self) -> list[ipywidgets.Button]:
         """Return the buttons that act on the selected runs."""
@@ -238,8 +240,8 @@ class RunsView(Panel):
         drawn = drawn_rows(self._rows, self.list.value)
         if not self.draws or progress(drawn) == self._drawn:
             return
-        self._drawn = progress(drawn)
         self._draw(drawn)
+        self._drawn = progress(drawn)
 
     def _draw(self, drawn: list[Row]) -> None:
         """Draw the runs that have begun."""

@@ -10,7 +10,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import read_json, write_json
 from oelm_lib.runs.notes import Notes, read_notes
 from oelm_lib.runs.process import this_process
-from oelm_lib.workbench import Workbench, actions
+from oelm_lib.workbench import Workbench, actions, runs_view
 from oelm_lib.workbench.launches import Launch
 from oelm_lib.workbench.runs import MOST_DRAWN, drawn_rows
 from oelm_lib.workbench.runs_view import MOST_SELECTED
@@ -244,10 +244,46 @@ def test_a_look_that_fails_says_so_and_the_next_one_works(outputs, monkeypatch):
         patch.setattr(board._reader, "read", lambda: 1 / 0)
         board._look()
     assert "division by zero" in board.table.count.value
+    board.table.sort.value = "run"
+    assert "division by zero" in board.table.count.value
+    board._due = 0.0
+    board._look()
+    assert "division by zero" not in board.table.count.value
     runs_factory.make_run(outputs, "DEMO-02", 1)
     board._due = 0.0
     board._look()
     assert board.table.count.value.startswith("1 run: 1 done")
+
+
+def test_curves_that_could_not_be_drawn_are_drawn_when_they_can_be(outputs, monkeypatch):
+    runs_factory.make_run(outputs, "DEMO-02", 1)
+    board = Workbench(str(outputs))
+    with monkeypatch.context() as patch:
+        patch.setattr(runs_view, "loss_curves", lambda runs, group: 1 / 0)
+        for _ in range(2):
+            board._due = 0.0
+            board._look()
+            assert "division by zero" in board.table.count.value and not board.runs.loss.outputs
+    board._due = 0.0
+    board._look()
+    assert "division by zero" not in board.table.count.value
+    assert curve_names(board.runs.loss) == {"OELM-Freeze · seed 1"}
+
+
+def test_the_chosen_experiment_follows_its_file_and_that_of_its_baseline(outputs, params):
+    runs_factory.make_run(outputs, "DEMO-02", 1)  # its row comes from its record
+    board = open_board(outputs)
+    for exp, old, new, shown in (
+        ("DEMO-02", "dropout: 0.0", "dropout: 0.1", "not declared"),
+        ("DEMO-01", "dropout: 0.0", "dropout: 0.1", "cost quality at toy size"),
+        ("DEMO-02", "id: DEMO-02", "id: [", "not valid YAML"),
+    ):
+        before = board.experiment.facts.value
+        path = params / f"{exp}.yaml"
+        path.write_text(path.read_text().replace(old, new))
+        board.refresh()
+        assert shown in board.experiment.facts.value != before
+    assert "not declared" not in board.experiment.facts.value
 
 
 def test_the_list_offers_short_names_and_tells_the_whole_ones_of_the_selected_runs(outputs):
