@@ -15,6 +15,7 @@ from oelm_lib.runs.reading import state
 from oelm_lib.runs.stop import ask_to_stop
 from oelm_lib.workbench import actions, page_actions
 from oelm_lib.workbench.launches import (
+    MOST_SHOWN,
     Launch,
     last_start,
     live_launches,
@@ -323,6 +324,22 @@ def test_a_command_whose_runs_were_started_again_is_shown_no_more(tmp_path, slee
     assert [launch.is_alive for launch in wait_for_end(tmp_path)] == [False]
     actions.continue_runs([path], tmp_path)
     assert [launch.is_alive for launch in recent_launches(tmp_path)] == [True]
+
+
+def test_a_command_that_runs_is_listed_however_many_came_after_it(tmp_path, sleepers):
+    actions.start_runs("DEMO-02", "42,43", tmp_path)
+    for number in range(MOST_SHOWN + 2):
+        start_command(["report", f"DEMO-{number:02}"], tmp_path)
+    for process in sleepers[1:]:
+        process.kill()
+        process.wait()
+    *ended, first = recent_launches(tmp_path)
+    assert first.command == "oelm run DEMO-02 --seeds 42,43 --workers 1" and first.is_alive
+    assert [launch.is_alive for launch in ended] == MOST_SHOWN * [False]
+    runs_factory.make_run(tmp_path, "DEMO-02", 42, state="stopped", done=0.5)
+    os.utime(tmp_path / "DEMO-02_oelm_freeze" / "seed42" / "status.json", (1, 1))
+    states = {row["seed"]: row["state"] for row in RunRows(tmp_path).read() if "seed" in row}
+    assert states == {42: "starting"}
 
 
 def test_a_run_that_failed_in_a_live_queue_can_go_on(tmp_path, sleepers):
