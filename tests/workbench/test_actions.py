@@ -146,6 +146,39 @@ def test_continue_takes_the_overrides_of_a_rehearsal_and_skips_what_is_done(tmp_
         actions.continue_runs([done], tmp_path)
 
 
+def test_continue_over_two_experiments_tells_both_starts_in_its_first_line(tmp_path, started):
+    runs = [
+        runs_factory.make_run(tmp_path, exp, 2, state="stopped", done=0.5)
+        for exp in ("DEMO-02", "DEMO-03")
+    ]
+    commands = [f"oelm run {exp} --seeds 2" for exp in ("DEMO-02", "DEMO-03")]
+    line = actions.continue_runs(runs, tmp_path).splitlines()[0]
+    assert line == f"Started: {'; '.join(commands)}." and len(started) == 2
+
+
+def test_where_one_of_two_experiments_cannot_go_on_nothing_starts(tmp_path, started, params):
+    runs = [
+        runs_factory.make_run(tmp_path, exp, 2, state="stopped", done=0.5)
+        for exp in ("DEMO-02", "DEMO-03")
+    ]
+    (params / "DEMO-03.yaml").write_text("id: [")
+    with pytest.raises(UserError, match=r"DEMO-03\.yaml: not valid YAML"):
+        actions.continue_runs(runs, tmp_path)
+    assert started == []
+
+
+def test_a_start_that_fails_after_another_hides_it_not(tmp_path, sleepers):
+    """The file of DEMO-03 got another slug: its run has another folder now, which is busy."""
+    first = runs_factory.make_run(tmp_path, "DEMO-02", 2, state="stopped", done=0.5)
+    busy = runs_factory.make_run(tmp_path, "DEMO-03", 2, state="running", done=0.5)
+    old = tmp_path / "DEMO-03_old_slug" / "seed2"
+    old.mkdir(parents=True)
+    line, refusal = actions.continue_runs([first, old], tmp_path).splitlines()[:2]
+    assert line == "Started: oelm run DEMO-02 --seeds 2." and len(sleepers) == 1
+    assert refusal.startswith("Not started: DEMO-03 seed 2: runs or waits already")
+    assert state(busy) == "running"
+
+
 def test_afresh_is_for_one_run(tmp_path, started):
     first, second = (runs_factory.make_run(tmp_path, "DEMO-02", seed) for seed in (1, 2))
     line = actions.restart_run([first], tmp_path)
@@ -164,6 +197,19 @@ def test_stop_asks_those_that_train_and_says_where_nothing_does(tmp_path):
         actions.stop_runs([done], tmp_path)
     with pytest.raises(UserError, match="no run is selected"):
         actions.stop_runs([], tmp_path)
+
+
+def test_where_one_of_two_cannot_be_stopped_the_line_tells_of_the_other(tmp_path):
+    running, stuck = (
+        runs_factory.make_run(tmp_path, "DEMO-02", seed, state="running", done=0.5)
+        for seed in (1, 2)
+    )
+    (stuck / "STOP").symlink_to(tmp_path / "nowhere" / "STOP")
+    line, refusal = actions.stop_runs([running, stuck], tmp_path).splitlines()
+    assert line == "DEMO-02_oelm_freeze/seed1: asked to save and stop"
+    assert "cannot be asked to stop" in refusal
+    with pytest.raises(UserError, match="cannot be asked to stop"):
+        actions.stop_runs([stuck], tmp_path)
 
 
 def test_a_run_that_cannot_be_asked_to_stop_is_named_with_the_cause(tmp_path):
