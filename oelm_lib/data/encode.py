@@ -1,7 +1,6 @@
 """Text pieces -> token ids on disk, in parallel and in bounded memory."""
 
 import hashlib
-import os
 import time
 from array import array
 from collections import deque
@@ -21,6 +20,8 @@ from oelm_lib.hardware import available_cores
 
 BATCH = 1 << 18
 """Characters that a thread encodes at a time."""
+DECODED = 1 << 16
+"""Token ids that are decoded at a time."""
 
 
 class Encoded:
@@ -52,9 +53,10 @@ class Encoded:
         """Write the chosen documents in their order; return the split's entry in the manifest."""
         sizes = np.array(self.tokens, dtype=np.int64)
         starts = np.cumsum(sizes) - sizes
-        with open(self.path, "rb") as source, open(target, "wb", buffering=1 << 20) as out:
-            for start, size in zip(starts[chosen], sizes[chosen], strict=True):
-                out.write(os.pread(source.fileno(), 2 * size, 2 * start))
+        ids = self._ids()
+        with open(target, "wb", buffering=1 << 20) as out:
+            for start, size in zip(starts[chosen].tolist(), sizes[chosen].tolist(), strict=True):
+                out.write(ids[start : start + size])
         sums = {
             key: int(np.array(getattr(self, key))[chosen].sum())
             for key in ("tokens", "bytes", "literal_eot")
@@ -66,14 +68,32 @@ class Encoded:
         ends = np.cumsum(np.array(self.tokens, dtype=np.int64))
         number = int(np.searchsorted(ends, token, side="right"))
         start = int(ends[number]) - self.tokens[number]
-        ids = np.fromfile(self.path, dtype="<u2", count=self.tokens[number], offset=2 * start)
+        ids = self._ids()[start : int(ends[number])]
         parts = [part for part in (ids[: token - start], ids[token - start :]) if len(part)]
-        texts = [encoder.decode_bytes(part[part != eot]) for part in parts]
-        literal = [text.count(END_OF_TEXT.encode()) for text in texts]
+        sizes, literal = zip(*(_text_facts(part, encoder, eot) for part in parts), strict=True)
         self.tokens[number : number + 1] = array("Q", map(len, parts))
-        self.bytes[number : number + 1] = array("Q", map(len, texts))
+        self.bytes[number : number + 1] = array("Q", sizes)
         self.literal_eot[number : number + 1] = array("Q", literal)
         return number + len(parts) - 1
+
+    def _ids(self) -> np.ndarray:
+        """Return the token ids, which stay on disk until they are used."""
+        return np.asarray(np.memmap(self.path, dtype="<u2", mode="r"))
+
+
+def _text_facts(ids: np.ndarray, encoder: Tokenizer, eot: int | None) -> tuple[int, int]:
+    """Return the UTF-8 bytes of the text of ids, and how often it holds a literal end-of-text."""
+    mark = END_OF_TEXT.encode()
+    size = literal = 0
+    rest = b""  # may begin a mark that the next block ends
+    for start in range(0, len(ids), DECODED):
+        block = ids[start : start + DECODED]
+        text = encoder.decode_bytes(block[block != eot])
+        size += len(text)
+        rest += text
+        literal += rest.count(mark)
+        rest = rest[-len(mark) + 1 :]
+    return size, literal
 
 
 def encode_split(
