@@ -117,8 +117,8 @@ def encode_split(
     spec, documents = source.spec, Encoded(path)
     end = np.array([] if eot is None else [eot], dtype="<u2").tobytes()
     threads = available_cores()
-    progress = _Progress(source, split, documents)
-    total = tokens = size = literal = 0
+    progress = _Progress(source, split)
+    total = read = tokens = size = literal = 0
     digest = hashlib.sha256()
     pool = ThreadPoolExecutor(threads)
     try:
@@ -127,7 +127,8 @@ def encode_split(
             for text, ids, ends in _encoded(pool, encoder, pieces, ahead=2 * threads):
                 out.write(ids.astype("<u2", copy=False).tobytes())
                 data = text.encode()
-                tokens, size = tokens + len(ids), size + len(data)
+                tokens, size, read = tokens + len(ids), size + len(data), read + len(data)
+                progress.show(total + tokens, read)
                 literal += text.count(END_OF_TEXT)
                 if spec.test == "halves":
                     digest.update(data)
@@ -141,7 +142,6 @@ def encode_split(
                 digest = hashlib.sha256()
                 if spec.token_limit and total >= spec.token_limit:
                     break
-                progress.show(total)
     finally:
         pool.shutdown(cancel_futures=True)
     print_line(f"{spec.name} {split}: {len(documents.tokens):,} documents, {total:,} tokens")
@@ -151,18 +151,17 @@ def encode_split(
 class _Progress:
     """Lines of progress of one split, with the time that is left."""
 
-    def __init__(self, source: Source, split: str, documents: Encoded):
-        self._source, self._documents = source, documents
-        self._label = f"{source.spec.name} {split}"
+    def __init__(self, source: Source, split: str):
+        self._source, self._label = source, f"{source.spec.name} {split}"
         self._start = self._last = time.monotonic()
 
-    def show(self, tokens: int) -> None:
-        """Write a line if the last is old enough."""
+    def show(self, tokens: int, size: int) -> None:
+        """Write a line if the last is old enough; `size`: bytes of the text so far."""
         now, fraction = time.monotonic(), self._source.fraction
         if now - self._last < PROGRESS_SECONDS or not fraction:
             return
         self._last, seconds = now, now - self._start
-        rate, left = sum(self._documents.bytes) / 1e6 / seconds, seconds * (1 / fraction - 1)
+        rate, left = size / 1e6 / seconds, seconds * (1 / fraction - 1)
         print_line(f"{self._label}: {tokens:,} tokens, {rate:.1f} MB/s, about {left:.0f} s left")
 
 

@@ -7,7 +7,15 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from oelm_lib.data import corpus_names, encode, load_spec, load_tokenizer, open_test, prepare
+from oelm_lib.data import (
+    corpus_names,
+    encode,
+    load_spec,
+    load_tokenizer,
+    open_test,
+    prepare,
+    readers,
+)
 from oelm_lib.data.corpus import MANIFEST, check_has_test
 from oelm_lib.data.splits import permuted_split
 from oelm_lib.data.tokenizer import gpt2_tokenizer
@@ -155,6 +163,14 @@ def test_a_long_document_is_cut_and_written_without_being_held_in_memory(tmp_pat
     text = gpt2().decode_bytes(ids)
     assert (facts["tokens"], facts["bytes"]) == (count, len(text))
     assert facts["literal_eot"] == text.count(b"<|endoftext|>")
+
+
+def test_progress_is_told_within_a_long_document_too(source, monkeypatch, capsys):
+    monkeypatch.setattr(encode, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(readers, "PIECE", 16)
+    prepare("openwebtext-phase3-sample", source(train=["Quack, said the duck. " * 50]))
+    lines = [line for line in capsys.readouterr().out.splitlines() if " MB/s, about " in line]
+    assert len(lines) > 5 and len(set(lines)) > 5
 
 
 def test_phase3_tail_stops_after_the_document_that_reaches_the_limit(source, monkeypatch):
