@@ -167,7 +167,7 @@ def test_a_long_document_is_cut_and_written_without_being_held_in_memory(tmp_pat
 
 def test_progress_is_told_within_a_long_document_too(source, monkeypatch, capsys):
     monkeypatch.setattr(encode, "PROGRESS_SECONDS", 0.0)
-    monkeypatch.setattr(readers, "PIECE", 16)
+    monkeypatch.setattr(readers, "BLOCK", 16)
     prepare("openwebtext-phase3-sample", source(train=["Quack, said the duck. " * 50]))
     lines = [line for line in capsys.readouterr().out.splitlines() if " MB/s, about " in line]
     assert len(lines) > 5 and len(set(lines)) > 5
