@@ -31,7 +31,7 @@ class ExperimentView(Panel):
         self._outputs, self._on_choice, self._refresh = outputs, on_choice, refresh
         self._exp, self._filling, self._shown = "", False, ()
         self.choice = dropdown("experiment", {}, "44em")
-        self.choice.observe(lambda change: self._report(), "value")
+        self.choice.observe(lambda change: self._announce_choice(), "value")
         self.facts = ipywidgets.HTML()
         tooltip = "Move your own params/<ID>.yaml, where it has no run, to the trash"
         self.delete = button("Delete experiment", self._delete, tooltip)
@@ -49,7 +49,7 @@ class ExperimentView(Panel):
             self.choice.options = options
             self.choice.value = next((exp for exp in wanted if exp in titles), None)
             self._filling = False
-            self._report()
+            self._announce_choice()
         exp = self.choice.value
         own = [row for row in rows if row["id"] == exp]
         shown = exp, progress(own), file_stamps(exp) if exp else []
@@ -57,7 +57,7 @@ class ExperimentView(Panel):
             self.facts.value = experiment_html(exp, own)
             self._shown = shown
 
-    def _report(self) -> None:
+    def _announce_choice(self) -> None:
         exp = self.choice.value
         if exp and exp != self._exp and not self._filling:
             self._exp = exp

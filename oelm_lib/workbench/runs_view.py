@@ -60,22 +60,22 @@ class RunsView(Panel):
             continuous_update=True,
             layout={"width": "10em"},
         )
-        self.start = button("Start", self._start, "oelm run ID --seeds ..., detached")
-        self.start.button_style = "primary"
+        self.start_button = button("Start", self._start_runs, "oelm run ID --seeds ..., detached")
+        self.start_button.button_style = "primary"
         self.which = dropdown("list runs of", LISTS, "18em")
         self.list = ipywidgets.SelectMultiple(
             description="runs", rows=6, layout={"width": "44em", "max_width": "95%"}
         )
-        self.started, self.message = Message(), Message()
+        self.start_message, self.message = Message(), Message()
         self.table, self.log_tail = ipywidgets.HTML(), ipywidgets.HTML()
         self.commands, self.loss, self.gap, self.budget = (ipywidgets.Output() for _ in range(4))
         self.notes = NotesView(self._selected, refresh)
-        starting = ipywidgets.HBox([self.seeds, self.at_once, self.start], layout=WRAP)
+        start_row = ipywidgets.HBox([self.seeds, self.at_once, self.start_button], layout=WRAP)
         figures = [self.loss, self.gap, self.budget]
         super().__init__(
             [
-                starting,
-                self.started,
+                start_row,
+                self.start_message,
                 self.which,
                 self.list,
                 ipywidgets.HBox(self._steering(), layout=WRAP),
@@ -95,8 +95,8 @@ class RunsView(Panel):
     def choose(self, exp: str) -> None:
         """Show another experiment: its last start's seeds, no message of the one before."""
         self._exp = exp
-        self.start.description = f"Start {exp}"
-        self.started.value, self.message.value, self._stopping = "", "", ()
+        self.start_button.description = f"Start {exp}"
+        self.start_message.value, self.message.value, self._stopping = "", "", ()
         if last := last_start(exp, self._outputs):
             seeds = [name.rpartition("/seed")[2] for name in last.runs]
             self.seeds.value, self.at_once.value = ",".join(seeds), last.at_once
@@ -173,12 +173,11 @@ class RunsView(Panel):
     def _button(self, label: str, action: Callable[[], str], tooltip: str) -> ipywidgets.Button:
         return button(label, lambda: self._act(action), tooltip)
 
-    def _start(self) -> None:
-        def start() -> str:
-            seeds, at_once = self.seeds.value, self.at_once.value
-            return actions.start_runs(self._exp, seeds, self._outputs, at_once=at_once)
-
-        self.started.run(start)
+    def _start_runs(self) -> None:
+        seeds, at_once = self.seeds.value, self.at_once.value
+        self.start_message.run(
+            lambda: actions.start_runs(self._exp, seeds, self._outputs, at_once=at_once)
+        )
         self._refresh()
 
     def _act(self, action: Callable[[], str]) -> None:

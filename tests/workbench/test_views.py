@@ -319,10 +319,10 @@ def test_nothing_above_the_buttons_changes_its_height(outputs):
 def test_what_start_did_stands_right_below_it(outputs):
     board = open_board(outputs)
     board.runs.seeds.value = "forty"
-    board.runs.start.click()
-    assert "whole numbers" in board.runs.started.value and board.runs.message.value == ""
-    starting, below = board.runs.children[:2]
-    assert board.runs.start in starting.children and below is board.runs.started
+    board.runs.start_button.click()
+    assert "whole numbers" in board.runs.start_message.value and board.runs.message.value == ""
+    start_row, below = board.runs.children[:2]
+    assert board.runs.start_button in start_row.children and below is board.runs.start_message
 
 
 def test_a_run_that_was_asked_to_stop_is_said_to_have_stopped(outputs):
