@@ -46,8 +46,12 @@ def list_() -> None:
 @click.option(
     "--documents", type=click.IntRange(0), default=3, help="Documents to print (default 3)."
 )
+@outlives_its_reader
 def show(name: str, tokenizer: str, documents: int) -> None:
-    """Print token statistics and the first documents of a prepared corpus."""
+    """Print token statistics and the first documents of the corpus NAME.
+
+    A corpus that is not prepared yet is prepared first, as by `oelm data prepare NAME`.
+    """
     from oelm_lib.data import show_corpus
 
     click.echo(show_corpus(name, tokenizer, documents))
@@ -61,8 +65,13 @@ def show(name: str, tokenizer: str, documents: int) -> None:
 def new(name: str, source: Path, tokenizer: str | None) -> None:
     """Write a corpus file NAME for your own text and prepare it (docs/own-corpus.md)."""
     from oelm_lib.data import new_corpus
+    from oelm_lib.runs.names import command_line, set_arguments
 
     corpus = new_corpus(name, source, tokenizer)
     click.echo(click.format_filename(corpus.path))
-    keys = f"--set data.corpus={name} --set data.tokenizer={corpus.tokenizer}"
-    click.echo(f"run: oelm run DEMO-02 {keys} --set model.vocab_size={corpus.vocab_size}")
+    overrides = {
+        "data.corpus": name,
+        "data.tokenizer": corpus.tokenizer,
+        "model.vocab_size": corpus.vocab_size,
+    }
+    click.echo(f"run: {command_line(['run', 'DEMO-02', *set_arguments(overrides)])}")

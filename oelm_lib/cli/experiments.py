@@ -5,12 +5,13 @@ from typing import Any
 import click
 
 from oelm_lib.cli.options import set_option
+from oelm_lib.cli.streams import outlives_its_reader
 
 
 @click.command()
 @click.argument("new_id", metavar="ID")
 @click.option("--from", "base", required=True, metavar="ID", help="Experiment to start from.")
-@set_option
+@set_option("The new file has their values.")
 @click.option(
     "--compare-to",
     metavar="ID",
@@ -19,6 +20,7 @@ from oelm_lib.cli.options import set_option
 @click.option("--title", help="Title (default: that of --from and the changes).")
 @click.option("--question", help="The question it answers (default: what the changes do).")
 @click.option("--dry-run", is_flag=True, help="Print the file and write nothing.")
+@outlives_its_reader
 def new(
     new_id: str,
     base: str,
@@ -38,4 +40,4 @@ def new(
         click.echo(text, nl=False)
         return
     path = save_experiment(new_id, text)
-    click.echo(f"{path}: written; edit it, then: oelm run {new_id}")
+    click.echo(f"params/{path.name}: written; edit it, then: oelm run {new_id}")

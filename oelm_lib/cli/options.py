@@ -1,6 +1,7 @@
 """Options and values that several commands share."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,19 @@ def _overrides(ctx: click.Context, param: click.Parameter, items: tuple[str, ...
     return config.parse_overrides(" ".join(items))
 
 
-set_option = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    callback=_overrides,
-    metavar="KEY=VALUE",
-    help="Override one key, e.g. train.max_steps=50. Any key but machine.* makes the run a"
-    " rehearsal. Repeatable.",
-)
+def set_option(effect: str) -> Callable[[Any], Any]:
+    """Return the option `--set` of a command; `effect` is a sentence on what overrides do there."""
+    return click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        callback=_overrides,
+        metavar="KEY=VALUE",
+        help=f"Override keys, e.g. train.max_steps=50. {effect} Repeatable.",
+    )
+
+
+rehearsal_option = set_option("Any key but machine.* makes the run a rehearsal.")
 checkpoint_option = click.option(
     "--checkpoint", default="latest", help="latest (default), best or latest.prev."
 )

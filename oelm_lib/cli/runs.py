@@ -10,10 +10,10 @@ from oelm_lib.cli.options import (
     DEFAULT_SEED,
     FiniteRange,
     note_skipped_files,
+    rehearsal_option,
     run_named,
     sbatch_from,
     seeds_from,
-    set_option,
 )
 from oelm_lib.cli.streams import outlives_its_reader
 from oelm_lib.errors import UserError
@@ -24,7 +24,7 @@ from oelm_lib.errors import UserError
 @click.option("--all", "everything", is_flag=True, help="Every experiment in params/.")
 @click.option("--seed", type=int, help=f"Seed of the run (default {DEFAULT_SEED}).")
 @click.option("--seeds", help="Several seeds, e.g. 42,43,44.")
-@set_option
+@rehearsal_option
 @click.option(
     "--workers", type=click.IntRange(1), default=1, help="Concurrent runs on the CPU (default 1)."
 )
@@ -74,17 +74,20 @@ def run(
     for exp in dict.fromkeys(job.exp for job in jobs):
         for line in config.change_warnings(exp):
             click.echo(f"warning: {line}", err=True)
-    if len(jobs) == 1 and not slots["gpus"]:
+    if len(jobs) == 1 and not slots["gpus"] and not slots["wait_idle"]:
         sys.exit(run_experiment(jobs[0].exp, jobs[0].seed, overrides, fresh, test))
     if fresh:
-        raise UserError("--fresh needs exactly one run; name one experiment and one seed")
+        raise UserError(
+            "--fresh starts one run, without --gpus and --wait-idle; name one experiment and one"
+            " seed, and its GPU by --set machine.device=cuda:2"
+        )
     sys.exit(run_queue(jobs, overrides, make_slots(**slots)))
 
 
 @click.command()
 @click.argument("exps", nargs=-1, metavar="ID...", required=True)
 @click.option("--seeds", help=f"Seeds, e.g. 42,43,44 (default {DEFAULT_SEED}).")
-@set_option
+@rehearsal_option
 @click.option("--partition", help="Slurm partition (default: the cluster's).")
 @click.option("--gres", help="Devices of a job, e.g. gpu:1.")
 @click.option(
@@ -178,6 +181,7 @@ def logs(name: str, follow: bool, lines: int) -> None:
 
 @click.command()
 @click.argument("name", metavar="RUN")
+@outlives_its_reader
 def stop(name: str) -> None:
     """Ask RUN to save and stop. The command that started it continues it later.
 

@@ -6,6 +6,7 @@ import click
 
 from oelm_lib.cli.options import sbatch_from
 from oelm_lib.cli.streams import outlives_its_reader
+from oelm_lib.errors import UserError
 
 
 @click.command()
@@ -35,6 +36,8 @@ def study(
 
         click.echo(markdown_table(load_study(name)))
         return
+    if gpus and slurm is not None:
+        raise UserError("--gpus is for runs here, and Slurm chooses those of its jobs; keep one")
     from oelm_lib.hardware import open_nvml
     from oelm_lib.launch.slots import choose_gpus
     from oelm_lib.launch.study_engine import run_study

@@ -100,28 +100,23 @@ def _allowed(item: ErrorDetails) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return " (did you mean A, B or C?)" with the nearest known names, "" if none is near.
+    """Return " (did you mean A, B or C?)" with up to NEAREST similar names, "" if none is near.
 
-    Dotted names also match by their last part, as far as that is unique.
+    A name of another code base means ours alone. Dotted names also match by their last part; of
+    those that share it, the last one.
     """
-    near = nearest(word, known)
-    if not near:
-        return ""
-    *first, last = near
-    return f" (did you mean {', '.join(first)}{' or ' if first else ''}{last}?)"
-
-
-def nearest(word: str, known: Iterable[str]) -> list[str]:
-    """Return up to three known names similar to `word`, the most similar first."""
     names = list(known)
     by_tail = {name.rpartition(".")[2]: name for name in names}
     tail = word.rpartition(".")[2]
-    alias = by_tail.get(ALIASES.get(tail, ""))
-    if alias:
-        return [alias]
-    near = difflib.get_close_matches(word, names, NEAREST, 0.6)
-    near += [by_tail[match] for match in difflib.get_close_matches(tail, by_tail, NEAREST, 0.6)]
-    return list(dict.fromkeys(near))[:NEAREST]
+    if alias := by_tail.get(ALIASES.get(tail, "")):
+        near = [alias]
+    else:
+        near = difflib.get_close_matches(word, names, NEAREST, 0.6)
+        near += [by_tail[match] for match in difflib.get_close_matches(tail, by_tail, NEAREST, 0.6)]
+    if not near:
+        return ""
+    *first, last = list(dict.fromkeys(near))[:NEAREST]
+    return f" (did you mean {', '.join(first)}{' or ' if first else ''}{last}?)"
 
 
 def shorten(value: Any) -> str:

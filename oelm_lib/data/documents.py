@@ -7,7 +7,7 @@ from oelm_lib.data import readers
 from oelm_lib.data.readers import Piece
 from oelm_lib.errors import UserError
 
-WORD = 1 << 24
+MOST_UNCUT = 1 << 24
 """Most characters without white space: such text cannot be cut, so it is held in memory."""
 _TITLE = re.compile(r" = [^=].* = (\r?\n)?")
 
@@ -45,20 +45,20 @@ def cut_documents(rows: Iterator[Piece], strip: bool) -> Iterator[Piece]:
         strip: Whether to take white space from the ends of documents and leave empty ones out.
 
     Raises:
-        UserError: More than WORD characters without such a place.
+        UserError: More than MOST_UNCUT characters without such a place.
     """
     rest, has_text = "", False
     for text, ends in rows:
         rest += text
         if strip and not has_text:
             rest = rest.lstrip()
-        while len(rest) > 2 * readers.PIECE and (cut := _find_cut(rest)):
+        while len(rest) > 2 * readers.BLOCK and (cut := _find_cut(rest)):
             yield rest[:cut], False
             rest, has_text = rest[cut:], True
-        if len(rest) > WORD:
+        if len(rest) > MOST_UNCUT:
             raise UserError(
                 f"a document has {len(rest):,} characters without white space in a row"
-                f" (it begins {rest[:40]!r}), more than {WORD:,}; divide it in the source"
+                f" (it begins {rest[:40]!r}), more than {MOST_UNCUT:,}; divide it in the source"
             )
         if ends:
             rest = rest.rstrip() if strip else rest
@@ -68,11 +68,11 @@ def cut_documents(rows: Iterator[Piece], strip: bool) -> Iterator[Piece]:
 
 
 def _find_cut(text: str) -> int:
-    """Return a place where white space follows something else, after about PIECE characters.
+    """Return a place where white space follows something else, after about BLOCK characters.
 
     0 where there is none.
     """
-    for end in (readers.PIECE, len(text)):
+    for end in (readers.BLOCK, len(text)):
         head, *tail = text[:end].rsplit(maxsplit=1) or [""]
         # Python takes U+001C .. U+001F for white space, the tokenizers' patterns do not.
         if tail and text[len(head)] not in "\x1c\x1d\x1e\x1f":

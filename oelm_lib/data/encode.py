@@ -1,7 +1,6 @@
 """Text pieces -> token ids on disk, in parallel and in bounded memory."""
 
 import hashlib
-import os
 import time
 from array import array
 from collections import deque
@@ -21,6 +20,8 @@ from oelm_lib.hardware import available_cores
 
 BATCH = 1 << 18
 """Characters that a thread encodes at a time."""
+DECODED = 1 << 16
+"""Token ids that are decoded at a time."""
 
 
 class Encoded:
@@ -52,9 +53,10 @@ class Encoded:
         """Write the chosen documents in their order; return the split's entry in the manifest."""
         sizes = np.array(self.tokens, dtype=np.int64)
         starts = np.cumsum(sizes) - sizes
-        with open(self.path, "rb") as source, open(target, "wb", buffering=1 << 20) as out:
-            for start, size in zip(starts[chosen], sizes[chosen], strict=True):
-                out.write(os.pread(source.fileno(), 2 * size, 2 * start))
+        ids = self._ids()
+        with open(target, "wb", buffering=1 << 20) as out:
+            for start, size in zip(starts[chosen].tolist(), sizes[chosen].tolist(), strict=True):
+                out.write(ids[start : start + size])
         sums = {
             key: int(np.array(getattr(self, key))[chosen].sum())
             for key in ("tokens", "bytes", "literal_eot")
@@ -66,14 +68,32 @@ class Encoded:
         ends = np.cumsum(np.array(self.tokens, dtype=np.int64))
         number = int(np.searchsorted(ends, token, side="right"))
         start = int(ends[number]) - self.tokens[number]
-        ids = np.fromfile(self.path, dtype="<u2", count=self.tokens[number], offset=2 * start)
+        ids = self._ids()[start : int(ends[number])]
         parts = [part for part in (ids[: token - start], ids[token - start :]) if len(part)]
-        texts = [encoder.decode_bytes(part[part != eot]) for part in parts]
-        literal = [text.count(END_OF_TEXT.encode()) for text in texts]
+        sizes, literal = zip(*(_text_facts(part, encoder, eot) for part in parts), strict=True)
         self.tokens[number : number + 1] = array("Q", map(len, parts))
-        self.bytes[number : number + 1] = array("Q", map(len, texts))
+        self.bytes[number : number + 1] = array("Q", sizes)
         self.literal_eot[number : number + 1] = array("Q", literal)
         return number + len(parts) - 1
+
+    def _ids(self) -> np.ndarray:
+        """Return the token ids, which stay on disk until they are used."""
+        return np.asarray(np.memmap(self.path, dtype="<u2", mode="r"))
+
+
+def _text_facts(ids: np.ndarray, encoder: Tokenizer, eot: int | None) -> tuple[int, int]:
+    """Return the UTF-8 bytes of the text of ids, and how often it holds a literal end-of-text."""
+    mark = END_OF_TEXT.encode()
+    size = literal = 0
+    rest = b""  # may begin a mark that the next block ends
+    for start in range(0, len(ids), DECODED):
+        block = ids[start : start + DECODED]
+        text = encoder.decode_bytes(block[block != eot])
+        size += len(text)
+        rest += text
+        literal += rest.count(mark)
+        rest = rest[-len(mark) + 1 :]
+    return size, literal
 
 
 def encode_split(
@@ -97,8 +117,8 @@ def encode_split(
     spec, documents = source.spec, Encoded(path)
     end = np.array([] if eot is None else [eot], dtype="<u2").tobytes()
     threads = available_cores()
-    progress = _Progress(source, split, documents)
-    total = tokens = size = literal = 0
+    progress = _Progress(source, split)
+    total = read = tokens = size = literal = 0
     digest = hashlib.sha256()
     pool = ThreadPoolExecutor(threads)
     try:
@@ -107,7 +127,8 @@ def encode_split(
             for text, ids, ends in _encoded(pool, encoder, pieces, ahead=2 * threads):
                 out.write(ids.astype("<u2", copy=False).tobytes())
                 data = text.encode()
-                tokens, size = tokens + len(ids), size + len(data)
+                tokens, size, read = tokens + len(ids), size + len(data), read + len(data)
+                progress.show(total + tokens, read)
                 literal += text.count(END_OF_TEXT)
                 if spec.test == "halves":
                     digest.update(data)
@@ -121,7 +142,6 @@ def encode_split(
                 digest = hashlib.sha256()
                 if spec.token_limit and total >= spec.token_limit:
                     break
-                progress.show(total)
     finally:
         pool.shutdown(cancel_futures=True)
     print_line(f"{spec.name} {split}: {len(documents.tokens):,} documents, {total:,} tokens")
@@ -131,18 +151,17 @@ def encode_split(
 class _Progress:
     """Lines of progress of one split, with the time that is left."""
 
-    def __init__(self, source: Source, split: str, documents: Encoded):
-        self._source, self._documents = source, documents
-        self._label = f"{source.spec.name} {split}"
+    def __init__(self, source: Source, split: str):
+        self._source, self._label = source, f"{source.spec.name} {split}"
         self._start = self._last = time.monotonic()
 
-    def show(self, tokens: int) -> None:
-        """Write a line if the last is old enough."""
+    def show(self, tokens: int, size: int) -> None:
+        """Write a line if the last is old enough; `size`: bytes of the text so far."""
         now, fraction = time.monotonic(), self._source.fraction
         if now - self._last < PROGRESS_SECONDS or not fraction:
             return
         self._last, seconds = now, now - self._start
-        rate, left = sum(self._documents.bytes) / 1e6 / seconds, seconds * (1 / fraction - 1)
+        rate, left = size / 1e6 / seconds, seconds * (1 / fraction - 1)
         print_line(f"{self._label}: {tokens:,} tokens, {rate:.1f} MB/s, about {left:.0f} s left")
 
 

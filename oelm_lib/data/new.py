@@ -59,14 +59,14 @@ def new_corpus(name: str, source: str | Path, tokenizer: str | None = None) -> C
     Raises:
         UserError: The name is taken, or the text cannot be read; no corpus file is left.
     """
-    path, source = _new_path(name), Path(source)
+    path, place = _new_path(name), Path(source)
     keys = {
         "title": name,
-        "about": f"Text from {printable(source.resolve().name)}.",
+        "about": f"Text from {printable(place.resolve().name)}.",
         "document": "row",
     }
     train_alone = _permutation(0.5) | {"test": "none"}  # rules to look at the text, not to keep
-    text = open_source(CorpusSpec(name=name, **keys | train_alone), source)
+    text = open_source(CorpusSpec(name=name, **keys | train_alone), place)
     keys |= _document_rules(text.files["train"])
     text.spec = CorpusSpec(name=name, **keys | train_alone)
     documents, characters = _survey(text)
@@ -78,7 +78,7 @@ def new_corpus(name: str, source: str | Path, tokenizer: str | None = None) -> C
         write_text(path, _file_content(name, keys))
     print_line(f"{name}: wrote params/corpora/{name}.yaml (about {documents:,} documents)")
     try:
-        return _prepare_first_that_fits(name, source, tokenizers)
+        return _prepare_first_that_fits(name, place, tokenizers)
     except BaseException:
         path.unlink(missing_ok=True)
         raise

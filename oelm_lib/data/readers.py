@@ -21,8 +21,8 @@ KINDS = (".parquet", ".jsonl", ".txt", ".jsonl.gz", ".txt.gz")
 """Endings of the files that can be read."""
 _REPEATED = object()
 """Text of a JSON line that gives it twice."""
-PIECE = 1 << 20
-"""Characters in a block of a text file and in a piece of a long document."""
+BLOCK = 1 << 20
+"""Bytes of a text file that are read at a time, and characters after which a document is cut."""
 LINE_BYTES = 1 << 28
 """Longest line of a JSON-lines or WikiText file."""
 BATCH_BYTES = 1 << 25
@@ -192,7 +192,7 @@ def _json_rows(path: Path, file: BinaryIO, field: str) -> Iterator[Piece]:
 def _blocks(path: Path, file: BinaryIO) -> Iterator[str]:
     """Yield the text in blocks; a character that a block cuts goes to the next."""
     decoder, offset = codecs.getincrementaldecoder("utf-8")(), 0
-    for block in chain(iter(lambda: file.read(PIECE), b""), [b""]):
+    for block in chain(iter(lambda: file.read(BLOCK), b""), [b""]):
         start = offset - len(decoder.getstate()[0])
         try:
             text = decoder.decode(block, final=not block)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.config import change_warnings, load_config
+from oelm_lib.config import Experiment, change_warnings, load_config
 from oelm_lib.errors import UserError
 from oelm_lib.hardware import available_cores
 from oelm_lib.runs.find import find_runs
@@ -56,32 +56,8 @@ def start_runs(
         UserError: A seed is no number, all are done, or one of them runs or waits already.
     """
     chosen = parse_seeds(seeds) if isinstance(seeds, str) else list(seeds)
-    cfg = load_config(exp, overrides)
-    paths = {seed: run_folder(cfg, seed, outputs) for seed in chosen}
-    with one_starter(outputs):
-        live = live_launches(outputs)
-        busy = [seed for seed, path in paths.items() if _is_busy(path, live)]
-        if busy:
-            names = ", ".join(str(seed) for seed in busy)
-            raise UserError(
-                f"{exp} seed {names}: runs or waits already; stop it first, or choose other seeds"
-            )
-        open_seeds = [seed for seed, path in paths.items() if fresh or state(path) != "done"]
-        if not open_seeds:
-            raise UserError(f"{exp}: these seeds are all done; choose another, or start afresh")
-        arguments = ["run", exp, "--seeds", ",".join(map(str, open_seeds))]
-        arguments += set_arguments(overrides or {})
-        if len(open_seeds) > 1:
-            arguments += ["--workers", str(at_once)]
-        if fresh:
-            arguments.append("--fresh")
-        done = [str(seed) for seed in chosen if seed not in open_seeds]
-        warnings = [f"Left out, since done: seed {', '.join(done)}."] if done else []
-        warnings += change_warnings(exp)
-        warnings += _core_warnings(outputs, min(at_once, len(open_seeds)), live)
-        runs = [run_name(paths[seed]) for seed in open_seeds]
-        launch = start_command(arguments, outputs, runs, at_once)
-        return "\n".join([f"Started: {launch.command}.", *warnings])
+    command, warnings = _start(load_config(exp, overrides), chosen, outputs, at_once, fresh)
+    return "\n".join([f"Started: {command}.", *warnings])
 
 
 def continue_runs(paths: list[Path], outputs: Path, at_once: int = 1) -> str:
@@ -118,20 +94,15 @@ def stop_runs(paths: list[Path], outputs: Path) -> str:
     if not busy:
         states = ", ".join(f"{run_name(path)} is {state(path)}" for path in paths)
         raise UserError(f"{states}, so there is nothing to stop")
-    lines = []
+    lines, refusals = [], []
     for path in busy:
-        holders = [launch for launch in live if launch.holds(path)]
-        if state(path) in ACTIVE and len(holders) < 2:
-            ask_to_stop(path)
-            lines.append(f"{run_name(path)}: asked to save and stop")
-            continue
-        for launch in holders:
-            launch.stop()
-            lines.append(f"{launch.command}: asked to stop, with all its runs")
-        if not holders:
-            _stop_queue(path)
-            lines.append(f"{run_name(path)}: its queue was asked to stop, with all its runs")
-    return "; ".join(dict.fromkeys(lines))
+        try:
+            lines += _stop(path, live)
+        except UserError as error:
+            refusals.append(str(error))
+    if not lines:
+        raise UserError("; ".join(refusals))
+    return "\n".join(["; ".join(dict.fromkeys(lines)), *refusals])
 
 
 def remove_runs(paths: list[Path], outputs: Path) -> str:
@@ -175,14 +146,58 @@ def undo_remove(outputs: Path) -> str:
 
 def _start_again(paths: list[Path], outputs: Path, at_once: int, fresh: bool) -> str:
     """Start the runs of each folder with the overrides of its first."""
-    folders: dict[str, dict[str, Any]] = {}
+    folders: dict[str, list[Path]] = {}
     for path in paths:
-        folders.setdefault(path.parent.name, _recorded_overrides(path))
-    lines = []
-    for folder, overrides in folders.items():
-        seeds = [seed_of(path) for path in paths if path.parent.name == folder]
-        lines.append(start_runs(experiment_of(folder), seeds, outputs, overrides, at_once, fresh))
-    return "\n".join(lines)
+        folders.setdefault(path.parent.name, []).append(path)
+    configs = {
+        folder: load_config(experiment_of(folder), _recorded_overrides(members[0]))
+        for folder, members in folders.items()
+    }
+    commands, warnings = [], []
+    for folder, members in folders.items():
+        try:
+            command, lines = _start(
+                configs[folder], list(map(seed_of, members)), outputs, at_once, fresh
+            )
+        except UserError as error:
+            if not commands:
+                raise
+            command, lines = None, [f"Not started: {error}"]
+        commands += [command] if command else []
+        warnings += lines
+    return "\n".join([f"Started: {'; '.join(commands)}.", *dict.fromkeys(warnings)])
+
+
+def _start(
+    cfg: Experiment, seeds: list[int], outputs: Path, at_once: int, fresh: bool
+) -> tuple[str, list[str]]:
+    """Start the seeds that are not done; return the command and warnings. Raises UserError."""
+    paths = {seed: run_folder(cfg, seed, outputs) for seed in seeds}
+    with one_starter(outputs):
+        live = live_launches(outputs)
+        busy = [seed for seed, path in paths.items() if _is_busy(path, live)]
+        if busy:
+            names = ", ".join(str(seed) for seed in busy)
+            raise UserError(
+                f"{cfg.id} seed {names}: runs or waits already; stop it first, or choose other"
+                " seeds"
+            )
+        open_seeds = [seed for seed, path in paths.items() if fresh or state(path) != "done"]
+        if not open_seeds:
+            raise UserError(f"{cfg.id}: these seeds are all done; choose another, or start afresh")
+        arguments = ["run", cfg.id, "--seeds", ",".join(map(str, open_seeds))]
+        arguments += set_arguments(cfg.overrides)
+        if len(open_seeds) > 1:
+            arguments += ["--workers", str(at_once)]
+        if fresh:
+            arguments.append("--fresh")
+        done = [str(seed) for seed in seeds if seed not in open_seeds]
+        warnings = [f"Left out, since done: seed {', '.join(done)}."] if done else []
+        warnings += change_warnings(cfg.id)
+        warnings += _core_warnings(outputs, min(at_once, len(open_seeds)), live)
+        runs = [run_name(paths[seed]) for seed in open_seeds]
+        launch = start_command(arguments, outputs, runs, at_once)
+    return launch.command, warnings
 
 
 def _recorded_overrides(path: Path) -> dict[str, Any]:
@@ -195,6 +210,20 @@ def _recorded_overrides(path: Path) -> dict[str, Any]:
             " start it again as it was started"
         )
     return {}
+
+
+def _stop(path: Path, live: list[Launch]) -> list[str]:
+    """Ask a run, or the commands that hold it, to stop; return what was asked. Raises UserError."""
+    holders = [launch for launch in live if launch.holds(path)]
+    if state(path) in ACTIVE and len(holders) < 2:
+        ask_to_stop(path)
+        return [f"{run_name(path)}: asked to save and stop"]
+    for launch in holders:
+        launch.stop()
+    if not holders:
+        _stop_queue(path)
+        return [f"{run_name(path)}: its queue was asked to stop, with all its runs"]
+    return [f"{launch.command}: asked to stop, with all its runs" for launch in holders]
 
 
 def _stop_queue(path: Path) -> None:

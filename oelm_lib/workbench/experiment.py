@@ -15,7 +15,7 @@ from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.units import format_bytes, format_duration
 from oelm_lib.view.changes import changes_table
 from oelm_lib.view.tones import toned
-from oelm_lib.workbench.rows import NOT_RUN, Row
+from oelm_lib.workbench.rows import NOT_RUN, Row, modified
 from oelm_lib.workbench.style import LEFT, LONG_TEXT, STYLE, TABLE, state_html, warnings_html
 
 MOST_TIMED = 5
@@ -49,6 +49,15 @@ def experiment_html(exp: str, rows: list[Row]) -> Html:
         f"{changes_table(experiment, [LEFT] * 4, TABLE)}"
         f"{html_table((), lines, (LEFT, LONG_TEXT), TABLE)}"
     )
+
+
+def file_stamps(exp: str) -> list[float]:
+    """Return what changes whenever the file of an experiment, or of its baseline, does."""
+    try:
+        base = load_config(exp).compare_to
+    except UserError:
+        base = None
+    return [modified(experiment_path(name)) for name in (exp, base) if name]
 
 
 def cost_line(experiment: Experiment) -> str:

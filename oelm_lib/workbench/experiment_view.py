@@ -7,8 +7,9 @@ import ipywidgets
 
 from oelm_lib.view.widgets import Panel, button, dropdown
 from oelm_lib.workbench import actions
-from oelm_lib.workbench.experiment import experiment_html
+from oelm_lib.workbench.experiment import experiment_html, file_stamps
 from oelm_lib.workbench.rows import Row
+from oelm_lib.workbench.runs import progress
 from oelm_lib.workbench.widgets import Message
 
 DEFAULT_EXPERIMENT = "DEMO-02"
@@ -30,7 +31,7 @@ class ExperimentView(Panel):
         self._outputs, self._on_choice, self._refresh = outputs, on_choice, refresh
         self._exp, self._filling, self._shown = "", False, ()
         self.choice = dropdown("experiment", {}, "44em")
-        self.choice.observe(lambda change: self._report(), "value")
+        self.choice.observe(lambda change: self._announce_choice(), "value")
         self.facts = ipywidgets.HTML()
         tooltip = "Move your own params/<ID>.yaml, where it has no run, to the trash"
         self.delete = button("Delete experiment", self._delete, tooltip)
@@ -48,15 +49,15 @@ class ExperimentView(Panel):
             self.choice.options = options
             self.choice.value = next((exp for exp in wanted if exp in titles), None)
             self._filling = False
-            self._report()
+            self._announce_choice()
         exp = self.choice.value
         own = [row for row in rows if row["id"] == exp]
-        shown = exp, [(row["run"], row["state"], row.get("step")) for row in own]
+        shown = exp, progress(own), file_stamps(exp) if exp else []
         if exp and shown != self._shown:
-            self._shown = shown
             self.facts.value = experiment_html(exp, own)
+            self._shown = shown
 
-    def _report(self) -> None:
+    def _announce_choice(self) -> None:
         exp = self.choice.value
         if exp and exp != self._exp and not self._filling:
             self._exp = exp

@@ -40,7 +40,7 @@ class FormRow(ipywidgets.HBox):
 
     def __init__(self, key: str, help_text: str, options: tuple[str, ...] = ()):
         is_long = key in LONG
-        self.key, self._help = key, "" if is_long else help_text
+        self._help = "" if is_long else help_text
         layout = {"flex": f"0 1 {'60em' if is_long else '27em'}"}
         look = {"description": key, "style": {"description_width": NAME_WIDTH}, "layout": layout}
         if options:

@@ -4,7 +4,6 @@ A command outlives the kernel, the browser and JupyterLab; its record tells a ne
 """
 
 import contextlib
-import itertools
 import os
 import re
 import signal
@@ -28,12 +27,15 @@ FOLDER = "logs"
 LOCK = "starting.lock"
 """File of that folder that a kernel locks while it looks at what runs and starts a command."""
 MOST_SHOWN = 6
+"""Ended commands shown at most."""
 SHOWN_SECONDS = 3600
 """Time after its last line for which a command that has ended is shown."""
 TAIL_BYTES = 4096
 ENDED = ("done", "failed", "stopped")
 _started: list[subprocess.Popen] = []
 """Children of this kernel; each look polls them, so that none stays a zombie."""
+_ended: dict[Path, "Launch"] = {}
+"""Commands that have ended, by their record, which is then not read again."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def live_launches(outputs: Path) -> list[Launch]:
 def starting_runs(outputs: Path) -> set[Path]:
     """Return the runs that live commands train next, and whose processes have written nothing."""
     starting = set()
-    for launch in recent_launches(outputs):
+    for launch in live_launches(outputs):
         held = launch.held_runs(outputs)
         active = [path for path in held if state(path) in ACTIVE]
         waiting = [path for path in held if path not in active]
@@ -164,16 +166,19 @@ def last_start(exp: str, outputs: Path) -> Launch | None:
 
 
 def recent_launches(outputs: Path) -> list[Launch]:
-    """Return the commands started last, the latest first, by whichever kernel.
+    """Return the commands that run and those that ended last, the latest first, by any kernel.
 
     Those that ended more than SHOWN_SECONDS ago are left out, and those whose runs a later command
     has started again, since their last lines are out of date.
     """
     recent: list[Launch] = []
-    for launch in itertools.islice(_launches(outputs), MOST_SHOWN):
+    ended = 0
+    for launch in _launches(outputs):
         again = launch.runs and any(set(launch.runs) <= set(later.runs) for later in recent)
-        if launch.is_alive or (_is_recent(launch.log) and not again):
+        is_shown = ended < MOST_SHOWN and not again and _is_recent(launch.log)
+        if launch.is_alive or is_shown:
             recent.append(launch)
+            ended += not launch.is_alive
     return recent
 
 
@@ -181,8 +186,12 @@ def _launches(outputs: Path) -> Iterator[Launch]:
     """Read the records of the commands, the latest first."""
     _started[:] = [process for process in _started if process.poll() is None]
     for record in sorted((outputs / FOLDER).glob("*.json"), reverse=True):
-        if launch := _read(record):
-            yield launch
+        launch = _ended.get(record) or _read(record)
+        if not launch:
+            continue
+        if not launch.is_alive:
+            _ended[record] = launch
+        yield launch
 
 
 def _read(record: Path) -> Launch | None:

@@ -32,6 +32,7 @@ class Workbench:
     def __init__(self, outputs: str = "", words: str = ""):
         self._reader, self._due = RunRows(outputs), 0.0
         self._rows: list[Row] = []
+        self._tabled: list[Row] | None = None
         self.table = TableView(words, self._show_clicked)
         self.experiment = ExperimentView(self._reader.outputs, self._show_experiment, self.refresh)
         self.form = FormView(self._choose_saved)
@@ -42,11 +43,11 @@ class Workbench:
 
     def refresh(self) -> None:
         """Read what changed, and show it."""
-        rows = self._reader.read()
-        if rows is not self._rows:
-            self._rows = rows
+        self._rows = rows = self._reader.read()
+        if rows is not self._tabled:
             self.table.show(rows)
-            self.experiment.show(rows)
+            self._tabled = rows
+        self.experiment.show(rows)
         self.runs.show(rows)
 
     def _look(self) -> None:
@@ -55,10 +56,12 @@ class Workbench:
         if start < self._due:
             return
         rows = self._rows
+        problem = ""
         try:
             self.refresh()
-        except Exception as error:  # else the looks would end without a word
-            self.table.show(self._rows, f"{type(error).__name__}: {error}")
+        except Exception as error:  # `watch` would write it to a log, where nobody reads it
+            problem = f"{type(error).__name__}: {error}"
+        self.table.report(problem)
         share = IDLE_SHARE if self._rows is rows else BUSY_SHARE
         cost = time.monotonic() - start
         self._due = start + max(LOOK_SECONDS, cost / share)

@@ -37,10 +37,10 @@ class NotesView(ipywidgets.VBox):
         super().__init__([ipywidgets.HBox(above, layout=WRAP), self.note])
 
     def load(self) -> None:
-        """Show the notes of the first selected run; what one types for it stays."""
+        """Show the notes of the first selected run; while it is selected, what one types stays."""
         paths = self._selected()
         first = paths[0] if paths else None
-        if first == self._shown:
+        if self._shown in paths or first == self._shown:
             return
         self._shown, self.message.value = first, ""
         try:

@@ -43,7 +43,8 @@ class RunRows:
         self.outputs = Path(outputs).absolute() if outputs else outputs_dir()
         self._stamps: dict[Path, tuple] = {}
         self._rows: dict[Path, Row] = {}
-        self._folder_facts: dict[str, dict[str, Any]] = {}
+        self._records: dict[str, tuple[float, Path]] = {}
+        self._arm_facts: dict[str, tuple[tuple[float, Path], dict[str, Any]]] = {}
         self._last: list[Row] = []
 
     def read(self) -> list[Row]:
@@ -56,14 +57,16 @@ class RunRows:
             nothing changed.
         """
         stamps = {path: _stamp(path) for path in find_runs(self.outputs)}
+        self._records = _newest_records(stamps)
         experiments = {exp: _experiment_facts(exp) for exp in experiment_ids()}
         stale = {experiment_of(path.parent.name) for path in stamps if self._is_stale(path, stamps)}
         # An arm's gap changes with its baseline.
         stale |= {exp for exp, facts in experiments.items() if facts["compare_to"] in stale}
-        self._rows = {path: row for path, row in self._rows.items() if path in stamps}
+        known = {path: row for path, row in self._rows.items() if path in stamps}
         if stale:
             rows = overview(sorted(stale), self.outputs)
-            self._rows |= {Path(row["path"]): self._complete(row) for row in rows}
+            known |= {Path(row["path"]): self._complete(row) for row in rows}
+        self._rows = known
         self._stamps = {path: stamp for path, stamp in stamps.items() if path in self._rows}
         starting = starting_runs(self.outputs)
         runs = [
@@ -102,21 +105,32 @@ class RunRows:
                 "tags": " ".join(notes.tags),
                 "note": notes.note,
                 "hidden": notes.hidden,
-                "changed": _modified(path / "status.json"),
+                "changed": modified(path / "status.json"),
             }
         )
 
     def _run_facts(self, path: Path, exp: str) -> dict[str, Any]:
-        """Return _facts of a run's record, which its arm shares, or those of its experiment."""
+        """Return _facts of the newest record of a run's arm, or those of its experiment."""
         folder = path.parent.name
-        if folder not in self._folder_facts:
+        record = self._records.get(folder, (0.0, path))
+        if self._arm_facts.get(folder, (None, {}))[0] != record:
+            where = record[1]
             try:
-                plain = read_config(path)
-                experiment = parse_experiment(plain["experiment"], str(path), plain["overrides"])
+                plain = read_config(where)
+                experiment = parse_experiment(plain["experiment"], str(where), plain["overrides"])
             except UserError:
                 return _experiment_facts(exp)
-            self._folder_facts[folder] = _facts(experiment)
-        return self._folder_facts[folder]
+            self._arm_facts[folder] = record, _facts(experiment)
+        return self._arm_facts[folder][1]
+
+
+def _newest_records(stamps: dict[Path, tuple[float, ...]]) -> dict[str, tuple[float, Path]]:
+    """Return folder of an arm -> when its latest config.yaml was written, and the run it is of."""
+    newest: dict[str, tuple[float, Path]] = {}
+    for path, stamp in stamps.items():
+        record = stamp[FILES.index("config.yaml")], path
+        newest[path.parent.name] = max(newest.get(path.parent.name, record), record)
+    return newest
 
 
 def _experiment_facts(exp: str) -> dict[str, Any]:
@@ -139,10 +153,10 @@ def _facts(experiment: Experiment) -> dict[str, Any]:
 
 
 def _stamp(path: Path) -> tuple[float, ...]:
-    return tuple(_modified(f"{path}/{name}") for name in FILES)
+    return tuple(modified(f"{path}/{name}") for name in FILES)
 
 
-def _modified(path: Path | str) -> float:
+def modified(path: Path | str) -> float:
     """Return the time of a file's last change; 0 where there is no file."""
     try:
         return os.stat(path).st_mtime

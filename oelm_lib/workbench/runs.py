@@ -51,9 +51,14 @@ def list_label(run: str) -> str:
 
 
 def drawn_rows(rows: list[Row], chosen: tuple[str, ...]) -> list[Row]:
-    """Return the chosen runs (the last MOST_DRAWN of many), each with its baseline's run."""
+    """Return the runs of the figures: of many chosen ones the last MOST_DRAWN, with baselines."""
+    return with_baselines(rows, chosen[-MOST_DRAWN:])
+
+
+def with_baselines(rows: list[Row], chosen: tuple[str, ...]) -> list[Row]:
+    """Return the chosen runs, each with its baseline's run."""
     by_name = {row["run"]: row for row in rows}
-    arms = [by_name[name] for name in chosen if name in by_name][-MOST_DRAWN:]
+    arms = [by_name[name] for name in chosen if name in by_name]
     keys = {
         (row["compare_to"], *run_key(Path(row["run"]))[1:]) for row in arms if row.get("compare_to")
     }
@@ -64,6 +69,14 @@ def drawn_rows(rows: list[Row], chosen: tuple[str, ...]) -> list[Row]:
         if row["state"] != NOT_RUN and row["run"] not in names and run_key(Path(row["run"])) in keys
     ]
     return [*bases, *arms]
+
+
+def limit_note(chosen: tuple[str, ...]) -> str:
+    """Return a line where more runs are chosen than the figures show, else ""."""
+    if len(chosen) <= MOST_DRAWN:
+        return ""
+    line = f"The figures show the last {MOST_DRAWN} of the {len(chosen)} selected runs."
+    return toned(line, "unsure", "p")
 
 
 def progress(rows: list[Row]) -> list[tuple]:

@@ -18,11 +18,13 @@ from oelm_lib.workbench.runs import (
     LISTS,
     drawn_rows,
     launches_html,
+    limit_note,
     list_label,
     listed_runs,
     log_html,
     progress,
     progress_html,
+    with_baselines,
     with_budgets,
 )
 from oelm_lib.workbench.table import table_html
@@ -43,7 +45,9 @@ class RunsView(Panel):
     def __init__(self, outputs: Path, refresh: Callable[[], None]):
         self._outputs, self._refresh = outputs, refresh
         self._exp, self._rows, self._drawn, self._launches_html = "", [], [], ""
+        self._shown: list[Row] | None = None
         self._listed: tuple[str, ...] = ()
+        self._filling = False
         self._stopping: tuple[str, ...] = ()
         self.draws = False
         """Whether figures are drawn; not while the page opens, so that it opens fast."""
@@ -56,22 +60,22 @@ class RunsView(Panel):
             continuous_update=True,
             layout={"width": "10em"},
         )
-        self.start = button("Start", self._start, "oelm run ID --seeds ..., detached")
-        self.start.button_style = "primary"
+        self.start_button = button("Start", self._start_runs, "oelm run ID --seeds ..., detached")
+        self.start_button.button_style = "primary"
         self.which = dropdown("list runs of", LISTS, "18em")
         self.list = ipywidgets.SelectMultiple(
             description="runs", rows=6, layout={"width": "44em", "max_width": "95%"}
         )
-        self.started, self.message = Message(), Message()
+        self.start_message, self.message = Message(), Message()
         self.table, self.log_tail = ipywidgets.HTML(), ipywidgets.HTML()
         self.commands, self.loss, self.gap, self.budget = (ipywidgets.Output() for _ in range(4))
         self.notes = NotesView(self._selected, refresh)
-        starting = ipywidgets.HBox([self.seeds, self.at_once, self.start], layout=WRAP)
+        start_row = ipywidgets.HBox([self.seeds, self.at_once, self.start_button], layout=WRAP)
         figures = [self.loss, self.gap, self.budget]
         super().__init__(
             [
-                starting,
-                self.started,
+                start_row,
+                self.start_message,
                 self.which,
                 self.list,
                 ipywidgets.HBox(self._steering(), layout=WRAP),
@@ -91,8 +95,8 @@ class RunsView(Panel):
     def choose(self, exp: str) -> None:
         """Show another experiment: its last start's seeds, no message of the one before."""
         self._exp = exp
-        self.start.description = f"Start {exp}"
-        self.started.value, self.message.value, self._stopping = "", "", ()
+        self.start_button.description = f"Start {exp}"
+        self.start_message.value, self.message.value, self._stopping = "", "", ()
         if last := last_start(exp, self._outputs):
             seeds = [name.rpartition("/seed")[2] for name in last.runs]
             self.seeds.value, self.at_once.value = ",".join(seeds), last.at_once
@@ -106,17 +110,18 @@ class RunsView(Panel):
 
     def show(self, rows: list[Row]) -> None:
         """Show the runs as they are now; figures are drawn again where a run made progress."""
-        if rows is not self._rows or (self.draws and not self._drawn):
-            self._rows = rows
-            self._list_runs()
-            self._show_runs()
-            self._report_stopped()
         html = launches_html(recent_launches(self._outputs))
         if html != self._launches_html:
             self._launches_html = html
             data = {"text/html": html, "text/plain": ""}
             shown = {"output_type": "display_data", "data": data, "metadata": {}}
             self.commands.outputs = (shown,) if html else ()
+        if rows is not self._shown or (self.draws and not self._drawn):
+            self._rows = rows
+            self._list_runs()
+            self._report_stopped()
+            self._show_runs()
+            self._shown = rows
 
     def _steering(self) -> list[ipywidgets.Button]:
         """Return the buttons that act on the selected runs."""
@@ -150,11 +155,11 @@ class RunsView(Panel):
         outputs, selected = self._outputs, self._selected
         steps: dict[str, tuple[Callable[[], str], str]] = {
             "Compare": (
-                lambda: page_actions.compare_runs(self._drawn_rows(), outputs),
+                lambda: page_actions.compare_runs(self._chosen_rows(), outputs),
                 "oelm report ID BASELINE",
             ),
             "Explore": (
-                lambda: page_actions.explore_runs(self._drawn_rows(), outputs),
+                lambda: page_actions.explore_runs(self._chosen_rows(), outputs),
                 "oelm report explore --runs ...",
             ),
             "Page": (lambda: page_actions.run_page(selected(), outputs), "oelm report RUN"),
@@ -168,12 +173,11 @@ class RunsView(Panel):
     def _button(self, label: str, action: Callable[[], str], tooltip: str) -> ipywidgets.Button:
         return button(label, lambda: self._act(action), tooltip)
 
-    def _start(self) -> None:
-        def start() -> str:
-            seeds, at_once = self.seeds.value, self.at_once.value
-            return actions.start_runs(self._exp, seeds, self._outputs, at_once=at_once)
-
-        self.started.run(start)
+    def _start_runs(self) -> None:
+        seeds, at_once = self.seeds.value, self.at_once.value
+        self.start_message.run(
+            lambda: actions.start_runs(self._exp, seeds, self._outputs, at_once=at_once)
+        )
         self._refresh()
 
     def _act(self, action: Callable[[], str]) -> None:
@@ -199,8 +203,9 @@ class RunsView(Panel):
         """Return the folders of the runs selected in the list."""
         return [self._outputs / name for name in self.list.value]
 
-    def _drawn_rows(self) -> list[Row]:
-        return drawn_rows(self._rows, self.list.value)
+    def _chosen_rows(self) -> list[Row]:
+        """Return the rows of the selected runs and their baselines."""
+        return with_baselines(self._rows, self.list.value)
 
     def _list_runs(self) -> None:
         """Offer the runs that exist now: what was selected stays so, and a new one is selected."""
@@ -209,29 +214,33 @@ class RunsView(Panel):
         if names == known:
             return
         new = [name for name in listed_runs(self._rows, self._exp) if name not in known]
+        self._filling = True  # new options select nothing for a moment
         self._offer(names)
         self.list.value = [name for name in names if name in kept or name in new[-MOST_SELECTED:]]
+        self._filling = False
+        self._choose_runs()
 
     def _offer(self, names: tuple[str, ...]) -> None:
         self._listed = names
         self.list.options = [(list_label(name), name) for name in names]
 
     def _choose_runs(self) -> None:
+        if self._filling:
+            return
         self.list.tooltip = "\n".join(self.list.value)  # the whole names
         self._show_runs()
         self.notes.load()
 
     def _show_runs(self) -> None:
         """Show the table, the log and the figures of the selected runs and their baselines."""
-        drawn = self._drawn_rows()
-        chosen = [row for row in drawn if row["run"] in self.list.value]
-        self.log_tail.value = log_html(chosen)
-        bars = progress_html(drawn)
-        self.table.value = bars + table_html({"": drawn}) if drawn else self._empty_text()
+        rows = self._chosen_rows()
+        self.log_tail.value = log_html([row for row in rows if row["run"] in self.list.value])
+        self.table.value = self._table_html(rows) if rows else self._empty_text()
+        drawn = drawn_rows(self._rows, self.list.value)
         if not self.draws or progress(drawn) == self._drawn:
             return
-        self._drawn = progress(drawn)
         self._draw(drawn)
+        self._drawn = progress(drawn)
 
     def _draw(self, drawn: list[Row]) -> None:
         """Draw the runs that have begun."""
@@ -250,6 +259,9 @@ class RunsView(Panel):
             self.budget.outputs = ()
         else:
             put(self.budget, time_budget(spent))
+
+    def _table_html(self, rows: list[Row]) -> str:
+        return progress_html(rows) + table_html({"": rows}) + limit_note(self.list.value)
 
     def _empty_text(self) -> str:
         has_runs = any(row["id"] == self._exp and row["state"] != NOT_RUN for row in self._rows)

@@ -31,7 +31,7 @@ class TableView(Panel):
     """
 
     def __init__(self, words: str, on_click: Callable[[str], None]):
-        self._rows, self._marked = [], ""
+        self._rows, self._marked, self._problem = [], "", ""
         self.words = text("search", words, "name, arm, corpus, tag, DEMO-0[12]*", "26em")
         self.state = dropdown("state", STATES)
         self.group = dropdown("group", GROUPS)
@@ -56,8 +56,14 @@ class TableView(Panel):
         self._marked = name
         self.show(self._rows)
 
-    def show(self, rows: list[Row], problem: str = "") -> None:
-        """Show the rows that the choices ask for; `problem` is a line above them."""
+    def report(self, problem: str) -> None:
+        """Show a line above the rows until another is reported; "" removes it."""
+        if problem != self._problem:
+            self._problem = problem
+            self.show(self._rows)
+
+    def show(self, rows: list[Row]) -> None:
+        """Show the rows that the choices ask for."""
         self._rows = rows
         chosen = select_rows(rows, self.words.value, self.state.value, self.hidden.value)
         groups = group_rows(chosen, self.group.value, self.sort.value)
@@ -65,7 +71,7 @@ class TableView(Panel):
         hidden = sum(bool(row.get("hidden")) for row in rows)
         lines: list[Any] = [count_states(chosen) + (f"; {hidden} hidden" if hidden else "")]
         lines += [row["reason"] for row in rows if row["state"] == NOT_RUN and row.get("reason")]
-        lines += [line for line in (skipped_note(), problem) if line]
+        lines += [line for line in (skipped_note(), self._problem) if line]
         self.count.value = "<br>".join(map(escape, lines))
 
     def _click(self, on_click: Callable[[str], None]) -> None:

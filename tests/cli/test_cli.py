@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import click
 import pytest
@@ -15,6 +16,7 @@ from oelm_lib.config import PARAMS, paths
 from oelm_lib.errors import UserError
 from oelm_lib.launch.doctor import check_declaration
 from oelm_lib.report.make import STANDARD
+from tests import runs_factory
 
 
 def python(code, **options):
@@ -37,6 +39,22 @@ def test_the_help_of_report_names_every_standard_page():
 def test_the_help_of_a_command_on_one_run_says_when_an_id_names_it(command):
     text = " ".join(CliRunner().invoke(main, [command, "--help"]).output.split())
     assert "RUN is ID/seed<k>, a run folder, or an ID that has one run." in text
+
+
+def help_text(*command):
+    """The help of a command on one line."""
+    return " ".join(CliRunner().invoke(main, [*command, "--help"]).output.split())
+
+
+def test_the_help_of_set_says_what_overrides_do_in_each_command():
+    for command in ("run", "submit", "new"):
+        text = help_text(command)
+        assert "Override keys" in text
+        assert ("makes the run a rehearsal" in text) == (command != "new")
+
+
+def test_the_help_of_data_show_says_that_it_may_prepare():
+    assert "A corpus that is not prepared yet is prepared first" in help_text("data", "show")
 
 
 def test_files_that_are_no_experiments_are_named_in_one_note(tmp_path, monkeypatch):
@@ -85,6 +103,25 @@ def test_a_command_finishes_its_work_after_its_reader_has_gone(writer, tmp_path)
     assert (tmp_path / "made").read_text() == "whole"
 
 
+def test_stop_asks_every_seed_after_its_reader_has_gone(tmp_path):
+    runs = [
+        runs_factory.make_run(tmp_path, "DEMO-02", seed, state="running", done=0.5)
+        for seed in (1, 2)
+    ]
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "oelm_lib.cli", "stop", "DEMO-02"]
+    environment = os.environ | {"OELM_OUTPUTS": str(tmp_path)}
+    process = subprocess.Popen(command, stdout=writing, stderr=writing, env=environment)
+    os.close(writing)
+    asked = lambda: all((run / "STOP").exists() for run in runs)  # noqa: E731
+    while process.poll() is None and not asked():
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert asked()
+
+
 def test_relative_folders_are_made_absolute_for_the_kernels(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OELM_OUTPUTS", "runs")
@@ -127,6 +164,10 @@ def test_a_command_starts_without_the_heavy_packages():
         (["status", "--watch", "demo-9*"], "no experiment and no run is called 'demo-9*'"),
         (["logs", "DEMO-01"], "no run is called 'DEMO-01'"),
         (["run", "demo-99"], "no experiment 'demo-99'"),
+        (["run", "DEMO-01", "--wait-idle"], "--wait-idle is about GPUs; add --gpus auto or"),
+        (["run", "DEMO-01", "--fresh", "--gpus", "2"], "--fresh starts one run, without --gpus"),
+        (["run", "DEMO-01", "--fresh", "--wait-idle"], "without --gpus and --wait-idle; name one"),
+        (["study", "oelm", "--gpus", "2", "--slurm", "account=lab"], "--gpus is for runs here"),
         (["run", "DEMO-01", "--set", "machine.threads=100000"], "machine.threads = 100000: should"),
         (["generate", "DEMO-01", "--prompt", "\udcff"], "the prompt is not UTF-8 text"),
     ],
@@ -172,6 +213,8 @@ def test_a_new_experiment_declares_its_changes_and_is_never_overwritten(own_para
     assert not (own_params / "DEMO-05.yaml").exists()
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0, result.output
+    line = "params/DEMO-05.yaml: written; edit it, then: oelm run DEMO-05\n"
+    assert result.output == line  # as docs/tutorial.md shows it
     assert (own_params / "DEMO-05.yaml").read_text() == shown.output
     experiment = config.load_config("DEMO-05")
     assert config.check_changes(experiment) == []

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import re
+import shlex
 
 import pyarrow
 import pyarrow.parquet
@@ -12,7 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from oelm_lib import cli
-from oelm_lib.config import ROOT
+from oelm_lib.config import ROOT, load_config
 from oelm_lib.data import CorpusSpec, load_spec, load_tokenizer, new, new_corpus, prepare, spec
 from oelm_lib.errors import UserError
 
@@ -216,6 +217,16 @@ def test_the_command_names_the_next_one(tmp_path):
         "run: oelm run DEMO-02 --set data.corpus=mine --set data.tokenizer=bpe-280"
         " --set model.vocab_size=280"
     )
+
+
+@pytest.mark.parametrize("name", ["1984", "null", "true"])
+def test_a_name_that_yaml_takes_for_something_else_is_quoted_in_it(tmp_path, name):
+    (tmp_path / "a.jsonl").write_text(json_lines(TEXTS))
+    command = ["data", "new", name, "--from", str(tmp_path / "a.jsonl"), "--tokenizer", "bpe-280"]
+    line = CliRunner().invoke(cli.main, command).output.splitlines()[-1]
+    start, *options = shlex.split(line.removeprefix("run: oelm run "))
+    assert start == "DEMO-02" and options[::2] == ["--set"] * 3
+    assert load_config("DEMO-02", " ".join(options[1::2])).data.corpus == name
 
 
 def test_the_guide_lists_every_key_with_a_valid_example():

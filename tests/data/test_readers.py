@@ -21,7 +21,7 @@ STORIES = ROWS.model_copy(update={"text_separator": "<|endoftext|>"})
 
 @pytest.fixture
 def small_pieces(monkeypatch):
-    monkeypatch.setattr(readers, "PIECE", 16)
+    monkeypatch.setattr(readers, "BLOCK", 16)
 
 
 def _documents(path, spec, strip=False):
@@ -43,7 +43,7 @@ def test_pieces_encode_to_the_ids_of_the_whole():
     white_space = " \t\n\r\x0b\x1c\x1f\x85\u00a0\u2003\u3000"
     alphabet = st.sampled_from("abc12.,'é字<|endoftext|> " + white_space)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "PIECE", 5)
+        patch.setattr(readers, "BLOCK", 5)
 
         @given(blocks=st.lists(st.text(alphabet, max_size=30), max_size=6))
         def check(blocks):
@@ -213,7 +213,7 @@ def test_a_line_longer_than_the_limit_is_refused(tmp_path, monkeypatch):
 
 
 def test_text_that_cannot_be_cut_is_bounded(small_pieces, monkeypatch):
-    monkeypatch.setattr(documents, "WORD", 64)
+    monkeypatch.setattr(documents, "MOST_UNCUT", 64)
     rows = iter([("a " + "x" * 40, False), ("x" * 40, False), ("", True)])
     with pytest.raises(UserError, match=r"has 81 characters without white space in a row \(it beg"):
         list(cut_documents(rows, strip=False))

@@ -2,10 +2,20 @@
 
 import functools
 import hashlib
+import tracemalloc
 
+import numpy as np
 import pytest
 
-from oelm_lib.data import corpus_names, load_spec, load_tokenizer, open_test, prepare
+from oelm_lib.data import (
+    corpus_names,
+    encode,
+    load_spec,
+    load_tokenizer,
+    open_test,
+    prepare,
+    readers,
+)
 from oelm_lib.data.corpus import MANIFEST, check_has_test
 from oelm_lib.data.splits import permuted_split
 from oelm_lib.data.tokenizer import gpt2_tokenizer
@@ -114,7 +124,9 @@ def test_permutation_sizes_are_those_of_datasets(count):
         assert (kept.tolist(), held_out.tolist()) == (split["train"]["n"], split["test"]["n"])
 
 
-def test_phase3_tail_cuts_the_stream_of_tokens(source):
+@pytest.mark.parametrize("block", [1, 3, encode.DECODED])
+def test_phase3_tail_cuts_the_stream_of_tokens(source, monkeypatch, block):
+    monkeypatch.setattr(encode, "DECODED", block)
     texts = [f"Page {number}. " + "Äpfel <|endoftext|> " * (number % 7) for number in range(300)]
     corpus = prepare("openwebtext-phase3-sample", source(train=texts))
     stream = _ids(texts)
@@ -131,6 +143,34 @@ def test_phase3_tail_cuts_the_stream_of_tokens(source):
         b"<|endoftext|>"
     )
     assert facts["val"]["documents"] == stream[cut:].count(EOT)
+
+
+def test_a_long_document_is_cut_and_written_without_being_held_in_memory(tmp_path):
+    count = 1 << 19
+    pattern = gpt2().encode_documents([" A duck <|endoftext|>"])[0]
+    ids = np.resize(pattern, count).astype("<u2")
+    ids.tofile(tmp_path / "source")
+    documents = encode.Encoded(tmp_path / "source")
+    documents.append(count, 0, 0, 0)
+    tracemalloc.start()
+    try:
+        assert documents.cut(9999 * len(pattern), gpt2(), EOT) == 1
+        facts = documents.write(np.array([0, 1]), tmp_path / "target")
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000  # the ids as numbers take 18 MB
+    finally:
+        tracemalloc.stop()
+    assert np.fromfile(tmp_path / "target", "<u2").tolist() == ids.tolist()
+    text = gpt2().decode_bytes(ids)
+    assert (facts["tokens"], facts["bytes"]) == (count, len(text))
+    assert facts["literal_eot"] == text.count(b"<|endoftext|>")
+
+
+def test_progress_is_told_within_a_long_document_too(source, monkeypatch, capsys):
+    monkeypatch.setattr(encode, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(readers, "BLOCK", 16)
+    prepare("openwebtext-phase3-sample", source(train=["Quack, said the duck. " * 50]))
+    lines = [line for line in capsys.readouterr().out.splitlines() if " MB/s, about " in line]
+    assert len(lines) > 5 and len(set(lines)) > 5
 
 
 def test_phase3_tail_stops_after_the_document_that_reaches_the_limit(source, monkeypatch):

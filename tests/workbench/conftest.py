@@ -30,3 +30,10 @@ def sleepers(tmp_path, monkeypatch):
     for process in processes:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def outputs(tmp_path, params):
+    folder = tmp_path / "outputs"
+    folder.mkdir()
+    return folder

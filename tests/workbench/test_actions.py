@@ -16,21 +16,11 @@ from oelm_lib.runs.stop import ask_to_stop
 from oelm_lib.workbench import actions, page_actions
 from oelm_lib.workbench.launches import (
     Launch,
-    last_start,
-    live_launches,
     recent_launches,
     start_command,
 )
-from oelm_lib.workbench.rows import RunRows
 from tests import runs_factory
-
-
-def wait_for_end(outputs):
-    for _ in range(600):
-        if not any(launch.is_alive for launch in recent_launches(outputs)):
-            return recent_launches(outputs)
-        time.sleep(0.1)
-    raise AssertionError("the command did not end")
+from tests.workbench.launched import wait_for_end
 
 
 @pytest.fixture
@@ -45,39 +35,6 @@ def started(monkeypatch):
     for module in (actions, page_actions):
         monkeypatch.setattr(module, "start_command", start)
     return commands
-
-
-def test_a_command_runs_detached_and_its_record_tells_a_new_kernel_of_it(tmp_path):
-    launch = start_command(["status", "DEMO-01"], tmp_path)
-    assert launch.is_alive
-    (ended,) = wait_for_end(tmp_path)
-    assert ended.command == "oelm status DEMO-01"
-    assert "no such runs yet" in ended.last_line()
-    assert (tmp_path / "logs").is_dir() and len(list((tmp_path / "logs").iterdir())) == 2
-    os.utime(ended.log, (1, 1))
-    assert recent_launches(tmp_path) == []
-
-
-def test_a_live_command_is_known_without_its_log(tmp_path, sleepers):
-    launch = start_command(["run", "DEMO-02"], tmp_path, ["DEMO-02_oelm_freeze/seed42"])
-    launch.log.unlink()
-    (live,) = live_launches(tmp_path)
-    assert live == launch
-    assert live.last_line() == ""
-
-
-def test_a_command_has_a_session_of_its_own(tmp_path):
-    start_command(["--help"], tmp_path)
-    record = next((tmp_path / "logs").glob("*.json"))
-    pid = read_json(record)["pid"]
-    assert os.getsid(pid) == pid != os.getsid(0)
-    wait_for_end(tmp_path)
-
-
-def test_an_outputs_folder_that_cannot_be_made_is_one_line(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="was not started"):
-        start_command(["status"], tmp_path / "file" / "outputs")
 
 
 def test_finished_seeds_are_left_out_and_the_others_started(tmp_path, started):
@@ -145,6 +102,39 @@ def test_continue_takes_the_overrides_of_a_rehearsal_and_skips_what_is_done(tmp_
         actions.continue_runs([done], tmp_path)
 
 
+def test_continue_over_two_experiments_tells_both_starts_in_its_first_line(tmp_path, started):
+    runs = [
+        runs_factory.make_run(tmp_path, exp, 2, state="stopped", done=0.5)
+        for exp in ("DEMO-02", "DEMO-03")
+    ]
+    commands = [f"oelm run {exp} --seeds 2" for exp in ("DEMO-02", "DEMO-03")]
+    line = actions.continue_runs(runs, tmp_path).splitlines()[0]
+    assert line == f"Started: {'; '.join(commands)}." and len(started) == 2
+
+
+def test_where_one_of_two_experiments_cannot_go_on_nothing_starts(tmp_path, started, params):
+    runs = [
+        runs_factory.make_run(tmp_path, exp, 2, state="stopped", done=0.5)
+        for exp in ("DEMO-02", "DEMO-03")
+    ]
+    (params / "DEMO-03.yaml").write_text("id: [")
+    with pytest.raises(UserError, match=r"DEMO-03\.yaml: not valid YAML"):
+        actions.continue_runs(runs, tmp_path)
+    assert started == []
+
+
+def test_a_start_that_fails_after_another_hides_it_not(tmp_path, sleepers):
+    """The file of DEMO-03 got another slug: its run has another folder now, which is busy."""
+    first = runs_factory.make_run(tmp_path, "DEMO-02", 2, state="stopped", done=0.5)
+    busy = runs_factory.make_run(tmp_path, "DEMO-03", 2, state="running", done=0.5)
+    old = tmp_path / "DEMO-03_old_slug" / "seed2"
+    old.mkdir(parents=True)
+    line, refusal = actions.continue_runs([first, old], tmp_path).splitlines()[:2]
+    assert line == "Started: oelm run DEMO-02 --seeds 2." and len(sleepers) == 1
+    assert refusal.startswith("Not started: DEMO-03 seed 2: runs or waits already")
+    assert state(busy) == "running"
+
+
 def test_afresh_is_for_one_run(tmp_path, started):
     first, second = (runs_factory.make_run(tmp_path, "DEMO-02", seed) for seed in (1, 2))
     line = actions.restart_run([first], tmp_path)
@@ -163,6 +153,19 @@ def test_stop_asks_those_that_train_and_says_where_nothing_does(tmp_path):
         actions.stop_runs([done], tmp_path)
     with pytest.raises(UserError, match="no run is selected"):
         actions.stop_runs([], tmp_path)
+
+
+def test_where_one_of_two_cannot_be_stopped_the_line_tells_of_the_other(tmp_path):
+    running, stuck = (
+        runs_factory.make_run(tmp_path, "DEMO-02", seed, state="running", done=0.5)
+        for seed in (1, 2)
+    )
+    (stuck / "STOP").symlink_to(tmp_path / "nowhere" / "STOP")
+    line, refusal = actions.stop_runs([running, stuck], tmp_path).splitlines()
+    assert line == "DEMO-02_oelm_freeze/seed1: asked to save and stop"
+    assert "cannot be asked to stop" in refusal
+    with pytest.raises(UserError, match="cannot be asked to stop"):
+        actions.stop_runs([stuck], tmp_path)
 
 
 def test_a_run_that_cannot_be_asked_to_stop_is_named_with_the_cause(tmp_path):
@@ -305,26 +308,6 @@ def test_a_folder_of_logs_that_cannot_be_written_starts_nothing(tmp_path, starte
     assert started == []
 
 
-def test_a_run_is_starting_until_its_process_writes(tmp_path, sleepers):
-    for seed in (42, 43):
-        runs_factory.make_run(tmp_path, "DEMO-02", seed, state="stopped", done=0.5)
-    actions.start_runs("DEMO-02", "42,43", tmp_path, at_once=1)
-    states = {row["seed"]: row["state"] for row in RunRows(tmp_path).read() if "seed" in row}
-    assert states == {42: "starting", 43: "stopped"}
-    sleepers[0].kill()
-    wait_for_end(tmp_path)
-    assert "starting" not in {row["state"] for row in RunRows(tmp_path).read()}
-
-
-def test_a_command_whose_runs_were_started_again_is_shown_no_more(tmp_path, sleepers):
-    path = runs_factory.make_run(tmp_path, "DEMO-02", 42, state="stopped", done=0.5)
-    actions.start_runs("DEMO-02", "42", tmp_path)
-    sleepers[0].kill()
-    assert [launch.is_alive for launch in wait_for_end(tmp_path)] == [False]
-    actions.continue_runs([path], tmp_path)
-    assert [launch.is_alive for launch in recent_launches(tmp_path)] == [True]
-
-
 def test_a_run_that_failed_in_a_live_queue_can_go_on(tmp_path, sleepers):
     actions.start_runs("DEMO-02", "42,43", tmp_path)
     failed = runs_factory.make_run(tmp_path, "DEMO-02", 42, state="failed", done=0.5)
@@ -376,17 +359,6 @@ def test_a_rehearsal_that_never_began_is_not_continued_as_another_run(tmp_path, 
     with pytest.raises(UserError, match="its overrides are not recorded"):
         actions.continue_runs([path], tmp_path)
     assert started == []
-
-
-def test_the_last_start_of_an_experiment_is_known_to_a_new_kernel(tmp_path, sleepers):
-    assert last_start("DEMO-02", tmp_path) is None
-    actions.start_runs("DEMO-02", "42,43", tmp_path, at_once=2)
-    actions.start_runs("DEMO-03", "7", tmp_path)
-    rehearsal = {"train.max_steps": 130}
-    actions.start_runs("DEMO-02", "9", tmp_path, rehearsal)
-    last = last_start("DEMO-02", tmp_path)
-    assert last.at_once == 2
-    assert last.runs == ("DEMO-02_oelm_freeze/seed42", "DEMO-02_oelm_freeze/seed43")
 
 
 def queued(outputs, pid):

@@ -64,6 +64,32 @@ def test_a_run_in_progress_is_read_at_each_look_and_a_removed_one_disappears(rea
     assert states(reader.read())["DEMO-03"] == NOT_RUN
 
 
+def test_an_arm_has_the_title_of_its_newest_record(reader, tmp_path):
+    reader.read()
+    for seed, title in ((3, "A second title"), (1, "A third")):  # seed 1 is started afresh
+        shutil.rmtree(tmp_path / "DEMO-02_oelm_freeze" / f"seed{seed}", ignore_errors=True)
+        changes = {"title": title, "compare_to": "DEMO-03"}
+        runs_factory.make_run(tmp_path, "DEMO-02", seed, experiment=changes)
+        rows = [row for row in reader.read() if row["run"].startswith("DEMO-02_oelm_freeze/")]
+        assert {(row["title"], row["compare_to"]) for row in rows} == {(title, "DEMO-03")}
+        assert rows == [row for row in RunRows(tmp_path).read() if row in rows]
+    assert len(rows) == 2
+
+
+def test_a_run_that_is_removed_during_a_failed_look_can_come_back(reader, tmp_path, monkeypatch):
+    first = reader.read()
+    arm, aside = tmp_path / "DEMO-01_baseline", tmp_path.with_name(f"{tmp_path.name}-aside")
+    arm.rename(aside)
+    runs_factory.make_run(tmp_path, "DEMO-03", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(rows_module, "overview", lambda exps, outputs: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            reader.read()
+    aside.rename(arm)
+    rows = reader.read()
+    assert "DEMO-01_baseline/seed1" in states(rows) and len(rows) == len(first)
+
+
 def test_notes_are_kept_in_the_run_folder_and_shown(reader, tmp_path):
     path = tmp_path / "DEMO-01_baseline" / "seed1"
     assert read_notes(path) == Notes()

@@ -3,44 +3,14 @@
 import re
 import subprocess
 
-import ipywidgets
 import pytest
 
 from oelm_lib.errors import UserError
-from oelm_lib.files import read_json, write_json
 from oelm_lib.runs.notes import Notes, read_notes
-from oelm_lib.runs.process import this_process
-from oelm_lib.workbench import Workbench, actions
+from oelm_lib.workbench import actions
 from oelm_lib.workbench.launches import Launch
-from oelm_lib.workbench.runs import MOST_DRAWN, drawn_rows
-from oelm_lib.workbench.runs_view import MOST_SELECTED
 from tests import runs_factory
-
-MIMETYPE = "application/vnd.plotly.v1+json"
-
-
-@pytest.fixture
-def outputs(tmp_path, params):
-    folder = tmp_path / "outputs"
-    folder.mkdir()
-    return folder
-
-
-def open_board(outputs):
-    board = Workbench(str(outputs))
-    board.refresh()  # figures are drawn at the second look
-    return board
-
-
-def curve_names(output):
-    traces = output.outputs[0]["data"][MIMETYPE]["data"]
-    return {trace["name"] for trace in traces if "seed" in trace["name"]}
-
-
-def click(board, label):
-    rows = [box.children for box in board.runs.children if hasattr(box, "children")]
-    buttons = [made for made in sum(rows, ()) if getattr(made, "description", "") == label]
-    buttons[0].click()
+from tests.workbench.board import click, open_board
 
 
 def test_the_workbench_opens_before_any_run_does(outputs):
@@ -55,62 +25,6 @@ def test_the_workbench_opens_before_any_run_does(outputs):
     assert board.runs.list.value == ("DEMO-02_oelm_freeze/seed42",)
     line = r"DEMO-02/42 · running · ETA .+ · step 260/650 · loss .+ · 51,200 tokens/s"
     assert re.search(line, board.runs.table.value)
-
-
-def test_curves_are_those_of_the_selected_runs_and_their_baselines(outputs):
-    for seed in (1, 2):
-        runs_factory.make_run(outputs, "DEMO-01", seed)
-        runs_factory.make_run(outputs, "DEMO-02", seed, state="stopped", done=0.5)
-    board = open_board(outputs)
-    board.experiment.choice.value = "DEMO-02"
-    assert curve_names(board.runs.loss) == {
-        f"{arm} · seed {seed}" for arm in ("baseline", "OELM-Freeze") for seed in (1, 2)
-    }
-    assert curve_names(board.runs.gap) == {"OELM-Freeze · seed 1", "OELM-Freeze · seed 2"}
-    board.runs.list.value = ("DEMO-02_oelm_freeze/seed2",)
-    assert curve_names(board.runs.loss) == {"baseline · seed 2", "OELM-Freeze · seed 2"}
-    before = board.runs.loss.outputs
-    board.refresh()
-    assert board.runs.loss.outputs is before  # no new rows: nothing is drawn again
-    board.experiment.choice.value = "DEMO-01"
-    assert curve_names(board.runs.loss) == {"baseline · seed 1", "baseline · seed 2"}
-    assert board.runs.gap.outputs == ()  # a baseline has no gap
-
-
-def test_only_so_many_runs_are_selected_and_drawn_as_can_be_told_apart(outputs):
-    for seed in range(MOST_DRAWN + 2):
-        runs_factory.make_run(outputs, "DEMO-01", seed, done=0.1, state="stopped")
-    board = open_board(outputs)
-    board.experiment.choice.value = "DEMO-01"
-    assert len(board.runs.list.value) == MOST_SELECTED
-    board.runs.list.value = [name for _, name in board.runs.list.options]
-    assert len(curve_names(board.runs.loss)) == MOST_DRAWN
-
-
-def test_one_legend_below_each_figure_names_every_line_once(outputs):
-    for exp in ("DEMO-01", "DEMO-02"):
-        runs_factory.make_run(outputs, exp, 1)
-    board = open_board(outputs)
-    board.experiment.choice.value = "DEMO-02"
-    for output in (board.runs.loss, board.runs.gap):
-        figure = output.outputs[0]["data"][MIMETYPE]
-        entries = [trace["name"] for trace in figure["data"] if trace.get("showlegend")]
-        assert entries and len(entries) == len(set(entries))
-        assert {trace["legend"] for trace in figure["data"]} == {"legend"}
-        assert figure["layout"]["legend"]["orientation"] == "h"
-        assert figure["layout"]["margin"]["b"] > 60  # room below the title of the axis
-        assert figure["layout"]["legend"]["yref"] == "container"
-
-
-def test_a_rehearsal_is_drawn_with_the_baselines_run_of_the_same_overrides(outputs):
-    overrides = {"train.max_steps": 130}
-    runs_factory.make_run(outputs, "DEMO-01", 1)
-    runs_factory.make_run(outputs, "DEMO-01", 1, overrides=overrides)
-    runs_factory.make_run(outputs, "DEMO-02", 1, overrides=overrides)
-    rows = Workbench(str(outputs)).runs._rows
-    chosen = tuple(row["run"] for row in rows if row["id"] == "DEMO-02")
-    drawn = [row["run"] for row in drawn_rows(rows, chosen)]
-    assert len(drawn) == 2 and all("+" in name for name in drawn)
 
 
 def test_search_group_and_hidden_runs(outputs):
@@ -150,17 +64,6 @@ def test_a_click_on_a_row_chooses_its_experiment_and_selects_its_run_alone(outpu
     assert board.experiment.choice.value == "GPT-01" and board.runs.list.value == ()
 
 
-def test_removed_runs_leave_the_page_and_come_back_in_a_new_kernel(outputs):
-    runs_factory.make_run(outputs, "DEMO-02", 1)
-    board = open_board(outputs)
-    click(board, "Remove")
-    assert "Removed: DEMO-02_oelm_freeze/seed1" in board.runs.message.value
-    assert board.runs.list.options == () and "no run yet" in board.runs.table.value
-    again = open_board(outputs)
-    click(again, "Undo remove")
-    assert again.runs.list.options == (("DEMO-02/1 oelm_freeze", "DEMO-02_oelm_freeze/seed1"),)
-
-
 def test_ones_own_experiment_can_be_deleted_and_brought_back(outputs, params):
     for command in (["init", "--quiet"], ["add", "params"]):
         subprocess.run(["git", "-C", params.parent, *command], check=True)
@@ -182,14 +85,6 @@ def test_an_experiment_whose_runs_a_command_holds_is_not_deleted(outputs, params
     monkeypatch.setattr(actions, "live_launches", lambda outputs: [launch])
     with pytest.raises(UserError, match="DEMO-04: a command holds runs of it; press Stop"):
         actions.delete_experiment("DEMO-04", outputs)
-
-
-def test_a_run_that_trains_is_not_removed_and_nothing_is_lost(outputs):
-    runs_factory.make_run(outputs, "DEMO-02", 1, state="running", done=0.5)
-    board = open_board(outputs)
-    click(board, "Remove")
-    assert "press Stop first" in board.runs.message.value
-    assert board.runs.list.value == ("DEMO-02_oelm_freeze/seed1",)
 
 
 def test_duplicates_that_jupyterlab_made_are_named_once(outputs, params):
@@ -228,69 +123,31 @@ def test_a_look_that_fails_says_so_and_the_next_one_works(outputs, monkeypatch):
         patch.setattr(board._reader, "read", lambda: 1 / 0)
         board._look()
     assert "division by zero" in board.table.count.value
+    board.table.sort.value = "run"
+    assert "division by zero" in board.table.count.value
+    board._due = 0.0
+    board._look()
+    assert "division by zero" not in board.table.count.value
     runs_factory.make_run(outputs, "DEMO-02", 1)
     board._due = 0.0
     board._look()
     assert board.table.count.value.startswith("1 run: 1 done")
 
 
-def test_the_list_offers_short_names_and_tells_the_whole_ones_of_the_selected_runs(outputs):
-    run = runs_factory.make_run(outputs, "DEMO-02", 1)
+def test_the_chosen_experiment_follows_its_file_and_that_of_its_baseline(outputs, params):
+    runs_factory.make_run(outputs, "DEMO-02", 1)  # its row comes from its record
     board = open_board(outputs)
-    name = f"{run.parent.name}/seed1"
-    ((label, value),) = board.runs.list.options
-    assert value == name and label == "DEMO-02/1 oelm_freeze"
-    assert board.runs.list.tooltip == name and board.runs.list.value == (name,)
-
-
-def test_a_run_that_waits_is_left_out_of_the_figures(outputs):
-    runs_factory.make_run(outputs, "DEMO-02", 1, state="stopped", done=0.5)
-    waiting = outputs / "DEMO-02_oelm_freeze" / "seed2"
-    waiting.mkdir()
-    status = {"state": "queued", "step": 0, "max_steps": 650, "heartbeat": 4e9, "started": None}
-    write_json(waiting / "status.json", status | this_process())
-    board = open_board(outputs)
-    assert len(board.runs.list.value) == 2
-    assert curve_names(board.runs.loss) == {"OELM-Freeze · seed 1"}
-    assert "no config.yaml" not in str(board.runs.loss.outputs)
-    board.runs.list.value = ("DEMO-02_oelm_freeze/seed2",)
-    assert board.runs.loss.outputs == ()
-
-
-def test_nothing_above_the_buttons_changes_its_height(outputs):
-    runs = open_board(outputs).runs
-    places = {part: place for place, part in enumerate(runs.children)}
-    last_buttons = max(place for part, place in places.items() if type(part) is ipywidgets.HBox)
-    assert places[runs.message] > last_buttons and places[runs.commands] > last_buttons
-
-
-def test_what_start_did_stands_right_below_it(outputs):
-    board = open_board(outputs)
-    board.runs.seeds.value = "forty"
-    board.runs.start.click()
-    assert "whole numbers" in board.runs.started.value and board.runs.message.value == ""
-    starting, below = board.runs.children[:2]
-    assert board.runs.start in starting.children and below is board.runs.started
-
-
-def test_a_run_that_was_asked_to_stop_is_said_to_have_stopped(outputs):
-    runs_factory.make_run(outputs, "DEMO-02", 2)
-    path = runs_factory.make_run(outputs, "DEMO-02", 1, state="running", done=0.5)
-    board = open_board(outputs)
-    assert len(board.runs.list.value) == 2  # the done one, too, which is not asked
-    click(board, "Stop")
-    assert "asked to save and stop" in board.runs.message.value
-    (path / "lock.json").unlink()
-    write_json(path / "status.json", read_json(path / "status.json") | {"state": "stopped"})
-    board.refresh()
-    assert ">DEMO-02_oelm_freeze/seed1: stopped<" in board.runs.message.value
-
-
-def test_pages_of_no_run_are_refused_as_by_the_other_buttons(outputs):
-    board = open_board(outputs)
-    for label in ("Compare", "Explore", "Page", "Start afresh", "Continue"):
-        click(board, label)
-        assert "no run is selected; select one" in board.runs.message.value
+    for exp, old, new, shown in (
+        ("DEMO-02", "dropout: 0.0", "dropout: 0.1", "not declared"),
+        ("DEMO-01", "dropout: 0.0", "dropout: 0.1", "cost quality at toy size"),
+        ("DEMO-02", "id: DEMO-02", "id: [", "not valid YAML"),
+    ):
+        before = board.experiment.facts.value
+        path = params / f"{exp}.yaml"
+        path.write_text(path.read_text().replace(old, new))
+        board.refresh()
+        assert shown in board.experiment.facts.value != before
+    assert "not declared" not in board.experiment.facts.value
 
 
 def test_a_message_does_not_stay_under_another_experiment(outputs, params):
@@ -315,16 +172,6 @@ def test_a_message_and_a_half_filled_form_stay_when_an_experiment_appears(output
     assert board.experiment.choice.value == "DEMO-02"
     assert "trash is empty" in board.runs.message.value
     assert board.form.words["title"].field.value == "A title"
-
-
-def test_seeds_and_at_once_are_those_of_the_last_start_in_a_new_kernel(outputs):
-    record = {"command": "oelm run DEMO-03 --seeds 7,8", "at_once": 2, "pid": 0}
-    runs = ["DEMO-03_oelm_random/seed7", "DEMO-03_oelm_random/seed8"]
-    (outputs / "logs").mkdir()
-    write_json(outputs / "logs" / "20260101-000000-000000_run.json", record | {"runs": runs})
-    board = open_board(outputs)
-    board.experiment.choice.value = "DEMO-03"
-    assert (board.runs.seeds.value, board.runs.at_once.value) == ("7,8", 2)
 
 
 def test_the_clicked_row_stays_marked(outputs):
