@@ -14,7 +14,7 @@ from oelm_lib.bench.timing import prepare, ratio
 from oelm_lib.config import load_config
 from oelm_lib.files import write_json
 
-ARMS = {
+STEP_CHANGES = {
     "learned": {},
     "t5": {"model.position": "t5"},
     "alibi": {"model.position": "alibi"},
@@ -82,7 +82,7 @@ def bench_limits(size: str, rounds: int, out: Path, threads: int | None = None) 
     batch = random_batch(cfg)
     steps = {
         name: workbook_step(load_config(baseline, changes | more), batch)
-        for name, more in ARMS.items()
+        for name, more in STEP_CHANGES.items()
     }
     steps |= {kind: make(cfg, batch) for kind, make in OTHERS.items()}
     result = {

@@ -22,7 +22,7 @@ SCALE = [
     [1, "#08406f"],
 ]
 """Steep at first, so that attention spread over thirty keys is still seen."""
-SHOWN_TOKENS = 32
+PROMPT_TOKENS = 32
 """Tokens of the prompt that maps show."""
 TOP_KEYS = 3
 """Keys that the mouse lists for a token and head."""
@@ -101,13 +101,13 @@ def token_line(run: Trained, prompt: str, layer: int, head: int | None = None) -
 
 
 def words_of(run: Trained, prompt: str) -> list[str]:
-    """Return the first SHOWN_TOKENS tokens of a prompt as text."""
+    """Return the first PROMPT_TOKENS tokens of a prompt as text."""
     return [run.tokenizer.decode([number]) for number in _tokens(run, prompt)[0].tolist()]
 
 
 def _tokens(run: Trained, prompt: str) -> Tensor:
-    """Return the ids (1, T) of the first SHOWN_TOKENS tokens of a prompt."""
-    return run.encode(prompt)[:, :SHOWN_TOKENS]
+    """Return the ids (1, T) of the first PROMPT_TOKENS tokens of a prompt."""
+    return run.encode(prompt)[:, :PROMPT_TOKENS]
 
 
 def _visible(word: str) -> str:

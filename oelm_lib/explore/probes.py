@@ -148,37 +148,36 @@ def probe_values(runs: Sequence[Trained]) -> pd.DataFrame:
 
 
 def loss_by_slice(runs: Sequence[Trained]) -> pd.DataFrame:
-    """Return each run's loss on tokens that its window could tell, and on the others.
+    """Return each arm's loss on tokens that its window could tell, and on the others.
 
-    `gap_nats` is the loss above that of the first run; `gap_share` is the part of the whole gap
-    that lies on these tokens.
+    Losses are means over the arm's seeds. `gap_nats` is the loss above that of the first arm;
+    `gap_share` is the part of the whole gap that lies on these tokens.
 
     Raises:
         UserError: A run reads other windows than the first one.
     """
-    reference, losses = window_losses(runs[0])
-    bigram, token = measures.repeats(reference, 2), measures.repeats(reference, 1)
+    tokens, _ = window_losses(runs[0])
+    losses = {
+        arm: np.mean([_losses_on(run, tokens, runs[0]) for run in members], axis=0)
+        for arm, members in runs_by_arm(runs).items()
+    }
+    reference = next(iter(losses))
+    bigram, token = measures.repeats(tokens, 2), measures.repeats(tokens, 1)
     masks = {
-        "all": np.ones(losses.shape, bool),
+        "all": np.ones(bigram.shape, bool),
         "end an earlier bigram": bigram,
         "do not": ~bigram,
         "stood earlier": token,
         "are new in the window": ~token,
     }
     rows = []
-    for run in runs:
-        tokens, own = window_losses(run)
-        if not np.array_equal(tokens, reference):
-            raise UserError(
-                f"{run.name}: reads other windows than {runs[0].name};"
-                " compare runs of one corpus and length"
-            )
-        excess = own - losses
+    for arm, own in losses.items():
+        excess = own - losses[reference]
         for words, mask in masks.items():
-            share = np.nan if run is runs[0] else excess[mask].sum() / excess.sum()
+            share = np.nan if arm == reference else excess[mask].sum() / excess.sum()
             rows.append(
                 {
-                    "run": run_label(run),
+                    "arm": arm,
                     "tokens_that": words,
                     "token_share": mask.mean(),
                     "loss": own[mask].mean(),
@@ -187,6 +186,17 @@ def loss_by_slice(runs: Sequence[Trained]) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _losses_on(run: Trained, tokens: np.ndarray, first: Trained) -> np.ndarray:
+    """Return a run's losses (N, T) on the windows `tokens` of the first run, or raise UserError."""
+    own, losses = window_losses(run)
+    if not np.array_equal(own, tokens):
+        raise UserError(
+            f"{run.name}: reads other windows than {first.name};"
+            " compare runs of one corpus and length"
+        )
+    return losses
 
 
 def roles(runs: Sequence[Trained]) -> pd.DataFrame:

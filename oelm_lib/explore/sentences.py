@@ -6,7 +6,7 @@ from html import escape
 from IPython.display import clear_output
 
 from oelm_lib.explore import probes
-from oelm_lib.explore.arms import one_seed_each, run_label, runs_by_arm
+from oelm_lib.explore.arms import run_label, runs_by_arm
 from oelm_lib.explore.attention import ROLES, STRONG, head_table
 from oelm_lib.explore.windows import window_losses
 from oelm_lib.markup import Html
@@ -109,12 +109,11 @@ def _directions(runs: Sequence[Trained]) -> list[tuple[str, str]]:
 
 def _gap(runs: Sequence[Trained]) -> list[tuple[str, str]]:
     """Say on which tokens each arm has its gap to the first one."""
-    names = {run_label(members[0]): name for name, members in runs_by_arm(runs).items()}
-    reference = next(iter(names.values()))
-    table = probes.loss_by_slice(one_seed_each(runs))
+    table = probes.loss_by_slice(runs)
+    reference, *others = table["arm"].unique()
     lines = []
-    for run, name in list(names.items())[1:]:
-        part = table[table["run"] == run].set_index("tokens_that")
+    for name in others:
+        part = table[table["arm"] == name].set_index("tokens_that")
         gap = part.loc["all", "gap_nats"]
         if gap <= 0:
             lines.append((f"Gap of {name}.", f"It is not behind {reference} on these windows."))

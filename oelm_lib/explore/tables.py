@@ -5,13 +5,13 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from oelm_lib.explore import probes
-from oelm_lib.explore.arms import one_seed_each, run_label, runs_by_arm
+from oelm_lib.explore.arms import run_label, runs_by_arm
 from oelm_lib.explore.probes import PROBES
 from oelm_lib.training.trained import Trained
 
 SIGNIFICANT = 3
 """Digits of a probe: the seeds of one arm differ in the third."""
-SHOWN_TOKENS = 8
+NEXT_TOKENS = 8
 """Likeliest next tokens in a table."""
 TEXT_TOKENS = 60
 """Tokens of a text that an arm writes."""
@@ -24,7 +24,7 @@ def summary(runs: Sequence[Trained]) -> pd.DataFrame:
         arm: table.loc[[run_label(run) for run in members]]
         for arm, members in runs_by_arm(runs).items()
     }
-    steps = {name: f"{part['step'].iloc[0]:,}" for name, part in parts.items()}
+    steps = {name: _listed_steps(part["step"]) for name, part in parts.items()}
     rows = [
         {
             "measure": probe.title,
@@ -37,20 +37,21 @@ def summary(runs: Sequence[Trained]) -> pd.DataFrame:
 
 
 def slices(runs: Sequence[Trained]) -> pd.DataFrame:
-    """Return where the gap to the first arm lies: a row a slice, two columns an arm."""
-    table = probes.loss_by_slice(one_seed_each(runs))
-    names = {run_label(members[0]): arm for arm, members in runs_by_arm(runs).items()}
-    reference = next(iter(names.values()))
+    """Return where the gap to the first arm lies: a row a slice, two columns an arm.
+
+    Losses are means over the seeds of an arm.
+    """
+    table = probes.loss_by_slice(runs)
+    reference = table["arm"].iloc[0]
     rows = []
     for words, part in table.groupby("tokens_that", sort=False):
         row = {"tokens that": words, "share of tokens": f"{part['token_share'].iloc[0]:.0%}"}
         for line in part.itertuples():
-            name = names[line.run]
-            if name == reference:
-                row[f"{name}: loss"] = f"{line.loss:.3f}"
+            if line.arm == reference:
+                row[f"{line.arm}: loss"] = f"{line.loss:.3f}"
             else:
-                row[f"{name}: gap in nats"] = f"{line.gap_nats:+.3f}"
-                row[f"{name}: share of its gap"] = f"{line.gap_share:.0%}"
+                row[f"{line.arm}: gap in nats"] = f"{line.gap_nats:+.3f}"
+                row[f"{line.arm}: share of its gap"] = f"{line.gap_share:.0%}"
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -59,9 +60,9 @@ def next_tokens(runs: Sequence[Trained], prompt: str) -> pd.DataFrame:
     """Return the likeliest next tokens of the first seed of each arm, side by side."""
     columns = {}
     for name, (run, *_) in runs_by_arm(runs).items():
-        table = probes.likeliest_tokens(run, prompt, SHOWN_TOKENS)
+        table = probes.likeliest_tokens(run, prompt, NEXT_TOKENS)
         columns[name] = [f"{word!r} {share:.1%}" for word, share in table.values]
-    return pd.DataFrame({"rank": range(1, SHOWN_TOKENS + 1)} | columns)
+    return pd.DataFrame({"rank": range(1, NEXT_TOKENS + 1)} | columns)
 
 
 def texts(runs: Sequence[Trained], prompt: str, seed: int = 0) -> pd.DataFrame:
@@ -71,6 +72,12 @@ def texts(runs: Sequence[Trained], prompt: str, seed: int = 0) -> pd.DataFrame:
         for name, (run, *_) in runs_by_arm(runs).items()
     ]
     return pd.DataFrame(rows)
+
+
+def _listed_steps(steps: pd.Series) -> str:
+    """Return the step of an arm's checkpoints, or the first and the last where they differ."""
+    first, last = steps.min(), steps.max()
+    return f"{first:,}" if first == last else f"{first:,} to {last:,}"
 
 
 def mean_and_range(values: Iterable[float]) -> str:

@@ -30,7 +30,8 @@ def validation_windows(run: Trained, tokens: int) -> tuple[Tensor, Tensor]:
 def repeated_sequences(run: Trained) -> tuple[Tensor, int]:
     """Return measures.repeated_tokens (SEQUENCES, 1 + 2 * period) for a run, and the period.
 
-    The tokens are drawn from those of the validation split, so that the model has seen each one.
+    The tokens are drawn from those of the validation split, so that none is an id that the corpus
+    never uses.
     """
     period = (run.config.model.max_seq_len - 1) // 2
     seen, eot = np.unique(run.corpus.tokens("val")), run.corpus.eot

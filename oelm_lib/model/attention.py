@@ -85,21 +85,22 @@ class CausalSelfAttention(nn.Module):
         if places is None:
             first = past["keys"].shape[2] if past else 0
             places = make_places(self.cfg, self.additions, first, x.shape[1], x.device)
-        q, k, v = self._project(x, "q"), self._project(x, "k"), self.split_heads(self.v_proj(x))
-        remembered = {addition.name: addition.remember(self, x) for addition in self.additions}
+        q, k = (self._project(x, side, self.additions) for side in "qk")
+        kept = {"keys": k, "values": self.split_heads(self.v_proj(x))}
+        kept |= {addition.name: addition.remember(self, x) for addition in self.additions}
+        if any(addition.needs_past_queries for addition in self.additions):
+            kept["queries"] = q
         if past is not None:
-            now = remembered | {"keys": k, "values": v}
-            if any(addition.needs_past_queries for addition in self.additions):
-                now["queries"] = q
-            for name, tensor in now.items():
+            for name, tensor in kept.items():
                 if tensor is not None:
                     past[name] = torch.cat([past[name], tensor], 2) if name in past else tensor
-            q, k, v, remembered = past.get("queries", q), past["keys"], past["values"], past
+            kept = past
+        q, k, v = kept.get("queries", q), kept["keys"], kept["values"]
         for addition in self.additions:
             q, k = addition.transform(self, q, k, places)
         q = q[:, :, -x.shape[1] :]
         q, k = q.to(v.dtype), k.to(v.dtype)
-        scores = [a.score(self, q, places, remembered.get(a.name)) for a in self.additions]
+        scores = [a.score(self, q, places, kept.get(a.name)) for a in self.additions]
         scores = [score for score in scores if score is not None]
         bias = sum(scores, places.mask).to(v.dtype) if scores else None
         return q, k, v, bias
@@ -111,10 +112,10 @@ class CausalSelfAttention(nn.Module):
         """
         unit = torch.eye(self.cfg.d_model, device=self.v_proj.weight.device)
         x = torch.cat([torch.zeros_like(unit[:1]), unit])[None]  # (1, 1 + D, D)
-        q, k = self._project(x, "q"), self._project(x, "k")
-        for addition in self.additions:
-            if addition.folds:
-                q, k = addition.transform(self, q, k, None)
+        folding = [addition for addition in self.additions if addition.folds]
+        q, k = (self._project(x, side, folding) for side in "qk")
+        for addition in folding:
+            q, k = addition.transform(self, q, k, None)
         rows = [side.transpose(1, 2).flatten(2)[0] for side in (q, k)]
         return [((side[1:] - side[0]).T, side[0]) for side in rows]
 
@@ -122,11 +123,13 @@ class CausalSelfAttention(nn.Module):
         """Return (B, T, H * n) as (B, H, T, n)."""
         return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
-    def _project(self, x: Float[Tensor, "B T D"], side: str) -> Float[Tensor, "B H T K"]:
-        for addition in self.additions:
+    def _project(
+        self, x: Float[Tensor, "B T D"], side: str, additions: list[Addition]
+    ) -> Float[Tensor, "B H T K"]:
+        for addition in additions:
             x = addition.read(self, x, side)
         heads = self.split_heads(getattr(self, f"{side}_proj")(x))
-        for addition in self.additions:
+        for addition in additions:
             heads = addition.project(self, x, heads, side)
         return heads
 

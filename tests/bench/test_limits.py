@@ -9,7 +9,7 @@ from tests.bench.test_cpu import TINY
 
 def result(**ratios):
     """Seconds of every step at size medium; ratios to the baseline are 1 unless given."""
-    steps = [*limits.ARMS, *limits.AT_LEAST]
+    steps = [*limits.STEP_CHANGES, *limits.AT_LEAST]
     seconds = {step: [ratios.get(step, 1.0)] * 5 for step in steps}
     return {"size": "medium", "seconds": seconds | {"learned": [1.0] * 5}}
 

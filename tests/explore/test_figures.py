@@ -125,7 +125,7 @@ def test_tables_have_a_column_an_arm_and_digits_that_mean_something(arms):
     slices = tables.slices(arms)
     assert slices["OELM-Freeze: share of its gap"][0] == "100%"
     assert tables.texts(arms, PROMPT)["text"].str.startswith(PROMPT).all()
-    assert len(tables.next_tokens(arms, PROMPT)) == tables.SHOWN_TOKENS
+    assert len(tables.next_tokens(arms, PROMPT)) == tables.NEXT_TOKENS
     assert [tables.number(value) for value in (5.12345, 0.05678, 1234.5, 15.68, 1e-7)] == [
         "5.12",
         "0.057",

@@ -145,10 +145,12 @@ def test_seeds_of_an_arm_are_one_group_under_the_shortest_name(arms, tiny_run):
 
 def test_slices_part_all_tokens_and_their_shares_of_the_gap_sum_to_one(arms):
     from oelm_lib.explore import probes
-    from oelm_lib.explore.arms import run_label
+    from oelm_lib.explore.arms import runs_by_arm
 
-    table = probes.loss_by_slice(arms).set_index(["run", "tokens_that"])
-    for arm in map(run_label, arms):
+    table = probes.loss_by_slice(arms).set_index(["arm", "tokens_that"])
+    names = list(runs_by_arm(arms))
+    assert list(table.index.unique("arm")) == names
+    for arm in names:
         for yes, no in (
             ("end an earlier bigram", "do not"),
             ("stood earlier", "are new in the window"),
@@ -158,8 +160,28 @@ def test_slices_part_all_tokens_and_their_shares_of_the_gap_sum_to_one(arms):
             assert (parts["token_share"] * parts["loss"]).sum() == pytest.approx(
                 whole["loss"], abs=1e-5
             )
-            if arm != run_label(arms[0]):
+            if arm != names[0]:
                 assert parts["gap_share"].sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_slices_and_steps_are_those_of_all_seeds_of_an_arm(arms, tiny_run):
+    from oelm_lib.explore import probes, tables
+    from oelm_lib.explore.arms import open_arms
+
+    run = tiny_run("DEMO-02", seed=44, train__max_steps=6)
+    training.train(run)
+    run.path.rename(arms[1].path.parent / "seed44")
+    (second,) = open_arms("DEMO-02/seed44")
+
+    def losses(*runs):
+        table = probes.loss_by_slice([arms[0], *runs]).set_index(["arm", "tokens_that"])
+        return table.loc["OELM-Freeze", "loss"]
+
+    mean = (losses(arms[1]) + losses(second)) / 2
+    np.testing.assert_allclose(losses(arms[1], second), mean, rtol=1e-5)
+    assert not np.allclose(losses(arms[1], second), losses(arms[1]), rtol=1e-5)
+    summary = tables.summary([arms[0], arms[1], second])
+    assert summary["OELM-Freeze"].iloc[0] == "6 to 12"
 
 
 def test_a_run_named_twice_is_opened_once_and_a_rehearsal_is_called_one(arms, tiny_run):

@@ -8,6 +8,7 @@ import torch
 
 from oelm_lib.config import ROOT, load_config
 from oelm_lib.model.additions import ADDITIONS, unfolded
+from oelm_lib.model.additions.base import Addition
 from oelm_lib.model.cost import parameter_counts, qk_share
 from tests.model.additions import (
     CHANGES_THE_START,
@@ -163,6 +164,24 @@ def test_it_folds_into_plain_projections_or_is_named_as_unfolded(model_config, n
         torch.testing.assert_close(folded, heads, rtol=SAME, atol=SAME)
     assert bias is None
     torch.testing.assert_close(attention(x), reference(attention, cfg, x), rtol=SAME, atol=SAME)
+
+
+@torch.no_grad()
+def test_what_does_not_fold_is_left_out_whatever_its_hooks_are(model_config):
+    class Rectified(Addition):
+        name = "rectified"
+
+        def read(self, attention, x, side):
+            return x.relu()
+
+        def project(self, attention, x, heads, side):
+            return heads + heads.relu()
+
+    attention = stirred(model_config(**FROZEN)).blocks[0].attention
+    plain = attention.as_linear()
+    attention.additions.append(Rectified())
+    for (weight, bias), (expected, offset) in zip(attention.as_linear(), plain, strict=True):
+        assert torch.equal(weight, expected) and torch.equal(bias, offset)
 
 
 def test_it_passes_under_bf16_autocast(changed):
