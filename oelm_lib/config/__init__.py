@@ -25,7 +25,7 @@ from oelm_lib.config.experiment import (
     TrainConfig,
     flatten,
 )
-from oelm_lib.config.fields import Count, Flag, Real, Section, SplitCounts, Step, matches
+from oelm_lib.config.fields import Count, Flag, Real, Section, SplitCounts, Whole, matches
 from oelm_lib.config.load import (
     experiment_ids,
     experiment_path,

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
-from oelm_lib.config.fields import Count, Flag, Real, Section, Step, Text, matches, on_or_off
+from oelm_lib.config.fields import Count, Flag, Real, Section, Text, Whole, matches, on_or_off
 from oelm_lib.config.model import ModelConfig
 from oelm_lib.files import sha256_json
 from oelm_lib.markup import html_table
@@ -36,7 +36,7 @@ class ParameterGroup(Section):
     """Regular expression searched in parameter names, e.g. `delta|ln1`; the first match counts."""
     learning_rate: Annotated[Real, Field(gt=0)]
     """Their peak learning rate, at the end of their warm-up."""
-    warmup_steps: Step
+    warmup_steps: Whole
     """Steps in which their learning rate rises linearly to its peak."""
 
 
@@ -47,7 +47,7 @@ class OptimConfig(Section):
     """Peak learning rate, at the end of the warm-up."""
     min_learning_rate: Annotated[Real, Field(ge=0)]
     """Learning rate at which the cosine ends, after max_steps."""
-    warmup_steps: Step
+    warmup_steps: Whole
     """Steps in which the learning rate rises linearly to its peak."""
     weight_decay: Annotated[Real, Field(ge=0)]
     """AdamW's decoupled weight decay, on every trainable tensor."""

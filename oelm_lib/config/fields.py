@@ -47,7 +47,7 @@ Real = Annotated[float, BeforeValidator(_plain_number)]
 LARGEST = 10**12
 """Largest whole number of a config: products of a few stay below what records may hold."""
 Count = Annotated[int, Field(strict=True, ge=1, le=LARGEST)]
-Step = Annotated[int, Field(strict=True, ge=0, le=LARGEST)]
+Whole = Annotated[int, Field(strict=True, ge=0, le=LARGEST)]
 Flag = Annotated[bool, Field(strict=True)]
 Layers = Literal["all"] | tuple[Annotated[int, Field(strict=True, ge=0)], ...]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from oelm_lib.config.fields import Count, Flag, Layers, Real, Section, Step
+from oelm_lib.config.fields import Count, Flag, Layers, Real, Section, Whole
 
 SIZES = ("vocab_size", "d_model", "num_layers", "num_heads", "d_ff", "max_seq_len", "dropout")
 """Keys of `model` that set an arm's size; the others say which arm it is."""
@@ -41,16 +41,16 @@ class ModelConfig(Section):
     """Whether W_k keeps its initial values, in the layers of frozen_layers."""
     frozen_layers: Layers = "all"
     """Layers that freeze_q and freeze_k apply to, counted from 0, in ascending order."""
-    freeze_from: Step = 0
+    freeze_from: Whole = 0
     """Updates after which W_q and W_k are frozen; 0: from the start."""
-    freeze_until: Step | None = None
+    freeze_until: Whole | None = None
     """Updates after which W_q and W_k are trained again; null: never."""
     qk_tied: Flag = False
     """Whether W_k and W_q are one matrix."""
     # Additions, each with a file in model/additions, in the order in which they act.
     qk_input_gain: Flag = False
     """Whether each dimension that W_q and W_k read has a trained gain."""
-    delta_rank: Step = 0
+    delta_rank: Whole = 0
     """Rank of a trained matrix added to each head's rows of W_q and W_k; 0: none."""
     qk_bias: Flag = False
     """Whether Q and K have a bias, trained also where their weights are frozen."""
@@ -62,7 +62,7 @@ class ModelConfig(Section):
     """Whether keys pass a trained causal convolution of width 3, with a filter per dimension."""
     key_shift: Flag = False
     """Whether the first half of each head's key comes from the position before."""
-    induction_heads: Step = 0
+    induction_heads: Whole = 0
     """Number of shifted heads, from head 0: W_k starts as W_q, keys of the position before."""
     qk_norm: Flag = False
     """Whether each head's query and key are divided by their root mean square."""
@@ -76,7 +76,7 @@ class ModelConfig(Section):
     """Whether the scores have a trained bias by distance that depends on the query."""
     forget_gate: Flag = False
     """Whether each head has a trained gate by which earlier positions fade."""
-    head_gate: Step = 0
+    head_gate: Whole = 0
     """Number of input dimensions that each head's trained output gate reads; 0: no gate."""
 
     @property

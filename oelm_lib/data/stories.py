@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from oelm_lib.config import Section, SplitCounts, Step
+from oelm_lib.config import Section, SplitCounts, Whole
 from oelm_lib.errors import UserError
 
 MOST_REPEATS = 10_000
@@ -22,7 +22,7 @@ Words = Annotated[tuple[str, ...], BeforeValidator(_word_list), Field(min_length
 
 
 class Sentences(Section):
-    count: tuple[Step, Step]
+    count: tuple[Whole, Whole]
     """Fewest and most sentences of this kind in a story."""
     sentences: tuple[str, ...]
     """Templates; `{job}` is a word, `{a_job}` has its article, `{food2}` is a second food."""

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from oelm_lib.config import Flag, Real, Section, Step
+from oelm_lib.config import Flag, Real, Section, Whole
 
 MIN_SEEDS, MOST_SEEDS = 2, 10_000
 WORDING = {"about", "headline"}
@@ -41,7 +41,7 @@ class Arm(Section):
 
 
 class Tune(Section):
-    seeds: Annotated[tuple[Step, ...], Field(min_length=MIN_SEEDS)]
+    seeds: Annotated[tuple[Whole, ...], Field(min_length=MIN_SEEDS)]
     """Seeds of every tuning run; none may be used in confirmation."""
     start: Positive | dict[str, Positive]
     """First learning rate, for all corpora or by corpus; then start / factor and start * factor."""
@@ -54,7 +54,7 @@ class Tune(Section):
 
 
 class ConfirmSeeds(Section):
-    first: Annotated[Step, Field(alias="from")]
+    first: Annotated[Whole, Field(alias="from")]
     """First seed; the others follow it."""
     count: SeedCount
     """Seeds of a claim that names no number of its own."""
