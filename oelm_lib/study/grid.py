@@ -1,5 +1,6 @@
 """What a study has done and what it needs next, from its plan and records alone."""
 
+import math
 from dataclasses import dataclass, field
 
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, TUNE, Cell, PlannedRun
@@ -115,14 +116,19 @@ class Grid:
     # Choices
 
     def resolve(self, name: str) -> str | None:
-        """Return the arm that a name means: itself, or what a choice chose; None: not chosen."""
+        """Return the arm that a name means: itself, or what a choice chose; None: not chosen.
+
+        A candidate without a stable learning rate, of its own or of its baseline, has no gap: it is
+        chosen only where all are like that.
+        """
         choice = self.plan.choices.get(name)
         if choice is None:
             return name
         gaps = {arm: self.tuned_gap(arm, choice.corpus) for arm in self.candidates(name)}
         if not gaps or None in gaps.values():
             return None
-        return min(gaps, key=gaps.get)
+        trained = {arm: gap for arm, gap in gaps.items() if math.isfinite(gap)}
+        return min(trained or gaps, key=gaps.get)
 
     def candidates(self, name: str) -> list[str]:
         """Return the candidates of a choice that train no larger share than it allows."""
@@ -133,7 +139,7 @@ class Grid:
     def tuned_gap(self, arm: str, corpus: str) -> float | None:
         """Return the difference of the fitted minima of an arm and its baseline, in nats.
 
-        None where one of them is not tuned.
+        None where one of them is not tuned, nan where no learning rate of one is stable.
         """
         pair = (arm, self.plan.arms[arm].against)
         cells = [Cell(corpus, BASE_SIZE, name) for name in pair]

@@ -107,21 +107,34 @@ def ladder_table(study: Study) -> pd.DataFrame:
 def exploration_table(study: Study) -> pd.DataFrame:
     """Tabulate tuned gaps on validation, the smallest first: no interval, no claim.
 
-    Of all arms with a baseline, on the first corpus, at the fitted minima.
+    Of all arms with a baseline, on the first corpus, at the fitted minima; those without a gap are
+    last.
     """
     plan = study.plan
     judged = {name: arm for name, arm in plan.arms.items() if arm.against}
     nats = {name: study.grid.tuned_gap(name, plan.corpora[0]) for name in judged}
+    known = sorted((name for name in nats if _is_finite(nats[name])), key=nats.get)
     return pd.DataFrame(
         {
             "arm": name,
             "against": judged[name].against,
-            "tuned gap (validation)": "not run yet" if tuned is None else percent(stats.gap(tuned)),
+            "tuned gap (validation)": _tuned_gap_text(nats[name]),
             "trained share": plan.trained_share(name),
             "what it is": judged[name].about,
         }
-        for name, tuned in sorted(nats.items(), key=lambda pair: (pair[1] is None, pair[1] or 0.0))
+        for name in dict.fromkeys([*known, *nats])
     )
+
+
+def _is_finite(nats: float | None) -> bool:
+    return nats is not None and math.isfinite(nats)
+
+
+def _tuned_gap_text(nats: float | None) -> str:
+    """Return the gap of Grid.tuned_gap, or why there is none."""
+    if nats is None:
+        return "not run yet"
+    return percent(stats.gap(nats)) if math.isfinite(nats) else "no stable rate"
 
 
 def probes_table(study: Study) -> pd.DataFrame:
