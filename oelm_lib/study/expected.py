@@ -12,11 +12,7 @@ class _ExpectedGrid(Grid):
 
     def resolve(self, name: str) -> str:
         """Return the arm that a name means, or will mean."""
-        known = super().resolve(name)
-        if known is not None:
-            return known
-        candidates = self.candidates(name) or self.plan.choices[name].among
-        return candidates[0]
+        return super().resolve(name) or self.plan.candidates(name)[0]
 
 
 def expected_left(grid: Grid) -> list[tuple[str, Cell, int]]:
@@ -32,7 +28,7 @@ def expected_left(grid: Grid) -> list[tuple[str, Cell, int]]:
     candidates = [
         Cell(choice.corpus, BASE_SIZE, arm)
         for name, choice in grid.plan.choices.items()
-        for arm in grid.candidates(name)
+        for arm in grid.plan.candidates(name)
     ]
     tuned = dict.fromkeys([*confirmed, *candidates, *grid.exploratory_cells()])
     left = [(TUNE, cell, _expected_tuning(grid, cell)) for cell in tuned]

@@ -124,17 +124,11 @@ class Grid:
         choice = self.plan.choices.get(name)
         if choice is None:
             return name
-        gaps = {arm: self.tuned_gap(arm, choice.corpus) for arm in self.candidates(name)}
-        if not gaps or None in gaps.values():
+        gaps = {arm: self.tuned_gap(arm, choice.corpus) for arm in self.plan.candidates(name)}
+        if None in gaps.values():
             return None
         trained = {arm: gap for arm, gap in gaps.items() if math.isfinite(gap)}
         return min(trained or gaps, key=gaps.get)
-
-    def candidates(self, name: str) -> list[str]:
-        """Return the candidates of a choice that train no larger share than it allows."""
-        choice = self.plan.choices[name]
-        limit = choice.trained_share or 1.0
-        return [arm for arm in choice.among if self.plan.trained_share(arm) <= limit]
 
     def tuned_gap(self, arm: str, corpus: str) -> float | None:
         """Return the difference of the fitted minima of an arm and its baseline, in nats.
@@ -252,7 +246,7 @@ class Grid:
         runs = []
         for name in [name for name in claim.names if name in self.plan.choices]:
             corpus = self.plan.choices[name].corpus
-            for arm in self.candidates(name):
+            for arm in self.plan.candidates(name):
                 for each in (arm, self.plan.arms[arm].against):
                     runs += self.tuning_needs(Cell(corpus, BASE_SIZE, each))
         return runs
