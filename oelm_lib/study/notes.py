@@ -47,9 +47,9 @@ def reading(study: Study) -> Html:
         "equal within ±x %": "YES: the whole interval is inside. NO: it is outside. NOT SHOWN:"
         " neither. Where two gaps are compared, their difference is (1 + one gap) / (1 + the other)"
         " - 1; noise that a seed brings to all arms is not in it.",
-        "claimed late": "added to the plan after confirmation began, such as more seeds for a"
-        " question that was left open. This second look counts as one more comparison of its"
-        " family, so the intervals of the family are wider.",
+        "claimed late": "added to the plan after confirmation began: a claim, a corpus, the ladder"
+        " of sizes, or more seeds for a question that was left open. More seeds are a second look,"
+        " which counts as one more comparison of its family: the family's intervals are wider.",
         "rates imprecise": "the tuned learning rate of the arm or of its baseline is known less"
         " well than the plan asks; 'What this does not show' names it.",
         "UNSTABLE": "a seed of the arm or of its baseline diverged; the others are not judged.",
@@ -104,6 +104,8 @@ def _limitations(study: Study) -> list[str]:
             f"Claimed late: {len(late)} of {len(study.judgements)} comparisons, which the table of"
             " all claims marks."
         )
+    if any(not slope.declared for slope in study.slopes):
+        found.append("Claimed late: the change of the gap with the size of the model.")
     if wide := [text for cell in grid.cells if (text := _wide_spread(grid, cell))]:
         found.append(
             "Seeds that lie far apart, so that one of them moves a gap: "

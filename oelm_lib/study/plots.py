@@ -187,7 +187,7 @@ def ladder(study: Study) -> Figure:
             y=[round(100 * interval.gap, 3) for interval in intervals],
             error_y=_bars(intervals),
             mode="lines+markers",
-            name=plotly_text(f"{slope.arm}: {slope.verdict}"),
+            name=plotly_text(f"{slope.arm}: {slope.verdict}{slope.late_mark}"),
             line={"color": styles[slope.arm].colour},
             marker={"symbol": styles[slope.arm].symbol, "size": 9},
         )

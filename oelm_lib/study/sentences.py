@@ -153,7 +153,8 @@ def slope_sentence(slope: Slope) -> str:
     stays_open = f"whether it is flat stays open{_in_brackets(slope.to_decide)}"
     return (
         f"{_span(slope).capitalize()} the gap of <b>{escape(slope.arm)}</b> changes by"
-        f" {interval_text(slope.interval)} for each factor of ten on {escape(slope.corpus)}:"
+        f" {interval_text(slope.interval)} for each factor of ten on {escape(slope.corpus)}"
+        f"{slope.late_mark}:"
         f" {escape(SLOPE_WORDS.get(slope.verdict, stays_open))}."
     )
 

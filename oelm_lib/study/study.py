@@ -28,7 +28,7 @@ class Study:
     @cached_property
     def slopes(self) -> list[Slope]:
         """Of every arm of the ladder."""
-        return judge_ladder(self.grid)
+        return judge_ladder(self.grid, self.frozen)
 
     @property
     def plan(self) -> Plan:

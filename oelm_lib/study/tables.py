@@ -97,7 +97,7 @@ def ladder_table(study: Study) -> pd.DataFrame:
             },
             "change per decade": interval_text(slope.interval),
             "verdict": slope.verdict,
-            "seeds": f"{slope.interval.n} of {slope.planned}",
+            "seeds": f"{slope.interval.n} of {slope.planned} seeds{slope.late_mark}",
             "to decide": slope.to_decide,
         }
         for slope in study.slopes

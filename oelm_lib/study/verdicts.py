@@ -40,7 +40,7 @@ class Judgement:
     claim: Claim
     corpus: str
     declared: bool
-    """Whether the claim was in the plan when confirmation began."""
+    """Whether the claim was in the plan, for this corpus, when confirmation began."""
     planned: int
     """Seeds that the claim is judged by."""
     interval: Interval
@@ -87,7 +87,7 @@ class Judgement:
     @property
     def late_mark(self) -> str:
         """What follows the number of seeds of a claim that was added after confirmation began."""
-        return "" if self.declared else ", claimed late"
+        return late_mark(self.declared)
 
     @property
     def planned_text(self) -> str:
@@ -101,12 +101,22 @@ def judge(grid: Grid, frozen: Plan | None = None) -> list[Judgement]:
     Args:
         frozen: The plan as it stood when confirmation began.
     """
-    declared = [substance(claim) for claim in (frozen or grid.plan).claims]
+    before = frozen or grid.plan
+    declared = [
+        (substance(claim), corpus)
+        for claim in before.claims
+        for corpus in before.claim_corpora(claim)
+    ]
     return [
-        _judge_claim(grid, claim, corpus, substance(claim) in declared)
+        _judge_claim(grid, claim, corpus, (substance(claim), corpus) in declared)
         for claim in grid.plan.claims
         for corpus in grid.plan.claim_corpora(claim)
     ]
+
+
+def late_mark(declared: bool) -> str:
+    """Return what marks an answer whose question was added after confirmation began, else ""."""
+    return "" if declared else ", claimed late"
 
 
 def latest(judgements: list[Judgement]) -> list[Judgement]:

@@ -73,6 +73,19 @@ def test_the_page_has_a_sentence_a_table_and_a_figure():
     assert len(plots.ladder(made).data) == 1
 
 
+def test_a_ladder_added_after_confirmation_began_is_marked_wherever_its_slope_is_shown():
+    grid = ladder_grid({"small": 0.05, "base": 0.1, "large": 0.15})
+    late = Study("test", grid, factory.make_plan())
+    assert "on stories, claimed late: it grows." in page.sentences(late)[-1]
+    assert tables.ladder_table(late)["seeds"].tolist() == ["4 of 4 seeds, claimed late"]
+    assert plots.ladder(late).data[0].name == "frozen: GROWS, claimed late"
+    assert "Claimed late: the change of the gap with the size" in notes.not_shown(late)
+    for frozen in (None, grid.plan):
+        early = Study("test", grid, frozen)
+        assert "late" not in page.sentences(early)[-1] + str(tables.ladder_table(early))
+        assert "Claimed late" not in notes.not_shown(early)
+
+
 WHY = "the budget was spent."
 
 
