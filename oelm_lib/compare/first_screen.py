@@ -12,6 +12,7 @@ from oelm_lib.compare.pairs import comparable, pairs
 from oelm_lib.compare.verdict import Verdict
 from oelm_lib.markup import Html, fold, unbroken
 from oelm_lib.model.cost import parameter_counts
+from oelm_lib.units import format_millions
 from oelm_lib.view.tones import verdict_html
 
 MOST_SEEDS = 8
@@ -61,7 +62,7 @@ def _texts(runs: pd.DataFrame) -> list[str]:
 
 def _millions(counts: list[int]) -> str:
     """Return the range of counts, in millions."""
-    low, high = (f"{count / 1e6:.2g}" for count in (min(counts), max(counts)))
+    low, high = (format_millions(count) for count in (min(counts), max(counts)))
     return f"{low if low == high else f'{low} to {high}'} million"
 
 

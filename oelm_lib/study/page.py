@@ -16,6 +16,7 @@ from oelm_lib.study.sentences import (
 )
 from oelm_lib.study.study import Study
 from oelm_lib.study.verdicts import Judgement
+from oelm_lib.units import format_millions
 from oelm_lib.view.gaps import interval_text
 from oelm_lib.view.tones import verdict_html
 
@@ -175,13 +176,10 @@ def _models(study: Study) -> str:
     tokens = cfg.train.max_steps * cfg.step_tokens
     size = parameter_counts(cfg.model)["total"]
     return (
-        f"Models of {_in_millions(size)} parameters, each arm at its own tuned learning rate, read"
-        f" {_in_millions(tokens)} tokens of one corpus. A gap is how much higher the first model's"
-        f" perplexity is than the second's, on {plan.confirm.split} text and seeds unused in"
-        " tuning; in brackets, its confidence interval (95 %, joint for a family of claims)."
+        f"Models of {format_millions(size)} million parameters, each arm at its own tuned learning"
+        f" rate, read {format_millions(tokens)} million tokens of one corpus. A gap is how much"
+        " higher the first model's perplexity is than the second's, on"
+        f" {plan.confirm.split} text and seeds unused in tuning; in brackets, its confidence"
+        " interval (95 %, joint for a family of claims)."
         " Claimed late: declared after results."
     )
-
-
-def _in_millions(count: int) -> str:
-    return f"{count / 1e6:.1f} million" if count >= 1e5 else f"{count:,}"

@@ -15,6 +15,7 @@ from oelm_lib.study.ladder import Slope
 from oelm_lib.study.study import Study
 from oelm_lib.study.tuning import INTERIOR
 from oelm_lib.study.verdicts import Judgement
+from oelm_lib.units import format_millions
 from oelm_lib.view import forest
 from oelm_lib.view.figure import INK, Figure, add_trace, new_figure, plotly_text, title_x
 from oelm_lib.view.tones import verdict_mark
@@ -192,7 +193,8 @@ def ladder(study: Study) -> Figure:
             marker={"symbol": styles[slope.arm].symbol, "size": 9},
         )
         add_trace(figure, panels.index(slope.corpus) + 1, trace)
-    ticks = {f"{count / 1e6:.1f} M": count for slope in slopes for _, count, _ in _sizes(slope)}
+    counts = {count for slope in slopes for _, count, _ in _sizes(slope)}
+    ticks = {f"{format_millions(count)} M": count for count in sorted(counts)}
     figure.update_xaxes(
         type="log",
         rangemode="normal",

@@ -6,6 +6,7 @@ from html import escape
 from oelm_lib import stats
 from oelm_lib.study.ladder import FLAT, GROWS, SHRINKS, Slope
 from oelm_lib.study.verdicts import WAITING, Judgement, Limit
+from oelm_lib.units import format_millions
 from oelm_lib.view.gaps import interval_text
 
 UNDECIDED = (stats.INCONCLUSIVE, stats.NOT_SHOWN, stats.UNKNOWN, stats.UNSTABLE)
@@ -160,8 +161,8 @@ def slope_sentence(slope: Slope) -> str:
 
 
 def _span(slope: Slope) -> str:
-    first, last = slope.sizes[0][1], slope.sizes[-1][1]
-    return f"from {first / 1e6:.1f} to {last / 1e6:.1f} million parameters"
+    first, last = (format_millions(slope.sizes[place][1]) for place in (0, -1))
+    return f"from {first} to {last} million parameters"
 
 
 def _in_brackets(text: str) -> str:

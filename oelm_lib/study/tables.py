@@ -14,6 +14,7 @@ from oelm_lib.study.plan import plans_folder
 from oelm_lib.study.study import Study
 from oelm_lib.study.tuning import stable_means
 from oelm_lib.study.verdicts import Judgement
+from oelm_lib.units import format_millions
 from oelm_lib.view.gaps import interval_text, percent
 from oelm_lib.view.tables import plain_table
 
@@ -92,7 +93,7 @@ def ladder_table(study: Study) -> pd.DataFrame:
             "arm": slope.arm,
             "against": slope.baseline,
             **{
-                f"{size} ({parameters / 1e6:.2g} M)": interval_text(interval)
+                f"{size} ({format_millions(parameters)} M)": interval_text(interval)
                 for size, parameters, interval in slope.sizes
             },
             "change per decade": interval_text(slope.interval),
