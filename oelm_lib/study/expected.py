@@ -19,7 +19,7 @@ def expected_left(grid: Grid) -> list[tuple[str, Cell, int]]:
     """Return stage, cell and number of runs that are still expected, of every cell of the plan.
 
     A cell that is not tuned counts EXPECTED_RATES rates, and one more where it has those; a choice
-    that is not made counts as its first candidate.
+    that is not made counts as its first candidate. A cell without a stable rate is not confirmed.
     """
     confirmed: dict[Cell, set[int]] = {}
     for comparison in _expected_comparisons(grid):
@@ -33,7 +33,8 @@ def expected_left(grid: Grid) -> list[tuple[str, Cell, int]]:
     tuned = dict.fromkeys([*confirmed, *candidates, *grid.exploratory_cells()])
     left = [(TUNE, cell, _expected_tuning(grid, cell)) for cell in tuned]
     for cell, seeds in confirmed.items():
-        left.append((CONFIRM, cell, len(seeds - set(grid.confirmed_losses(cell)))))
+        if not grid.has_no_rate(cell):
+            left.append((CONFIRM, cell, len(seeds - set(grid.confirmed_losses(cell)))))
     return [(stage, cell, count) for stage, cell, count in left if count]
 
 

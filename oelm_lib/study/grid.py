@@ -9,6 +9,7 @@ from oelm_lib.study.records import Record
 from oelm_lib.study.schema import Claim
 from oelm_lib.study.tuning import (
     INTERIOR,
+    NO_STABLE_RATE,
     Fit,
     Point,
     first_rates,
@@ -89,6 +90,10 @@ class Grid:
     def is_tuned(self, cell: Cell) -> bool:
         """Return whether tuning has ended, at an interior rate or an edge."""
         return bool(self.tuning_points(cell)) and not self.tuning_needs(cell)
+
+    def has_no_rate(self, cell: Cell) -> bool:
+        """Return whether tuning has ended without a stable learning rate: nothing is confirmed."""
+        return self.fit(cell).state == NO_STABLE_RATE and self.is_tuned(cell)
 
     def is_imprecise(self, cell: Cell) -> bool:
         """Return whether tuning has ended with a minimum less precise than `tune` asks for."""

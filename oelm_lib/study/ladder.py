@@ -10,7 +10,7 @@ from oelm_lib.stats import Interval
 from oelm_lib.study.cell import Cell
 from oelm_lib.study.grid import Comparison, Grid
 from oelm_lib.study.plan import Plan
-from oelm_lib.study.verdicts import WAITING, comparison_interval, late_mark, waiting_word
+from oelm_lib.study.verdicts import WAITING, comparison_interval, late_mark, no_verdict
 from oelm_lib.view.gaps import seeds_text
 
 FLAT, GROWS, SHRINKS = "FLAT", "GROWS", "SHRINKS"
@@ -41,7 +41,7 @@ class Slope:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all seeds have ended at every size."""
+        """Whether all seeds have ended at every size, or tuning without a stable rate at one."""
         return self.verdict not in WAITING
 
 
@@ -66,7 +66,7 @@ def _slope(grid: Grid, comparisons: list[Comparison], k: int, declared: bool) ->
     arm, baseline = comparisons[0].first, comparisons[0].second
     planned, flat = len(comparisons[0].seeds), grid.plan.ladder.flat
     interval = stats.paired_interval(_seed_slopes(grid, comparisons, parameters), k)
-    waiting = waiting_word(interval, planned)
+    missing = no_verdict(grid, comparisons, interval)
     return Slope(
         arm=arm.arm,
         baseline=baseline.arm,
@@ -76,8 +76,8 @@ def _slope(grid: Grid, comparisons: list[Comparison], k: int, declared: bool) ->
             for one, count in zip(comparisons, parameters, strict=True)
         ),
         interval=interval,
-        verdict=waiting or _verdict(interval, flat),
-        to_decide="" if waiting else seeds_text(interval, stats.bounds_within(flat)),
+        verdict=missing or _verdict(interval, flat),
+        to_decide="" if missing else seeds_text(interval, stats.bounds_within(flat)),
         planned=planned,
         declared=declared,
     )

@@ -97,7 +97,7 @@ def tuning(study: Study) -> Figure:
     for place in itertools.product(plan.corpora, plan.sizes, plan.arms):
         cell = Cell(*place)
         if cell in tuned:
-            panels.setdefault(_panel(cell), []).append(cell)
+            panels.setdefault(cell.place, []).append(cell)
     notes = [
         "points: mean over the tuning seeds; curve: fitted to the rates near the best one",
         "star: the fitted minimum with its 95 % interval (no bar: unbounded)",
@@ -118,10 +118,6 @@ def tuning(study: Study) -> Figure:
         figure.update_xaxes(range=room, row=row, col=1)  # an interval may leave the panel
     figure.update_yaxes(title_text="loss (nats per token)")
     return title_x(figure, "peak learning rate")
-
-
-def _panel(cell: Cell) -> str:
-    return cell.corpus if cell.size == BASE_SIZE else f"{cell.corpus}, {cell.size}"
 
 
 def _fit_traces(study: Study, cell: Cell, style: ArmStyle) -> list[go.Scatter]:

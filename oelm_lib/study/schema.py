@@ -65,6 +65,11 @@ class Confirm(Section):
     split: Literal["test", "val"] = "test"
     """Split that the claims are about."""
 
+    @property
+    def text(self) -> str:
+        """The split in words."""
+        return {"test": "test", "val": "validation"}[self.split]
+
 
 class Claim(Section):
     """A claim about one pair of arms: `arm` against its baseline, or two arms that are `equal`."""

@@ -5,17 +5,15 @@ from html import escape
 
 from oelm_lib import stats
 from oelm_lib.study.ladder import FLAT, GROWS, SHRINKS, Slope
-from oelm_lib.study.verdicts import WAITING, Judgement, Limit
+from oelm_lib.study.verdicts import WAITING, Judgement, Limit, unstable_reason
 from oelm_lib.units import format_millions
 from oelm_lib.view.gaps import interval_text
 
-UNDECIDED = (stats.INCONCLUSIVE, stats.NOT_SHOWN, stats.UNKNOWN, stats.UNSTABLE)
+UNDECIDED = (stats.INCONCLUSIVE, stats.NOT_SHOWN, stats.UNSTABLE)
 SLOPE_WORDS = {
     FLAT: "it is flat",
     GROWS: "it grows",
     SHRINKS: "it shrinks",
-    stats.UNSTABLE: "no verdict, since seeds diverged",
-    stats.UNKNOWN: "one seed has no interval",
 }
 
 
@@ -70,15 +68,16 @@ def claim_sentence(judged: list[Judgement]) -> str:
     """
     first = next(one for one in judged if one.is_complete)
     limit = _main_limit(first)
+    seeds = first.interval.n or first.ended
     text = (
         f"{_change_words(first)} on {escape(first.corpus)}"
-        f" ({first.interval.n} seeds{first.late_mark}):"
+        f" ({seeds} seeds{first.late_mark}):"
         f" {escape(_verdict_words(first, limit))}{_stricter_words(first, limit)}."
     )
     others = [
         f"{escape(one.corpus)}: {_short_verdict(one, limit.bound)}"
         for one in judged
-        if one is not first and one.ended
+        if one is not first and one.is_begun
     ]
     if not others:
         return text
@@ -112,6 +111,8 @@ def _more_than(limit: Limit) -> str:
 def _change_words(one: Judgement) -> str:
     """Return the beginning of a sentence about a claim: what changes, by how much."""
     name, other = f"<b>{escape(one.arm)}</b>", f"<b>{escape(one.other)}</b>"
+    if not one.interval.n:
+        return f"{name} against {other}"
     size, interval = interval_text(one.interval), one.interval
     if one.claim.equal:
         what = "gap to its baseline" if one.claim.gaps else "perplexity"
@@ -141,23 +142,29 @@ def _verdict_words(one: Judgement, limit: Limit) -> str:
         stats.FAIL: _more_than(limit),
         stats.NO: f"not {rest}",
     }
-    reasons = {stats.UNSTABLE: "seeds diverged", stats.UNKNOWN: "one seed has no interval"}
     if limit.verdict in decided:
         return f"{subject} {decided[limit.verdict]} ({limit.verdict})"
-    if limit.verdict in reasons:
-        return f"no verdict on '{limit.text}', since {reasons[limit.verdict]}"
+    if limit.verdict == stats.UNSTABLE:
+        return f"no verdict on '{limit.text}', since {unstable_reason(one.interval)}"
     return f"whether {subject} {rest} stays open{_in_brackets(limit.to_decide)}"
 
 
 def slope_sentence(slope: Slope) -> str:
     """Return the answer on a slope of the ladder, as HTML."""
+    gap = f"{_span(slope).capitalize()} the gap of <b>{escape(slope.arm)}</b>"
+    where = f"on {escape(slope.corpus)}{slope.late_mark}"
+    if not slope.interval.n:
+        return f"{gap} {where}: {escape(_slope_words(slope))}."
+    size = interval_text(slope.interval)
+    return f"{gap} changes by {size} for each factor of ten {where}: {escape(_slope_words(slope))}."
+
+
+def _slope_words(slope: Slope) -> str:
+    """Return the verdict on a slope in words."""
+    if slope.verdict == stats.UNSTABLE:
+        return f"no verdict, since {unstable_reason(slope.interval)}"
     stays_open = f"whether it is flat stays open{_in_brackets(slope.to_decide)}"
-    return (
-        f"{_span(slope).capitalize()} the gap of <b>{escape(slope.arm)}</b> changes by"
-        f" {interval_text(slope.interval)} for each factor of ten on {escape(slope.corpus)}"
-        f"{slope.late_mark}:"
-        f" {escape(SLOPE_WORDS.get(slope.verdict, stays_open))}."
-    )
+    return SLOPE_WORDS.get(slope.verdict, stays_open)
 
 
 def _span(slope: Slope) -> str:

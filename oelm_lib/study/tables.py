@@ -12,8 +12,8 @@ from oelm_lib.study.grid import Grid
 from oelm_lib.study.page import status_line
 from oelm_lib.study.plan import plans_folder
 from oelm_lib.study.study import Study
-from oelm_lib.study.tuning import stable_means
-from oelm_lib.study.verdicts import Judgement
+from oelm_lib.study.tuning import NO_STABLE_RATE, stable_means
+from oelm_lib.study.verdicts import Judgement, unstable_reason
 from oelm_lib.units import format_millions
 from oelm_lib.view.gaps import interval_text, percent
 from oelm_lib.view.tables import plain_table
@@ -135,7 +135,7 @@ def _tuned_gap_text(nats: float | None) -> str:
     """Return the gap of Grid.tuned_gap, or why there is none."""
     if nats is None:
         return "not run yet"
-    return percent(stats.gap(nats)) if math.isfinite(nats) else "no stable rate"
+    return percent(stats.gap(nats)) if math.isfinite(nats) else NO_STABLE_RATE
 
 
 def probes_table(study: Study) -> pd.DataFrame:
@@ -176,6 +176,7 @@ def provenance_table(study: Study) -> pd.DataFrame:
                 "torch": machine.get("torch"),
                 "CPU": machine.get("cpu"),
                 "device": machine.get("device_name"),
+                "precision": machine.get("precision"),
                 "instructions": machine.get("instructions"),
                 "preload": machine.get("preload") or None,
                 "hours": record.seconds / 3600,
@@ -255,10 +256,12 @@ def _cell(one: Judgement | None) -> str:
     """Return the gap, interval, seeds so far and verdicts of a claim on one corpus."""
     if one is None:
         return "–"
-    seeds = one.ended
-    if not seeds:
+    if not one.is_begun:
         return "not run yet"
+    seeds = one.ended
     count = f"{seeds} of {one.planned} seeds" if seeds < one.planned else f"{seeds} seeds"
+    if not seeds:
+        count = unstable_reason(one.interval)
     words = {verdict: f"**{verdict}**" for verdict in (stats.PASS, stats.FAIL, stats.YES, stats.NO)}
     verdicts = [
         f"{limit.short_text}: {words.get(limit.verdict, limit.verdict)}" for limit in one.limits

@@ -2,7 +2,7 @@ import re
 
 import pytest
 import study_factory as factory
-from test_grid import tuned_all
+from test_grid import never_stable, tuned_all
 from test_ladder import LADDER
 from test_verdicts import BASE, cell, study, with_gap
 
@@ -239,14 +239,63 @@ def test_diverged_seeds_and_arms_are_shown_not_dropped():
     """Faults 3 and 15."""
     made = shown(study(COMPLETE | {"frozen": [3.2, 3.2, None, 3.2]}))
     assert "UNSTABLE (1 of 4 seeds)" in text(page.first_table(made))
-    lost = [
-        factory.make_record(made.plan, cell("frozen"), 0.01 / 2**n, seed, None)
-        for n in range(-1, 7)
-        for seed in (1, 2)
-    ]
-    made = shown(Grid(made.plan, lost))
-    assert "diverged" in str(tables.tuning_table(made)["state"].tolist())
+    made = shown(Grid(made.plan, never_stable(made.plan, "frozen")))
+    assert tables.tuning_table(made)["state"].tolist() == ["no stable rate"]
     plots.tuning(made)
+
+
+def without_stable_rate(plan=None):
+    """The study in which no learning rate trains `frozen`; all other runs are done."""
+    plan = plan or factory.make_plan()
+    others = study({arm: COMPLETE[arm] for arm in ("trained", "twin")}, plan=plan)
+    return shown(Grid(plan, never_stable(plan, "frozen") + others.records))
+
+
+def test_an_arm_without_a_stable_rate_is_unstable_not_waiting():
+    """It stood there as "not run yet", with runs left that would never be made."""
+    made = without_stable_rate()
+    assert made.grid.needs() == []
+    assert (
+        page.status_line(made) == "Of 3 questions, 0 are answered, 3 undecided; all 40 runs done."
+    )
+    table = text(page.first_table(made))
+    assert table.count("UNSTABLE (no learning rate is stable)") == 3 and "not run yet" not in table
+    assert "| –, no learning rate is stable; ≤ 5 %: UNSTABLE; ≤" in markdown_table(made)
+    first = page.sentences(made)[0]
+    assert first == (
+        "<b>frozen</b> against <b>trained</b> on stories (0 seeds): no verdict on 'at most +5 %',"
+        " since no learning rate is stable.".replace("'", "&#x27;")
+    )
+    assert "No learning rate that was tried is stable: stories, frozen." in notes.not_shown(made)
+    assert not plots.gaps(made).data
+
+
+def test_all_seeds_diverged_is_said_without_a_gap():
+    made = shown(study(COMPLETE | {"frozen": [None] * 4}))
+    assert page.sentences(made)[0] == (
+        "<b>frozen</b> against <b>trained</b> on stories (4 seeds): no verdict on"
+        " &#x27;at most +5 %&#x27;, since seeds diverged."
+    )
+
+
+def test_runs_of_another_device_or_precision_are_named():
+    grid = study(COMPLETE)
+    assert "more than one device" not in notes.not_shown(shown(grid))
+    for run in grid.confirmation_records(cell("twin")):
+        run.machine.update(device_name="A5000", precision="bf16")
+    assert "gap may hold their difference too: stories (A5000 in bf16, cpu)." in text(
+        notes.not_shown(shown(grid))
+    )
+    assert set(tables.provenance_table(shown(grid))["precision"].dropna()) == {"bf16"}
+
+
+def test_a_study_of_the_validation_split_never_speaks_of_test_text():
+    plan = factory.make_plan(confirm={"seeds": {"from": 101, "count": 4}, "split": "val"})
+    far = [*with_gap(0.2)[:3], with_gap(0.2)[3] + 0.3]
+    made = shown(study(COMPLETE | {"frozen": far}, plan=plan))
+    said = text(page.answer(made) + notes.reading(made) + notes.not_shown(made))
+    assert "validation text" in said and "of validation loss between" in said
+    assert not re.search(r"\btest\b", said)
 
 
 def test_one_sided_and_two_sided_claims_have_words_of_their_own():
@@ -267,7 +316,7 @@ def test_what_weakens_the_study_is_said():
         for seed in (1, 2)
     ]
     made = shown(Grid(factory.make_plan(), edge))
-    assert "not tuned to an interior minimum: frozen on stories" in text(notes.not_shown(made))
+    assert "not tuned to an interior minimum: stories, frozen." in text(notes.not_shown(made))
 
 
 def test_claims_added_later_are_named():

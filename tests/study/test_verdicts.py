@@ -141,17 +141,6 @@ def test_an_interval_holds_the_error_over_documents_where_that_is_as_large():
     assert interval.high - interval.low > 2 * interval.document_error
 
 
-def test_a_rate_at_an_edge_is_named():
-    """Fault 6."""
-    records = [
-        factory.make_record(PLAN, cell("frozen"), 0.01 * 2**n, seed, 3.0 - 0.1 * n)
-        for n in range(-1, 7)
-        for seed in PLAN.tune.seeds
-    ]
-    records += factory.tuned(PLAN, cell("trained")) + factory.tuned(PLAN, cell("twin"))
-    assert judge(Grid(PLAN, records))[0].at_edge == ("frozen",)
-
-
 def test_a_claim_added_after_confirmation_began_is_marked():
     """Fault 5."""
     plain = factory.plain_plan()
