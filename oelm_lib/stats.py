@@ -28,6 +28,8 @@ ALPHA = 0.05
 POWER = 0.8
 MOST_SEEDS = 1000
 """Largest number of seeds that deciding_seeds proposes."""
+FEW_SEEDS = 8
+"""Fewer seeds than this are warned of (docs/reading-a-verdict.md)."""
 RESAMPLES, RESAMPLES_AT_ONCE = 1000, 100
 """Draws of the bootstrap over documents."""
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"

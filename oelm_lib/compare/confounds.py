@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from oelm_lib import stats
 from oelm_lib.compare.pairs import Pair, comparable, declaration, ended_losses, pairs
 from oelm_lib.config import diff_configs, extra_changes
 from oelm_lib.model import biases_scores
@@ -13,8 +14,6 @@ from oelm_lib.runs.reading import frozen_unchanged
 
 MACHINE = ("device_name", "precision", "threads", "compile")
 CORPUS = ("manifest_sha256", "sample")
-FEW_SEEDS = 8
-"""Fewer seeds than this are warned of (docs/reading-a-verdict.md)."""
 
 
 def differences(first: pd.Series, second: pd.Series) -> pd.DataFrame:
@@ -144,7 +143,7 @@ def _evidence_warnings(runs: pd.DataFrame, compared: list[Pair]) -> Iterator[tup
         count = len(pair.differences())
         if count == 1:
             yield pair.arm_name, "one shared seed: noise and effect cannot be told apart"
-        elif 1 < count < FEW_SEEDS:
+        elif 1 < count < stats.FEW_SEEDS:
             words = f"only {count} seeds: a wide interval, whose width is partly luck"
             yield pair.arm_name, words
     sides = [runs for pair in compared for runs in (pair.arm, pair.base) if runs is not None]

@@ -90,8 +90,8 @@ def _limitations(study: Study) -> list[str]:
         f"Size '{name}' of the ladder was left out: {why}"
         for name, why in study.plan.left_out.items()
     ]
-    fewest = min(one.planned for one in study.judgements)
-    if fewest < 5:
+    fewest = min(one.planned for one in study.latest())
+    if fewest < stats.FEW_SEEDS:
         found.append(f"{fewest} seeds: intervals are wide and their width is partly luck.")
     grid = study.grid
     tuned = [cell for cell in grid.cells if grid.is_tuned(cell)]

@@ -98,7 +98,7 @@ class Claim(Section):
     trained_share: Share | None = None
     """Largest share of the Q/K weights that a judged arm may train, in the models that are run."""
     headline: Flag = False
-    """Whether the page's sentences and first table are about it (none: the first claims)."""
+    """Whether the page's sentences and first table are about it (no claim has it: about all)."""
 
     @model_validator(mode="after")
     def _check(self):

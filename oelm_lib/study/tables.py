@@ -143,7 +143,7 @@ def probes_table(study: Study) -> pd.DataFrame:
     rows = []
     for cell in sorted(study.grid.cells, key=str):
         runs = study.grid.confirmation_records(cell)
-        losses = [loss for loss in (run.loss(study.plan.confirm.split) for run in runs) if loss]
+        losses = [loss for loss in study.grid.confirmed_losses(cell).values() if loss is not None]
         if not losses:
             continue
         spreads = [max(run.logit_std) for run in runs if run.logit_std]
@@ -153,7 +153,7 @@ def probes_table(study: Study) -> pd.DataFrame:
                 "corpus": cell.corpus,
                 "size": cell.size,
                 "arm": cell.arm,
-                "seeds": len(runs),
+                "seeds": _of(len(losses), len(runs)),
                 "perplexity": f"{math.exp(sum(losses) / len(losses)):.2f}",
                 "sd of loss, nats": pd.Series(losses).std(),
                 "largest sd of scores": f"{max(spreads):.2f}" if spreads else "",
@@ -161,6 +161,11 @@ def probes_table(study: Study) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _of(count: int, whole: int) -> str:
+    """Return a count, and the whole where that is more: `7 of 8`."""
+    return f"{count}" if count == whole else f"{count} of {whole}"
 
 
 def provenance_table(study: Study) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 import pytest
 
 from oelm_lib import compare, stats
-from oelm_lib.compare.confounds import FEW_SEEDS, differences
+from oelm_lib.compare.confounds import differences
 from oelm_lib.config import load_config
 from oelm_lib.config.changes import ABSORBED, extra_changes
 from tests.runs_factory import make_run
@@ -23,7 +23,7 @@ def warnings_of(outputs, *, arm=None, base=None, seeds=(1, 2)):
 
 
 def test_a_fair_comparison_names_only_its_corpus_and_rates(tmp_path):
-    assert warnings_of(tmp_path, seeds=range(FEW_SEEDS)) == DEMO_WARNINGS
+    assert warnings_of(tmp_path, seeds=range(stats.FEW_SEEDS)) == DEMO_WARNINGS
 
 
 @pytest.mark.parametrize(
