@@ -110,7 +110,7 @@ def first_table(study: Study) -> Html:
 
 def _comparison(one: Judgement) -> Html:
     """Return what a row compares, and from how many seeds."""
-    against = f"against {'the gap of ' * one.claim.gaps}{one.other}, {one.planned_text}"
+    against = f"against {one.against}, {one.planned_text}"
     if one.is_chosen:
         against = f"{one.claim.arm}, {against}"
     return Html(f"<b>{escape(one.arm)}</b><br><small>{escape(against)}</small>")

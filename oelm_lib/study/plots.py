@@ -56,7 +56,7 @@ def gaps(study: Study) -> Figure:
 def _forest_row(judged: list[Judgement], colour: str) -> forest.Row:
     """Return a comparison with its gap on each corpus."""
     first = judged[0]
-    against = f"against {'the gap of ' * first.claim.gaps}{first.other}"
+    against = f"against {first.against}"
     share = "" if first.trained_share is None else f" ({100 * first.trained_share:.2g} %)"
     marks = [
         forest.Mark(

@@ -43,11 +43,11 @@ def status(judgements: Iterable[Judgement], slopes: Iterable[Slope], done: int, 
 def claim_question(judged: list[Judgement]) -> str:
     """Return what a claim asks, as HTML; `judged`: one judgement for each corpus."""
     first = judged[0]
-    asked = ", or even ".join(limit.text for limit in first.limits)
+    asked = ", or even ".join(_limit_text(limit) for limit in first.limits)
     verb = "are they" if first.claim.equal else "is the gap"
     where = ", ".join(one.corpus for one in judged)
     return (
-        f"<b>{escape(first.name)}</b> against <b>{escape(first.other)}</b>:"
+        f"<b>{escape(first.name)}</b> against <b>{escape(first.against)}</b>:"
         f" {verb} {escape(asked)}? On {escape(where)}."
     )
 
@@ -104,6 +104,11 @@ def _stricter_words(one: Judgement, held: Limit) -> str:
     return f", and {escape(_verdict_words(one, limit))}"
 
 
+def _limit_text(limit: Limit) -> str:
+    """Return the text of a limit for a sentence whose subject says that gaps are compared."""
+    return limit.text.replace("equal gaps", "equal")
+
+
 def _more_than(limit: Limit) -> str:
     return limit.text.replace("at most", "more than")
 
@@ -112,7 +117,7 @@ def _change_words(one: Judgement) -> str:
     """Return the beginning of a sentence about a claim: what changes, by how much."""
     name, other = f"<b>{escape(one.arm)}</b>", f"<b>{escape(one.other)}</b>"
     if not one.interval.n:
-        return f"{name} against {other}"
+        return f"{name} against <b>{escape(one.against)}</b>"
     size, interval = interval_text(one.interval), one.interval
     if one.claim.equal:
         what = "gap to its baseline" if one.claim.gaps else "perplexity"
@@ -135,7 +140,7 @@ def _main_limit(one: Judgement) -> Limit:
 def _verdict_words(one: Judgement, limit: Limit) -> str:
     """Return a verdict in words."""
     subject = "they are" if one.claim.equal else "that is"
-    rest = limit.text.replace("equal gaps", "equal")
+    rest = _limit_text(limit)
     decided = {
         stats.PASS: rest,
         stats.YES: rest,

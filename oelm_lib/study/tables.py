@@ -253,7 +253,7 @@ def markdown_table(study: Study) -> str:
     rows = [["comparison", *corpora], ["---"] * (1 + len(corpora))]
     for row in judged:
         first = next(one for one in row if one)
-        rows.append([f"{first.arm} against {first.other}", *map(_cell, row)])
+        rows.append([f"{first.arm} against {first.against}", *map(_cell, row)])
     return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", status_line(study)])
 
 

@@ -72,6 +72,11 @@ class Judgement:
         return self.baseline or "its baseline"
 
     @property
+    def against(self) -> str:
+        """What follows `against`: the other arm, or its gap where two gaps are compared."""
+        return f"the gap of {self.other}" if self.claim.gaps else self.other
+
+    @property
     def ended(self) -> int:
         """Seeds that have ended, diverged ones included."""
         return self.interval.pairs

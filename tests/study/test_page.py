@@ -80,6 +80,26 @@ def test_a_choice_is_shown_by_the_arm_that_tuning_chose():
     assert "Of 1 question, 1 is answered; all 36 runs done." in markdown_table(made)
 
 
+def test_a_comparison_of_two_gaps_is_called_so_wherever_it_is_named():
+    """`--table` printed "frozen against frozen, wide"."""
+    wide = {"model.d_ff": 64}
+    arms = {
+        "trained": {},
+        "frozen": {"set": factory.FROZEN, "against": "trained"},
+        "trained, wide": {"set": wide},
+        "frozen, wide": {"set": factory.FROZEN | wide, "against": "trained, wide"},
+    }
+    claims = [{"equal": ["frozen", "frozen, wide"], "gaps": True, "within": 0.01}]
+    plan = factory.make_plan(arms=arms, claims=claims)
+    made = shown(study(dict.fromkeys(arms, BASE), plan=plan))
+    assert "| frozen against the gap of frozen, wide |" in markdown_table(made)
+    assert "against the gap of frozen, wide, 4 seeds" in text(page.first_table(made))
+    assert "against the gap of frozen, wide, stories" in plots.gaps(made).data[0].name
+    (question,) = page.open_questions(shown(Grid(plan, [])))
+    words = "<b>frozen</b> against <b>the gap of frozen, wide</b>: are they equal within ±1 %?"
+    assert question.startswith(words)
+
+
 def test_partial_records_say_what_is_missing():
     """Fault 2: one missing loss replaced the whole answer."""
     grid = study(COMPLETE | {"twin": with_gap(0.2)[:1]})
