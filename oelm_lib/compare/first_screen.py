@@ -15,7 +15,7 @@ from oelm_lib.model.cost import parameter_counts
 from oelm_lib.units import format_millions
 from oelm_lib.view.tones import verdict_html
 
-MOST_SEEDS = 8
+MOST_NAMED = 8
 """More seeds than this are counted, not listed."""
 CARD = "border-left:5px solid {};padding:.35em .9em;margin:.8em 0;max-width:50em"
 SMALL = "font-size:.85em;opacity:.8"
@@ -74,7 +74,7 @@ def _rates(rates: list[float]) -> str:
 
 
 def _seeds(seeds: list[int]) -> str:
-    if len(seeds) > MOST_SEEDS:
+    if len(seeds) > MOST_NAMED:
         return f"{len(seeds)}, from {seeds[0]} to {seeds[-1]}"
     return ", ".join(map(str, seeds))
 

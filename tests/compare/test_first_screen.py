@@ -69,7 +69,7 @@ def test_untrusted_words_are_escaped(tmp_path):
         compare.verdict_cards(judged),
         compare.warning_list(runs),
         compare.show_results(runs, judged),
-        table(compare.matrix(runs)),
+        table(compare.run_states(runs)),
         compare.gap_intervals(judged).to_json(),
     ]
     assert not any(bad in text for text in shown)
