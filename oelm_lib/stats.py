@@ -26,8 +26,10 @@ __all__ = [
 ALPHA = 0.05
 """Chance that any interval of a family misses its true difference."""
 POWER = 0.8
-MOST_SEEDS = 1000
+LARGEST_PROPOSAL = 1000
 """Largest number of seeds that deciding_seeds proposes."""
+FEW_SEEDS = 8
+"""Fewer seeds than this are warned of (docs/reading-a-verdict.md)."""
 RESAMPLES, RESAMPLES_AT_ONCE = 1000, 100
 """Draws of the bootstrap over documents."""
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
@@ -234,8 +236,8 @@ def deciding_seeds(interval: Interval, bounds: Bounds) -> tuple[int, int | None]
         bounds: Of the claim, from `bounds_at_most` or `bounds_within`.
 
     Returns:
-        (fewest, most); most is None above MOST_SEEDS. None where the claim is decided or unknown,
-        and where the gap seen lies so near a bound that MOST_SEEDS would not decide it.
+        (fewest, most); most is None above LARGEST_PROPOSAL. None where the claim is decided or
+        unknown, and where the gap seen is so near a bound that so many would not decide it.
     """
     from scipy.special import chdtri
 
@@ -257,14 +259,14 @@ def deciding_seeds(interval: Interval, bounds: Bounds) -> tuple[int, int | None]
 
 
 def _seeds_for_power(difference: float, sd: float, bounds: Bounds, k: int) -> int | None:
-    """Return the fewest pairs with power 0.8; None above MOST_SEEDS."""
+    """Return the fewest pairs with power 0.8; None above LARGEST_PROPOSAL."""
 
     def suffices(n: int) -> bool:
         return power(difference, sd, n, bounds, k) >= POWER
 
-    if not suffices(MOST_SEEDS):
+    if not suffices(LARGEST_PROPOSAL):
         return None
-    return bisect_left(range(MOST_SEEDS), True, lo=2, key=suffices)
+    return bisect_left(range(LARGEST_PROPOSAL), True, lo=2, key=suffices)
 
 
 def _finite(loss: float | None) -> float:

@@ -1,4 +1,4 @@
-"""Perplexity of a loss; durations and bytes as text."""
+"""Perplexity of a loss; durations, bytes and counts as text."""
 
 import math
 import time
@@ -27,6 +27,11 @@ def format_bytes(count: float) -> str:
         if count >= size:
             return f"{count / size:,.1f} {unit}"
     return f"{count / 2**10:,.1f} KiB"
+
+
+def format_millions(count: float) -> str:
+    """Return a count in millions, to two digits and without the unit: 0.17, 1.1, 45, 410."""
+    return f"{float(f'{count / 1e6:.2g}'):,g}"
 
 
 def format_eta(eta_seconds: list[float] | tuple[float, float] | None) -> str:

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from oelm_lib.units import format_duration, format_eta, perplexity
+from oelm_lib.units import format_duration, format_eta, format_millions, perplexity
 
 
 def test_perplexity_of_a_loss_beyond_exp_is_infinite():
@@ -21,6 +21,14 @@ def test_perplexity_of_a_loss_beyond_exp_is_infinite():
 )
 def test_durations_read_as_in_the_log(seconds, text):
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(166_912, "0.17"), (2_027_520, "2"), (44_896_768, "45"), (409_600_000, "410"), (5e9, "5,000")],
+)
+def test_counts_in_millions_have_two_digits_and_no_exponent(count, text):
+    assert format_millions(count) == text
 
 
 def test_an_eta_reads_as_a_range_with_the_clock_time_of_its_end():

@@ -102,7 +102,7 @@ def export(names: tuple[str, ...], form: str, output: Path | None, checkpoint: s
     for name in names:
         path = run_named(name)
         if form in METRICS:
-            from oelm_lib.view.export_metrics import export_metrics
+            from oelm_lib.runs.export_metrics import export_metrics
 
             click.echo(export_metrics(path, form, output))
             continue

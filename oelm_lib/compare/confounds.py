@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from oelm_lib.compare.pairs import Pair, comparable, declaration, pairs
+from oelm_lib import stats
+from oelm_lib.compare.pairs import Pair, comparable, declaration, ended_losses, pairs
 from oelm_lib.config import diff_configs, extra_changes
 from oelm_lib.model import biases_scores
 from oelm_lib.runs.frames import MEASURED, RECORDED, arm_id
@@ -13,8 +14,6 @@ from oelm_lib.runs.reading import frozen_unchanged
 
 MACHINE = ("device_name", "precision", "threads", "compile")
 CORPUS = ("manifest_sha256", "sample")
-FEW_SEEDS = 8
-"""Fewer seeds than this are warned of (docs/reading-a-verdict.md)."""
 
 
 def differences(first: pd.Series, second: pd.Series) -> pd.DataFrame:
@@ -65,7 +64,7 @@ def warnings(runs: pd.DataFrame, baseline: str | None = None) -> list[str]:
     """
     compared = pairs(runs, baseline)
     problems = [entry for pair in compared for entry in _pair_warnings(pair)]
-    problems += _run_warnings(runs)
+    problems += _run_warnings(runs, compared)
     problems += _evidence_warnings(runs, compared)
     subjects: dict[str, list[str]] = {}
     for subject, text in problems:
@@ -92,7 +91,7 @@ def _pair_warnings(pair: Pair) -> Iterator[tuple[str, str]]:
         if overrides:
             given = ", ".join(f"{key}={short(value)}" for key, value in overrides.items())
             yield arm_id(run), f"a rehearsal of {run['id']} with {given}, not {run['id']} itself"
-    arm_seeds, base_seeds = set(comparable(pair.arm)["seed"]), set(comparable(pair.base)["seed"])
+    arm_seeds, base_seeds = set(ended_losses(pair.arm)), set(ended_losses(pair.base))
     missing = {subject: base_seeds - arm_seeds, pair.base_name: arm_seeds - base_seeds}
     for name, seeds in missing.items():
         if seeds:
@@ -125,12 +124,15 @@ def _shared_runs(pair: Pair) -> list[tuple[pd.Series, pd.Series]]:
     return [(arm_run, base_run) for (_, arm_run), (_, base_run) in both]
 
 
-def _run_warnings(runs: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def _run_warnings(runs: pd.DataFrame, compared: list[Pair]) -> Iterator[tuple[str, str]]:
     """Yield (run, what is wrong with it)."""
     used = set(comparable(runs)["run"])
+    failed = set().union(*(pair.failed_runs() for pair in compared))
     for _, run in runs.iterrows():
         if run["reason"]:
-            yield run["run"], f"{run['reason']}{'' if run['run'] in used else '; not compared'}"
+            effect = "" if run["run"] in used else "; not compared"
+            effect = "; its pair counts as failed" if run["run"] in failed else effect
+            yield run["run"], run["reason"] + effect
         if frozen_unchanged(run["frozen"]) is False:
             yield run["run"], "the frozen parameters changed"
 
@@ -141,7 +143,7 @@ def _evidence_warnings(runs: pd.DataFrame, compared: list[Pair]) -> Iterator[tup
         count = len(pair.differences())
         if count == 1:
             yield pair.arm_name, "one shared seed: noise and effect cannot be told apart"
-        elif 1 < count < FEW_SEEDS:
+        elif 1 < count < stats.FEW_SEEDS:
             words = f"only {count} seeds: a wide interval, whose width is partly luck"
             yield pair.arm_name, words
     sides = [runs for pair in compared for runs in (pair.arm, pair.base) if runs is not None]

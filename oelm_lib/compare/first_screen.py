@@ -12,9 +12,10 @@ from oelm_lib.compare.pairs import comparable, pairs
 from oelm_lib.compare.verdict import Verdict
 from oelm_lib.markup import Html, fold, unbroken
 from oelm_lib.model.cost import parameter_counts
+from oelm_lib.units import format_millions
 from oelm_lib.view.tones import verdict_html
 
-MOST_SEEDS = 8
+MOST_NAMED = 8
 """More seeds than this are counted, not listed."""
 CARD = "border-left:5px solid {};padding:.35em .9em;margin:.8em 0;max-width:50em"
 SMALL = "font-size:.85em;opacity:.8"
@@ -61,7 +62,7 @@ def _texts(runs: pd.DataFrame) -> list[str]:
 
 def _millions(counts: list[int]) -> str:
     """Return the range of counts, in millions."""
-    low, high = (f"{count / 1e6:.2g}" for count in (min(counts), max(counts)))
+    low, high = (format_millions(count) for count in (min(counts), max(counts)))
     return f"{low if low == high else f'{low} to {high}'} million"
 
 
@@ -73,7 +74,7 @@ def _rates(rates: list[float]) -> str:
 
 
 def _seeds(seeds: list[int]) -> str:
-    if len(seeds) > MOST_SEEDS:
+    if len(seeds) > MOST_NAMED:
         return f"{len(seeds)}, from {seeds[0]} to {seeds[-1]}"
     return ", ".join(map(str, seeds))
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from oelm_lib import stats
-from oelm_lib.compare.confounds import FEW_SEEDS
 from oelm_lib.compare.pairs import Pair
 from oelm_lib.compare.verdict import LIMIT, Verdict
 from oelm_lib.config import overrides_text
@@ -38,7 +37,7 @@ def next_steps(judged: Sequence[Verdict]) -> Html:
 def _seeds_in_all(one: Verdict) -> int | None:
     """Return how many shared seeds an open verdict asks for; None where seeds do not decide it."""
     if one.verdict == stats.UNKNOWN:
-        return FEW_SEEDS
+        return stats.FEW_SEEDS
     if one.verdict != stats.INCONCLUSIVE or one.interval.includes_documents:
         return None
     seeds = stats.deciding_seeds(one.interval, stats.bounds_at_most(LIMIT))

@@ -53,7 +53,19 @@ class Pair(NamedTuple):
         """Return arm minus baseline in nats by seed; nan where a run diverged or failed."""
         if self.base is None:
             return []
-        return stats.paired_differences(_losses(self.arm), _losses(self.base))
+        return stats.paired_differences(ended_losses(self.arm), ended_losses(self.base))
+
+    def failed_runs(self) -> set[str]:
+        """Return the runs without a loss whose seed has ended on both sides: a pair that failed."""
+        if self.base is None:
+            return set()
+        sides = [_ended(self.arm), _ended(self.base)]
+        shared = set(sides[0]["seed"]) & set(sides[1]["seed"])
+        return {
+            run
+            for side in sides
+            for run in side.loc[side["seed"].isin(shared) & side[METRIC].isna(), "run"]
+        }
 
 
 def comparable(runs: pd.DataFrame) -> pd.DataFrame:
@@ -111,10 +123,14 @@ def declaration(experiment: Experiment) -> tuple[str | None, frozenset[str]]:
     return experiment.compare_to, frozenset(experiment.changes)
 
 
-def _losses(runs: pd.DataFrame) -> dict[int, float]:
+def ended_losses(runs: pd.DataFrame) -> dict[int, float]:
     """Return seed -> loss of the runs that ended; nan: diverged or failed."""
-    ended = runs[runs["experiment"].notna() & runs["state"].isin(ENDED)]
+    ended = _ended(runs)
     return dict(zip(ended["seed"], ended[METRIC], strict=True))
+
+
+def _ended(runs: pd.DataFrame) -> pd.DataFrame:
+    return runs[runs["experiment"].notna() & runs["state"].isin(ENDED)]
 
 
 def _baseline_runs(

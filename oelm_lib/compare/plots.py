@@ -30,8 +30,8 @@ from oelm_lib.view.gaps import interval_text
 from oelm_lib.view.selection import select
 from oelm_lib.view.series import STATE, trace_values
 
-PERCENT = 100 * LIMIT
-LINES = {0.0: "baseline", PERCENT: f"limit +{PERCENT:g} %"}
+LIMIT_PERCENT = 100 * LIMIT
+LINES = {0.0: "baseline", LIMIT_PERCENT: f"limit +{LIMIT_PERCENT:g} %"}
 
 
 def gap_intervals(judged: Sequence[Verdict]) -> Figure:
@@ -154,7 +154,7 @@ def _forest_rows(family: list[Verdict], styles: dict[str, ArmStyle]) -> list[for
             symbol=style.symbol,
             seeds=_seed_gaps(one),
         )
-        rows.append(forest.Row(_label(one, with_id), [mark], (PERCENT,)))
+        rows.append(forest.Row(_label(one, with_id), [mark], (LIMIT_PERCENT,)))
     return rows
 
 
@@ -175,9 +175,9 @@ def _add_limit(figure: Figure) -> None:
     line = {"width": 1.4, "color": INK}
     figure.add_hline(y=0, line=line)
     figure.add_hline(
-        y=PERCENT,
+        y=LIMIT_PERCENT,
         line=line | {"dash": "dash"},
-        annotation_text=LINES[PERCENT],
+        annotation_text=LINES[LIMIT_PERCENT],
         annotation_position="top right",
         annotation_yshift=1,
     )

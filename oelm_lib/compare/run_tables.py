@@ -29,7 +29,7 @@ RUN_COLUMNS = [
 ]
 
 
-def matrix(runs: pd.DataFrame, exps: list[str] | str | None = None) -> pd.DataFrame:
+def run_states(runs: pd.DataFrame, exps: list[str] | str | None = None) -> pd.DataFrame:
     """Return every run with its state, and the experiments of `exps` that were never run.
 
     Args:

@@ -151,7 +151,7 @@ COLUMNS = {
     "perplexity": "perplexity",
     "baseline_perplexity": "baseline_perplexity",
     "equal": "equal",
-    "power": "to_decide",
+    "to_decide": "to_decide",
     "sd": "interval.sd",
     "failed": "interval.failed",
     "confidence": "interval.confidence",
@@ -244,5 +244,4 @@ def _documents(path: Any) -> dict[str, Any]:
 
 
 def _seeds(count: int) -> str:
-    words = ("no seeds", "one seed", "two seeds", "three seeds", "four seeds", "five seeds")
-    return words[count] if count < len(words) else f"{count} seeds"
+    return "1 seed" if count == 1 else f"{count} seeds"

@@ -69,7 +69,7 @@ def gather(outputs: Path | str | None, rehearsals: bool) -> dict[str, Any]:
         "recorded": list(dict.fromkeys(runs.loc[runs["source"] == RECORDED, "corpus"])),
         "recorded_source": RECORDED,
         "updated": max([log["updated"], *measured["finished"].dropna()])[:10],
-        "matrix": _records(compare.matrix(runs, "*")),
+        "matrix": _records(compare.run_states(runs, "*")),
         "shape": [key.partition(".")[2] for key in SHAPE],
         "shapes": _shapes(known),
         "measured": started,

@@ -3,7 +3,7 @@
 A run in progress writes: folder opens it under a lock where it fits its corpus (corpus_fit), and
 records its sessions (provenance), rows (metrics), status and timing. All others find the folders
 (find) and read: reading (one run), frames (all runs as a data frame), overview (all runs from their
-status alone), logs.
+status alone), logs, export_metrics (one run for other tools).
 
 Each name is imported when it is first used. Nothing here needs torch.
 """

@@ -18,8 +18,12 @@ class Cell:
     arm: str
 
     def __str__(self) -> str:
-        size = "" if self.size == BASE_SIZE else f", {self.size}"
-        return f"{self.corpus}{size}, {self.arm}"
+        return f"{self.place}, {self.arm}"
+
+    @property
+    def place(self) -> str:
+        """Corpus and size in words; a size is named where it is not that of the base."""
+        return self.corpus if self.size == BASE_SIZE else f"{self.corpus}, {self.size}"
 
 
 @dataclass(frozen=True)

@@ -12,18 +12,14 @@ class _ExpectedGrid(Grid):
 
     def resolve(self, name: str) -> str:
         """Return the arm that a name means, or will mean."""
-        known = super().resolve(name)
-        if known is not None:
-            return known
-        candidates = self.candidates(name) or self.plan.choices[name].among
-        return candidates[0]
+        return super().resolve(name) or self.plan.candidates(name)[0]
 
 
 def expected_left(grid: Grid) -> list[tuple[str, Cell, int]]:
     """Return stage, cell and number of runs that are still expected, of every cell of the plan.
 
     A cell that is not tuned counts EXPECTED_RATES rates, and one more where it has those; a choice
-    that is not made counts as its first candidate.
+    that is not made counts as its first candidate. A cell without a stable rate is not confirmed.
     """
     confirmed: dict[Cell, set[int]] = {}
     for comparison in _expected_comparisons(grid):
@@ -32,12 +28,13 @@ def expected_left(grid: Grid) -> list[tuple[str, Cell, int]]:
     candidates = [
         Cell(choice.corpus, BASE_SIZE, arm)
         for name, choice in grid.plan.choices.items()
-        for arm in grid.candidates(name)
+        for arm in grid.plan.candidates(name)
     ]
     tuned = dict.fromkeys([*confirmed, *candidates, *grid.exploratory_cells()])
     left = [(TUNE, cell, _expected_tuning(grid, cell)) for cell in tuned]
     for cell, seeds in confirmed.items():
-        left.append((CONFIRM, cell, len(seeds - set(grid.confirmed_losses(cell)))))
+        if not grid.has_no_rate(cell):
+            left.append((CONFIRM, cell, len(seeds - set(grid.confirmed_losses(cell)))))
     return [(stage, cell, count) for stage, cell, count in left if count]
 
 

@@ -1,5 +1,6 @@
 """What a study has done and what it needs next, from its plan and records alone."""
 
+import math
 from dataclasses import dataclass, field
 
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, TUNE, Cell, PlannedRun
@@ -8,6 +9,7 @@ from oelm_lib.study.records import Record
 from oelm_lib.study.schema import Claim
 from oelm_lib.study.tuning import (
     INTERIOR,
+    NO_STABLE_RATE,
     Fit,
     Point,
     first_rates,
@@ -89,6 +91,10 @@ class Grid:
         """Return whether tuning has ended, at an interior rate or an edge."""
         return bool(self.tuning_points(cell)) and not self.tuning_needs(cell)
 
+    def has_no_rate(self, cell: Cell) -> bool:
+        """Return whether tuning has ended without a stable learning rate: nothing is confirmed."""
+        return self.fit(cell).state == NO_STABLE_RATE and self.is_tuned(cell)
+
     def is_imprecise(self, cell: Cell) -> bool:
         """Return whether tuning has ended with a minimum less precise than `tune` asks for."""
         if not self.is_tuned(cell) or self.fit(cell).state != INTERIOR:
@@ -115,25 +121,24 @@ class Grid:
     # Choices
 
     def resolve(self, name: str) -> str | None:
-        """Return the arm that a name means: itself, or what a choice chose; None: not chosen."""
+        """Return the arm that a name means: itself, or what a choice chose; None: not chosen.
+
+        A candidate without a stable learning rate, of its own or of its baseline, has no gap: it is
+        chosen only where all are like that.
+        """
         choice = self.plan.choices.get(name)
         if choice is None:
             return name
-        gaps = {arm: self.tuned_gap(arm, choice.corpus) for arm in self.candidates(name)}
-        if not gaps or None in gaps.values():
+        gaps = {arm: self.tuned_gap(arm, choice.corpus) for arm in self.plan.candidates(name)}
+        if None in gaps.values():
             return None
-        return min(gaps, key=gaps.get)
-
-    def candidates(self, name: str) -> list[str]:
-        """Return the candidates of a choice that train no larger share than it allows."""
-        choice = self.plan.choices[name]
-        limit = choice.trained_share or 1.0
-        return [arm for arm in choice.among if self.plan.trained_share(arm) <= limit]
+        trained = {arm: gap for arm, gap in gaps.items() if math.isfinite(gap)}
+        return min(trained or gaps, key=gaps.get)
 
     def tuned_gap(self, arm: str, corpus: str) -> float | None:
         """Return the difference of the fitted minima of an arm and its baseline, in nats.
 
-        None where one of them is not tuned.
+        None where one of them is not tuned, nan where no learning rate of one is stable.
         """
         pair = (arm, self.plan.arms[arm].against)
         cells = [Cell(corpus, BASE_SIZE, name) for name in pair]
@@ -246,7 +251,7 @@ class Grid:
         runs = []
         for name in [name for name in claim.names if name in self.plan.choices]:
             corpus = self.plan.choices[name].corpus
-            for arm in self.candidates(name):
+            for arm in self.plan.candidates(name):
                 for each in (arm, self.plan.arms[arm].against):
                     runs += self.tuning_needs(Cell(corpus, BASE_SIZE, each))
         return runs

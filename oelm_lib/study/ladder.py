@@ -9,7 +9,8 @@ from oelm_lib.model.cost import parameter_counts
 from oelm_lib.stats import Interval
 from oelm_lib.study.cell import Cell
 from oelm_lib.study.grid import Comparison, Grid
-from oelm_lib.study.verdicts import WAITING, comparison_interval, waiting_word
+from oelm_lib.study.plan import Plan
+from oelm_lib.study.verdicts import WAITING, comparison_interval, late_mark, no_verdict
 from oelm_lib.view.gaps import seeds_text
 
 FLAT, GROWS, SHRINKS = "FLAT", "GROWS", "SHRINKS"
@@ -30,30 +31,42 @@ class Slope:
     to_decide: str
     """How many seeds would decide whether the gap is flat; empty where that is decided."""
     planned: int
+    declared: bool
+    """Whether the ladder was in the plan when confirmation began."""
+
+    @property
+    def late_mark(self) -> str:
+        """What follows the corpus of a slope that was added after confirmation began."""
+        return late_mark(self.declared)
 
     @property
     def is_complete(self) -> bool:
-        """Whether all seeds have ended at every size."""
+        """Whether all seeds have ended at every size, or tuning without a stable rate at one."""
         return self.verdict not in WAITING
 
 
-def judge_ladder(grid: Grid) -> list[Slope]:
-    """Judge the slope of every arm of the ladder, from one slope for each seed."""
+def judge_ladder(grid: Grid, frozen: Plan | None = None) -> list[Slope]:
+    """Judge the slope of every arm of the ladder, from one slope for each seed.
+
+    Args:
+        frozen: The plan as it stood when confirmation began; its ladder can't have changed.
+    """
+    declared = frozen is None or frozen.ladder is not None
     groups: dict[tuple[str, str], list[Comparison]] = {}
     for comparison in grid.ladder_comparisons():
         key = (comparison.first.arm, comparison.first.corpus)
         groups.setdefault(key, []).append(comparison)
-    return [_slope(grid, comparisons, len(groups)) for comparisons in groups.values()]
+    return [_slope(grid, comparisons, len(groups), declared) for comparisons in groups.values()]
 
 
-def _slope(grid: Grid, comparisons: list[Comparison], k: int) -> Slope:
+def _slope(grid: Grid, comparisons: list[Comparison], k: int, declared: bool) -> Slope:
     """Judge an arm from its comparisons, one a size; `k`: slopes in the family."""
     comparisons = sorted(comparisons, key=lambda one: _parameters(grid, one.second))
     parameters = [_parameters(grid, one.second) for one in comparisons]
     arm, baseline = comparisons[0].first, comparisons[0].second
     planned, flat = len(comparisons[0].seeds), grid.plan.ladder.flat
     interval = stats.paired_interval(_seed_slopes(grid, comparisons, parameters), k)
-    waiting = waiting_word(interval, planned)
+    missing = no_verdict(grid, comparisons, interval)
     return Slope(
         arm=arm.arm,
         baseline=baseline.arm,
@@ -63,9 +76,10 @@ def _slope(grid: Grid, comparisons: list[Comparison], k: int) -> Slope:
             for one, count in zip(comparisons, parameters, strict=True)
         ),
         interval=interval,
-        verdict=waiting or _verdict(interval, flat),
-        to_decide="" if waiting else seeds_text(interval, stats.bounds_within(flat)),
+        verdict=missing or _verdict(interval, flat),
+        to_decide="" if missing else seeds_text(interval, stats.bounds_within(flat)),
         planned=planned,
+        declared=declared,
     )
 
 

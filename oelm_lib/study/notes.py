@@ -8,6 +8,7 @@ from oelm_lib.study import verdicts
 from oelm_lib.study.cell import Cell
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.study import Study
+from oelm_lib.study.tuning import EDGE, NO_STABLE_RATE
 
 WIDE_SPREAD = 0.1
 """Nats between the seeds of a cell that are worth a note; a gap of 5 % is 0.049 nats."""
@@ -28,12 +29,13 @@ def reading(study: Study) -> Html:
         f"each at {100 - 100 * stats.ALPHA / n:.4g} % for {n} comparison{'s' * (n > 1)}"
         for n in sorted(k)
     )
+    split = study.plan.confirm.text
     terms = {
         "arm": "one variant of the model. Names and meanings stand under the first table.",
         "Q/K weights": "W_q and W_k, the projections that make the queries and keys of attention.",
         "trained share": "numbers that an arm trains between a block's input and its attention"
         " scores (W_q, W_k, or what is added to them), divided by the size of W_q and W_k.",
-        "perplexity": "exp of the mean loss per token of the test text; lower is better.",
+        "perplexity": f"exp of the mean loss per token of the {split} text; lower is better.",
         "gap": "perplexity of the arm divided by that of its baseline, minus 1.",
         "baseline": "the arm after the word 'against'. It is trained on the same text in the same"
         " order from the same seed. An addition that could help trained W_q and W_k too is in the"
@@ -47,18 +49,19 @@ def reading(study: Study) -> Html:
         "equal within ±x %": "YES: the whole interval is inside. NO: it is outside. NOT SHOWN:"
         " neither. Where two gaps are compared, their difference is (1 + one gap) / (1 + the other)"
         " - 1; noise that a seed brings to all arms is not in it.",
-        "claimed late": "added to the plan after confirmation began, such as more seeds for a"
-        " question that was left open. This second look counts as one more comparison of its"
-        " family, so the intervals of the family are wider.",
+        "claimed late": "added to the plan after confirmation began: a claim, a corpus, the ladder"
+        " of sizes, or more seeds for a question that was left open. More seeds are a second look,"
+        " which counts as one more comparison of its family: the family's intervals are wider.",
         "rates imprecise": "the tuned learning rate of the arm or of its baseline is known less"
         " well than the plan asks; 'What this does not show' names it.",
-        "UNSTABLE": "a seed of the arm or of its baseline diverged; the others are not judged.",
+        "UNSTABLE": "a seed of the arm or of its baseline diverged (the others are not judged), or"
+        " no learning rate of one of them is stable.",
         "question": "one limit of one claim on one corpus. It stays open where its verdict is"
         " INCONCLUSIVE, NOT SHOWN or UNSTABLE.",
         "seeds that would decide": "with 80 % chance, if the true gap is the one seen. A range,"
         " because the spread between seeds is uncertain (its 68 % limits).",
-        "on this test text": "a verdict is about the test split that was scored. Where the error"
-        " over documents is as large as that over seeds, the interval includes both.",
+        f"on this {split} text": f"a verdict is about the {split} split that was scored. Where the"
+        " error over documents is as large as that over seeds, the interval includes both.",
     }
     items = "".join(
         f"<dt style='{OWN_WIDTH}'>{escape(a)}</dt><dd style='{OWN_WIDTH}'>{escape(b)}</dd>"
@@ -87,13 +90,15 @@ def _limitations(study: Study) -> list[str]:
         f"Size '{name}' of the ladder was left out: {why}"
         for name, why in study.plan.left_out.items()
     ]
-    fewest = min(one.planned for one in study.judgements)
-    if fewest < 5:
+    fewest = min(one.planned for one in study.latest())
+    if fewest < stats.FEW_SEEDS:
         found.append(f"{fewest} seeds: intervals are wide and their width is partly luck.")
-    edges = sorted({f"{arm} on {one.corpus}" for one in study.judgements for arm in one.at_edge})
-    if edges:
-        found.append(f"Learning rate not tuned to an interior minimum: {'; '.join(edges)}.")
     grid = study.grid
+    tuned = [cell for cell in grid.cells if grid.is_tuned(cell)]
+    if edges := [str(cell) for cell in tuned if grid.fit(cell).state == EDGE]:
+        found.append(f"Learning rate not tuned to an interior minimum: {'; '.join(edges)}.")
+    if unstable := [str(cell) for cell in tuned if grid.fit(cell).state == NO_STABLE_RATE]:
+        found.append(f"No learning rate that was tried is stable: {'; '.join(unstable)}.")
     if imprecise := [str(cell) for cell in grid.cells if grid.is_imprecise(cell)]:
         found.append(
             "Learning rate imprecise (its interval reaches beyond the rates tried, or its error"
@@ -104,10 +109,17 @@ def _limitations(study: Study) -> list[str]:
             f"Claimed late: {len(late)} of {len(study.judgements)} comparisons, which the table of"
             " all claims marks."
         )
+    if any(not slope.declared for slope in study.slopes):
+        found.append("Claimed late: the change of the gap with the size of the model.")
     if wide := [text for cell in grid.cells if (text := _wide_spread(grid, cell))]:
         found.append(
-            "Seeds that lie far apart, so that one of them moves a gap: "
-            f"{'; '.join(wide)} of test loss between the best seed and the worst."
+            f"Seeds that lie far apart, so that one of them moves a gap: {'; '.join(wide)} of"
+            f" {study.plan.confirm.text} loss between the best seed and the worst."
+        )
+    if mixed := _mixed_machines(grid):
+        found.append(
+            "Confirmation runs on more than one device or in more than one precision, so that a"
+            f" gap may hold their difference too: {'; '.join(mixed)}."
         )
     found += [_replaced_sentence(grid, cell) for cell in grid.cells if grid.replaced(cell)]
     return found
@@ -118,6 +130,20 @@ def _wide_spread(grid: Grid, cell: Cell) -> str:
     losses = [loss for loss in grid.confirmed_losses(cell).values() if loss is not None]
     spread = max(losses, default=0.0) - min(losses, default=0.0)
     return f"{cell}, {spread:.2f} nats" if spread > WIDE_SPREAD else ""
+
+
+def _mixed_machines(grid: Grid) -> list[str]:
+    """Return corpus and size, and device and precision of its confirmation runs, if several."""
+    machines: dict[str, set[str]] = {}
+    for cell in grid.cells:
+        for run in grid.confirmation_records(cell):
+            known = filter(None, (run.machine.get("device_name"), run.machine.get("precision")))
+            machines.setdefault(cell.place, set()).add(" in ".join(known))
+    return [
+        f"{place} ({', '.join(sorted(names))})"
+        for place, names in machines.items()
+        if len(names) > 1
+    ]
 
 
 def _replaced_sentence(grid: Grid, cell: Cell) -> str:

@@ -15,7 +15,8 @@ from oelm_lib.study.sentences import (
     status,
 )
 from oelm_lib.study.study import Study
-from oelm_lib.study.verdicts import Judgement
+from oelm_lib.study.verdicts import Judgement, unstable_reason
+from oelm_lib.units import format_millions
 from oelm_lib.view.gaps import interval_text
 from oelm_lib.view.tones import verdict_html
 
@@ -109,7 +110,7 @@ def first_table(study: Study) -> Html:
 
 def _comparison(one: Judgement) -> Html:
     """Return what a row compares, and from how many seeds."""
-    against = f"against {'the gap of ' * one.claim.gaps}{one.other}, {one.planned_text}"
+    against = f"against {one.against}, {one.planned_text}"
     if one.is_chosen:
         against = f"{one.claim.arm}, {against}"
     return Html(f"<b>{escape(one.arm)}</b><br><small>{escape(against)}</small>")
@@ -129,7 +130,7 @@ def _cell(one: Judgement | None, row_seeds: str) -> Html | str:
     """
     if one is None:
         return "not asked"
-    if not one.ended:
+    if not one.is_begun:
         return "not run yet"
     gap = f"<span style='white-space:nowrap'>{interval_text(one.interval)}</span>"
     if one.imprecise:
@@ -142,10 +143,11 @@ def _cell(one: Judgement | None, row_seeds: str) -> Html | str:
 
 def _verdicts(one: Judgement) -> str:
     """Return each limit of a claim and its verdict as coloured words."""
-    failed = f" ({one.interval.failed} of {one.ended} seeds)"
+    failed = f"{one.interval.failed} of {one.ended} seeds"
+    reason = f" ({failed if one.ended else unstable_reason(one.interval)})"
     found = [
         f"<span style='white-space:nowrap'>{escape(limit.short_text)}:"
-        f" {verdict_html(limit.verdict)}{failed if limit.verdict == stats.UNSTABLE else ''}</span>"
+        f" {verdict_html(limit.verdict)}{reason if limit.verdict == stats.UNSTABLE else ''}</span>"
         for limit in one.limits
     ]
     return "; ".join(found)
@@ -175,13 +177,9 @@ def _models(study: Study) -> str:
     tokens = cfg.train.max_steps * cfg.step_tokens
     size = parameter_counts(cfg.model)["total"]
     return (
-        f"Models of {_in_millions(size)} parameters, each arm at its own tuned learning rate, read"
-        f" {_in_millions(tokens)} tokens of one corpus. A gap is how much higher the first model's"
-        f" perplexity is than the second's, on {plan.confirm.split} text and seeds unused in"
-        " tuning; in brackets, its confidence interval (95 %, joint for a family of claims)."
-        " Claimed late: declared after results."
+        f"Models of {format_millions(size)} million parameters, each arm at its own tuned learning"
+        f" rate, read {format_millions(tokens)} million tokens of one corpus. A gap is how much"
+        " higher the first model's perplexity is than the second's, on"
+        f" {plan.confirm.text} text and seeds unused in tuning; in brackets, its confidence"
+        " interval (95 %, joint for a family of claims). Claimed late: declared after results."
     )
-
-
-def _in_millions(count: int) -> str:
-    return f"{count / 1e6:.1f} million" if count >= 1e5 else f"{count:,}"

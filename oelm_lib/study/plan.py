@@ -104,6 +104,15 @@ class Plan(Section):
         """Return the share of the Q/K weights that an arm trains, at the base size."""
         return qk_share(self.config(Cell(self.corpora[0], BASE_SIZE, arm)).model)
 
+    def candidates(self, name: str) -> list[str]:
+        """Return the arms that a name may mean: of a choice, those within its trained share."""
+        choice = self.choices.get(name)
+        if choice is None:
+            return [name]
+        if choice.trained_share is None:
+            return list(choice.among)
+        return [arm for arm in choice.among if self.trained_share(arm) <= choice.trained_share]
+
 
 def _check_names(plan: Plan) -> None:
     """Raise ValueError where a name of the plan names nothing, or two things."""
@@ -184,7 +193,7 @@ def parse_plan(plain: dict[str, Any], where: str) -> Plan:
 
 
 def _check_arms(plan: Plan) -> None:
-    """Raise UserError for an arm that is no experiment, equal arms, or a share above its limit."""
+    """Raise UserError for an arm that is no experiment, or equal arms, or a share too large."""
     made: dict[str, str] = {}
     for size in plan.sizes:
         for name in plan.arms:
@@ -193,12 +202,26 @@ def _check_arms(plan: Plan) -> None:
             other = made.setdefault(sha256_json(cfg.science), f"{name} ({size})")
             if other != f"{name} ({size})":
                 raise UserError(f"{other} and {name} ({size}) are the same runs; delete one")
-    for claim in plan.claims:
-        if claim.trained_share is None or claim.arm not in plan.arms:
-            continue
-        share = plan.trained_share(claim.arm)
-        if share > claim.trained_share:
+    _check_shares(plan)
+
+
+def _check_shares(plan: Plan) -> None:
+    """Raise UserError for a choice without a candidate, and for a claim's arm with a large share.
+
+    A choice may mean each of its candidates.
+    """
+    for name, choice in plan.choices.items():
+        if not plan.candidates(name):
             raise UserError(
-                f"{claim.arm!r} trains {share:.2%} of the Q/K weights of the models of this study,"
-                f" more than trained_share = {claim.trained_share:.2%}; train less or raise it"
+                f"choices: {name}: every candidate trains a larger share of the Q/K weights than"
+                f" trained_share = {choice.trained_share:.2%}; raise it or leave it out"
             )
+    for claim in [claim for claim in plan.claims if claim.trained_share is not None]:
+        for arm in [arm for name in claim.judged for arm in plan.candidates(name)]:
+            share = plan.trained_share(arm)
+            if share > claim.trained_share:
+                raise UserError(
+                    f"{arm!r} trains {share:.2%} of the Q/K weights of the models of this study,"
+                    f" more than trained_share = {claim.trained_share:.2%} of a claim about"
+                    f" {claim.first!r}; train less or raise it"
+                )

@@ -15,6 +15,7 @@ from oelm_lib.study.ladder import Slope
 from oelm_lib.study.study import Study
 from oelm_lib.study.tuning import INTERIOR
 from oelm_lib.study.verdicts import Judgement
+from oelm_lib.units import format_millions
 from oelm_lib.view import forest
 from oelm_lib.view.figure import INK, Figure, add_trace, new_figure, plotly_text, title_x
 from oelm_lib.view.tones import verdict_mark
@@ -55,7 +56,7 @@ def gaps(study: Study) -> Figure:
 def _forest_row(judged: list[Judgement], colour: str) -> forest.Row:
     """Return a comparison with its gap on each corpus."""
     first = judged[0]
-    against = f"against {'the gap of ' * first.claim.gaps}{first.other}"
+    against = f"against {first.against}"
     share = "" if first.trained_share is None else f" ({100 * first.trained_share:.2g} %)"
     marks = [
         forest.Mark(
@@ -96,7 +97,7 @@ def tuning(study: Study) -> Figure:
     for place in itertools.product(plan.corpora, plan.sizes, plan.arms):
         cell = Cell(*place)
         if cell in tuned:
-            panels.setdefault(_panel(cell), []).append(cell)
+            panels.setdefault(cell.place, []).append(cell)
     notes = [
         "points: mean over the tuning seeds; curve: fitted to the rates near the best one",
         "star: the fitted minimum with its 95 % interval (no bar: unbounded)",
@@ -117,10 +118,6 @@ def tuning(study: Study) -> Figure:
         figure.update_xaxes(range=room, row=row, col=1)  # an interval may leave the panel
     figure.update_yaxes(title_text="loss (nats per token)")
     return title_x(figure, "peak learning rate")
-
-
-def _panel(cell: Cell) -> str:
-    return cell.corpus if cell.size == BASE_SIZE else f"{cell.corpus}, {cell.size}"
 
 
 def _fit_traces(study: Study, cell: Cell, style: ArmStyle) -> list[go.Scatter]:
@@ -187,12 +184,13 @@ def ladder(study: Study) -> Figure:
             y=[round(100 * interval.gap, 3) for interval in intervals],
             error_y=_bars(intervals),
             mode="lines+markers",
-            name=plotly_text(f"{slope.arm}: {slope.verdict}"),
+            name=plotly_text(f"{slope.arm}: {slope.verdict}{slope.late_mark}"),
             line={"color": styles[slope.arm].colour},
             marker={"symbol": styles[slope.arm].symbol, "size": 9},
         )
         add_trace(figure, panels.index(slope.corpus) + 1, trace)
-    ticks = {f"{count / 1e6:.1f} M": count for slope in slopes for _, count, _ in _sizes(slope)}
+    counts = {count for slope in slopes for _, count, _ in _sizes(slope)}
+    ticks = {f"{format_millions(count)} M": count for count in sorted(counts)}
     figure.update_xaxes(
         type="log",
         rangemode="normal",

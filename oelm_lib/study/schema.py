@@ -65,6 +65,11 @@ class Confirm(Section):
     split: Literal["test", "val"] = "test"
     """Split that the claims are about."""
 
+    @property
+    def text(self) -> str:
+        """The split in words."""
+        return {"test": "test", "val": "validation"}[self.split]
+
 
 class Claim(Section):
     """A claim about one pair of arms: `arm` against its baseline, or two arms that are `equal`."""
@@ -91,9 +96,9 @@ class Claim(Section):
     family: str = "main"
     """Comparisons of one family on one corpus share the error rate."""
     trained_share: Share | None = None
-    """Largest share of the Q/K weights that the arm may train, in the models that are run."""
+    """Largest share of the Q/K weights that a judged arm may train, in the models that are run."""
     headline: Flag = False
-    """Whether the page's sentences and first table are about it (none: the first claims)."""
+    """Whether the page's sentences and first table are about it (no claim has it: about all)."""
 
     @model_validator(mode="after")
     def _check(self):
@@ -105,6 +110,10 @@ class Claim(Section):
             raise ValueError("`gaps` belongs to `equal`, e.g. equal: [a, b], gaps: true")
         if self.equal is not None and (self.within is None or self.at_most):
             raise ValueError("a claim `equal` has `within`, e.g. within: 0.01, and no `at_most`")
+        if self.equal is not None and self.against is not None:
+            raise ValueError("`against` belongs to `arm`; a claim `equal` names both of its arms")
+        if self.arm is not None and self.within is not None:
+            raise ValueError("`within` belongs to `equal`, e.g. equal: [a, b], within: 0.01")
         return self
 
     @property
@@ -121,6 +130,11 @@ class Claim(Section):
     def names(self) -> tuple[str, ...]:
         """The arms and choices that the claim names."""
         return tuple(name for name in (self.first, self.second) if name is not None)
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The arms or choices that the claim is about: `arm`, or both of `equal`."""
+        return self.equal or (self.arm,)
 
     @property
     def bounds(self) -> tuple[float, ...]:

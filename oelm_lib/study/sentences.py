@@ -5,16 +5,15 @@ from html import escape
 
 from oelm_lib import stats
 from oelm_lib.study.ladder import FLAT, GROWS, SHRINKS, Slope
-from oelm_lib.study.verdicts import WAITING, Judgement, Limit
+from oelm_lib.study.verdicts import WAITING, Judgement, Limit, unstable_reason
+from oelm_lib.units import format_millions
 from oelm_lib.view.gaps import interval_text
 
-UNDECIDED = (stats.INCONCLUSIVE, stats.NOT_SHOWN, stats.UNKNOWN, stats.UNSTABLE)
+UNDECIDED = (stats.INCONCLUSIVE, stats.NOT_SHOWN, stats.UNSTABLE)
 SLOPE_WORDS = {
     FLAT: "it is flat",
     GROWS: "it grows",
     SHRINKS: "it shrinks",
-    stats.UNSTABLE: "no verdict, since seeds diverged",
-    stats.UNKNOWN: "one seed has no interval",
 }
 
 
@@ -44,11 +43,11 @@ def status(judgements: Iterable[Judgement], slopes: Iterable[Slope], done: int, 
 def claim_question(judged: list[Judgement]) -> str:
     """Return what a claim asks, as HTML; `judged`: one judgement for each corpus."""
     first = judged[0]
-    asked = ", or even ".join(limit.text for limit in first.limits)
+    asked = ", or even ".join(_limit_text(limit) for limit in first.limits)
     verb = "are they" if first.claim.equal else "is the gap"
     where = ", ".join(one.corpus for one in judged)
     return (
-        f"<b>{escape(first.name)}</b> against <b>{escape(first.other)}</b>:"
+        f"<b>{escape(first.name)}</b> against <b>{escape(first.against)}</b>:"
         f" {verb} {escape(asked)}? On {escape(where)}."
     )
 
@@ -69,15 +68,16 @@ def claim_sentence(judged: list[Judgement]) -> str:
     """
     first = next(one for one in judged if one.is_complete)
     limit = _main_limit(first)
+    seeds = first.interval.n or first.ended
     text = (
         f"{_change_words(first)} on {escape(first.corpus)}"
-        f" ({first.interval.n} seeds{first.late_mark}):"
+        f" ({seeds} seeds{first.late_mark}):"
         f" {escape(_verdict_words(first, limit))}{_stricter_words(first, limit)}."
     )
     others = [
         f"{escape(one.corpus)}: {_short_verdict(one, limit.bound)}"
         for one in judged
-        if one is not first and one.ended
+        if one is not first and one.is_begun
     ]
     if not others:
         return text
@@ -104,6 +104,11 @@ def _stricter_words(one: Judgement, held: Limit) -> str:
     return f", and {escape(_verdict_words(one, limit))}"
 
 
+def _limit_text(limit: Limit) -> str:
+    """Return the text of a limit for a sentence whose subject says that gaps are compared."""
+    return limit.text.replace("equal gaps", "equal")
+
+
 def _more_than(limit: Limit) -> str:
     return limit.text.replace("at most", "more than")
 
@@ -111,6 +116,8 @@ def _more_than(limit: Limit) -> str:
 def _change_words(one: Judgement) -> str:
     """Return the beginning of a sentence about a claim: what changes, by how much."""
     name, other = f"<b>{escape(one.arm)}</b>", f"<b>{escape(one.other)}</b>"
+    if not one.interval.n:
+        return f"{name} against <b>{escape(one.against)}</b>"
     size, interval = interval_text(one.interval), one.interval
     if one.claim.equal:
         what = "gap to its baseline" if one.claim.gaps else "perplexity"
@@ -133,34 +140,41 @@ def _main_limit(one: Judgement) -> Limit:
 def _verdict_words(one: Judgement, limit: Limit) -> str:
     """Return a verdict in words."""
     subject = "they are" if one.claim.equal else "that is"
-    rest = limit.text.replace("equal gaps", "equal")
+    rest = _limit_text(limit)
     decided = {
         stats.PASS: rest,
         stats.YES: rest,
         stats.FAIL: _more_than(limit),
         stats.NO: f"not {rest}",
     }
-    reasons = {stats.UNSTABLE: "seeds diverged", stats.UNKNOWN: "one seed has no interval"}
     if limit.verdict in decided:
         return f"{subject} {decided[limit.verdict]} ({limit.verdict})"
-    if limit.verdict in reasons:
-        return f"no verdict on '{limit.text}', since {reasons[limit.verdict]}"
+    if limit.verdict == stats.UNSTABLE:
+        return f"no verdict on '{limit.text}', since {unstable_reason(one.interval)}"
     return f"whether {subject} {rest} stays open{_in_brackets(limit.to_decide)}"
 
 
 def slope_sentence(slope: Slope) -> str:
     """Return the answer on a slope of the ladder, as HTML."""
+    gap = f"{_span(slope).capitalize()} the gap of <b>{escape(slope.arm)}</b>"
+    where = f"on {escape(slope.corpus)}{slope.late_mark}"
+    if not slope.interval.n:
+        return f"{gap} {where}: {escape(_slope_words(slope))}."
+    size = interval_text(slope.interval)
+    return f"{gap} changes by {size} for each factor of ten {where}: {escape(_slope_words(slope))}."
+
+
+def _slope_words(slope: Slope) -> str:
+    """Return the verdict on a slope in words."""
+    if slope.verdict == stats.UNSTABLE:
+        return f"no verdict, since {unstable_reason(slope.interval)}"
     stays_open = f"whether it is flat stays open{_in_brackets(slope.to_decide)}"
-    return (
-        f"{_span(slope).capitalize()} the gap of <b>{escape(slope.arm)}</b> changes by"
-        f" {interval_text(slope.interval)} for each factor of ten on {escape(slope.corpus)}:"
-        f" {escape(SLOPE_WORDS.get(slope.verdict, stays_open))}."
-    )
+    return SLOPE_WORDS.get(slope.verdict, stays_open)
 
 
 def _span(slope: Slope) -> str:
-    first, last = slope.sizes[0][1], slope.sizes[-1][1]
-    return f"from {first / 1e6:.1f} to {last / 1e6:.1f} million parameters"
+    first, last = (format_millions(slope.sizes[place][1]) for place in (0, -1))
+    return f"from {first} to {last} million parameters"
 
 
 def _in_brackets(text: str) -> str:

@@ -28,7 +28,7 @@ class Study:
     @cached_property
     def slopes(self) -> list[Slope]:
         """Of every arm of the ladder."""
-        return judge_ladder(self.grid)
+        return judge_ladder(self.grid, self.frozen)
 
     @property
     def plan(self) -> Plan:
@@ -51,14 +51,14 @@ class Study:
     def main_table(self) -> tuple[list[str], list[list[Judgement | None]]]:
         """Return corpora, and for each main comparison its judgement on each of them.
 
-        Comparisons and corpora without a seed that has ended are left out.
+        Comparisons and corpora of which nothing can be said yet are left out.
         """
         rows = [{one.corpus: one for one in judged} for judged in self.headline()]
-        begun = [row for row in rows if any(one.ended for one in row.values())]
+        begun = [row for row in rows if any(one.is_begun for one in row.values())]
         corpora = [
             corpus
             for corpus in self.plan.corpora
-            if any(corpus in row and row[corpus].ended for row in begun)
+            if any(corpus in row and row[corpus].is_begun for row in begun)
         ]
         return corpora, [[row.get(corpus) for corpus in corpora] for row in begun]
 

@@ -12,8 +12,9 @@ from oelm_lib.study.grid import Grid
 from oelm_lib.study.page import status_line
 from oelm_lib.study.plan import plans_folder
 from oelm_lib.study.study import Study
-from oelm_lib.study.tuning import stable_means
-from oelm_lib.study.verdicts import Judgement
+from oelm_lib.study.tuning import NO_STABLE_RATE, stable_means
+from oelm_lib.study.verdicts import Judgement, unstable_reason
+from oelm_lib.units import format_millions
 from oelm_lib.view.gaps import interval_text, percent
 from oelm_lib.view.tables import plain_table
 
@@ -92,12 +93,12 @@ def ladder_table(study: Study) -> pd.DataFrame:
             "arm": slope.arm,
             "against": slope.baseline,
             **{
-                f"{size} ({parameters / 1e6:.2g} M)": interval_text(interval)
+                f"{size} ({format_millions(parameters)} M)": interval_text(interval)
                 for size, parameters, interval in slope.sizes
             },
             "change per decade": interval_text(slope.interval),
             "verdict": slope.verdict,
-            "seeds": f"{slope.interval.n} of {slope.planned}",
+            "seeds": f"{slope.interval.n} of {slope.planned} seeds{slope.late_mark}",
             "to decide": slope.to_decide,
         }
         for slope in study.slopes
@@ -107,21 +108,34 @@ def ladder_table(study: Study) -> pd.DataFrame:
 def exploration_table(study: Study) -> pd.DataFrame:
     """Tabulate tuned gaps on validation, the smallest first: no interval, no claim.
 
-    Of all arms with a baseline, on the first corpus, at the fitted minima.
+    Of all arms with a baseline, on the first corpus, at the fitted minima; those without a gap are
+    last.
     """
     plan = study.plan
     judged = {name: arm for name, arm in plan.arms.items() if arm.against}
     nats = {name: study.grid.tuned_gap(name, plan.corpora[0]) for name in judged}
+    known = sorted((name for name in nats if _is_finite(nats[name])), key=nats.get)
     return pd.DataFrame(
         {
             "arm": name,
             "against": judged[name].against,
-            "tuned gap (validation)": "not run yet" if tuned is None else percent(stats.gap(tuned)),
+            "tuned gap (validation)": _tuned_gap_text(nats[name]),
             "trained share": plan.trained_share(name),
             "what it is": judged[name].about,
         }
-        for name, tuned in sorted(nats.items(), key=lambda pair: (pair[1] is None, pair[1] or 0.0))
+        for name in dict.fromkeys([*known, *nats])
     )
+
+
+def _is_finite(nats: float | None) -> bool:
+    return nats is not None and math.isfinite(nats)
+
+
+def _tuned_gap_text(nats: float | None) -> str:
+    """Return the gap of Grid.tuned_gap, or why there is none."""
+    if nats is None:
+        return "not run yet"
+    return percent(stats.gap(nats)) if math.isfinite(nats) else NO_STABLE_RATE
 
 
 def probes_table(study: Study) -> pd.DataFrame:
@@ -129,7 +143,7 @@ def probes_table(study: Study) -> pd.DataFrame:
     rows = []
     for cell in sorted(study.grid.cells, key=str):
         runs = study.grid.confirmation_records(cell)
-        losses = [loss for loss in (run.loss(study.plan.confirm.split) for run in runs) if loss]
+        losses = [loss for loss in study.grid.confirmed_losses(cell).values() if loss is not None]
         if not losses:
             continue
         spreads = [max(run.logit_std) for run in runs if run.logit_std]
@@ -139,7 +153,7 @@ def probes_table(study: Study) -> pd.DataFrame:
                 "corpus": cell.corpus,
                 "size": cell.size,
                 "arm": cell.arm,
-                "seeds": len(runs),
+                "seeds": _of(len(losses), len(runs)),
                 "perplexity": f"{math.exp(sum(losses) / len(losses)):.2f}",
                 "sd of loss, nats": pd.Series(losses).std(),
                 "largest sd of scores": f"{max(spreads):.2f}" if spreads else "",
@@ -147,6 +161,11 @@ def probes_table(study: Study) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _of(count: int, whole: int) -> str:
+    """Return a count, and the whole where that is more: `7 of 8`."""
+    return f"{count}" if count == whole else f"{count} of {whole}"
 
 
 def provenance_table(study: Study) -> pd.DataFrame:
@@ -162,6 +181,7 @@ def provenance_table(study: Study) -> pd.DataFrame:
                 "torch": machine.get("torch"),
                 "CPU": machine.get("cpu"),
                 "device": machine.get("device_name"),
+                "precision": machine.get("precision"),
                 "instructions": machine.get("instructions"),
                 "preload": machine.get("preload") or None,
                 "hours": record.seconds / 3600,
@@ -233,7 +253,7 @@ def markdown_table(study: Study) -> str:
     rows = [["comparison", *corpora], ["---"] * (1 + len(corpora))]
     for row in judged:
         first = next(one for one in row if one)
-        rows.append([f"{first.arm} against {first.other}", *map(_cell, row)])
+        rows.append([f"{first.arm} against {first.against}", *map(_cell, row)])
     return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", status_line(study)])
 
 
@@ -241,10 +261,12 @@ def _cell(one: Judgement | None) -> str:
     """Return the gap, interval, seeds so far and verdicts of a claim on one corpus."""
     if one is None:
         return "–"
-    seeds = one.ended
-    if not seeds:
+    if not one.is_begun:
         return "not run yet"
+    seeds = one.ended
     count = f"{seeds} of {one.planned} seeds" if seeds < one.planned else f"{seeds} seeds"
+    if not seeds:
+        count = unstable_reason(one.interval)
     words = {verdict: f"**{verdict}**" for verdict in (stats.PASS, stats.FAIL, stats.YES, stats.NO)}
     verdicts = [
         f"{limit.short_text}: {words.get(limit.verdict, limit.verdict)}" for limit in one.limits

@@ -29,7 +29,7 @@ UNSTABLE_SPREAD = 0.2
 
 Near the edge of stability one seed blows up and another does not.
 """
-INTERIOR, EDGE, DIVERGED = "interior", "edge", "diverged"
+INTERIOR, EDGE, NO_STABLE_RATE = "interior", "edge", "no stable rate"
 Point = tuple[float, int, float | None]
 """Learning rate, seed, validation loss in nats; None: the run diverged."""
 
@@ -39,7 +39,7 @@ class Fit:
     """The result of tuning a cell."""
 
     state: str
-    """INTERIOR; EDGE: the minimum is not between tried rates; DIVERGED: no rate is stable."""
+    """INTERIOR; EDGE: the minimum is not between tried rates; or NO_STABLE_RATE."""
     rate: float | None
     """Fitted rate; at an edge the best rate tried; None where no rate is stable."""
     low: float = math.nan
@@ -67,7 +67,7 @@ def fit_rates(points: Sequence[Point]) -> Fit:
     """
     stable = stable_means(points)
     if not stable:
-        return Fit(DIVERGED, None)
+        return Fit(NO_STABLE_RATE, None)
     best = min(stable, key=stable.get)
     at_edge = Fit(EDGE, best, loss=stable[best])
     rates = _rates_to_fit(stable)

@@ -7,7 +7,6 @@ from oelm_lib.stats import Interval
 from oelm_lib.study.grid import Comparison, Grid
 from oelm_lib.study.plan import Plan
 from oelm_lib.study.schema import Claim, substance
-from oelm_lib.study.tuning import DIVERGED, INTERIOR
 from oelm_lib.view.gaps import seeds_text
 
 NOT_RUN, INCOMPLETE = "NOT RUN YET", "INCOMPLETE"
@@ -40,7 +39,7 @@ class Judgement:
     claim: Claim
     corpus: str
     declared: bool
-    """Whether the claim was in the plan when confirmation began."""
+    """Whether the claim was in the plan, for this corpus, when confirmation began."""
     planned: int
     """Seeds that the claim is judged by."""
     interval: Interval
@@ -51,8 +50,6 @@ class Judgement:
     """The second arm, likewise."""
     trained_share: float | None = None
     """Share of the Q/K weights that the arm trains, in the models that are run."""
-    at_edge: tuple[str, ...] = ()
-    """Of arm and baseline, those whose tuned rate is not an interior minimum."""
     imprecise: bool = False
     """Whether the tuned rate of arm or baseline is known less well than the plan asks."""
 
@@ -75,19 +72,29 @@ class Judgement:
         return self.baseline or "its baseline"
 
     @property
+    def against(self) -> str:
+        """What follows `against`: the other arm, or its gap where two gaps are compared."""
+        return f"the gap of {self.other}" if self.claim.gaps else self.other
+
+    @property
     def ended(self) -> int:
         """Seeds that have ended, diverged ones included."""
         return self.interval.pairs
 
     @property
+    def is_begun(self) -> bool:
+        """Whether a seed has ended, or tuning without a stable rate."""
+        return self.limits[0].verdict != NOT_RUN
+
+    @property
     def is_complete(self) -> bool:
-        """Whether all seeds have ended."""
+        """Whether all seeds have ended, or tuning without a stable rate."""
         return self.limits[0].verdict not in WAITING
 
     @property
     def late_mark(self) -> str:
         """What follows the number of seeds of a claim that was added after confirmation began."""
-        return "" if self.declared else ", claimed late"
+        return late_mark(self.declared)
 
     @property
     def planned_text(self) -> str:
@@ -101,12 +108,22 @@ def judge(grid: Grid, frozen: Plan | None = None) -> list[Judgement]:
     Args:
         frozen: The plan as it stood when confirmation began.
     """
-    declared = [substance(claim) for claim in (frozen or grid.plan).claims]
+    before = frozen or grid.plan
+    declared = [
+        (substance(claim), corpus)
+        for claim in before.claims
+        for corpus in before.claim_corpora(claim)
+    ]
     return [
-        _judge_claim(grid, claim, corpus, substance(claim) in declared)
+        _judge_claim(grid, claim, corpus, (substance(claim), corpus) in declared)
         for claim in grid.plan.claims
         for corpus in grid.plan.claim_corpora(claim)
     ]
+
+
+def late_mark(declared: bool) -> str:
+    """Return what marks an answer whose question was added after confirmation began, else ""."""
+    return "" if declared else ", claimed late"
 
 
 def latest(judgements: list[Judgement]) -> list[Judgement]:
@@ -155,33 +172,39 @@ def _judge_claim(grid: Grid, claim: Claim, corpus: str, declared: bool) -> Judge
         limits = _limits(claim, interval, NOT_RUN)
         return Judgement(claim, corpus, declared, planned, interval, limits)
     interval = comparison_interval(grid, comparison, k)
-    fits = {cell: grid.fit(cell) for cell in comparison.cells if grid.is_tuned(cell)}
-    diverged = any(fit.state == DIVERGED for fit in fits.values())
-    no_verdict = stats.UNSTABLE if diverged else waiting_word(interval, planned)
     return Judgement(
         claim=claim,
         corpus=corpus,
         declared=declared,
         planned=planned,
         interval=interval,
-        limits=_limits(claim, interval, no_verdict),
+        limits=_limits(claim, interval, no_verdict(grid, [comparison], interval)),
         arm=comparison.first.arm,
         baseline=comparison.second.arm,
         trained_share=grid.plan.trained_share(comparison.first.arm),
-        at_edge=tuple(cell.arm for cell, fit in fits.items() if fit.state != INTERIOR),
-        imprecise=any(grid.is_imprecise(cell) for cell in fits),
+        imprecise=any(grid.is_imprecise(cell) for cell in comparison.cells),
     )
 
 
-def waiting_word(interval: Interval, planned: int) -> str | None:
-    """Return the word of WAITING for an interval that lacks planned seeds; None: it lacks none."""
-    if interval.pairs >= planned:
+def no_verdict(grid: Grid, comparisons: list[Comparison], interval: Interval) -> str | None:
+    """Return the word that stands in place of a verdict on an interval; None: none does.
+
+    UNSTABLE where a cell has no stable learning rate, a word of WAITING where seeds are missing.
+    """
+    if any(grid.has_no_rate(cell) for one in comparisons for cell in one.cells):
+        return stats.UNSTABLE
+    if interval.pairs >= len(comparisons[0].seeds):
         return None
     return INCOMPLETE if interval.pairs else NOT_RUN
 
 
-def _limits(claim: Claim, interval: Interval, no_verdict: str | None) -> tuple[Limit, ...]:
-    """Judge each bound of a claim; `no_verdict`: the word that stands in place of verdicts."""
+def unstable_reason(interval: Interval) -> str:
+    """Return why a verdict is UNSTABLE."""
+    return "seeds diverged" if interval.failed else "no learning rate is stable"
+
+
+def _limits(claim: Claim, interval: Interval, word: str | None) -> tuple[Limit, ...]:
+    """Judge each bound of a claim; `word`: what stands in place of verdicts."""
     limits = []
     for bound in claim.bounds:
         if claim.equal:
@@ -190,8 +213,8 @@ def _limits(claim: Claim, interval: Interval, no_verdict: str | None) -> tuple[L
         else:
             text = f"at most +{100 * bound:g} %"
             verdict, nats = stats.at_most(interval, bound), stats.bounds_at_most(bound)
-        to_decide = "" if no_verdict else seeds_text(interval, nats)
-        limits.append(Limit(text, bound, no_verdict or verdict, to_decide))
+        to_decide = "" if word else seeds_text(interval, nats)
+        limits.append(Limit(text, bound, word or verdict, to_decide))
     return tuple(limits)
 
 

@@ -41,7 +41,7 @@ def seeds_text(interval: stats.Interval, bounds: stats.Bounds) -> str:
     if seeds is None:
         return "no number of seeds would decide it: the gap seen lies on the bound"
     few, many = seeds
-    return f"about {few} to {many or f'more than {stats.MOST_SEEDS}'} seeds would decide it"
+    return f"about {few} to {many or f'more than {stats.LARGEST_PROPOSAL}'} seeds would decide it"
 
 
 def _number(gap: float, digits: int) -> str:

@@ -80,7 +80,6 @@ def _read_series(run: pd.Series) -> tuple[dict[str, Any] | None, str]:
     missing = [step for step, loss in zip(steps, losses, strict=True) if loss is None]
     if not missing:
         return series, ""
-    return (
-        series,
-        f"loss is not a number at step {missing[0]:,} and {len(missing) - 1} later points",
-    )
+    more = len(missing) - 1
+    later = f" and {more} later {'point' if more == 1 else 'points'}" if more else ""
+    return series, f"loss is not a number at step {missing[0]:,}{later}"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import ipywidgets
+from IPython import get_ipython
 
 from oelm_lib.view.figure import Figure
 
@@ -85,7 +86,7 @@ def watch(look: Callable[[], object], interval: float) -> asyncio.Task | None:
     """Call `look` every `interval` seconds; return the task, or None where no loop runs.
 
     An error of a look goes to the loop's log, and the next look follows: a file can disappear while
-    it is read.
+    it is read. Where the notebook's cell runs again, the looks of its earlier run end.
     """
 
     try:
@@ -101,4 +102,34 @@ def watch(look: Callable[[], object], interval: float) -> asyncio.Task | None:
             except Exception as error:
                 loop.call_exception_handler({"message": "a look at files", "exception": error})
 
-    return loop.create_task(repeat())
+    task = loop.create_task(repeat())
+    keep_latest(task, *_execution())
+    return task
+
+
+_latest: dict[str, tuple[str, list[asyncio.Task]]] = {}
+"""Cell of the notebook -> its latest execution, and the tasks that this began."""
+
+
+def keep_latest(task: asyncio.Task, cell: str | None, execution: str) -> None:
+    """Cancel the tasks that earlier executions of a cell began: their widgets are gone.
+
+    Args:
+        cell: None: unknown, as outside of a notebook; nothing is cancelled.
+        execution: Name of the execution that began `task`.
+    """
+    if cell is None:
+        return
+    last, tasks = _latest.get(cell, (execution, []))
+    if last != execution:
+        for old in tasks:
+            old.cancel()
+        tasks = []
+    _latest[cell] = execution, [*tasks, task]
+
+
+def _execution() -> tuple[str | None, str]:
+    """Return the notebook's cell that runs now, and the name of its execution."""
+    shell = get_ipython()
+    parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    return parent.get("metadata", {}).get("cellId"), parent.get("header", {}).get("msg_id", "")

@@ -23,7 +23,7 @@ STATES = ("queued", "running", "evaluating", "saving", "stopped", "failed", "dea
 def every_table(runs, baseline=None):
     metrics, judged = compare.load_metrics(runs), compare.judge(runs, baseline)
     found = {
-        "matrix": compare.matrix(runs, "DEMO-0[1-4]"),
+        "states": compare.run_states(runs, "DEMO-0[1-4]"),
         "parameters": compare.parameters(runs),
         "verdicts": compare.verdicts(runs, baseline),
         "results": compare.results(runs, judged),
@@ -65,7 +65,7 @@ def test_broken_runs_change_no_number_of_the_others(damaged):
     expected = whole.set_index("id").loc[["DEMO-03", "DEMO-04"], kept]
     pd.testing.assert_frame_equal(judged.loc[["DEMO-03", "DEMO-04"], kept], expected)
     assert found["results"].set_index("id").loc["DEMO-02", "n"] == len(usable)
-    assert len(found["matrix"]) == len(runs)
+    assert len(found["states"]) == len(runs)
 
 
 def test_only_a_run_that_ended_without_a_loss_makes_an_arm_unstable(damaged):
@@ -81,14 +81,14 @@ def test_a_broken_run_appears_with_its_reason(damaged, how):
     if how in ("torn", "no_status"):
         assert (row["state"], row["reason"]) == ("done", "")
     else:
-        assert row["reason"] in set(found["matrix"]["reason"]) - {""}
+        assert row["reason"] in set(found["states"]["reason"]) - {""}
         assert any(row["reason"] in text for text in compare.warnings(runs, "DEMO-01"))
 
 
 @pytest.mark.parametrize("state", STATES)
 def test_an_unfinished_run_appears_with_its_state(damaged, state):
     _, found, _ = damaged
-    rows = found["matrix"].set_index(["id", "seed"])
+    rows = found["states"].set_index(["id", "seed"])
     row = rows.loc[("DEMO-02", 20 + STATES.index(state))]
     assert row["state"] == state
     assert row["steps"] == DEMO.train.max_steps // 2
@@ -118,8 +118,8 @@ def test_a_missing_baseline_leaves_every_table_its_rows(demo):
 
 def test_an_empty_outputs_folder_gives_empty_tables(tmp_path):
     found = every_table(compare.load_runs(outputs=tmp_path / "nothing"))
-    assert found["matrix"]["state"].tolist() == ["not run"] * 4
-    assert all(len(table) == 0 for name, table in found.items() if name != "matrix")
+    assert found["states"]["state"].tolist() == ["not run"] * 4
+    assert all(len(table) == 0 for name, table in found.items() if name != "states")
 
 
 def test_losses_whose_perplexity_overflows_are_rows_and_figures(tmp_path):
@@ -139,7 +139,7 @@ def test_strings_from_files_are_escaped(tmp_path):
     status = json.loads((path / "status.json").read_text())
     (path / "status.json").write_text(json.dumps(status | {"error": "<script>alert(1)</script>"}))
     runs = compare.load_runs(outputs=tmp_path)
-    for html in (show(compare.matrix(runs)), compare.warning_list(runs)):
+    for html in (show(compare.run_states(runs)), compare.warning_list(runs)):
         assert "<script>" not in html and "&lt;script&gt;" in html
 
 

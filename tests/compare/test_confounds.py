@@ -1,7 +1,7 @@
 import pytest
 
-from oelm_lib import compare
-from oelm_lib.compare.confounds import FEW_SEEDS, differences
+from oelm_lib import compare, stats
+from oelm_lib.compare.confounds import differences
 from oelm_lib.config import load_config
 from oelm_lib.config.changes import ABSORBED, extra_changes
 from tests.runs_factory import make_run
@@ -23,7 +23,7 @@ def warnings_of(outputs, *, arm=None, base=None, seeds=(1, 2)):
 
 
 def test_a_fair_comparison_names_only_its_corpus_and_rates(tmp_path):
-    assert warnings_of(tmp_path, seeds=range(FEW_SEEDS)) == DEMO_WARNINGS
+    assert warnings_of(tmp_path, seeds=range(stats.FEW_SEEDS)) == DEMO_WARNINGS
 
 
 @pytest.mark.parametrize(
@@ -120,6 +120,29 @@ def test_missing_seeds_are_named(tmp_path):
     found = compare.warnings(compare.load_runs(outputs=tmp_path))
     assert "DEMO-02: no loss with seed 3; only shared seeds are compared" in found
     assert "DEMO-01: no loss with seed 4; only shared seeds are compared" in found
+
+
+@pytest.mark.parametrize("lost", [("DEMO-02",), ("DEMO-01",), ("DEMO-01", "DEMO-02")])
+def test_a_run_that_failed_is_said_to_count_where_its_pair_decides_the_verdict(tmp_path, lost):
+    """The list said "only shared seeds are compared" and "not compared" of an UNSTABLE verdict."""
+    warnings_of(tmp_path, seeds=(1, 2))
+    for exp in ("DEMO-01", "DEMO-02"):
+        make_run(tmp_path, exp, 3, state="failed" if exp in lost else "done", done=0.5)
+    runs = compare.load_runs(outputs=tmp_path)
+    assert compare.verdicts(runs)["verdict"].tolist() == [stats.UNSTABLE]
+    found = compare.warnings(runs)
+    assert sum(text.endswith("; its pair counts as failed") for text in found) == 1
+    assert not any("only shared seeds" in text or "not compared" in text for text in found), found
+
+
+def test_a_run_that_failed_without_a_counterpart_is_not_compared(tmp_path):
+    warnings_of(tmp_path, seeds=(1, 2))
+    make_run(tmp_path, "DEMO-02", 3, state="failed", done=0.5)
+    runs = compare.load_runs(outputs=tmp_path)
+    assert compare.verdicts(runs)["verdict"].tolist() != [stats.UNSTABLE]
+    found = compare.warnings(runs)
+    assert "DEMO-01: no loss with seed 3; only shared seeds are compared" in found
+    assert any("failed" in text and text.endswith("; not compared") for text in found)
 
 
 def test_rates_that_were_varied_are_not_called_untuned(tmp_path):

@@ -36,6 +36,13 @@ def test_the_subtitle_says_what_is_frozen_in_which_models_on_what(demo):
     assert "<b>Seeds:</b> 42, 43, 44." in text
 
 
+def test_the_subtitle_of_the_log_names_its_tokens_without_an_exponent():
+    """`4.1e+02 million tokens read` stood there."""
+    text = compare.subtitle(compare.recorded("GPT-0[12]"))
+    assert "<b>Model:</b> 45 million parameters." in text
+    assert "410 million tokens read." in text
+
+
 def test_the_subtitle_counts_the_arms_that_freeze_one_projection(demo):
     runs_factory.make_run(demo, "DEMO-02", overrides="model.freeze_q=false")
     text = compare.subtitle(compare.load_runs("DEMO-*", demo))
@@ -62,7 +69,7 @@ def test_untrusted_words_are_escaped(tmp_path):
         compare.verdict_cards(judged),
         compare.warning_list(runs),
         compare.show_results(runs, judged),
-        table(compare.matrix(runs)),
+        table(compare.run_states(runs)),
         compare.gap_intervals(judged).to_json(),
     ]
     assert not any(bad in text for text in shown)

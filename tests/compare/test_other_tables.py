@@ -96,7 +96,7 @@ def test_a_split_without_tokens_has_no_bytes_per_token(tmp_path):
 
 def test_a_rehearsal_does_not_count_as_the_experiment(tmp_path):
     make_run(tmp_path, "DEMO-01", 42, overrides="train.max_steps=130")
-    table = compare.matrix(compare.load_runs(outputs=tmp_path), "DEMO-01")
+    table = compare.run_states(compare.load_runs(outputs=tmp_path), "DEMO-01")
     assert table["state"].tolist() == ["done", "not run"]
     assert table["id"].tolist()[1] == "DEMO-01"
 

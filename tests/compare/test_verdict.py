@@ -65,7 +65,7 @@ def test_one_arm_needs_no_adjustment(tmp_path):
         (
             (1.3, 1.4, 1.5),
             stats.INCONCLUSIVE,
-            "changes perplexity by +10.5 % [−13.8, +41.7]; three seeds cannot decide"
+            "changes perplexity by +10.5 % [−13.8, +41.7]; 3 seeds cannot decide"
             " whether that is above 5 %; ",
         ),
         (
@@ -76,7 +76,7 @@ def test_one_arm_needs_no_adjustment(tmp_path):
         (
             (1.22, 1.27, 1.31),
             stats.INCONCLUSIVE,
-            "changes perplexity by −3.3 % [−13.5, +8.2]; three seeds cannot decide",
+            "changes perplexity by −3.3 % [−13.5, +8.2]; 3 seeds cannot decide",
         ),
         (
             (1.4,),
@@ -97,8 +97,8 @@ def test_an_open_verdict_says_how_many_seeds_would_decide_it(tmp_path):
     row = judge(tmp_path, (1.3, 1.4, 1.5))
     interval = stats.paired_interval([0.0, 0.1, 0.2])
     few, many = stats.deciding_seeds(interval, stats.bounds_at_most(0.05))
-    assert row["power"] == f"about {few} to {many} seeds would decide it"
-    assert row["words"].endswith(f"above 5 %; {row['power']}.")
+    assert row["to_decide"] == f"about {few} to {many} seeds would decide it"
+    assert row["words"].endswith(f"above 5 %; {row['to_decide']}.")
 
 
 @pytest.mark.parametrize("how", ["failed", "diverged"])
@@ -114,7 +114,7 @@ def test_a_diverged_seed_makes_the_verdict_unstable(tmp_path, how, which):
     (row,) = compare.verdicts(compare.load_runs(outputs=tmp_path)).to_dict("records")
     assert row["verdict"] == stats.UNSTABLE
     assert (row["n"], row["failed"]) == (2, 2)
-    assert "2 of four seeds diverged or failed" in row["words"]
+    assert "2 of 4 seeds diverged or failed" in row["words"]
 
 
 def test_all_seeds_lost_is_a_row_with_its_reason(tmp_path):
@@ -124,7 +124,7 @@ def test_all_seeds_lost_is_a_row_with_its_reason(tmp_path):
     runs = compare.load_runs(outputs=tmp_path)
     (row,) = compare.verdicts(runs).to_dict("records")
     assert row["verdict"] == stats.UNSTABLE and math.isnan(row["gap"])
-    assert "2 of two seeds" in row["words"]
+    assert "2 of 2 seeds" in row["words"]
     assert len(compare.results(runs, compare.judge(runs))) == 2
 
 
@@ -189,7 +189,7 @@ def test_a_document_error_as_large_as_that_over_seeds_widens_the_interval(tmp_pa
     narrow = stats.paired_interval([0.0501, 0.05, 0.0499])
     assert row["documents_included"]
     assert row["low"] < narrow.gap_low and row["high"] > narrow.gap_high
-    assert "larger split" in row["power"]
+    assert "larger split" in row["to_decide"]
     assert "seeds and documents" in compare.verdict_cards(
         compare.judge(compare.load_runs(outputs=tmp_path))
     )

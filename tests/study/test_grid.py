@@ -4,6 +4,8 @@ import study_factory as factory
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, TUNE, Cell
 from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
+from oelm_lib.study.study import Study
+from oelm_lib.study.tables import exploration_table
 from oelm_lib.study.verdicts import judge
 
 PLAN = factory.make_plan()
@@ -80,13 +82,17 @@ def test_a_complete_study_needs_nothing():
     assert expected_left(grid) == []
 
 
-def test_an_arm_that_diverges_at_all_rates_is_not_confirmed_and_stops_nothing():
-    records = [
-        factory.make_record(PLAN, cell("frozen"), 0.01 / 2**n, seed, None)
+def never_stable(plan, arm):
+    """Records of a cell whose tuning has ended without a rate at which training is stable."""
+    return [
+        factory.make_record(plan, cell(arm), 0.01 / 2**n, seed, None)
         for n in range(-1, 7)
-        for seed in PLAN.tune.seeds
+        for seed in plan.tune.seeds
     ]
-    records += tuned_all(losses={"trained": 3.0, "twin": 3.1})
+
+
+def test_an_arm_that_diverges_at_all_rates_is_not_confirmed_and_stops_nothing():
+    records = never_stable(PLAN, "frozen") + tuned_all(losses={"trained": 3.0, "twin": 3.1})
     grid = Grid(PLAN, records)
     assert grid.is_tuned(cell("frozen"))
     assert {run.cell.arm for run in grid.needs()} == {"trained", "twin"}
@@ -102,6 +108,24 @@ def test_a_choice_is_the_candidate_with_the_smallest_tuned_gap():
     grid = Grid(plan, tuned_all(plan, {"trained": 3.0, "frozen": 3.2, "twin": 3.1}))
     assert grid.resolve("best") == "twin"
     assert {run.cell.arm for run in grid.needs()} == {"twin", "trained"}
+
+
+@pytest.mark.parametrize("among", [["frozen", "twin"], ["twin", "frozen"]])
+def test_a_choice_takes_no_candidate_that_no_learning_rate_trains(among):
+    """Its gap is nan; listed first, it was chosen."""
+    plan = factory.make_plan(
+        choices={"best": {"among": among, "corpus": "stories"}}, claims=CHOICE["claims"]
+    )
+    records = never_stable(plan, "frozen") + tuned_all(plan, {"trained": 3.0, "twin": 3.1})
+    grid = Grid(plan, records)
+    assert grid.resolve("best") == "twin"
+    table = exploration_table(Study("test", grid, None)).set_index("arm")["tuned gap (validation)"]
+    assert list(table.index) == ["twin", "frozen"]
+    assert table["frozen"] == "no stable rate"
+    none = (
+        never_stable(plan, "frozen") + never_stable(plan, "twin") + tuned_all(plan, {"trained": 3})
+    )
+    assert Grid(plan, none).resolve("best") == among[0]
 
 
 def test_a_choice_waits_until_all_candidates_are_tuned():

@@ -66,11 +66,54 @@ def test_an_unfinished_ladder_says_so():
     assert judge_ladder(part)[0].verdict == "INCOMPLETE"
 
 
+def test_a_size_without_a_stable_rate_is_unstable_not_waiting():
+    grid = ladder_grid({"small": 0.05, "base": 0.1})
+    large, trained = (cell(arm, size="large") for arm in ("frozen", "trained"))
+    records = grid.records + factory.tuned(grid.plan, trained)
+    records += factory.confirmed(grid.plan, trained, 0.01, [3.0, 3.01, 3.02, 3.03])
+    records += [
+        factory.make_record(grid.plan, large, 0.01 / 2**n, seed, None)
+        for n in range(-1, 7)
+        for seed in grid.plan.tune.seeds
+    ]
+    made = Study("test", Grid(grid.plan, records), None)
+    assert made.slopes[0].verdict == "UNSTABLE"
+    assert page.sentences(made)[-1].endswith(
+        "on stories: no verdict, since no learning rate is stable."
+    )
+    assert not any(cell == large for _, cell, _ in expected_left(made.grid))
+
+
+def test_an_edge_of_a_size_of_the_ladder_is_named():
+    grid = ladder_grid({"small": 0.05, "base": 0.1})
+    edge = [
+        factory.make_record(grid.plan, cell("frozen", size="large"), 0.01 * 2**n, seed, 3 - 0.1 * n)
+        for n in range(-1, 7)
+        for seed in (1, 2)
+    ]
+    made = Study("test", Grid(grid.plan, grid.records + edge), None)
+    said = notes.not_shown(made)
+    assert "not tuned to an interior minimum: stories, large, frozen." in said
+
+
 def test_the_page_has_a_sentence_a_table_and_a_figure():
     made = Study("test", ladder_grid({"small": 0.05, "base": 0.1, "large": 0.15}), None)
     assert "million parameters the gap of <b>frozen</b> changes by" in page.sentences(made)[-1]
     assert tables.ladder_table(made)["verdict"].tolist() == ["GROWS"]
     assert len(plots.ladder(made).data) == 1
+
+
+def test_a_ladder_added_after_confirmation_began_is_marked_wherever_its_slope_is_shown():
+    grid = ladder_grid({"small": 0.05, "base": 0.1, "large": 0.15})
+    late = Study("test", grid, factory.make_plan())
+    assert "on stories, claimed late: it grows." in page.sentences(late)[-1]
+    assert tables.ladder_table(late)["seeds"].tolist() == ["4 of 4 seeds, claimed late"]
+    assert plots.ladder(late).data[0].name == "frozen: GROWS, claimed late"
+    assert "Claimed late: the change of the gap with the size" in notes.not_shown(late)
+    for frozen in (None, grid.plan):
+        early = Study("test", grid, frozen)
+        assert "late" not in page.sentences(early)[-1] + str(tables.ladder_table(early))
+        assert "Claimed late" not in notes.not_shown(early)
 
 
 WHY = "the budget was spent."

@@ -2,7 +2,7 @@ import re
 
 import pytest
 import study_factory as factory
-from test_grid import tuned_all
+from test_grid import never_stable, tuned_all
 from test_ladder import LADDER
 from test_verdicts import BASE, cell, study, with_gap
 
@@ -78,6 +78,26 @@ def test_a_choice_is_shown_by_the_arm_that_tuning_chose():
     assert f"{chosen} best, against trained, 4 seeds" in text(page.first_table(made))
     assert f"| {chosen} against trained |" in markdown_table(made)
     assert "Of 1 question, 1 is answered; all 36 runs done." in markdown_table(made)
+
+
+def test_a_comparison_of_two_gaps_is_called_so_wherever_it_is_named():
+    """`--table` printed "frozen against frozen, wide"."""
+    wide = {"model.d_ff": 64}
+    arms = {
+        "trained": {},
+        "frozen": {"set": factory.FROZEN, "against": "trained"},
+        "trained, wide": {"set": wide},
+        "frozen, wide": {"set": factory.FROZEN | wide, "against": "trained, wide"},
+    }
+    claims = [{"equal": ["frozen", "frozen, wide"], "gaps": True, "within": 0.01}]
+    plan = factory.make_plan(arms=arms, claims=claims)
+    made = shown(study(dict.fromkeys(arms, BASE), plan=plan))
+    assert "| frozen against the gap of frozen, wide |" in markdown_table(made)
+    assert "against the gap of frozen, wide, 4 seeds" in text(page.first_table(made))
+    assert "against the gap of frozen, wide, stories" in plots.gaps(made).data[0].name
+    (question,) = page.open_questions(shown(Grid(plan, [])))
+    words = "<b>frozen</b> against <b>the gap of frozen, wide</b>: are they equal within ±1 %?"
+    assert question.startswith(words)
 
 
 def test_partial_records_say_what_is_missing():
@@ -183,18 +203,6 @@ def test_a_sentence_names_the_stricter_limit_that_does_not_hold(gaps, words):
     assert words in page.sentences(made)[0]
 
 
-def test_runs_at_a_rate_that_tuning_has_replaced_are_named():
-    """An optimum that further tuning moves is confirmed anew; the earlier runs stay visible."""
-    grid = study(COMPLETE)
-    assert "are not judged" not in notes.not_shown(shown(grid))
-    old = factory.confirmed(grid.plan, cell("frozen"), 0.02, [3.3, 3.3])
-    made = shown(Grid(grid.plan, grid.records + old))
-    assert (
-        "stories, frozen: 2 confirmation runs at learning rate 0.02 are not judged, since further"
-        f" tuning moved the optimum to {made.grid.rate(cell('frozen')):g}."
-    ) in notes.not_shown(made)
-
-
 def test_the_tuning_table_says_what_was_left_out_and_how_well_the_fit_predicted():
     grid = study(COMPLETE)
     unstable = [
@@ -210,43 +218,53 @@ def test_the_tuning_table_says_what_was_left_out_and_how_well_the_fit_predicted(
     )
 
 
-def test_an_imprecise_learning_rate_is_named():
-    """A cell whose tuning ended with an unbounded interval stood there as "interior" only."""
-    records = [run for run in study(COMPLETE).records if run.cell != cell("frozen")]
-    losses = {
-        (n, seed): 3.2 + 0.005 * n**2 + 0.01 * ((7 * n + 3 * seed) % 5 - 2)
-        for n in range(-4, 4)
-        for seed in (1, 2)
-    }
-    noisy = [
-        factory.make_record(factory.make_plan(), cell("frozen"), 0.01 * 2**n, seed, loss)
-        for (n, seed), loss in losses.items()
-    ]
-    made = shown(Grid(factory.make_plan(), records + noisy))
-    assert made.grid.is_tuned(cell("frozen"))
-    table = tables.tuning_table(made).set_index("arm")
-    assert table.loc["frozen", "state"] == "interior, imprecise"
-    assert table.loc["trained", "state"] == "interior"
-    assert "0.003 nats): stories, frozen." in notes.not_shown(made)
-    rate = made.grid.rate(cell("frozen"))
-    confirmed = factory.confirmed(factory.make_plan(), cell("frozen"), rate, COMPLETE["frozen"])
-    made = shown(Grid(factory.make_plan(), records + noisy + confirmed))
-    assert text(page.first_table(made)).count("rates imprecise") == 2  # frozen is in both claims
-    assert "rates imprecise" not in text(page.first_table(shown(study(COMPLETE))))
-
-
 def test_diverged_seeds_and_arms_are_shown_not_dropped():
     """Faults 3 and 15."""
     made = shown(study(COMPLETE | {"frozen": [3.2, 3.2, None, 3.2]}))
     assert "UNSTABLE (1 of 4 seeds)" in text(page.first_table(made))
-    lost = [
-        factory.make_record(made.plan, cell("frozen"), 0.01 / 2**n, seed, None)
-        for n in range(-1, 7)
-        for seed in (1, 2)
-    ]
-    made = shown(Grid(made.plan, lost))
-    assert "diverged" in str(tables.tuning_table(made)["state"].tolist())
+    made = shown(Grid(made.plan, never_stable(made.plan, "frozen")))
+    assert tables.tuning_table(made)["state"].tolist() == ["no stable rate"]
     plots.tuning(made)
+
+
+def test_perplexity_is_shown_with_the_seeds_that_it_is_the_mean_of():
+    made = shown(study(COMPLETE | {"frozen": [3.2, 3.2, None, 3.2]}))
+    seeds = tables.probes_table(made).set_index("arm")["seeds"]
+    assert seeds.to_dict() == {"trained": "4", "frozen": "3 of 4", "twin": "4"}
+
+
+def without_stable_rate(plan=None):
+    """The study in which no learning rate trains `frozen`; all other runs are done."""
+    plan = plan or factory.make_plan()
+    others = study({arm: COMPLETE[arm] for arm in ("trained", "twin")}, plan=plan)
+    return shown(Grid(plan, never_stable(plan, "frozen") + others.records))
+
+
+def test_an_arm_without_a_stable_rate_is_unstable_not_waiting():
+    """It stood there as "not run yet", with runs left that would never be made."""
+    made = without_stable_rate()
+    assert made.grid.needs() == []
+    assert (
+        page.status_line(made) == "Of 3 questions, 0 are answered, 3 undecided; all 40 runs done."
+    )
+    table = text(page.first_table(made))
+    assert table.count("UNSTABLE (no learning rate is stable)") == 3 and "not run yet" not in table
+    assert "| –, no learning rate is stable; ≤ 5 %: UNSTABLE; ≤" in markdown_table(made)
+    first = page.sentences(made)[0]
+    assert first == (
+        "<b>frozen</b> against <b>trained</b> on stories (0 seeds): no verdict on 'at most +5 %',"
+        " since no learning rate is stable.".replace("'", "&#x27;")
+    )
+    assert "No learning rate that was tried is stable: stories, frozen." in notes.not_shown(made)
+    assert not plots.gaps(made).data
+
+
+def test_all_seeds_diverged_is_said_without_a_gap():
+    made = shown(study(COMPLETE | {"frozen": [None] * 4}))
+    assert page.sentences(made)[0] == (
+        "<b>frozen</b> against <b>trained</b> on stories (4 seeds): no verdict on"
+        " &#x27;at most +5 %&#x27;, since seeds diverged."
+    )
 
 
 def test_one_sided_and_two_sided_claims_have_words_of_their_own():
@@ -254,35 +272,6 @@ def test_one_sided_and_two_sided_claims_have_words_of_their_own():
     table = tables.claims_table(shown(study(COMPLETE)))
     assert table["claim"].tolist() == ["at most +5 %", "at most +1 %", "equal within ±1 %"]
     assert "at most" in notes.reading(shown(study(COMPLETE)))
-
-
-def test_what_weakens_the_study_is_said():
-    """Fault 14: "nothing found" stood above three seeds of generated text."""
-    said = text(notes.not_shown(shown(study(COMPLETE))))
-    assert "stories: generated text, which says nothing of real text." in said
-    assert "4 seeds: intervals are wide" in said
-    edge = [
-        factory.make_record(factory.make_plan(), cell("frozen"), 0.01 * 2**n, seed, 3 - 0.1 * n)
-        for n in range(-1, 7)
-        for seed in (1, 2)
-    ]
-    made = shown(Grid(factory.make_plan(), edge))
-    assert "not tuned to an interior minimum: frozen on stories" in text(notes.not_shown(made))
-
-
-def test_claims_added_later_are_named():
-    plain = factory.plain_plan()
-    plain["claims"].append({"arm": "twin", "at_most": 0.05})
-    made = shown(Grid(factory.make_plan(claims=plain["claims"]), []), frozen=factory.make_plan())
-    assert "Claimed late: 1 of 3 comparisons" in text(notes.not_shown(made))
-    assert list(tables.claims_table(made)["seeds"])[-1] == "0 of 4 seeds, claimed late"
-
-
-def test_a_cell_whose_seeds_lie_far_apart_is_named():
-    far = [*with_gap(0.2)[:3], with_gap(0.2)[3] + 0.3]
-    said = text(notes.not_shown(shown(study(COMPLETE | {"frozen": far}))))
-    assert "Seeds that lie far apart, so that one of them moves a gap: stories, frozen, 0.3" in said
-    assert "far apart" not in notes.not_shown(shown(study(COMPLETE)))
 
 
 def with_more_seeds(losses):

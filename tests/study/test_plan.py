@@ -60,6 +60,9 @@ def test_seeds_of_a_claim_are_the_first_of_confirmation():
     assert plan.confirm_seeds(2) == [101, 102]
 
 
+ARMS = factory.plain_plan()["arms"] | {
+    "delta": {"set": factory.FROZEN | {"model.delta_rank": 4}, "against": "trained"},
+}
 MISTAKES = {
     "unknown arm in a claim": (
         {"claims": [{"arm": "frozn", "at_most": 0.05}]},
@@ -118,17 +121,40 @@ MISTAKES = {
         "tune.start",
     ),
     "a share above its limit": (
-        {
-            "arms": factory.plain_plan()["arms"]
-            | {
-                "delta": {
-                    "set": factory.FROZEN | {"model.delta_rank": 4},
-                    "against": "trained",
-                }
-            },
-            "claims": [{"arm": "delta", "at_most": 0.05, "trained_share": 0.1}],
-        },
+        {"arms": ARMS, "claims": [{"arm": "delta", "at_most": 0.05, "trained_share": 0.1}]},
         "of the Q/K weights of the models of this study, more than trained_share",
+    ),
+    "a share above its limit in a choice": (
+        {
+            "arms": ARMS,
+            "choices": {"best": {"among": ["frozen", "delta"], "corpus": "stories"}},
+            "claims": [{"arm": "best", "at_most": 0.05, "trained_share": 0.1}],
+        },
+        "'delta' trains 31.25% of the Q/K weights of the models of this study, more than"
+        " trained_share = 10.00% of a claim about 'best'",
+    ),
+    "a share above its limit in an equality": (
+        {
+            "arms": ARMS,
+            "claims": [{"equal": ["frozen", "delta"], "within": 0.01, "trained_share": 0.1}],
+        },
+        "'delta' trains 31.25%",
+    ),
+    "a choice without a candidate": (
+        {
+            "arms": ARMS,
+            "choices": {"best": {"among": ["delta"], "corpus": "stories", "trained_share": 0.1}},
+        },
+        "choices: best: every candidate trains a larger share of the Q/K weights than"
+        " trained_share = 10.00%; raise it or leave it out",
+    ),
+    "a margin of one arm": (
+        {"claims": [{"arm": "frozen", "at_most": 0.05, "within": 0.01}]},
+        "`within` belongs to `equal`",
+    ),
+    "a baseline of an equality": (
+        {"claims": [{"equal": ["frozen", "twin"], "against": "trained", "within": 0.01}]},
+        "`against` belongs to `arm`",
     ),
 }
 
@@ -142,6 +168,22 @@ def test_a_mistake_in_a_plan_is_one_line(mistake):
     assert str(told.value).startswith("params/studies/x.yaml: ")
     assert "\n" not in str(told.value)
     assert "GPT-01" not in str(told.value)
+
+
+def test_a_choice_may_hold_candidates_that_a_claim_allows_by_its_own_share():
+    choice = {"among": ["frozen", "delta"], "corpus": "stories", "trained_share": 0.1}
+    claims = [{"arm": "best", "at_most": 0.05, "trained_share": 0.1}]
+    plan = factory.make_plan(arms=ARMS, choices={"best": choice}, claims=claims)
+    assert plan.candidates("best") == ["frozen"]
+
+
+def test_a_choice_without_a_share_keeps_a_candidate_that_trains_more_than_w_q_and_w_k():
+    """T5 adds numbers to trained W_q and W_k: a share of 100.4 %, which counted as too large."""
+    arms = ARMS | {"trained + T5": {"set": {"model.position": "t5"}, "against": "trained"}}
+    choices = {"best": {"among": ["frozen", "trained + T5"], "corpus": "stories"}}
+    plan = factory.make_plan(arms=arms, choices=choices)
+    assert plan.trained_share("trained + T5") > 1
+    assert plan.candidates("best") == ["frozen", "trained + T5"]
 
 
 def test_an_unknown_study_names_those_there_are():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from oelm_lib.study.schema import Tune
-from oelm_lib.study.tuning import DIVERGED, EDGE, INTERIOR, fit_rates, next_rates
+from oelm_lib.study.tuning import EDGE, INTERIOR, NO_STABLE_RATE, fit_rates, next_rates
 
 TUNE = Tune(seeds=(1, 2), start=4e-3, factor=1.414)
 SIMULATIONS = 1000
@@ -91,12 +91,12 @@ def test_an_arm_that_always_diverges_ends_with_a_state_and_no_rate():
     """Fault 15: an arm whose rates all diverged stopped the page."""
     points = tune_to_the_end(lambda rate, seed: None)
     fit = fit_rates(points)
-    assert (fit.state, fit.rate) == (DIVERGED, None)
+    assert (fit.state, fit.rate) == (NO_STABLE_RATE, None)
     assert len({rate for rate, _, _ in points}) == TUNE.most_rates
 
 
 def test_too_few_points_are_no_fit():
-    assert fit_rates([]).state == DIVERGED
+    assert fit_rates([]).state == NO_STABLE_RATE
     assert fit_rates([(1e-3, 1, 3.0), (2e-3, 1, 2.9), (4e-3, 1, 3.0)]).state == EDGE
 
 

@@ -141,17 +141,6 @@ def test_an_interval_holds_the_error_over_documents_where_that_is_as_large():
     assert interval.high - interval.low > 2 * interval.document_error
 
 
-def test_a_rate_at_an_edge_is_named():
-    """Fault 6."""
-    records = [
-        factory.make_record(PLAN, cell("frozen"), 0.01 * 2**n, seed, 3.0 - 0.1 * n)
-        for n in range(-1, 7)
-        for seed in PLAN.tune.seeds
-    ]
-    records += factory.tuned(PLAN, cell("trained")) + factory.tuned(PLAN, cell("twin"))
-    assert judge(Grid(PLAN, records))[0].at_edge == ("frozen",)
-
-
 def test_a_claim_added_after_confirmation_began_is_marked():
     """Fault 5."""
     plain = factory.plain_plan()
@@ -159,6 +148,14 @@ def test_a_claim_added_after_confirmation_began_is_marked():
     plan = factory.make_plan(claims=plain["claims"])
     judged = judge(Grid(plan, []), frozen=PLAN)
     assert [one.declared for one in judged] == [True, True, False]
+
+
+def test_a_corpus_added_after_confirmation_began_is_marked():
+    """Where its results are known, a corpus can be picked for them like a claim."""
+    plan = factory.make_plan(corpora=["stories", "wikitext2"])
+    judged = judge(Grid(plan, []), frozen=PLAN)
+    assert {one.corpus: one.declared for one in judged} == {"stories": True, "wikitext2": False}
+    assert all(one.declared for one in judge(Grid(plan, [])))
 
 
 def test_two_gaps_are_compared_seed_by_seed():

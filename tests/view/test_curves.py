@@ -1,4 +1,5 @@
 import html
+import json
 import textwrap
 
 import numpy as np
@@ -128,3 +129,20 @@ def test_an_experiment_and_its_rehearsal_share_a_colour_and_look_different(tmp_p
         load_runs(outputs=tmp_path)[lambda runs: runs["variant"].str.contains("+", regex=False)]
     )
     assert alone["style"].tolist() == [rehearsal]
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [(1, ""), (2, " and 1 later point"), (3, " and 2 later points")],
+)
+def test_losses_that_are_no_number_are_counted(tmp_path, lost, words):
+    """One lost row read "at step 120 and 0 later points"."""
+    path = runs_factory.make_run(tmp_path)
+    file = path / "metrics.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    train = [row for row in rows if row["event"] == "train"]
+    for row in train[3 : 3 + lost]:
+        row["loss"] = None
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (problem,) = select(path)[1]
+    assert problem.endswith(f": loss is not a number at step {train[3]['step']:,}{words}")

@@ -5,16 +5,18 @@ import contextlib
 
 import ipywidgets
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 from oelm_lib.compare.live import CurveExplorer
 from oelm_lib.explore.live import HeadExplorer
-from oelm_lib.view.widgets import WAITING, Panel, button, columns, watch
+from oelm_lib.view.widgets import WAITING, Panel, button, columns, keep_latest, watch
 from oelm_lib.workbench.experiment_view import ExperimentView
 from oelm_lib.workbench.form_view import FormView
 from oelm_lib.workbench.runs_view import RunsView
 from oelm_lib.workbench.table_view import TableView
 from tests.browser import open_browser
 
+STATE = "[task.cancelled() for task in tasks]"
 ATTACH = """html => {
     const panel = document.createElement('div'), holder = document.createElement('div');
     panel.className = 'oelm-panel';
@@ -72,6 +74,47 @@ def test_a_look_that_fails_is_logged_and_the_next_one_follows():
     asyncio.run(wait_for_two_looks())
     assert [str(entry["exception"]) for entry in logged] == ["gone"]
     assert watch(look, 0.0) is None
+
+
+def test_looks_end_where_their_cell_runs_again_and_no_others():
+    """Each re-run of a cell added a reader of all run folders for the life of the kernel."""
+
+    async def cancelled():
+        began = [("a", "1"), ("a", "1"), ("b", "2"), (None, ""), ("a", "3"), (None, "")]
+        tasks = []
+        for cell, execution in began:
+            tasks.append(asyncio.ensure_future(asyncio.sleep(60)))
+            keep_latest(tasks[-1], cell, execution)
+        await asyncio.sleep(0)
+        states = [task.cancelled() for task in tasks]
+        for task in tasks:
+            task.cancel()
+        return states
+
+    assert asyncio.run(cancelled()) == [True, True, False, False, False, False]
+
+
+@pytest.mark.slow
+def test_the_cell_of_a_look_is_known_in_a_kernel():
+    manager, client = start_new_kernel(kernel_name="python3")
+    try:
+
+        def state(code, cell):
+            content = {"code": code, "user_expressions": {"state": STATE}}
+            message = client.session.msg("execute_request", content, metadata={"cellId": cell})
+            client.shell_channel.send(message)
+            while True:
+                reply = client.get_shell_msg(timeout=120)
+                if reply["parent_header"].get("msg_id") == message["msg_id"]:
+                    return reply["content"]["user_expressions"]["state"]["data"]
+
+        state("from oelm_lib.view.widgets import watch; tasks = []", "start")
+        for cell in ("a", "b", "a"):
+            state("tasks.append(watch(list, 60))", cell)
+        assert state("", "end")["text/plain"] == "[True, False, False]"
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from oelm_lib.errors import UserError
+from oelm_lib.runs.export_metrics import export_metrics, scalars
 from oelm_lib.runs.reading import read_metrics
-from oelm_lib.view.export_metrics import export_metrics, scalars
 
 
 @pytest.fixture
