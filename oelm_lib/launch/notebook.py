@@ -48,7 +48,8 @@ def run_experiment(
         An exit code: DONE, FAILED or STOPPED.
 
     Raises:
-        UserError: The run cannot start; nothing was computed or written.
+        UserError: The run cannot start, or ended for a reason that the user can mend (a loss that
+            is not finite, a full disk).
     """
     cfg = config.load_config(exp, overrides)
     run = open_run(cfg, seed, fresh=fresh, test=test)
