@@ -186,7 +186,10 @@ class _Execution:
             self._error = error
 
     def _execute_notebook(self, parameters: dict[str, Any]) -> None:
-        """Execute the notebook and put it into place, also where a cell failed."""
+        """Execute the notebook and put it into place, also where a cell failed.
+
+        That of a dead kernel is not kept: papermill marks its cells that never ran as completed.
+        """
         from nbclient.exceptions import DeadKernelError
         from papermill.exceptions import PapermillExecutionError
 
@@ -199,8 +202,11 @@ class _Execution:
                 )
         except PapermillExecutionError as error:
             self._error = _cell_error(error)
-        except DeadKernelError:
-            self._error = _dead_kernel_error(self._run)
+        except BaseException as error:
+            partial.unlink(missing_ok=True)
+            if isinstance(error, DeadKernelError):
+                raise _dead_kernel_error(self._run) from None
+            raise
         with replacing(target) as temporary:
             os.replace(partial, temporary)
 
