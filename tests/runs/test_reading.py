@@ -93,10 +93,13 @@ def test_status_is_truthful_about_a_writer_that_is_gone(tmp_path):
 def test_broken_files_are_one_line(tmp_path):
     with pytest.raises(UserError, match=r"no config\.yaml"):
         runs.read_config(tmp_path)
-    for content in ("a: [", "[]", "format: 99", "[" * 40_000, "format: 1\nseed: true"):
+    for content in ("a: [", "", "[]", "format: true", "[" * 40_000, "format: 1\nseed: true"):
         (tmp_path / "config.yaml").write_text(content)
-        with pytest.raises(UserError):
+        with pytest.raises(UserError, match="; restore it, or delete it: the same command then"):
             runs.read_config(tmp_path)
+    (tmp_path / "config.yaml").write_text("format: 99")
+    with pytest.raises(UserError, match="format 99; this version reads 1; update the workbook"):
+        runs.read_config(tmp_path)
     (tmp_path / "status.json").write_text("{")
     with pytest.raises(UserError, match="not readable as JSON"):
         runs.read_status(tmp_path)
@@ -131,7 +134,7 @@ def test_a_missing_or_mistyped_key_of_a_record_is_named(tmp_path):
         assert read(tmp_path).items() >= good.items()
         for key in good:
             (tmp_path / name).write_text(json.dumps(good | {key: True}))
-            with pytest.raises(UserError, match=rf"{name}: {key} is missing or broken; delete it"):
+            with pytest.raises(UserError, match=rf"{name}: {key} is missing or broken; delete it:"):
                 read(tmp_path)
     (tmp_path / "summary.json").write_text('{"steps": 5, "best_val_loss": 1.0}')
     with pytest.raises(UserError, match="final_val_loss is missing"):
