@@ -145,6 +145,8 @@ def _restored_state(
     if latest.state:
         state.load_state_dict(latest.state, latest.path)
         offsets = _restore_record(latest, budget)
+        if latest.warning:  # else the next save would keep the damaged file in place of this one
+            (run.path / "latest.pt").unlink(missing_ok=True)
     if latest.warning:
         state.warnings.append(latest.warning)
     return state, offsets

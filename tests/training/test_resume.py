@@ -226,6 +226,31 @@ def test_leftovers_of_a_killed_process_are_removed(tiny_run):
     assert not leftover.exists()
 
 
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def test_a_kill_inside_the_first_save_after_a_fallback_leaves_a_whole_checkpoint(
+    tiny_run, monkeypatch
+):
+    stop_at(monkeypatch, 13)
+    train(tiny_run())
+    (tiny_run().path / "latest.pt").write_bytes(b"torn")
+    replace = os.replace
+
+    def die_before_the_last_rename(source, target):
+        if target.name == "latest.pt":
+            raise Killed
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", die_before_the_last_rename)
+    with pytest.raises(Killed):
+        train(tiny_run())
+    monkeypatch.undo()
+    latest = checkpoint.load_latest(tiny_run().path)
+    assert (latest.path.name, latest.state["step"]) == ("latest.prev.pt", 10)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message", "read"),
     [
