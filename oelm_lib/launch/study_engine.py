@@ -66,7 +66,7 @@ def run_study(
     """
     grid, _ = read_study(name)
     if dry_run:
-        print(describe_cost(grid, workers))
+        print(describe_cost(grid, len(gpus) if gpus and sbatch is None else workers))
         return DONE
     _open_corpora(grid)
     if sbatch is not None:

@@ -16,7 +16,7 @@ import pytest
 
 from oelm_lib import config
 from oelm_lib.config import dump_yaml
-from oelm_lib.errors import STOPPED, UserError
+from oelm_lib.errors import DONE, STOPPED, UserError
 from oelm_lib.files import write_json
 from oelm_lib.launch import study_engine
 from oelm_lib.launch.study_engine import _Engine, run_study
@@ -127,6 +127,18 @@ def test_an_unknown_study_and_a_missing_corpus_are_one_line(monkeypatch, tmp_pat
     with pytest.raises(UserError, match="tinystories-sample"):
         run_study("oelm")
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "workers"),
+    [
+        ({"gpus": ["0", "1", "2", "3"]}, "4 workers"),
+        ({"workers": 1, "gpus": ["0", "1"], "sbatch": {"gres": "gpu:1"}}, "1 worker"),
+    ],
+)
+def test_a_dry_run_counts_the_workers_that_would_train(capsys, options, workers):
+    assert run_study("oelm", dry_run=True, **options) == DONE
+    assert capsys.readouterr().out.endswith(f" with {workers}\n")
 
 
 def test_an_engine_leaves_a_run_that_others_stop_and_the_next_engine_continues_it(
