@@ -17,8 +17,6 @@ from oelm_lib.errors import UserError
 
 Check = Callable[[], None]
 """Raises where the file must not be written any more: the `check` of a run's lock."""
-DEPTH = 100
-"""Deepest nesting of a YAML or JSON file that is read; the parsers are recursive."""
 NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 """What a file system without `flock` answers."""
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)

@@ -22,7 +22,7 @@ from oelm_lib.report.page import export
 from oelm_lib.runs.folder import Run, disk_error, open_run
 from oelm_lib.runs.logs import NOTEBOOK_LOG
 from oelm_lib.runs.names import run_command, run_name
-from oelm_lib.runs.reading import read_or_none, read_status, read_summary, read_timing, state
+from oelm_lib.runs.reading import known_status, read_summary, read_timing, state
 from oelm_lib.runs.schema import ACTIVE, RESUMABLE
 from oelm_lib.runs.stop import on_stop, remove_stop_file, write_stop_file
 from oelm_lib.units import format_eta
@@ -74,8 +74,8 @@ def progress_line(path: Path) -> str | None:
 
     None before the first heartbeat, or where status.json cannot be read.
     """
-    status = read_or_none(read_status, path)
-    if not status or not status.get("max_steps"):
+    status = known_status(path)
+    if not status.get("max_steps"):
         return None
     step, steps = status.get("step") or 0, status["max_steps"]
     parts = [f"step {step:,}/{steps:,} ({step / steps:.0%})"]

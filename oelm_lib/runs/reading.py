@@ -41,7 +41,7 @@ SCORED_AGAIN = "the same command then scores the last checkpoint again and train
 RESCORE = f"delete it and summary.json: {SCORED_AGAIN}"
 
 
-def read_or_none(read: Callable[[Path], Any], path: Path) -> Any:
+def read_or_none(read: Callable[[Any], Any], path: RunFolder) -> Any:
     """Return what a reader of run folders returns, or None where the file cannot be read."""
     try:
         return read(path)
@@ -84,6 +84,11 @@ def read_status(run: RunFolder) -> dict[str, Any] | None:
     evals = [pair for pair in status.get("evals", []) if _is_pair(pair)]  # null: not finite
     eta = status.get("eta_seconds")
     return status | {"evals": evals, "eta_seconds": eta if _is_eta(eta) else None}
+
+
+def known_status(run: RunFolder) -> dict[str, Any]:
+    """Return what read_status does; {} where there is no status.json, or a broken one."""
+    return read_or_none(read_status, run) or {}
 
 
 def read_summary(run: RunFolder) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.lock import RunLock
 from oelm_lib.runs.metrics import AppendFile
 from oelm_lib.runs.process import this_process
+from oelm_lib.runs.reading import known_status
 
 ROW = {"event": "train", "step": 10, "tokens": 100, "loss": 1.5, "perplexity": 4.5, "seconds": 1.0}
 
@@ -103,6 +104,9 @@ def test_broken_files_are_one_line(tmp_path):
     (tmp_path / "status.json").write_text("{")
     with pytest.raises(UserError, match="not readable as JSON"):
         runs.read_status(tmp_path)
+    assert known_status(tmp_path) == known_status(tmp_path / "missing") == {}
+    (tmp_path / "status.json").write_text('{"state": "done"}')
+    assert known_status(tmp_path)["state"] == "done"
 
 
 def test_runs_are_found_by_id_or_glob(tmp_path):
