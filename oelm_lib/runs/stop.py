@@ -58,8 +58,9 @@ def check_not_queued(path: Path) -> None:
     status = known_status(path)
     if state(path) == "queued" and not status.get("job"):
         raise UserError(
-            f"{path}: waits in a queue, which will train it; first stop the queue with all its"
-            f" runs, on {status.get('host')}: kill {status.get('pid')}"
+            f"{path}: waits in a queue, which will train it; stop that queue first"
+            f" (on {status.get('host')}: kill {status.get('pid')}), whose running runs then save"
+            " and stop"
         )
 
 
