@@ -14,9 +14,9 @@ import psutil
 from oelm_lib import config
 from oelm_lib.errors import DONE, FAILED, STOPPED, UserError
 from oelm_lib.files import replacing, write_json
-from oelm_lib.launch.distributed import train_in_processes
 from oelm_lib.launch.jobs import new_warnings, result_text
 from oelm_lib.launch.processes import child_error, kill_tree
+from oelm_lib.launch.shared_run import train_in_processes
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
 from oelm_lib.runs.folder import Run, disk_error, open_run
