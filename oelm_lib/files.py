@@ -17,8 +17,6 @@ from oelm_lib.errors import UserError
 
 Check = Callable[[], None]
 """Raises where the file must not be written any more: the `check` of a run's lock."""
-DEPTH = 100
-"""Deepest nesting of a YAML or JSON file that is read; the parsers are recursive."""
 NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 """What a file system without `flock` answers."""
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
@@ -155,10 +153,15 @@ def whole_lines(file: int, length: int) -> int:
     return 0
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_json(
+    path: Path, renewal: str = "delete it and give the command that made it again"
+) -> dict[str, Any] | None:
     """Read a JSON object, or None where there is no file.
 
     Where the object has a `checksum` (`with_checksum`), it is verified.
+
+    Args:
+        renewal: For messages: how a user has a damaged file made anew.
 
     Raises:
         UserError: The file cannot be read, is no JSON object, or fails its checksum.
@@ -170,16 +173,13 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}; {remedy(error)}") from None
     except (ValueError, RecursionError):
-        raise UserError(
-            f"{path}: not readable as JSON; restore it, or delete it and give the command that"
-            " made it again"
-        ) from None
+        raise UserError(f"{path}: not readable as JSON; restore it, or {renewal}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: holds {type(value).__name__}, not an object; delete it")
+        kind = type(value).__name__
+        raise UserError(f"{path}: holds {kind}, not an object; restore it, or {renewal}")
     if value.get("checksum") and value["checksum"] != checksum(value):
         raise UserError(
-            f"{path}: fails its checksum: it was damaged or edited; restore it, or delete it and"
-            " give the command that made it again"
+            f"{path}: fails its checksum: it was damaged or edited; restore it, or {renewal}"
         )
     return value
 

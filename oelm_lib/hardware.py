@@ -1,7 +1,9 @@
 """Cores of this process; GPUs as the driver shows them, and whether torch can use them."""
 
+import contextlib
 import functools
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,8 +51,11 @@ def visible_gpus(nvml: Any) -> list[str]:
 
     As in CUDA, an unset variable allows all, an empty one none, and the list ends at its first
     invalid entry (such as -1).
+
+    Raises:
+        UserError: The driver does not tell how many there are.
     """
-    numbers = [str(number) for number in range(nvml.nvmlDeviceGetCount())]
+    numbers = [str(number) for number in range(_count_gpus(nvml))]
     value = os.environ.get(VISIBLE_DEVICES)
     if value is None:
         return numbers
@@ -68,27 +73,33 @@ def largest_gpu_memory() -> int:
     """Return the bytes of the largest GPU that CUDA_VISIBLE_DEVICES allows; 0 where none is."""
     try:
         nvml = open_nvml()
-        handles = [gpu_handle(nvml, gpu) for gpu in visible_gpus(nvml)]
+        gpus = visible_gpus(nvml)
     except UserError:
         return 0
-    memories = [query_gpu(nvml, "nvmlDeviceGetMemoryInfo", handle) for handle in handles]
-    return max((memory.total for memory in memories if memory), default=0)
+    largest = 0
+    for gpu in gpus:
+        with contextlib.suppress(UserError):  # a GPU that is gone or lost
+            memory = query_gpu(nvml, "nvmlDeviceGetMemoryInfo", gpu)
+            largest = max(largest, memory.total if memory else 0)
+    return largest
 
 
 def gpu_handle(nvml: Any, gpu: str) -> Any:
     """Return NVML's handle of a GPU given by number, by UUID (or its start) or by MIG name.
 
     Raises:
-        UserError: There is no such GPU.
+        UserError: There is no such GPU, or the driver has lost it.
     """
-    count = nvml.nvmlDeviceGetCount()
+    count = _count_gpus(nvml)
     if gpu.isascii() and gpu.isdecimal() and int(gpu) < count:
-        return nvml.nvmlDeviceGetHandleByIndex(int(gpu))
+        with _driver_errors(nvml, f"GPU {gpu}"):
+            return nvml.nvmlDeviceGetHandleByIndex(int(gpu))
     if gpu.startswith("GPU-"):
         for number in range(count):
-            handle = nvml.nvmlDeviceGetHandleByIndex(number)
-            if nvml.nvmlDeviceGetUUID(handle).startswith(gpu):
-                return handle
+            with contextlib.suppress(nvml.NVMLError):  # one that is lost; it may be another one
+                handle = nvml.nvmlDeviceGetHandleByIndex(number)
+                if nvml.nvmlDeviceGetUUID(handle).startswith(gpu):
+                    return handle
     if gpu.startswith("MIG-"):
         try:
             return nvml.nvmlDeviceGetHandleByUUID(gpu)
@@ -98,14 +109,33 @@ def gpu_handle(nvml: Any, gpu: str) -> Any:
     raise UserError(f"GPU {gpu!r} does not exist; allowed here: {numbers}, a UUID or auto")
 
 
-def query_gpu(nvml: Any, function: str, handle: Any) -> Any:
-    """Return what NVML's function of that name answers; None where the GPU does not support it."""
-    try:
+def query_gpu(nvml: Any, function: str, gpu: str) -> Any:
+    """Return what NVML's function of that name answers; None where the GPU does not support it.
+
+    Args:
+        gpu: As for gpu_handle.
+
+    Raises:
+        UserError: There is no such GPU, or the driver answers with another error.
+    """
+    handle = gpu_handle(nvml, gpu)
+    with _driver_errors(nvml, f"GPU {gpu}"), contextlib.suppress(nvml.NVMLError_NotSupported):
         return getattr(nvml, function)(handle)
+
+
+def _count_gpus(nvml: Any) -> int:
+    """Return the number of GPUs. Raises UserError where the driver does not tell."""
+    with _driver_errors(nvml, "GPU"):
+        return nvml.nvmlDeviceGetCount()
+
+
+@contextlib.contextmanager
+def _driver_errors(nvml: Any, what: str) -> Iterator[None]:
+    """Turn an error of NVML in the block into a UserError: `WHAT: the driver says ...`."""
+    try:
+        yield
     except nvml.NVMLError as error:
-        if isinstance(error, nvml.NVMLError_NotSupported):
-            return None
-        raise
+        raise UserError(f"{what}: the driver says {error}; check nvidia-smi") from None
 
 
 def torch_problem(gpus: list[str], build: TorchBuild) -> str | None:

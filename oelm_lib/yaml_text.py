@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import yaml
 
-from oelm_lib.files import DEPTH
-
+DEPTH = 100
+"""Deepest nesting that is read; the composer is recursive."""
 # An exponent needs a sign: a commit hash such as 12345e67 is text.
 SCALARS = {
     "null": r"~|null|",

@@ -13,7 +13,7 @@ import pytest
 
 from oelm_lib import files
 from oelm_lib.errors import UserError
-from oelm_lib.yaml_text import parse_yaml
+from oelm_lib.yaml_text import DEPTH, parse_yaml
 
 FORK = multiprocessing.get_context("fork")
 
@@ -274,7 +274,7 @@ for text in ("[" * 40000, "{a: " * 40000, "- " * 40000, "? " * 40000, "&a [" * 4
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "True\n" * 5, done.stderr
-    nested = "[" * files.DEPTH + "]" * files.DEPTH
+    nested = "[" * DEPTH + "]" * DEPTH
     assert json.dumps(parse_yaml(nested)) == nested
     with pytest.raises(ValueError, match="nested more"):
         parse_yaml(f"[{nested}]")

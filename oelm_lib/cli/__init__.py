@@ -10,7 +10,7 @@ import click
 
 from oelm_lib.cli import checks, data, experiments, models, pages, runs, study
 from oelm_lib.cli.streams import open_closed_streams
-from oelm_lib.errors import FAILED, UserError
+from oelm_lib.errors import USER_ERROR, UserError
 from oelm_lib.files import remedy
 
 COMMANDS = (
@@ -52,7 +52,7 @@ class OelmGroup(click.Group):
             where = error.filename or "system"
             reason = error.strerror or error
             click.echo(f"oelm: {where}: {reason}; {remedy(error)}", err=True)
-            sys.exit(FAILED)
+            sys.exit(USER_ERROR)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of COMMANDS, which is the order of work."""

@@ -14,6 +14,7 @@ from oelm_lib.runs.reading import frozen_unchanged
 
 MACHINE = ("device_name", "precision", "threads", "compile")
 CORPUS = ("manifest_sha256", "sample")
+CODE = ("commit", "dirty", "diff_sha256")
 
 
 def differences(first: pd.Series, second: pd.Series) -> pd.DataFrame:
@@ -29,7 +30,7 @@ def differences(first: pd.Series, second: pd.Series) -> pd.DataFrame:
     related = left_base == right.id or right_base in (left.id, left_base)
     declared = left_changes | right_changes if related else frozenset()
     rows = [(key, *values, key in declared) for key, values in diff_configs(left, right).items()]
-    for group, keys in (("resolved", MACHINE), ("corpus", CORPUS), ("code", ("commit", "dirty"))):
+    for group, keys in (("resolved", MACHINE), ("corpus", CORPUS), ("code", CODE)):
         one, two = (row["config"].get(group) or {} for row in (first, second))
         rows += [
             (f"{group}.{key}", one.get(key), two.get(key), False)

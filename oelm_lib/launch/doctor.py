@@ -15,7 +15,6 @@ from oelm_lib.errors import UserError
 from oelm_lib.hardware import (
     VISIBLE_DEVICES,
     TorchBuild,
-    gpu_handle,
     open_nvml,
     query_gpu,
     torch_problem,
@@ -64,7 +63,7 @@ def check_gpus(
         read_build: Returns what torch can use; default: asks torch.
 
     Raises:
-        UserError: The driver shows a GPU that torch cannot use.
+        UserError: The driver shows a GPU that torch cannot use, or has lost one.
     """
     try:
         nvml = open_driver()
@@ -82,9 +81,8 @@ def check_gpus(
 
 def _describe_gpu(nvml: Any, gpu: str) -> str:
     """Return the name of a GPU and its free memory."""
-    handle = gpu_handle(nvml, gpu)
-    memory = query_gpu(nvml, "nvmlDeviceGetMemoryInfo", handle)
-    name = query_gpu(nvml, "nvmlDeviceGetName", handle) or gpu
+    memory = query_gpu(nvml, "nvmlDeviceGetMemoryInfo", gpu)
+    name = query_gpu(nvml, "nvmlDeviceGetName", gpu) or gpu
     free = f"{memory.free / 2**30:.1f} GiB free" if memory else "memory not reported by the driver"
     return f"{name} {free}"
 

@@ -93,8 +93,8 @@ def job_command(job: Job, overrides: dict[str, Any]) -> list[str]:
     return [sys.executable, "-m", "oelm_lib.cli", *arguments]
 
 
-def mark_queued(job: Job, slurm_job: str | None = None) -> bool:
-    """Write state `queued` into status.json of a run that waits; returns whether it was written.
+def mark_queued(job: Job, slurm_job: str | None = None) -> None:
+    """Write state `queued` into status.json of a run that waits.
 
     What an earlier session of the run recorded there is kept. A disk that refuses the file is no
     error: the run meets the same disk, and reports it.
@@ -103,8 +103,8 @@ def mark_queued(job: Job, slurm_job: str | None = None) -> bool:
         slurm_job: Number of the Slurm job that will train the run.
     """
     if reading.state(job.path) not in WAITING or is_locked(job.path) is not False:
-        return False
-    before = _status(job.path) or {"step": 0, "started": None}
+        return
+    before = reading.known_status(job.path) or {"step": 0, "started": None}
     record = {
         "state": "queued",
         "max_steps": job.max_steps,
@@ -115,29 +115,22 @@ def mark_queued(job: Job, slurm_job: str | None = None) -> bool:
     with contextlib.suppress(OSError):
         job.path.mkdir(parents=True, exist_ok=True)
         write_json(job.path / "status.json", before | record | this_process())
-        return True
-    return False
 
 
-def unmark_queued(job: Job, before: dict[str, Any] | None) -> None:
+def unmark_queued(job: Job, before: dict[str, Any]) -> None:
     """Undo this process' mark_queued where the run still waits.
 
     Args:
-        before: Its status.json as it was.
+        before: Its status.json as it was; {} for none.
     """
-    status = _status(job.path)
+    status = reading.known_status(job.path)
     if status.get("state") != "queued" or status.get("pid") != this_process()["pid"]:
         return
-    if before and before.get("state") not in (None, "queued"):
+    if before.get("state") not in (None, "queued"):
         with contextlib.suppress(OSError):
             write_json(job.path / "status.json", before)
     else:
         remove_untouched(job)
-
-
-def _status(path: Path) -> dict[str, Any]:
-    """Return status.json of a run; {} where it is missing or cannot be read."""
-    return reading.read_or_none(reading.read_status, path) or {}
 
 
 def has_begun(job: Job) -> bool:
@@ -170,7 +163,7 @@ class Writer:
 
 def active_writer(path: Path) -> Writer | None:
     """Return the process that trains a run now, or None."""
-    status = _status(path)
+    status = reading.known_status(path)
     if reading.true_state(path, status) not in ACTIVE:
         return None
     gpus = tuple(gpu for gpu in str(status.get("gpus") or "").split(",") if gpu)
@@ -179,7 +172,7 @@ def active_writer(path: Path) -> Writer | None:
 
 def new_warnings(path: Path, known: set[str]) -> list[str]:
     """Return the warnings in status.json of a run that are not among the known ones; add them."""
-    status = _status(path)
+    status = reading.known_status(path)
     new = [text for text in status.get("warnings") or () if text not in known]
     known.update(new)
     return new

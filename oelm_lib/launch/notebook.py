@@ -14,15 +14,15 @@ import psutil
 from oelm_lib import config
 from oelm_lib.errors import DONE, FAILED, STOPPED, UserError
 from oelm_lib.files import replacing, write_json
-from oelm_lib.launch.distributed import train_in_processes
 from oelm_lib.launch.jobs import new_warnings, result_text
 from oelm_lib.launch.processes import child_error, kill_tree
+from oelm_lib.launch.shared_run import train_in_processes
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
 from oelm_lib.runs.folder import Run, disk_error, open_run
 from oelm_lib.runs.logs import NOTEBOOK_LOG
 from oelm_lib.runs.names import run_command, run_name
-from oelm_lib.runs.reading import read_or_none, read_status, read_summary, read_timing, state
+from oelm_lib.runs.reading import known_status, read_summary, read_timing, state
 from oelm_lib.runs.schema import ACTIVE, RESUMABLE
 from oelm_lib.runs.stop import on_stop, remove_stop_file, write_stop_file
 from oelm_lib.units import format_eta
@@ -48,7 +48,8 @@ def run_experiment(
         An exit code: DONE, FAILED or STOPPED.
 
     Raises:
-        UserError: The run cannot start; nothing was computed or written.
+        UserError: The run cannot start, or ended for a reason that the user can mend (a loss that
+            is not finite, a full disk).
     """
     cfg = config.load_config(exp, overrides)
     run = open_run(cfg, seed, fresh=fresh, test=test)
@@ -73,8 +74,8 @@ def progress_line(path: Path) -> str | None:
 
     None before the first heartbeat, or where status.json cannot be read.
     """
-    status = read_or_none(read_status, path)
-    if not status or not status.get("max_steps"):
+    status = known_status(path)
+    if not status.get("max_steps"):
         return None
     step, steps = status.get("step") or 0, status["max_steps"]
     parts = [f"step {step:,}/{steps:,} ({step / steps:.0%})"]
@@ -185,7 +186,10 @@ class _Execution:
             self._error = error
 
     def _execute_notebook(self, parameters: dict[str, Any]) -> None:
-        """Execute the notebook and put it into place, also where a cell failed."""
+        """Execute the notebook and put it into place, also where a cell failed.
+
+        That of a dead kernel is not kept: papermill marks its cells that never ran as completed.
+        """
         from nbclient.exceptions import DeadKernelError
         from papermill.exceptions import PapermillExecutionError
 
@@ -198,8 +202,11 @@ class _Execution:
                 )
         except PapermillExecutionError as error:
             self._error = _cell_error(error)
-        except DeadKernelError:
-            self._error = _dead_kernel_error(self._run)
+        except BaseException as error:
+            partial.unlink(missing_ok=True)
+            if isinstance(error, DeadKernelError):
+                raise _dead_kernel_error(self._run) from None
+            raise
         with replacing(target) as temporary:
             os.replace(partial, temporary)
 

@@ -28,7 +28,7 @@ from oelm_lib.launch.processes import child_environment, kill_tree
 from oelm_lib.launch.slots import Slots, check_room, decide
 from oelm_lib.runs.logs import NOTEBOOK_LOG
 from oelm_lib.runs.names import runs_text
-from oelm_lib.runs.reading import STALE_SECONDS, read_or_none, read_status
+from oelm_lib.runs.reading import STALE_SECONDS, known_status
 from oelm_lib.runs.stop import on_stop
 from oelm_lib.units import format_duration
 
@@ -76,7 +76,7 @@ class Queue:
         self._failures: dict[str, list[Job]] = {}
         self._stopped: list[Job] = []
         self._starts: Counter[Job] = Counter()
-        self._before = {job: read_or_none(read_status, job.path) for job in self._waiting}
+        self._before = {job: known_status(job.path) for job in self._waiting}
         self._stopping = False
         self._next_mark = 0.0
         self._announced: set[str] = set()

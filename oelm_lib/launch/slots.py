@@ -30,9 +30,17 @@ class IdleWatch:
         self._nvml, self._clock = nvml, clock
         self._idle_since: dict[str, float] = {}
 
+    def check(self, gpu: str) -> None:
+        """Raise UserError where the driver does not report whether the GPU is idle."""
+        self._usage(gpu)
+
     def reason(self, gpu: str) -> str | None:
         """Return why the GPU cannot be used now, or None. Every call counts as one observation."""
-        usage = self._usage(gpu)
+        try:
+            usage = self._usage(gpu)
+        except UserError as error:  # a GPU that the driver has lost must not end the queue
+            self._idle_since.pop(gpu, None)
+            return str(error)
         if usage:
             self._idle_since.pop(gpu, None)
             return f"GPU {gpu}: {usage}"
@@ -47,11 +55,10 @@ class IdleWatch:
 
     def _usage(self, gpu: str) -> str | None:
         """Return who uses a GPU, or None. Raises UserError where the driver does not report it."""
-        handle = gpu_handle(self._nvml, gpu)
-        processes = query_gpu(self._nvml, "nvmlDeviceGetComputeRunningProcesses", handle)
+        processes = query_gpu(self._nvml, "nvmlDeviceGetComputeRunningProcesses", gpu)
         if processes:
             return f"used by {', '.join(_owner(process.pid) for process in processes)}"
-        memory = query_gpu(self._nvml, "nvmlDeviceGetMemoryInfo", handle)
+        memory = query_gpu(self._nvml, "nvmlDeviceGetMemoryInfo", gpu)
         if memory is None and processes is None:
             raise UserError(
                 f"GPU {gpu}: the driver reports neither processes nor memory; leave out --wait-idle"
@@ -120,7 +127,7 @@ def choose_gpus(text: str, nvml: Any) -> list[str]:
         try:
             gpu_handle(nvml, gpu)
         except UserError as error:
-            raise UserError(f"--gpus {text}: {error}; see nvidia-smi") from None
+            raise UserError(f"--gpus {text}: {error}") from None
     return chosen
 
 
@@ -157,7 +164,7 @@ def make_slots(
     chosen = tuple(choose_gpus(gpus, nvml))
     watch = IdleWatch(nvml) if wait_idle else None
     for gpu in chosen if watch else ():
-        watch.reason(gpu)  # a driver that cannot tell is reported before anything starts
+        watch.check(gpu)  # a driver that cannot tell is reported before anything starts
     return Slots(workers, chosen, watch=watch, max_wait=3600 * max_wait)
 
 

@@ -34,7 +34,8 @@ def describe_cost(grid: Grid, workers: int) -> str:
     lines.append(
         f"{len(grid.records)} runs recorded, about {left.total()} left,"
         f" {hours.total():.1f} core-hours,"
-        f" {format_duration(3600 * hours.total() / workers)} with {workers} workers"
+        f" {format_duration(3600 * hours.total() / workers)} with {workers} worker"
+        f"{'s' * (workers > 1)}"
     )
     return "\n".join(lines)
 

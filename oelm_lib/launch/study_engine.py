@@ -19,15 +19,16 @@ from oelm_lib.errors import DONE, FAILED, STOPPED
 from oelm_lib.launch.slurm import asks_for_gpu, logs_folder, submit_commands
 from oelm_lib.launch.study_cost import describe_cost, seconds_left
 from oelm_lib.launch.study_worker import (
+    HELD,
     INTERRUPTED,
     RECORDED,
-    REFUSED,
     Reply,
     Task,
     Worker,
     delete_checkpoints,
 )
 from oelm_lib.runs.corpus_fit import open_fitting_corpus
+from oelm_lib.runs.lock import is_locked
 from oelm_lib.runs.names import run_folder
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
@@ -65,7 +66,7 @@ def run_study(
     """
     grid, _ = read_study(name)
     if dry_run:
-        print(describe_cost(grid, workers))
+        print(describe_cost(grid, len(gpus) if gpus and sbatch is None else workers))
         return DONE
     _open_corpora(grid)
     if sbatch is not None:
@@ -105,8 +106,9 @@ class _Engine:
         self._outputs.mkdir(parents=True, exist_ok=True)
         self._workers = [Worker(number, gpu) for number, gpu in enumerate(gpus)]
         self._failures: Counter[PlannedRun] = Counter()
-        self._busy: set[PlannedRun] = set()  # trained by another engine now
-        self._stopped: set[PlannedRun] = set()  # by a request that is not this engine's
+        self._held_by_others: set[PlannedRun] = set()  # e.g. trained or scored by another engine
+        self._awaited: set[PlannedRun] = set()  # those of them that have been named
+        self._stopped_by_others: set[PlannedRun] = set()  # by a request that is not this engine's
         self._stopping = False
         self._size = -1  # bytes of the records that `_grid` was made from
 
@@ -122,9 +124,9 @@ class _Engine:
                 if not self._stopping:
                     self._assign()
                 if not any(worker.run for worker in self._workers):
-                    if self._stopping or not self._busy:
+                    if self._stopping or not self._held_by_others:
                         break
-                    time.sleep(POLL_SECONDS)
+                    self._wait_for_others()
                 self._collect()
         finally:
             self._end()
@@ -142,6 +144,13 @@ class _Engine:
             if worker.run is not None:
                 write_stop_file(self._path(worker.run))
         print("stopping: each run saves first (Ctrl-C again kills)", flush=True)
+
+    def _wait_for_others(self) -> None:
+        """Wait a moment for the runs that other processes hold; name each of them once."""
+        for run in self._held_by_others - self._awaited:
+            self._say(f"{run}: in use by another process, so waited for ({self._path(run)})")
+        self._awaited |= self._held_by_others
+        time.sleep(POLL_SECONDS)
 
     def _refresh(self) -> None:
         """Read the records again where another engine, or this one, has added some."""
@@ -161,14 +170,19 @@ class _Engine:
     def _free_runs(self) -> Iterator[PlannedRun]:
         """Iterate over the runs that can be started, most urgent first; note those of others."""
         running = {worker.run for worker in self._workers}
-        self._busy = set()
+        self._held_by_others = set()
         for run in self._grid.needs():
-            if run in running | self._stopped or self._failures[run] >= MOST_TRIES:
+            if run in running | self._stopped_by_others or self._failures[run] >= MOST_TRIES:
                 continue
-            if state(self._path(run)) in ACTIVE:
-                self._busy.add(run)
+            if self._is_held(run):
+                self._held_by_others.add(run)
                 continue
             yield run
+
+    def _is_held(self, run: PlannedRun) -> bool:
+        """Return whether a process trains or scores a run, or has opened it."""
+        path = self._path(run)
+        return state(path) in ACTIVE or is_locked(path) is True
 
     def _start(self, worker: Worker, run: PlannedRun) -> None:
         """Send a run to a worker, whose process is started where there is none."""
@@ -206,7 +220,10 @@ class _Engine:
             self._settle(run, reply, time.monotonic() - worker.started)
 
     def _settle(self, run: PlannedRun, reply: Reply, seconds: float) -> None:
-        """Record a run that has ended, or print why it has no record yet."""
+        """Record a run that has ended, or print why it has no record yet.
+
+        One that another process holds is no failure: it is free again later, or recorded.
+        """
         if reply.kind == RECORDED:
             append_record(records_path(self._name), reply.record)
             delete_checkpoints(self._path(run))
@@ -218,11 +235,9 @@ class _Engine:
         elif reply.kind == INTERRUPTED and self._stopping:
             self._say(f"{run}: saved and stopped")
         elif reply.kind == INTERRUPTED:
-            self._stopped.add(run)
+            self._stopped_by_others.add(run)
             self._say(f"{run}: stopped by oelm stop, so left; the same command continues it")
-        elif reply.kind == REFUSED and state(self._path(run)) in ACTIVE:
-            self._busy.add(run)
-        else:
+        elif reply.kind != HELD:
             self._fail(run, reply.message)
 
     def _progress(self) -> str:
@@ -243,7 +258,7 @@ class _Engine:
             return STOPPED
         needs = self._grid.needs()
         failed = [run for run in needs if self._failures[run] >= MOST_TRIES]
-        stopped = [run for run in needs if run in self._stopped]
+        stopped = [run for run in needs if run in self._stopped_by_others]
         if failed:
             self._say(f"{len(failed)} runs failed; the same command tries them again: {failed[0]}")
         if stopped:

@@ -15,12 +15,14 @@ from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.launch.processes import child_environment
 from oelm_lib.runs.folder import open_run
+from oelm_lib.runs.lock import RunInUse
 from oelm_lib.runs.schema import CHECKPOINTS
 from oelm_lib.study.cell import PlannedRun
 from oelm_lib.study.records import make_record
 
-RECORDED, INTERRUPTED, REFUSED, CRASHED = "recorded", "interrupted", "refused", "crashed"
-"""Kinds of a Reply. INTERRUPTED: the run was asked to stop, and saved; REFUSED: by a UserError."""
+RECORDED, INTERRUPTED, HELD, BROKEN = "recorded", "interrupted", "held", "broken"
+"""Kinds of a Reply. INTERRUPTED: the run was asked to stop, and saved; HELD: another process writes
+it; BROKEN: an error ended it."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +64,22 @@ def serve(connection: Connection, log: Path) -> None:
         except (EOFError, OSError):
             return
         try:
-            reply = _train(task)
-        except UserError as error:
-            reply = Reply(REFUSED, message=str(error))
-        except Exception as error:
-            traceback.print_exc()
-            reply = Reply(CRASHED, message=f"{type(error).__name__}: {error} ({log})")
-        try:
-            connection.send(reply)
+            connection.send(make_reply(task, log))
         except OSError:
             return
+
+
+def make_reply(task: Task, log: Path) -> Reply:
+    """Train a run to its end, and say what became of it; `log`: where this process prints."""
+    try:
+        return _train(task)
+    except RunInUse as error:
+        return Reply(HELD, message=str(error))
+    except UserError as error:
+        return Reply(BROKEN, message=str(error))
+    except Exception as error:
+        traceback.print_exc()
+        return Reply(BROKEN, message=f"{type(error).__name__}: {error} ({log})")
 
 
 def _train(task: Task) -> Reply:

@@ -3,11 +3,13 @@
 On a GPU and under torch.compile torch's own dropout is fast and is used.
 """
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from oelm_lib.seeds import named_seed
@@ -26,6 +28,17 @@ def seed_dropout(seed: int, place: str = "") -> None:
         place: Process and step, where several processes share a run: " of rank 1 at step 7".
     """
     torch.manual_seed(named_seed(seed, f"dropout{place}"))
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Turn dropout off for the block, so that its random stream does not move."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def dropout(x: Float[Tensor, "..."], p: float, training: bool) -> Float[Tensor, "..."]:

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from oelm_lib.model.dropout import evaluation_mode
 from oelm_lib.model.gpt import GPT
 
 
@@ -28,18 +29,17 @@ def generate(
         top_p: Draw from the fewest tokens that together have this probability (Holtzman et al.
             2019, arXiv:1904.09751).
     """
-    was_training, drawn = model.training, []
-    model.eval()
+    drawn: list[Tensor] = []
     past: list[dict[str, Tensor]] = [{} for _ in model.blocks]
-    for _ in range(min(count, model.cfg.max_seq_len - tokens.shape[1] + 1)):
-        logits = model.next_logits(drawn[-1] if drawn else tokens, past).float().cpu()
-        if temperature == 0:
-            chosen = logits.argmax(-1, keepdim=True)
-        else:
-            share = probabilities(logits / temperature, top_k, top_p)
-            chosen = torch.multinomial(share, 1, generator=generator)
-        drawn.append(chosen.to(tokens.device))  # (B, 1)
-    model.train(was_training)
+    with evaluation_mode(model):
+        for _ in range(min(count, model.cfg.max_seq_len - tokens.shape[1] + 1)):
+            logits = model.next_logits(drawn[-1] if drawn else tokens, past).float().cpu()
+            if temperature == 0:
+                chosen = logits.argmax(-1, keepdim=True)
+            else:
+                share = probabilities(logits / temperature, top_k, top_p)
+                chosen = torch.multinomial(share, 1, generator=generator)
+            drawn.append(chosen.to(tokens.device))  # (B, 1)
     return torch.cat(drawn, 1)
 
 

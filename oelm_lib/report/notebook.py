@@ -115,7 +115,10 @@ def literal_path(path: Path) -> str:
 
 def _record_command(path: Path, command: str) -> None:
     """Note in an executed notebook which command made it."""
-    plain = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return  # torn by a full disk, whose error is the one to report
     plain["metadata"][KEY] = {"command": command}
     write_text(path, json.dumps(plain, indent=1, ensure_ascii=False))
 

@@ -289,7 +289,8 @@ def in_use(folder: Path) -> RunInUse:
         remedy = f"wait for it, stop it (oelm stop {folder}), or choose another seed"
     else:
         remedy = (
-            "it does not train, so oelm stop does not reach it: restart the kernel of the notebook"
-            " that opened the run (open_run), or choose another seed"
+            "it does not train now, so oelm stop does not reach it: if it makes the page, scores or"
+            " moves the run, try again in a minute; if it is a notebook that has opened the run"
+            " (open_run), restart its kernel; or choose another seed"
         )
     return RunInUse(f"{folder}: in use by {writer_name(read_record(folder / NAME))}; {remedy}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from oelm_lib import config
+from oelm_lib.files import sha256_file
 from oelm_lib.runs.process import now
 
 PACKAGES = ("torch", "numpy", "datasets", "tiktoken", "tokenizers", "papermill", "plotly")
@@ -79,15 +80,25 @@ def commit_name(code: dict[str, Any]) -> str:
 def code_version() -> dict[str, Any]:
     """Return the package's version, and commit, dirty flag and changes of the git checkout, if any.
 
-    Changes below reports/ do not count: the study's own records grow there while it runs.
+    Changes below reports/ do not count: the study's own records grow there while it runs. Files
+    that git does not track count below oelm_lib/, where they are code.
     """
     changed = git_output("diff", "HEAD", "--", ".", ":(exclude)reports")
+    if changed is not None:
+        changed += _untracked_code()
     return {
         "version": importlib.metadata.version("oelm-workbook"),
         "commit": git_output("rev-parse", "HEAD"),
         "dirty": None if changed is None else bool(changed),
         "diff_sha256": hashlib.sha256(changed.encode()).hexdigest() if changed else None,
     }
+
+
+def _untracked_code() -> str:
+    """Return name and SHA-256 of each file of oelm_lib/ that git neither tracks nor ignores."""
+    names = git_output("ls-files", "--others", "--exclude-standard", "-z", "--", "oelm_lib") or ""
+    files = [name for name in names.split("\0") if (config.ROOT / name).is_file()]
+    return "".join(f"\n{name} {sha256_file(config.ROOT / name)}" for name in files)
 
 
 def git_output(*arguments: str, folder: Path | None = None) -> str | None:

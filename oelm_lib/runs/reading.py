@@ -37,13 +37,11 @@ if TYPE_CHECKING:
 RunFolder = str | os.PathLike[str]
 STALE_SECONDS = 120.0
 """Age of a heartbeat from another host at which its run is shown as dead."""
-RESCORE = (
-    "delete it and summary.json: the same command then scores the last checkpoint again"
-    " and trains no step"
-)
+SCORED_AGAIN = "the same command then scores the last checkpoint again and trains no step"
+RESCORE = f"delete it and summary.json: {SCORED_AGAIN}"
 
 
-def read_or_none(read: Callable[[Path], Any], path: Path) -> Any:
+def read_or_none(read: Callable[[Any], Any], path: RunFolder) -> Any:
     """Return what a reader of run folders returns, or None where the file cannot be read."""
     try:
         return read(path)
@@ -61,19 +59,18 @@ def read_config(run: RunFolder) -> dict[str, Any]:
     try:
         plain = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(
-            f"{Path(run)}: no config.yaml, so not a run that started; start the run (the same"
-            " command), or delete the folder"
-        ) from None
+        raise UserError(f"{Path(run)}: no config.yaml, {_without_config(run)}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}; {remedy(error)}") from None
     except ValueError:
-        raise UserError(f"{path}: not readable as YAML; restore it or start afresh") from None
+        raise UserError(f"{path}: not readable as YAML; {_config_remedy(run)}") from None
     version = plain.get("format") if isinstance(plain, dict) else None
-    if version != FORMAT:
-        text = f"format {version!r}; this version reads {FORMAT}; update the workbook"
+    if type(version) is not int or version < FORMAT:
+        raise UserError(f"{path}: is damaged; {_config_remedy(run)}")
+    if version > FORMAT:
+        text = f"format {version}; this version reads {FORMAT}; update the workbook"
         raise UserError(f"{path}: {text}")
-    _check(ConfigRecord, path, plain, "restore the file or start afresh (--fresh)")
+    _check(ConfigRecord, path, plain, _config_remedy(run))
     return plain
 
 
@@ -89,6 +86,11 @@ def read_status(run: RunFolder) -> dict[str, Any] | None:
     return status | {"evals": evals, "eta_seconds": eta if _is_eta(eta) else None}
 
 
+def known_status(run: RunFolder) -> dict[str, Any]:
+    """Return what read_status does; {} where there is no status.json, or a broken one."""
+    return read_or_none(read_status, run) or {}
+
+
 def read_summary(run: RunFolder) -> dict[str, Any] | None:
     """Return summary.json, or None while the run is not done.
 
@@ -100,7 +102,7 @@ def read_summary(run: RunFolder) -> dict[str, Any] | None:
     path = record_file(run, "summary.json")
     summary = read_json(path)
     if summary is not None:
-        _check(SummaryRecord, path, summary, RESCORE)
+        _check(SummaryRecord, path, summary, f"delete it: {SCORED_AGAIN}")
     return summary
 
 
@@ -122,7 +124,7 @@ def frozen_unchanged(intervals: Any) -> bool | None:
 
 def read_timing(run: RunFolder) -> dict[str, Any] | None:
     """Return timing_stats.json, or None while the run is not done. Raises UserError if broken."""
-    return read_json(record_file(run, "timing_stats.json"))
+    return read_json(record_file(run, "timing_stats.json"), RESCORE)
 
 
 def read_metrics(run: RunFolder) -> pd.DataFrame:
@@ -213,6 +215,28 @@ def record_file(run: RunFolder, name: str) -> Path:
             " file itself there, or remove it"
         )
     return path
+
+
+def _without_config(run: RunFolder) -> str:
+    """Return what a run folder without config.yaml is, and what a user can do."""
+    if _is_finished(run):
+        return (
+            "so the finished run is compared with none; restore it, or delete summary.json:"
+            f" {SCORED_AGAIN}"
+        )
+    return "so not a run that started; start the run (the same command), or delete the folder"
+
+
+def _config_remedy(run: RunFolder) -> str:
+    """Return what a user can do about a damaged config.yaml, which only training writes."""
+    if _is_finished(run):
+        return f"restore it, or {RESCORE}"
+    return "restore it, or delete it: the same command then writes it again"
+
+
+def _is_finished(run: RunFolder) -> bool:
+    """Return whether a run has a result, readable or not."""
+    return (Path(run) / "summary.json").exists()
 
 
 def _check(kind: type[Record], path: Path, plain: dict[str, Any], hint: str) -> None:

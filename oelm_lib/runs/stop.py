@@ -10,7 +10,7 @@ from typing import Any
 
 from oelm_lib.errors import UserError
 from oelm_lib.files import as_user_error
-from oelm_lib.runs.reading import read_or_none, read_status, state
+from oelm_lib.runs.reading import known_status, state
 from oelm_lib.runs.schema import ACTIVE
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
@@ -55,11 +55,12 @@ def check_not_queued(path: Path) -> None:
 
     A run that was submitted to Slurm is not refused: its job may have been cancelled since.
     """
-    status = read_or_none(read_status, path) or {}
+    status = known_status(path)
     if state(path) == "queued" and not status.get("job"):
         raise UserError(
-            f"{path}: waits in a queue, which will train it; first stop the queue with all its"
-            f" runs, on {status.get('host')}: kill {status.get('pid')}"
+            f"{path}: waits in a queue, which will train it; stop that queue first"
+            f" (on {status.get('host')}: kill {status.get('pid')}), whose running runs then save"
+            " and stop"
         )
 
 

@@ -119,10 +119,10 @@ def load_latest(folder: Path) -> Latest:
     damaged = []
     for name in RESUMABLE:
         path = folder / f"{name}.pt"
-        if not path.is_file():
-            continue
         try:
             state = load(path)
+        except (FileNotFoundError, IsADirectoryError):
+            continue
         except DamagedError as error:
             damaged.append(str(error))
             continue

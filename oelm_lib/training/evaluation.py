@@ -1,12 +1,12 @@
 """Losses on fixed windows; no random number is drawn, and the model is left as it was."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from oelm_lib.data.batches import IGNORED, EvalWindows
+from oelm_lib.model.dropout import evaluation_mode
 from oelm_lib.model.gpt import GPT
 
 BATCH_TOKENS = 8192
@@ -30,7 +30,7 @@ def token_losses(
     """
     losses, scored = [], []
     batch_size = max(BATCH_TOKENS // windows.length, 1)
-    with _evaluation_mode(model):
+    with evaluation_mode(model):
         for part in np.split(numbers, range(batch_size, len(numbers), batch_size)):
             tokens, targets = windows.batch(part)
             losses.append(model.token_losses(tokens, targets).flatten())
@@ -54,7 +54,7 @@ def logit_std(model: GPT, tokens: torch.Tensor) -> list[float]:
     length = tokens.shape[1]
     queries, keys = torch.tril_indices(length, length, device=tokens.device)
     layers = []
-    with _evaluation_mode(model):
+    with evaluation_mode(model):
         for scores in model.attention_scores(tokens):  # (B, H, T, T)
             heads = [head[:, queries, keys] for head in scores.transpose(0, 1)]
             layers.append(torch.stack([head.std() for head in heads]).mean())
@@ -83,14 +83,3 @@ def document_losses(
     counts = np.bincount(document)
     sums = np.bincount(document, weights=losses.astype(np.float64))
     return {"nats": sums[counts > 0], "tokens": counts[counts > 0]}
-
-
-@contextlib.contextmanager
-def _evaluation_mode(model: GPT) -> Iterator[None]:
-    """Turn dropout off for the block."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

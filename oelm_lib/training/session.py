@@ -107,13 +107,14 @@ def open_session(run: Run, on_progress: Callable[[bool], None] | None = None) ->
         status = stack.enter_context(_recorded_end(run))
         with budget("setup"):
             state, offsets = _restored_state(run, budget, status)
+        resumed = bool(offsets)
         with budget("compile"):
             state.compile()
         with budget("setup"):
-            recorder = _open_recorder(state, offsets)
+            recorder = _open_recorder(state, offsets, resumed)
             stack.callback(recorder.close)
             session = Session(state, budget, status, recorder, stop, Console(on_progress))
-        session.announce("continues" if offsets else "starts")
+        session.announce("continues" if resumed else "starts")
         try:
             yield session
         except BaseException as error:
@@ -129,7 +130,10 @@ def open_session(run: Run, on_progress: Callable[[bool], None] | None = None) ->
 def _restored_state(
     run: Run, budget: Budget, status: Status
 ) -> tuple[TrainingState, dict[str, int]]:
-    """Make the state at step 0 or of the newest checkpoint, and get its files' lengths, or {}."""
+    """Return the training state, and the lengths of the append-only files at its checkpoint.
+
+    The lengths are {} where the run begins.
+    """
     processes = run.config.machine.devices
     if processes != distributed.size():
         raise UserError(
@@ -145,18 +149,20 @@ def _restored_state(
     if latest.state:
         state.load_state_dict(latest.state, latest.path)
         offsets = _restore_record(latest, budget)
+        if latest.warning:  # else the next save would keep the damaged file in place of this one
+            (run.path / "latest.pt").unlink(missing_ok=True)
     if latest.warning:
         state.warnings.append(latest.warning)
     return state, offsets
 
 
-def _open_recorder(state: TrainingState, offsets: dict[str, int]) -> Recorder:
+def _open_recorder(state: TrainingState, offsets: dict[str, int], resumed: bool) -> Recorder:
     """Record the session in config.yaml, and open the append-only files at these lengths."""
     run = state.run
     changes = run.record_session(state.step, state.resolved(), state.parameters)
     recorder = Recorder(run.path, offsets, run.lock.check)
     read_metrics(run)  # reports a broken row now, not at the end of training
-    slow = None if offsets else slow_warning(state)
+    slow = None if resumed else slow_warning(state)
     notes = (_warmup_warning(run.config), *changes, recorder.missing_lines(), slow)
     state.warnings += [text for text in notes if text]
     return recorder

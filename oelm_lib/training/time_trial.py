@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from oelm_lib.data import EvalWindows
+from oelm_lib.model.dropout import evaluation_mode
 from oelm_lib.runs.folder import Run
 from oelm_lib.runs.timing import Budget
 from oelm_lib.training import checkpoint
@@ -136,8 +137,7 @@ def _pass_seconds(state: TrainingState, windows: int) -> float:
     """Seconds of a forward and backward pass over the first windows; leaves no trace."""
     tokens, targets = state.batches(0)
     start = time.perf_counter()
-    state.model.eval()  # no dropout: its generator must not move
-    state.model(tokens[:windows], targets[:windows])[1].backward()
-    state.model.train()
+    with evaluation_mode(state.model):
+        state.model(tokens[:windows], targets[:windows])[1].backward()
     state.optimizer.zero_grad(set_to_none=True)
     return time.perf_counter() - start

@@ -19,7 +19,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import as_user_error, lock_exclusively, read_json, time_stamp, write_json
 from oelm_lib.runs.names import command_line, run_name
 from oelm_lib.runs.process import is_alive, process_start, this_process
-from oelm_lib.runs.reading import read_or_none, read_status, state
+from oelm_lib.runs.reading import known_status, state
 from oelm_lib.runs.schema import ACTIVE
 
 FOLDER = "logs"
@@ -220,7 +220,7 @@ def _number(plain: dict[str, Any], key: str, default: float) -> Any:
 
 def _last_beat(path: Path) -> float:
     """Return the time of the last heartbeat of a run; 0 where there is none."""
-    return (read_or_none(read_status, path) or {}).get("heartbeat") or 0.0
+    return known_status(path).get("heartbeat") or 0.0
 
 
 def _is_recent(log: Path) -> bool:

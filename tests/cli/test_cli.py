@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from oelm_lib import config
-from oelm_lib.cli import COMMANDS, main, pages
+from oelm_lib.cli import COMMANDS, OelmGroup, main, pages
 from oelm_lib.config import PARAMS, paths
-from oelm_lib.errors import UserError
+from oelm_lib.errors import USER_ERROR, UserError
 from oelm_lib.launch.doctor import check_declaration
 from oelm_lib.report.make import STANDARD
 from tests import runs_factory
@@ -64,6 +64,14 @@ def test_files_that_are_no_experiments_are_named_in_one_note(tmp_path, monkeypat
     note = "note: params/ has files that are no experiments: DEMO-02-Copy1.yaml; rename one"
     for command in (["status"], ["run", "--all"]):
         assert CliRunner().invoke(main, command).stderr.count(note) == 1
+
+
+def test_a_file_that_the_system_refuses_ends_a_command_as_other_mistakes_do(tmp_path):
+    command = click.Command("write", callback=lambda: (tmp_path / "file").mkdir())
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(OelmGroup(commands=[command]), ["write"])
+    assert result.exit_code == USER_ERROR
+    assert result.stderr.startswith(f"oelm: {tmp_path}/file: File exists; a file or a dangling")
 
 
 @pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])

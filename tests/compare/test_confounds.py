@@ -177,6 +177,17 @@ def test_arms_of_other_commits_are_named(tmp_path):
     assert any(text.startswith("DEMO-02: code.commit is 99994567...") for text in found), found
 
 
+def test_arms_of_one_commit_with_other_uncommitted_changes_are_named(tmp_path):
+    warnings_of(tmp_path)
+    for path in tmp_path.glob("DEMO-0[12]*/seed*/config.yaml"):
+        digit = path.parent.parent.name[6]
+        changed = f"dirty: true\n  diff_sha256: {digit * 64}"
+        path.write_text(path.read_text().replace("dirty: false", changed))
+    found = compare.warnings(compare.load_runs(outputs=tmp_path))
+    text = "DEMO-02: code.diff_sha256 is 22222222..., but 11111111... in its baseline"
+    assert text in found
+
+
 def test_differences_list_every_key_and_whether_it_was_declared():
     runs = compare.recorded()
     table = differences(runs.iloc[0], runs.iloc[1]).set_index("key")

@@ -15,6 +15,7 @@ from oelm_lib.errors import DONE, FAILED, IN_USE, STOPPED, USER_ERROR
 from oelm_lib.runs.notes import Notes
 from oelm_lib.runs.schema import CHECKPOINTS, StatusRecord
 from oelm_lib.study.records import Record
+from oelm_lib.view.budget import PARTS
 from oelm_lib.workbench.form import form_fields
 
 PAGE = (ROOT / "docs" / "file-formats.md").read_text(encoding="utf-8")
@@ -106,7 +107,9 @@ def test_the_files_of_a_run_have_the_keys_of_the_page(tiny_run):
     files = keys(section("Run folder").split("\n### ")[0])
     assert {path.name for path in run.path.iterdir()} <= files
     assert {f"{name}.pt" for name in CHECKPOINTS} <= files
-    assert {phase for phase in runs.read_timing(run)["budget"] if f"`{phase}`" not in PAGE} == set()
+    assert set(runs.read_timing(run)["budget"]) <= set(PARTS)
+    described = section("timing_stats.json")
+    assert {part for part in PARTS if f"`{part}`" not in described} == set()
 
 
 def test_the_keys_of_other_records_are_on_the_page():

@@ -70,6 +70,7 @@ def test_a_killed_kernel_is_reported_and_the_same_command_ends_bit_equal(
     assert "the same command continues it from its last checkpoint" in err
     assert "Traceback" not in err
     assert runs.state(path) == "dead"
+    assert not list(path.glob("*train.*"))  # a notebook or page would look complete
     process = oelm("run", "DEMO-02", *settings())
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, out + err

@@ -16,11 +16,14 @@ class FakeNvml:
         self.pids = [[] for _ in range(count)]
         self.used = [0.3] * count
         self.unsupported = unsupported
+        self.lost = set()
 
     def nvmlDeviceGetCount(self):  # noqa: N802
         return len(self.pids)
 
     def nvmlDeviceGetHandleByIndex(self, index):  # noqa: N802
+        if index in self.lost:
+            raise self.NVMLError("GPU is lost")
         return index
 
     def nvmlDeviceGetHandleByUUID(self, name):  # noqa: N802

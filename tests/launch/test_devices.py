@@ -2,11 +2,18 @@ import os
 
 import pytest
 
+from oelm_lib import hardware
 from oelm_lib.errors import UserError
-from oelm_lib.hardware import TorchBuild, gpu_handle, torch_problem, visible_gpus
+from oelm_lib.hardware import (
+    TorchBuild,
+    gpu_handle,
+    largest_gpu_memory,
+    torch_problem,
+    visible_gpus,
+)
 from oelm_lib.launch.doctor import check_gpus
 from oelm_lib.launch.processes import child_environment
-from oelm_lib.launch.slots import IDLE_SECONDS, IdleWatch, choose_gpus
+from oelm_lib.launch.slots import IDLE_SECONDS, IdleWatch, choose_gpus, make_slots
 from tests.launch.fake_nvml import FakeNvml
 
 CPU_BUILD = TorchBuild("2.13.0+cpu", None, 0, "Torch not compiled with CUDA enabled")
@@ -106,7 +113,48 @@ def test_a_driver_that_does_not_tell_its_usage_is_reported():
     assert "idle, watched" in watch.reason("0")  # memory still tells
     watch = IdleWatch(FakeNvml(1, unsupported=("processes", "memory")))
     with pytest.raises(UserError, match="neither processes nor memory; leave out --wait-idle"):
-        watch.reason("0")
+        watch.check("0")
+
+
+LOST = "the driver says GPU is lost; check nvidia-smi"
+
+
+def test_a_gpu_that_the_driver_loses_is_a_reason_to_wait_and_not_the_end_of_a_queue(nvml):
+    now = 0.0
+    watch = IdleWatch(nvml, clock=lambda: now)
+    watch.reason("1")
+    nvml.lost = {1}
+    now += IDLE_SECONDS
+    assert watch.reason("1") == f"GPU 1: {LOST}"
+    assert watch.reason("GPU-1a0e").startswith("GPU 'GPU-1a0e' does not exist")
+    nvml.lost = set()
+    assert "idle, watched" in watch.reason("1")  # watched anew
+    nvml.lost = {0}
+    assert gpu_handle(nvml, "GPU-2a0e") == 2
+
+
+def test_a_lost_gpu_is_refused_before_anything_starts_and_named_by_doctor(nvml, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    nvml.lost = {3}
+    with pytest.raises(UserError, match=f"^--gpus 2,3: GPU 3: {LOST}$"):
+        choose_gpus("2,3", nvml)
+    with pytest.raises(UserError, match=f"^GPU 3: {LOST}$"):
+        make_slots(1, "auto", wait_idle=True, open_driver=lambda: nvml)
+    with pytest.raises(UserError, match=f"^GPU 3: {LOST}$"):
+        check_gpus(lambda: nvml, lambda: WORKING)
+    monkeypatch.setattr(hardware, "open_nvml", lambda: nvml)
+    largest_gpu_memory.cache_clear()
+    assert largest_gpu_memory() == 24 * 2**30
+    largest_gpu_memory.cache_clear()
+    monkeypatch.setattr(nvml, "nvmlDeviceGetCount", unknown_error)
+    assert largest_gpu_memory() == 0
+    largest_gpu_memory.cache_clear()
+    with pytest.raises(UserError, match=r"^GPU: the driver says Unknown Error; check nvidia-smi$"):
+        check_gpus(lambda: nvml, lambda: WORKING)
+
+
+def unknown_error():
+    raise FakeNvml.NVMLError("Unknown Error")
 
 
 @pytest.mark.parametrize(

@@ -116,11 +116,12 @@ def test_the_reason_of_a_failure_is_the_last_line_of_its_log(job):
 
 
 def test_only_a_folder_in_which_nothing_began_is_removed(job):
-    assert mark_queued(job)
+    mark_queued(job)
+    assert run_state(job.path) == "queued"
     (job.path / "notebook.log").write_text("oelm: no")
     remove_untouched(job)
     assert not job.path.parent.exists()
-    assert mark_queued(job)
+    mark_queued(job)
     (job.path / "metrics.jsonl").write_text("")
     remove_untouched(job)
     assert (job.path / "status.json").is_file()
@@ -131,7 +132,8 @@ def test_a_run_that_waits_is_queued_whatever_it_was_and_is_that_again_after(tmp_
     path = runs_factory.make_run(tmp_path, "DEMO-01", 1, state=state, done=0.5)
     job = Job("DEMO-01", 1, path, 650, 1)
     before = read_status(path)
-    assert mark_queued(job) and run_state(path) == "queued"
+    mark_queued(job)
+    assert run_state(path) == "queued"
     during = read_status(path)
     assert during["step"] == before["step"] and during["evals"] == before["evals"]
     (row,) = overview("DEMO-01", tmp_path)
@@ -153,9 +155,11 @@ def test_a_disk_that_takes_no_mark_ends_no_queue(tmp_path):
     job, before = Job("DEMO-01", 1, path, 650, 1), read_status(path)
     temporary = path / f".status.json.{os.getpid()}.tmp"
     temporary.mkdir()
-    assert not mark_queued(job) and read_status(path) == before
+    mark_queued(job)
+    assert read_status(path) == before
     temporary.rmdir()
-    assert mark_queued(job)
+    mark_queued(job)
+    assert run_state(path) == "queued"
     temporary.mkdir()
     unmark_queued(job, before)
     assert read_status(path)["state"] == "queued"
@@ -164,4 +168,5 @@ def test_a_disk_that_takes_no_mark_ends_no_queue(tmp_path):
 def test_a_run_that_trains_or_is_done_is_not_marked_as_queued(tmp_path):
     for seed, state in enumerate(("running", "done")):
         path = runs_factory.make_run(tmp_path, "DEMO-01", seed, state=state, done=0.5)
-        assert not mark_queued(Job("DEMO-01", seed, path, 650, 1)) and run_state(path) == state
+        mark_queued(Job("DEMO-01", seed, path, 650, 1))
+        assert run_state(path) == state

@@ -1,16 +1,26 @@
 """One run through `oelm run`: its lock, its exit code, its page."""
 
+import errno
 import math
 import shutil
+from pathlib import Path
 
+import papermill
 import pytest
 from click.testing import CliRunner
+from nbclient.exceptions import DeadKernelError
 
 from oelm_lib.cli import main
 from oelm_lib.errors import DONE, FAILED, IN_USE, STOPPED, UserError
 from oelm_lib.files import read_json, write_json
 from oelm_lib.launch.jobs import make_jobs
-from oelm_lib.launch.notebook import _make_page, _report_done, _report_unfinished, run_experiment
+from oelm_lib.launch.notebook import (
+    _Execution,
+    _make_page,
+    _report_done,
+    _report_unfinished,
+    run_experiment,
+)
 from tests.runs.test_lock import Writer
 
 
@@ -85,6 +95,29 @@ def test_a_finished_run_is_printed_with_its_result(tiny_run, capsys):
     assert _report_done(run, page, test=False, words="was done before") == DONE
     result = f"val_loss 1.5000, perplexity {math.exp(1.5):.3f}"
     assert capsys.readouterr().out == f"{run.name} was done before: {result}; {page}\n"
+
+
+@pytest.mark.parametrize(
+    ("problem", "written", "message"),
+    [
+        (DeadKernelError("Kernel died"), '{"metadata": {}}', "its kernel died without a message"),
+        (OSError(errno.ENOSPC, "No space left on device"), '{"metada', "device; free the disk"),
+    ],
+)
+def test_of_a_killed_kernel_and_a_full_disk_no_notebook_is_kept(
+    tiny_run, monkeypatch, problem, written, message
+):
+    run = tiny_run()
+    before = set(run.path.iterdir())
+
+    def execute_notebook(source, target, **options):
+        Path(target).write_text(written)  # papermill writes what there is, in place
+        raise problem
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute_notebook)
+    parameters = {"exp": run.config.id, "seed": run.seed, "overrides": ""}
+    assert message in str(_Execution(run, parameters).wait())
+    assert {path.name for path in set(run.path.iterdir()) - before} == {"notebook.log"}
 
 
 KERNEL_DIED = RuntimeError("its kernel died")

@@ -16,14 +16,18 @@ import pytest
 
 from oelm_lib import config
 from oelm_lib.config import dump_yaml
-from oelm_lib.errors import STOPPED, UserError
+from oelm_lib.errors import DONE, STOPPED, UserError
+from oelm_lib.files import write_json
+from oelm_lib.launch import study_engine
 from oelm_lib.launch.study_engine import _Engine, run_study
-from oelm_lib.launch.study_worker import INTERRUPTED, Reply
+from oelm_lib.launch.study_worker import BROKEN, HELD, INTERRUPTED, Reply, Task, make_reply
+from oelm_lib.runs.process import this_process
 from oelm_lib.runs.reading import read_status
 from oelm_lib.runs.stop import ask_to_stop, stop_file
 from oelm_lib.study.checks import read_grid
 from oelm_lib.study.plan import parse_plan
 from tests.conftest import TINY_RUN
+from tests.runs.test_lock import Writer
 
 HANGS = 1200
 """Seconds after which a study hangs; on a slow machine the example takes minutes."""
@@ -125,6 +129,18 @@ def test_an_unknown_study_and_a_missing_corpus_are_one_line(monkeypatch, tmp_pat
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "workers"),
+    [
+        ({"gpus": ["0", "1", "2", "3"]}, "4 workers"),
+        ({"workers": 1, "gpus": ["0", "1"], "sbatch": {"gres": "gpu:1"}}, "1 worker"),
+    ],
+)
+def test_a_dry_run_counts_the_workers_that_would_train(capsys, options, workers):
+    assert run_study("oelm", dry_run=True, **options) == DONE
+    assert capsys.readouterr().out.endswith(f" with {workers}\n")
+
+
 def test_an_engine_leaves_a_run_that_others_stop_and_the_next_engine_continues_it(
     monkeypatch, tmp_path, capsys
 ):
@@ -145,6 +161,40 @@ def test_an_engine_leaves_a_run_that_others_stop_and_the_next_engine_continues_i
     engine.on_signal(signal.SIGTERM, None)
     engine._settle(first, Reply(INTERRUPTED), 1.0)
     assert next(engine._free_runs()) == first  # its own request: another engine may take the run
+
+
+def test_a_run_that_another_engine_scores_is_waited_for_and_is_no_failure(
+    monkeypatch, tmp_path, stories, capsys
+):
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
+    monkeypatch.setenv("OELM_DATA", str(stories))
+    monkeypatch.setattr(study_engine, "POLL_SECONDS", 0.0)
+    plan = parse_plan(PLAN, "plan.yaml")
+    engine = _Engine("no-records", read_grid("no-records", plan), [None])
+    first, *others = engine._free_runs()
+    path = engine._path(first)
+    path.mkdir(parents=True)
+    write_json(path / "status.json", this_process() | {"state": "done"})
+    overrides = plan.overrides(first.cell, first.rate)
+    outputs = path.parent.parent
+    task = Task("no-records", plan.hash, first, plan.base, overrides, outputs, False)
+    writer = Writer(path)
+    try:
+        assert writer("acquire") == "held"
+        assert list(engine._free_runs()) == others
+        for _ in range(2):
+            engine._wait_for_others()
+        line = f"{first}: in use by another process, so waited for ({path})"
+        assert capsys.readouterr().out.count(line) == 1
+        reply = make_reply(task, tmp_path / "worker0.log")
+    finally:
+        writer.die()
+    assert (reply.kind, "in use by process" in reply.message) == (HELD, True)
+    engine._settle(first, reply, 1.0)
+    assert not engine._failures
+    assert next(engine._free_runs()) == first
+    engine._settle(first, Reply(BROKEN, message="the disk is full"), 1.0)
+    assert engine._failures[first] == 1
 
 
 @pytest.mark.slow

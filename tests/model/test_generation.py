@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from tests.model.additions import stirred
@@ -31,6 +32,14 @@ def test_the_seed_decides_and_the_default_generator_is_left_alone(model_config):
     assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training
+
+
+def test_the_training_mode_is_restored_after_an_error(model_config):
+    model = stirred(model_config(dropout=0.5)).train()
+    unknown = torch.full((1, 4), model.cfg.vocab_size)  # no id of a token
+    with pytest.raises(IndexError):
+        drawn(model, unknown, 1)
+    assert all(module.training for module in model.modules())
 
 
 def test_logits_are_drawn_from_as_they_are_by_default(model_config):

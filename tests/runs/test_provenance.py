@@ -1,5 +1,6 @@
 """What made each session of a run is recorded, and a change is announced."""
 
+import hashlib
 import subprocess
 
 import pytest
@@ -43,6 +44,29 @@ def test_records_that_grow_do_not_make_the_code_dirty(checkout):
     (root / "code.py").write_text("3\n")
     assert code_version()["diff_sha256"] != dirty["diff_sha256"]
     assert code_version()["commit"] == clean["commit"]
+
+
+def test_a_new_file_of_the_library_is_a_change_of_the_code(checkout):
+    root, commit = checkout
+    (root / "oelm_lib").mkdir()
+    (root / "oelm_lib" / "old.py").write_text("1\n")
+    (root / ".gitignore").write_text("*.pyc\n")
+    commit()
+    (root / "notes.txt").write_text("no code\n")
+    (root / "oelm_lib" / "old.pyc").write_text("ignored\n")
+    assert code_version()["dirty"] is False
+    new = root / "oelm_lib" / "two wörds.py"
+    found = []
+    for text in ("1\n", "2\n"):
+        new.write_text(text)
+        found.append(code_version())
+    assert [code["dirty"] for code in found] == [True, True]
+    assert found[0]["diff_sha256"] != found[1]["diff_sha256"]
+    new.unlink()
+    (root / "code.py").write_text("2\n")
+    diff = subprocess.run(["git", "-C", root, "diff"], capture_output=True, check=True).stdout
+    # As older versions recorded it: a run that continues warns of no change.
+    assert code_version()["diff_sha256"] == hashlib.sha256(diff.strip()).hexdigest()
 
 
 def test_outside_a_checkout_only_the_version_is_known(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.lock import RunLock
 from oelm_lib.runs.metrics import AppendFile
 from oelm_lib.runs.process import this_process
+from oelm_lib.runs.reading import known_status
 
 ROW = {"event": "train", "step": 10, "tokens": 100, "loss": 1.5, "perplexity": 4.5, "seconds": 1.0}
 
@@ -93,13 +94,19 @@ def test_status_is_truthful_about_a_writer_that_is_gone(tmp_path):
 def test_broken_files_are_one_line(tmp_path):
     with pytest.raises(UserError, match=r"no config\.yaml"):
         runs.read_config(tmp_path)
-    for content in ("a: [", "[]", "format: 99", "[" * 40_000, "format: 1\nseed: true"):
+    for content in ("a: [", "", "[]", "format: true", "[" * 40_000, "format: 1\nseed: true"):
         (tmp_path / "config.yaml").write_text(content)
-        with pytest.raises(UserError):
+        with pytest.raises(UserError, match="; restore it, or delete it: the same command then"):
             runs.read_config(tmp_path)
+    (tmp_path / "config.yaml").write_text("format: 99")
+    with pytest.raises(UserError, match="format 99; this version reads 1; update the workbook"):
+        runs.read_config(tmp_path)
     (tmp_path / "status.json").write_text("{")
     with pytest.raises(UserError, match="not readable as JSON"):
         runs.read_status(tmp_path)
+    assert known_status(tmp_path) == known_status(tmp_path / "missing") == {}
+    (tmp_path / "status.json").write_text('{"state": "done"}')
+    assert known_status(tmp_path)["state"] == "done"
 
 
 def test_runs_are_found_by_id_or_glob(tmp_path):
@@ -131,7 +138,7 @@ def test_a_missing_or_mistyped_key_of_a_record_is_named(tmp_path):
         assert read(tmp_path).items() >= good.items()
         for key in good:
             (tmp_path / name).write_text(json.dumps(good | {key: True}))
-            with pytest.raises(UserError, match=rf"{name}: {key} is missing or broken; delete it"):
+            with pytest.raises(UserError, match=rf"{name}: {key} is missing or broken; delete it:"):
                 read(tmp_path)
     (tmp_path / "summary.json").write_text('{"steps": 5, "best_val_loss": 1.0}')
     with pytest.raises(UserError, match="final_val_loss is missing"):

@@ -117,7 +117,7 @@ def test_a_run_that_waits_in_a_queue_is_refused_until_its_queue_has_ended(run):
     status = {"state": "queued", "heartbeat": 0, "step": 0, "max_steps": 2, "job": None}
     (run / "status.json").write_text(json.dumps(status | this_process()))
     for action in (lambda: remove_runs([run]), lambda: ask_to_stop(run)):
-        with pytest.raises(UserError, match=f"waits in a queue.*kill {os.getpid()}"):
+        with pytest.raises(UserError, match=rf"stop that queue .*kill {os.getpid()}\), whose"):
             action()
     (run / "status.json").write_text(json.dumps(status | this_process() | {"process_start": 1}))
     with pytest.raises(UserError, match="stopped, so there is nothing to stop"):

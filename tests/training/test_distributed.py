@@ -12,7 +12,7 @@ from oelm_lib import runs
 from oelm_lib.config import overrides_text
 from oelm_lib.errors import UserError
 from oelm_lib.files import write_json
-from oelm_lib.launch.distributed import train_in_processes
+from oelm_lib.launch.shared_run import train_in_processes
 from oelm_lib.runs.lock import RunInUse
 from oelm_lib.runs.reading import read_metrics, read_summary
 from oelm_lib.training import distributed
@@ -38,7 +38,7 @@ def in_two_forks(run):
     """Train a run in two processes that start with this one's patches; both must end well."""
     import torch._dynamo  # noqa: F401  torch's DDP imports it: here once, not in every process
 
-    from oelm_lib.training import worker
+    from oelm_lib.training import shared_process
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -51,7 +51,7 @@ def in_two_forks(run):
             try:
                 os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}
                 os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-                worker.main(run.config.id, run.seed, overrides_text(run.config.overrides))
+                shared_process.main(run.config.id, run.seed, overrides_text(run.config.overrides))
                 code = 0
             except BaseException:
                 traceback.print_exc()

@@ -224,3 +224,56 @@ def test_leftovers_of_a_killed_process_are_removed(tiny_run):
     leftover.write_bytes(b"torn")
     train(run)
     assert not leftover.exists()
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def test_a_kill_inside_the_first_save_after_a_fallback_leaves_a_whole_checkpoint(
+    tiny_run, monkeypatch
+):
+    stop_at(monkeypatch, 13)
+    train(tiny_run())
+    (tiny_run().path / "latest.pt").write_bytes(b"torn")
+    replace = os.replace
+
+    def die_before_the_last_rename(source, target):
+        if target.name == "latest.pt":
+            raise Killed
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", die_before_the_last_rename)
+    with pytest.raises(Killed):
+        train(tiny_run())
+    monkeypatch.undo()
+    latest = checkpoint.load_latest(tiny_run().path)
+    assert (latest.path.name, latest.state["step"]) == ("latest.prev.pt", 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message", "read"),
+    [
+        ("config.yaml", None, r"finished run .*, or delete summary.json: ", runs.read_config),
+        ("config.yaml", b"", r"is damaged; .*delete it and summary.json: ", runs.read_config),
+        ("config.yaml", b"a: [", r"YAML; .*delete it and summary.json: ", runs.read_config),
+        ("timing_stats.json", b"{", r"JSON; .*delete it and summary.json: ", runs.read_timing),
+        ("summary.json", b"{}", r"is missing or broken; delete it: ", runs.read_summary),
+    ],
+)
+def test_the_remedy_for_a_file_of_a_finished_run_makes_it_anew(
+    tiny_run, name, content, message, read
+):
+    run = tiny_run(train__max_steps=6)
+    summary, path = train(run), run.path / name
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{message}the same command then scores the last"):
+        read(run)
+    path.unlink(missing_ok=True)
+    (run.path / "summary.json").unlink(missing_ok=True)
+    rows = rows_of(run)
+    again = train(tiny_run(train__max_steps=6))
+    assert read(run) and rows_of(run) == rows
+    assert without_clock([again]) == without_clock([summary])

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from oelm_lib import runs
-from oelm_lib.launch.distributed import first_error, wait_for_processes
+from oelm_lib.launch.shared_run import first_error, wait_for_processes
 from oelm_lib.runs.lock import RunInUse
 
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"

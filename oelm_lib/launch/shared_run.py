@@ -42,11 +42,11 @@ def train_in_processes(
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     # By default the processes look for each other under the host name, which may not resolve.
     command += ["--local-addr=127.0.0.1", f"--nproc-per-node={devices}"]
-    worker = ["-m", "oelm_lib.training.worker", cfg.id, str(run.seed), overrides]
+    module = ["-m", "oelm_lib.training.shared_process", cfg.id, str(run.seed), overrides]
     with tempfile.TemporaryDirectory() as errors, open(run.path / NOTEBOOK_LOG, "ab") as log:
         # A session of its own: Ctrl-C reaches the run by its STOP file, not every process at once.
         process = subprocess.Popen(
-            [*command, f"--log-dir={errors}", *worker],
+            [*command, f"--log-dir={errors}", *module],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -89,7 +89,7 @@ def wait_for_processes(
         asked_at = asked_at or time.monotonic()
         if time.monotonic() - asked_at > patience and not training():
             ended_here = True
-            process.terminate()  # torch's launcher ends its workers
+            process.terminate()  # torch's launcher ends its processes
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(patience)
             kill_tree(process.pid)
