@@ -100,7 +100,7 @@ def test_the_three_lists_of_requirements_agree():
         requirement = Requirement(text)
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), text
     environment = yaml.safe_load((config.ROOT / "environment.yml").read_text())
-    assert environment["dependencies"][-1] == {"pip": ["-c constraints.txt", "-e .[dev]"]}
+    assert environment["dependencies"][-1] == {"pip": ["-c constraints.txt", "-e .[dev,slurm]"]}
     python = next(item for item in environment["dependencies"] if str(item).startswith("python="))
     assert Requirement(f"python{project['requires-python']}").specifier.contains(
         python.removeprefix("python=")

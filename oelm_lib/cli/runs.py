@@ -26,7 +26,7 @@ from oelm_lib.errors import UserError
 @click.option("--seeds", help="Several seeds, e.g. 42,43,44.")
 @rehearsal_option
 @click.option(
-    "--workers", type=click.IntRange(1), default=1, help="Concurrent runs on the CPU (default 1)."
+    "--workers", type=click.IntRange(1), default=1, help="Concurrent runs (default 1); without --gpus they share the visible GPUs."
 )
 @click.option("--gpus", help="Run on these GPUs, one run on each: 2,3 or auto.")
 @click.option("--wait-idle", is_flag=True, help="Use a GPU only after it was idle for a minute.")
@@ -183,7 +183,7 @@ def logs(name: str, follow: bool, lines: int) -> None:
 @click.argument("name", metavar="RUN")
 @outlives_its_reader
 def stop(name: str) -> None:
-    """Ask RUN to save and stop. The command that started it continues it later.
+    """Ask RUN to save and stop. To continue it, repeat the command that started it.
 
     RUN is ID/seed<k>, a run folder, or an ID: every seed of it that is being trained.
     """

@@ -27,7 +27,7 @@ ABSORBED = {
     "model.qk_core",
     "model.delta_rank",
 }
-"""Additions linear in q or k before the score; trained W_q and W_k express them without help."""
+"""Additions linear in the q or k of one position: trained W_q and W_k can express them alone."""
 TUNED = {"optim.learning_rate", "optim.min_learning_rate", "optim.groups"}
 """Keys that each arm may have at its own best value; a difference is a warning."""
 WORDS = {"model.qk_scale": "Q/K rows of norm "}
