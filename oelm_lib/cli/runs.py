@@ -26,7 +26,10 @@ from oelm_lib.errors import UserError
 @click.option("--seeds", help="Several seeds, e.g. 42,43,44.")
 @rehearsal_option
 @click.option(
-    "--workers", type=click.IntRange(1), default=1, help="Concurrent runs (default 1); without --gpus they share the visible GPUs."
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    help="Concurrent runs (default 1); without --gpus they share the visible GPUs.",
 )
 @click.option("--gpus", help="Run on these GPUs, one run on each: 2,3 or auto.")
 @click.option("--wait-idle", is_flag=True, help="Use a GPU only after it was idle for a minute.")
