@@ -19,6 +19,7 @@ from oelm_lib.runs.names import run_command
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.study.plan import study_names
 from oelm_lib.study.records import records_path
+from oelm_lib.study.schema import Claim
 from oelm_lib.study.study import load_study
 from oelm_lib.study.verdicts import Judgement
 from oelm_lib.units import perplexity
@@ -250,7 +251,7 @@ def _study_rows(one: Judgement) -> list[dict[str, Any]]:
             "arm": one.name,
             "against": one.other,
             "corpus": one.corpus,
-            "kind": "equal" if one.claim.equal else "at_most",
+            "kind": _kind(one.claim),
             "bound": bound,
             "interval": one.interval,
             "n": one.ended,
@@ -259,6 +260,13 @@ def _study_rows(one: Judgement) -> list[dict[str, Any]]:
         }
         for bound, limit in zip(one.claim.bounds, one.limits, strict=True)
     ]
+
+
+def _kind(claim: Claim) -> str:
+    """Return the phrase of what a claim says."""
+    if claim.gaps:
+        return "equal_gaps"
+    return "equal" if claim.equal else "at_most"
 
 
 def _launch(run: dict[str, Any]) -> dict[str, Any]:

@@ -146,6 +146,7 @@ def page_slug(text: str) -> str:
 
 def _make(notebook: str, parameters: dict[str, str], name: str, command: str) -> Path:
     """Execute a notebook into the outputs folder and export it."""
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     path = config.outputs_dir() / f"{name}.ipynb"
@@ -158,5 +159,11 @@ def _make(notebook: str, parameters: dict[str, str], name: str, command: str) ->
         raise UserError(
             f"{page}: the notebook {notebook} failed: {error.ename}: {error.evalue};"
             " the page shows where"
+        ) from None
+    except DeadKernelError:
+        path.unlink(missing_ok=True)  # papermill has marked all of its cells as completed
+        raise UserError(
+            f"{path}: its kernel died without a message, most often because memory ran out (see"
+            f" dmesg) or because it was killed; free memory, then: {command}"
         ) from None
     return export(path)

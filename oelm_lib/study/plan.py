@@ -9,7 +9,7 @@ from oelm_lib import config
 from oelm_lib.config import Experiment, Section
 from oelm_lib.errors import UserError
 from oelm_lib.files import sha256_json
-from oelm_lib.model.cost import qk_share
+from oelm_lib.model.cost import parameter_counts, qk_share
 from oelm_lib.study.cell import BASE_SIZE, Cell, rounded_rate
 from oelm_lib.study.schema import Arm, Choice, Claim, Confirm, Ladder, Names, Settings, Size, Tune
 
@@ -133,6 +133,8 @@ def _check_names(plan: Plan) -> None:
             _check_baseline(plan, candidate)
         _check_known(f"choices: {name}: corpus", choice.corpus, set(plan.corpora))
     for claim in plan.claims:
+        if claim.first == claim.second:
+            raise ValueError(f"claims: {claim.first!r} is compared with itself; name two arms")
         for name in claim.names:
             _check_known("claims", name, arms | choices)
             if claim.gaps or claim.second is None:
@@ -203,6 +205,21 @@ def _check_arms(plan: Plan) -> None:
             if other != f"{name} ({size})":
                 raise UserError(f"{other} and {name} ({size}) are the same runs; delete one")
     _check_shares(plan)
+    _check_ladder(plan)
+
+
+def _check_ladder(plan: Plan) -> None:
+    """Raise UserError where all sizes of the ladder have equally many parameters."""
+    if plan.ladder is None:
+        return
+    arm = next(iter(plan.arms))
+    cells = [Cell(plan.corpora[0], size, arm) for size in plan.sizes]
+    counts = {parameter_counts(plan.config(cell).model)["total"] for cell in cells}
+    if len(counts) == 1:
+        raise UserError(
+            f"ladder.sizes: all models have {counts.pop():,} parameters; change model.d_model or"
+            " model.num_layers of one"
+        )
 
 
 def _check_shares(plan: Plan) -> None:

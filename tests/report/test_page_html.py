@@ -1,10 +1,13 @@
 import json
 import re
+from pathlib import Path
 
 import nbformat
 import numpy as np
+import papermill
 import plotly.graph_objects as go
 import pytest
+from nbclient.exceptions import DeadKernelError
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from oelm_lib.config import ROOT
@@ -103,6 +106,19 @@ def test_tagged_cells_stay_out(tmp_path, tag):
         write(tmp_path / "a.ipynb", code(new_output("stream", text="gone"), tags=[tag]))
     ).read_text()
     assert "gone" not in page
+
+
+def test_of_a_killed_kernel_no_notebook_is_kept_and_one_line_says_why(tmp_path, monkeypatch):
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
+
+    def execute_notebook(source, target, **options):
+        Path(target).write_text('{"metadata": {}}')  # papermill writes what there is, in place
+        raise DeadKernelError("Kernel died")
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute_notebook)
+    with pytest.raises(UserError, match=r"gpu.ipynb: its kernel died .* then: oelm report gpu$"):
+        report("gpu")
+    assert not list(tmp_path.iterdir())
 
 
 def test_progress_lines_leave_their_last_state(tmp_path):

@@ -94,6 +94,18 @@ MISTAKES = {
         {"arms": {"frozen": {"set": factory.FROZEN, "against": "frozen"}}},
         "against: 'frozen' is not declared",
     ),
+    "a claim about one arm twice": (
+        {"claims": [{"equal": ["frozen", "frozen"], "within": 0.01}]},
+        "claims: 'frozen' is compared with itself; name two arms",
+    ),
+    "a claim of an arm against itself": (
+        {"claims": [{"arm": "frozen", "against": "frozen", "at_most": 0.05}]},
+        "claims: 'frozen' is compared with itself; name two arms",
+    ),
+    "a ladder of one size": (
+        {"ladder": LADDER | {"sizes": {"slow": {"set": {"optim.weight_decay": 0.2}}}}},
+        "ladder.sizes: all models have",
+    ),
     "two names for one arm": (
         {"arms": factory.plain_plan()["arms"] | {"again": {}}},
         "trained (base) and again (base) are the same runs",
