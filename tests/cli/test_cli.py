@@ -172,9 +172,6 @@ def test_a_command_starts_without_the_heavy_packages():
         (["status", "--watch", "demo-9*"], "no experiment and no run is called 'demo-9*'"),
         (["logs", "DEMO-01"], "no run is called 'DEMO-01'"),
         (["run", "demo-99"], "no experiment 'demo-99'"),
-        (["run", "DEMO-01", "--wait-idle"], "--wait-idle is about GPUs; add --gpus auto or"),
-        (["run", "DEMO-01", "--fresh", "--gpus", "2"], "--fresh starts one run, without --gpus"),
-        (["run", "DEMO-01", "--fresh", "--wait-idle"], "without --gpus and --wait-idle; name one"),
         (["study", "oelm", "--gpus", "2", "--slurm", "account=lab"], "--gpus is for runs here"),
         (["run", "DEMO-01", "--set", "machine.threads=100000"], "machine.threads = 100000: should"),
         (["generate", "DEMO-01", "--prompt", "\udcff"], "the prompt is not UTF-8 text"),
@@ -186,6 +183,22 @@ def test_a_mistake_is_one_line(arguments, message, monkeypatch, tmp_path):
     assert result.exit_code == 2
     (line,) = result.output.strip().splitlines()
     assert message in line
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--wait-idle"], "--wait-idle is about GPUs; add --gpus auto or"),
+        (["--fresh", "--gpus", "2"], "--fresh starts one run, without --gpus"),
+        (["--fresh", "--wait-idle"], "without --gpus and --wait-idle; name one"),
+    ],
+)
+def test_options_that_one_run_cannot_have_are_refused(options, message, monkeypatch, tmp_path):
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
+    result = CliRunner().invoke(main, ["run", "DEMO-01", *options])
+    assert result.exit_code == 2
+    assert message in result.output.splitlines()[-1]  # after notes on a user's files
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
