@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from oelm_lib.config import Experiment, ModelConfig, change_words
+from oelm_lib.units import significant
 
 LOG_QK_SCALE = 0.45254834
 """qk_scale of the log's N(0, 0.02) at d_model 512."""
@@ -99,7 +100,7 @@ def frozen_words(model: ModelConfig) -> str:
     if not names:
         return ""
     rows = "orthogonal rows of" if model.qk_init == "orthogonal" else "Gaussian rows of expected"
-    words = f"{names} frozen at {rows} norm {model.qk_scale:.2g}"
+    words = f"{names} frozen at {rows} norm {significant(model.qk_scale, 2)}"
     if model.frozen_layers != "all":
         words += f" in layer {', '.join(map(str, model.frozen_layers))}"
     if model.freeze_from or model.freeze_until:

@@ -199,7 +199,9 @@ def is_open(interval: Interval, bounds: Bounds) -> bool:
     return _judge(interval, bounds, (YES, NO, NOT_SHOWN)) == NOT_SHOWN
 
 
-def power(difference: float, sd: float, n: int, bounds: Bounds, k: int = 1) -> float:
+def power(
+    difference: float, sd: float, n: int, bounds: Bounds, k: int = 1, document_error: float = 0.0
+) -> float:
     """Return the chance that the interval of n pairs lies wholly within the bounds.
 
     Args:
@@ -208,6 +210,7 @@ def power(difference: float, sd: float, n: int, bounds: Bounds, k: int = 1) -> f
         n: Pairs, at least 2.
         bounds: In nats, from `bounds_at_most` or `bounds_within`; -inf and inf are allowed.
         k: Comparisons in the family.
+        document_error: Standard error over documents, where the interval includes it.
 
     Source: the distribution of (mean, sd) of a normal sample, integrated over sd; Phillips 1990,
         "Power of the two one-sided tests procedure in bioequivalence",
@@ -215,12 +218,12 @@ def power(difference: float, sd: float, n: int, bounds: Bounds, k: int = 1) -> f
     """
     from scipy.special import chdtri, ndtr, stdtrit
 
-    if sd == 0:
+    if sd == document_error == 0:
         return float(bounds[0] <= difference <= bounds[1])
     # 400 equally likely values of sample sd / true sd
     spreads = np.sqrt(chdtri(n - 1, (np.arange(400) + 0.5) / 400) / (n - 1))
-    half = stdtrit(n - 1, 1 - ALPHA / k / 2) * spreads * sd / math.sqrt(n)
-    error = sd / math.sqrt(n)
+    error = math.hypot(sd / math.sqrt(n), document_error)
+    half = stdtrit(n - 1, 1 - ALPHA / k / 2) * np.hypot(spreads * sd / math.sqrt(n), document_error)
     upper = (bounds[1] - half - difference) / error
     lower = (bounds[0] + half - difference) / error
     return float(np.clip(ndtr(upper) - ndtr(lower), 0, None).mean())
@@ -249,20 +252,17 @@ def deciding_seeds(interval: Interval, bounds: Bounds) -> tuple[int, int | None]
     else:
         target = (high, math.inf) if interval.mean > high else (-math.inf, low)
     df = interval.n - 1
-    few, many = (
-        _seeds_for_power(
-            interval.mean, interval.sd * math.sqrt(df / chdtri(df, tail)), target, k=interval.k
-        )
-        for tail in (0.16, 0.84)
-    )
+    error = interval.document_error if interval.includes_documents else 0.0
+    spreads = [interval.sd * math.sqrt(df / chdtri(df, tail)) for tail in (0.16, 0.84)]
+    few, many = (_fewest_seeds(interval.mean, sd, target, interval.k, error) for sd in spreads)
     return None if few is None else (few, many)
 
 
-def _seeds_for_power(difference: float, sd: float, bounds: Bounds, k: int) -> int | None:
+def _fewest_seeds(gap: float, sd: float, bounds: Bounds, k: int, error: float) -> int | None:
     """Return the fewest pairs with power 0.8; None above LARGEST_PROPOSAL."""
 
     def suffices(n: int) -> bool:
-        return power(difference, sd, n, bounds, k) >= POWER
+        return power(gap, sd, n, bounds, k, error) >= POWER
 
     if not suffices(LARGEST_PROPOSAL):
         return None

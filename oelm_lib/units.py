@@ -31,7 +31,12 @@ def format_bytes(count: float) -> str:
 
 def format_millions(count: float) -> str:
     """Return a count in millions, to two digits and without the unit: 0.17, 1.1, 45, 410."""
-    return f"{float(f'{count / 1e6:.2g}'):,g}"
+    return significant(count / 1e6, 2)
+
+
+def significant(value: float, digits: int) -> str:
+    """Return a number rounded to so many digits, without an exponent below a million: 130."""
+    return f"{float(f'{value:.{digits}g}'):,g}"
 
 
 def format_eta(eta_seconds: list[float] | tuple[float, float] | None) -> str:

@@ -183,6 +183,24 @@ def test_no_seeds_are_proposed_where_documents_leave_the_claim_open():
     assert "a larger split is needed" in seeds_text(wider, s.bounds_at_most(0.05))
 
 
+def test_few_seeds_ask_for_seeds_though_the_interval_includes_documents():
+    """With two seeds the t quantile is 13: a larger split would not help."""
+    interval = s.with_document_error(s.paired_interval([0.018, 0.022]), 0.003)
+    assert interval.includes_documents and s.at_most(interval, 0.05) == s.INCONCLUSIVE
+    assert "seeds would decide" in seeds_text(interval, s.bounds_at_most(0.05))
+
+
+def test_power_with_documents_agrees_with_simulation():
+    rng, n, gap, sd, error = np.random.default_rng(1), 4, 0.03, 0.004, 0.005
+    passes = []
+    for _ in range(2000):
+        drawn = rng.normal(gap + rng.normal(0, error), sd, n)
+        interval = s.with_document_error(s.paired_interval(drawn), error)
+        passes.append(s.at_most(interval, 0.05) == s.PASS)
+    chance = s.power(gap, sd, n, s.bounds_at_most(0.05), document_error=error)
+    assert chance == pytest.approx(np.mean(passes), abs=0.04)
+
+
 def test_no_seeds_are_proposed_where_the_claim_is_decided():
     """Fault 9: a gap of +22.85 % that excludes equality was given seeds for it."""
     interval = s.paired_interval(math.log(1.2285) + 0.01 * np.array([-1, 0, 1, 0.5, -0.5]))

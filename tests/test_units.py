@@ -5,7 +5,15 @@ import re
 
 import pytest
 
-from oelm_lib.units import format_duration, format_eta, format_millions, perplexity
+from oelm_lib.units import format_duration, format_eta, format_millions, perplexity, significant
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(100.4, 2, "100"), (0.4525, 2, "0.45"), (128.0, 2, "130"), (1234.5, 3, "1,230"), (2, 3, "2")],
+)
+def test_significant_digits_come_without_an_exponent(value, digits, text):
+    assert significant(value, digits) == text
 
 
 def test_perplexity_of_a_loss_beyond_exp_is_infinite():

@@ -7,7 +7,7 @@ import pandas as pd
 
 from oelm_lib import stats
 from oelm_lib.compare.confounds import differences
-from oelm_lib.compare.pairs import METRIC, Pair, comparable, families, pairs
+from oelm_lib.compare.pairs import Pair, families, pairs
 from oelm_lib.errors import UserError
 from oelm_lib.units import perplexity
 
@@ -94,8 +94,10 @@ def _compare_at(
 
 def _loss_at(curve: np.ndarray, point: float) -> float:
     """Interpolate a loss in the logarithm of the axis, over which curves are nearly straight."""
+    if not point > 0:
+        return math.nan
     x, loss = np.log(curve[:, 0]), curve[:, 1]
-    return float(np.interp(math.log(point), x, loss, math.nan, math.nan))
+    return float(np.interp(np.log(point), x, loss, math.nan, math.nan))
 
 
 def ablation(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
@@ -114,10 +116,15 @@ def ablation(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
     for family in families(runs, baseline):
         before = family[0].base
         judged = [pair for pair in family if len(pair.shared()[0])]
-        for pair in sorted(judged, key=lambda pair: comparable(pair.arm)[METRIC].mean()):
+        for pair in sorted(judged, key=_total_nats):  # over shared seeds: others may be easier
             rows.append(_step(before, pair))
             before = pair.arm
     return pd.DataFrame(rows)
+
+
+def _total_nats(pair: Pair) -> float:
+    """Return the mean difference of an arm to its baseline."""
+    return stats.paired_interval(pair.differences()).mean
 
 
 def _step(before: pd.DataFrame, pair: Pair) -> dict[str, object]:
@@ -139,7 +146,7 @@ def _step(before: pd.DataFrame, pair: Pair) -> dict[str, object]:
         "unadjusted_low": interval.gap_low,
         "unadjusted_high": interval.gap_high,
         "gap_back": stats.gap(-interval.mean),
-        "total_nats": stats.paired_interval(pair.differences()).mean,
+        "total_nats": _total_nats(pair),
         "differs": ", ".join(keys),
         "source": second["source"],
     }

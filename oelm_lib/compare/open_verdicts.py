@@ -38,7 +38,7 @@ def _seeds_in_all(one: Verdict) -> int | None:
     """Return how many shared seeds an open verdict asks for; None where seeds do not decide it."""
     if one.verdict == stats.UNKNOWN:
         return stats.FEW_SEEDS
-    if one.verdict != stats.INCONCLUSIVE or one.interval.includes_documents:
+    if one.verdict != stats.INCONCLUSIVE:
         return None
     seeds = stats.deciding_seeds(one.interval, stats.bounds_at_most(LIMIT))
     if seeds is None or seeds[0] > MOST_LISTED:

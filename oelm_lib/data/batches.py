@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oelm_lib.data.corpus import RecallExamples
+from oelm_lib.data.corpus import RecallExamples, epoch_steps
 from oelm_lib.seeds import named_generator
 
 IGNORED = -100
@@ -48,7 +48,7 @@ class Batches:
         self.tokens, self.length, self.batch_size = tokens, length, batch_size
         self.seed, self.device, self.recall = seed, device, recall
         self.windows = (len(tokens) - 1) // length
-        self.epoch_steps = self.windows // batch_size
+        self.epoch_steps = epoch_steps(len(tokens), length, batch_size)
         self._order: tuple[int, np.ndarray] | None = None
         self._device_order: tuple[int, Tensor] | None = None
         self._resident: Tensor | None = None

@@ -18,6 +18,11 @@ TOKENIZER_FILE = "tokenizer.json"
 _CONTENT_KEYS = ("corpus", "tokenizer", "vocab_size", "eot", "splits", "tokenizer_sha256")
 
 
+def epoch_steps(tokens: int, length: int, batch_size: int) -> int:
+    """Return the whole batches in one pass over a train split of so many tokens."""
+    return (tokens - 1) // length // batch_size
+
+
 class RecallExamples(NamedTuple):
     """How the examples of associative recall (data/mqar.py) lie in the tokens of a corpus."""
 

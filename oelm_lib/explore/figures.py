@@ -147,16 +147,21 @@ def loss_by_position(runs: Sequence[Trained]) -> Figure:
         " lower is better"
     ]
     figure = new_figure("Loss by position", notes, ["loss", "gap to the first arm"], height=240)
-    reference = window_losses(runs[0])[1].mean(0)
+    reference = _loss_at_positions(runs[0])
     parts = np.array_split(np.arange(len(reference)), min(BINS, len(reference)))
     middles = [part.mean() for part in parts]
     for drawn in _drawn_runs(runs):
-        losses = window_losses(drawn.run)[1].mean(0)
+        losses = _loss_at_positions(drawn.run)
         for row, values in ((1, losses), (2, losses - reference)):
-            means = [values[part].mean() for part in parts]
+            means = [float(np.ma.filled(values[part].mean(), np.nan)) for part in parts]
             _add_line(figure, row, drawn, middles, means, mode="lines+markers", marker_size=5)
     figure.update_yaxes(title_text="nats per token")
     return _finished(figure, "position in the window", "normal")
+
+
+def _loss_at_positions(run: Trained) -> np.ma.MaskedArray:
+    """Return the mean loss (T,) of the scored tokens at each position; masked where none is."""
+    return np.ma.masked_invalid(window_losses(run)[1]).mean(0)
 
 
 def logit_spread(runs: Sequence[Trained]) -> Figure:

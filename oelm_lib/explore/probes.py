@@ -63,12 +63,12 @@ PROBES = {
     "loss": Probe(
         "validation loss (nats per token)",
         "Lower is better.",
-        lambda run: window_losses(run)[1].mean(),
+        lambda run: np.nanmean(window_losses(run)[1]),
     ),
     "in_context": Probe(
         "in-context score (nats)",
         "Late loss minus early loss in a window. Lower is better: the context helps more.",
-        lambda run: measures.in_context_score(window_losses(run)[1]),
+        lambda run: measures.in_context_score(window_losses(run)[1]),  # nan of recall
     ),
     "copy_gain": Probe(
         "copy gain (nats)",
@@ -156,7 +156,8 @@ def loss_by_slice(runs: Sequence[Trained]) -> pd.DataFrame:
     Raises:
         UserError: A run reads other windows than the first one.
     """
-    tokens, _ = window_losses(runs[0])
+    tokens, first = window_losses(runs[0])
+    scored = np.isfinite(first)
     losses = {
         arm: np.mean([_losses_on(run, tokens, runs[0]) for run in members], axis=0)
         for arm, members in runs_by_arm(runs).items()
@@ -164,24 +165,24 @@ def loss_by_slice(runs: Sequence[Trained]) -> pd.DataFrame:
     reference = next(iter(losses))
     bigram, token = measures.repeats(tokens, 2), measures.repeats(tokens, 1)
     masks = {
-        "all": np.ones(bigram.shape, bool),
-        "end an earlier bigram": bigram,
-        "do not": ~bigram,
-        "stood earlier": token,
-        "are new in the window": ~token,
+        "all": scored,
+        "end an earlier bigram": scored & bigram,
+        "do not": scored & ~bigram,
+        "stood earlier": scored & token,
+        "are new in the window": scored & ~token,
     }
     rows = []
     for arm, own in losses.items():
         excess = own - losses[reference]
         for words, mask in masks.items():
-            share = np.nan if arm == reference else excess[mask].sum() / excess.sum()
+            share = np.nan if arm == reference else excess[mask].sum() / excess[scored].sum()
             rows.append(
                 {
                     "arm": arm,
                     "tokens_that": words,
-                    "token_share": mask.mean(),
-                    "loss": own[mask].mean(),
-                    "gap_nats": excess[mask].mean(),
+                    "token_share": mask.sum() / scored.sum(),
+                    "loss": own[mask].mean() if mask.any() else np.nan,
+                    "gap_nats": excess[mask].mean() if mask.any() else np.nan,
                     "gap_share": share,
                 }
             )

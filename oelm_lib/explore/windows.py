@@ -1,12 +1,13 @@
 """Token sequences that runs are probed on: validation windows and repeated random tokens."""
 
 import functools
+import math
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from oelm_lib.data.batches import IGNORED, EvalWindows
+from oelm_lib.data.batches import IGNORED, EvalWindows, scored_targets
 from oelm_lib.explore import measures
 from oelm_lib.training.trained import Trained
 
@@ -45,8 +46,13 @@ def repeated_sequences(run: Trained) -> tuple[Tensor, int]:
 @functools.lru_cache(maxsize=CACHED_RUNS)
 @torch.no_grad()
 def window_losses(run: Trained) -> tuple[np.ndarray, np.ndarray]:
-    """Return tokens (N, T + 1) of validation windows, and the nats (N, T) of all but the first."""
+    """Return tokens (N, T + 1) of validation windows, and the nats (N, T) of all but the first.
+
+    Of associative recall only the answers are scored; the others are nan.
+    """
     inputs, targets = validation_windows(run, LOSS_TOKENS)
-    parts = zip(inputs.split(64), targets.split(64), strict=True)
+    windows = torch.cat([inputs, targets[:, -1:]], 1)
+    scored = scored_targets(windows, run.corpus.recall)
+    parts = zip(inputs.split(64), scored.split(64), strict=True)
     losses = torch.cat([run.model.token_losses(*part) for part in parts])
-    return torch.cat([inputs, targets[:, -1:]], 1).numpy(), losses.numpy()
+    return windows.numpy(), losses.masked_fill(scored == IGNORED, math.nan).numpy()

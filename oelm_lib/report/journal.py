@@ -75,7 +75,7 @@ def _environment(language: str, facts: dict[str, Any]) -> Any:
     space = " " if language == "en" else ""
 
     def percent(value: float, digits: int = 2, sign: str = "+") -> str:
-        return f"{100 * value:{sign}.{digits}f}{space}%"
+        return "-" if pd.isna(value) else f"{100 * value:{sign}.{digits}f}{space}%"
 
     def limit(value: float) -> str:
         return f"{100 * value:g}{space}%"
@@ -93,7 +93,7 @@ def _environment(language: str, facts: dict[str, Any]) -> Any:
         "num": number,
         "arm": lambda name: _translate(name, language),
         "corpus": lambda name: _translate(facts["corpora"].get(name, name or "-"), language),
-        "signed": "{:+.4f}".format,
+        "signed": lambda value: "-" if pd.isna(value) else f"{value:+.4f}",
         "time": lambda text: (text or "-")[:16].replace("T", " "),
         "duration": lambda value: "-" if pd.isna(value) else format_duration(math.floor(value)),
         "code": lambda text: Markup(str(text).strip().replace("```", "` ` `")),

@@ -15,7 +15,7 @@ from oelm_lib.study.ladder import Slope
 from oelm_lib.study.study import Study
 from oelm_lib.study.tuning import INTERIOR
 from oelm_lib.study.verdicts import Judgement
-from oelm_lib.units import format_millions
+from oelm_lib.units import format_millions, significant
 from oelm_lib.view import forest
 from oelm_lib.view.figure import INK, Figure, add_trace, new_figure, plotly_text, title_x
 from oelm_lib.view.tones import verdict_mark
@@ -57,7 +57,9 @@ def _forest_row(judged: list[Judgement], colour: str) -> forest.Row:
     """Return a comparison with its gap on each corpus."""
     first = judged[0]
     against = f"against {first.against}"
-    share = "" if first.trained_share is None else f" ({100 * first.trained_share:.2g} %)"
+    share = (
+        "" if first.trained_share is None else f" ({significant(100 * first.trained_share, 2)} %)"
+    )
     marks = [
         forest.Mark(
             name=f"{one.arm} {against}, {one.corpus}",

@@ -35,9 +35,9 @@ def seeds_text(interval: stats.Interval, bounds: stats.Bounds) -> str:
     """
     if not stats.is_open(interval, bounds):
         return ""
-    if interval.includes_documents:
-        return "a larger split is needed: the error over documents is as large as that over seeds"
     seeds = stats.deciding_seeds(interval, bounds)
+    if seeds is None and interval.includes_documents:
+        return "a larger split is needed: the error over documents is as large as that over seeds"
     if seeds is None:
         return "no number of seeds would decide it: the gap seen lies on the bound"
     few, many = seeds

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from oelm_lib.data.corpus import epoch_steps
 from oelm_lib.files import sha256_file
 from oelm_lib.runs import reading
 
@@ -48,9 +49,11 @@ def _read(path: Path, stamp: tuple) -> dict[str, Any]:
         for event, columns in COLUMNS.items()
     }
     experiment, train = plain["experiment"], plain["corpus"]["splits"]["train"]
-    step_tokens = experiment["train"]["batch_size"] * experiment["model"]["max_seq_len"]
+    batch_size, length = experiment["train"]["batch_size"], experiment["model"]["max_seq_len"]
+    step_tokens = batch_size * length
+    epoch_tokens = step_tokens * epoch_steps(train["tokens"], length, batch_size)
     origin = {"commit": plain["code"]["commit"], "config_sha256": sha256_file(path / "config.yaml")}
-    return thinned | {"step_tokens": step_tokens, "epoch_tokens": train["tokens"], "origin": origin}
+    return thinned | {"step_tokens": step_tokens, "epoch_tokens": epoch_tokens, "origin": origin}
 
 
 def _thin(frame: Any, columns: tuple[str, ...]) -> dict[str, list]:

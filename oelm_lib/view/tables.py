@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from oelm_lib.markup import Html, as_html, html_table
-from oelm_lib.units import format_duration, format_eta
+from oelm_lib.units import format_duration, format_eta, significant
 from oelm_lib.view.gaps import percent
 from oelm_lib.view.tones import verdict_html
 
@@ -26,7 +26,8 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     **dict.fromkeys(("steps", "max_steps", "step", "tokens", "documents"), "{:,.0f}".format),
     **dict.fromkeys(("seed", "n", "gap_n"), "{:,.0f}".format),
     **dict.fromkeys(("total", "trainable", "frozen"), "{:,}".format),
-    **dict.fromkeys(("learning_rate", "mean_step_seconds", "epochs"), "{:.3g}".format),
+    **dict.fromkeys(("learning_rate", "mean_step_seconds"), "{:.3g}".format),
+    "epochs": lambda value: significant(value, 3),
 }
 """Column -> format of its numbers; others have four decimals, two where it ends in perplexity."""
 DATES = ("started", "finished")

@@ -6,10 +6,33 @@ import pytest
 
 from oelm_lib import compare
 from oelm_lib.config import load_config
+from oelm_lib.data.corpus import epoch_steps
 from oelm_lib.errors import UserError
+from oelm_lib.report.journal import journal
 from tests.runs_factory import make_run
 
 DEMO = load_config("DEMO-02")
+
+
+def test_arms_are_ordered_by_their_paired_gaps_not_by_seeds_that_others_lack(tmp_path):
+    for seed, easy in ((1, 0), (2, 0.01), (3, 0.02), (4, -0.3), (5, -0.4)):
+        for exp, gap in (("DEMO-01", 0.0), ("DEMO-02", 0.07), ("DEMO-04", 0.05)):
+            if exp != "DEMO-04" or seed < 4:
+                make_run(tmp_path, exp, seed, final_loss=1.5 + easy + gap)
+    table = compare.ablation(compare.load_runs(outputs=tmp_path))
+    assert table["to_id"].tolist() == ["DEMO-04", "DEMO-02"]
+    assert table["nats"].tolist() == pytest.approx([0.05, 0.02])
+    said = [line for line in journal(tmp_path).splitlines() if "better than" in line]
+    assert any("frozen Gaussian is **1.98 %** better than OELM-Freeze" in line for line in said)
+
+
+def test_between_arms_without_a_shared_seed_nothing_is_said(tmp_path):
+    for seed in range(1, 7):
+        make_run(tmp_path, "DEMO-01", seed)
+        make_run(tmp_path, "DEMO-04" if seed < 4 else "DEMO-02", seed)
+    text = journal(tmp_path)
+    section = text[text.index("measured by this code)") : text.index("recorded in the log, other")]
+    assert "better than" not in section and "nan" not in section
 
 
 def test_ablation_adds_up_to_the_whole_gap(demo):
@@ -49,6 +72,7 @@ def test_matched_interpolates_between_evaluations(demo):
     tokens = runs["tokens"].iloc[0] / runs["steps"].iloc[0] * step
     by_tokens = compare.matched(runs, metrics, "tokens", at=[tokens])
     assert by_tokens["nats"].iloc[0] == pytest.approx(at_eval["nats"].iloc[0])
+    assert compare.matched(runs, metrics, at=[0, -1])["n"].tolist() == [0, 0]
     assert compare.matched(runs, metrics, "seconds")["n"].tolist()[1:] == [3, 3, 3]
     with pytest.raises(UserError, match="use step, tokens or seconds"):
         compare.matched(runs, metrics, "hours")
@@ -83,8 +107,8 @@ def test_corpora_say_what_was_read_once_a_corpus(demo):
     assert table["split"].is_unique
     train = table.set_index("split").loc["train"]
     assert train["kind"] == "synthetic"
-    seen = DEMO.train.max_steps * DEMO.train.batch_size * DEMO.model.max_seq_len
-    assert train["epochs"] == pytest.approx(seen / train["tokens"])
+    epoch = epoch_steps(train["tokens"], DEMO.model.max_seq_len, DEMO.train.batch_size)
+    assert train["epochs"] == pytest.approx(DEMO.train.max_steps / epoch)
     assert compare.corpora(compare.recorded()).empty
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from oelm_lib import training
+from oelm_lib import config, runs, training
 from oelm_lib.errors import UserError
 from tests.explore.conftest import train_as_demo
 from tests.model.additions import EACH_AND_ALL, FROZEN, inputs, stirred
@@ -162,6 +162,26 @@ def test_slices_part_all_tokens_and_their_shares_of_the_gap_sum_to_one(arms):
             )
             if arm != names[0]:
                 assert parts["gap_share"].sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_of_associative_recall_only_answers_count(tmp_path, monkeypatch):
+    from oelm_lib.explore import figures, probes
+    from oelm_lib.training.trained import open_trained
+
+    monkeypatch.setenv("OELM_DATA", str(tmp_path / "data"))
+    size = {"model.vocab_size": 40, "model.d_model": 16, "model.num_heads": 2, "model.d_ff": 32}
+    changes = {"data.tokenizer": "ids-40", "train.max_steps": 2, "train.eval_interval": 2}
+    run = runs.open_run(config.load_config("MQAR-01", size | changes), 1, tmp_path)
+    training.train(run)
+    trained = open_trained(run.path)
+    scored = pytest.approx(runs.read_summary(run)["final_val_loss"], abs=1e-3)  # but one window
+    assert probes.PROBES["loss"].measure(trained) == scored
+    table = probes.loss_by_slice([trained]).set_index("tokens_that")
+    assert table.loc["all", "loss"] == scored
+    halves = table.loc[["end an earlier bigram", "do not"], "token_share"]
+    assert halves.sum() == pytest.approx(1)
+    drawn = np.array(figures.loss_by_position([trained]).data[0].y, float)
+    assert np.isnan(drawn[0]) and np.nanmean(drawn) > 0  # keys and values come first
 
 
 def test_slices_and_steps_are_those_of_all_seeds_of_an_arm(arms, tiny_run):
