@@ -85,11 +85,12 @@ def append_line(path: Path, text: str, unless: Callable[[bytes], bool] | None = 
     """Append one line durably; the file and its folders are made where missing.
 
     Writers of any number of processes take turns (`flock`; where the file system has none, they
-    must not append at once). A last line that a crash left torn is cut first, and nothing else.
+    must not append at once). A last line that a crash left torn is cut first, and nothing else:
+    a whole JSON object without its newline, as some editors leave it, gets the newline.
 
     Args:
-        unless: Called with the whole lines of the file while other writers wait; where it returns
-            True, the file stays as it is.
+        unless: Called with the lines of the file that stay, while other writers wait; where it
+            returns True, the file stays as it is.
 
     Returns:
         Whether the line was appended.
@@ -99,15 +100,18 @@ def append_line(path: Path, text: str, unless: Callable[[bytes], bool] | None = 
     try:
         lock_exclusively(file)
         size = os.fstat(file).st_size
-        whole = whole_lines(file, size)
-        if unless is not None:
-            with open(os.dup(file), "rb") as lines:  # reads all of it; one pread may give less
+        ended = whole_lines(file, size)
+        with open(os.dup(file), "rb") as lines:  # reads all of it; one pread may give less
+            lines.seek(ended)
+            lacks_newline = is_json_object(lines.read(size - ended))
+            kept = size if lacks_newline else ended
+            if unless is not None:
                 lines.seek(0)
-                if unless(lines.read(whole)):
+                if unless(lines.read(kept)):
                     return False
-        if whole < size:
-            os.ftruncate(file, whole)
-        rest = memoryview(text.encode() + b"\n")
+        if kept < size:
+            os.ftruncate(file, kept)
+        rest = memoryview(b"\n" * lacks_newline + text.encode() + b"\n")
         while rest:
             rest = rest[os.write(file, rest) :]
         os.fsync(file)
@@ -151,6 +155,14 @@ def whole_lines(file: int, length: int) -> int:
             return start + newline + 1
         end = start
     return 0
+
+
+def is_json_object(text: bytes) -> bool:
+    """Return whether a text is a whole JSON object; no part of one that was torn off is."""
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def read_json(

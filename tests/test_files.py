@@ -75,6 +75,9 @@ def test_a_line_that_comes_while_a_torn_one_is_cut_is_kept(tmp_path, monkeypatch
         ("y" * 200_000 + "\n", "y" * 200_000 + "\nnew\n"),
         ("\n", "\nnew\n"),
         ("\n\n", "\n\nnew\n"),
+        ('a\n{"b": 1}', 'a\n{"b": 1}\nnew\n'),
+        ('a\n{"b": 1', "a\nnew\n"),
+        ("a\n1", "a\nnew\n"),
     ],
 )
 def test_only_a_torn_tail_is_cut(tmp_path, before, after):

@@ -45,7 +45,8 @@ def new_corpus(name: str, source: str | Path, tokenizer: str | None = None) -> C
     """Write params/corpora/<name>.yaml for the text in a file or folder, and prepare it.
 
     What a document is, the separator, the split rules and the tokenizer are proposed from the
-    text. The file explains each key and can be edited (docs/own-corpus.md).
+    text. The file explains each key and can be edited (docs/own-corpus.md). Where this was killed
+    before the corpus was complete, it goes on with the file that it left.
 
     Args:
         name: Name of the corpus: small letters, digits and hyphens.
@@ -74,8 +75,11 @@ def new_corpus(name: str, source: str | Path, tokenizer: str | None = None) -> C
     keys |= _split_rules(present, documents)
     whole_documents = keys.get("validation") != "tail"
     tokenizers = [tokenizer] if tokenizer else _tokenizers(characters, whole_documents)
+    content = _file_content(name, keys)
     with as_user_error(path, "cannot be written"):
-        write_text(path, _file_content(name, keys))
+        if path.exists() and path.read_bytes() != content.encode():
+            raise _name_is_taken(name)
+        write_text(path, content)
     print_line(f"{name}: wrote params/corpora/{name}.yaml (about {documents:,} documents)")
     try:
         return _prepare_first_that_fits(name, place, tokenizers)
@@ -90,14 +94,18 @@ def _new_path(name: str) -> Path:
         raise UserError(
             f"corpus name {name[:80]!r}: use small letters, digits and hyphens, e.g. my-text"
         )
-    if name in corpus_names():
-        raise UserError(
-            f"params/corpora/{name}.yaml: exists already; choose another name, or edit it and run"
-            f" `oelm data prepare {name} --source FOLDER`"
-        )
     if any((data_dir() / name).glob("[!.]*")):  # beside the lock of a preparation that failed
+        if name in corpus_names():
+            raise _name_is_taken(name)
         raise UserError(f"{data_dir() / name}: exists already; choose another name, or delete it")
     return PARAMS / "corpora" / f"{name}.yaml"
+
+
+def _name_is_taken(name: str) -> UserError:
+    return UserError(
+        f"params/corpora/{name}.yaml: exists already; choose another name, or edit it and run"
+        f" `oelm data prepare {name} --source PATH --tokenizer T`"
+    )
 
 
 def _permutation(fraction: float) -> Keys:
@@ -216,7 +224,8 @@ def _prepare_first_that_fits(name: str, source: Path, tokenizers: list[str]) -> 
 def _file_content(name: str, keys: Keys) -> str:
     """Return the corpus file: each key below a comment that says what it does."""
     lines = [f"# Proposed by `oelm data new {name}`; every key: {GUIDE}. To use other rules, edit"]
-    lines += [f"# them, delete data/{name} and run `oelm data prepare {name} --source PATH`."]
+    command = f"oelm data prepare {name} --source PATH --tokenizer T"
+    lines += [f"# them, delete data/{name} and run `{command}`."]
     for key, value in keys.items():
         lines += [f"# {CorpusSpec.model_fields[key].description}", dump_yaml({key: value}).strip()]
     return "\n".join(lines) + "\n"

@@ -31,6 +31,8 @@ from oelm_lib.files import as_user_error, lock_exclusively, sha256_file, write_t
 
 REHEARSAL = "data.corpus=stories train.max_steps=10 train.batch_size=1 train.eval_tokens=4096"
 """Overrides with which any experiment runs on a CPU: the log's model takes about a minute."""
+OTHER_FOLDER = ", or set OELM_DATA to another folder"
+"""End of an error of the system about the data folder, after its remedy."""
 
 
 def open_corpus(name: str, tokenizer: str, exp: Experiment | None = None) -> Corpus:
@@ -79,33 +81,48 @@ def prepare(
     """
     spec = _checked_spec(name, tokenizer, limit)
     folder = data_dir() / name / tokenizer
-    part = folder.with_name(f".{tokenizer}.part")
-    end = f", or set OELM_DATA to another folder; nothing is left of {folder}"
-    with as_user_error(folder, "cannot be prepared", end, exact=True), _locked(folder):
+    with as_user_error(folder, "cannot be prepared", OTHER_FOLDER, exact=True):
         # A wrong --source is an error even where the corpus is there already.
         local = None if source is None else open_source(spec, source)
-        if (folder / MANIFEST).is_file():
-            print_line(f"{folder} is there already; delete it to make it anew")
-            return read_corpus(name, tokenizer)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(
-                f"{folder}: has no {MANIFEST}, so it is no complete corpus; delete it, or copy"
-                " the whole folder again"
-            )
-        shutil.rmtree(part, ignore_errors=True)
-        try:
+        # Without the lock, which a data folder that is read-only cannot take.
+        is_made = (folder / MANIFEST).is_file()
+        if not is_made:
+            with _locked(folder):
+                is_made = (folder / MANIFEST).is_file()  # by another process, meanwhile
+                if not is_made:
+                    _make_folder(spec, local, tokenizer, folder)
+    if is_made:
+        print_line(f"{folder} is there already; delete it to make it anew")
+    return read_corpus(name, tokenizer)
+
+
+def _make_folder(spec: CorpusSpec, local: Source | None, tokenizer: str, folder: Path) -> None:
+    """Make the corpus beside its folder, then rename it. Raises UserError; then nothing is left.
+
+    Args:
+        local: The files given by the user; None: the hub, or the generator.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f"{folder}: has no {MANIFEST}, so it is no complete corpus; delete it, or copy"
+            " the whole folder again"
+        )
+    part = folder.with_name(f".{tokenizer}.part")
+    end = f"{OTHER_FOLDER}; nothing is left of {folder}"
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        with as_user_error(folder, "cannot be prepared", end, exact=True):
             part.mkdir()
             text = local or open_source(spec, None)
             for note in text.notes:
-                print_line(f"{name}: {note}")
+                print_line(f"{spec.name}: {note}")
             _make(text, tokenizer, part)
             os.replace(part, folder)
-        except HubError as error:
-            command = f"oelm data prepare {name} --tokenizer {tokenizer} --source FOLDER"
-            raise HubError(f"{error}; prepare a local copy of it: `{command}`") from None
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    return read_corpus(name, tokenizer)
+    except HubError as error:
+        command = f"oelm data prepare {spec.name} --tokenizer {tokenizer} --source FOLDER"
+        raise HubError(f"{error}; prepare a local copy of it: `{command}`") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _checked_spec(name: str, tokenizer: str, limit: int | None) -> CorpusSpec:

@@ -105,6 +105,11 @@ def screenshot(page: Path, picture: Path) -> None:
             raise UserError(
                 f"{page}: {browser} made no picture: it {reason}; open the page in it to see why"
             ) from None
+        if not shot.is_file():
+            raise UserError(
+                f"{page}: {browser} made no picture, and no error; one from snap has a /tmp of its"
+                " own: set TMPDIR to a folder in your home folder"
+            )
         shutil.copyfile(shot, temporary)
 
 

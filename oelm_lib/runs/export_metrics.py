@@ -20,6 +20,8 @@ PROJECT = "oelm-workbook"
 def export_metrics(run: Path, form: str, output: Path | None = None) -> Path:
     """Write the metrics of a run in another tool's format.
 
+    An earlier export of the same run is replaced; other files in a folder stay.
+
     Args:
         run: Run folder.
         form: `csv`, `tensorboard` or `wandb-offline`.
@@ -66,9 +68,10 @@ def _write_tensorboard(run: Path, metrics: pd.DataFrame, target: Path) -> None:
     except ImportError:
         raise _missing("tensorboard", "tensorboard") from None
     start = datetime.fromisoformat(read_config(run)["created"]).timestamp()
-    for old in target.glob("events.out.tfevents.*"):
-        old.unlink()  # of an earlier export, which would be drawn twice
-    writer = EventFileWriter(str(target))
+    suffix = f".{_export_id(run)}"
+    for old in target.glob(f"events.out.tfevents.*{suffix}"):
+        old.unlink()  # which would be drawn twice
+    writer = EventFileWriter(str(target), filename_suffix=suffix)
     for step, seconds, values in scalars(metrics):
         entries = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         summary = Summary(value=entries)
@@ -81,15 +84,16 @@ def _write_wandb(run: Path, metrics: pd.DataFrame, target: Path) -> None:
         import wandb
     except ImportError:
         raise _missing("wandb-offline", "wandb") from None
-    record, name = read_config(run), run_name(run)
-    shutil.rmtree(target / "wandb", ignore_errors=True)  # an earlier export
+    record, export_id = read_config(run), _export_id(run)
+    for old in (target / "wandb").glob(f"offline-run-*-{export_id}"):
+        shutil.rmtree(old)
     session = wandb.init(
         mode="offline",
         dir=str(target),
         project=PROJECT,
-        name=name,
+        name=run_name(run),
         # An export that is synchronized again updates the same run of the dashboard.
-        id=hashlib.sha256(f"{name} {record['created']}".encode()).hexdigest()[:12],
+        id=export_id,
         group=record["experiment"]["id"],
         config=record["experiment"] | {"seed": record["seed"]},
         # What Weights & Biases adds would be about this command, not about the run.
@@ -99,6 +103,12 @@ def _write_wandb(run: Path, metrics: pd.DataFrame, target: Path) -> None:
         session.log(values | {"seconds": seconds}, step=step)
     session.finish()
     wandb.teardown()  # waits until the file is whole
+
+
+def _export_id(run: Path) -> str:
+    """Return 12 hex digits that no other run has, the same for each export of a run."""
+    text = f"{run_name(run)} {read_config(run)['created']}"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _missing(form: str, package: str) -> UserError:

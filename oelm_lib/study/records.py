@@ -17,7 +17,14 @@ from pydantic import ConfigDict, ValidationError
 from oelm_lib import config
 from oelm_lib.config import Section
 from oelm_lib.errors import UserError
-from oelm_lib.files import append_line, checksum, read_json, with_checksum, write_text
+from oelm_lib.files import (
+    append_line,
+    checksum,
+    is_json_object,
+    read_json,
+    with_checksum,
+    write_text,
+)
 from oelm_lib.model.cost import qk_share
 from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.reading import (
@@ -225,7 +232,7 @@ def append_record(path: Path, record: dict[str, Any]) -> bool:
 
 
 def read_records(path: Path) -> list[Record]:
-    """Read all records; a torn last line is left out.
+    """Read all records; a torn last line is left out, not one that lacks only its newline.
 
     Raises:
         UserError: A line is not a record.
@@ -234,7 +241,8 @@ def read_records(path: Path) -> list[Record]:
         text = path.read_bytes()
     except FileNotFoundError:
         return []
-    return list(_parse(text[: text.rfind(b"\n") + 1], path))
+    ended = text.rfind(b"\n") + 1
+    return list(_parse(text if is_json_object(text[ended:]) else text[:ended], path))
 
 
 def _parse(text: bytes, path: Path) -> Iterable[Record]:

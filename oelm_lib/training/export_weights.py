@@ -1,6 +1,7 @@
 """Weights for other tools: safetensors with the experiment, or a GPT-2 of `transformers`."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from oelm_lib.data.corpus import TOKENIZER_FILE
 from oelm_lib.data.gpt2_vocabulary import read_gpt2_file
 from oelm_lib.data.tokenizer import END_OF_TEXT
 from oelm_lib.errors import UserError
-from oelm_lib.files import write_json, write_text
+from oelm_lib.files import as_user_error, write_json, write_text
 from oelm_lib.model.additions import unfolded
 from oelm_lib.model.gpt import Block
 from oelm_lib.runs.schema import EXPORT_FORMS
@@ -20,17 +21,16 @@ from oelm_lib.training.trained import Trained
 
 
 def export_model(trained: Trained, form: str, folder: Path) -> Path:
-    """Write the model into a new folder; return the folder.
+    """Write the model into a new folder, whole or not at all; return the folder.
 
     Args:
         form: safetensors (model.safetensors with the names of the state dict; config.json with
             experiment, seed and step), or huggingface (a GPT-2 of `transformers`, with tokenizer).
 
     Raises:
-        UserError: Another form, the folder exists, or GPT-2 cannot express the arm.
+        UserError: Another form, the folder exists or cannot be written, or GPT-2 cannot express
+            the arm.
     """
-    from safetensors.torch import save_file
-
     if form not in EXPORT_FORMS:
         raise UserError(f"form = {form!r} is unknown; allowed: {', '.join(EXPORT_FORMS)}")
     if form == "huggingface":
@@ -40,23 +40,43 @@ def export_model(trained: Trained, form: str, folder: Path) -> Path:
         config = {"experiment": trained.config.to_dict()}
     if folder.exists():
         raise UserError(f"{folder}: exists already; delete it or name another with --output")
-    folder.mkdir(parents=True)
-    origin = {
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        with as_user_error(folder, "cannot be written"):
+            part.mkdir(parents=True)
+            _write_weights(weights, config | {"oelm": _origin(trained)}, part)
+            _write_corpus_tokenizer(trained, form, part)
+            os.rename(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _write_weights(weights: dict[str, Tensor], config: dict[str, Any], folder: Path) -> None:
+    from safetensors.torch import save
+
+    contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
+    # `save_file` raises a SafetensorError without a number where the disk is full.
+    (folder / "model.safetensors").write_bytes(save(contiguous, {"format": "pt"}))
+    write_json(folder / "config.json", config)
+
+
+def _origin(trained: Trained) -> dict[str, Any]:
+    return {
         "run": trained.name,
         "seed": trained.seed,
         "step": trained.step,
         "corpus": trained.corpus.name,
     }
-    contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
-    save_file(contiguous, folder / "model.safetensors", {"format": "pt"})
-    write_json(folder / "config.json", config | {"oelm": origin})
+
+
+def _write_corpus_tokenizer(trained: Trained, form: str, folder: Path) -> None:
     tokenizer = trained.corpus.path / TOKENIZER_FILE
     if form == "huggingface":
         source = tokenizer if tokenizer.is_file() else None
         write_tokenizer(source, trained.config.model.max_seq_len, folder)
     elif tokenizer.is_file():
         shutil.copy(tokenizer, folder)
-    return folder
 
 
 def gpt2_weights(trained: Trained) -> dict[str, Tensor]:

@@ -5,6 +5,8 @@ import json
 import os
 import re
 import shlex
+import subprocess
+import sys
 
 import pyarrow
 import pyarrow.parquet
@@ -166,7 +168,7 @@ def test_the_text_of_long_lines_is_found(tmp_path):
         ("mine", b'{"text": "a"}\n{"n": 3}\n', "line 2 is not a JSON object with text"),
         ("mine", b"", "no column or key holds text"),
         ("My Text", b"", "corpus name 'My Text': use small letters"),
-        ("taken", b"", "params/corpora/taken.yaml: exists already; choose another name"),
+        ("taken", b'{"text": "a"}\n', "corpora/taken.yaml: exists already; choose another name"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_no_corpus_file(tmp_path, params, name, content, message):
@@ -206,6 +208,30 @@ def test_after_a_failure_the_same_command_works_with_another_text(tmp_path):
     assert load_spec("mine").about == r"Text from caf\xe9.txt."
     with pytest.raises(UserError, match="exists already"):
         new_corpus("mine", file, "gpt2")
+
+
+KILLED = """
+import builtins, os, sys
+from pathlib import Path
+from oelm_lib.data import new, new_corpus, spec
+new.PARAMS = spec.PARAMS = Path(sys.argv[1])
+builtins.print = lambda *text, **options: os.kill(os.getpid(), 9)
+new_corpus("mine", sys.argv[2], "gpt2")
+"""
+
+
+def test_after_a_kill_the_same_command_goes_on_unless_the_file_was_edited(tmp_path, params):
+    file, left = tmp_path / "a.jsonl", params / "corpora" / "mine.yaml"
+    file.write_text(json_lines(TEXTS))
+    assert subprocess.run([sys.executable, "-c", KILLED, params, file]).returncode == -9
+    proposed = left.read_bytes()
+    left.write_bytes(proposed + b"# My own line.\n")
+    with pytest.raises(UserError, match=r"exists already; .* --tokenizer"):
+        new_corpus("mine", file, "gpt2")
+    assert left.read_bytes() == proposed + b"# My own line.\n"
+    left.write_bytes(proposed)
+    assert new_corpus("mine", file, "gpt2").path.is_dir()
+    assert left.read_bytes() == proposed
 
 
 def test_the_command_names_the_next_one(tmp_path):

@@ -164,6 +164,24 @@ def test_prepared_corpus_stays(source, capsys):
     assert capsys.readouterr().out == line
 
 
+def test_a_corpus_that_is_there_needs_no_lock(source, data_folder, capsys):
+    """As in a data folder that is read-only; an administrator may write to any, so block it."""
+    folder = source(train=STORIES, validation=STORIES)
+    first = prepare("tinystories-sample", folder)
+    for tokenizer in ("gpt2", "bpe-300"):
+        lock = data_folder / "tinystories-sample" / f".{tokenizer}.lock"
+        lock.unlink(missing_ok=True)
+        lock.mkdir()
+    capsys.readouterr()
+    assert prepare("tinystories-sample", folder) == first
+    assert "gpt2 is there already" in capsys.readouterr().out
+    with pytest.raises(UserError, match="nowhere: no such file or folder"):
+        prepare("tinystories-sample", folder / "nowhere")
+    with pytest.raises(UserError, match=r"cannot be prepared: Is a directory.*OELM_DATA") as caught:
+        prepare("tinystories-sample", folder, "bpe-300")
+    assert "nothing is left" not in str(caught.value)
+
+
 def test_a_reader_that_goes_away_does_not_end_the_preparation(source):
     """As `oelm data prepare NAME | head -1`."""
     folder = source(train=STORIES, validation=STORIES)

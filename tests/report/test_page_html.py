@@ -296,7 +296,11 @@ def test_published_pages_of_two_runs_have_two_names(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("script", "words"),
-    [(None, "no browser for a.png"), ("exit 3", "exit status 3; open the page")],
+    [
+        (None, "no browser for a.png"),
+        ("exit 3", "exit status 3; open the page"),
+        ("exit 0", "made no picture, and no error; .* set TMPDIR"),
+    ],
 )
 def test_without_a_picture_nothing_is_published(tmp_path, monkeypatch, script, words):
     page = export(write(tmp_path / "a.ipynb", new_markdown_cell("# T")))

@@ -58,11 +58,26 @@ def test_tensorboard_reads_back_the_losses(run, tmp_path):
     assert [event.value for event in events] == pytest.approx(rows["loss"].tolist(), rel=1e-6)
 
 
+def test_an_export_for_tensorboard_leaves_the_files_of_other_runs(demo, tmp_path):
+    pytest.importorskip("tensorboard")
+    folder = tmp_path / "tb"
+    folder.mkdir()
+    (folder / "events.out.tfevents.1700000000.host.1.0").write_bytes(b"")  # of another program
+    for run in ("DEMO-01_baseline/seed42", "DEMO-02_oelm_freeze/seed42"):
+        export_metrics(demo / run, "tensorboard", folder)
+    assert len(list(folder.iterdir())) == 3
+
+
 def test_weights_and_biases_reads_back_the_losses(run, tmp_path):
     pytest.importorskip("wandb")
+    own = tmp_path / "wb" / "wandb" / "offline-run-20260102_030405-abcdefgh" / "run-abcdefgh.wandb"
+    own.parent.mkdir(parents=True)  # of a project of the user's
+    own.write_bytes(b"other runs")
     for _ in range(2):  # a second export replaces the first
         export_metrics(run, "wandb-offline", tmp_path / "wb")
-    (file,) = (tmp_path / "wb").rglob("offline-run-*/*.wandb")
+    assert own.read_bytes() == b"other runs"
+    files = (tmp_path / "wb").rglob("offline-run-*/*.wandb")
+    (file,) = (path for path in files if path != own)
     records = wandb_records(file)
     (header,) = [record.run for record in records if record.WhichOneof("record_type") == "run"]
     assert header.display_name == "DEMO-02_oelm_freeze/seed42"

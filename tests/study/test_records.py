@@ -52,6 +52,25 @@ def test_only_a_torn_tail_is_cut(tmp_path):
     assert path.read_bytes().startswith(whole)
 
 
+def test_a_last_record_without_its_newline_stays(tmp_path):
+    """As an editor saves the file, or a crash leaves it one byte before its end."""
+    path = tmp_path / "runs.jsonl"
+    for seed in (1, 2):
+        append_record(path, line(seed=seed))
+    whole = path.read_bytes()
+    path.write_bytes(whole.removesuffix(b"\n"))
+    assert [record.seed for record in read_records(path)] == [1, 2]
+    assert not append_record(path, line(seed=2))
+    assert append_record(path, line(seed=3))
+    assert [record.seed for record in read_records(path)] == [1, 2, 3]
+    assert path.read_bytes().startswith(whole)
+    damaged = path.read_bytes().removesuffix(b"\n").replace(b'"seed":3', b'"seed":4')
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match="line 3 fails its checksum"):
+        append_record(path, line(seed=5))
+    assert path.read_bytes() == damaged
+
+
 def test_two_engines_that_append_at_once_lose_nothing(tmp_path):
     """Others write while the first is between reading the file and writing to it.
 

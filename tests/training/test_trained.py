@@ -1,6 +1,7 @@
 """Trained models read from run folders: text, exports, and one line for what is wrong."""
 
 import json
+import resource
 import shutil
 
 import pytest
@@ -186,6 +187,23 @@ def test_an_unknown_form_of_export_is_refused(trained, tmp_path):
     with pytest.raises(UserError, match="form = 'gpt2' is unknown; allowed: safetensors, hugging"):
         export_model(trained(), "gpt2", tmp_path / "gpt2")
     assert not (tmp_path / "gpt2").exists()
+
+
+@pytest.mark.parametrize("form", ["safetensors", "huggingface"])
+def test_an_export_that_a_full_disk_ends_is_one_line_and_leaves_nothing(trained, tmp_path, form):
+    from oelm_lib.training import export_model
+
+    model, folder = trained(), tmp_path / "exports" / form
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(UserError, match=f"{form}: cannot be written: File too large; raise"):
+            export_model(model, form, folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(folder.parent.iterdir())
+    assert export_model(model, form, folder) == folder
+    assert [path.name for path in folder.parent.iterdir()] == [form]
 
 
 @pytest.mark.slow
