@@ -35,7 +35,7 @@ from oelm_lib.runs.reading import (
     read_summary,
     record_file,
 )
-from oelm_lib.study.cell import Cell, PlannedRun
+from oelm_lib.study.cell import CONFIRM, Cell, PlannedRun
 from oelm_lib.study.plan import GUIDE, Plan, parse_plan
 
 DONE, DIVERGED = "done", "diverged"
@@ -66,6 +66,8 @@ class Record(Section):
     test_loss: float | None
     test_documents: dict[str, list[float]] | None
     """nats and tokens of each test document; None where not scored or not finite."""
+    val_documents: dict[str, list[float]] | None = None
+    """The same of the validation split, of a confirmation that is read on it."""
     epochs: float | None
     parameters: dict[str, int]
     trained_share: float
@@ -128,7 +130,7 @@ def make_record(
     plain = read_config(path)
     cfg = config.parse_experiment(plain["experiment"], f"{path}/config.yaml", plain["overrides"])
     summary = read_summary(path)
-    result = _done(path, summary) if summary else _diverged(path)
+    result = _done(path, summary, planned.stage) if summary else _diverged(path)
     corpus = plain["corpus"]
     return {
         "study": name,
@@ -159,13 +161,17 @@ def make_record(
     }
 
 
-def _done(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
+def _done(path: Path, summary: dict[str, Any], stage: str) -> dict[str, Any]:
+    documents = read_documents(path)
+    is_scored = "test_nats" in documents
+    is_read_on_val = stage == CONFIRM and not is_scored
     return {
         "status": DONE,
         "error": None,
         "val_loss": _finite(summary["final_val_loss"]),
         "test_loss": _finite(summary["final_test_loss"]),
-        "test_documents": _test_documents(path),
+        "test_documents": _documents(documents, "test_") if is_scored else None,
+        "val_documents": _documents(documents, "") if is_read_on_val else None,
         "epochs": summary["epochs"],
         "frozen_unchanged": frozen_unchanged(summary["frozen"]),
         "seconds": round(summary["wall_seconds"], 1),
@@ -185,19 +191,21 @@ def _diverged(path: Path) -> dict[str, Any]:
         "val_loss": None,
         "test_loss": None,
         "test_documents": None,
+        "val_documents": None,
         "epochs": None,
         "frozen_unchanged": None,
         "seconds": round(status.get("seconds") or 0.0, 1),
     }
 
 
-def _test_documents(path: Path) -> dict[str, list[float]] | None:
-    documents = read_documents(path)
-    if "test_nats" not in documents or not np.isfinite(documents["test_nats"]).all():
+def _documents(documents: dict[str, np.ndarray], prefix: str) -> dict[str, list[float]] | None:
+    """Return nats and tokens of each document of a split; None where one is not finite."""
+    nats = documents[f"{prefix}nats"]
+    if not np.isfinite(nats).all():
         return None
     return {
-        "nats": [float(f"{value:.6g}") for value in documents["test_nats"]],
-        "tokens": documents["test_tokens"].tolist(),
+        "nats": [float(f"{value:.6g}") for value in nats],
+        "tokens": documents[f"{prefix}tokens"].tolist(),
     }
 
 

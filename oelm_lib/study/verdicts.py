@@ -227,8 +227,9 @@ def comparison_interval(grid: Grid, comparison: Comparison, k: int) -> Interval:
     interval = stats.paired_interval(stats.paired_differences(*losses), k)
     if comparison.own_baselines:
         return interval
+    name = f"{grid.plan.confirm.split}_documents"
     own, base = (
-        {run.seed: run.test_documents for run in grid.confirmation_records(cell)}
+        {run.seed: getattr(run, name) for run in grid.confirmation_records(cell)}
         for cell in (comparison.first, comparison.second)
     )
     both = [seed for seed in comparison.seeds if own.get(seed) and base.get(seed)]

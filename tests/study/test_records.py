@@ -155,6 +155,9 @@ def test_damaged_files_of_a_run_are_one_line(tmp_path):
     path = make_run(tmp_path, "DEMO-02", 42, test=True)
     whole = record(path)
     assert whole["test_documents"]["tokens"] and whole["test_loss"]
+    assert whole["val_documents"] is None
+    on_val = make_record(make_run(tmp_path, "DEMO-02", 43), planned, "test", "hash", {})
+    assert on_val["val_documents"]["tokens"] and on_val["test_documents"] is None
     for name in ("documents.npz", "metrics.jsonl", "summary.json", "config.yaml"):
         data = (path / name).read_bytes()
         (path / name).write_bytes(b"null\n" + data[: len(data) // 2])

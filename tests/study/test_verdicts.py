@@ -119,8 +119,11 @@ def test_an_open_claim_says_how_many_seeds_would_decide_it():
     assert re.fullmatch(r"about \d+ to .* seeds would decide it", first.limits[0].to_decide)
 
 
-def test_an_interval_holds_the_error_over_documents_where_that_is_as_large():
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_an_interval_holds_the_error_over_documents_where_that_is_as_large(split):
     """Fault 10."""
+    confirm = factory.plain_plan()["confirm"] | {"split": split}
+    plan = factory.make_plan(confirm=confirm)
     draw = np.random.default_rng(0)
     common = draw.normal(0, 40, 30)
     records = []
@@ -128,14 +131,14 @@ def test_an_interval_holds_the_error_over_documents_where_that_is_as_large():
         records += factory.tuned(PLAN, cell(arm))
         for n in range(4):
             nats = 300 + shift * common + 0.1 * n
-            documents = {"nats": nats.tolist(), "tokens": [100] * 30}
+            documents = {f"{split}_documents": {"nats": nats.tolist(), "tokens": [100] * 30}}
             loss = float(nats.sum() / 3000)
             records.append(
                 factory.make_record(
-                    PLAN, cell(arm), 0.01, 101 + n, loss, stage="confirm", test_documents=documents
+                    plan, cell(arm), 0.01, 101 + n, loss, stage="confirm", **documents
                 )
             )
-    interval = judge(Grid(PLAN, records))[0].interval
+    interval = judge(Grid(plan, records))[0].interval
     assert interval.document_error == pytest.approx(0.4 / math.sqrt(30), rel=0.4)
     assert interval.includes_documents
     assert interval.high - interval.low > 2 * interval.document_error
