@@ -97,7 +97,7 @@ def pairs(runs: pd.DataFrame, baseline: str | None = None) -> list[Pair]:
         names = [name for name in (baseline, own) if name]
         base = _baseline_runs(variants, arm.iloc[0], names)
         if base is None and own:
-            reason = f"no run of its baseline {own} on this corpus and tokenizer"
+            reason = f"no run of its baseline {own} among these runs on this corpus and tokenizer"
             paired.append(Pair(arm, None, reason))
         elif base is not None and base is not arm:
             paired.append(Pair(arm, base))
