@@ -214,6 +214,8 @@ def _check_arms(plan: Plan) -> None:
             other = made.setdefault(sha256_json(cfg.science), f"{name} ({size})")
             if other != f"{name} ({size})":
                 raise UserError(f"{other} and {name} ({size}) are the same runs; delete one")
+            if cfg.freeze_problem:
+                raise UserError(f"{name} ({size}): {cfg.freeze_problem}; lower it")
             _check_lowest_rate(plan, size, name, cfg.optim.min_learning_rate)
     _check_shares(plan)
     _check_ladder(plan)

@@ -65,6 +65,7 @@ def test_seeds_of_a_claim_are_the_first_of_confirmation():
 ARMS = factory.plain_plan()["arms"] | {
     "delta": {"set": factory.FROZEN | {"model.delta_rank": 4}, "against": "trained"},
 }
+LATE = factory.FROZEN | {"model.freeze_from": 20}
 MISTAKES = {
     "unknown arm in a claim": (
         {"claims": [{"arm": "frozn", "at_most": 0.05}]},
@@ -100,6 +101,10 @@ MISTAKES = {
     ),
     "devices": ({"set": {"machine.devices": 2}}, "set: machine.devices cannot be set: each run"),
     "threads": ({"set": {"machine.threads": 4}}, "set: machine.threads cannot be set: each run"),
+    "an arm that no step freezes": (
+        {"arms": factory.plain_plan()["arms"] | {"late": {"set": LATE, "against": "trained"}}},
+        "late (base): model.freeze_from = 20 is not before train.max_steps = 20, so W_q and W_k",
+    ),
     "a cosine that ends above a rate of tuning": (  # 0.01 / 2^6
         {"set": {"optim.min_learning_rate": 2.0e-4}},
         "trained (base): optim.min_learning_rate = 0.0002 is above 0.000157, the lowest",
