@@ -50,6 +50,11 @@ from oelm_lib.errors import UserError
             r"frozen_layers names layer 7; allowed are 0 .. 5 or all",
         ),
         ("GPT-02", "optim.min_learning_rate=1", r"min_learning_rate = 1.0 is above learning_rate"),
+        (
+            "DEMO-02",
+            "model.freeze_from=650",
+            r"model.freeze_from = 650 is not before train.max_steps = 650, .*; lower it, or set",
+        ),
         ("GPT-02", "train.max_steps", r"'train.max_steps' is not key=value"),
         ("GPT-02", "train.max_steps=1 train.max_steps=2", r"given twice"),
         ("GPT-02", 5, r"overrides = 5 is not text"),
@@ -66,6 +71,21 @@ def test_a_mistake_is_one_line_that_names_key_found_and_allowed(exp, overrides, 
     with pytest.raises(UserError, match=message) as raised:
         config.load_config(exp, overrides)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"model.freeze_from": 649},
+        {"model.freeze_from": 650, "train.max_steps": 20},
+        {"model.freeze_from": 650, "model.freeze_q": False, "model.freeze_k": False},
+        {"model.freeze_from": 650, "model.frozen_layers": []},
+    ],
+)
+def test_a_freeze_that_comes_and_a_short_rehearsal_of_one_are_allowed(overrides):
+    assert (
+        config.load_config("DEMO-02", overrides).model.freeze_from == overrides["model.freeze_from"]
+    )
 
 
 def test_overrides_as_text_and_dict_agree_and_yaml_number_traps_are_repaired():

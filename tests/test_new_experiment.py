@@ -116,6 +116,16 @@ def test_a_wrong_declaration_is_one_line_with_the_line_to_paste(params, old, new
     assert re.search(problem, problems[0]), problems
 
 
+def test_a_file_of_an_arm_that_no_step_freezes_is_neither_made_nor_read(params):
+    late = {"model.freeze_from": 650, "train.max_steps": 100}
+    with pytest.raises(UserError, match=r"new experiment DEMO-77: model.freeze_from = 650 is"):
+        config.new_experiment("DEMO-02", "DEMO-77", late)
+    path = params / "DEMO-02.yaml"
+    path.write_text(path.read_text().replace("\nmodel:", "\nmodel:\n  freeze_from: 650"))
+    with pytest.raises(UserError, match=r"DEMO-02.yaml: model.freeze_from = 650 is not before"):
+        config.load_config("DEMO-02")
+
+
 def test_a_rehearsal_is_checked_by_its_file(params):
     assert config.check_changes(config.load_config("DEMO-02", "train.max_steps=3")) == []
 

@@ -21,7 +21,7 @@ class Pair(NamedTuple):
 
     Attributes:
         arm, base: Runs (rows of load_runs) of one variant each; base is None where no run of the
-            baseline fits.
+            baseline fits, or where the arm was to be frozen and never was.
         reason: Why base is None.
     """
 
@@ -97,10 +97,11 @@ def pairs(runs: pd.DataFrame, baseline: str | None = None) -> list[Pair]:
         names = [name for name in (baseline, own) if name]
         base = _baseline_runs(variants, arm.iloc[0], names)
         if base is None and own:
-            reason = f"no run of its baseline {own} on this corpus and tokenizer"
+            reason = f"no run of its baseline {own} among these runs on this corpus and tokenizer"
             paired.append(Pair(arm, None, reason))
         elif base is not None and base is not arm:
-            paired.append(Pair(arm, base))
+            problem = arm.iloc[0]["experiment"].freeze_problem
+            paired.append(Pair(arm, None if problem else base, problem))
     return paired
 
 

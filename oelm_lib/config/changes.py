@@ -97,7 +97,7 @@ def extra_changes(experiment: Experiment, baseline: Experiment) -> list[str]:
     What trained Q and K can express (ABSORBED) and tuned rates (TUNED) do not count. Empty where
     the arm is not frozen, or its baseline is frozen too: their gap is that of the other keys.
     """
-    if not experiment.model.is_frozen or baseline.model.is_frozen:
+    if not experiment.freezes or baseline.freezes:
         return []
     return [
         f"{key} = {as_yaml(new)} (baseline: {as_yaml(old)})"

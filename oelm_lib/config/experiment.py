@@ -146,6 +146,21 @@ class Experiment(Section):
         return self.train.batch_size * self.model.max_seq_len
 
     @property
+    def freezes(self) -> bool:
+        """Whether W_q or W_k is frozen in some layer, at least for some steps of the run."""
+        return self.model.is_frozen and self.model.freeze_from < self.train.max_steps
+
+    @property
+    def freeze_problem(self) -> str:
+        """Why a run with freeze_q or freeze_k never freezes; "" where it does, or has neither."""
+        if self.freezes or not self.model.is_frozen:
+            return ""
+        return (
+            f"model.freeze_from = {self.model.freeze_from:,} is not before train.max_steps ="
+            f" {self.train.max_steps:,}, so W_q and W_k are never frozen"
+        )
+
+    @property
     def kind(self) -> str:
         """`experiment`, or `rehearsal` if overrides changed its science."""
         return "rehearsal" if self.science_overrides else "experiment"

@@ -63,7 +63,8 @@ def load_config(exp: str, overrides: dict[str, Any] | str | None = None) -> Expe
         overrides: Dotted keys, as a dict or as "train.max_steps=50 optim.learning_rate=1e-3".
 
     Raises:
-        UserError: Unknown experiment or key, wrong type, value out of range.
+        UserError: Unknown experiment or key, wrong type, value out of range, or a freeze after the
+            last step, unless an override of train.max_steps made the run that short.
     """
     exp = find_id(exp)
     path = experiment_path(exp)
@@ -82,7 +83,17 @@ def load_config(exp: str, overrides: dict[str, Any] | str | None = None) -> Expe
     overridden = parse_experiment(with_values(experiment, values), f"overrides of {exp}")
     resolved = flatten(overridden)
     overridden._overrides = {key: resolved[key] for key in values if resolved[key] != known[key]}
+    if "train.max_steps" not in overridden.overrides:  # a short rehearsal may end before the freeze
+        check_freeze(overridden, f"overrides of {exp}")
     return overridden
+
+
+def check_freeze(experiment: Experiment, where: str) -> None:
+    """Raise UserError for a frozen arm that no step freezes; `where` starts the message."""
+    if experiment.freeze_problem:
+        raise UserError(
+            f"{where}: {experiment.freeze_problem}; lower it, or set freeze_q and freeze_k to false"
+        )
 
 
 def with_values(experiment: Experiment, values: dict[str, Any]) -> dict[str, Any]:
@@ -175,7 +186,9 @@ def _read_experiment(path: Path, stamp: tuple[int, ...]) -> Experiment:
         raise UserError(
             f"{where}: id is {shorten(plain.get('id'))}; write {path.stem}, the name of the file"
         )
-    return parse_experiment(plain, where)
+    experiment = parse_experiment(plain, where)
+    check_freeze(experiment, where)
+    return experiment
 
 
 def _experiment_keys() -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from oelm_lib.config.changes import change_words, changes_line, diff_configs
 from oelm_lib.config.experiment import ID_PATTERN, ID_WORDS, SECTIONS, Experiment
-from oelm_lib.config.load import experiment_path, load_config, parse_experiment
+from oelm_lib.config.load import check_freeze, experiment_path, load_config, parse_experiment
 from oelm_lib.config.messages import shorten
 from oelm_lib.errors import UserError
 from oelm_lib.files import as_user_error, write_text
@@ -54,7 +54,9 @@ def new_experiment(
         "compare_to": against.id if against else None,
         "changes": list(changes),
     }
-    return experiment_yaml(parse_experiment(plain, f"new experiment {new_id}"))
+    experiment = parse_experiment(plain, f"new experiment {new_id}")
+    check_freeze(experiment, f"new experiment {new_id}")
+    return experiment_yaml(experiment)
 
 
 def save_experiment(new_id: str, text: str) -> Path:

@@ -1,5 +1,6 @@
 """Make the page of what a user names: a notebook, a run, experiments, or a standard page."""
 
+import contextlib
 import hashlib
 import re
 from pathlib import Path
@@ -10,7 +11,13 @@ from oelm_lib.errors import UserError
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
 from oelm_lib.runs.find import find_run, find_runs, unknown_names
-from oelm_lib.runs.names import command_line, experiment_of, is_glob, parse_patterns
+from oelm_lib.runs.names import (
+    arm_id_of,
+    command_line,
+    experiment_of,
+    is_glob,
+    parse_patterns,
+)
 from oelm_lib.runs.reading import read_or_none, read_summary, state
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.study.plan import study_names
@@ -41,13 +48,14 @@ def report(target: str | Path, baseline: str | None = None, runs: str | None = N
             study, or experiment ids or globs to compare. All but the first two are executed into
             the outputs folder first.
         baseline: Experiment that a comparison is judged against; default: each experiment's own
-            compare_to. The page `compare` with a baseline is the comparison of DEMO-* with it,
+            compare_to. Its finished runs are compared whether or not the target names them. The
+            page `compare` with a baseline is the comparison of DEMO-* with it,
             and has the name of that one.
         runs: Runs of the page `explore`, separated by spaces; default: those of the standard page.
 
     Raises:
-        UserError: Nothing has this name, the notebook failed, or the target takes no baseline or
-            no runs.
+        UserError: Nothing has this name, the notebook failed, the baseline has no finished run, or
+            the target takes no baseline or no runs.
     """
     path, name = Path(target), str(target)
     if "/" in name and path.suffix != ".ipynb" and not path.exists():
@@ -114,9 +122,50 @@ def _compare(target: str, baseline: str | None, command: str) -> Path:
     if baseline and not any(_is_of(run, baseline) for run in find_runs()):
         baseline = config.find_id(baseline)
     _check_finished(patterns)
-    parameters = {"exps": " ".join(patterns), "baseline": baseline or "", "outputs": ""}
+    exps = " ".join([*patterns, *_unnamed_baselines(patterns, baseline)])
+    parameters = {"exps": exps, "baseline": baseline or "", "outputs": ""}
     words = [*patterns, *(["vs", baseline] if baseline else [])]
     return _make("compare", parameters, f"compare_{page_slug('_'.join(words))}", command)
+
+
+def _unnamed_baselines(patterns: list[str], baseline: str | None) -> list[str]:
+    """Return the arms that the named ones are judged against and that no pattern names.
+
+    A rehearsal's baseline is the one with the same overrides, or the experiment.
+
+    Args:
+        baseline: The baseline of all arms; default each experiment's compare_to.
+
+    Raises:
+        UserError: `baseline` has no finished run that an arm may be judged against.
+    """
+    named, known = find_runs(None, patterns, rehearsals=False), find_runs()
+    found: dict[str, None] = {}
+    for arm in dict.fromkeys(run.parent.name for run in named):
+        own, overrides = baseline or _compare_to(arm), _overrides_hash(arm)
+        if own is None or any(_is_of(run, own) for run in named):
+            continue
+        runs = [run for run in known if _is_of(run, own) and read_or_none(read_summary, run)]
+        folders = {_overrides_hash(run.parent.name): run.parent.name for run in runs}
+        folder = folders.get(overrides) or folders.get("") or folders.get(_overrides_hash(own))
+        if folder is not None:
+            found[arm_id_of(folder)] = None
+        elif baseline:
+            command = command_line(["run", experiment_of(baseline)])
+            raise UserError(f"no finished run of the baseline {baseline}; train: {command}")
+    return list(found)
+
+
+def _overrides_hash(folder: str) -> str:
+    """Return the hash in the name of a rehearsal's folder, <ID>_<slug>+<hash>; else ""."""
+    return folder.partition("+")[2]
+
+
+def _compare_to(arm: str) -> str | None:
+    """Return compare_to of the experiment of an arm's folder; None without one, or its file."""
+    with contextlib.suppress(UserError):
+        return config.load_config(experiment_of(arm)).compare_to
+    return None
 
 
 def _is_of(run: Path, arm: str) -> bool:

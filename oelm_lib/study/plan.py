@@ -86,6 +86,16 @@ class Plan(Section):
         factor = self.sizes[cell.size].rate_factor * self.arms[cell.arm].rate_factor
         return rounded_rate(start * factor)
 
+    def lowest_rate(self, cell: Cell) -> float:
+        """Return the lowest learning rate that a cell's tuning may try.
+
+        Of its rates, three are around the first one, and all others may be below them.
+        """
+        rate = self.start_rate(cell)
+        for _ in range(self.tune.most_rates - 2):
+            rate = rounded_rate(rate / self.tune.factor)
+        return rate
+
     def overrides(self, cell: Cell, rate: float | None = None) -> Settings:
         """Return what a run of a cell changes in the base experiment, by dotted key.
 
@@ -204,8 +214,21 @@ def _check_arms(plan: Plan) -> None:
             other = made.setdefault(sha256_json(cfg.science), f"{name} ({size})")
             if other != f"{name} ({size})":
                 raise UserError(f"{other} and {name} ({size}) are the same runs; delete one")
+            if cfg.freeze_problem:
+                raise UserError(f"{name} ({size}): {cfg.freeze_problem}; lower it")
+            _check_lowest_rate(plan, size, name, cfg.optim.min_learning_rate)
     _check_shares(plan)
     _check_ladder(plan)
+
+
+def _check_lowest_rate(plan: Plan, size: str, arm: str, end: float) -> None:
+    """Raise UserError where the cosine of a tuning run would end above the rate it begins at."""
+    lowest = min(plan.lowest_rate(Cell(corpus, size, arm)) for corpus in plan.corpora)
+    if end > lowest:
+        raise UserError(
+            f"{arm} ({size}): optim.min_learning_rate = {end:g} is above {lowest:g}, the lowest"
+            " learning rate that its tuning may try; lower it, or tune.most_rates"
+        )
 
 
 def _check_ladder(plan: Plan) -> None:

@@ -2,18 +2,42 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from oelm_lib.config import Flag, Real, Section, Whole
 
 MIN_SEEDS, MOST_SEEDS = 2, 10_000
 WORDING = {"about", "headline"}
 """Fields that say how the page reads; they may change at any time."""
+OWN_KEYS = {
+    "optim.learning_rate": "tuning finds it; start it with tune.start and rate_factor",
+    "data.corpus": "the runs of a study read its `corpora`; name it there",
+    "machine.device": "it is the CPU, or with `oelm study NAME --gpus` a GPU; leave it out",
+    "machine.devices": "each run has one process; leave it out",
+    "machine.threads": "each run has one thread; choose the number of runs with --workers",
+}
+"""Key that the study gives to every run itself -> where its value comes from."""
 
 
 def _as_tuple(value: Any) -> Any:
     """Return a single value as a list, where a list is allowed too."""
     return value if isinstance(value, list | tuple) else [value]
+
+
+def _without_own_keys(settings: dict[str, Any]) -> dict[str, Any]:
+    """Refuse a setting that the study would replace."""
+    for key in settings:
+        if key in OWN_KEYS:
+            raise ValueError(f"{key} cannot be set: {OWN_KEYS[key]}")
+    return settings
+
+
+def _without_repeats(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    """Refuse a seed that is named twice: its one run would count as two."""
+    for seed in seeds:
+        if seeds.count(seed) > 1:
+            raise ValueError(f"seed {seed} is named {seeds.count(seed)} times; name each seed once")
+    return seeds
 
 
 def substance(part: Section) -> dict[str, Any]:
@@ -26,7 +50,7 @@ Share = Annotated[Real, Field(gt=0, lt=1)]
 Limits = Annotated[tuple[Positive, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 SeedCount = Annotated[int, Field(strict=True, ge=MIN_SEEDS, le=MOST_SEEDS)]
-Settings = dict[str, Any]
+Settings = Annotated[dict[str, Any], AfterValidator(_without_own_keys)]
 
 
 class Arm(Section):
@@ -41,7 +65,9 @@ class Arm(Section):
 
 
 class Tune(Section):
-    seeds: Annotated[tuple[Whole, ...], Field(min_length=MIN_SEEDS)]
+    seeds: Annotated[
+        tuple[Whole, ...], Field(min_length=MIN_SEEDS), AfterValidator(_without_repeats)
+    ]
     """Seeds of every tuning run; none may be used in confirmation."""
     start: Positive | dict[str, Positive]
     """First learning rate, for all corpora or by corpus; then start / factor and start * factor."""

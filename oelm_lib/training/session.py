@@ -163,7 +163,8 @@ def _open_recorder(state: TrainingState, offsets: dict[str, int], resumed: bool)
     recorder = Recorder(run.path, offsets, run.lock.check)
     read_metrics(run)  # reports a broken row now, not at the end of training
     slow = None if resumed else slow_warning(state)
-    notes = (_warmup_warning(run.config), *changes, recorder.missing_lines(), slow)
+    unreached = (_warmup_warning(run.config), run.config.freeze_problem)
+    notes = (*unreached, *changes, recorder.missing_lines(), slow)
     state.warnings += [text for text in notes if text]
     return recorder
 

@@ -68,7 +68,7 @@ def test_a_missing_baseline_is_a_reason(demo):
     shutil.rmtree(demo / "DEMO-01_baseline")
     (family,) = families(compare.load_runs(outputs=demo))
     assert {pair.reason for pair in family} == {
-        "no run of its baseline DEMO-01 on this corpus and tokenizer"
+        "no run of its baseline DEMO-01 among these runs on this corpus and tokenizer"
     }
     assert family[0].differences() == [] and len(family[0].shared()[0]) == 0
 

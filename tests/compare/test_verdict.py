@@ -136,6 +136,32 @@ def test_nothing_done_yet_is_not_compared(tmp_path):
     assert row["words"] == "is not compared: no seed has ended in both arms."
 
 
+LATE = {"model.freeze_from": 650}
+FREEZE = {"model.freeze_q": True, "model.freeze_k": True}
+
+
+def test_an_arm_that_was_never_frozen_is_not_compared(tmp_path):
+    """It got PASS, as a frozen arm: its gap is that of two trained ones."""
+    for seed in range(3):
+        make_run(tmp_path, "DEMO-01", seed, final_loss=1.3)
+        make_run(tmp_path, "DEMO-02", seed, final_loss=1.3, experiment=LATE)
+    runs = compare.load_runs(outputs=tmp_path)
+    (row,) = compare.verdicts(runs).to_dict("records")
+    reason = "model.freeze_from = 650 is not before train.max_steps = 650, so W_q and W_k are never"
+    assert row["verdict"] == NOT_COMPARED
+    assert row["words"] == f"is not compared: {reason} frozen."
+    assert f"DEMO-02: {reason} frozen, so there is no gap" in compare.warnings(runs)
+    assert len(compare.results(runs, compare.judge(runs))) == 2
+
+
+def test_a_baseline_that_was_never_frozen_is_a_trained_one(tmp_path):
+    for seed, loss in enumerate((1.299, 1.3, 1.301)):
+        make_run(tmp_path, "DEMO-01", seed, final_loss=1.3, experiment=LATE | FREEZE)
+        make_run(tmp_path, "DEMO-02", seed, final_loss=loss, experiment=T5)
+    (row,) = compare.verdicts(compare.load_runs(outputs=tmp_path)).to_dict("records")
+    assert row["verdict"] == CONFOUNDED
+
+
 def test_a_frozen_arm_with_an_addition_gets_no_pass_against_the_plain_baseline(tmp_path):
     row = judge(tmp_path, (1.299, 1.3, 1.301), experiment=T5)
     assert row["verdict"] == CONFOUNDED

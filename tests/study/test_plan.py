@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import study_factory as factory
@@ -9,6 +10,7 @@ from oelm_lib.study import plan as plans
 from oelm_lib.study.cell import BASE_SIZE, Cell
 from oelm_lib.study.checks import check_only_adds
 from oelm_lib.study.plan import parse_plan, read_plan, study_names
+from oelm_lib.study.tuning import next_rates
 
 LADDER = {
     "sizes": {"small": {"set": {"model.d_model": 32}, "rate_factor": 2.0}},
@@ -63,6 +65,7 @@ def test_seeds_of_a_claim_are_the_first_of_confirmation():
 ARMS = factory.plain_plan()["arms"] | {
     "delta": {"set": factory.FROZEN | {"model.delta_rank": 4}, "against": "trained"},
 }
+LATE = factory.FROZEN | {"model.freeze_from": 20}
 MISTAKES = {
     "unknown arm in a claim": (
         {"claims": [{"arm": "frozn", "at_most": 0.05}]},
@@ -80,6 +83,40 @@ MISTAKES = {
         "seed 120 is one of tune.seeds",
     ),
     "one tuning seed": ({"tune": {"seeds": [1], "start": 0.01}}, "tune.seeds"),
+    "a tuning seed twice": (
+        {"tune": {"seeds": [1, 2, 1], "start": 0.01}},
+        "tune.seeds: seed 1 is named 2 times; name each seed once",
+    ),
+    "a learning rate of the plan": (
+        {"set": {"optim.learning_rate": 0.02}},
+        "set: optim.learning_rate cannot be set: tuning finds it; start it with tune.start",
+    ),
+    "a corpus of an arm": (
+        {"arms": factory.plain_plan()["arms"] | {"wiki": {"set": {"data.corpus": "wikitext2"}}}},
+        "arms.wiki.set: data.corpus cannot be set: the runs of a study read its `corpora`",
+    ),
+    "a device of a size": (
+        {"ladder": LADDER | {"sizes": {"wide": {"set": {"machine.device": "cuda"}}}}},
+        "ladder.sizes.wide.set: machine.device cannot be set: it is the CPU, or with",
+    ),
+    "devices": ({"set": {"machine.devices": 2}}, "set: machine.devices cannot be set: each run"),
+    "threads": ({"set": {"machine.threads": 4}}, "set: machine.threads cannot be set: each run"),
+    "an arm that no step freezes": (
+        {"arms": factory.plain_plan()["arms"] | {"late": {"set": LATE, "against": "trained"}}},
+        "late (base): model.freeze_from = 20 is not before train.max_steps = 20, so W_q and W_k",
+    ),
+    "a cosine that ends above a rate of tuning": (  # 0.01 / 2^6
+        {"set": {"optim.min_learning_rate": 2.0e-4}},
+        "trained (base): optim.min_learning_rate = 0.0002 is above 0.000157, the lowest",
+    ),
+    "the same on the second corpus": (
+        {
+            "corpora": ["stories", "wikitext2"],
+            "tune": {"seeds": [1, 2], "start": {"stories": 1.0, "wikitext2": 0.01}, "factor": 2.0},
+            "set": {"optim.min_learning_rate": 2.0e-4},
+        },
+        "optim.min_learning_rate = 0.0002 is above 0.000157, the lowest",
+    ),
     "more seeds than any run has": (
         {"confirm": {"seeds": {"from": 101, "count": 10**20}}},
         "confirm.seeds.count = 100000000000000000000: should be at most 10,000",
@@ -180,6 +217,15 @@ def test_a_mistake_in_a_plan_is_one_line(mistake):
     assert str(told.value).startswith("params/studies/x.yaml: ")
     assert "\n" not in str(told.value)
     assert "GPT-01" not in str(told.value)
+
+
+def test_the_lowest_rate_is_the_last_of_a_tuning_that_goes_down_only():
+    plan = factory.make_plan()
+    cell, points = Cell("stories", BASE_SIZE, "trained"), []
+    while rates := next_rates(points, plan.tune, plan.start_rate(cell)):
+        points += [(rate, seed, math.log2(rate)) for rate in rates for seed in plan.tune.seeds]
+    assert min(rate for rate, _, _ in points) == plan.lowest_rate(cell)
+    assert len({rate for rate, _, _ in points}) == plan.tune.most_rates
 
 
 def test_a_choice_may_hold_candidates_that_a_claim_allows_by_its_own_share():

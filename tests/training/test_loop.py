@@ -215,6 +215,15 @@ def test_a_warm_up_longer_than_the_run_is_a_warning(tiny_run, capsys):
     assert "is longer than" not in capsys.readouterr().out
 
 
+def test_a_rehearsal_that_ends_before_its_freeze_is_trained_with_a_warning(tiny_run, capsys):
+    words = "model.freeze_from = 24 is not before train.max_steps = 24, so W_q and W_k are never"
+    summary = train(tiny_run(model__freeze_from=24))
+    assert words in capsys.readouterr().out
+    assert [part["tensors"] for part in summary["frozen"]] == [0]
+    train(tiny_run(model__freeze_from=23))
+    assert "never frozen" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("length", [2, 4])
 def test_windows_shorter_than_the_prompt_of_samples_train(tiny_run, length):
     run = tiny_run(model__max_seq_len=length)
