@@ -63,9 +63,11 @@ def run_experiment(
     )
     error = execution.wait()
     remove_stop_file(run.path)
+    if run.finished:
+        if not error:
+            _make_page(run)  # only of a whole notebook: the same command makes no second one
+        return _report_done(run, page, test, error=error)
     _make_page(run)
-    if read_summary(run):
-        return _report_done(run, page, test)
     return _report_unfinished(run, execution.stop_asked, error)
 
 
@@ -91,18 +93,34 @@ def progress_line(path: Path) -> str | None:
     return "  ".join([f"{run_name(path)} {status.get('state')}", *parts])
 
 
-def _report_done(run: Run, page: Path, test: bool, words: str = "is done") -> int:
-    """Print a finished run's result and page, and with `test` score it; returns DONE."""
+def _report_done(
+    run: Run,
+    page: Path,
+    test: bool,
+    words: str = "is done",
+    error: BaseException | None = None,
+) -> int:
+    """Print a finished run's result and page, and with `test` score it; returns an exit code.
+
+    Args:
+        error: What ended the notebook after the result; the run has no page then.
+    """
     summary = read_summary(run)
     facts = [result_text(summary)] if summary else []
     facts += [str(page)] if page.is_file() else []
     print(f"{run.name} {words}{': ' if facts else ''}{'; '.join(facts)}")
+    if error:
+        print(
+            f"{run.name}: no page yet (the same command makes it), since its notebook failed:"
+            f" {error}",
+            file=sys.stderr,
+        )
     if test:
         from oelm_lib.training import score_test_split
 
         loss = score_test_split(run.path)
         print(f"{run.name}: test_loss {f'{loss:.4f}' if math.isfinite(loss) else 'not finite'}")
-    return DONE
+    return FAILED if error else DONE
 
 
 def _report_unfinished(run: Run, stop_asked: bool, error: BaseException | None) -> int:

@@ -5,11 +5,15 @@ import math
 import shutil
 from pathlib import Path
 
+import nbformat
 import papermill
 import pytest
 from click.testing import CliRunner
 from nbclient.exceptions import DeadKernelError
+from nbformat.v4 import new_code_cell, new_notebook
+from papermill.exceptions import PapermillExecutionError
 
+from oelm_lib import config, training
 from oelm_lib.cli import main
 from oelm_lib.errors import DONE, FAILED, IN_USE, STOPPED, UserError
 from oelm_lib.files import read_json, write_json
@@ -21,6 +25,7 @@ from oelm_lib.launch.notebook import (
     _report_unfinished,
     run_experiment,
 )
+from oelm_lib.runs.folder import open_run
 from tests.runs.test_lock import Writer
 
 
@@ -118,6 +123,40 @@ def test_of_a_killed_kernel_and_a_full_disk_no_notebook_is_kept(
     parameters = {"exp": run.config.id, "seed": run.seed, "overrides": ""}
     assert message in str(_Execution(run, parameters).wait())
     assert {path.name for path in set(run.path.iterdir()) - before} == {"notebook.log"}
+
+
+def test_the_page_of_an_earlier_session_does_not_pass_for_that_of_the_result(
+    tiny_env, tiny, monkeypatch, capsys
+):
+    (job,) = make_jobs(["DEMO-02"], [1], tiny())
+    job.path.mkdir(parents=True)
+    page = job.path / "train.html"
+    for name in ("train.ipynb", "train.html"):
+        (job.path / name).write_text("stopped at step 7")
+    cell = new_code_cell("run_page.result(run)", execution_count=1, outputs=[])
+    endings = [
+        DeadKernelError("Kernel died"),
+        PapermillExecutionError(0, 1, "", "NameError", "no such figure", []),
+        None,
+    ]
+
+    def execute_notebook(source, target, **options):
+        training.train(open_run(config.load_config("DEMO-02", tiny()), 1))
+        nbformat.write(new_notebook(cells=[cell]), target)
+        if error := endings.pop(0):
+            raise error
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute_notebook)
+    for reason in ("its kernel died", "NameError: no such figure (traceback in train.ipynb)"):
+        assert run_experiment("DEMO-02", 1, tiny()) == FAILED
+        printed = capsys.readouterr()
+        assert "seed1 is done: val_loss" in printed.out and "train.html" not in printed.out
+        assert "no page yet (the same command makes it)" in printed.err and reason in printed.err
+        assert not page.exists()
+    assert run_experiment("DEMO-02", 1, tiny()) == DONE
+    assert capsys.readouterr().out.endswith(f"; {page}\n") and "stopped" not in page.read_text()
+    assert run_experiment("DEMO-02", 1, tiny()) == DONE  # nothing is left to execute
+    assert "was done before" in capsys.readouterr().out
 
 
 KERNEL_DIED = RuntimeError("its kernel died")
