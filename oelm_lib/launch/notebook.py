@@ -58,17 +58,22 @@ def run_experiment(
         return _report_done(run, page, test, "was done before")
     run.lock.release()  # the kernel is the writer
     remove_stop_file(run.path)
-    execution = _Execution(
-        run, {"exp": exp, "seed": seed, "overrides": config.overrides_text(overrides)}
-    )
+    parameters = {"exp": exp, "seed": seed, "overrides": config.overrides_text(overrides)}
+    execution = _Execution(run, parameters, fresh)
     error = execution.wait()
     remove_stop_file(run.path)
-    if run.finished:
-        if not error:
-            _make_page(run)  # only of a whole notebook: the same command makes no second one
-        return _report_done(run, page, test, error=error)
+    if run.finished and error:  # no page: that of a finished run is not made again
+        _report_done(run, page, test)
+        print(
+            f"{run.name}: no page yet ({_same_command(fresh)} makes it), since its notebook failed:"
+            f" {error}",
+            file=sys.stderr,
+        )
+        return FAILED
     _make_page(run)
-    return _report_unfinished(run, execution.stop_asked, error)
+    if run.finished:
+        return _report_done(run, page, test)
+    return _report_unfinished(run, execution.stop_asked, error, fresh)
 
 
 def progress_line(path: Path) -> str | None:
@@ -93,42 +98,30 @@ def progress_line(path: Path) -> str | None:
     return "  ".join([f"{run_name(path)} {status.get('state')}", *parts])
 
 
-def _report_done(
-    run: Run,
-    page: Path,
-    test: bool,
-    words: str = "is done",
-    error: BaseException | None = None,
-) -> int:
-    """Print a finished run's result and page, and with `test` score it; returns an exit code.
-
-    Args:
-        error: What ended the notebook after the result; the run has no page then.
-    """
+def _report_done(run: Run, page: Path, test: bool, words: str = "is done") -> int:
+    """Print a finished run's result and page, and with `test` score it; returns DONE."""
     summary = read_summary(run)
     facts = [result_text(summary)] if summary else []
     facts += [str(page)] if page.is_file() else []
     print(f"{run.name} {words}{': ' if facts else ''}{'; '.join(facts)}")
-    if error:
-        print(
-            f"{run.name}: no page yet (the same command makes it), since its notebook failed:"
-            f" {error}",
-            file=sys.stderr,
-        )
     if test:
         from oelm_lib.training import score_test_split
 
         loss = score_test_split(run.path)
         print(f"{run.name}: test_loss {f'{loss:.4f}' if math.isfinite(loss) else 'not finite'}")
-    return FAILED if error else DONE
+    return DONE
 
 
-def _report_unfinished(run: Run, stop_asked: bool, error: BaseException | None) -> int:
+def _report_unfinished(
+    run: Run, stop_asked: bool, error: BaseException | None, fresh: bool = False
+) -> int:
     """Print how a run without a result ended; returns the exit code. Raises UserError.
 
     The state `stopped` alone says little: where the run did not begin, it is of an earlier session.
     """
     if isinstance(error, UserError):
+        if fresh:  # the kernel, whose error this is, knows nothing of --fresh
+            print(f"{run.name}: {_next_start(run, fresh)}", file=sys.stderr)
         raise error
     ended = state(run)
     if error is None:  # queued or active: another process has continued it meanwhile
@@ -136,21 +129,26 @@ def _report_unfinished(run: Run, stop_asked: bool, error: BaseException | None) 
     else:  # a signal to all processes ends the kernel too
         stopped = stop_asked and ended in ("stopped", "dead", "empty", "queued")
     if stopped:
-        print(f"{run.name} is stopped; {_next_start(run)}")
+        print(f"{run.name} is stopped; {_next_start(run, fresh)}")
         return STOPPED
     error = error or RuntimeError(
         f"the notebook ended without a result; see {run.path / NOTEBOOK_LOG}"
     )
-    text = f"{run.name} failed: {error}; {_next_start(run)}"
+    text = f"{run.name} failed: {error}; {_next_start(run, fresh)}"
     print(text[-2000:], file=sys.stderr)
     return FAILED
 
 
-def _next_start(run: Run) -> str:
+def _next_start(run: Run, fresh: bool) -> str:
     """Return where the next session of a run without a result begins."""
     if any((run.path / f"{name}.pt").is_file() for name in RESUMABLE):
-        return "the same command continues it from its last checkpoint"
-    return "nothing is saved yet, so the same command starts it anew"
+        return f"{_same_command(fresh)} continues it from its last checkpoint"
+    return f"nothing is saved yet, so {_same_command(fresh)} starts it anew"
+
+
+def _same_command(fresh: bool) -> str:
+    """Return how a run that this command has begun is continued."""
+    return "the same command without --fresh" if fresh else "the same command"
 
 
 class _Execution:
@@ -159,9 +157,9 @@ class _Execution:
     The main thread keeps the signals, and the kernel has a session of its own.
     """
 
-    def __init__(self, run: Run, parameters: dict[str, Any]):
+    def __init__(self, run: Run, parameters: dict[str, Any], fresh: bool = False):
         self.stop_asked = False
-        self._run, self._error = run, None
+        self._run, self._fresh, self._error = run, fresh, None
         self._shown_warnings: set[str] = set()
         self._command = run_command(run.config.id, run.seed, run.config.overrides)
         self._thread = threading.Thread(target=self._execute, args=(parameters,), daemon=True)
@@ -242,7 +240,7 @@ class _Execution:
         """Kill the kernel or the processes of the run, and this process."""
         for child in psutil.Process().children():
             kill_tree(child.pid)
-        print(f"\n{self._run.name} is killed; {_next_start(self._run)}", flush=True)
+        print(f"\n{self._run.name} is killed; {_next_start(self._run, self._fresh)}", flush=True)
         os._exit(FAILED)
 
 

@@ -1,5 +1,6 @@
 """One run through `oelm run`: its lock, its exit code, its page."""
 
+import contextlib
 import errno
 import math
 import shutil
@@ -191,3 +192,15 @@ def test_the_exit_code_of_a_run_without_a_result(tiny_run, capsys, state, stop_a
     assert "continues it from its last checkpoint" in printed.out + printed.err
     with pytest.raises(UserError, match="the disk is full"):
         _report_unfinished(run, stop_asked, UserError("the disk is full"))
+
+
+@pytest.mark.parametrize("error", [None, KERNEL_DIED, UserError("the disk is full")])
+def test_a_run_that_fresh_has_begun_is_continued_without_it(tiny_run, capsys, error):
+    run = tiny_run()
+    run.lock.release()
+    for words in ("without --fresh starts it anew", "without --fresh continues it from its last"):
+        with contextlib.suppress(UserError):
+            _report_unfinished(run, False, error, fresh=True)
+        printed = capsys.readouterr()
+        assert words in printed.out + printed.err
+        (run.path / "latest.pt").touch()
