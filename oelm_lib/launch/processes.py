@@ -1,5 +1,6 @@
 """Child processes: their cores and GPUs, their errors, their end with all they have started."""
 
+import signal
 from collections.abc import Sequence
 
 import psutil
@@ -34,6 +35,13 @@ def child_error(kind: str, message: str) -> Exception:
     if kind in USER_ERRORS:
         return USER_ERRORS[kind](message)
     return RuntimeError(f"{kind}: {message}".splitlines()[0])
+
+
+def exit_text(code: int) -> str:
+    """Return how a process ended: its exit code, or the signal that a negative one stands for."""
+    if code >= 0:
+        return f"exit code {code}"
+    return f"ended by signal {-code} ({signal.strsignal(-code) or 'unknown'})"
 
 
 def kill_tree(pid: int) -> None:

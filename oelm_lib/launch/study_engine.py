@@ -16,6 +16,7 @@ from typing import Any
 
 from oelm_lib import config
 from oelm_lib.errors import DONE, FAILED, STOPPED
+from oelm_lib.launch.processes import exit_text
 from oelm_lib.launch.slurm import asks_for_gpu, logs_folder, submit_commands
 from oelm_lib.launch.study_cost import describe_cost, seconds_left
 from oelm_lib.launch.study_worker import (
@@ -215,7 +216,7 @@ class _Engine:
                 connection.close()
                 code = worker.process.exitcode
                 worker.process = None
-                self._fail(run, f"its worker died (exit code {code})")
+                self._fail(run, f"its worker died ({exit_text(code)})")
                 continue
             self._settle(run, reply, time.monotonic() - worker.started)
 

@@ -86,6 +86,7 @@ def plain_script(tmp_path):
             cwd=tmp_path,
             capture_output=True,
             text=True,
+            timeout=60,
         )
 
     return execute
@@ -97,6 +98,21 @@ def test_the_plain_script_starts_a_run_anew_once_and_then_continues_it(plain_scr
     again = plain_script(*arguments, SLURM_RESTART_COUNT="1").stdout.split()
     assert first == ["run", "DEMO-02", "--seed", "43", *arguments]
     assert again == ["run", "DEMO-02", "--seed", "43", *arguments[1:]]
+
+
+def test_the_plain_script_queues_a_run_again_that_has_stopped_at_once(plain_script, tmp_path):
+    slow_kill = 'kill() { builtin kill "$@"; local code=$?; sleep 0.5; return $code; }\n'
+    (tmp_path / "slow_kill").write_text(slow_kill)
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text("#!/bin/bash\necho $*\n")
+    scontrol.chmod(0o755)
+    done = plain_script(
+        oelm="trap 'exit 75' USR1; kill -USR1 $PPID; while true; do sleep 0.1; done",
+        BASH_ENV=str(tmp_path / "slow_kill"),  # the run ends before the script looks for it
+        PATH=f"{tmp_path}:{os.environ['PATH']}",
+        SLURM_JOB_ID="7",
+    )
+    assert (done.returncode, done.stdout.strip()) == (75, "requeue 7"), done.stderr
 
 
 @pytest.mark.parametrize(
