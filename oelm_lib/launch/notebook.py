@@ -15,11 +15,12 @@ from oelm_lib import config
 from oelm_lib.errors import DONE, FAILED, STOPPED, UserError
 from oelm_lib.files import replacing, write_json
 from oelm_lib.launch.jobs import new_warnings, result_text
-from oelm_lib.launch.processes import child_error, kill_tree
+from oelm_lib.launch.processes import child_error, is_held_by_another, kill_tree
 from oelm_lib.launch.shared_run import train_in_processes
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
 from oelm_lib.runs.folder import Run, disk_error, open_run
+from oelm_lib.runs.lock import RunInUse
 from oelm_lib.runs.logs import NOTEBOOK_LOG
 from oelm_lib.runs.names import run_command, run_name
 from oelm_lib.runs.reading import known_status, read_summary, read_timing, state
@@ -27,6 +28,8 @@ from oelm_lib.runs.schema import ACTIVE, RESUMABLE
 from oelm_lib.runs.stop import on_stop, remove_stop_file, write_stop_file
 from oelm_lib.units import format_eta
 
+PARTIAL = ".train.{}.part.ipynb"
+"""Notebook in execution, by the number of the process that has it executed."""
 SILENT_SECONDS = 60.0
 """Age of a heartbeat from which the progress line mentions it."""
 
@@ -56,12 +59,17 @@ def run_experiment(
     page = run.path / "train.html"
     if run.finished and page.is_file():
         return _report_done(run, page, test, "was done before")
-    run.lock.release()  # the kernel is the writer
     remove_stop_file(run.path)
+    for leftover in run.path.glob(PARTIAL.format("*")):  # of a process that was killed
+        leftover.unlink(missing_ok=True)
+    run.lock.release()  # the kernel is the writer
     parameters = {"exp": exp, "seed": seed, "overrides": config.overrides_text(overrides)}
     execution = _Execution(run, parameters, fresh)
     error = execution.wait()
-    remove_stop_file(run.path)
+    if isinstance(error, RunInUse):
+        raise error  # the folder is another's, with its STOP file
+    if not is_held_by_another(run.path):
+        remove_stop_file(run.path)
     if run.finished and error:  # no page: that of a finished run is not made again
         _report_done(run, page, test)
         print(
@@ -205,12 +213,13 @@ class _Execution:
         """Execute the notebook and put it into place, also where a cell failed.
 
         That of a dead kernel is not kept: papermill marks its cells that never ran as completed.
+        Nor is one that another process kept from the run.
         """
         from nbclient.exceptions import DeadKernelError
         from papermill.exceptions import PapermillExecutionError
 
         target = self._run.path / "train.ipynb"
-        partial = target.with_name(".train.part.ipynb")  # papermill writes in place
+        partial = target.with_name(PARTIAL.format(os.getpid()))  # papermill writes in place
         try:
             with open(self._run.path / NOTEBOOK_LOG, "a", encoding="utf-8") as log:
                 execute(
@@ -218,6 +227,9 @@ class _Execution:
                 )
         except PapermillExecutionError as error:
             self._error = _cell_error(error)
+            if isinstance(self._error, RunInUse):
+                partial.unlink(missing_ok=True)
+                return
         except BaseException as error:
             partial.unlink(missing_ok=True)
             if isinstance(error, DeadKernelError):
@@ -230,7 +242,8 @@ class _Execution:
         if self.stop_asked and number == signal.SIGINT:
             self._kill()
         self.stop_asked = True
-        write_stop_file(self._run.path)
+        if not is_held_by_another(self._run.path):  # else the kernel is refused, and ends by itself
+            write_stop_file(self._run.path)
         print(
             "\nstopping: it ends its step or evaluation, then it saves (Ctrl-C again kills it)",
             flush=True,

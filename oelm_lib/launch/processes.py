@@ -2,12 +2,15 @@
 
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 
 import psutil
 
 from oelm_lib.errors import UserError
 from oelm_lib.hardware import VISIBLE_DEVICES
-from oelm_lib.runs.lock import LockLost, RunInUse
+from oelm_lib.runs.lock import NAME as LOCK_FILE
+from oelm_lib.runs.lock import LockLost, RunInUse, is_locked
+from oelm_lib.runs.lock_file import read_record
 
 USER_ERRORS = {kind.__name__: kind for kind in (UserError, RunInUse, LockLost)}
 
@@ -42,6 +45,15 @@ def exit_text(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
     return f"ended by signal {-code} ({signal.strsignal(-code) or 'unknown'})"
+
+
+def is_held_by_another(folder: Path) -> bool:
+    """Return whether a process that this one has not started may hold the lock of a run folder."""
+    if is_locked(folder) is False:
+        return False
+    holder = read_record(folder / LOCK_FILE).get("pid")  # None while the lock is being taken
+    started = {child.pid for child in psutil.Process().children(recursive=True)}
+    return holder is not None and holder not in started
 
 
 def kill_tree(pid: int) -> None:

@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import json
 import math
 import shutil
+import signal
 from pathlib import Path
 
 import nbformat
@@ -158,6 +160,57 @@ def test_the_page_of_an_earlier_session_does_not_pass_for_that_of_the_result(
     assert capsys.readouterr().out.endswith(f"; {page}\n") and "stopped" not in page.read_text()
     assert run_experiment("DEMO-02", 1, tiny()) == DONE  # nothing is left to execute
     assert "was done before" in capsys.readouterr().out
+
+
+@pytest.fixture
+def other_writer():
+    """A function that lets a process, as if not started by this one, hold the lock of a folder."""
+    writers = []
+
+    def hold(path):
+        writers.append(Writer(path))
+        assert writers[-1]("acquire") == "held"
+        lock = path / "lock.json"
+        lock.write_text(json.dumps(read_json(lock) | {"pid": 1}))
+        return writers[-1]
+
+    yield hold
+    for writer in writers:
+        writer.process.kill()
+        writer.process.join()
+
+
+def test_a_run_that_another_process_has_opened_meanwhile_is_left_alone(
+    tiny_env, tiny, monkeypatch, other_writer
+):
+    (job,) = make_jobs(["DEMO-02"], [1], tiny())
+    before = set()
+
+    def execute_notebook(source, target, **options):
+        other_writer(job.path)
+        for name in ("STOP", "train.ipynb"):
+            (job.path / name).write_text("the other's")
+        before.update(job.path.iterdir())
+        Path(target).write_text('{"metadata": {}}')
+        raise PapermillExecutionError(0, 1, "", "RunInUse", "in use by process 1", [])
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute_notebook)
+    with pytest.raises(UserError, match="in use by process 1") as caught:
+        run_experiment("DEMO-02", 1, tiny())
+    assert caught.value.exit_code == IN_USE
+    assert set(job.path.iterdir()) == before
+    assert (job.path / "train.ipynb").read_text() == "the other's"
+
+
+def test_ctrl_c_stops_no_run_of_another_process(tiny_run, other_writer):
+    run = tiny_run()
+    run.lock.release()
+    writer = other_writer(run.path)
+    _Execution(run, {})._on_signal(signal.SIGTERM, None)
+    assert not (run.path / "STOP").exists()
+    writer.die()
+    _Execution(run, {})._on_signal(signal.SIGTERM, None)
+    assert (run.path / "STOP").exists()
 
 
 KERNEL_DIED = RuntimeError("its kernel died")
