@@ -15,7 +15,7 @@ from oelm_lib.cli.options import (
     sbatch_from,
     seeds_from,
 )
-from oelm_lib.cli.streams import outlives_its_reader
+from oelm_lib.cli.streams import outlives_its_output, outlives_its_reader
 from oelm_lib.errors import UserError
 
 
@@ -46,7 +46,7 @@ from oelm_lib.errors import UserError
     is_flag=True,
     help="Also score the test split at the end: for confirmation, never for selection.",
 )
-@outlives_its_reader
+@outlives_its_output
 def run(
     exps: tuple[str, ...],
     everything: bool,
@@ -184,7 +184,7 @@ def logs(name: str, follow: bool, lines: int) -> None:
 
 @click.command()
 @click.argument("name", metavar="RUN")
-@outlives_its_reader
+@outlives_its_output
 def stop(name: str) -> None:
     """Ask RUN to save and stop. To continue it, repeat the command that started it.
 

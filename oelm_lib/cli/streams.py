@@ -1,4 +1,4 @@
-"""Standard streams that are closed, or whose reader or terminal goes away."""
+"""Standard streams that are closed or full, or whose reader or terminal goes away."""
 
 import contextlib
 import errno
@@ -10,6 +10,8 @@ from typing import Any
 
 READER_GONE = (errno.EPIPE, errno.EIO)
 """What a write says after `| head` has ended, or after the terminal was closed."""
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a write into a file says that cannot grow."""
 
 
 def open_closed_streams() -> None:
@@ -30,18 +32,32 @@ def open_closed_streams() -> None:
 def outlives_its_reader(command: Callable[..., Any]) -> Callable[..., Any]:
     """Let a command finish its work after the reader of its output has gone."""
 
+    return _with_streams(command, READER_GONE)
+
+
+def outlives_its_output(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command finish its work also while the disk of its output is full.
+
+    For commands whose work is more than what they print.
+    """
+    return _with_streams(command, READER_GONE + DISK_FULL)
+
+
+def _with_streams(command: Callable[..., Any], tolerated: tuple[int, ...]) -> Callable[..., Any]:
+    """Return the command with streams that tolerate these errors."""
+
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
-        with _tolerant_streams():
+        with _tolerant_streams(tolerated):
             return command(*args, **kwargs)
 
     return run
 
 
 @contextlib.contextmanager
-def _tolerant_streams() -> Iterator[None]:
+def _tolerant_streams(tolerated: tuple[int, ...]) -> Iterator[None]:
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _TolerantStream(sys.stdout), _TolerantStream(sys.stderr)
+    sys.stdout, sys.stderr = (_TolerantStream(stream, tolerated) for stream in before)
     try:
         yield
     finally:
@@ -51,10 +67,14 @@ def _tolerant_streams() -> Iterator[None]:
 
 
 class _TolerantStream:
-    """A text stream that goes to /dev/null from the moment its reader has gone."""
+    """A text stream that goes to /dev/null once its reader has gone, and while its disk is full.
 
-    def __init__(self, stream: Any):
-        self._stream = stream
+    Args:
+        tolerated: Numbers of the system errors to which this applies; others are raised.
+    """
+
+    def __init__(self, stream: Any, tolerated: tuple[int, ...]):
+        self._stream, self._tolerated = stream, tolerated
 
     def write(self, text: str) -> int:
         try:
@@ -73,8 +93,13 @@ class _TolerantStream:
         return getattr(self._stream, name)
 
     def _discard(self, error: OSError) -> None:
-        if error.errno not in READER_GONE:
+        if error.errno not in self._tolerated:
             raise error
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, self._stream.fileno())
+        file = self._stream.fileno()
+        kept, null = os.dup(file), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, file)
+        if error.errno in DISK_FULL:
+            self._stream.flush()  # what is buffered would be refused at every later write
+            os.dup2(kept, file)
         os.close(null)
+        os.close(kept)

@@ -5,7 +5,7 @@ import sys
 import click
 
 from oelm_lib.cli.options import sbatch_from
-from oelm_lib.cli.streams import outlives_its_reader
+from oelm_lib.cli.streams import outlives_its_output
 from oelm_lib.errors import UserError
 
 
@@ -20,7 +20,7 @@ from oelm_lib.errors import UserError
     "--slurm", metavar="'KEY=VALUE ...'", help="Submit --workers jobs with these sbatch options."
 )
 @click.option("--table", is_flag=True, help="Print the first table as Markdown; train nothing.")
-@outlives_its_reader
+@outlives_its_output
 def study(
     name: str, dry_run: bool, workers: int, gpus: str | None, slurm: str | None, table: bool
 ) -> None:

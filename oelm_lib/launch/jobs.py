@@ -11,6 +11,7 @@ from typing import Any
 from oelm_lib import config
 from oelm_lib.errors import DONE, STOPPED
 from oelm_lib.files import write_json
+from oelm_lib.launch.processes import exit_text
 from oelm_lib.runs import reading
 from oelm_lib.runs.lock import is_locked
 from oelm_lib.runs.logs import NOTEBOOK_LOG
@@ -198,10 +199,15 @@ def result_text(summary: dict[str, Any]) -> str:
 
 
 def failure_reason(job: Job, code: int) -> str:
-    """Return the last line that a failed run wrote, or its exit code."""
+    """Return the last line that a failed run wrote, or its exit code.
+
+    That of a run which a signal has ended is of its work, so the signal is returned.
+    """
+    if code < 0:
+        return exit_text(code)
     try:
         log = (job.path / NOTEBOOK_LOG).read_text(encoding="utf-8", errors="replace")
     except OSError:
         log = ""
     lines = log.strip().splitlines()
-    return lines[-1].removeprefix("oelm: ") if lines else f"exit code {code}"
+    return lines[-1].removeprefix("oelm: ") if lines else exit_text(code)

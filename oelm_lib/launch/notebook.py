@@ -15,11 +15,12 @@ from oelm_lib import config
 from oelm_lib.errors import DONE, FAILED, STOPPED, UserError
 from oelm_lib.files import replacing, write_json
 from oelm_lib.launch.jobs import new_warnings, result_text
-from oelm_lib.launch.processes import child_error, kill_tree
+from oelm_lib.launch.processes import child_error, is_held_by_another, kill_tree
 from oelm_lib.launch.shared_run import train_in_processes
 from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
 from oelm_lib.runs.folder import Run, disk_error, open_run
+from oelm_lib.runs.lock import RunInUse
 from oelm_lib.runs.logs import NOTEBOOK_LOG
 from oelm_lib.runs.names import run_command, run_name
 from oelm_lib.runs.reading import known_status, read_summary, read_timing, state
@@ -27,6 +28,8 @@ from oelm_lib.runs.schema import ACTIVE, RESUMABLE
 from oelm_lib.runs.stop import on_stop, remove_stop_file, write_stop_file
 from oelm_lib.units import format_eta
 
+PARTIAL = ".train.{}.part.ipynb"
+"""Notebook in execution, by the number of the process that has it executed."""
 SILENT_SECONDS = 60.0
 """Age of a heartbeat from which the progress line mentions it."""
 
@@ -56,17 +59,29 @@ def run_experiment(
     page = run.path / "train.html"
     if run.finished and page.is_file():
         return _report_done(run, page, test, "was done before")
+    remove_stop_file(run.path)
+    for leftover in run.path.glob(PARTIAL.format("*")):  # of a process that was killed
+        leftover.unlink(missing_ok=True)
     run.lock.release()  # the kernel is the writer
-    remove_stop_file(run.path)
-    execution = _Execution(
-        run, {"exp": exp, "seed": seed, "overrides": config.overrides_text(overrides)}
-    )
+    parameters = {"exp": exp, "seed": seed, "overrides": config.overrides_text(overrides)}
+    execution = _Execution(run, parameters, fresh)
     error = execution.wait()
-    remove_stop_file(run.path)
+    if isinstance(error, RunInUse):
+        raise error  # the folder is another's, with its STOP file
+    if not is_held_by_another(run.path):
+        remove_stop_file(run.path)
+    if run.finished and error:  # no page: that of a finished run is not made again
+        _report_done(run, page, test)
+        print(
+            f"{run.name}: no page yet ({_same_command(fresh)} makes it), since its notebook failed:"
+            f" {error}",
+            file=sys.stderr,
+        )
+        return FAILED
     _make_page(run)
-    if read_summary(run):
+    if run.finished:
         return _report_done(run, page, test)
-    return _report_unfinished(run, execution.stop_asked, error)
+    return _report_unfinished(run, execution.stop_asked, error, fresh)
 
 
 def progress_line(path: Path) -> str | None:
@@ -105,12 +120,16 @@ def _report_done(run: Run, page: Path, test: bool, words: str = "is done") -> in
     return DONE
 
 
-def _report_unfinished(run: Run, stop_asked: bool, error: BaseException | None) -> int:
+def _report_unfinished(
+    run: Run, stop_asked: bool, error: BaseException | None, fresh: bool = False
+) -> int:
     """Print how a run without a result ended; returns the exit code. Raises UserError.
 
     The state `stopped` alone says little: where the run did not begin, it is of an earlier session.
     """
     if isinstance(error, UserError):
+        if fresh:  # the kernel, whose error this is, knows nothing of --fresh
+            print(f"{run.name}: {_next_start(run, fresh)}", file=sys.stderr)
         raise error
     ended = state(run)
     if error is None:  # queued or active: another process has continued it meanwhile
@@ -118,21 +137,26 @@ def _report_unfinished(run: Run, stop_asked: bool, error: BaseException | None) 
     else:  # a signal to all processes ends the kernel too
         stopped = stop_asked and ended in ("stopped", "dead", "empty", "queued")
     if stopped:
-        print(f"{run.name} is stopped; {_next_start(run)}")
+        print(f"{run.name} is stopped; {_next_start(run, fresh)}")
         return STOPPED
     error = error or RuntimeError(
         f"the notebook ended without a result; see {run.path / NOTEBOOK_LOG}"
     )
-    text = f"{run.name} failed: {error}; {_next_start(run)}"
+    text = f"{run.name} failed: {error}; {_next_start(run, fresh)}"
     print(text[-2000:], file=sys.stderr)
     return FAILED
 
 
-def _next_start(run: Run) -> str:
+def _next_start(run: Run, fresh: bool) -> str:
     """Return where the next session of a run without a result begins."""
     if any((run.path / f"{name}.pt").is_file() for name in RESUMABLE):
-        return "the same command continues it from its last checkpoint"
-    return "nothing is saved yet, so the same command starts it anew"
+        return f"{_same_command(fresh)} continues it from its last checkpoint"
+    return f"nothing is saved yet, so {_same_command(fresh)} starts it anew"
+
+
+def _same_command(fresh: bool) -> str:
+    """Return how a run that this command has begun is continued."""
+    return "the same command without --fresh" if fresh else "the same command"
 
 
 class _Execution:
@@ -141,9 +165,9 @@ class _Execution:
     The main thread keeps the signals, and the kernel has a session of its own.
     """
 
-    def __init__(self, run: Run, parameters: dict[str, Any]):
+    def __init__(self, run: Run, parameters: dict[str, Any], fresh: bool = False):
         self.stop_asked = False
-        self._run, self._error = run, None
+        self._run, self._fresh, self._error = run, fresh, None
         self._shown_warnings: set[str] = set()
         self._command = run_command(run.config.id, run.seed, run.config.overrides)
         self._thread = threading.Thread(target=self._execute, args=(parameters,), daemon=True)
@@ -189,12 +213,13 @@ class _Execution:
         """Execute the notebook and put it into place, also where a cell failed.
 
         That of a dead kernel is not kept: papermill marks its cells that never ran as completed.
+        Nor is one that another process kept from the run.
         """
         from nbclient.exceptions import DeadKernelError
         from papermill.exceptions import PapermillExecutionError
 
         target = self._run.path / "train.ipynb"
-        partial = target.with_name(".train.part.ipynb")  # papermill writes in place
+        partial = target.with_name(PARTIAL.format(os.getpid()))  # papermill writes in place
         try:
             with open(self._run.path / NOTEBOOK_LOG, "a", encoding="utf-8") as log:
                 execute(
@@ -202,6 +227,9 @@ class _Execution:
                 )
         except PapermillExecutionError as error:
             self._error = _cell_error(error)
+            if isinstance(self._error, RunInUse):
+                partial.unlink(missing_ok=True)
+                return
         except BaseException as error:
             partial.unlink(missing_ok=True)
             if isinstance(error, DeadKernelError):
@@ -214,7 +242,8 @@ class _Execution:
         if self.stop_asked and number == signal.SIGINT:
             self._kill()
         self.stop_asked = True
-        write_stop_file(self._run.path)
+        if not is_held_by_another(self._run.path):  # else the kernel is refused, and ends by itself
+            write_stop_file(self._run.path)
         print(
             "\nstopping: it ends its step or evaluation, then it saves (Ctrl-C again kills it)",
             flush=True,
@@ -224,7 +253,7 @@ class _Execution:
         """Kill the kernel or the processes of the run, and this process."""
         for child in psutil.Process().children():
             kill_tree(child.pid)
-        print(f"\n{self._run.name} is killed; {_next_start(self._run)}", flush=True)
+        print(f"\n{self._run.name} is killed; {_next_start(self._run, self._fresh)}", flush=True)
         os._exit(FAILED)
 
 

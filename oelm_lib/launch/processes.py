@@ -1,12 +1,16 @@
 """Child processes: their cores and GPUs, their errors, their end with all they have started."""
 
+import signal
 from collections.abc import Sequence
+from pathlib import Path
 
 import psutil
 
 from oelm_lib.errors import UserError
 from oelm_lib.hardware import VISIBLE_DEVICES
-from oelm_lib.runs.lock import LockLost, RunInUse
+from oelm_lib.runs.lock import NAME as LOCK_FILE
+from oelm_lib.runs.lock import LockLost, RunInUse, is_locked
+from oelm_lib.runs.lock_file import read_record
 
 USER_ERRORS = {kind.__name__: kind for kind in (UserError, RunInUse, LockLost)}
 
@@ -34,6 +38,22 @@ def child_error(kind: str, message: str) -> Exception:
     if kind in USER_ERRORS:
         return USER_ERRORS[kind](message)
     return RuntimeError(f"{kind}: {message}".splitlines()[0])
+
+
+def exit_text(code: int) -> str:
+    """Return how a process ended: its exit code, or the signal that a negative one stands for."""
+    if code >= 0:
+        return f"exit code {code}"
+    return f"ended by signal {-code} ({signal.strsignal(-code) or 'unknown'})"
+
+
+def is_held_by_another(folder: Path) -> bool:
+    """Return whether a process that this one has not started may hold the lock of a run folder."""
+    if is_locked(folder) is False:
+        return False
+    holder = read_record(folder / LOCK_FILE).get("pid")  # None while the lock is being taken
+    started = {child.pid for child in psutil.Process().children(recursive=True)}
+    return holder is not None and holder not in started
 
 
 def kill_tree(pid: int) -> None:

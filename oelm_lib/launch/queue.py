@@ -99,8 +99,7 @@ class Queue:
                 if time.monotonic() - last_active > self._slots.max_wait:
                     self._give_up()
         finally:
-            for job, before in self._before.items():
-                unmark_queued(job, before)
+            self._end()
         return self._result()
 
     def on_signal(self, number: int, frame: Any) -> None:
@@ -108,15 +107,29 @@ class Queue:
         kill = self._stopping and number == signal.SIGINT
         if self._stopping and not kill:  # a run takes a second SIGINT for the order to die
             return
-        self._stopping = True
-        for process in list(self._running):
-            if kill:
+        if kill:
+            for process in list(self._running):
                 kill_tree(process.pid)
-                continue
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGINT)
+        else:
+            self._stop_runs()
         text = "killed" if kill else "stopping: each run saves first (Ctrl-C again kills)"
         print(text, flush=True)
+
+    def _stop_runs(self) -> None:
+        """Ask every run to save and stop, and start no other."""
+        self._stopping = True
+        for process in list(self._running):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+
+    def _end(self) -> None:
+        """Unmark the runs that wait; if the queue fails, its running ones first save and stop."""
+        if self._running and not self._stopping:
+            self._stop_runs()
+        for process in self._running:
+            process.wait()
+        for job, before in self._before.items():
+            unmark_queued(job, before)
 
     def _mark_waiting(self) -> None:
         """Mark the runs that wait as queued, and again before their heartbeat is stale."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from oelm_lib.errors import UserError
 from oelm_lib.files import read_json
-from oelm_lib.launch.processes import child_error, kill_tree
+from oelm_lib.launch.processes import child_error, exit_text, kill_tree
 from oelm_lib.runs.folder import Run
 from oelm_lib.runs.logs import NOTEBOOK_LOG
 from oelm_lib.runs.reading import state
@@ -59,7 +59,7 @@ def train_in_processes(
         return
     if isinstance(error, UserError):
         raise error
-    reason = error or f"killed, most often because memory ran out (exit code {process.returncode})"
+    reason = error or f"killed, most often because memory ran out ({exit_text(process.returncode)})"
     raise RuntimeError(
         f"one of its {devices} processes ended: {reason}; see {run.path / NOTEBOOK_LOG}"
     )

@@ -16,6 +16,7 @@ from typing import Any
 
 from oelm_lib import config
 from oelm_lib.errors import DONE, FAILED, STOPPED
+from oelm_lib.launch.processes import exit_text, is_held_by_another
 from oelm_lib.launch.slurm import asks_for_gpu, logs_folder, submit_commands
 from oelm_lib.launch.study_cost import describe_cost, seconds_left
 from oelm_lib.launch.study_worker import (
@@ -142,7 +143,7 @@ class _Engine:
         self._stopping = True
         for worker in self._workers:
             if worker.run is not None:
-                write_stop_file(self._path(worker.run))
+                self._ask_to_stop(worker.run)
         print("stopping: each run saves first (Ctrl-C again kills)", flush=True)
 
     def _wait_for_others(self) -> None:
@@ -198,7 +199,7 @@ class _Engine:
         remove_stop_file(self._path(run))  # of an engine that was killed
         worker.run, worker.started = run, time.monotonic()
         if self._stopping:  # the signal came meanwhile
-            write_stop_file(self._path(run))
+            self._ask_to_stop(run)
         with contextlib.suppress(OSError):  # a worker that died is seen by `_collect`
             worker.connection.send(task)
 
@@ -215,7 +216,7 @@ class _Engine:
                 connection.close()
                 code = worker.process.exitcode
                 worker.process = None
-                self._fail(run, f"its worker died (exit code {code})")
+                self._fail(run, f"its worker died ({exit_text(code)})")
                 continue
             self._settle(run, reply, time.monotonic() - worker.started)
 
@@ -274,11 +275,16 @@ class _Engine:
             if worker.process is None:
                 continue
             if worker.run is not None:
-                write_stop_file(self._path(worker.run))
+                self._ask_to_stop(worker.run)
             worker.connection.close()
             worker.process.join(None if worker.run is not None else 10)
             if worker.process.is_alive():
                 worker.process.kill()
+
+    def _ask_to_stop(self, run: PlannedRun) -> None:
+        """Ask a worker's run to save and stop, unless another process has come first and has it."""
+        if not is_held_by_another(self._path(run)):
+            write_stop_file(self._path(run))
 
     def _path(self, run: PlannedRun) -> Path:
         """Return the folder of a run."""

@@ -182,9 +182,9 @@ def true_state(path: Path, status: dict[str, Any]) -> str:
 
     A trainer lives while it holds the folder's lock. Another process that holds it, since it has
     opened the run and does not train it yet, does not count. Where the lock cannot tell (a trainer
-    on another host), the heartbeat does, by this host's clock. That is for display; no lock is
-    taken over by it. A queue lives as long as its process, or on another host its heartbeat;
-    Slurm's queue outlives every process.
+    on another host), the heartbeat does, by this host's clock. No lock is taken over by it. A queue
+    lives as long as its process, or on another host its heartbeat; Slurm's queue outlives every
+    process.
     """
     recorded = status.get("state") or "empty"
     if recorded in ACTIVE:
@@ -261,5 +261,5 @@ def _is_eta(value: Any) -> bool:
 
 
 def _is_fresh(record: dict[str, Any]) -> bool:
-    """Return whether a heartbeat is younger than STALE_SECONDS."""
-    return time.time() - (record.get("heartbeat") or 0) < STALE_SECONDS
+    """Return whether a heartbeat is at most STALE_SECONDS from now; a wrong clock may be ahead."""
+    return abs(time.time() - (record.get("heartbeat") or 0)) < STALE_SECONDS

@@ -10,6 +10,8 @@ from typing import Any
 
 from oelm_lib.errors import UserError
 from oelm_lib.files import as_user_error
+from oelm_lib.runs.lock import is_locked
+from oelm_lib.runs.process import this_process
 from oelm_lib.runs.reading import known_status, state
 from oelm_lib.runs.schema import ACTIVE
 
@@ -39,15 +41,24 @@ def remove_stop_file(path: Path) -> None:
 def ask_to_stop(path: Path) -> None:
     """Ask the run of a folder to save and stop at the end of its step, evaluation or save.
 
+    A run of another host is asked also where it looks dead, since one of the clocks may be wrong.
+
     Raises:
         UserError: No process trains it, or the folder cannot be written.
     """
     check_not_queued(path)
     current = state(path)
-    if current not in ACTIVE:
+    if current not in ACTIVE and not _may_train_elsewhere(path):
         raise UserError(f"{path}: {current}, so there is nothing to stop; see oelm status")
     with as_user_error(path, "cannot be asked to stop"):
         stop_file(path).touch()
+
+
+def _may_train_elsewhere(path: Path) -> bool:
+    """Return whether another host may train a run: it was the last, and the lock cannot tell."""
+    status = known_status(path)
+    elsewhere = status.get("host") != this_process()["host"]
+    return status.get("state") in ACTIVE and elsewhere and is_locked(path) is None
 
 
 def check_not_queued(path: Path) -> None:

@@ -13,6 +13,7 @@ from oelm_lib.runs.folder import Run, disk_error
 from oelm_lib.runs.lock import LockLost
 from oelm_lib.runs.metrics import Recorder
 from oelm_lib.runs.reading import read_metrics
+from oelm_lib.runs.schema import EXECUTED
 from oelm_lib.runs.status import Status
 from oelm_lib.runs.stop import StopRequest, on_stop, remove_stop_file
 from oelm_lib.runs.timing import Budget
@@ -140,7 +141,8 @@ def _restored_state(
             f"machine.devices = {processes}, but this is one process; use oelm run, or"
             " machine.devices=1"
         )
-    for leftover in run.path.glob(".*.tmp"):  # of a process that was killed
+    of_killed_process = run.path.glob(".*.tmp")
+    for leftover in (*of_killed_process, *(run.path / name for name in EXECUTED)):
         leftover.unlink(missing_ok=True)
     latest = checkpoint.load_latest(run.path)
     if latest.state:

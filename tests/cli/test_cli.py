@@ -111,6 +111,34 @@ def test_a_command_finishes_its_work_after_its_reader_has_gone(writer, tmp_path)
     assert (tmp_path / "made").read_text() == "whole"
 
 
+@pytest.mark.parametrize(
+    ("kind", "code", "made"), [("outlives_its_output", 75, True), ("outlives_its_reader", 1, False)]
+)
+def test_only_work_that_is_more_than_its_output_goes_on_while_the_disk_is_full(
+    kind, code, made, tmp_path
+):
+    text = (
+        "import os, resource, signal, sys\n"
+        f"from oelm_lib.cli.streams import {kind} as outlives\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "@outlives\n"
+        "def work():\n"
+        "    print('before', flush=True)\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (7, resource.RLIM_INFINITY))\n"
+        "    for number in range(20000): print('lost')\n"
+        "    print('lost', flush=True)\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)\n"
+        "    print('after', flush=True)\n"
+        "    sys.exit(75)\n"
+        "work()\n"
+    )
+    with open(tmp_path / "log", "a") as log:
+        done = subprocess.run([sys.executable, "-c", text], stdout=log, stderr=subprocess.PIPE)
+    assert done.returncode == code, done.stderr
+    assert (tmp_path / "log").read_text().startswith("before\n")
+    assert (tmp_path / "log").read_text().endswith("after\n") is made
+
+
 def test_stop_asks_every_seed_after_its_reader_has_gone(tmp_path):
     runs = [
         runs_factory.make_run(tmp_path, "DEMO-02", seed, state="running", done=0.5)

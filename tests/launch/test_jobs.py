@@ -113,6 +113,7 @@ def test_the_reason_of_a_failure_is_the_last_line_of_its_log(job):
     assert failure_reason(job, 3) == "exit code 3"
     (job.path / "notebook.log").write_bytes(b"loading\noelm: the corpus x is not prepared\xff\n")
     assert failure_reason(job, 2) == "the corpus x is not prepared\ufffd"
+    assert failure_reason(job, -9) == "ended by signal 9 (Killed)"
 
 
 def test_only_a_folder_in_which_nothing_began_is_removed(job):

@@ -1,15 +1,22 @@
 """One run through `oelm run`: its lock, its exit code, its page."""
 
+import contextlib
 import errno
+import json
 import math
 import shutil
+import signal
 from pathlib import Path
 
+import nbformat
 import papermill
 import pytest
 from click.testing import CliRunner
 from nbclient.exceptions import DeadKernelError
+from nbformat.v4 import new_code_cell, new_notebook
+from papermill.exceptions import PapermillExecutionError
 
+from oelm_lib import config, training
 from oelm_lib.cli import main
 from oelm_lib.errors import DONE, FAILED, IN_USE, STOPPED, UserError
 from oelm_lib.files import read_json, write_json
@@ -21,6 +28,7 @@ from oelm_lib.launch.notebook import (
     _report_unfinished,
     run_experiment,
 )
+from oelm_lib.runs.folder import open_run
 from tests.runs.test_lock import Writer
 
 
@@ -120,6 +128,91 @@ def test_of_a_killed_kernel_and_a_full_disk_no_notebook_is_kept(
     assert {path.name for path in set(run.path.iterdir()) - before} == {"notebook.log"}
 
 
+def test_the_page_of_an_earlier_session_does_not_pass_for_that_of_the_result(
+    tiny_env, tiny, monkeypatch, capsys
+):
+    (job,) = make_jobs(["DEMO-02"], [1], tiny())
+    job.path.mkdir(parents=True)
+    page = job.path / "train.html"
+    for name in ("train.ipynb", "train.html"):
+        (job.path / name).write_text("stopped at step 7")
+    cell = new_code_cell("run_page.result(run)", execution_count=1, outputs=[])
+    endings = [
+        DeadKernelError("Kernel died"),
+        PapermillExecutionError(0, 1, "", "NameError", "no such figure", []),
+        None,
+    ]
+
+    def execute_notebook(source, target, **options):
+        training.train(open_run(config.load_config("DEMO-02", tiny()), 1))
+        nbformat.write(new_notebook(cells=[cell]), target)
+        if error := endings.pop(0):
+            raise error
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute_notebook)
+    for reason in ("its kernel died", "NameError: no such figure (traceback in train.ipynb)"):
+        assert run_experiment("DEMO-02", 1, tiny()) == FAILED
+        printed = capsys.readouterr()
+        assert "seed1 is done: val_loss" in printed.out and "train.html" not in printed.out
+        assert "no page yet (the same command makes it)" in printed.err and reason in printed.err
+        assert not page.exists()
+    assert run_experiment("DEMO-02", 1, tiny()) == DONE
+    assert capsys.readouterr().out.endswith(f"; {page}\n") and "stopped" not in page.read_text()
+    assert run_experiment("DEMO-02", 1, tiny()) == DONE  # nothing is left to execute
+    assert "was done before" in capsys.readouterr().out
+
+
+@pytest.fixture
+def other_writer():
+    """A function that lets a process, as if not started by this one, hold the lock of a folder."""
+    writers = []
+
+    def hold(path):
+        writers.append(Writer(path))
+        assert writers[-1]("acquire") == "held"
+        lock = path / "lock.json"
+        lock.write_text(json.dumps(read_json(lock) | {"pid": 1}))
+        return writers[-1]
+
+    yield hold
+    for writer in writers:
+        writer.process.kill()
+        writer.process.join()
+
+
+def test_a_run_that_another_process_has_opened_meanwhile_is_left_alone(
+    tiny_env, tiny, monkeypatch, other_writer
+):
+    (job,) = make_jobs(["DEMO-02"], [1], tiny())
+    before = set()
+
+    def execute_notebook(source, target, **options):
+        other_writer(job.path)
+        for name in ("STOP", "train.ipynb"):
+            (job.path / name).write_text("the other's")
+        before.update(job.path.iterdir())
+        Path(target).write_text('{"metadata": {}}')
+        raise PapermillExecutionError(0, 1, "", "RunInUse", "in use by process 1", [])
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute_notebook)
+    with pytest.raises(UserError, match="in use by process 1") as caught:
+        run_experiment("DEMO-02", 1, tiny())
+    assert caught.value.exit_code == IN_USE
+    assert set(job.path.iterdir()) == before
+    assert (job.path / "train.ipynb").read_text() == "the other's"
+
+
+def test_ctrl_c_stops_no_run_of_another_process(tiny_run, other_writer):
+    run = tiny_run()
+    run.lock.release()
+    writer = other_writer(run.path)
+    _Execution(run, {})._on_signal(signal.SIGTERM, None)
+    assert not (run.path / "STOP").exists()
+    writer.die()
+    _Execution(run, {})._on_signal(signal.SIGTERM, None)
+    assert (run.path / "STOP").exists()
+
+
 KERNEL_DIED = RuntimeError("its kernel died")
 
 
@@ -152,3 +245,15 @@ def test_the_exit_code_of_a_run_without_a_result(tiny_run, capsys, state, stop_a
     assert "continues it from its last checkpoint" in printed.out + printed.err
     with pytest.raises(UserError, match="the disk is full"):
         _report_unfinished(run, stop_asked, UserError("the disk is full"))
+
+
+@pytest.mark.parametrize("error", [None, KERNEL_DIED, UserError("the disk is full")])
+def test_a_run_that_fresh_has_begun_is_continued_without_it(tiny_run, capsys, error):
+    run = tiny_run()
+    run.lock.release()
+    for words in ("without --fresh starts it anew", "without --fresh continues it from its last"):
+        with contextlib.suppress(UserError):
+            _report_unfinished(run, False, error, fresh=True)
+        printed = capsys.readouterr()
+        assert words in printed.out + printed.err
+        (run.path / "latest.pt").touch()

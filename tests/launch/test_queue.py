@@ -1,9 +1,11 @@
 """The queue with real runs: killed, interrupted, on GPUs that others use."""
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 import psutil
@@ -180,3 +182,21 @@ def test_a_second_sigterm_does_not_kill_the_runs(tiny_env, tiny, monkeypatch):
     assert sent == [signal.SIGINT] and run.poll() is None
     run.kill()
     run.wait()
+
+
+def test_a_queue_that_fails_lets_its_runs_save_and_leaves_no_process(tiny_env, tiny, monkeypatch):
+    jobs = make_jobs(["DEMO-01", "DEMO-02"], [1], tiny())
+    tiny_env.mkdir()
+    jobs[1].path.parent.touch()  # a file where its folder should be: a line is printed
+    queue = Queue(jobs, tiny(), Slots(workers=2))
+    queue._waiting.remove(jobs[0])
+    run = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    queue._running[run] = queue_module._Started(jobs[0], (), time.monotonic())
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(OSError, match="No space left"):
+            queue.execute()
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()
+    assert run.poll() == -signal.SIGINT

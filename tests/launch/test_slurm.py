@@ -71,6 +71,50 @@ def test_the_plain_script_is_valid_bash():
     subprocess.run(["bash", "-n", ROOT / "slurm" / "train.sbatch"], check=True)
 
 
+@pytest.fixture
+def plain_script(tmp_path):
+    """A function that executes slurm/train.sbatch with a given `oelm`, and returns how it ended."""
+    command = tmp_path / ".venv" / "bin" / "oelm"
+    command.parent.mkdir(parents=True)
+
+    def execute(*arguments, oelm="echo $*", **environment):
+        command.write_text(f"#!/bin/bash\n{oelm}\n")
+        command.chmod(0o755)
+        return subprocess.run(
+            ["bash", ROOT / "slurm" / "train.sbatch", *arguments],
+            env={"PATH": os.environ["PATH"], "SLURM_ARRAY_TASK_ID": "5"} | environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return execute
+
+
+def test_the_plain_script_starts_a_run_anew_once_and_then_continues_it(plain_script):
+    arguments = ["--fresh", "--set", "train.max_steps=9"]
+    first = plain_script(*arguments, SLURM_RESTART_COUNT="0").stdout.split()
+    again = plain_script(*arguments, SLURM_RESTART_COUNT="1").stdout.split()
+    assert first == ["run", "DEMO-02", "--seed", "43", *arguments]
+    assert again == ["run", "DEMO-02", "--seed", "43", *arguments[1:]]
+
+
+def test_the_plain_script_queues_a_run_again_that_has_stopped_at_once(plain_script, tmp_path):
+    slow_kill = 'kill() { builtin kill "$@"; local code=$?; sleep 0.5; return $code; }\n'
+    (tmp_path / "slow_kill").write_text(slow_kill)
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text("#!/bin/bash\necho $*\n")
+    scontrol.chmod(0o755)
+    done = plain_script(
+        oelm="trap 'exit 75' USR1; kill -USR1 $PPID; while true; do sleep 0.1; done",
+        BASH_ENV=str(tmp_path / "slow_kill"),  # the run ends before the script looks for it
+        PATH=f"{tmp_path}:{os.environ['PATH']}",
+        SLURM_JOB_ID="7",
+    )
+    assert (done.returncode, done.stdout.strip()) == (75, "requeue 7"), done.stderr
+
+
 @pytest.mark.parametrize(
     ("gpus", "arguments", "expected"),
     [
@@ -79,16 +123,6 @@ def test_the_plain_script_is_valid_bash():
         ("0", ["--set", "machine.device=cpu"], "run DEMO-02 --seed 43 --set machine.device=cpu"),
     ],
 )
-def test_the_plain_script_asks_for_a_gpu_where_it_has_one(gpus, arguments, expected, tmp_path):
-    command = tmp_path / ".venv" / "bin" / "oelm"
-    command.parent.mkdir(parents=True)
-    command.write_text("#!/bin/bash\necho $*\n")
-    command.chmod(0o755)
-    done = subprocess.run(
-        ["bash", ROOT / "slurm" / "train.sbatch", *arguments],
-        env={"PATH": os.environ["PATH"], "SLURM_JOB_GPUS": gpus, "SLURM_ARRAY_TASK_ID": "5"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+def test_the_plain_script_asks_for_a_gpu_where_it_has_one(gpus, arguments, expected, plain_script):
+    done = plain_script(*arguments, SLURM_JOB_GPUS=gpus)
     assert (done.returncode, done.stdout.strip()) == (0, expected), done.stderr

@@ -310,7 +310,7 @@ def test_a_worker_that_dies_loses_one_run_which_is_trained_again(checkout):
     workers[0].kill()
     output, _ = process.communicate(timeout=HANGS)
     assert process.returncode == 0, output
-    assert "its worker died (exit code -9)" in output
+    assert "its worker died (ended by signal 9 (Killed))" in output
     assert len(set(keys(checkout.records()))) == TUNING_RUNS + CONFIRMATION_RUNS
 
 

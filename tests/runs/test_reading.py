@@ -88,6 +88,7 @@ def test_status_is_truthful_about_a_writer_that_is_gone(tmp_path):
     (tmp_path / "lock.json").write_text('{"boot": "elsewhere"}')
     assert status() == "running"
     assert status(heartbeat=time.time() - 1000) == "dead"
+    assert status(heartbeat=time.time() + 1000) == "dead"  # not alive for as long as a clock says
     assert status(heartbeat=None) == "dead"
 
 

@@ -4,8 +4,12 @@ import time
 
 import pytest
 
+from oelm_lib.errors import UserError
+from oelm_lib.files import write_json
 from oelm_lib.runs import stop
-from oelm_lib.runs.stop import on_stop, stop_file, write_stop_file
+from oelm_lib.runs.process import this_process
+from oelm_lib.runs.reading import state
+from oelm_lib.runs.stop import ask_to_stop, on_stop, stop_file, write_stop_file
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
@@ -61,3 +65,15 @@ def test_a_second_interrupt_stops_at_once(tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)  # only Ctrl-C is impatient
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_only_a_writer_of_another_host_is_asked_although_it_looks_dead(tmp_path):
+    status = this_process() | {"state": "running", "heartbeat": time.time() - 3600}
+    write_json(tmp_path / "lock.json", {"boot": "another"})
+    write_json(tmp_path / "status.json", status)
+    with pytest.raises(UserError, match="dead, so there is nothing to stop"):  # before a reboot
+        ask_to_stop(tmp_path)
+    write_json(tmp_path / "status.json", status | {"host": "another"})
+    assert state(tmp_path) == "dead"
+    ask_to_stop(tmp_path)
+    assert stop_file(tmp_path).is_file()
