@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from oelm_lib.cli.options import GivenPath
 from oelm_lib.cli.streams import outlives_its_reader
 
 tokenizer_option = click.option("--tokenizer", default="gpt2", help="gpt2 (default) or bpe-<N>.")
@@ -16,7 +17,7 @@ def data() -> None:
 
 @data.command()
 @click.argument("name")
-@click.option("--source", type=Path, help="Folder or file to read (default: the hub).")
+@click.option("--source", type=GivenPath(), help="Folder or file to read (default: the hub).")
 @tokenizer_option
 @click.option(
     "--limit",
@@ -59,7 +60,9 @@ def show(name: str, tokenizer: str, documents: int) -> None:
 
 @data.command()
 @click.argument("name")
-@click.option("--from", "source", type=Path, required=True, help="File or folder of your text.")
+@click.option(
+    "--from", "source", type=GivenPath(), required=True, help="File or folder of your text."
+)
 @click.option("--tokenizer", help="gpt2 or bpe-<N> (default: by the size of the text).")
 @outlives_its_reader
 def new(name: str, source: Path, tokenizer: str | None) -> None:

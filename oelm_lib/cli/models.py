@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from oelm_lib.cli.options import FiniteRange, checkpoint_option, run_named
+from oelm_lib.cli.options import FiniteRange, GivenPath, checkpoint_option, run_named
 from oelm_lib.cli.streams import outlives_its_reader
 from oelm_lib.errors import UserError
 from oelm_lib.runs.schema import EXPORT_FORMS
@@ -89,7 +89,9 @@ def generate(
     help="Weights: safetensors (default), or huggingface, a GPT-2 that `transformers` loads."
     " Metrics: csv, tensorboard or wandb-offline.",
 )
-@click.option("--output", type=Path, help="What to make (default: a name in the run folder).")
+@click.option(
+    "--output", type=GivenPath(), help="What to make (default: a name in the run folder)."
+)
 @checkpoint_option
 @outlives_its_reader
 def export(names: tuple[str, ...], form: str, output: Path | None, checkpoint: str) -> None:
@@ -99,6 +101,10 @@ def export(names: tuple[str, ...], form: str, output: Path | None, checkpoint: s
     """
     if output and len(names) > 1:
         raise UserError("--output is for one run; leave it out, or export one run at a time")
+    if output and form == "csv" and output.is_dir():
+        raise UserError(
+            f"{output}: is a folder; name the file, as --output {output / 'metrics.csv'}"
+        )
     for name in names:
         path = run_named(name)
         if form in METRICS:

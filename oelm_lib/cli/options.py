@@ -24,6 +24,18 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+class GivenPath(click.Path):
+    """A path that is not empty: an empty one, as of an unset variable, is the working folder."""
+
+    def __init__(self):
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if not str(value).strip():
+            self.fail("the path is empty; name a file or folder.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def _overrides(ctx: click.Context, param: click.Parameter, items: tuple[str, ...]) -> dict:
     """Return the values of every `--set`, as overrides. Raises UserError."""
     from oelm_lib import config

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from oelm_lib.cli.options import GivenPath
 from oelm_lib.cli.streams import outlives_its_reader
 from oelm_lib.errors import UserError
 
@@ -51,7 +52,9 @@ def report(target: str, baseline: str | None, runs: str | None, keep: bool) -> N
     "--lang", type=click.Choice(["en", "zh"]), default="en", help="Language (default en)."
 )
 @click.option(
-    "--output", type=Path, help="Markdown file to write; notes between its markers are kept."
+    "--output",
+    type=GivenPath(),
+    help="Markdown file to write; notes between its markers are kept.",
 )
 @click.option("--rehearsals", is_flag=True, help="List runs with overrides too.")
 @outlives_its_reader

@@ -22,7 +22,7 @@ class Recall(Section):
     """T, tokens of an example; the model's max_seq_len."""
     pairs: Count
     """Number of keys with their values; each key is asked for once."""
-    power: Annotated[Real, Field(gt=0)]
+    power: Annotated[Real, Field(gt=0, le=10)]
     """Exponent a of the power law a x^(a-1) of the queries' places."""
 
     @model_validator(mode="after")

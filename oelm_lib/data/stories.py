@@ -18,7 +18,8 @@ def _word_list(value: Any) -> Any:
     return value.split() if isinstance(value, str) else value
 
 
-Words = Annotated[tuple[str, ...], BeforeValidator(_word_list), Field(min_length=2)]
+Text = Annotated[str, Field(min_length=1)]
+Words = Annotated[tuple[Text, ...], BeforeValidator(_word_list), Field(min_length=2)]
 
 
 class Sentences(Section):
@@ -43,7 +44,7 @@ class StoryGrammar(Section):
     """Number of stories in each split."""
     words: dict[str, Words]
     """Words that each slot of the templates may take; slots `girl` and `boy` hold names."""
-    openings: tuple[str, ...]
+    openings: Annotated[tuple[Text, ...], Field(min_length=1)]
     """First sentences; each names all five facts."""
     callbacks: Sentences
     """Sentences that repeat facts of the opening."""
@@ -57,10 +58,10 @@ class StoryGrammar(Section):
                 raise ValueError(f"words.{slot} is missing")
         slots = _draw_slots(self, random.Random(0))
         templates = [*self.openings, *self.callbacks.sentences, *self.fillers.sentences]
-        for template in templates or [""]:
+        for template in templates:
             try:
                 filled = template.format_map(slots)
-            except (KeyError, ValueError, IndexError, AttributeError) as error:
+            except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
                 raise ValueError(f"sentence {template!r} has an unknown slot: {error}") from None
             if not filled:
                 raise ValueError("a sentence is empty")

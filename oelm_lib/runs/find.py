@@ -19,6 +19,8 @@ from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
 
 SEED_FOLDER = re.compile(r"seed(0|[1-9][0-9]*)", re.ASCII)
+GIVEN_FOLDER = re.compile(rf"{SEED_FOLDER.pattern}(\.[0-9-]+)?", re.ASCII)
+"""A run folder that may be given by its path: also one that `--fresh` set aside."""
 
 
 def find_runs(
@@ -110,7 +112,7 @@ def _runs_named(name: str, outputs: Path | str | None) -> dict[str, Path]:
     Raises:
         UserError: There is none.
     """
-    if Path(name).is_dir() and Path(name).name.startswith("seed"):
+    if Path(name).is_dir() and GIVEN_FOLDER.fullmatch(Path(name).name):
         return {name: Path(name)}
     named = {run_name(path): path for path in find_runs(outputs, [name])}
     if not named:

@@ -3,10 +3,12 @@
 import contextlib
 import errno
 import os
+import re
 import shutil
 from pathlib import Path
 
 from oelm_lib import config
+from oelm_lib.config.experiment import ID_PATTERN
 from oelm_lib.errors import UserError
 from oelm_lib.files import as_user_error, time_stamp
 from oelm_lib.runs.find import find_runs
@@ -22,6 +24,15 @@ TRASH = ".trash"
 
 Runs lie there as <time>/<ID>_<slug>/seed<k>, an experiment as <time>/params/<ID>.yaml.
 """
+RUN_FILES = (
+    "config.yaml",
+    "metrics.jsonl",
+    "status.json",
+    "summary.json",
+    "notebook.log",
+    "lock.json",
+)
+"""Each run folder that is not empty has one of these."""
 
 
 def remove_runs(paths: list[Path]) -> list[Path]:
@@ -29,10 +40,11 @@ def remove_runs(paths: list[Path]) -> list[Path]:
 
     Raises:
         UserError: A run trains or waits in a queue, another process writes it, or its folder
-            cannot be moved.
+            cannot be moved or holds other files only.
     """
     paths = list(dict.fromkeys(path.absolute() for path in paths))
     for path in paths:
+        _check_is_run(path)
         check_not_queued(path)
         if (current := state(path)) in ACTIVE:
             raise UserError(f"{path}: the run is {current}; stop it first: oelm stop {path}")
@@ -46,8 +58,19 @@ def remove_runs(paths: list[Path]) -> list[Path]:
         _move(moves)
     for path, target in moves.items():
         (target / "lock.json").unlink(missing_ok=True)
-        _remove_if_empty(path.parent)
+        if re.match(f"{ID_PATTERN}_", path.parent.name):  # the arm of the runs, no other folder
+            _remove_if_empty(path.parent)
     return list(moves.values())
+
+
+def _check_is_run(path: Path) -> None:
+    """Raise UserError for a folder with files of which none is a run's."""
+    with as_user_error(path, "cannot be read", exact=True):
+        names = {file.name for file in path.iterdir()}
+    if names and names.isdisjoint(RUN_FILES):
+        raise UserError(
+            f"{path}: holds no file of a run ({', '.join(RUN_FILES)}); delete it by hand"
+        )
 
 
 def remove_experiment(exp: str, outputs: Path) -> Path:

@@ -186,6 +186,8 @@ def test_a_command_starts_without_the_heavy_packages():
     ("arguments", "message"),
     [
         (["export", "DEMO-01", "DEMO-02", "--output", "x"], "--output is for one run"),
+        (["export", "DEMO-01", "--format", "csv", "--output", "/"], "as --output /metrics.csv"),
+        (["export", "DEMO-01", "--format", "csv", "--output", "."], ".: is a folder; name the"),
         (["run", "DEMO-01", "--seeds", "1,²"], "--seeds '1,²' should be whole numbers"),
         (["run", "DEMO-01", "--seeds", "9" * 5000], "should be whole numbers of at most 18 digits"),
         (["rm", "DEMO-01"], "no run is called 'DEMO-01'"),
@@ -245,6 +247,22 @@ def test_numbers_out_of_range_are_refused_before_any_work(arguments):
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert f"Invalid value for '{arguments[-2]}'" in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "DEMO-01", "--output"],
+        ["journal", "--output"],
+        ["data", "prepare", "wikitext2", "--source"],
+        ["data", "new", "mine", "--from"],
+    ],
+)
+def test_an_empty_path_is_refused(arguments):
+    """It meant the working folder."""
+    result = CliRunner().invoke(main, [*arguments, ""])
+    assert result.exit_code == 2
+    assert f"Invalid value for '{arguments[-1]}': the path is empty" in result.output
 
 
 @pytest.fixture

@@ -76,6 +76,17 @@ def write_spec(tmp_path, monkeypatch):
             {"generator": GRAMMAR | {"fillers": {"count": [3, 1], "sentences": ["A.", "B."]}}},
             r"count = \[3, 1\] should rise",
         ),
+        (
+            {"generator": GRAMMAR | {"words": GRAMMAR["words"] | {"girl": ["", ""]}}},
+            r"generator.words.girl\S* = '': ",
+        ),
+        (
+            {"generator": GRAMMAR | {"openings": ["A {girl[x]} came."]}},
+            r"sentence 'A {girl\[x\]} came.' has an unknown slot",
+        ),
+        ({"generator": GRAMMAR | {"openings": []}}, "generator.openings = "),
+        ({"generator": GRAMMAR | {"openings": [""]}}, r"generator.openings\S* = '': "),
+        ({"recall": RECALL | {"power": 1000}}, "recall.power = 1000: should be at most 10"),
         ({"generator": GRAMMAR | {"words": {"boy": 3}}}, "generator.words.boy = 3: "),
         ({"recall": RECALL | {"examples": {"train": 3}}}, "recall.examples.validation is missing"),
     ],

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from oelm_lib.errors import UserError
-from oelm_lib.runs.notes import Notes, read_notes
+from oelm_lib.runs.notes import Notes, read_notes, write_notes
 from oelm_lib.workbench import actions
 from oelm_lib.workbench.launches import Launch
 from tests import runs_factory
@@ -49,6 +49,35 @@ def test_search_group_and_hidden_runs(outputs):
     assert "odd paper" in again.table.table.value
     again.experiment.choice.value = "DEMO-02"
     assert again.runs.notes.tags.value == "odd paper"
+
+
+def test_notes_of_several_runs_change_only_where_the_user_changed_them(outputs):
+    """Those of the first run were written over the others'."""
+    runs_factory.make_demo(outputs, seeds=(1, 2))
+    first, other = (outputs / "DEMO-02_oelm_freeze" / f"seed{seed}" for seed in (1, 2))
+    write_notes(first, Notes(("paper", "odd"), "of the first"))
+    write_notes(other, Notes(("odd", "slow"), "of the other", True))
+    board = open_board(outputs)
+    board.experiment.choice.value = "DEMO-02"
+    notes = board.runs.notes
+    assert len(board.runs.list.value) == 2
+    assert "DEMO-02_oelm_freeze/seed1" in notes.heading.value
+    assert "all 2 selected runs" in notes.heading.value
+    notes.tags.value = "paper new"
+    notes.save.click()
+    assert read_notes(first) == Notes(("paper", "new"), "of the first")
+    assert read_notes(other) == Notes(("slow", "new"), "of the other", True)
+    notes.note.value = "of both"
+    notes.save.click()
+    assert read_notes(other) == Notes(("slow", "new"), "of both", True)
+    (other / "notes.json").write_text("{")
+    notes.hidden.value = True
+    notes.save.click()
+    assert "notes.json" in notes.message.value and not read_notes(first).hidden
+    board.runs.select("DEMO-02_oelm_freeze/seed1")
+    assert "selected runs" not in notes.heading.value
+    notes.save.click()
+    assert read_notes(first) == Notes(("paper", "new"), "of both", True)
 
 
 def test_a_click_on_a_row_chooses_its_experiment_and_selects_its_run_alone(outputs):
