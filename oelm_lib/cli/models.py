@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from oelm_lib.cli.options import FiniteRange, GivenPath, checkpoint_option, run_named
+from oelm_lib.cli.options import LATEST, FiniteRange, GivenPath, checkpoint_option, run_named
 from oelm_lib.cli.streams import outlives_its_reader
 from oelm_lib.errors import UserError
 from oelm_lib.runs.schema import EXPORT_FORMS
@@ -101,6 +101,8 @@ def export(names: tuple[str, ...], form: str, output: Path | None, checkpoint: s
     """
     if output and len(names) > 1:
         raise UserError("--output is for one run; leave it out, or export one run at a time")
+    if form in METRICS and checkpoint != LATEST:
+        raise UserError(f"--format {form} writes metrics, not weights; leave out --checkpoint")
     if output and form == "csv" and output.is_dir():
         raise UserError(
             f"{output}: is a folder; name the file, as --output {output / 'metrics.csv'}"

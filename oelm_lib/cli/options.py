@@ -10,6 +10,8 @@ import click
 from oelm_lib.errors import UserError
 
 DEFAULT_SEED = 42
+LATEST = "latest"
+"""The default of --checkpoint."""
 
 
 class FiniteRange(click.FloatRange):
@@ -57,7 +59,7 @@ def set_option(effect: str) -> Callable[[Any], Any]:
 
 rehearsal_option = set_option("Any key but machine.* makes the run a rehearsal.")
 checkpoint_option = click.option(
-    "--checkpoint", default="latest", help="latest (default), best or latest.prev."
+    "--checkpoint", default=LATEST, help="latest (default), best or latest.prev."
 )
 
 

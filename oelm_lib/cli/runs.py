@@ -68,6 +68,8 @@ def run(
     from oelm_lib.launch.queue import run_queue
     from oelm_lib.launch.slots import make_slots
 
+    if everything and exps:
+        raise UserError(f"--all takes every experiment; leave it or {', '.join(exps)} out")
     names = config.experiment_ids() if everything else list(exps)
     jobs = make_jobs(names, seeds_from(seed, seeds), overrides, test)
     note_skipped_files()
@@ -150,9 +152,11 @@ def status(exps: tuple[str, ...], watch: bool, as_json: bool) -> None:
     from oelm_lib.runs.find import check_names
     from oelm_lib.runs.overview import overview, table
 
+    if as_json and watch:
+        raise UserError("--json prints once; leave out --watch, or --json for a table")
     check_names(list(exps))
     note_skipped_files()
-    if as_json or not watch:
+    if not watch:
         rows = overview(list(exps))
         click.echo(json.dumps(finite(rows), indent=1) if as_json else table(rows))
         return

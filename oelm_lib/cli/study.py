@@ -30,6 +30,10 @@ def study(
     reports/NAME/runs.jsonl. The same command continues after a stop, and on another machine with
     the recorded runs. `oelm report NAME` makes the page.
     """
+    if table and (dry_run or gpus or slurm is not None):
+        raise UserError(
+            "--table prints and trains nothing; leave out --dry-run, --gpus and --slurm"
+        )
     if table:
         from oelm_lib.study.study import load_study
         from oelm_lib.study.tables import markdown_table

@@ -187,7 +187,16 @@ def test_a_command_starts_without_the_heavy_packages():
     [
         (["export", "DEMO-01", "DEMO-02", "--output", "x"], "--output is for one run"),
         (["export", "DEMO-01", "--format", "csv", "--output", "/"], "as --output /metrics.csv"),
-        (["export", "DEMO-01", "--format", "csv", "--output", "."], ".: is a folder; name the"),
+        (
+            ["export", "DEMO-01", "--format", "csv", "--checkpoint", "best"],
+            "leave out --checkpoint",
+        ),
+        (
+            ["run", "NOPE-01", "--all", "--seeds", "x"],
+            "--all takes every experiment; leave it or NOPE-01 out",
+        ),
+        (["status", "--json", "--watch"], "--json prints once; leave out --watch"),
+        (["study", "oelm", "--table", "--dry-run"], "leave out --dry-run, --gpus and --slurm"),
         (["run", "DEMO-01", "--seeds", "1,²"], "--seeds '1,²' should be whole numbers"),
         (["run", "DEMO-01", "--seeds", "9" * 5000], "should be whole numbers of at most 18 digits"),
         (["rm", "DEMO-01"], "no run is called 'DEMO-01'"),

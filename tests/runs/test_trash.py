@@ -65,30 +65,6 @@ def test_a_run_is_removed_and_restored_by_the_same_names(run, tmp_path, name):
     assert restore_runs([name], tmp_path) == [run]
 
 
-@pytest.mark.parametrize("name", ["seeds", "seeds2024", "seed1.txt", "seed-1", "seed7"])
-def test_a_folder_that_is_no_run_stays_and_so_does_the_one_it_lies_in(tmp_path, monkeypatch, name):
-    """`oelm rm seeds` moved the user's folder, and removed the one it was called in."""
-    work = tmp_path / "work"
-    (work / name).mkdir(parents=True)
-    (work / name / "data.txt").write_text("mine")
-    monkeypatch.chdir(work)
-    done = CliRunner().invoke(main, ["rm", name])
-    assert done.exit_code == 2 and (work / name / "data.txt").is_file(), done.output
-    assert re.search("no run is called|holds no file of a run", done.output), done.output
-
-
-def test_an_earlier_run_is_removed_and_the_folder_of_a_copy_stays(run, tmp_path):
-    old = run.rename(run.with_name("seed1.20240131-120000-000001"))
-    assert find_run(str(old)) == old
-    remove_runs([old])
-    assert not run.parent.exists()
-    copy = tmp_path / "work" / "seed1"
-    copy.mkdir(parents=True)
-    (copy / "config.yaml").write_text("format: 1")
-    remove_runs([find_run(str(copy))])
-    assert copy.parent.is_dir() and not copy.exists()
-
-
 def test_a_run_that_cannot_be_moved_stays_and_the_error_names_a_remedy(run, tmp_path):
     (tmp_path / ".trash").write_text("")
     with pytest.raises(UserError, match=r"cannot be moved to .*: choose another folder"):
