@@ -90,7 +90,19 @@ def seeds_from(seed: int | None, seeds: str | None) -> list[int]:
     return parse_seeds(seeds, "--seeds")
 
 
-def sbatch_from(options: tuple[str, ...]) -> dict[str, str]:
-    """Return options KEY=VALUE of sbatch as a dict; a flag such as `exclusive` has the value ""."""
-    pairs = (option.removeprefix("--").partition("=") for option in options)
-    return {key: value for key, _, value in pairs}
+def sbatch_from(options: tuple[str, ...]) -> dict[str, Any]:
+    """Return options KEY=VALUE of sbatch as a dict; a flag such as `exclusive` has the value True.
+
+    Keys have underscores, as submitit's own: of two spellings Slurm would take the last one.
+
+    Raises:
+        UserError: A key is given twice.
+    """
+    given: dict[str, Any] = {}
+    for option in options:
+        key, equals, value = option.removeprefix("--").partition("=")
+        key = key.replace("-", "_")
+        if key in given:
+            raise UserError(f"--sbatch {key.replace('_', '-')}: is given twice; keep one")
+        given[key] = value if equals else True
+    return given

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from oelm_lib import config
 from oelm_lib.cli import COMMANDS, OelmGroup, main, pages
+from oelm_lib.cli.options import sbatch_from
 from oelm_lib.config import PARAMS, paths
 from oelm_lib.errors import USER_ERROR, UserError
 from oelm_lib.launch.doctor import check_declaration
@@ -222,6 +223,13 @@ def test_a_mistake_is_one_line(arguments, message, monkeypatch, tmp_path):
     assert result.exit_code == 2
     (line,) = result.output.strip().splitlines()
     assert message in line
+
+
+def test_options_of_sbatch_have_one_spelling_and_one_value():
+    given = sbatch_from(("cpus-per-task=16", "--requeue", "comment=a=b"))
+    assert given == {"cpus_per_task": "16", "requeue": True, "comment": "a=b"}
+    with pytest.raises(UserError, match="--sbatch cpus-per-task: is given twice"):
+        sbatch_from(("cpus-per-task=16", "cpus_per_task=8"))
 
 
 @pytest.mark.parametrize(
