@@ -103,10 +103,6 @@ def export(names: tuple[str, ...], form: str, output: Path | None, checkpoint: s
         raise UserError("--output is for one run; leave it out, or export one run at a time")
     if form in METRICS and checkpoint != LATEST:
         raise UserError(f"--format {form} writes metrics, not weights; leave out --checkpoint")
-    if output and form == "csv" and output.is_dir():
-        raise UserError(
-            f"{output}: is a folder; name the file, as --output {output / 'metrics.csv'}"
-        )
     for name in names:
         path = run_named(name)
         if form in METRICS:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from oelm_lib.compare.pairs import METRIC
 from oelm_lib.config import Experiment, load_config
-from oelm_lib.data.corpus import epoch_steps
+from oelm_lib.data.corpus import epochs_read
 from oelm_lib.runs.frames import MEASURED, arm_id, identity
 from oelm_lib.runs.names import matching_ids
 from oelm_lib.runs.reading import frozen_unchanged
@@ -73,16 +73,10 @@ def corpora(runs: pd.DataFrame) -> pd.DataFrame:
                     "documents": facts["documents"],
                     "tokens": tokens,
                     "bytes_per_token": facts["bytes"] / tokens if tokens else math.nan,
-                    "epochs": _epochs(experiment, tokens) if split == "train" else None,
+                    "epochs": epochs_read(experiment, tokens) if split == "train" else None,
                 }
             )
     return pd.DataFrame(rows).drop_duplicates(ignore_index=True)
-
-
-def _epochs(experiment: Experiment, tokens: int) -> float | None:
-    """Return how often a run reads a train split of so many tokens; None where it is too short."""
-    steps = epoch_steps(tokens, experiment.model.max_seq_len, experiment.train.batch_size)
-    return experiment.train.max_steps / steps if steps else None
 
 
 def parameters(runs: pd.DataFrame) -> pd.DataFrame:

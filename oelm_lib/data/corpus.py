@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from oelm_lib.config import data_dir
+from oelm_lib.config import Experiment, data_dir
 from oelm_lib.errors import UserError
 from oelm_lib.files import sha256_file, sha256_json, with_checksum, write_json
 
@@ -21,6 +21,12 @@ _CONTENT_KEYS = ("corpus", "tokenizer", "vocab_size", "eot", "splits", "tokenize
 def epoch_steps(tokens: int, length: int, batch_size: int) -> int:
     """Return the whole batches in one pass over a train split of so many tokens."""
     return (tokens - 1) // length // batch_size
+
+
+def epochs_read(experiment: Experiment, tokens: int) -> float | None:
+    """Return how often a run reads a train split of so many tokens; None where it is too short."""
+    steps = epoch_steps(tokens, experiment.model.max_seq_len, experiment.train.batch_size)
+    return experiment.train.max_steps / steps if steps else None
 
 
 class RecallExamples(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Any
 
 from oelm_lib import config
 from oelm_lib.arms import arm_name
-from oelm_lib.data.corpus import epoch_steps
+from oelm_lib.data.corpus import epochs_read
 from oelm_lib.errors import UserError
 from oelm_lib.markup import Html, fold, html_table
 from oelm_lib.runs.folder import Run
@@ -187,9 +187,8 @@ def corpus_rows(run: Run) -> Rows:
         size = f"{split['documents']:,} documents, {split['tokens']:,} tokens"
         rows.append((name, f"{size}, {split['bytes'] / split['tokens']:.2f} bytes a token"))
     tokens = cfg.train.max_steps * cfg.step_tokens
-    length, batch_size = cfg.model.max_seq_len, cfg.train.batch_size
-    epochs = cfg.train.max_steps / epoch_steps(splits["train"]["tokens"], length, batch_size)
-    return [*rows, ("the run reads", f"{tokens:,} tokens, {epochs:.2f} epochs")]
+    passes = epochs_read(cfg, splits["train"]["tokens"])
+    return [*rows, ("the run reads", f"{tokens:,} tokens, {passes:.2f} epochs")]
 
 
 def _loss(summary: dict[str, Any], loss_key: str, step_key: str) -> str:

@@ -31,13 +31,18 @@ def export_metrics(run: Path, form: str, output: Path | None = None) -> Path:
         What was written.
 
     Raises:
-        UserError: The run has no metrics yet, or the tool's package is missing.
+        UserError: The run has no metrics yet, the csv's name is that of a folder, or the tool's
+            package is missing.
     """
     metrics = read_metrics(run)
     if metrics.empty:
         raise UserError(f"{run}: no metrics yet; see oelm status")
     if form == "csv":
         target = output or run / "metrics.csv"
+        if target.is_dir():
+            raise UserError(
+                f"{target}: is a folder; name the file, as --output {target / 'metrics.csv'}"
+            )
         with replacing(target) as temporary:
             metrics.to_csv(temporary, index=False)
         return target

@@ -187,7 +187,6 @@ def test_a_command_starts_without_the_heavy_packages():
     ("arguments", "message"),
     [
         (["export", "DEMO-01", "DEMO-02", "--output", "x"], "--output is for one run"),
-        (["export", "DEMO-01", "--format", "csv", "--output", "/"], "as --output /metrics.csv"),
         (
             ["export", "DEMO-01", "--format", "csv", "--checkpoint", "best"],
             "leave out --checkpoint",

@@ -4,7 +4,9 @@ import struct
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
+from oelm_lib.cli import main
 from oelm_lib.errors import UserError
 from oelm_lib.runs.export_metrics import export_metrics, scalars
 from oelm_lib.runs.reading import read_metrics
@@ -22,6 +24,14 @@ def test_csv_holds_every_row(run, tmp_path):
     assert list(written.columns) == list(rows.columns)
     assert written["loss"].tolist() == pytest.approx(rows["loss"].tolist())
     assert export_metrics(run, "csv", tmp_path / "x.csv").is_file()
+
+
+@pytest.mark.parametrize(("folder", "file"), [("/", "/metrics.csv"), (".", "metrics.csv")])
+def test_a_folder_in_place_of_the_csv_file_is_one_line(run, folder, file):
+    done = CliRunner().invoke(main, ["export", str(run), "--format", "csv", "--output", folder])
+    assert done.exit_code == 2
+    (line,) = done.output.splitlines()
+    assert line.endswith(f"is a folder; name the file, as --output {file}")
 
 
 def test_scalars_are_named_by_event_and_leave_out_what_a_row_has_not(run):

@@ -71,8 +71,10 @@ function csvLines(trace) {
 
 // Returns a line for each cell with a value: its text, or row and column, stands as x.
 function heatmapLines({name, type, text, x, y, z}) {
+  const rowNames = arrayOf(y);
+  const columnNames = arrayOf(x);
   const nameOf = (r, c) => plainText(text?.[r]?.[c]).replaceAll("\n", ", ");
-  const placeOf = (r, c) => `${arrayOf(y)?.[r] ?? r}, ${arrayOf(x)?.[c] ?? c}`;
+  const placeOf = (r, c) => `${rowNames?.[r] ?? r}, ${columnNames?.[c] ?? c}`;
   const lines = matrixOf(z).map((row, r) => row.map((value, c) => {
     const where = nameOf(r, c) || placeOf(r, c);
     return Number.isFinite(value) && [csvCell(name), type, csvCell(where), value, "", ""].join(",");
