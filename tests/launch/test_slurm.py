@@ -101,14 +101,18 @@ def test_the_plain_script_starts_a_run_anew_once_and_then_continues_it(plain_scr
 
 
 def test_the_plain_script_queues_a_run_again_that_has_stopped_at_once(plain_script, tmp_path):
-    slow_kill = 'kill() { builtin kill "$@"; local code=$?; sleep 0.5; return $code; }\n'
-    (tmp_path / "slow_kill").write_text(slow_kill)
+    """At once: before the script goes on after its start, and before it looks for the run."""
+    slow = (
+        'trap() { sleep 0.2; builtin trap "$@"; }\n'
+        'kill() { builtin kill "$@"; local code=$?; sleep 0.5; return $code; }\n'
+    )
+    (tmp_path / "slow").write_text(slow)
     scontrol = tmp_path / "scontrol"
     scontrol.write_text("#!/bin/bash\necho $*\n")
     scontrol.chmod(0o755)
     done = plain_script(
-        oelm="trap 'exit 75' USR1; kill -USR1 $PPID; while true; do sleep 0.1; done",
-        BASH_ENV=str(tmp_path / "slow_kill"),  # the run ends before the script looks for it
+        oelm="builtin trap 'exit 75' USR1; builtin kill -USR1 $PPID; while :; do sleep 0.1; done",
+        BASH_ENV=str(tmp_path / "slow"),
         PATH=f"{tmp_path}:{os.environ['PATH']}",
         SLURM_JOB_ID="7",
     )
