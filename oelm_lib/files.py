@@ -165,6 +165,12 @@ def is_json_object(text: bytes) -> bool:
         return False
 
 
+def json_lines(text: bytes) -> list[bytes]:
+    """Split a file of JSON objects, one a line; a last line that was torn off is left out."""
+    ended = text.rfind(b"\n") + 1
+    return (text if is_json_object(text[ended:]) else text[:ended]).splitlines()
+
+
 def read_json(
     path: Path, renewal: str = "delete it and give the command that made it again"
 ) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from oelm_lib.files import replacing, write_json
 from oelm_lib.launch.jobs import new_warnings, result_text
 from oelm_lib.launch.processes import child_error, is_held_by_another, kill_tree
 from oelm_lib.launch.shared_run import train_in_processes
-from oelm_lib.report.notebook import execute
+from oelm_lib.report.notebook import KERNEL_DIED, execute
 from oelm_lib.report.page import export
 from oelm_lib.runs.folder import Run, disk_error, open_run
 from oelm_lib.runs.lock import RunInUse
@@ -268,9 +268,8 @@ def _cell_error(error: Any) -> BaseException:
 def _dead_kernel_error(run: Run) -> RuntimeError:
     """Return an error that says why a kernel can have died."""
     return RuntimeError(
-        "its kernel died without a message, most often because memory ran out (see dmesg; lower"
-        " train.batch_size) or because it was killed; its last step is in"
-        f" {run.path / 'training.log'}"
+        f"{KERNEL_DIED}; its last step is in {run.path / 'training.log'}; to use less memory,"
+        " lower train.batch_size"
     )
 
 

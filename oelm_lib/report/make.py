@@ -8,7 +8,7 @@ from pathlib import Path
 from oelm_lib import config
 from oelm_lib.config.messages import did_you_mean
 from oelm_lib.errors import UserError
-from oelm_lib.report.notebook import execute
+from oelm_lib.report.notebook import KERNEL_DIED, execute
 from oelm_lib.report.page import export
 from oelm_lib.runs.find import find_run, find_runs, unknown_names
 from oelm_lib.runs.names import (
@@ -211,8 +211,5 @@ def _make(notebook: str, parameters: dict[str, str], name: str, command: str) ->
         ) from None
     except DeadKernelError:
         path.unlink(missing_ok=True)  # papermill has marked all of its cells as completed
-        raise UserError(
-            f"{path}: its kernel died without a message, most often because memory ran out (see"
-            f" dmesg) or because it was killed; free memory, then: {command}"
-        ) from None
+        raise UserError(f"{path}: {KERNEL_DIED}; free memory, then: {command}") from None
     return export(path)

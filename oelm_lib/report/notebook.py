@@ -31,6 +31,7 @@ EXECUTABLE = ("application/javascript", "application/vnd.jupyter.widget-state+js
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 FEWEST_FILES = 64
 """Open files that a kernel needs; with fewer it dies or hangs as it starts, and names no cause."""
+KERNEL_DIED = "its kernel died without a message, most often because memory ran out (see dmesg)"
 WIDGET_NOTE = '<p class="note">Live controls: open the notebook in JupyterLab.</p>'
 
 
@@ -54,6 +55,7 @@ def execute(
 
     Raises:
         PapermillExecutionError: A cell failed; `target` holds what there is.
+        DeadKernelError: The kernel died; `target` then marks all cells as completed.
         UserError: The limit of open files is too low for a kernel.
     """
     import papermill

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from oelm_lib.errors import UserError
-from oelm_lib.files import as_user_error, read_json, remedy
+from oelm_lib.files import as_user_error, json_lines, read_json, remedy
 from oelm_lib.runs.lock import is_locked, is_writer
 from oelm_lib.runs.process import is_alive
 from oelm_lib.runs.schema import (
@@ -128,7 +128,7 @@ def read_timing(run: RunFolder) -> dict[str, Any] | None:
 
 
 def read_metrics(run: RunFolder) -> pd.DataFrame:
-    """Return metrics.jsonl as a frame, one row an event; a torn last line is dropped.
+    """Return metrics.jsonl as a frame, one row an event; a last line that was torn off is left out.
 
     Raises:
         UserError: A line before the last is not a metrics row.
@@ -150,14 +150,14 @@ def read_logit_std(run: RunFolder) -> pd.DataFrame:
 
 
 def _metrics_frame(run: RunFolder) -> pd.DataFrame:
-    """Return the whole lines of metrics.jsonl, one row a line. Raises UserError."""
+    """Return the rows of metrics.jsonl with all keys. Raises UserError."""
     import pandas as pd
 
     path = record_file(run, "metrics.jsonl")
     with as_user_error(path, "cannot be read"):
         data = path.read_bytes() if path.exists() else b""
     rows = []
-    for number, line in enumerate(data.split(b"\n")[:-1], 1):
+    for number, line in enumerate(json_lines(data), 1):
         try:
             rows.append(vars(MetricsRow.model_validate_json(line)))
         except ValidationError:

@@ -20,7 +20,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import (
     append_line,
     checksum,
-    is_json_object,
+    json_lines,
     read_json,
     with_checksum,
     write_text,
@@ -227,8 +227,8 @@ def append_record(path: Path, record: dict[str, Any]) -> bool:
     """
     key = Record.model_validate(record).key
 
-    def is_recorded(lines: bytes) -> bool:
-        return any(known.key == key for known in _parse(lines, path))
+    def is_recorded(text: bytes) -> bool:
+        return any(known.key == key for known in _parse(text, path))
 
     line = json.dumps(with_checksum(record), separators=(",", ":"))
     try:
@@ -249,12 +249,11 @@ def read_records(path: Path) -> list[Record]:
         text = path.read_bytes()
     except FileNotFoundError:
         return []
-    ended = text.rfind(b"\n") + 1
-    return list(_parse(text if is_json_object(text[ended:]) else text[:ended], path))
+    return list(_parse(text, path))
 
 
 def _parse(text: bytes, path: Path) -> Iterable[Record]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(json_lines(text), 1):
         try:
             record = Record.model_validate_json(line)
         except ValidationError:

@@ -32,6 +32,13 @@ def test_a_torn_last_line_is_dropped_and_null_is_not_a_number(tmp_path):
     assert frame["eval_seconds"].isna().all()
 
 
+def test_a_last_row_without_its_newline_counts(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(
+        "\n".join(json.dumps(ROW | {"step": n}) for n in (1, 2))
+    )
+    assert runs.read_metrics(tmp_path)["step"].tolist() == [1, 2]
+
+
 def test_no_metrics_is_an_empty_frame_with_the_same_columns(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "metrics.jsonl").write_text(json.dumps(ROW) + "\n")
