@@ -79,7 +79,7 @@ def run(
     for exp in dict.fromkeys(job.exp for job in jobs):
         for line in config.change_warnings(exp):
             click.echo(f"warning: {line}", err=True)
-    if len(jobs) == 1 and not slots["gpus"] and not slots["wait_idle"]:
+    if len(jobs) == 1 and slots["gpus"] is None and not slots["wait_idle"]:
         sys.exit(run_experiment(jobs[0].exp, jobs[0].seed, overrides, fresh, test))
     if fresh:
         raise UserError(

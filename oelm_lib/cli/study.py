@@ -30,7 +30,7 @@ def study(
     reports/NAME/runs.jsonl. The same command continues after a stop, and on another machine with
     the recorded runs. `oelm report NAME` makes the page.
     """
-    if table and (dry_run or gpus or slurm is not None):
+    if table and (dry_run or gpus is not None or slurm is not None):
         raise UserError(
             "--table prints and trains nothing; leave out --dry-run, --gpus and --slurm"
         )
@@ -40,12 +40,12 @@ def study(
 
         click.echo(markdown_table(load_study(name)))
         return
-    if gpus and slurm is not None:
+    if gpus is not None and slurm is not None:
         raise UserError("--gpus is for runs here, and Slurm chooses those of its jobs; keep one")
     from oelm_lib.hardware import open_nvml
     from oelm_lib.launch.slots import choose_gpus
     from oelm_lib.launch.study_engine import run_study
 
-    chosen = choose_gpus(gpus, open_nvml()) if gpus else None
+    chosen = choose_gpus(gpus, open_nvml()) if gpus is not None else None
     sbatch = None if slurm is None else sbatch_from(tuple(slurm.split()))
     sys.exit(run_study(name, workers, chosen, dry_run, sbatch))

@@ -122,7 +122,7 @@ def choose_gpus(text: str, nvml: Any) -> list[str]:
         return chosen
     chosen = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if not chosen:
-        raise UserError(f"--gpus {text}: no GPU named; use auto, or numbers as in --gpus 0,1")
+        raise UserError(f"--gpus {text!r}: no GPU named; use auto, or numbers as in --gpus 0,1")
     for gpu in chosen:
         try:
             gpu_handle(nvml, gpu)
@@ -149,9 +149,9 @@ def make_slots(
     Raises:
         UserError: A GPU does not exist, or the driver cannot tell whether it is idle.
     """
-    if wait_idle and not gpus:
+    if wait_idle and gpus is None:
         raise UserError("--wait-idle is about GPUs; add --gpus auto or --gpus 2,3")
-    if not gpus:
+    if gpus is None:
         try:
             visible = tuple(visible_gpus(open_driver()))
         except UserError:
@@ -169,8 +169,13 @@ def make_slots(
 
 
 def check_room(jobs: list[Job], slots: Slots) -> None:
-    """Raise UserError where a job needs more GPUs than there are."""
+    """Raise UserError where a job needs more GPUs than there are, or names one itself."""
     for job in jobs:
+        if slots.gpus and job.device.startswith("cuda:"):
+            raise UserError(
+                f"{job.name}: machine.device = {job.device}, but a queue gives each run its GPU;"
+                " leave the key out, and name the GPUs by --gpus"
+            )
         if slots.gpus and not slots.shared and job.devices > len(slots.gpus):
             raise UserError(
                 f"{job.name}: machine.devices = {job.devices}, but --gpus names"

@@ -79,6 +79,7 @@ def test_handles_are_found_by_number_uuid_and_mig_name(nvml):
         ("7", "GPU '7' does not exist; allowed here: 0, 1, 2, 3, a UUID or auto"),
         ("a", "GPU 'a' does not exist"),
         (",", "no GPU named"),
+        ("", "no GPU named"),
     ],
 )
 def test_an_unknown_gpu_is_refused_with_the_known_ones(nvml, text, message):

@@ -42,6 +42,10 @@ def test_each_run_has_a_gpu_of_its_own_and_needs_as_many_as_devices():
         UserError, match=r"DEMO-01 seed 1: machine\.devices = 4, but --gpus names 3"
     ):
         check_room([job(1, devices=4)], slots)
+    with pytest.raises(
+        UserError, match=r"machine\.device = cuda:2, but a queue gives each run its"
+    ):
+        check_room([job(1, device="cuda:2")], slots)
 
 
 def test_workers_on_a_gpu_machine_are_spread_over_the_gpus(monkeypatch):
