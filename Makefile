@@ -1,5 +1,5 @@
-# Everything runs in .venv, made from constraints.txt (the tested freeze). pip compiles nothing;
-# the first import of a module keeps its bytecode, or each run would spend 5 s on compiling anew.
+# Everything runs in .venv, made from constraints.txt (the tested freeze). pip installs without
+# bytecode; the first import writes it, or each run would spend 5 s on compiling again.
 unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 BIN := .venv/bin

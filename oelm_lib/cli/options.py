@@ -27,7 +27,7 @@ class FiniteRange(click.FloatRange):
 
 
 class GivenPath(click.Path):
-    """A path that is not empty: an empty one, as of an unset variable, is the working folder."""
+    """A path that is not empty; pathlib takes "" (an unset variable) as the current folder."""
 
     def __init__(self):
         super().__init__(path_type=Path)
@@ -93,7 +93,7 @@ def seeds_from(seed: int | None, seeds: str | None) -> list[int]:
 def sbatch_from(options: tuple[str, ...]) -> dict[str, Any]:
     """Return options KEY=VALUE of sbatch as a dict; a flag such as `exclusive` has the value True.
 
-    Keys have underscores, as submitit's own: of two spellings Slurm would take the last one.
+    Hyphens in keys become underscores, as submitit spells them, so no option occurs twice.
 
     Raises:
         UserError: A key is given twice.
@@ -103,6 +103,6 @@ def sbatch_from(options: tuple[str, ...]) -> dict[str, Any]:
         key, equals, value = option.removeprefix("--").partition("=")
         key = key.replace("-", "_")
         if key in given:
-            raise UserError(f"--sbatch {key.replace('_', '-')}: is given twice; keep one")
+            raise UserError(f"sbatch option {key.replace('_', '-')}: is given twice; keep one")
         given[key] = value if equals else True
     return given

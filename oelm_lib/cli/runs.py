@@ -38,7 +38,7 @@ from oelm_lib.errors import UserError
     type=FiniteRange(0),
     default=24,
     metavar="HOURS",
-    help="Give up after HOURS without a running run (default 24).",
+    help="Give up after HOURS in which no run was active (default 24).",
 )
 @click.option("--fresh", is_flag=True, help="Start anew; the old run folder is renamed and kept.")
 @click.option(
@@ -100,7 +100,13 @@ def run(
     default="04:00:00",
     help="Time limit of a job (default 04:00:00); longer runs are requeued.",
 )
-@click.option("--cpus", "cpus_per_task", default=4, help="CPUs of a job (default 4).")
+@click.option(
+    "--cpus",
+    "cpus_per_task",
+    type=click.IntRange(1),
+    default=4,
+    help="CPUs of a job (default 4).",
+)
 @click.option(
     "--sbatch",
     "other",
@@ -241,8 +247,8 @@ def rm(names: tuple[str, ...], undo: bool) -> None:
 
     The trash is .trash in the outputs folder; delete it to free the disk.
 
-    RUN is ID/seed<k>, a run folder, or an ID that has one run. Where one cannot be moved, as it
-    trains for example, none is.
+    RUN is ID/seed<k>, a run folder, or an ID that has one run. If one cannot be moved, for example
+    because it is training, none is.
     """
     from oelm_lib.config import outputs_dir
     from oelm_lib.runs.find import find_run

@@ -2,16 +2,15 @@
 
 import contextlib
 import errno
-import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 READER_GONE = (errno.EPIPE, errno.EIO)
-"""What a write says after `| head` has ended, or after the terminal was closed."""
+"""Errors of a write after the reader, e.g. head, has ended or the terminal was closed."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a write into a file says that cannot grow."""
+"""Errors of a write to a file that cannot grow."""
 
 
 def open_closed_streams() -> None:
@@ -29,33 +28,9 @@ def open_closed_streams() -> None:
             setattr(sys, name, open(number, mode, closefd=False))
 
 
-def outlives_its_reader(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a command finish its work after the reader of its output has gone."""
-
-    return _with_streams(command, READER_GONE)
-
-
-def outlives_its_output(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a command finish its work also while the disk of its output is full.
-
-    For commands whose work is more than what they print.
-    """
-    return _with_streams(command, READER_GONE + DISK_FULL)
-
-
-def _with_streams(command: Callable[..., Any], tolerated: tuple[int, ...]) -> Callable[..., Any]:
-    """Return the command with streams that tolerate these errors."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        with _tolerant_streams(tolerated):
-            return command(*args, **kwargs)
-
-    return run
-
-
 @contextlib.contextmanager
 def _tolerant_streams(tolerated: tuple[int, ...]) -> Iterator[None]:
+    """Let the decorated command print to streams that tolerate these system errors."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (_TolerantStream(stream, tolerated) for stream in before)
     try:
@@ -64,6 +39,15 @@ def _tolerant_streams(tolerated: tuple[int, ...]) -> Iterator[None]:
         sys.stdout.flush()
         sys.stderr.flush()
         sys.stdout, sys.stderr = before
+
+
+outlives_its_reader = _tolerant_streams(READER_GONE)
+"""Decorator: the command finishes its work after the reader of its output has gone."""
+outlives_its_output = _tolerant_streams(READER_GONE + DISK_FULL)
+"""Decorator: the same, also while the disk of its output is full.
+
+For commands whose work is more than what they print.
+"""
 
 
 class _TolerantStream:

@@ -44,7 +44,7 @@ def doctor(exp: str | None) -> Iterator[tuple[bool, str]]:
     """
     checks = [_versions, _variables, check_gpus, _outputs]
     if exp:
-        checks += [lambda: check_declaration(exp), lambda: _experiment(config.find_id(exp))]
+        checks += [lambda: check_declaration(exp), lambda: _experiment(exp)]
     for check in checks:
         try:
             yield True, check()
@@ -111,7 +111,7 @@ def _variables() -> str:
 
 
 def _outputs() -> str:
-    """Check that the outputs folder takes files and renames."""
+    """Check that files can be written and renamed in the outputs folder."""
     outputs = config.outputs_dir()
     outputs.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=outputs) as folder:
@@ -148,7 +148,7 @@ def _experiment(exp: str) -> str:
     needed = MOST_CHECKPOINTS * result["checkpoint_bytes"] / 2**30
     free = shutil.disk_usage(outputs).free / 2**30
     low, high = (format_duration(seconds) for seconds in result["seconds"])
-    text = f"{exp}: corpus and tokenizer whole"
+    text = f"{cfg.id}: corpus and tokenizer whole"
     if free < needed:
         raise UserError(
             f"{text}, but its checkpoints need {needed:.2f} GiB and {free:.1f} GiB are free;"

@@ -201,7 +201,7 @@ def result_text(summary: dict[str, Any]) -> str:
 def failure_reason(job: Job, code: int) -> str:
     """Return the last line that a failed run wrote, or its exit code.
 
-    That of a run which a signal has ended is of its work, so the signal is returned.
+    If a signal ended the run, its last line is unrelated, so the signal is returned.
     """
     if code < 0:
         return exit_text(code)

@@ -1,6 +1,5 @@
 """JupyterLab on copies of the notebooks, so that saving one changes nothing that git tracks."""
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from typing import Any, NoReturn
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
-from oelm_lib.files import as_user_error, read_json, sha256_file, write_json, write_text
+from oelm_lib.files import as_user_error, read_json, sha256_file, write_json
 
 FOLDER = "lab"
 """Folder of the checkout that holds the copies; git ignores it."""
@@ -88,14 +87,14 @@ def _copy(original: Path, copy: Path) -> list[str]:
             f"{FOLDER}/{copy.name}: the notebook has a new version; your copy of the old one is"
             f" {FOLDER}/{kept.name}"
         ]
-    plain = json.loads(original.read_text(encoding="utf-8"))
-    plain["metadata"][KEY] = version
-    write_text(copy, json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
+    notebook = read_json(original)
+    notebook["metadata"][KEY] = version
+    write_json(copy, notebook)
     return lines
 
 
 def _version(copy: Path) -> Any:
-    """Return the SHA-256 of the notebook a copy was made from; None where it is no copy of ours."""
+    """Return the SHA-256 of the notebook that was copied; None if the file is no copy."""
     try:
         return (read_json(copy) or {}).get("metadata", {}).get(KEY)
     except (UserError, AttributeError):

@@ -34,7 +34,7 @@ SILENT_SECONDS = 60.0
 """Age of a heartbeat from which the progress line mentions it."""
 
 
-# Before the kernel starts and after it has ended, nothing is unsaved.
+# While no kernel runs there is nothing to save, so a signal just ends the command.
 @on_stop(lambda number, frame: sys.exit(STOPPED))
 def run_experiment(
     exp: str, seed: int, overrides: dict[str, Any], fresh: bool = False, test: bool = False
@@ -67,10 +67,11 @@ def run_experiment(
     execution = _Execution(run, parameters, fresh)
     error = execution.wait()
     if isinstance(error, RunInUse):
-        raise error  # the folder is another's, with its STOP file
+        raise error  # another process writes the folder; its STOP file stays
     if not is_held_by_another(run.path):
         remove_stop_file(run.path)
-    if run.finished and error:  # no page: that of a finished run is not made again
+    # A page of the failed notebook would stay: a finished run that has a page is skipped.
+    if run.finished and error:
         _report_done(run, page, test)
         print(
             f"{run.name}: no page yet ({_same_command(fresh)} makes it), since its notebook failed:"
@@ -125,7 +126,7 @@ def _report_unfinished(
 ) -> int:
     """Print how a run without a result ended; returns the exit code. Raises UserError.
 
-    The state `stopped` alone says little: where the run did not begin, it is of an earlier session.
+    The state is not enough: until this session begins, it is that of an earlier one.
     """
     if isinstance(error, UserError):
         if fresh:  # the kernel, whose error this is, knows nothing of --fresh
@@ -212,8 +213,8 @@ class _Execution:
     def _execute_notebook(self, parameters: dict[str, Any]) -> None:
         """Execute the notebook and put it into place, also where a cell failed.
 
-        That of a dead kernel is not kept: papermill marks its cells that never ran as completed.
-        Nor is one that another process kept from the run.
+        It is discarded if the kernel died, since papermill then marks all cells as completed,
+        and if another process writes the run.
         """
         from nbclient.exceptions import DeadKernelError
         from papermill.exceptions import PapermillExecutionError
@@ -222,9 +223,7 @@ class _Execution:
         partial = target.with_name(PARTIAL.format(os.getpid()))  # papermill writes in place
         try:
             with open(self._run.path / NOTEBOOK_LOG, "a", encoding="utf-8") as log:
-                execute(
-                    "train", partial, parameters, self._command, stdout_file=log, stderr_file=log
-                )
+                execute("train", partial, parameters, self._command, log=log)
         except PapermillExecutionError as error:
             self._error = _cell_error(error)
             if isinstance(self._error, RunInUse):
@@ -233,7 +232,11 @@ class _Execution:
         except BaseException as error:
             partial.unlink(missing_ok=True)
             if isinstance(error, DeadKernelError):
-                raise _dead_kernel_error(self._run) from None
+                log = self._run.path / "training.log"
+                raise RuntimeError(
+                    f"{KERNEL_DIED}; its last step is in {log}; to use less memory, lower"
+                    " train.batch_size"
+                ) from None
             raise
         with replacing(target) as temporary:
             os.replace(partial, temporary)
@@ -263,14 +266,6 @@ def _cell_error(error: Any) -> BaseException:
     if isinstance(cause, UserError):
         return cause
     return RuntimeError(f"{cause} (traceback in train.ipynb)")
-
-
-def _dead_kernel_error(run: Run) -> RuntimeError:
-    """Return an error that says why a kernel can have died."""
-    return RuntimeError(
-        f"{KERNEL_DIED}; its last step is in {run.path / 'training.log'}; to use less memory,"
-        " lower train.batch_size"
-    )
 
 
 def _make_page(run: Run) -> None:

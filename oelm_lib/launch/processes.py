@@ -16,10 +16,10 @@ USER_ERRORS = {kind.__name__: kind for kind in (UserError, RunInUse, LockLost)}
 
 
 def child_environment(threads: int, gpus: Sequence[str] = ()) -> dict[str, str]:
-    """Return the variables that give a process so many threads, and these GPUs alone.
+    """Return environment variables that limit a process to these threads and GPUs.
 
     Args:
-        gpus: As the driver numbers them; none: the process sees those that this one sees.
+        gpus: Names as the driver has them; if empty, the process sees the same as this one.
     """
     environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     if gpus:
@@ -29,7 +29,7 @@ def child_environment(threads: int, gpus: Sequence[str] = ()) -> dict[str, str]:
 
 
 def child_error(kind: str, message: str) -> Exception:
-    """Return the error of a kernel or worker: a UserError as it is, another one on one line.
+    """Return the error of a child: a UserError unchanged, any other as a one-line RuntimeError.
 
     Args:
         kind: Name of its class.

@@ -34,7 +34,7 @@ from oelm_lib.units import format_duration
 
 POLL_SECONDS = 0.5
 MOST_STARTS = 3
-"""Most starts of a run whose folder another process turns out to have in use."""
+"""How often a run is started at most, if its folder turns out to be in use."""
 MARK_SECONDS = STALE_SECONDS / 2
 """Time between two heartbeats of the runs that wait."""
 REMIND_SECONDS = 600.0
@@ -104,16 +104,13 @@ class Queue:
 
     def on_signal(self, number: int, frame: Any) -> None:
         """Ask every run to save and stop; the second Ctrl-C kills them with all they started."""
-        kill = self._stopping and number == signal.SIGINT
-        if self._stopping and not kill:  # a run takes a second SIGINT for the order to die
-            return
-        if kill:
+        if not self._stopping:
+            self._stop_runs()
+            print("stopping: each run saves first (Ctrl-C again kills)", flush=True)
+        elif number == signal.SIGINT:  # after another signal the runs still save
             for process in list(self._running):
                 kill_tree(process.pid)
-        else:
-            self._stop_runs()
-        text = "killed" if kill else "stopping: each run saves first (Ctrl-C again kills)"
-        print(text, flush=True)
+            print("killed", flush=True)
 
     def _stop_runs(self) -> None:
         """Ask every run to save and stop, and start no other."""
@@ -140,7 +137,7 @@ class Queue:
                 mark_queued(job)
 
     def _tick(self) -> bool:
-        """Do what can be done now, then wait a moment; returns whether a run is active."""
+        """Start what fits, wait a moment, collect what ended; return whether a run is active."""
         self._waiting = [job for job in self._waiting if not job.done]
         writers = {job: active_writer(job.path) for job in self._waiting}
         active = {job: writer for job, writer in writers.items() if writer}
@@ -161,8 +158,9 @@ class Queue:
     def _start(self, job: Job, gpus: tuple[str, ...]) -> None:
         """Start a job, or note that it cannot be started."""
         self._starts[job] += 1
-        for gpu in gpus if self._slots.watch else ():
-            self._slots.watch.forget(gpu)
+        if self._slots.watch:
+            for gpu in gpus:
+                self._slots.watch.forget(gpu)
         try:
             with as_user_error(job.path, "cannot be started here", exact=True):
                 process = self._open_process(job, gpus)
@@ -210,7 +208,7 @@ class Queue:
         print(line, flush=True)
 
     def _note_failure(self, job: Job, reason: str) -> str:
-        """Record a failure; returns its reason, in full only where no run has failed for it yet."""
+        """Record a failure; return its reason, or which run failed for the same one before."""
         general = reason.replace(str(job.path), "RUN").replace(job.path.parent.name, "RUN")
         general = general.replace(job.exp, "ID").replace(f"seed{job.seed}", "SEED")
         failed = self._failures.setdefault(general, [])

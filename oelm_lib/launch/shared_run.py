@@ -21,7 +21,7 @@ POLL_SECONDS = 0.5
 STOP_SECONDS = 10.0
 """How long processes that do not train yet have to end by themselves after a stop."""
 LOCAL_ONLY = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
-"""The processes share a machine, so they need neither its name nor its network."""
+"""The processes run on one machine and communicate over its loopback interface."""
 
 
 def train_in_processes(
@@ -44,7 +44,7 @@ def train_in_processes(
     command += ["--local-addr=127.0.0.1", f"--nproc-per-node={devices}"]
     module = ["-m", "oelm_lib.training.shared_process", cfg.id, str(run.seed), overrides]
     with tempfile.TemporaryDirectory() as errors, open(run.path / NOTEBOOK_LOG, "ab") as log:
-        # A session of its own: Ctrl-C reaches the run by its STOP file, not every process at once.
+        # In a session of its own: Ctrl-C must not reach the processes, which see the STOP file.
         process = subprocess.Popen(
             [*command, f"--log-dir={errors}", *module],
             stdin=subprocess.DEVNULL,
@@ -97,7 +97,7 @@ def wait_for_processes(
 
 
 def first_error(folder: Path) -> Exception | None:
-    """Return the error that a process recorded first, or None; the others fail for want of it.
+    """Return the first error that a process recorded, or None; later ones follow from it.
 
     Args:
         folder: Log folder of torch's launcher, with an error.json of each process that failed.

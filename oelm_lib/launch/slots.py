@@ -50,7 +50,7 @@ class IdleWatch:
         return f"GPU {gpu}: idle, watched for {IDLE_SECONDS:.0f} s"
 
     def forget(self, gpu: str) -> None:
-        """Start to watch the GPU anew, since a run of ours uses it now."""
+        """Reset the idle time of a GPU that a run of this queue is about to use."""
         self._idle_since.pop(gpu, None)
 
     def _usage(self, gpu: str) -> str | None:
@@ -90,7 +90,7 @@ class Slots:
     watch: IdleWatch | None = None
     """Asked before a GPU is used; None: GPUs are used at once."""
     max_wait: float = 24 * 3600.0
-    """Seconds without a running run after which the queue gives up."""
+    """Seconds without any active run after which the queue gives up."""
 
     @property
     def width(self) -> int:
@@ -163,8 +163,9 @@ def make_slots(
         raise UserError(f"--gpus {gpus}: {error}, or use --workers N on the CPU") from None
     chosen = tuple(choose_gpus(gpus, nvml))
     watch = IdleWatch(nvml) if wait_idle else None
-    for gpu in chosen if watch else ():
-        watch.check(gpu)  # a driver that cannot tell is reported before anything starts
+    if watch:
+        for gpu in chosen:
+            watch.check(gpu)  # a driver that cannot tell is reported before anything starts
     return Slots(workers, chosen, watch=watch, max_wait=3600 * max_wait)
 
 
@@ -193,7 +194,7 @@ def decide(
 
     Args:
         waiting: Jobs that are neither done nor started by this queue.
-        writers: Those of them that another process trains now; they are waited for.
+        writers: Waiting jobs that another process is training, with that process.
         held: GPUs of each run that this queue has started.
     """
     taken = [*held, *(writer.gpus for writer in writers.values() if writer.is_local)]
@@ -201,7 +202,9 @@ def decide(
     watched = [gpu for gpu in slots.gpus if not load[gpu]] if slots.watch else []
     blocked = {gpu: reason for gpu in watched if (reason := slots.watch.reason(gpu))}
     starts: list[tuple[Job, tuple[str, ...]]] = []
-    for job in (job for job in waiting if job not in writers):
+    for job in waiting:
+        if job in writers:
+            continue
         free = [gpu for gpu in slots.gpus if gpu not in blocked]
         if slots.gpus and not slots.shared:
             free = [gpu for gpu in free if not load[gpu]]

@@ -77,7 +77,7 @@ def submit(
     """
     unfinished = [job for job in jobs if not job.done]
     if asks_for_gpu(sbatch):
-        # On a node whose GPU torch cannot use, a run refuses in place of training on the CPU.
+        # Where torch cannot use the node's GPU, a run then fails and does not train on the CPU.
         overrides = {"machine.device": "cuda"} | overrides
     for exp in dict.fromkeys(job.exp for job in unfinished):
         open_fitting_corpus(config.load_config(exp, overrides))
@@ -95,7 +95,7 @@ def submit(
         return lines
     numbers = submit_commands(sbatch, commands, parallel)
     for job, number in zip(unfinished, numbers, strict=True):
-        if not has_begun(job):  # what is cancelled there keeps its state for good
+        if not has_begun(job):  # a cancelled job would leave it `queued`
             mark_queued(job, slurm_job=number)
         lines.append(f"{job.name}: job {number}")
     if report:
@@ -106,13 +106,10 @@ def submit(
 
 def asks_for_gpu(sbatch: dict[str, Any]) -> bool:
     """Return whether sbatch options ask for a GPU: gres, gpus, gpus-per-node and the like."""
-    for key, value in sbatch.items():
-        name = key.replace("_", "-")
-        if name == "G" or name.startswith("gpus"):
-            return True
-        if (name == "gres" or name.startswith("tres-per")) and "gpu" in str(value):
-            return True
-    return False
+    return any(
+        key.startswith("gpus") or (key.startswith(("gres", "tres")) and "gpu" in str(value))
+        for key, value in sbatch.items()
+    )
 
 
 def _submit_report(sbatch: dict[str, Any], target: str, array: str) -> str:

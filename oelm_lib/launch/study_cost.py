@@ -9,6 +9,7 @@ from oelm_lib.data import open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.model.cost import step_flops
 from oelm_lib.runs.folder import Run
+from oelm_lib.runs.names import runs_text
 from oelm_lib.study.cell import CONFIRM, TUNE, Cell
 from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
@@ -32,7 +33,7 @@ def describe_cost(grid: Grid, workers: int) -> str:
             counts = f"{done[key]:>6}{left[key]:>6}{hours[key]:>17.2f}"
             lines.append(f"{stage:<9}{corpus:<22}{size:<8}{counts}")
     lines.append(
-        f"{len(grid.records)} runs recorded, about {left.total()} left,"
+        f"{runs_text(len(grid.records))} recorded, about {left.total()} left,"
         f" {hours.total():.1f} core-hours,"
         f" {format_duration(3600 * hours.total() / workers)} with {workers} worker"
         f"{'s' * (workers > 1)}"
@@ -67,12 +68,8 @@ def _seconds_by_cell(grid: Grid, cells: set[Cell]) -> dict[Cell, float]:
         cell = min(cells, key=flops.get)
         speeds = [_trial_seconds(grid, cell) / flops[cell]]
     speed = median(speeds) if speeds else 0.0
-    return {
-        cell: median(alike[cell.corpus, cell.size])
-        if (cell.corpus, cell.size) in alike
-        else speed * flops[cell]
-        for cell in cells
-    }
+    medians = {key: median(seconds) for key, seconds in alike.items()}
+    return {cell: medians.get((cell.corpus, cell.size), speed * flops[cell]) for cell in cells}
 
 
 def _run_flops(grid: Grid, cell: Cell) -> float:
@@ -81,7 +78,7 @@ def _run_flops(grid: Grid, cell: Cell) -> float:
 
 
 def _trial_seconds(grid: Grid, cell: Cell) -> float:
-    """Return the seconds of a run by a trial on one CPU thread; 0 where it has no corpus."""
+    """Estimate the seconds of a run by a trial on one CPU thread; 0 without its corpus."""
     from oelm_lib.training import run_trial
 
     overrides = grid.plan.overrides(cell)

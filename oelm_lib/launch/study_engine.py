@@ -30,7 +30,7 @@ from oelm_lib.launch.study_worker import (
 )
 from oelm_lib.runs.corpus_fit import open_fitting_corpus
 from oelm_lib.runs.lock import is_locked
-from oelm_lib.runs.names import run_folder
+from oelm_lib.runs.names import run_folder, runs_text
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.stop import on_stop, remove_stop_file, write_stop_file
@@ -99,7 +99,7 @@ def _submit(name: str, jobs: int, sbatch: dict[str, str]) -> int:
 
 
 class _Engine:
-    """Workers of one study, fed until nothing is missing; `gpus`: that of each worker, or None."""
+    """Trains one study until no run is missing; `gpus` has a GPU, or None, per worker."""
 
     def __init__(self, name: str, grid: Grid, gpus: list[str] | list[None]):
         self._name, self._plan, self._grid = name, grid.plan, grid
@@ -108,7 +108,7 @@ class _Engine:
         self._workers = [Worker(number, gpu) for number, gpu in enumerate(gpus)]
         self._failures: Counter[PlannedRun] = Counter()
         self._held_by_others: set[PlannedRun] = set()  # e.g. trained or scored by another engine
-        self._awaited: set[PlannedRun] = set()  # those of them that have been named
+        self._awaited: set[PlannedRun] = set()  # held by others, and already printed
         self._stopped_by_others: set[PlannedRun] = set()  # by a request that is not this engine's
         self._stopping = False
         self._size = -1  # bytes of the records that `_grid` was made from
@@ -116,9 +116,8 @@ class _Engine:
     def execute(self) -> int:
         """Train until nothing is left; return an exit code."""
         left = sum(count for _, _, count in expected_left(self._grid))
-        print(
-            f"{self._name}: {len(self._grid.records)} runs recorded, about {left} to go", flush=True
-        )
+        recorded = runs_text(len(self._grid.records))
+        print(f"{self._name}: {recorded} recorded, about {left} to go", flush=True)
         try:
             while True:
                 self._refresh()
@@ -127,7 +126,7 @@ class _Engine:
                 if not any(worker.run for worker in self._workers):
                     if self._stopping or not self._held_by_others:
                         break
-                    self._wait_for_others()
+                    self._name_held_by_others()
                 self._collect()
         finally:
             self._end()
@@ -146,12 +145,11 @@ class _Engine:
                 self._ask_to_stop(worker.run)
         print("stopping: each run saves first (Ctrl-C again kills)", flush=True)
 
-    def _wait_for_others(self) -> None:
-        """Wait a moment for the runs that other processes hold; name each of them once."""
+    def _name_held_by_others(self) -> None:
+        """Print, once each, the runs that other processes hold."""
         for run in self._held_by_others - self._awaited:
             self._say(f"{run}: in use by another process, so waited for ({self._path(run)})")
         self._awaited |= self._held_by_others
-        time.sleep(POLL_SECONDS)
 
     def _refresh(self) -> None:
         """Read the records again where another engine, or this one, has added some."""
@@ -206,7 +204,7 @@ class _Engine:
     def _collect(self) -> None:
         """Wait for a reply or a worker's death, and deal with all that there are."""
         active = {worker.connection: worker for worker in self._workers if worker.run is not None}
-        for connection in wait(list(active), POLL_SECONDS) if active else ():
+        for connection in wait(list(active), POLL_SECONDS):  # without any it only sleeps
             worker = active[connection]
             run, worker.run = worker.run, None
             try:
@@ -223,7 +221,7 @@ class _Engine:
     def _settle(self, run: PlannedRun, reply: Reply, seconds: float) -> None:
         """Record a run that has ended, or print why it has no record yet.
 
-        One that another process holds is no failure: it is free again later, or recorded.
+        A run that another process holds is no failure: it is tried again, unless that records it.
         """
         if reply.kind == RECORDED:
             append_record(records_path(self._name), reply.record)
@@ -261,16 +259,18 @@ class _Engine:
         failed = [run for run in needs if self._failures[run] >= MOST_TRIES]
         stopped = [run for run in needs if run in self._stopped_by_others]
         if failed:
-            self._say(f"{len(failed)} runs failed; the same command tries them again: {failed[0]}")
+            many = runs_text(len(failed))
+            self._say(f"{many} failed; the same command tries again: {failed[0]}")
         if stopped:
-            self._say(f"{len(stopped)} stopped; the same command continues them: {stopped[0]}")
+            many = runs_text(len(stopped))
+            self._say(f"{many} stopped; the same command continues: {stopped[0]}")
         if failed or stopped:
             return FAILED if failed else STOPPED
         self._say(f"complete: oelm report {self._name} makes its page")
         return DONE
 
     def _end(self) -> None:
-        """Close every connection, at which an idle worker ends; a training one is asked to stop."""
+        """Ask workers that train to stop; close all connections, which ends idle workers."""
         for worker in self._workers:
             if worker.process is None:
                 continue
@@ -282,7 +282,7 @@ class _Engine:
                 worker.process.kill()
 
     def _ask_to_stop(self, run: PlannedRun) -> None:
-        """Ask a worker's run to save and stop, unless another process has come first and has it."""
+        """Ask a worker's run to save and stop, unless another process holds its folder."""
         if not is_held_by_another(self._path(run)):
             write_stop_file(self._path(run))
 

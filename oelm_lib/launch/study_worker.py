@@ -95,7 +95,7 @@ def _train(task: Task) -> Reply:
         try:
             train(run)
         except UserError:
-            if not bad_step.is_file():
+            if not bad_step.is_file():  # with the file, the run diverged: a result to record
                 raise
         else:
             if not run.finished:

@@ -36,6 +36,8 @@ SHAPE = (
 ENOUGH_SEEDS = 3
 SEPARATING_ARM = "frozen Gaussian"
 """Arm that differs from OELM-Freeze in orthogonality alone, and from OELM-Random in scale alone."""
+ORTHOGONALITY_AND_SCALE = {"model.qk_init", "model.qk_scale"}
+"""A step of the ablation that changes both does not separate their effects."""
 UNFINISHED = ("stopped", "dead", "failed")
 
 
@@ -45,15 +47,15 @@ def gather(outputs: Path | str | None, rehearsals: bool) -> dict[str, Any]:
     runs = pd.concat([measured, compare.recorded()], ignore_index=True)
     known = [load_config(exp) for exp in experiment_ids()]
     kinds = [getattr(experiment, "kind", None) for experiment in runs["experiment"]]
-    whole = runs[[kind == "experiment" for kind in kinds]]
-    verdicts = compare.judge(whole)
+    unchanged = runs[[kind == "experiment" for kind in kinds]]  # no rehearsals, none unreadable
+    verdicts = compare.judge(unchanged)
     sections = [
         _section(rows, [one for one in verdicts if (one.source, one.corpus) == key])
-        for key, rows in whole.groupby(["source", "corpus"], sort=False)
+        for key, rows in unchanged.groupby(["source", "corpus"], sort=False)
     ]
     sections = [section for section in sections if section["arms"]]
-    done = whole[(whole["source"] != RECORDED) & (whole["state"] == "done")]
-    started = [row | _launch(row) for row in _records(measured)]
+    done = unchanged[(unchanged["source"] != RECORDED) & (unchanged["state"] == "done")]
+    started = [row | _printed_facts(row) for row in _records(measured)]
     return {
         "log": log,
         "active": ACTIVE,
@@ -151,6 +153,7 @@ def _section(runs: pd.DataFrame, verdicts: list[Verdict]) -> dict[str, Any]:
                 "to_label": labels[row["to_id"]],
                 "base_label": labels[bases[row["to_id"]]],
                 "is_from_base": row["from_id"] == bases[row["to_id"]],
+                "is_mixed": ORTHOGONALITY_AND_SCALE <= set(row["differs"].split(", ")),
             }
             for row in compare.ablation(runs).to_dict("records")
         ],
@@ -200,7 +203,7 @@ def _separating(known: list[Experiment], started: set[str], section: dict[str, A
 
     None where the arm that separates them was measured, or no experiment has it on this corpus.
     """
-    mixed = any(row["differs"].count("qk_") == 2 for row in section["ablation"])
+    mixed = any(row["is_mixed"] for row in section["ablation"])
     if not mixed or SEPARATING_ARM in [row["arm"] for row in section["arms"]]:
         return []
     return [
@@ -269,7 +272,7 @@ def _kind(claim: Claim) -> str:
     return "equal" if claim.equal else "at_most"
 
 
-def _launch(run: dict[str, Any]) -> dict[str, Any]:
+def _printed_facts(run: dict[str, Any]) -> dict[str, Any]:
     """Return the command that makes a run, its day, folder and perplexity."""
     overrides = run["experiment"].overrides if run["experiment"] else {}
     loss = run["final_val_loss"]

@@ -41,8 +41,8 @@ Numbers of small runs differ in their digits from CPU to CPU; the order of magni
 """
 
 
-def keep(target: str, baseline: str | None = None, folder: Path = config.ROOT / "reports") -> Path:
-    """Make the page of `target` from a clean commit and publish it; arguments as make.report.
+def keep(target: str, baseline: str | None = None) -> Path:
+    """Make a page from a clean commit and publish it in reports/; arguments as `make.report`.
 
     Raises:
         UserError: The checkout has uncommitted changes, so that no commit could say what made the
@@ -52,13 +52,13 @@ def keep(target: str, baseline: str | None = None, folder: Path = config.ROOT / 
         raise UserError(
             "reports/ is made from a clean commit; commit your changes first (git status)"
         )
-    return publish(report(target, baseline), folder)
+    return publish(report(target, baseline), config.ROOT / "reports")
 
 
 def publish(page: Path, folder: Path) -> Path:
     """Copy a page to a folder with a picture of it, and rewrite the folder's index.md."""
     folder.mkdir(exist_ok=True)
-    is_run = (page.parent / "config.yaml").is_file()  # whose page has the name of all runs' pages
+    is_run = (page.parent / "config.yaml").is_file()  # the page of every run is train.html
     kept = folder / (f"{page_slug(run_name(page.parent))}.html" if is_run else page.name)
     screenshot(page, kept.with_suffix(".png"))  # first: without a browser nothing is published
     with replacing(kept) as temporary:
@@ -129,7 +129,7 @@ def _entry(page: Path, text: str) -> str:
     title = unescape(re.search(r"<title>(.*?)</title>", text).group(1))
     footer = text[text.index(PROVENANCE) :]
     facts = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", footer)
-    runs = ", ".join(re.findall(r"<tr><td>([^<]*)</td><td><code>", text))
+    runs = ", ".join(re.findall(r"<tr><td>([^<]*)</td><td><code>", footer))
     lines = []
     for name, value in [*facts, ("runs", runs)]:
         if value:

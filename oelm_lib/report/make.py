@@ -19,7 +19,6 @@ from oelm_lib.runs.names import (
     parse_patterns,
 )
 from oelm_lib.runs.reading import read_or_none, read_summary, state
-from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.study.plan import study_names
 
 DEMO = "DEMO-*"
@@ -33,7 +32,7 @@ STANDARD = {
     "bench": {"results": ""},
     "gpu": {"results": ""},
 }
-"""Parameters of the pages that are made by name, whatever values the notebook was saved with."""
+"""Page -> parameters of its notebook, which replace the values saved in it."""
 ON_TERMINAL = {"disable": None, "leave": False}
 """Options of tqdm: one line on stderr if that is a terminal, which is cleared at the end."""
 MOST_SLUG = 80
@@ -48,9 +47,8 @@ def report(target: str | Path, baseline: str | None = None, runs: str | None = N
             study, or experiment ids or globs to compare. All but the first two are executed into
             the outputs folder first.
         baseline: Experiment that a comparison is judged against; default: each experiment's own
-            compare_to. Its finished runs are compared whether or not the target names them. The
-            page `compare` with a baseline is the comparison of DEMO-* with it,
-            and has the name of that one.
+            compare_to. Its finished runs are compared whether or not the target names them. With
+            a baseline, `compare` makes the same page as `DEMO-*` does.
         runs: Runs of the page `explore`, separated by spaces; default: those of the standard page.
 
     Raises:
@@ -58,9 +56,10 @@ def report(target: str | Path, baseline: str | None = None, runs: str | None = N
             the target takes no baseline or no runs.
     """
     path, name = Path(target), str(target)
+    is_run = (path / "config.yaml").is_file()
     if "/" in name and path.suffix != ".ipynb" and not path.exists():
-        path = find_run(name)
-    is_executed = path.suffix == ".ipynb" or (path / "config.yaml").is_file()
+        path, is_run = find_run(name), True
+    is_executed = path.suffix == ".ipynb" or is_run
     is_page = name in STANDARD or name in study_names()
     if runs is not None and name != "explore":
         raise UserError(f"--runs belongs to the page explore, not to {name}; leave it out")
@@ -68,17 +67,14 @@ def report(target: str | Path, baseline: str | None = None, runs: str | None = N
         raise UserError(f"--baseline belongs to comparisons, {name} is none; leave it out")
     if is_executed:
         return export(path) if path.suffix == ".ipynb" else _export_run(path)
-    choices = {"baseline": baseline, "runs": runs}
-    choices = {option: value for option, value in choices.items() if value is not None}
-    options = [word for option, value in choices.items() for word in (f"--{option}", value)]
+    options = ["--baseline", baseline] if baseline is not None else []
+    options += ["--runs", runs] if runs is not None else []
     command = command_line(["report", name, *options])
     if name in study_names():
         return _make("study", {"name": name}, f"study_{name}", command)
-    if name == "compare" and baseline:
-        return _compare(DEMO, baseline, command)
-    if name in STANDARD:
+    if name in STANDARD and not baseline:
         return _make_standard(name, runs, command)
-    return _compare(name, baseline, command)
+    return _compare(DEMO if name == "compare" else name, baseline, command)
 
 
 def _make_standard(name: str, runs: str | None, command: str) -> Path:
@@ -98,14 +94,16 @@ def _make_standard(name: str, runs: str | None, command: str) -> Path:
 
 def _export_run(path: Path) -> Path:
     """Make the page of a run folder."""
-    if not (path / "train.ipynb").is_file():
-        if (current := state(path)) in ACTIVE:
-            raise UserError(f"{path}: {current}; its page is made when it ends: oelm logs {path}")
+    if (path / "train.ipynb").is_file():
+        return export(path / "train.ipynb")
+    if (current := state(path)) != "done":
         raise UserError(
-            f"{path}: no train.ipynb, since this run was not made by `oelm run`;"
-            " compare it: oelm report ID"
+            f"{path}: {current}; its page is made when it ends under `oelm run`: oelm logs {path}"
         )
-    return export(path / "train.ipynb")
+    raise UserError(
+        f"{path}: no train.ipynb, since this run was not made by `oelm run`;"
+        " compare it: oelm report ID"
+    )
 
 
 def _compare(target: str, baseline: str | None, command: str) -> Path:
@@ -184,8 +182,8 @@ def _check_finished(patterns: list[str]) -> None:
 def page_slug(text: str) -> str:
     """Return text as part of a file name.
 
-    That of a long text, or of a glob other than the common `DEMO-*`, ends with the text's hash:
-    `DEMO-?` has another page than `DEMO-*`.
+    A long text, or one with a glob other than `-*`, ends with a hash, so that the pages of `DEMO-?`
+    and `DEMO-*` differ.
     """
     slug = re.sub(r"[^A-Za-z0-9+-]+", "_", text).strip("_")
     if len(slug) <= MOST_SLUG and not is_glob(text.replace("-*", "-")):

@@ -7,11 +7,11 @@ import resource
 import sys
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
-from oelm_lib.files import write_text
+from oelm_lib.files import read_json, write_json
 from oelm_lib.markup import Html, fold
 
 KEY = "oelm"
@@ -41,7 +41,7 @@ def execute(
     parameters: dict[str, Any],
     command: str = "",
     progress_bar: dict[str, Any] | bool = False,
-    **streams: Any,
+    log: TextIO | None = None,
 ) -> None:
     """Execute a notebook of notebooks/ and write it with its outputs.
 
@@ -51,7 +51,7 @@ def execute(
         parameters: Values of the notebook's parameters cell.
         command: What a user types to get the same; the page names it.
         progress_bar: Options of tqdm; False: no progress is shown.
-        streams: `stdout_file` and `stderr_file` of papermill.execute_notebook.
+        log: Takes what the kernel prints.
 
     Raises:
         PapermillExecutionError: A cell failed; `target` holds what there is.
@@ -75,7 +75,8 @@ def execute(
             # Without the warning about TCP at each start, and without the error that an idle kernel
             # logs at times when Jupyter interrupts it before the end.
             extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
-            **streams,
+            stdout_file=log,
+            stderr_file=log,
         )
     finally:
         if command and target.is_file():
@@ -118,11 +119,11 @@ def literal_path(path: Path) -> str:
 def _record_command(path: Path, command: str) -> None:
     """Note in an executed notebook which command made it."""
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        notebook = read_json(path)
+    except UserError:
         return  # torn by a full disk, whose error is the one to report
-    plain["metadata"][KEY] = {"command": command}
-    write_text(path, json.dumps(plain, indent=1, ensure_ascii=False))
+    notebook["metadata"][KEY] = {"command": command}
+    write_json(path, notebook)
 
 
 def read_notebook(path: Path) -> Any:

@@ -133,7 +133,7 @@ def _without_computed_values(figure: dict) -> dict:
 
 
 def _script_json(value: Any) -> str:
-    """Return JSON that no text inside can end or comment out."""
+    """Return JSON for a <script>: with < escaped, no text in it can end the element."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
 
 

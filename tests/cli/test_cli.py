@@ -227,7 +227,7 @@ def test_a_mistake_is_one_line(arguments, message, monkeypatch, tmp_path):
 def test_options_of_sbatch_have_one_spelling_and_one_value():
     given = sbatch_from(("cpus-per-task=16", "--requeue", "comment=a=b"))
     assert given == {"cpus_per_task": "16", "requeue": True, "comment": "a=b"}
-    with pytest.raises(UserError, match="--sbatch cpus-per-task: is given twice"):
+    with pytest.raises(UserError, match="sbatch option cpus-per-task: is given twice"):
         sbatch_from(("cpus-per-task=16", "cpus_per_task=8"))
 
 
@@ -256,6 +256,7 @@ def test_options_that_one_run_cannot_have_are_refused(options, message, monkeypa
         ["generate", "DEMO-01", "--samples", "100000000000"],
         ["flops", "DEMO-01", "--utilisation", "nan"],
         ["run", "DEMO-01", "--max-wait", "nan"],
+        ["submit", "DEMO-01", "--cpus", "0"],
         ["bench", "--dropout", "nan"],
     ],
 )

@@ -43,7 +43,6 @@ def test_a_dry_run_prints_the_matrix_without_what_is_done(tiny_env, tiny):
         ({"gpus": "1"}, True),
         ({"gpus-per-node": "1"}, True),
         ({"gpus_per_task": 1}, True),
-        ({"G": "2"}, True),
         ({"tres-per-job": "gres/gpu:1"}, True),
         ({"gres": "tmpdisk:10"}, False),
         ({"partition": "gpu", "time": "60"}, False),
@@ -98,6 +97,15 @@ def test_the_plain_script_starts_a_run_anew_once_and_then_continues_it(plain_scr
     again = plain_script(*arguments, SLURM_RESTART_COUNT="1").stdout.split()
     assert first == ["run", "DEMO-02", "--seed", "43", *arguments]
     assert again == ["run", "DEMO-02", "--seed", "43", *arguments[1:]]
+
+
+@pytest.mark.parametrize(
+    "spelling", [["--set", "machine.device=cpu"], ["--set=machine.device=cpu"]]
+)
+def test_the_plain_script_leaves_a_named_device_as_it_is(plain_script, spelling):
+    done = plain_script(*spelling, SLURM_JOB_GPUS="0")
+    assert done.stdout.split()[4:] == spelling
+    assert "machine.device=cuda" in plain_script(SLURM_JOB_GPUS="0").stdout
 
 
 def test_the_plain_script_queues_a_run_again_that_has_stopped_at_once(plain_script, tmp_path):

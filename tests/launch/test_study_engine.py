@@ -18,7 +18,6 @@ from oelm_lib import config
 from oelm_lib.config import dump_yaml
 from oelm_lib.errors import DONE, STOPPED, UserError
 from oelm_lib.files import write_json
-from oelm_lib.launch import study_engine
 from oelm_lib.launch.study_engine import _Engine, run_study
 from oelm_lib.launch.study_worker import BROKEN, HELD, INTERRUPTED, Reply, Task, make_reply
 from oelm_lib.runs.process import this_process
@@ -156,7 +155,7 @@ def test_an_engine_leaves_a_run_that_others_stop_and_the_next_engine_continues_i
     engine._settle(first, Reply(INTERRUPTED), 1.0)
     assert list(engine._free_runs()) == others
     assert engine._report() == STOPPED
-    assert capsys.readouterr().out.splitlines()[-1].endswith(f"continues them: {first}")
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"continues: {first}")
     assert next(make_engine()._free_runs()) == first
     engine = make_engine()
     engine.on_signal(signal.SIGTERM, None)
@@ -169,7 +168,6 @@ def test_a_run_that_another_engine_scores_is_waited_for_and_is_no_failure(
 ):
     monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
     monkeypatch.setenv("OELM_DATA", str(stories))
-    monkeypatch.setattr(study_engine, "POLL_SECONDS", 0.0)
     plan = parse_plan(PLAN, "plan.yaml")
     engine = _Engine("no-records", read_grid("no-records", plan), [None])
     first, *others = engine._free_runs()
@@ -184,7 +182,7 @@ def test_a_run_that_another_engine_scores_is_waited_for_and_is_no_failure(
         assert writer("acquire") == "held"
         assert list(engine._free_runs()) == others
         for _ in range(2):
-            engine._wait_for_others()
+            engine._name_held_by_others()
         line = f"{first}: in use by another process, so waited for ({path})"
         assert capsys.readouterr().out.count(line) == 1
         reply = make_reply(task, tmp_path / "worker0.log")

@@ -219,6 +219,18 @@ def test_an_experiment_that_separates_orthogonality_from_scale_is_asked_for_unti
     assert asked() == ["GPT-08"]
 
 
+def test_only_a_change_of_init_and_scale_mixes_orthogonality_with_scale(tmp_path):
+    for exp in ("GPT-10", "GPT-11", "GPT-13", "GPT-15", "GPT-14"):
+        make_run(tmp_path, exp)
+    sections = gather(tmp_path, rehearsals=False)["sections"]
+    steps = [row for section in sections for row in section["ablation"]]
+    mixed = {row["differs"] for row in steps if row["is_mixed"]}
+    others = {row["differs"] for row in steps if not row["is_mixed"]}
+    assert all("model.qk_init" in text and "model.qk_scale" in text for text in mixed)
+    assert any(text.count("qk_") > 2 for text in mixed)
+    assert any(text.count("qk_") == 2 for text in others)
+
+
 def test_results_come_before_matrices(recorded):
     headings = re.findall("^## (.*)", recorded["en"], re.MULTILINE)
     assert headings[:3] == ["Goal", "Results", "Overall findings"]

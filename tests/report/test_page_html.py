@@ -19,6 +19,7 @@ from oelm_lib.report.notebook import WIDGET
 from oelm_lib.report.page import export
 from oelm_lib.runs import frames
 from oelm_lib.runs.lock import RunLock
+from oelm_lib.runs.process import this_process
 from oelm_lib.view.curves import loss_curves
 from oelm_lib.view.figure import Figure
 from tests import runs_factory
@@ -174,6 +175,18 @@ def test_a_figure_from_elsewhere_keeps_its_numbers(tmp_path):
 def test_report_of_nothing_is_one_line(demo, target, words):
     with pytest.raises(UserError, match=words):
         report(str(demo[0]) if target == "run" else target)
+
+
+@pytest.mark.parametrize("state", ["queued", "stopped"])
+def test_report_of_a_run_without_a_result_says_when_its_page_is_made(tmp_path, monkeypatch, state):
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
+    run = runs_factory.make_run(tmp_path, state=state, done=0.5)
+    status = read_json(run / "status.json") | this_process()
+    write_json(run / "status.json", status)
+    if state == "queued":
+        (run / "config.yaml").unlink()
+    with pytest.raises(UserError, match=f"{state}; its page is made when it ends under `oelm run`"):
+        report("DEMO-01/seed42")
 
 
 def test_report_of_a_run_that_trains_says_when_its_page_is_made(tmp_path):

@@ -36,7 +36,7 @@ function caption(figure) {
   const box = make("div", {className: "caption"});
   if (text) box.append(make("b", {textContent: plainText(text)}));
 
-  // A blank before a line break: plotly needs the break there, and the note goes on.
+  // " <br>" only wraps a long note for plotly: here the sentence continues on the line.
   const notes = plainText(subtitle?.text?.replaceAll(" <br>", " "));
   if (notes) box.append(make("p", {textContent: notes}));
   return box;
