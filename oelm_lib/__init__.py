@@ -7,19 +7,22 @@ what they offer in `__all__`.
 from importlib import import_module
 from typing import Any
 
-from oelm_lib.lazy import lazy_names
-
 PACKAGES = (
     "bench", "compare", "config", "data", "explore", "launch", "model", "report", "run_page",
     "runs", "stats", "study", "training", "view", "workbench",
 )  # fmt: skip
 """Loaded when named; `oelm.` and the tab key list them."""
 
-_public_name, _, __all__ = lazy_names(__name__, {"load_config": "config"})
+__all__ = ["load_config"]
 
 
 def __getattr__(name: str) -> Any:
-    return import_module(f"oelm_lib.{name}") if name in PACKAGES else _public_name(name)
+    if name in PACKAGES:
+        return import_module(f"oelm_lib.{name}")
+    if name == "load_config":
+        return import_module("oelm_lib.config").load_config
+    names = ", ".join(__dir__())
+    raise AttributeError(f"module 'oelm_lib' has no attribute {name!r}; it has {names}")
 
 
 def __dir__() -> list[str]:

@@ -9,15 +9,15 @@ from typing import NamedTuple
 from oelm_lib.config import Experiment, ModelConfig, change_words
 from oelm_lib.units import significant
 
-LOG_QK_SCALE = 0.45254834
-"""qk_scale of the log's N(0, 0.02) at d_model 512."""
+LOG_QK_SCALE = 0.02 * 512**0.5
+"""qk_scale of the log's arms: entries N(0, 0.02) at d_model 512."""
 COLOURS = {
     "baseline": "#6a6d70",
     "OELM-Freeze": "#1b7fc4",
     "OELM-Random": "#d55e00",
     "frozen Gaussian": "#00a67d",
 }
-"""The log's arms: Okabe-Ito hues with a contrast of at least 3 on white and on near-black."""
+"""Okabe-Ito hues with a contrast of at least 3 on white and on near-black."""
 FAMILY_COLOURS = ("#ab68fe", "#d20349", "#c442a8", "#5f51e5", "#ad86b8", "#b58900")
 """Colours of all other families, with the same contrast."""
 SYMBOLS = (

@@ -5,7 +5,7 @@ DONE, FAILED, USER_ERROR, IN_USE, STOPPED = 0, 1, 2, 69, 75
 
 
 class UserError(ValueError):
-    """A mistake or circumstance the user can mend: one line, no traceback.
+    """A mistake or condition that the user can fix; shown as one line, without a traceback.
 
     The message says where, what was found, what is allowed and the next step.
 

@@ -16,26 +16,26 @@ from typing import Any
 from oelm_lib.errors import UserError
 
 Check = Callable[[], None]
-"""Raises where the file must not be written any more: the `check` of a run's lock."""
+"""Raises an error if the file must no longer be written, as RunLock.check does."""
 NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
-"""What a file system without `flock` answers."""
+"""Errors of a file system without `flock`."""
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
-"""What a file system without hard links answers (FAT, some network disks and containers)."""
+"""Errors of a file system without hard links (FAT, some network disks and containers)."""
 REMEDIES = {
     errno.ENOSPC: "free the disk",
     errno.EDQUOT: "free space of your quota",
     errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "close other programs: the system has no open files left",
-    errno.EACCES: "mend the permissions",
-    errno.EPERM: "mend the permissions",
+    errno.EACCES: "fix the permissions",
+    errno.EPERM: "fix the permissions",
     errno.EROFS: "choose a folder on a disk that can be written",
-    errno.ENOENT: "make the folder, or mend the link that leads to it",
+    errno.ENOENT: "create the folder, or fix the link to it",
     errno.ENOTDIR: "a file stands where a folder should be: choose another folder",
     errno.EEXIST: "a file or a dangling link stands where a folder should be: remove it",
     errno.ELOOP: "remove the link: a file or folder belongs there",
     errno.ENAMETOOLONG: "choose a folder with a shorter name",
-    errno.ESTALE: "the network disk was remounted: give the command again",
+    errno.ESTALE: "the network disk was remounted: run the command again",
     errno.EIO: "check the disk: it does not read or write",
     errno.ENOMEM: "free memory",
     errno.EISDIR: "a folder stands where the file should be: remove it",
@@ -74,7 +74,7 @@ def write_json(path: Path, value: Any, check: Check | None = None, checksum: boo
 
     Args:
         check: As for `replacing`.
-        checksum: Add the `checksum` that `read_json` verifies. A value that has one gets it anew.
+        checksum: Add the `checksum` that `read_json` verifies. A value that has one gets a new one.
     """
     if checksum or (isinstance(value, dict) and "checksum" in value):
         value = with_checksum(value)
@@ -158,7 +158,7 @@ def whole_lines(file: int, length: int) -> int:
 
 
 def is_json_object(text: bytes) -> bool:
-    """Return whether a text is a whole JSON object; no part of one that was torn off is."""
+    """Return whether a text is a complete JSON object; a truncated one is not."""
     try:
         return isinstance(json.loads(text), dict)
     except (ValueError, RecursionError):
@@ -166,20 +166,20 @@ def is_json_object(text: bytes) -> bool:
 
 
 def json_lines(text: bytes) -> list[bytes]:
-    """Split a file of JSON objects, one a line; a last line that was torn off is left out."""
+    """Return the lines of a JSON Lines file; a truncated last line is left out."""
     ended = text.rfind(b"\n") + 1
     return (text if is_json_object(text[ended:]) else text[:ended]).splitlines()
 
 
 def read_json(
-    path: Path, renewal: str = "delete it and give the command that made it again"
+    path: Path, renewal: str = "delete it and run the command that wrote it"
 ) -> dict[str, Any] | None:
     """Read a JSON object, or None where there is no file.
 
     Where the object has a `checksum` (`with_checksum`), it is verified.
 
     Args:
-        renewal: For messages: how a user has a damaged file made anew.
+        renewal: End of an error: how the user gets a damaged file written again.
 
     Raises:
         UserError: The file cannot be read, is no JSON object, or fails its checksum.

@@ -101,10 +101,8 @@ def gpu_handle(nvml: Any, gpu: str) -> Any:
                 if nvml.nvmlDeviceGetUUID(handle).startswith(gpu):
                     return handle
     if gpu.startswith("MIG-"):
-        try:
+        with contextlib.suppress(nvml.NVMLError):
             return nvml.nvmlDeviceGetHandleByUUID(gpu)
-        except nvml.NVMLError:
-            pass
     numbers = ", ".join(map(str, range(count))) or "none"
     raise UserError(f"GPU {gpu!r} does not exist; allowed here: {numbers}, a UUID or auto")
 

@@ -129,9 +129,9 @@ def paired_interval(differences: Sequence[float], k: int = 1) -> Interval:
 def with_document_error(interval: Interval, document_error: float) -> Interval:
     """Return an interval over seeds with the error over documents.
 
-    The bounds are widened where that is as large as the error over seeds: both variances are added,
-    and the t quantile has the degrees of freedom of the seeds. Where it is smaller, they stay, and
-    the claim is about this text.
+    If the error over documents is at least that over seeds, the bounds are widened: both variances
+    are added, and the t quantile has the degrees of freedom of the seeds. Otherwise the bounds
+    stay, and the claim is about this text.
 
     Args:
         document_error: Standard error of the mean difference over documents, in nats
@@ -149,12 +149,12 @@ def with_document_error(interval: Interval, document_error: float) -> Interval:
 
 
 def bounds_at_most(limit: float) -> Bounds:
-    """Return the differences, in nats, of which "at most +limit" is true."""
+    """Return the bounds, in nats, within which "at most +limit" holds."""
     return -math.inf, math.log1p(limit)
 
 
 def bounds_within(margin: float) -> Bounds:
-    """Return the differences, in nats, of which "equal within +-margin" is true."""
+    """Return the bounds, in nats, within which "equal within +-margin" holds."""
     return math.log1p(-margin), math.log1p(margin)
 
 

@@ -26,7 +26,7 @@ SCALARS = {
 
 TAB = "a tab; indent with spaces"
 EXPECTED = re.compile("(?:could|did) not find expected ([^a-z].*)")
-"""A mistake that libyaml reports where it notices it; its context is where it was made."""
+"""Of these problems, libyaml's context mark is where the mistake is, not its problem mark."""
 LIBYAML_WORDS = {
     "mapping values are not allowed in this context": (
         "a ':' is not allowed here; quote the text, or correct the indentation or the line above"
@@ -111,7 +111,7 @@ def _one_line(error: yaml.MarkedYAMLError, text: str) -> str:
 
 
 def _check_depth(text: str) -> None:
-    """Bound the nesting: the composer is recursive and overruns the stack; its parser is not."""
+    """Limit the nesting, counted by the parser: the composer is recursive and would overflow."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.CollectionStartEvent):

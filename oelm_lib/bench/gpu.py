@@ -68,7 +68,7 @@ def bench_gpu(
     """Measure the cases one after another until the time is used.
 
     Args:
-        out: The .json to write, anew after each case.
+        out: The .json to write, rewritten after each case.
         seconds: Time for all cases; those that are not begun by then are named in `left_out`.
         cases: Default `all_cases()`.
         changes: Overrides of every experiment; the tests make it small.

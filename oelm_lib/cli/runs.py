@@ -40,7 +40,7 @@ from oelm_lib.errors import UserError
     metavar="HOURS",
     help="Give up after HOURS in which no run was active (default 24).",
 )
-@click.option("--fresh", is_flag=True, help="Start anew; the old run folder is renamed and kept.")
+@click.option("--fresh", is_flag=True, help="Start over; the old run folder is renamed and kept.")
 @click.option(
     "--test",
     is_flag=True,

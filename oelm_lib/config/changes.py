@@ -27,7 +27,7 @@ ABSORBED = {
     "model.qk_core",
     "model.delta_rank",
 }
-"""Additions linear in the q or k of one position: trained W_q and W_k can express them alone."""
+"""Additions linear in the q or k of one position: trained W_q and W_k can express the same."""
 TUNED = {"optim.learning_rate", "optim.min_learning_rate", "optim.groups"}
 """Keys that each arm may have at its own best value; a difference is a warning."""
 WORDS = {"model.qk_scale": "Q/K rows of norm "}
@@ -92,7 +92,7 @@ def check_changes(experiment: Experiment) -> list[str]:
 
 
 def extra_changes(experiment: Experiment, baseline: Experiment) -> list[str]:
-    """Return what a frozen arm has beside the freeze and its trained baseline lacks.
+    """Return the keys but those of freezing that differ between a frozen arm and its baseline.
 
     What trained Q and K can express (ABSORBED) and tuned rates (TUNED) do not count. Empty where
     the arm is not frozen, or its baseline is frozen too: their gap is that of the other keys.
@@ -112,8 +112,8 @@ def confound_warning(experiment: Experiment, baseline: Experiment) -> str:
     if not changes:
         return ""
     return (
-        f"{', '.join(changes)}: a gap to {baseline.id} is not that of the freeze alone and gets no"
-        f" PASS; name a baseline with the same value{'s' * (len(changes) > 1)}"
+        f"{', '.join(changes)}: a gap to {baseline.id} is not the effect of freezing alone and gets"
+        f" no PASS; name a baseline with the same value{'s' * (len(changes) > 1)}"
     )
 
 
@@ -122,11 +122,11 @@ def change_warnings(exp: str) -> list[str]:
 
     These are the lines of `check_changes` and `confound_warning`, for its file as it stands.
     """
-    experiment = load_config(exp)
-    lines = check_changes(experiment)
+    experiment, lines = load_config(exp), []
     try:
+        lines = check_changes(experiment)
         baseline = load_config(experiment.compare_to) if experiment.compare_to else None
-    except UserError as error:
+    except UserError as error:  # the baseline's file is missing, or has a mistake
         return lines or [str(error)]
     confound = confound_warning(experiment, baseline) if baseline else ""
     return [*lines, *([f"{experiment.id}: {confound}"] if confound else [])]

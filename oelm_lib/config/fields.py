@@ -29,7 +29,7 @@ def matches(pattern: str, words: str) -> AfterValidator:
 
 
 def _utf8(value: str) -> str:
-    """Refuse half characters: what a terminal hands over for bytes that are not UTF-8."""
+    """Refuse lone surrogates, which Python reads in place of bytes that are not UTF-8."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -38,7 +38,7 @@ def _utf8(value: str) -> str:
 
 
 def on_or_off(value: Any) -> Any:
-    """Return on or off for what YAML reads as a bool."""
+    """Return on or off for a bool: `machine.compile=true` means on."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 

@@ -100,7 +100,7 @@ class ModelConfig(Section):
 
     @property
     def is_frozen(self) -> bool:
-        """Whether W_q or W_k is frozen in some layer, at least for some steps."""
+        """Whether W_q or W_k of some layer is to be frozen; a run may end before freeze_from."""
         return (self.freeze_q or self.freeze_k) and bool(self.freezable_layers)
 
     @model_validator(mode="after")

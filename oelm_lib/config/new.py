@@ -13,7 +13,7 @@ from oelm_lib.files import as_user_error, write_text
 from oelm_lib.yaml_text import as_yaml
 
 NO_BASELINE = "none"
-"""In place of the id of a baseline: the new experiment is one itself."""
+"""Value of `compare_to` for a new experiment that is itself a baseline."""
 
 
 def new_experiment(
@@ -40,18 +40,18 @@ def new_experiment(
         UserError: The id is not valid or exists, or an override is not valid.
     """
     check_new_id(new_id)
-    base = load_config(base_id, overrides)
-    against = None
+    values = load_config(base_id, overrides)
+    baseline, changes = None, {}
     if compare_to != NO_BASELINE:
-        against = load_config(compare_to or base.compare_to or base.id)
-    arm = ", ".join(change_words(base.overrides))
-    changes = {key: new for key, (_, new) in diff_configs(against or base, base).items()}
-    plain = base.to_dict() | {
+        baseline = load_config(compare_to or values.compare_to or values.id)
+        changes = {key: new for key, (_, new) in diff_configs(baseline, values).items()}
+    arm = ", ".join(change_words(values.overrides))
+    plain = values.to_dict() | {
         "id": new_id,
-        "slug": _slug(base),
-        "title": title or (f"{base.title}, {arm}" if arm else base.title),
-        "question": question or _question(changes, against),
-        "compare_to": against.id if against else None,
+        "slug": _slug(values),
+        "title": title or (f"{values.title}, {arm}" if arm else values.title),
+        "question": question or _question(changes, baseline),
+        "compare_to": baseline.id if baseline else None,
         "changes": list(changes),
     }
     experiment = parse_experiment(plain, f"new experiment {new_id}")

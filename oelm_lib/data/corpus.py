@@ -85,7 +85,7 @@ class Corpus:
         return RecallExamples(rules["length"], rules["pairs"], end_of_keys=self.vocab_size // 2)
 
     def block_tokens(self, length: int) -> int:
-        """Return how many scored tokens stand for a document where no end-of-text divides them.
+        """Return the scored tokens that count as a document in a corpus without end-of-text.
 
         An example of associative recall has one per pair; other text is taken in windows.
 

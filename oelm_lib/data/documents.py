@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import chain, pairwise
 
 from oelm_lib.data import readers
 from oelm_lib.data.readers import Piece
@@ -22,16 +23,14 @@ def join_rows(rows: Iterator[Piece], articles: bool) -> Iterator[Piece]:
         articles: Whether each article is a document; else the split is one.
     """
     before, has_text = "", False
-    texts = (text for text, _ in rows)
-    text = next(texts, None)
-    while text is not None:
-        after = next(texts, None)
-        alone = not before.strip() and not (after or "").strip()
+    texts = chain((text for text, _ in rows), [""])
+    for text, after in pairwise(texts):
+        alone = not before.strip() and not after.strip()
         if articles and has_text and alone and _TITLE.fullmatch(text):
             yield "", True
         yield text, False
         has_text = has_text or bool(text.strip())
-        before, text = text, after
+        before = text
     yield "", True
 
 

@@ -34,7 +34,7 @@ class Encoded:
         tokens: Number of ids of each document, end-of-text included.
         bytes: UTF-8 bytes of its text.
         literal_eot: How often its text holds a literal <|endoftext|>.
-        odd: Whether the SHA-256 of its text is odd.
+        odd: Whether the SHA-256 of its text is odd; read only with `test: halves`.
     """
 
     def __init__(self, path: Path):

@@ -9,14 +9,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.config import CORPUS_PATTERN, PARAMS, data_dir, dump_yaml
+from oelm_lib.config import CORPUS_PATTERN, data_dir, dump_yaml
 from oelm_lib.data.corpus import Corpus
 from oelm_lib.data.folder import printable
 from oelm_lib.data.preparation import prepare
 from oelm_lib.data.progress import print_line
 from oelm_lib.data.readers import LINE_BYTES, is_text, not_readable, open_bytes
 from oelm_lib.data.source import Source, open_source
-from oelm_lib.data.spec import GUIDE, CorpusSpec, corpus_names
+from oelm_lib.data.spec import GUIDE, CorpusSpec, corpus_names, corpus_path
 from oelm_lib.data.tokenizer import END_OF_TEXT, TooLittleTextError
 from oelm_lib.errors import UserError
 from oelm_lib.files import as_user_error, write_text
@@ -32,7 +32,7 @@ MANY_FILES = 20
 FEWEST_SEPARATORS = 5
 """A text that occurs less often at the start of the file does not divide it."""
 PERMUTED_FROM, HALVED_FROM = 20, 100
-"""Number of documents from which whole ones become validation, and half of these test."""
+"""Documents from which validation is a random share of them, and from which half of it is test."""
 SEED = 42
 BPE_SIZES = {512: 1e6, 2048: 3e7, 8192: 1e9}
 """N of a proposed bpe-<N> -> most characters of text for it; larger text takes gpt2."""
@@ -45,8 +45,8 @@ def new_corpus(name: str, source: str | Path, tokenizer: str | None = None) -> C
     """Write params/corpora/<name>.yaml for the text in a file or folder, and prepare it.
 
     What a document is, the separator, the split rules and the tokenizer are proposed from the
-    text. The file explains each key and can be edited (docs/own-corpus.md). Where this was killed
-    before the corpus was complete, it goes on with the file that it left.
+    text. The file explains each key and can be edited (docs/own-corpus.md). If an earlier
+    call was killed before the corpus was complete, this one continues with the file it left.
 
     Args:
         name: Name of the corpus: small letters, digits and hyphens.
@@ -98,7 +98,7 @@ def _new_path(name: str) -> Path:
         if name in corpus_names():
             raise _name_is_taken(name)
         raise UserError(f"{data_dir() / name}: exists already; choose another name, or delete it")
-    return PARAMS / "corpora" / f"{name}.yaml"
+    return corpus_path(name)
 
 
 def _name_is_taken(name: str) -> UserError:

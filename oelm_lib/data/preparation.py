@@ -32,10 +32,10 @@ from oelm_lib.files import as_user_error, lock_exclusively, sha256_file, write_t
 REHEARSAL = "data.corpus=stories train.max_steps=10 train.batch_size=1 train.eval_tokens=4096"
 """Overrides with which any experiment runs on a CPU: the log's model takes about a minute."""
 OTHER_FOLDER = ", or set OELM_DATA to another folder"
-"""End of an error of the system about the data folder, after its remedy."""
+"""Appended to the remedy in an error of the operating system about the data folder."""
 
 
-def open_corpus(name: str, tokenizer: str, exp: Experiment | None = None) -> Corpus:
+def open_corpus(name: str, tokenizer: str, experiment: Experiment | None = None) -> Corpus:
     """Open a prepared corpus and hash its train and val files (about a second a gigabyte).
 
     A corpus that is not there yet is prepared: `stories` is generated, others are read from the
@@ -44,7 +44,7 @@ def open_corpus(name: str, tokenizer: str, exp: Experiment | None = None) -> Cor
     Args:
         name: A file in params/corpora/, or its name with -sample.
         tokenizer: `gpt2`, `bpe-<N>` or `ids-<N>`.
-        exp: The experiment that needs it, for the alternatives that an error names.
+        experiment: What needs it, for the alternatives that an error names.
 
     Raises:
         UserError: Unknown corpus, a file that differs from the manifest, no hub.
@@ -54,7 +54,7 @@ def open_corpus(name: str, tokenizer: str, exp: Experiment | None = None) -> Cor
     try:
         return prepare(name, tokenizer=tokenizer)
     except HubError as error:
-        raise UserError(f"{error}{_alternatives(exp)}") from None
+        raise UserError(f"{error}{_alternatives(experiment)}") from None
 
 
 def prepare(
@@ -92,7 +92,7 @@ def prepare(
                 if not is_made:
                     _make_folder(spec, local, tokenizer, folder)
     if is_made:
-        print_line(f"{folder} is there already; delete it to make it anew")
+        print_line(f"{folder} exists already; delete it to prepare it again")
     return read_corpus(name, tokenizer)
 
 
@@ -164,8 +164,7 @@ def _locked(folder: Path) -> Iterator[None]:
             print_line(f"{folder}: is being prepared by {holder}; waiting for it to end")
             lock_exclusively(lock.fileno())
         lock.truncate(0)
-        since = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
-        lock.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
+        lock.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%F %T}")
         lock.flush()
         yield
 
@@ -287,13 +286,15 @@ def _manifest_entries(
     }
 
 
-def _alternatives(exp: Experiment | None) -> str:
+def _alternatives(experiment: Experiment | None) -> str:
     """Name what can run without the corpus: a rehearsal, and the demo with the same Q and K."""
-    if exp is None:
+    if experiment is None:
         return ""
-    text = f'; or rehearse: `oelm run {exp.id} --set "{REHEARSAL}"`'
-    arm = type(exp.model).model_fields.keys() - set(SIZES)
-    for demo in (load_config(name) for name in experiment_ids() if name.startswith("DEMO-")):
-        if all(getattr(demo.model, key) == getattr(exp.model, key) for key in arm):
-            return f"{text}; or the same arm at demo size: `oelm run {demo.id}`"
+    text = f'; or rehearse: `oelm run {experiment.id} --set "{REHEARSAL}"`'
+    arm = type(experiment.model).model_fields.keys() - set(SIZES)
+    for name in (name for name in experiment_ids() if name.startswith("DEMO-")):
+        with contextlib.suppress(UserError):  # a mistake in its file: it is no alternative
+            demo = load_config(name)
+            if all(getattr(demo.model, key) == getattr(experiment.model, key) for key in arm):
+                return f"{text}; or the same arm at demo size: `oelm run {demo.id}`"
     return text

@@ -28,9 +28,9 @@ LINE_BYTES = 1 << 28
 BATCH_BYTES = 1 << 25
 """Text of a Parquet file that is decoded at a time, by the mean size of a row."""
 PAGE_BYTES, PAGE_RATIO = 1 << 28, 200
-"""Limits of a Parquet row group: unpacked bytes, and how many times its size they may be.
+"""A Parquet row group above both limits, unpacked bytes and their ratio to its size, is refused.
 
-Refused above both limits: real text does not compress that well, and pages are unpacked whole.
+Real text does not compress that well, and pages are unpacked whole.
 """
 
 
@@ -229,7 +229,7 @@ def _split_rows(blocks: Iterator[str], separator: str | None) -> Iterator[Piece]
 def not_readable(path: Path, error: Exception) -> UserError:
     """Return the error for a user whose file is damaged or closed to them."""
     if isinstance(error, PermissionError):
-        return UserError(f"{path}: you may not read it; ask its owner, or copy it")
+        return UserError(f"{path}: permission denied; ask its owner for access")
     reason = str(error)[:200]
     return UserError(f"{path}: cannot be read as a whole ({reason}); copy or download it again")
 

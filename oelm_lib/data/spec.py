@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -97,18 +98,14 @@ class CorpusSpec(Section):
 
     def _split_conflicts(self) -> Iterator[str]:
         """Yield each contradiction between the keys that make validation and test."""
-        if (self.validation != "source") != (self.validation_fraction is not None):
-            yield (
-                f"validation: {self.validation} needs validation_fraction, e.g. 0.01"
-                if self.validation_fraction is None
-                else "validation_fraction needs validation: permutation or tail"
-            )
-        if (self.validation == "permutation") != (self.validation_seed is not None):
-            yield (
-                "validation: permutation needs validation_seed, e.g. 42"
-                if self.validation_seed is None
-                else "validation_seed needs validation: permutation"
-            )
+        if self.validation != "source" and self.validation_fraction is None:
+            yield f"validation: {self.validation} needs validation_fraction, e.g. 0.01"
+        if self.validation == "source" and self.validation_fraction is not None:
+            yield "validation_fraction needs validation: permutation or tail"
+        if self.validation == "permutation" and self.validation_seed is None:
+            yield "validation: permutation needs validation_seed, e.g. 42"
+        if self.validation != "permutation" and self.validation_seed is not None:
+            yield "validation_seed needs validation: permutation"
         if self.validation == "tail" and self.test == "halves":
             yield "validation: tail cuts a document in two, test: halves needs whole ones; use none"
         if self.document == "split" and self.validation == "permutation":
@@ -132,8 +129,8 @@ class CorpusSpec(Section):
             return
         if self.generator and self.recall:
             yield "generator and recall are both given; keep one"
-        default = {"name", "title", "about", "document", "end_of_text", "generator", "recall"}
-        for key in sorted(self.model_fields_set - default):
+        allowed = {"name", "title", "about", "document", "end_of_text", "generator", "recall"}
+        for key in sorted(self.model_fields_set - allowed):
             if getattr(self, key) != type(self).model_fields[key].default:
                 yield f"{key}: has no effect on a generated corpus; remove it"
 
@@ -142,6 +139,11 @@ def corpus_names() -> list[str]:
     """Return the names of all corpus files, sorted."""
     stems = (path.stem for path in (PARAMS / "corpora").glob("*.yaml"))
     return sorted(stem for stem in stems if re.fullmatch(CORPUS_PATTERN, stem))
+
+
+def corpus_path(name: str) -> Path:
+    """Return the path of a corpus file, params/corpora/<name>.yaml."""
+    return PARAMS / "corpora" / f"{name}.yaml"
 
 
 def load_spec(name: str) -> CorpusSpec:
@@ -160,9 +162,8 @@ def load_spec(name: str) -> CorpusSpec:
             f"no corpus {str(name)[:80]!r}; allowed: {', '.join(known)} (each also as"
             f" NAME{SAMPLE}); add one as params/corpora/<name>.yaml ({GUIDE})"
         )
-    path = PARAMS / "corpora" / f"{stem}.yaml"
     shown = f"params/corpora/{stem}.yaml"
-    plain = read_yaml(path, guide=GUIDE)
+    plain = read_yaml(corpus_path(stem), guide=GUIDE)
     if "name" in plain:
         raise UserError(f"{shown}: name is the file's name; remove the key")
     spec = validated(CorpusSpec, plain | {"name": name}, shown, guide=GUIDE)

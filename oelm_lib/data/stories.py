@@ -10,7 +10,7 @@ from oelm_lib.config import Section, SplitCounts, Whole
 from oelm_lib.errors import UserError
 
 MOST_REPEATS = 10_000
-"""Stories in a row that were drawn before: then the grammar has no more."""
+"""After so many repeated stories in a row, the grammar is taken to have no new ones."""
 
 
 def _word_list(value: Any) -> Any:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import wait
+from itertools import takewhile
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from oelm_lib.files import sha256_file
 
 END_OF_TEXT = "<|endoftext|>"
 WORD_BYTES = 1000
-"""Longest word that training counts as one: the time of the library grows with its square."""
+"""Bytes after which training cuts a word: the library's time grows with the square of these."""
 
 
 class TooLittleTextError(UserError):
@@ -157,8 +158,9 @@ def train_bpe(tokenizer: str, texts: Iterator[str]) -> str:
         show_progress=False,
     )
     start, stopped = time.monotonic(), threading.Event()
-    # The library releases Python's lock, so that this thread hears Ctrl-C.
-    training = in_background(lambda: library.train_from_iterator(_until(stopped, texts), trainer))
+    unstopped = takewhile(lambda text: not stopped.is_set(), texts)
+    # The library releases the GIL, so this thread can handle Ctrl-C.
+    training = in_background(lambda: library.train_from_iterator(unstopped, trainer))
     try:
         while not wait([training], PROGRESS_SECONDS).done:
             print_line(f"training {tokenizer}: {time.monotonic() - start:.0f} s so far")
@@ -173,14 +175,6 @@ def train_bpe(tokenizer: str, texts: Iterator[str]) -> str:
             f" bpe-{found}"
         )
     return library.to_str()
-
-
-def _until(stopped: threading.Event, texts: Iterator[str]) -> Iterator[str]:
-    """Yield texts until the event is set."""
-    for text in texts:
-        if stopped.is_set():
-            return
-        yield text
 
 
 def _byte_of_character() -> dict[str, int]:

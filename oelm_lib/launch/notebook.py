@@ -44,14 +44,14 @@ def run_experiment(
     SIGINT, SIGTERM, SIGUSR1 and SIGHUP ask the trainer to save and stop; a second SIGINT kills it.
 
     Args:
-        fresh: Rename an existing run folder and start anew.
+        fresh: Rename an existing run folder and start over.
         test: Score the finished run on the test split.
 
     Returns:
         An exit code: DONE, FAILED or STOPPED.
 
     Raises:
-        UserError: The run cannot start, or ended for a reason that the user can mend (a loss that
+        UserError: The run cannot start, or ended for a reason that the user can fix (a loss that
             is not finite, a full disk).
     """
     cfg = config.load_config(exp, overrides)
@@ -152,7 +152,7 @@ def _next_start(run: Run, fresh: bool) -> str:
     """Return where the next session of a run without a result begins."""
     if any((run.path / f"{name}.pt").is_file() for name in RESUMABLE):
         return f"{_same_command(fresh)} continues it from its last checkpoint"
-    return f"nothing is saved yet, so {_same_command(fresh)} starts it anew"
+    return f"nothing is saved yet, so {_same_command(fresh)} starts it again"
 
 
 def _same_command(fresh: bool) -> str:

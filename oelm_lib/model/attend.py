@@ -29,16 +29,15 @@ def attend(
     square = q.shape[2] == k.shape[2]
     if square and draws_bits(q) and (dropout_p or (bias is not None and bias.requires_grad)):
         return BlockedAttention.apply(q, k, v, bias, dropout_p)
-    if bias is None:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=square, dropout_p=dropout_p)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout_p)
+    is_causal = square and bias is None
+    return F.scaled_dot_product_attention(q, k, v, bias, dropout_p, is_causal=is_causal)
 
 
 class BlockedAttention(torch.autograd.Function):
     """Causal attention for a CPU with dropout, or a bias that is trained.
 
-    torch's fast kernel there knows neither. Exact, not approximate: for each sequence and block of
-    queries, the softmax over the keys up to the block's end.
+    torch's fast CPU kernel supports neither. The result is exact: each block of queries takes its
+    softmax over all keys up to the block's end.
     """
 
     @staticmethod

@@ -53,7 +53,7 @@ class CausalSelfAttention(nn.Module):
         """Attend to this and earlier positions.
 
         Args:
-            places: As `make_places` returns them; None: they are made here.
+            places: What `make_places` returns for the positions of x; None: it is made here.
             past: As in `heads`.
         """
         q, k, v, bias = self.heads(x, places, past)
@@ -84,7 +84,7 @@ class CausalSelfAttention(nn.Module):
         """
         if places is None:
             first = past["keys"].shape[2] if past else 0
-            places = make_places(self.cfg, self.additions, first, x.shape[1], x.device)
+            places = self.make_places(first, x.shape[1], x.device)
         q, k = (self._project(x, side, self.additions) for side in "qk")
         kept = {"keys": k, "values": self.split_heads(self.v_proj(x))}
         kept |= {addition.name: addition.remember(self, x) for addition in self.additions}
@@ -104,6 +104,15 @@ class CausalSelfAttention(nn.Module):
         scores = [score for score in scores if score is not None]
         bias = sum(scores, places.mask).to(v.dtype) if scores else None
         return q, k, v, bias
+
+    def make_places(self, first: int, length: int, device: torch.device) -> Places | None:
+        """Return mask and tables of the positions from `first` on; None without additions."""
+        if not self.additions:
+            return None
+        place = torch.arange(first + length, device=device)
+        distance = place[first:, None] - place  # (T, S)
+        mask = torch.zeros(distance.shape, device=device).masked_fill_(distance < 0, -torch.inf)
+        return Places(first, mask, {a.name: a.table(self.cfg, distance) for a in self.additions})
 
     def as_linear(self) -> list[tuple[Float[Tensor, "D D"], Float[Tensor, " D"]]]:
         """Return weight and bias of the queries and of the keys, with the additions that fold.
@@ -132,18 +141,6 @@ class CausalSelfAttention(nn.Module):
         for addition in additions:
             heads = addition.project(self, x, heads, side)
         return heads
-
-
-def make_places(
-    cfg: ModelConfig, additions: list[Addition], first: int, length: int, device: torch.device
-) -> Places | None:
-    """Return what depends on the positions from `first` on alone; None: no addition needs it."""
-    if not additions:
-        return None
-    place = torch.arange(first + length, device=device)
-    distance = place[first:, None] - place  # (T, S)
-    mask = torch.zeros(distance.shape, device=device).masked_fill_(distance < 0, -torch.inf)
-    return Places(first, mask, {a.name: a.table(cfg, distance) for a in additions})
 
 
 def attention_scores(

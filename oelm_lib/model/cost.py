@@ -11,7 +11,7 @@ FLOAT = 4
 CHUNK = 512
 """Positions whose logits are held at once."""
 QUERY_BLOCK = 128
-"""Queries whose probabilities are made at once: they fit a CPU's cache, later keys are skipped."""
+"""Queries of a block of attention: its probabilities fit a CPU's cache, later keys are skipped."""
 FLOP_NAMES = {
     "forward": "forward pass",
     "backward": "backward pass",
@@ -167,17 +167,18 @@ def _mean_keys(length: int) -> float:
     return (QUERY_BLOCK**2 * blocks * (blocks + 1) / 2 + rest * length) / length
 
 
-def training_hours(cfg: Experiment, flops_per_second: float) -> float:
+def training_hours(experiment: Experiment, flops_per_second: float) -> float:
     """Return the hours of a run's steps at a rate of FLOP/s; attention as in fast kernels."""
-    flops = step_flops(cfg.model, cfg.train.batch_size)["fast"] * cfg.train.max_steps
+    train = experiment.train
+    flops = step_flops(experiment.model, train.batch_size)["fast"] * train.max_steps
     return flops / flops_per_second / 3600
 
 
-def cost_table(cfg: Experiment, gpu: str, utilisation: float) -> list[tuple[str, str]]:
+def cost_table(experiment: Experiment, gpu: str, utilisation: float) -> list[tuple[str, str]]:
     """Return the cost of a run as (name, value) rows; time on `gpu` at a share of its peak."""
-    flops = step_flops(cfg.model, cfg.train.batch_size)
-    memory = step_bytes(cfg.model, cfg.train.batch_size)
-    hours = training_hours(cfg, GPU_FLOPS[gpu] * utilisation)
+    flops = step_flops(experiment.model, experiment.train.batch_size)
+    memory = step_bytes(experiment.model, experiment.train.batch_size)
+    hours = training_hours(experiment, GPU_FLOPS[gpu] * utilisation)
     saved = flops["saved_by_freezing"] / (flops["plain"] + flops["saved_by_freezing"])
     return [
         *((f"{FLOP_NAMES[key]}: GFLOP", f"{flop / 1e9:,.2f}") for key, flop in flops.items()),

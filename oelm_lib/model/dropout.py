@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 from oelm_lib.seeds import named_seed
 
 LEVELS = 2**16
-"""16 random bits decide on an element, so p acts as the nearest multiple of 1 / 65536."""
+"""16 random bits decide on an element, so p is rounded to a multiple of 1 / 65536."""
 
 
 def seed_dropout(seed: int, place: str = "") -> None:
@@ -58,7 +58,7 @@ def draws_bits(x: Tensor) -> bool:
 def keep_mask(shape: torch.Size, p: float) -> Bool[Tensor, "..."]:
     """Draw from torch's default generator which elements stay.
 
-    torch's own dropout draws a float an element in several passes: six times as long.
+    torch's own dropout draws a float per element, in several passes, and takes six times as long.
     """
     count = math.prod(shape)
     words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)

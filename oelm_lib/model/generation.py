@@ -56,6 +56,6 @@ def probabilities(
     ordered, places = share.sort(descending=True)
     before = ordered.cumsum(-1) - ordered  # total of the likelier tokens
     left_out = before >= top_p
-    left_out[:, 0] = False  # a top_p below the least float32 is 0 there
+    left_out[:, 0] = False  # a tiny top_p is 0 in float32 and would leave out every token
     kept = torch.zeros_like(share).scatter(-1, places, ordered.masked_fill(left_out, 0.0))
     return kept / kept.sum(-1, keepdim=True)

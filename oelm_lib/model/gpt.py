@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from oelm_lib.config import ModelConfig
 from oelm_lib.model.additions.base import Places
-from oelm_lib.model.attention import CausalSelfAttention, attention_scores, make_places
+from oelm_lib.model.attention import CausalSelfAttention, attention_scores
 from oelm_lib.model.cost import CHUNK
 from oelm_lib.model.dropout import dropout
 from oelm_lib.model.init import init_weights_
@@ -19,7 +19,7 @@ FEW_LOGITS = 1 << 20
 HAS_CHUNKED_LOSS = hasattr(F, "linear_cross_entropy")
 """False before torch 2.13, which `make gpu` may meet; all logits are then held at once."""
 VOCAB_MULTIPLE = 64
-"""Tensor cores want rows of logits that are a multiple of this; 50,257 falls to slow kernels."""
+"""Tensor cores need rows of logits of a multiple of this; others, as 50,257, run slowly."""
 
 
 class Block(nn.Module):
@@ -51,7 +51,8 @@ class GPT(nn.Module):
 
     Args:
         cfg: Sizes, and what queries and keys are made of.
-        seed: Names every parameter's random stream: arms with one seed share common parameters.
+        seed: Seeds, with a parameter's name, its random values: arms with the same seed start with
+            equal values of the parameters they share.
     """
 
     def __init__(self, cfg: ModelConfig, seed: int = 42):
@@ -77,8 +78,7 @@ class GPT(nn.Module):
             targets: The next tokens; -100 is not scored.
 
         Returns:
-            (logits, None), or (None, loss) where targets are given: the logits need not outlive
-            the loss.
+            (logits, None), or (None, loss) where targets are given: the logits are then not kept.
         """
         x, head = self.hidden(tokens), self.token_embedding.weight
         if targets is None:
@@ -120,8 +120,8 @@ class GPT(nn.Module):
     def set_frozen(self, step: int) -> None:
         """Freeze or train W_q and W_k as the config asks for step 0, 1, ...
 
-        As built, what is trained at any step has requires_grad, so that an optimizer made then
-        holds it.
+        In a new model, all parameters that are trained at some step have requires_grad, so an
+        optimizer made before the first call holds all of them.
         """
         for block in self.blocks:
             block.attention.set_frozen(step)
@@ -168,8 +168,7 @@ class GPT(nn.Module):
         x = self.token_embedding(tokens)
         if self.cfg.position == "learned":
             x = x + self.position_embedding.weight[first : first + length]
-        additions = self.blocks[0].attention.additions
-        places = make_places(self.cfg, additions, first, length, x.device)
+        places = self.blocks[0].attention.make_places(first, length, x.device)
         return dropout(x, self.cfg.dropout, self.training), places
 
 

@@ -69,7 +69,7 @@ def head_orthogonal(gaussian: Float[Tensor, "E D"], num_heads: int) -> Float[Ten
     rows, d_model = gaussian.shape
     if rows % num_heads or rows // num_heads > d_model:
         raise ValueError(
-            f"{rows} rows do not part into {num_heads} heads of at most {d_model} rows"
+            f"{rows} rows cannot be split into {num_heads} heads of at most {d_model} rows"
         )
     heads = gaussian.double().reshape(num_heads, rows // num_heads, d_model)  # (H, K, D)
     q, r = torch.linalg.qr(heads.mT)  # (H, D, K), (H, K, K)

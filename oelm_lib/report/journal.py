@@ -145,7 +145,6 @@ def _read_notes(path: Path) -> dict[str, Markup]:
         )
     if not text.count("<!-- notes: ") == text.count("<!-- /notes -->") == len(notes):
         raise UserError(
-            f"{path}: a notes marker is missing or doubled, and notes would be lost;"
-            " mend it by hand"
+            f"{path}: a notes marker is missing or doubled, and notes would be lost; fix it by hand"
         )
     return {section: Markup(note) for section, note in notes.items() if note.strip()}

@@ -58,7 +58,7 @@ class Run:
         """Record this session in config.yaml; returns warnings of what has changed since the last.
 
         Args:
-            step: Steps done so far; 0 writes the file anew.
+            step: Steps done so far; 0 writes a new file.
             resolved: Values of the machine keys: device, precision, threads, compile.
             parameters: Numbers of parameters: total, trainable, frozen.
         """
@@ -121,7 +121,7 @@ def open_run(
         cfg: As load_config returns it.
         seed: Repeat of the experiment, at least 0.
         outputs: Folder of the runs; default config.outputs_dir().
-        fresh: Rename an existing folder and start anew.
+        fresh: Rename an existing folder and start over.
         test: Refuse a corpus without a test split, before anything is written.
 
     Raises:
@@ -155,7 +155,7 @@ def reopen(path: Path) -> Run:
     corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
     if corpus.manifest["splits"] != plain["corpus"].get("splits"):
         raise UserError(
-            f"{path}: the corpus {corpus.name} was prepared anew since, with other content;"
+            f"{path}: the corpus {corpus.name} was prepared again since, with other content;"
             " bring the old one back"
         )
     return Run(cfg, plain["seed"], corpus, path)
@@ -177,7 +177,7 @@ def config_differences(
         differences.append(f"seed was {seed}, is {run.seed}")
     if splits != run.corpus.manifest["splits"]:
         differences.append(
-            f"the corpus {run.corpus.name} was prepared anew since, with other content"
+            f"the corpus {run.corpus.name} was prepared again since, with other content"
         )
     return "; ".join(differences)
 
@@ -245,5 +245,5 @@ def _check_same(run: Run) -> None:
     if differences:
         raise UserError(
             f"{run.path}: made with another config ({differences}); go back to it, use overrides,"
-            " or start anew: oelm run ID --fresh (keeps the old folder under another name)"
+            " or start over: oelm run ID --fresh (keeps the old folder under another name)"
         )

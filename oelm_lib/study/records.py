@@ -235,7 +235,7 @@ def append_record(path: Path, record: dict[str, Any]) -> bool:
         return append_line(path, line, is_recorded)
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be written: {error.strerror}; mend it, then the same command goes on"
+            f"{path}: cannot be written: {error.strerror}; fix it, then the same command goes on"
         ) from None
 
 

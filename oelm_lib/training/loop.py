@@ -23,7 +23,7 @@ def train(run: Run, on_progress: Callable[[bool], None] | None = None) -> None:
             writes the run, or the run cannot be continued.
     """
     if run.finished:
-        print(f"{run.name} is done, so it is not trained again (oelm run ID --fresh starts anew)")
+        print(f"{run.name} is done, so it is not trained again (oelm run ID --fresh starts over)")
         return
     with open_session(run, on_progress) as session:
         cfg, state, budget = run.config, session.state, session.budget

@@ -50,7 +50,7 @@ def start_runs(
     Args:
         seeds: Whole numbers, or text such as "42,43".
         at_once: Concurrent runs.
-        fresh: Start anew and keep the old folder under another name; for one seed.
+        fresh: Start over and keep the old folder under another name; for one seed.
 
     Raises:
         UserError: A seed is no number, all are done, or one of them runs or waits already.
@@ -68,13 +68,13 @@ def continue_runs(paths: list[Path], outputs: Path, at_once: int = 1) -> str:
     if not ended:
         raise UserError(
             "none of the selected runs is stopped, failed or dead, so none can go on; Start trains"
-            " other seeds, Start afresh one of these anew"
+            " other seeds, Start afresh one of these again"
         )
     return _start_again(ended, outputs, at_once, fresh=False)
 
 
 def restart_run(paths: list[Path], outputs: Path) -> str:
-    """Start one run anew; its old folder is renamed and kept."""
+    """Start one run over; its old folder is renamed and kept."""
     check_selected(paths)
     if len(paths) > 1:
         raise UserError("only one run can be started afresh at a time; select one")

@@ -137,7 +137,7 @@ class RunsView(Panel):
             ),
             "Start afresh": (
                 lambda: actions.restart_run(selected(), outputs),
-                "Train anew; the old folder is renamed and kept",
+                "Train again from step 0; the old folder is renamed and kept",
             ),
             "Remove": (
                 lambda: actions.remove_runs(selected(), outputs),

@@ -316,6 +316,12 @@ def test_a_new_experiment_can_be_a_baseline(own_params):
     assert config.check_changes(experiment) == []
 
 
+def test_a_mistake_in_the_baselines_file_is_a_warning_of_the_arm(own_params):
+    (own_params / "DEMO-01.yaml").write_text("id: DEMO-01\n")
+    (line,) = config.change_warnings("DEMO-02")
+    assert "DEMO-01.yaml" in line
+
+
 def test_undeclared_changes_and_confounds_are_reported_before_training(own_params):
     file = own_params / "DEMO-02.yaml"
     text = file.read_text()

@@ -26,8 +26,7 @@ TEXTS = [f"Text number {n} is about {n % 7} ducks and a fox.\nIt ends." for n in
 def params(tmp_path, monkeypatch):
     """A params folder of this test, without corpora."""
     (tmp_path / "params" / "corpora").mkdir(parents=True)
-    for module in (spec, new):
-        monkeypatch.setattr(module, "PARAMS", tmp_path / "params")
+    monkeypatch.setattr(spec, "PARAMS", tmp_path / "params")
     return tmp_path / "params"
 
 
@@ -213,8 +212,8 @@ def test_after_a_failure_the_same_command_works_with_another_text(tmp_path):
 KILLED = """
 import builtins, os, sys
 from pathlib import Path
-from oelm_lib.data import new, new_corpus, spec
-new.PARAMS = spec.PARAMS = Path(sys.argv[1])
+from oelm_lib.data import new_corpus, spec
+spec.PARAMS = Path(sys.argv[1])
 builtins.print = lambda *text, **options: os.kill(os.getpid(), 9)
 new_corpus("mine", sys.argv[2], "gpt2")
 """

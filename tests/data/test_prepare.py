@@ -122,7 +122,7 @@ def test_second_preparation_says_who_holds_it(source, data_folder, capfd):
     second.communicate(timeout=60)
     assert second.returncode == 0
     assert prepare("tinystories-sample", folder)
-    assert "is there already" in capfd.readouterr().out
+    assert "exists already" in capfd.readouterr().out
 
 
 def test_a_file_system_without_flock_takes_corpora(source, data_folder, monkeypatch):
@@ -160,7 +160,7 @@ def test_prepared_corpus_stays(source, capsys):
     first = prepare("tinystories-sample", folder)
     capsys.readouterr()
     assert prepare("tinystories-sample", source(train=STORIES[:9], validation=STORIES)) == first
-    line = f"{first.path} is there already; delete it to make it anew\n"
+    line = f"{first.path} exists already; delete it to prepare it again\n"
     assert capsys.readouterr().out == line
 
 
@@ -174,7 +174,7 @@ def test_a_corpus_that_is_there_needs_no_lock(source, data_folder, capsys):
         lock.mkdir()
     capsys.readouterr()
     assert prepare("tinystories-sample", folder) == first
-    assert "gpt2 is there already" in capsys.readouterr().out
+    assert "gpt2 exists already" in capsys.readouterr().out
     with pytest.raises(UserError, match="nowhere: no such file or folder"):
         prepare("tinystories-sample", folder / "nowhere")
     with pytest.raises(UserError, match=r"cannot be prepared: Is a directory.*OELM_DATA") as caught:

@@ -106,7 +106,7 @@ def test_a_folder_that_turns_read_only_ends_in_one_line_and_the_run_goes_on(
             with monkeypatch.context() as patch:
                 at_step(patch, 12, lambda: os.chmod(run.path, 0o555))
                 with pytest.raises(
-                    UserError, match=r"Permission denied; mend the permissions, then the same"
+                    UserError, match=r"Permission denied; fix the permissions, then the same"
                 ):
                     training.train(run)
             # status.json could not be written and still says running; the lock is not held.

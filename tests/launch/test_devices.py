@@ -129,7 +129,7 @@ def test_a_gpu_that_the_driver_loses_is_a_reason_to_wait_and_not_the_end_of_a_qu
     assert watch.reason("1") == f"GPU 1: {LOST}"
     assert watch.reason("GPU-1a0e").startswith("GPU 'GPU-1a0e' does not exist")
     nvml.lost = set()
-    assert "idle, watched" in watch.reason("1")  # watched anew
+    assert "idle, watched" in watch.reason("1")  # watched again
     nvml.lost = {0}
     assert gpu_handle(nvml, "GPU-2a0e") == 2
 

@@ -238,7 +238,7 @@ def test_the_exit_code_of_a_run_without_a_result(tiny_run, capsys, state, stop_a
     printed = capsys.readouterr()
     assert printed.out.count("is stopped") == (code == STOPPED)
     assert printed.err.count("its kernel died") == (code == FAILED and error is not None)
-    assert "nothing is saved yet, so the same command starts it anew" in printed.out + printed.err
+    assert "nothing is saved yet, so the same command starts it again" in printed.out + printed.err
     (run.path / "latest.pt").touch()
     _report_unfinished(run, stop_asked, error)
     printed = capsys.readouterr()
@@ -251,7 +251,7 @@ def test_the_exit_code_of_a_run_without_a_result(tiny_run, capsys, state, stop_a
 def test_a_run_that_fresh_has_begun_is_continued_without_it(tiny_run, capsys, error):
     run = tiny_run()
     run.lock.release()
-    for words in ("without --fresh starts it anew", "without --fresh continues it from its last"):
+    for words in ("without --fresh starts it again", "without --fresh continues it from its last"):
         with contextlib.suppress(UserError):
             _report_unfinished(run, False, error, fresh=True)
         printed = capsys.readouterr()

@@ -38,10 +38,10 @@ def test_a_row_of_zeros_leaves_no_blank_row():
 
 
 @pytest.mark.parametrize(("rows", "heads"), [(10, 3), (16, 1)])
-def test_what_does_not_part_into_heads_is_refused(rows, heads):
+def test_rows_that_cannot_be_split_into_heads_are_refused(rows, heads):
     from oelm_lib.model.init import head_orthogonal
 
-    with pytest.raises(ValueError, match="do not part into"):
+    with pytest.raises(ValueError, match="cannot be split into"):
         head_orthogonal(torch.randn(rows, 8), heads)
 
 

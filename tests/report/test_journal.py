@@ -315,7 +315,7 @@ def test_a_file_of_someone_else_is_left_alone(tmp_path):
 def test_a_damaged_marker_stops_before_notes_are_lost(tmp_path, recorded):
     path = tmp_path / "journal.md"
     path.write_text(recorded["en"].replace("<!-- /notes -->", "my note", 1), encoding="utf-8")
-    with pytest.raises(UserError, match=r"marker is missing or doubled.*mend"):
+    with pytest.raises(UserError, match=r"marker is missing or doubled.*fix"):
         journal(tmp_path, "en", path)
     assert "my note" in path.read_text(encoding="utf-8")
 

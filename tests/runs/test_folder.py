@@ -50,7 +50,7 @@ def test_a_run_with_another_config_is_refused_with_the_differing_keys(
         plain.replace("learning_rate: 0.01", "learning_rate: 0.02", 1)
     )
     with pytest.raises(
-        UserError, match=r"optim.learning_rate was 0.02, is 0.01.*use overrides, or start anew"
+        UserError, match=r"optim.learning_rate was 0.02, is 0.01.*use overrides, or start over"
     ):
         tiny_run()
 

@@ -98,7 +98,7 @@ def test_each_session_is_recorded_and_what_changed_is_announced(tiny_run, checko
     assert [session["code"]["dirty"] for session in recorded] == [False, False, True, False, False]
     assert plain["code"] == recorded[0]["code"]
     assert plain["created"] == recorded[0]["started"]
-    assert run.record_session(0, CPU, PARAMETERS) == []  # begun anew
+    assert run.record_session(0, CPU, PARAMETERS) == []  # begun again
     assert len(sessions(runs.read_config(run))) == 1
 
 

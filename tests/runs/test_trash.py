@@ -205,7 +205,7 @@ def test_a_run_in_a_folder_that_cannot_be_written_is_neither_copied_nor_emptied(
         if user == 0:
             os.seteuid(NOBODY)  # no permission stops root
         try:
-            with pytest.raises(UserError, match="Permission denied; mend the permissions; nothing"):
+            with pytest.raises(UserError, match="Permission denied; fix the permissions; nothing"):
                 remove_runs([run])
             assert [file.name for file in run.iterdir()] == ["metrics.jsonl"]
             assert removed_runs(Path(folder)) == []

@@ -12,7 +12,7 @@ from oelm_lib.study.grid import Grid
 
 
 def test_runs_at_a_rate_that_tuning_has_replaced_are_named():
-    """An optimum that further tuning moves is confirmed anew; the earlier runs stay visible."""
+    """An optimum that further tuning moves is confirmed again; the earlier runs stay visible."""
     grid = study(COMPLETE)
     assert "are not judged" not in notes.not_shown(shown(grid))
     old = factory.confirmed(grid.plan, cell("frozen"), 0.02, [3.3, 3.3])

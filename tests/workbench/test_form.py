@@ -133,13 +133,15 @@ def test_a_warning_names_no_id_since_the_form_proposes_the_next_one_after_a_save
     form.fields["model.qk_norm"].field.value = "true"
     form.save.click()
     form.start_from("DEMO-05")
-    assert "not that of the freeze alone" in form.summary.value
+    assert "not the effect of freezing alone" in form.summary.value
     assert "DEMO-06" not in form.summary.value
 
 
 def test_a_confound_is_named_before_the_run():
     (warning,) = check_form("DEMO-02", {"model.qk_norm": "true"}, NEW).warnings
-    assert "model.qk_norm" in warning and "a gap to DEMO-01 is not that of the freeze" in warning
+    assert (
+        "model.qk_norm" in warning and "a gap to DEMO-01 is not the effect of freezing" in warning
+    )
     assert check_form("DEMO-02", {"model.freeze_k": "false"}, NEW).warnings == []
     two = {"model.qk_norm": "true", "model.position": "t5"}
     (warning,) = check_form("DEMO-02", two, NEW).warnings

@@ -10,18 +10,17 @@ from oelm_lib.model.additions.base import Addition
 
 class Alibi(Addition):
     def table(self, cfg, distance):
-        from torch import arange
-
-        head = arange(1, cfg.num_heads + 1, device=distance.device)
-        return -slopes(head, cfg.num_heads).view(1, -1, 1, 1) * distance
+        return -slopes(cfg.num_heads, distance.device).view(1, -1, 1, 1) * distance
 
     def score(self, attention, q, places, remembered):
         return places.tables[self.name]
 
 
-def slopes(head, count: int):
-    """Slope of each head, numbered from 1."""
-    return 2.0 ** (-8.0 * head / count)
+def slopes(num_heads, device=None):
+    """Return the slope of each head, (H,)."""
+    from torch import arange
+
+    return 2.0 ** (-8.0 * arange(1, num_heads + 1, device=device) / num_heads)
 
 
 ADDITION = Alibi()

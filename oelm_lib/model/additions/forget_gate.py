@@ -35,10 +35,7 @@ class ForgetGate(Addition):
 
 
 def _start_as_alibi(weight, generator):
-    from torch import arange
-
-    slope = slopes(arange(1, len(weight) + 1), len(weight))
-    weight.copy_(-slope.expm1().log())  # log sigmoid(b) = -slope
+    weight.copy_(-slopes(len(weight)).expm1().log())  # log sigmoid(b) = -slope
 
 
 ADDITION = ForgetGate()

@@ -4,7 +4,7 @@ Formula: y_h <- 2 sigmoid(w_h . x[:n]) y_h, w = 0 at the start.
 Numbers a layer: n H.
 Source: Qiu et al. 2025, arXiv:2505.06708, on few dimensions.
 
-A frozen head cannot learn to attend to nothing; the gate lets it be silent.
+A frozen head cannot learn to attend to nothing; the gate can switch it off.
 """
 
 from oelm_lib.model.additions.base import Addition, Parameter, Product, zeros

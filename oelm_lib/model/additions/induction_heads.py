@@ -4,7 +4,7 @@ Formula: W_k,h starts as W_q,h, and k_h,i <- k_h,{i-1}, for h < n.
 Numbers a layer: 0.
 
 A frozen tied head gives its largest score to a key of the same token; with the keys shifted by one
-position, that is induction in one layer. Where W_q and W_k are trained, they part after the start.
+position, that is induction in one layer. Where W_q and W_k are trained, they become different.
 """
 
 from oelm_lib.model.additions.base import Addition, earlier

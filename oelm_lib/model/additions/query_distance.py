@@ -4,7 +4,7 @@ Formula: scores + q_i . r[bucket(distance)] / sqrt(K), r = 0 at the start, share
 Numbers a layer: 32 K.
 Source: Shaw et al. 2018, arXiv:1803.02155, with T5's buckets.
 
-The bias of `position: t5` is its part without content.
+The bias of `position: t5` is its counterpart that does not depend on the query.
 """
 
 from oelm_lib.model.additions.base import Addition, Parameter, Product, zeros

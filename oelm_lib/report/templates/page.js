@@ -24,7 +24,7 @@ function draw(figure, print = false) {
 
   const layout = layoutOf(figure, print);
   const isNarrow = isLegendBelow(layout);
-  // Plotly.react keeps old legends, so a change between wide and narrow draws anew.
+  // Plotly.react keeps old legends, so a change between wide and narrow draws again.
   const show = figure.narrow === isNarrow ? Plotly.react : Plotly.newPlot;
   figure.narrow = isNarrow;
   return show(figure.place, tracesOf(figure, layout), layout, figure.config);
