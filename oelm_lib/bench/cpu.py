@@ -115,7 +115,6 @@ def compare(baseline: Experiment, frozen: Experiment, rounds: int) -> dict[str, 
         "evaluation_over_training": step_seconds / parts["evaluation"],
         "peak_bytes": {name: step.held_bytes() + peak_bytes(step) for name, step in steps.items()},
         "predicted_bytes": step_bytes(baseline.model, baseline.train.batch_size),
-        "flops": flops,
     }
 
 
@@ -176,7 +175,7 @@ def growth(cfg: Experiment, rounds: int) -> list[dict[str, Any]]:
     """Time a step at half, one and two times each size (of a vocabulary up to 65,536).
 
     Returns:
-        One row a size and value: `what`, `value`, `seconds` (of every round), `peak_bytes` (of
+        One row per size and value: `what`, `value`, `seconds` (of every round), `peak_bytes` (of
         tensors), `fast_flops`, `predicted_bytes`.
     """
     rows = []

@@ -42,7 +42,7 @@ def setting(result: dict[str, Any]) -> str:
 
 
 def summary(results: list[dict[str, Any]]) -> pd.DataFrame:
-    """Tabulate the measurements: one row a quantity, one column a result."""
+    """Tabulate the measurements: one row per quantity, one column per result."""
     columns = {setting(result): _summary(result) for result in results}
     return pd.DataFrame(columns).rename_axis("what").reset_index()
 
@@ -183,6 +183,7 @@ def predictions(results: list[dict[str, Any]]) -> pd.DataFrame:
     """Tabulate the figure of growth: time and memory relative to the size of the bench."""
     rows = []
     for result in results:
+        # cpu.growth writes three rows per size, in ascending order
         middle = {entry["what"]: entry for entry in result["growth"][1::3]}
         for entry in result["growth"]:
             reference = middle[entry["what"]]

@@ -17,7 +17,7 @@ def load_results(folder: Path | str = "") -> list[dict[str, Any]]:
 
 
 def checks(results: list[dict[str, Any]]) -> pd.DataFrame:
-    """Tabulate what passed: one row a card and stage."""
+    """Tabulate what passed: one row per card and stage."""
     rows = [
         {
             "card": result["card"],

@@ -84,7 +84,7 @@ def ratio(numerator: list[float], denominator: list[float]) -> dict[str, float]:
 
 def peak_bytes(step: Callable[[], Any]) -> int:
     """Return the peak of the bytes of tensors that a step allocates on the CPU."""
-    with _stderr_closed(), profile(profile_memory=True) as trace:
+    with _stderr_discarded(), profile(profile_memory=True) as trace:
         step()
     events = trace.profiler.kineto_results.events()
     memory = sorted(
@@ -95,7 +95,7 @@ def peak_bytes(step: Callable[[], Any]) -> int:
 
 
 @contextlib.contextmanager
-def _stderr_closed() -> Iterator[None]:
+def _stderr_discarded() -> Iterator[None]:
     """Discard what C++ code writes to stderr: torch's profiler announces its start there."""
     saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)

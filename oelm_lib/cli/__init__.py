@@ -1,4 +1,4 @@
-"""The `oelm` command: the group and its commands, one file a group of commands.
+"""The `oelm` command: the group and its commands, one file per group of commands.
 
 A command imports what it needs when it is called, so `oelm --help` and `oelm status` stay quick.
 """

@@ -21,14 +21,18 @@ def differences(first: pd.Series, second: pd.Series) -> pd.DataFrame:
     """List every key that differs between two runs (rows of load_runs).
 
     Returns:
-        One row a key: key, first, second, declared. Declared means that the experiment files, as
-        they are now, list it in `changes`, and that one is compared to the other, or both to the
-        same baseline.
+        One row per key: key, first, second, declared. Declared means that the experiment files, as
+        they are now, list it in `changes`: the file of the one that is compared to the other, or
+        either file where both have the same baseline.
     """
     left, right = first["experiment"], second["experiment"]
     (left_base, left_changes), (right_base, right_changes) = declaration(left), declaration(right)
-    related = left_base == right.id or right_base in (left.id, left_base)
-    declared = left_changes | right_changes if related else frozenset()
+    if left_base == right.id:
+        declared = left_changes
+    elif right_base == left.id:
+        declared = right_changes
+    else:
+        declared = left_changes | right_changes if left_base == right_base else frozenset()
     rows = [(key, *values, key in declared) for key, values in diff_configs(left, right).items()]
     for group, keys in (("resolved", MACHINE), ("corpus", CORPUS), ("code", CODE)):
         one, two = (row["config"].get(group) or {} for row in (first, second))
@@ -147,7 +151,7 @@ def _evidence_warnings(runs: pd.DataFrame, compared: list[Pair]) -> Iterator[tup
         elif 1 < count < stats.FEW_SEEDS:
             words = f"only {count} seeds: a wide interval, whose width is partly luck"
             yield pair.arm_name, words
-    sides = [runs for pair in compared for runs in (pair.arm, pair.base) if runs is not None]
+    sides = [side for pair in compared for side in (pair.arm, pair.base) if side is not None]
     judged = {arm for side in sides for arm in side["arm"]}
     measured = runs[runs["experiment"].notna() & (runs["source"] == MEASURED)]
     for corpus, rows in measured.groupby("corpus", sort=False):

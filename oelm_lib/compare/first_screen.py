@@ -35,7 +35,7 @@ def subtitle(runs: pd.DataFrame) -> Html:
     if known.empty:
         return Html("")
     arms = list(known.drop_duplicates("variant")["experiment"])
-    frozen = Counter(names for arm in arms if (names := frozen_projections(arm.model)))
+    frozen = Counter(filter(None, (frozen_projections(arm.model) for arm in arms)))
     sizes = [parameter_counts(arm.model)["total"] for arm in arms]
     tokens = [arm.train.max_steps * arm.step_tokens for arm in arms]
     what = [f"{names} in {count} of {len(arms)} arms" for names, count in frozen.items()]
@@ -80,7 +80,7 @@ def _seeds(seeds: list[int]) -> str:
 
 
 def verdict_cards(judged: Sequence[Verdict]) -> Html:
-    """Return one card an arm: its verdict, what that means in words, and how it was reached.
+    """Return one card per arm: its verdict, what that means in words, and how it was reached.
 
     Args:
         judged: What judge returns.
@@ -110,7 +110,7 @@ def warning_list(runs: pd.DataFrame, baseline: str | None = None) -> Html:
         return Html("")
     items = "".join(f"<li>{escape(text)}.</li>" for text in sentences)
     text = f"<ul>{items}</ul>" if items else "<p>Nothing found that weakens the comparison.</p>"
-    return Html(f"<h3>What weakens it</h3>{text}")
+    return Html(f"<h3>What weakens the comparison</h3>{text}")
 
 
 def config_diff(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
@@ -120,7 +120,7 @@ def config_diff(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame
         runs, baseline: Arguments of judge.
 
     Returns:
-        One row a baseline (`against`) and key, one column an arm: its value, `same` for that of
+        One row per baseline (`against`) and key, one column per arm: its value, `same` for that of
         the baseline, or nothing where the arm has another baseline.
     """
     rows = []

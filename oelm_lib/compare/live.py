@@ -18,7 +18,7 @@ FIGURES = {
 }
 OWN_BASELINE = "each experiment's own"
 WIDTH = "300px"
-LOOK_SECONDS = 5.0
+POLL_SECONDS = 5.0
 """Time between looks at the run folders."""
 
 
@@ -60,7 +60,7 @@ class CurveExplorer(Panel):
         for widget in (self.runs, *left, self.smoothing, self.log_scale):
             widget.observe(lambda change: self.draw(), "value")
         self.draw()
-        self._task = watch(lambda: self.follow.value and self.refresh(), LOOK_SECONDS)
+        self._task = watch(lambda: self.follow.value and self.refresh(), POLL_SECONDS)
 
     def draw(self) -> None:
         """Draw the figure that the choices ask for."""

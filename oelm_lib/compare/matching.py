@@ -109,14 +109,14 @@ def ablation(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
         runs, baseline: Arguments of judge.
 
     Returns:
-        One row a step. `gap` has `from` as its base, `gap_back` has `to`; `total_nats` counts from
-        the baseline; `differs` lists the keys that set the two apart (several: mixed causes).
+        One row per step. `gap` has `from` as its base, `gap_back` has `to`; `total_nats` counts
+        from the baseline; `differs` lists the keys that set the two apart (several: mixed causes).
     """
     rows = []
     for family in families(runs, baseline):
         before = family[0].base
         judged = [pair for pair in family if len(pair.shared()[0])]
-        for pair in sorted(judged, key=_total_nats):  # over shared seeds: others may be easier
+        for pair in sorted(judged, key=_total_nats):  # shared seeds only: losses differ by seed
             rows.append(_step(before, pair))
             before = pair.arm
     return pd.DataFrame(rows)

@@ -37,7 +37,7 @@ LINES = {0.0: "baseline", LIMIT_PERCENT: f"limit +{LIMIT_PERCENT:g} %"}
 def gap_intervals(judged: Sequence[Verdict]) -> Figure:
     """Draw each arm's gap with the interval its verdict is read from, its seeds, and the limit.
 
-    One panel a baseline; an interval that leaves the panel is written in full in the arm's line.
+    One panel per baseline; an interval that leaves the panel is written in full in the arm's line.
 
     Args:
         judged: What judge returns.

@@ -1,4 +1,4 @@
-"""The results table: one row an arm. A new column is one line of COLUMNS."""
+"""The results table: one row per arm. A new column is one line of COLUMNS."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -99,7 +99,7 @@ def results(runs: pd.DataFrame, judged: Sequence[Verdict]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     mixed = frame.groupby("corpus")["tokenizer"].transform("nunique") > 1
     losses = [column for column in frame if column.endswith(("_loss", "_perplexity"))]
-    frame.loc[mixed.fillna(False).astype(bool), losses] = math.nan
+    frame.loc[mixed, losses] = math.nan
     return frame.sort_values(["source", "corpus"], kind="stable", ignore_index=True)
 
 

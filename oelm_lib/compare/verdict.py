@@ -188,7 +188,7 @@ def judge(runs: pd.DataFrame, baseline: str | None = None) -> list[Verdict]:
 
 
 def verdicts(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
-    """Return `judge` as a frame, one row an arm.
+    """Return `judge` as a frame, one row per arm.
 
     Args:
         runs, baseline: Arguments of judge.

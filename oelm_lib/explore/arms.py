@@ -25,7 +25,7 @@ def find_named_runs(runs: str) -> list[Path]:
         paths += find_runs(None, [name], rehearsals=False) if is_glob(name) else [find_run(name)]
     if not paths:
         raise UserError(
-            f"runs = {runs!r}: no run is called so; train some (make demo), see oelm status"
+            f"runs = {runs!r}: no run has this name; train one (make demo), or see oelm status"
         )
     return list(dict.fromkeys(paths))
 
@@ -64,6 +64,16 @@ def runs_by_arm(runs: Sequence[Trained]) -> dict[str, list[Trained]]:
             name = f"{name} ({arm_id_of(folder)})"
         grouped.setdefault(name, []).append(run)
     return grouped
+
+
+def named_runs(runs: Sequence[Trained]) -> dict[str, Trained]:
+    """Return name -> run: the arm, or where an arm has several runs, the run and its step."""
+    named = {}
+    for arm, members in runs_by_arm(runs).items():
+        for run in members:
+            name = arm if len(members) == 1 else f"{run_label(run)}, step {run.step:,}"
+            named[name] = run
+    return named
 
 
 def one_seed_each(runs: Sequence[Trained], count: int | None = None) -> list[Trained]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from oelm_lib.explore import measures
 from oelm_lib.explore.windows import CACHED_RUNS, repeated_sequences, validation_windows
 from oelm_lib.model.gpt import GPT
+from oelm_lib.training.evaluation import head_logit_std
 from oelm_lib.training.trained import Trained
 
 MAP_TOKENS = 2048
@@ -42,34 +43,32 @@ def layer_maps(model: GPT, tokens: Tensor, layer: int) -> np.ndarray:
 @functools.lru_cache(maxsize=CACHED_RUNS)
 @torch.no_grad()
 def head_table(run: Trained) -> pd.DataFrame:
-    """Return one row a head: roles on repeated random tokens, attention on text, its spectrum.
+    """Return one row per head: roles on repeated random tokens, attention on text, its spectrum.
 
     `copying_in_text` is the share that goes to keys which hold the next token, where it stood
     earlier in the window. A new measure of heads is one line here.
     """
     repeated, period = repeated_sequences(run)
-    copies = attention_maps(run.model, repeated).mean(1)  # (L, H, T, T)
-    spectra, weights = spectrum(run), _qk_weights(run)
     inputs, targets = validation_windows(run, MAP_TOKENS)
     text = torch.cat([inputs, targets[:, -1:]], 1).numpy()
+    on_copies, on_text = map(run.model.attention_scores, (repeated, inputs))
+    parts = zip(on_copies, on_text, _qk_weights(run), strict=True)  # one layer at a time
     layers = []
-    for layer, scores in enumerate(run.model.attention_scores(inputs)):
-        maps, copied = scores.softmax(-1).numpy(), copies[layer]  # (B, H, T, T), (H, T, T)
-        query, key, _ = weights[layer]
+    for layer, (copy_scores, scores, (query, key, gain)) in enumerate(parts):
+        copied = copy_scores.softmax(-1).mean(0).numpy()  # (H, T, T)
+        maps = scores.softmax(-1).numpy()  # (B, H, T, T)
         columns = {  # (H,) each
             "previous_token": measures.previous_token_score(copied),
             "duplicate_token": measures.duplicate_token_score(copied, period),
             "induction": measures.induction_score(copied, period),
             "copying_in_text": measures.copying_mass(maps, text),
-            "previous_in_text": measures.previous_token_score(maps).mean(0),
             "entropy": measures.normalised_entropy(maps).mean(0),
             "concentration": measures.concentration(maps).mean(0),
             "first_token": measures.first_token_mass(maps).mean(0),
             "local": measures.local_mass(maps).mean(0),
-            "logit_std": [part[part.isfinite()].std().item() for part in scores.unbind(1)],
-            "effective_rank": measures.effective_rank(spectra[layer]),
+            "logit_std": head_logit_std(scores).numpy(),
+            "effective_rank": measures.effective_rank(measures.qk_spectrum(query, key, gain)),
             "q_orthogonality_error": measures.orthogonality_error(query),
-            "k_orthogonality_error": measures.orthogonality_error(key),
         }
         heads = pd.DataFrame(columns, dtype=float)
         layers.append(heads.assign(layer=layer, head=heads.index))

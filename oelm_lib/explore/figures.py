@@ -27,17 +27,21 @@ HEAD_ROLES = {key: f"{words} (random tokens, twice)" for key, words in ROLES.ite
 
 
 def probe_panels(runs: Sequence[Trained]) -> list[Figure]:
-    """Return one small figure for each probe: a dot a seed, a line an arm."""
-    table = probe_values(runs).set_index("run")
-    return [_probe_panel(runs, table[key].to_dict(), key) for key in PROBES if key in table]
+    """Return one small figure per probe: a dot per seed, a line per arm."""
+    table = probe_values(runs)
+    return [
+        _probe_panel(runs, dict(zip(runs, table[key], strict=True)), key)
+        for key in PROBES
+        if key in table
+    ]
 
 
-def _probe_panel(runs: Sequence[Trained], values: dict[str, float], key: str) -> Figure:
+def _probe_panel(runs: Sequence[Trained], values: dict[Trained, float], key: str) -> Figure:
     grouped = runs_by_arm(runs)
     figure = new_figure(PROBES[key].title, [PROBES[key].meaning], [""], 20 + 26 * len(grouped))
     for name, members in grouped.items():
         dots = go.Scatter(
-            x=[float(f"{values[run_label(run)]:.4g}") for run in members],
+            x=[float(f"{values[run]:.4g}") for run in members],
             y=[plotly_text(name)] * len(members),
             text=[f"seed {run.seed}" for run in members],
             name=plotly_text(name),
@@ -122,7 +126,7 @@ def depth(runs: Sequence[Trained]) -> Figure:
 
 
 def spectra(runs: Sequence[Trained]) -> Figure:
-    """Draw the singular values of each head's Q/K form, a panel a layer."""
+    """Draw the singular values of each head's Q/K form, a panel per layer."""
     values = {run: spectrum(run) for run in runs}
     panels = [f"layer {layer}" for layer in range(max(map(len, values.values())))]
     notes = [
@@ -165,7 +169,7 @@ def _loss_at_positions(run: Trained) -> np.ma.MaskedArray:
 
 
 def logit_spread(runs: Sequence[Trained]) -> Figure:
-    """Draw logit std over training, a panel a layer, of runs that recorded it."""
+    """Draw logit std over training, a panel per layer, of runs that recorded it."""
     tables = {run: read_logit_std(run.path) for run in runs}
     layers = sorted({layer for table in tables.values() for layer in table["layer"]})
     notes = ["one validation window at each evaluation; the mean of a layer's heads"]

@@ -31,9 +31,10 @@ class HeadExplorer(Panel):
 
     def __init__(self, runs: str, prompt: str):
         self._opened: dict[tuple[str, str], Trained] = {}
-        named = find_named_runs(runs)
-        self._paths = {run_name(path): path for path in [*find_runs(), *named]}
-        options = list(dict.fromkeys([*map(run_name, named), *self._paths]))
+        named = {run_name(path): path for path in find_named_runs(runs)}
+        found = {run_name(path): path for path in find_runs()}
+        self._paths = named | found | named  # the named ones first, also where names are equal
+        options = list(self._paths)
         self.left = dropdown("left", options, WIDTH)
         self.right = dropdown("right", options, WIDTH)
         self.right.value = options[min(1, len(named) - 1)]
@@ -62,7 +63,7 @@ class HeadExplorer(Panel):
             widget.observe(lambda change: self.draw(), "value")
 
     def draw(self) -> None:
-        """Draw what the choices ask for; where that fails, one line says why and nothing stays."""
+        """Draw the chosen maps; on failure, show the reason and clear the figure."""
         if self._filling:
             return
         self.words.value = ""

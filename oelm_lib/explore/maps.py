@@ -40,7 +40,7 @@ _BASE_STYLE = (
 
 
 def attention_grid(runs: Sequence[Trained], prompt: str) -> Figure:
-    """Draw the maps of all layers and heads, a panel a run."""
+    """Draw the maps of all layers and heads, a panel per run."""
     panels = [attention_maps(run.model, _tokens(run, prompt))[:, 0] for run in runs]
     notes = ["one square a layer and head; down: queries, across: keys; point at one to read it"]
     figure = new_figure(
@@ -61,7 +61,7 @@ def layer_grid(runs: Sequence[Trained], prompt: str, layer: int) -> Figure:
     words = words_of(runs[0], prompt)
     if any(words_of(run, prompt) != words for run in runs[1:]):
         raise UserError(
-            "the two runs cut the prompt into other tokens; choose runs with one tokenizer"
+            "the two runs tokenize the prompt differently; choose runs with the same tokenizer"
         )
     rows = [layer_maps(run.model, _tokens(run, prompt), layer)[0] for run in runs]
     maps = np.full((len(runs), max(map(len, rows)), len(words), len(words)), np.nan)

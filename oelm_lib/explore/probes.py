@@ -97,7 +97,7 @@ PROBES = {
     ),
     "first_token": Probe(
         "share to the first token",
-        "A high share is an attention sink: heads that rest. Neither way is good alone.",
+        "A high share is an attention sink: the head adds little. Neither way is good alone.",
         _mean("first_token"),
     ),
     "local": Probe(
@@ -107,7 +107,7 @@ PROBES = {
     ),
     "effective_rank": Probe(
         "effective rank of the Q/K form",
-        "Directions that a head compares, at most its width. Orthogonal weights start at the most.",
+        "Directions that a head compares: at most its width, where orthogonal weights start.",
         _mean("effective_rank"),
     ),
     "q_orthogonality_error": Probe(
@@ -138,7 +138,7 @@ PROBES = {
 
 
 def probe_values(runs: Sequence[Trained]) -> pd.DataFrame:
-    """Return the probe table: one row a run, a column a probe; probes without a number left out."""
+    """Return one row per run, one column per probe; probes without a number are left out."""
     rows = [
         {"run": run_label(run), "step": run.step}
         | {key: float(probe.measure(run)) for key, probe in PROBES.items()}
@@ -148,7 +148,7 @@ def probe_values(runs: Sequence[Trained]) -> pd.DataFrame:
 
 
 def loss_by_slice(runs: Sequence[Trained]) -> pd.DataFrame:
-    """Return each arm's loss on tokens that its window could tell, and on the others.
+    """Return each arm's loss on tokens that it could copy from the window, and on the others.
 
     Losses are means over the arm's seeds. `gap_nats` is the loss above that of the first arm;
     `gap_share` is the part of the whole gap that lies on these tokens.
@@ -194,14 +194,14 @@ def _losses_on(run: Trained, tokens: np.ndarray, first: Trained) -> np.ndarray:
     own, losses = window_losses(run)
     if not np.array_equal(own, tokens):
         raise UserError(
-            f"{run.name}: reads other windows than {first.name};"
-            " compare runs of one corpus and length"
+            f"{run.name}: its validation windows differ from those of {first.name}; compare runs"
+            " with the same corpus and max_seq_len"
         )
     return losses
 
 
 def roles(runs: Sequence[Trained]) -> pd.DataFrame:
-    """Return one row an arm and role: how many heads have it, and the strongest (layer.head)."""
+    """Return one row per arm and role: how many heads have it, and the strongest (layer.head)."""
     rows = []
     for name, members in runs_by_arm(runs).items():
         tables = [head_table(run) for run in members]

@@ -15,18 +15,18 @@ from oelm_lib.training.trained import Trained
 UNIFORM = 0.95
 """Entropy of attention above which it is called nearly uniform."""
 CONCENTRATED, AVOIDED = 1.5, 0.67
-"""Share of the gap over share of the tokens from which on it sits there, or lies elsewhere."""
+"""Share of the gap / share of the tokens: at least, at most this much is called so."""
 
 
 def findings(runs: Sequence[Trained]) -> Html:
-    """Return the findings as a list, and below it how far the number of seeds bears them."""
+    """Return the findings as a list, and below it a caution about the number of seeds."""
     _measure(runs)
     lines = [*_unfinished(runs), *_heads(runs), *_focus(runs), *_directions(runs), *_gap(runs)]
     seeds = min(len(members) for members in runs_by_arm(runs).values())
     caution = (
-        "One seed an arm: these sentences describe runs, they are no test."
+        "One seed per arm: these sentences describe single runs and test nothing."
         if seeds == 1
-        else f"At least {seeds} seeds an arm; the sentences hold for their means."
+        else f"At least {seeds} seeds per arm; the sentences are about means over seeds."
     )
     items = "".join(f"<li><b>{escape(head)}</b> {escape(text)}</li>" for head, text in lines)
     return Html(f"<ul>{items}</ul><p class='note'>{escape(caution)}</p>")
@@ -134,9 +134,9 @@ def _gap(runs: Sequence[Trained]) -> list[tuple[str, str]]:
 def _place(ratio: float) -> str:
     """Say where a gap lies, by its share on copyable tokens over their share of the text."""
     if ratio >= CONCENTRATED:
-        return "It sits on tokens that could be copied."
+        return "It is concentrated on tokens that could be copied."
     if ratio <= AVOIDED:
-        return "It lies on other tokens than those that could be copied."
+        return "It lies mostly on tokens that could not be copied."
     return "It is spread over all tokens."
 
 

@@ -1,11 +1,11 @@
-"""Tables of explore.ipynb: a row a measure or token, a column an arm with its seeds."""
+"""Tables of explore.ipynb: a row per measure or token, a column per arm with its seeds."""
 
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 from oelm_lib.explore import probes
-from oelm_lib.explore.arms import run_label, runs_by_arm
+from oelm_lib.explore.arms import named_runs, run_label, runs_by_arm
 from oelm_lib.explore.probes import PROBES
 from oelm_lib.training.trained import Trained
 
@@ -37,7 +37,7 @@ def summary(runs: Sequence[Trained]) -> pd.DataFrame:
 
 
 def slices(runs: Sequence[Trained]) -> pd.DataFrame:
-    """Return where the gap to the first arm lies: a row a slice, two columns an arm.
+    """Return where the gap to the first arm lies: a row per slice, two columns per arm.
 
     Losses are means over the seeds of an arm.
     """
@@ -57,19 +57,19 @@ def slices(runs: Sequence[Trained]) -> pd.DataFrame:
 
 
 def next_tokens(runs: Sequence[Trained], prompt: str) -> pd.DataFrame:
-    """Return the likeliest next tokens of the first seed of each arm, side by side."""
+    """Return the likeliest next tokens of each run, side by side."""
     columns = {}
-    for name, (run, *_) in runs_by_arm(runs).items():
+    for name, run in named_runs(runs).items():
         table = probes.likeliest_tokens(run, prompt, NEXT_TOKENS)
         columns[name] = [f"{word!r} {share:.1%}" for word, share in table.values]
     return pd.DataFrame({"rank": range(1, NEXT_TOKENS + 1)} | columns)
 
 
 def texts(runs: Sequence[Trained], prompt: str, seed: int = 0) -> pd.DataFrame:
-    """Return how the first seed of each arm continues the prompt, drawn with one random seed."""
+    """Return how each run continues the prompt, drawn with one random seed."""
     rows = [
         {"arm": name, "text": prompt + run.continued(prompt, TEXT_TOKENS, seed=seed)[0]}
-        for name, (run, *_) in runs_by_arm(runs).items()
+        for name, run in named_runs(runs).items()
     ]
     return pd.DataFrame(rows)
 
@@ -90,13 +90,9 @@ def mean_and_range(values: Iterable[float]) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number with SIGNIFICANT digits, without an exponent."""
+    """Return a number with SIGNIFICANT digits, at most three of them decimals."""
     if abs(value) < 0.0005:
         return "0"
-    return f"{float(f'{value:.{SIGNIFICANT}g}'):,.{_decimals(value)}f}"
-
-
-def _decimals(value: float) -> int:
-    """Return the places after the point that leave SIGNIFICANT digits, at most three."""
-    whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
-    return min(3, max(0, SIGNIFICANT - whole))
+    rounded = float(f"{value:.{SIGNIFICANT}g}")
+    whole = len(str(int(abs(rounded)))) if abs(rounded) >= 1 else 0
+    return f"{rounded:,.{min(3, max(0, SIGNIFICANT - whole))}f}"

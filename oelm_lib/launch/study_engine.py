@@ -35,10 +35,11 @@ from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.stop import on_stop, remove_stop_file, write_stop_file
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, Cell, PlannedRun
-from oelm_lib.study.checks import check_corpora, read_grid, read_study
+from oelm_lib.study.checks import check_corpora, read_grid
 from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.records import append_record, freeze_plan, records_path
+from oelm_lib.study.study import load_study
 from oelm_lib.units import format_duration
 
 POLL_SECONDS = 2.0
@@ -65,7 +66,7 @@ def run_study(
     Raises:
         UserError: The plan, a record or a corpus is wrong.
     """
-    grid, _ = read_study(name)
+    grid = load_study(name).grid
     if dry_run:
         print(describe_cost(grid, len(gpus) if gpus and sbatch is None else workers))
         return DONE

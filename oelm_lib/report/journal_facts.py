@@ -235,7 +235,7 @@ def _printed(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _studies() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Yield name and verdicts of each study that has one: a row a limit of a headline claim."""
+    """Yield name and verdicts of each study that has one: a row per limit of a headline claim."""
     for name in study_names():
         if not records_path(name).is_file():
             continue

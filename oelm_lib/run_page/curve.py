@@ -58,10 +58,10 @@ class LiveCurve:
     def figure(self) -> dict[str, Any]:
         """Return the figure of the rows so far, as plotly's JSON."""
         notes = ["thin: training loss, thinned; marked: validation subset"]
-        plain = new_figure("Loss so far", notes, [""], 300).to_plotly_json()
+        plain = json.loads(new_figure("Loss so far", notes, [""], 300).to_json())
         rows = read_metrics(self._run).dropna(subset="loss")
         train = rows[rows["event"] == "train"]
-        train = train[:: -(-len(train) // BUCKETS) or 1]
+        train = train[:: max(math.ceil(len(train) / BUCKETS), 1)]
         plain["data"] = [
             {
                 "type": "scatter",
@@ -76,7 +76,7 @@ class LiveCurve:
                 ("validation", rows[rows["event"] == "eval"], "lines+markers", 2.2),
             )
         ]
-        return json.loads(json.dumps(plain, default=str)) | {"config": CONFIG}
+        return plain | {"config": CONFIG}
 
     def _display(self, data: dict[str, Any]) -> None:
         from IPython.display import display

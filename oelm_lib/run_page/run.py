@@ -14,6 +14,7 @@ from oelm_lib.runs.provenance import commit_name, sessions
 from oelm_lib.runs.reading import frozen_unchanged, read_config, read_status, read_summary
 from oelm_lib.units import format_bytes, format_duration, perplexity
 from oelm_lib.view.changes import changes_table
+from oelm_lib.view.gaps import percent
 
 Rows = list[tuple[str, str]]
 FILES = (
@@ -49,7 +50,7 @@ def result(run: Run) -> Html:
         status = read_status(run) or {}
         sentence = (
             f"{status.get('state', 'not started').capitalize()} at step {status.get('step', 0):,}"
-            f" of {run.config.train.max_steps:,}. Run the cells again to go on."
+            f" of {run.config.train.max_steps:,}. Run the cells again to continue."
         )
         return Html(f"<p class='lead'>{escape(sentence)}</p>")
     loss = summary["final_val_loss"]
@@ -67,7 +68,7 @@ def freeze_proof(run: Run) -> Html:
     """Return how many parameters were trained and frozen, and the digests that prove it."""
     summary = read_summary(run)
     if not summary:
-        return Html("<p>The proof stands here once the run is done.</p>")
+        return Html("<p>The proof appears here once the run is done.</p>")
     unchanged = frozen_unchanged(summary.get("frozen"))
     if unchanged is None:
         words = "Nothing was frozen."
@@ -93,8 +94,8 @@ def corpus(run: Run) -> Html:
     """Return documents and tokens of the run's corpus, and how much of it the run reads."""
     facts = run.corpus.manifest
     kinds = [kind for kind in ("sample", "synthetic") if facts[kind]]
-    heading = ", ".join([f"Corpus {run.corpus.name}", *kinds])
-    return html_table((heading, ""), corpus_rows(run))
+    title = ", ".join([f"Corpus {run.corpus.name}", *kinds])
+    return html_table((title, ""), corpus_rows(run))
 
 
 def artefacts(run: Run) -> Html:
@@ -103,7 +104,7 @@ def artefacts(run: Run) -> Html:
         return Html("<p>No files yet.</p>")
     name = run.name
     words = (
-        f"<p>Read on: <code>oelm report compare</code>, <code>oelm generate {escape(name)}</code>,"
+        f"<p>Next: <code>oelm report compare</code>, <code>oelm generate {escape(name)}</code>,"
         f" <code>oelm export {escape(name)}</code>.</p>"
     )
     return Html(html_table((), file_rows(run)) + words)
@@ -124,7 +125,7 @@ def _gap(run: Run) -> str:
     if row.get("gap") is None:
         return ""
     return (
-        f"<p>At step {row['gap_step']:,} its perplexity is {100 * row['gap']:+.1f} % against"
+        f"<p>At step {row['gap_step']:,} its perplexity is {percent(row['gap'], 1)} against"
         f" {escape(row['gap_base'])} with the same seed (validation subset). One pair of runs is no"
         " verdict: <code>oelm report compare</code>.</p>"
     )

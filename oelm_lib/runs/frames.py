@@ -66,7 +66,7 @@ def load_runs(
     outputs: Path | str | None = None,
     rehearsals: bool = True,
 ) -> pd.DataFrame:
-    """Read one row a run; `reason` says why a run cannot be read or compared.
+    """Read one row per run; `reason` says why a run cannot be read or compared.
 
     Args:
         exps: Experiment ids or globs, as a list or as text separated by spaces or commas; default

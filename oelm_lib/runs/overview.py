@@ -53,7 +53,7 @@ LEFT_ALIGNED = ("run", "state", "overrides", "reason")
 def overview(
     exps: list[str] | str | None = None, outputs: Path | str | None = None
 ) -> list[dict[str, Any]]:
-    """Return one row a run; `reason` says why a folder cannot be read.
+    """Return one row per run; `reason` says why a folder cannot be read.
 
     Args:
         exps, outputs: As find_runs takes them.

@@ -128,7 +128,7 @@ def read_timing(run: RunFolder) -> dict[str, Any] | None:
 
 
 def read_metrics(run: RunFolder) -> pd.DataFrame:
-    """Return metrics.jsonl as a frame, one row an event; a last line that was torn off is left out.
+    """Return metrics.jsonl as a frame, one row per event; a truncated last line is left out.
 
     Raises:
         UserError: A line before the last is not a metrics row.

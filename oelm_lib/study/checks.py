@@ -7,23 +7,9 @@ from oelm_lib.config import Section
 from oelm_lib.errors import UserError
 from oelm_lib.study.cell import CONFIRM
 from oelm_lib.study.grid import Grid
-from oelm_lib.study.plan import Plan, read_plan
-from oelm_lib.study.records import Record, frozen_plan, read_records, records_path
+from oelm_lib.study.plan import Plan
+from oelm_lib.study.records import Record, read_records, records_path
 from oelm_lib.study.schema import Ladder, substance
-
-
-def read_study(name: str) -> tuple[Grid, Plan | None]:
-    """Read the plan and the records of a study, and the plan as it stood when confirmation began.
-
-    Raises:
-        UserError: A mistake in the plan, a record of another study or plan, or a change of the plan
-            after confirmation began.
-    """
-    plan, frozen = read_plan(name), frozen_plan(name)
-    grid = read_grid(name, plan)
-    if frozen is not None:
-        check_only_adds(frozen, plan)
-    return grid, frozen
 
 
 def read_grid(name: str, plan: Plan) -> Grid:

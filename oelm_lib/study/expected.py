@@ -1,4 +1,4 @@
-"""How many runs a study is still expected to need, tuning that has not begun included."""
+"""Estimate how many runs a study still needs, including tuning that has not begun."""
 
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, TUNE, Cell
 from oelm_lib.study.grid import Comparison, Grid
@@ -16,10 +16,11 @@ class _ExpectedGrid(Grid):
 
 
 def expected_left(grid: Grid) -> list[tuple[str, Cell, int]]:
-    """Return stage, cell and number of runs that are still expected, of every cell of the plan.
+    """Estimate the runs that are left: stage, cell and number, for every cell of the plan.
 
-    A cell that is not tuned counts EXPECTED_RATES rates, and one more where it has those; a choice
-    that is not made counts as its first candidate. A cell without a stable rate is not confirmed.
+    A cell whose tuning has not ended is taken to need EXPECTED_RATES rates; if it has those, what
+    it asks for next. A choice that is not made counts as its first candidate. A cell without a
+    stable rate is not confirmed.
     """
     confirmed: dict[Cell, set[int]] = {}
     for comparison in _expected_comparisons(grid):
@@ -40,11 +41,7 @@ def expected_left(grid: Grid) -> list[tuple[str, Cell, int]]:
 
 def _expected_comparisons(grid: Grid) -> list[Comparison]:
     expected = _ExpectedGrid(grid.plan, grid.records)
-    claims = [
-        expected.comparison(claim, corpus)
-        for claim in grid.plan.claims
-        for corpus in grid.plan.claim_corpora(claim)
-    ]
+    claims = [expected.comparison(*asked) for asked in grid.plan.claims_by_corpus()]
     return claims + expected.ladder_comparisons()
 
 

@@ -1,6 +1,7 @@
 """What a study has done and what it needs next, from its plan and records alone."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, TUNE, Cell, PlannedRun
@@ -41,7 +42,7 @@ class Comparison:
 
 @dataclass
 class Grid:
-    """Plan and records of a study, asked cell by cell."""
+    """The plan and the records of a study, with queries for each cell."""
 
     plan: Plan
     records: list[Record]
@@ -121,10 +122,10 @@ class Grid:
     # Choices
 
     def resolve(self, name: str) -> str | None:
-        """Return the arm that a name means: itself, or what a choice chose; None: not chosen.
+        """Return the arm that a name stands for: itself, or the arm that a choice selected.
 
-        A candidate without a stable learning rate, of its own or of its baseline, has no gap: it is
-        chosen only where all are like that.
+        None while the choice is not made. A candidate has no gap if its tuning, or that of its
+        baseline, found no stable learning rate; it is selected only if no candidate has a gap.
         """
         choice = self.plan.choices.get(name)
         if choice is None:
@@ -161,7 +162,7 @@ class Grid:
         second = self.resolve(claim.second or self.plan.arms[first].against)
         if second is None:
             return None
-        baselines = [self.plan.arms[arm].against for arm in (first, second) if claim.gaps]
+        baselines = [self.plan.arms[arm].against for arm in (first, second)] if claim.gaps else []
         return Comparison(
             Cell(corpus, BASE_SIZE, first),
             Cell(corpus, BASE_SIZE, second),
@@ -223,7 +224,7 @@ class Grid:
                     needs.append(PlannedRun(cell, rate, seed, CONFIRM))
         return needs
 
-    # All of it
+    # All runs
 
     def needs(self) -> list[PlannedRun]:
         """Return every run that can start now, the most urgent first.
@@ -233,10 +234,11 @@ class Grid:
         """
         runs: list[PlannedRun] = []
         for claim in self.plan.claims:
-            runs += self._choice_needs(claim)
+            runs += self._choice_needs(claim.names)
             for corpus in self.plan.claim_corpora(claim):
                 if (comparison := self.comparison(claim, corpus)) is not None:
                     runs += self.confirmation_needs(comparison)
+        runs += self._choice_needs(self.plan.choices)  # also those that only the ladder names
         for comparison in self.ladder_comparisons():
             runs += self.confirmation_needs(comparison)
         for cell in self.exploratory_cells():
@@ -247,9 +249,10 @@ class Grid:
         """Return a cell of each arm on the first corpus: all are tuned there, claimed or not."""
         return [Cell(self.plan.corpora[0], BASE_SIZE, arm) for arm in self.plan.arms]
 
-    def _choice_needs(self, claim: Claim) -> list[PlannedRun]:
+    def _choice_needs(self, names: Iterable[str]) -> list[PlannedRun]:
+        """Return the tuning that the choices among these names need, baselines included."""
         runs = []
-        for name in [name for name in claim.names if name in self.plan.choices]:
+        for name in [name for name in names if name in self.plan.choices]:
             corpus = self.plan.choices[name].corpus
             for arm in self.plan.candidates(name):
                 for each in (arm, self.plan.arms[arm].against):

@@ -1,6 +1,7 @@
 """Whether the gap of an arm grows or shrinks with the size of the model: the ladder of a study."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,10 +11,20 @@ from oelm_lib.stats import Interval
 from oelm_lib.study.cell import Cell
 from oelm_lib.study.grid import Comparison, Grid
 from oelm_lib.study.plan import Plan
-from oelm_lib.study.verdicts import WAITING, comparison_interval, late_mark, no_verdict
+from oelm_lib.study.verdicts import WAITING, comparison_interval, late_mark, word_in_place
 from oelm_lib.view.gaps import seeds_text
 
 FLAT, GROWS, SHRINKS = "FLAT", "GROWS", "SHRINKS"
+
+
+class SizeGap(NamedTuple):
+    """The gap of an arm at one size of the model."""
+
+    size: str
+    parameters: float
+    """Of the baseline."""
+    interval: Interval
+    """The gap's own 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +34,7 @@ class Slope:
     arm: str
     baseline: str
     corpus: str
-    sizes: tuple[tuple[str, float, Interval], ...]
-    """Size, parameters of the baseline, and the gap's own 95 % interval."""
+    sizes: tuple[SizeGap, ...]
     interval: Interval
     """Change of the difference in nats per decade of parameters."""
     verdict: str
@@ -66,13 +76,13 @@ def _slope(grid: Grid, comparisons: list[Comparison], k: int, declared: bool) ->
     arm, baseline = comparisons[0].first, comparisons[0].second
     planned, flat = len(comparisons[0].seeds), grid.plan.ladder.flat
     interval = stats.paired_interval(_seed_slopes(grid, comparisons, parameters), k)
-    missing = no_verdict(grid, comparisons, interval)
+    missing = word_in_place(grid, comparisons, interval)
     return Slope(
         arm=arm.arm,
         baseline=baseline.arm,
         corpus=arm.corpus,
         sizes=tuple(
-            (one.first.size, count, comparison_interval(grid, one, 1))
+            SizeGap(one.first.size, count, comparison_interval(grid, one, 1))
             for one, count in zip(comparisons, parameters, strict=True)
         ),
         interval=interval,
@@ -106,5 +116,5 @@ def _verdict(interval: Interval, flat: float) -> str:
 
 
 def _parameters(grid: Grid, cell: Cell) -> float:
-    """Return the parameters of a cell's model, of which no record is needed."""
+    """Return the number of parameters of a cell's model, computed from its config."""
     return float(parameter_counts(grid.plan.config(cell).model)["total"])

@@ -11,27 +11,26 @@ from oelm_lib.study.study import Study
 from oelm_lib.study.tuning import EDGE, NO_STABLE_RATE
 
 WIDE_SPREAD = 0.1
-"""Nats between the seeds of a cell that are worth a note; a gap of 5 % is 0.049 nats."""
+"""Spread of the seeds of a cell, in nats, above which it is named; a gap of 5 % is 0.049."""
 
 COLUMNS = "display:grid;grid-template-columns:fit-content(40%) 1fr;column-gap:1em"
 OWN_WIDTH = "width:auto"
-"""In JupyterLab, whose own columns for terms are too narrow for words; a page has its style."""
+"""Inline style, since JupyterLab's own columns are too narrow; a page has its style sheet."""
 
 
 def reading(study: Study) -> Html:
     """Return how to read the numbers, term by term."""
-    k = {
+    sizes = {
         verdicts.family_size(study.plan, claim.family, corpus)
-        for claim in study.plan.claims
-        for corpus in study.plan.claim_corpora(claim)
+        for claim, corpus in study.plan.claims_by_corpus()
     }
     levels = ", ".join(
         f"each at {100 - 100 * stats.ALPHA / n:.4g} % for {n} comparison{'s' * (n > 1)}"
-        for n in sorted(k)
+        for n in sorted(sizes)
     )
     split = study.plan.confirm.text
     terms = {
-        "arm": "one variant of the model. Names and meanings stand under the first table.",
+        "arm": "one variant of the model. The arms are described below the first table.",
         "Q/K weights": "W_q and W_k, the projections that make the queries and keys of attention.",
         "trained share": "numbers that an arm trains between a block's input and its attention"
         " scores (W_q, W_k, or what is added to them), divided by the size of W_q and W_k.",
@@ -40,7 +39,7 @@ def reading(study: Study) -> Html:
         "baseline": "the arm after the word 'against'. It is trained on the same text in the same"
         " order from the same seed. An addition that could help trained W_q and W_k too is in the"
         " baseline as well.",
-        "[low, high]": "the gaps that the seeds leave open: Student's t over the differences of"
+        "[low, high]": "the confidence interval of the gap: Student's t over the differences of"
         " paired seeds. The intervals of one family on one corpus hold together with 95 %"
         f" (Bonferroni): {levels}. A verdict is read off the interval before it is rounded,"
         " never off the mean.",
@@ -48,7 +47,7 @@ def reading(study: Study) -> Html:
         " lies inside.",
         "equal within ±x %": "YES: the whole interval is inside. NO: it is outside. NOT SHOWN:"
         " neither. Where two gaps are compared, their difference is (1 + one gap) / (1 + the other)"
-        " - 1; noise that a seed brings to all arms is not in it.",
+        " - 1; noise that a seed adds to all arms cancels.",
         "claimed late": "added to the plan after confirmation began: a claim, a corpus, the ladder"
         " of sizes, or more seeds for a question that was left open. More seeds are a second look,"
         " which counts as one more comparison of its family: the family's intervals are wider.",
@@ -83,7 +82,7 @@ def _limitations(study: Study) -> list[str]:
     ]
     data = {record.corpus: record for record in study.grid.records}
     if synthetic := sorted(name for name, one in data.items() if one.data.get("synthetic")):
-        found.append(f"{', '.join(synthetic)}: generated text, which says nothing of real text.")
+        found.append(f"{', '.join(synthetic)}: generated text, which says nothing about real text.")
     if samples := sorted(name for name, one in data.items() if one.data.get("sample")):
         found.append(f"{', '.join(samples)}: a sample of the corpus, not all of it.")
     found += [

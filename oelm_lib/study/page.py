@@ -112,7 +112,7 @@ def _comparison(one: Judgement) -> Html:
     """Return what a row compares, and from how many seeds."""
     against = f"against {one.against}, {one.planned_text}"
     if one.is_chosen:
-        against = f"{one.claim.arm}, {against}"
+        against = f"{one.claim.first}, {against}"
     return Html(f"<b>{escape(one.arm)}</b><br><small>{escape(against)}</small>")
 
 

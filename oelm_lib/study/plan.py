@@ -79,6 +79,10 @@ class Plan(Section):
         """Return the corpora of a claim, in the plan's order."""
         return [name for name in self.corpora if name in (claim.corpora or self.corpora)]
 
+    def claims_by_corpus(self) -> list[tuple[Claim, str]]:
+        """Return each claim with each of its corpora, in the plan's order."""
+        return [(claim, corpus) for claim in self.claims for corpus in self.claim_corpora(claim)]
+
     def start_rate(self, cell: Cell) -> float:
         """Return the first learning rate of a cell's tuning."""
         start = self.tune.start

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from oelm_lib.arms import COLOURS, ArmStyle, arm_name, arm_styles
 from oelm_lib.stats import Interval
 from oelm_lib.study.cell import BASE_SIZE, TUNE, Cell
-from oelm_lib.study.ladder import Slope
+from oelm_lib.study.ladder import SizeGap, Slope
 from oelm_lib.study.study import Study
 from oelm_lib.study.tuning import INTERIOR
 from oelm_lib.study.verdicts import Judgement
@@ -27,7 +27,7 @@ MOST_NAMES = 12
 
 def gaps(study: Study) -> Figure:
     """Draw the gap of each main comparison on each corpus, as the first table has them."""
-    corpora, table = study.main_table()
+    _, table = study.main_table()
     judged = [[one for one in row if one and one.interval.n] for row in table]
     judged = [row for row in judged if row]
     styles = _styles(study, {one.arm for row in judged for one in row})
@@ -40,10 +40,7 @@ def gaps(study: Study) -> Figure:
         "in brackets: numbers trained on the way to attention scores, in % of the Q/K weights",
     ]
     figure = new_figure(
-        "Gap in perplexity to the baseline",
-        notes,
-        [", ".join(corpora)] if rows else [],
-        forest.panel_height(rows),
+        "Gap in perplexity to the baseline", notes, [""] if rows else [], forest.panel_height(rows)
     )
     figure.update_layout(showlegend=False)
     if not rows:
@@ -57,9 +54,7 @@ def _forest_row(judged: list[Judgement], colour: str) -> forest.Row:
     """Return a comparison with its gap on each corpus."""
     first = judged[0]
     against = f"against {first.against}"
-    share = (
-        "" if first.trained_share is None else f" ({significant(100 * first.trained_share, 2)} %)"
-    )
+    share = f" ({significant(100 * first.trained_share, 2)} %)"
     marks = [
         forest.Mark(
             name=f"{one.arm} {against}, {one.corpus}",
@@ -207,9 +202,9 @@ def ladder(study: Study) -> Figure:
     return title_x(figure, "parameters of the baseline")
 
 
-def _sizes(slope: Slope) -> list[tuple[str, float, Interval]]:
+def _sizes(slope: Slope) -> list[SizeGap]:
     """Return the sizes of a slope that have a seed."""
-    return [size for size in slope.sizes if size[2].n]
+    return [size for size in slope.sizes if size.interval.n]
 
 
 def _bars(intervals: Iterable[Interval]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Records of a study: reports/<name>/runs.jsonl, one line a run, from which alone its page is made.
+"""Records of a study: reports/<name>/runs.jsonl, one line per run; its page needs nothing else.
 
 The file only grows. A line is appended under a lock of the file, after a torn last line was cut, so
 several engines may write at once. A run folder may be deleted once its line is there.
@@ -19,7 +19,9 @@ from oelm_lib.config import Section
 from oelm_lib.errors import UserError
 from oelm_lib.files import (
     append_line,
+    as_user_error,
     checksum,
+    finite,
     json_lines,
     read_json,
     with_checksum,
@@ -61,7 +63,7 @@ class Record(Section):
     seed: int
     status: Literal["done", "diverged"]
     error: str | None
-    """What a run that diverged said."""
+    """Why the run diverged; None for a run that ended."""
     val_loss: float | None
     test_loss: float | None
     test_documents: dict[str, list[float]] | None
@@ -94,7 +96,7 @@ class Record(Section):
 
     @property
     def key(self) -> tuple[Cell, float, int]:
-        """What no two records share."""
+        """Cell, learning rate and seed: no two records share all three."""
         return self.cell, self.rate, self.seed
 
     def loss(self, split: str) -> float | None:
@@ -168,8 +170,8 @@ def _done(path: Path, summary: dict[str, Any], stage: str) -> dict[str, Any]:
     return {
         "status": DONE,
         "error": None,
-        "val_loss": _finite(summary["final_val_loss"]),
-        "test_loss": _finite(summary["final_test_loss"]),
+        "val_loss": finite(summary["final_val_loss"]),
+        "test_loss": finite(summary["final_test_loss"]),
         "test_documents": _documents(documents, "test_") if is_scored else None,
         "val_documents": _documents(documents, "") if is_read_on_val else None,
         "epochs": summary["epochs"],
@@ -215,10 +217,6 @@ def _last_logit_std(path: Path) -> list[float] | None:
     return last.round(3).tolist() or None
 
 
-def _finite(loss: float | None) -> float | None:
-    return loss if loss is not None and math.isfinite(loss) else None
-
-
 def append_record(path: Path, record: dict[str, Any]) -> bool:
     """Append a record durably, unless one of the same run is there; return whether it was added.
 
@@ -231,12 +229,8 @@ def append_record(path: Path, record: dict[str, Any]) -> bool:
         return any(known.key == key for known in _parse(text, path))
 
     line = json.dumps(with_checksum(record), separators=(",", ":"))
-    try:
+    with as_user_error(path, "cannot be written", ", then the same command goes on"):
         return append_line(path, line, is_recorded)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written: {error.strerror}; fix it, then the same command goes on"
-        ) from None
 
 
 def read_records(path: Path) -> list[Record]:
@@ -277,7 +271,7 @@ def frozen_plan(name: str) -> Plan | None:
 
 
 def freeze_plan(name: str, plan: Plan) -> None:
-    """Keep the plan as it stands before the first run of confirmation; a kept one stays."""
+    """Save the plan before the first confirmation run; a plan that is saved already stays."""
     path = study_folder(name) / "plan.yaml"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

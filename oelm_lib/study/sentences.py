@@ -10,11 +10,7 @@ from oelm_lib.units import format_millions
 from oelm_lib.view.gaps import interval_text
 
 UNDECIDED = (stats.INCONCLUSIVE, stats.NOT_SHOWN, stats.UNSTABLE)
-SLOPE_WORDS = {
-    FLAT: "it is flat",
-    GROWS: "it grows",
-    SHRINKS: "it shrinks",
-}
+SLOPE_WORDS = {FLAT: "it is flat", GROWS: "it grows", SHRINKS: "it shrinks"}
 
 
 def status(judgements: Iterable[Judgement], slopes: Iterable[Slope], done: int, left: int) -> str:
@@ -173,7 +169,7 @@ def _slope_words(slope: Slope) -> str:
 
 
 def _span(slope: Slope) -> str:
-    first, last = (format_millions(slope.sizes[place][1]) for place in (0, -1))
+    first, last = (format_millions(slope.sizes[place].parameters) for place in (0, -1))
     return f"from {first} to {last} million parameters"
 
 

@@ -1,13 +1,15 @@
-"""A study as a whole: its plan, its records and what they come to."""
+"""A study as a whole: its plan, its records and its verdicts."""
 
 from dataclasses import dataclass
 from functools import cached_property
 
 from oelm_lib.study import verdicts
-from oelm_lib.study.checks import read_study
+from oelm_lib.study.checks import check_only_adds, read_grid
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.ladder import Slope, judge_ladder
-from oelm_lib.study.plan import Plan
+from oelm_lib.study.plan import Plan, read_plan
+from oelm_lib.study.records import frozen_plan
+from oelm_lib.study.schema import Claim
 from oelm_lib.study.verdicts import Judgement
 
 
@@ -22,12 +24,12 @@ class Study:
 
     @cached_property
     def judgements(self) -> list[Judgement]:
-        """Of every claim on every corpus."""
+        """Judgement of every claim on every corpus."""
         return verdicts.judge(self.grid, self.frozen)
 
     @cached_property
     def slopes(self) -> list[Slope]:
-        """Of every arm of the ladder."""
+        """Slope of every arm of the ladder, on each of its corpora."""
         return judge_ladder(self.grid, self.frozen)
 
     @property
@@ -36,8 +38,17 @@ class Study:
         return self.grid.plan
 
     def latest(self) -> list[Judgement]:
-        """Return one judgement for each question and corpus."""
-        return verdicts.latest(self.judgements)
+        """Return one judgement for each question and corpus.
+
+        Where a later claim added seeds: the complete one with the most seeds, else the first.
+        """
+        groups: dict[tuple[Claim, str], list[Judgement]] = {}
+        for one in self.judgements:
+            groups.setdefault((one.claim.question, one.corpus), []).append(one)
+        return [
+            max([one for one in group if one.is_complete] or group[:1], key=lambda one: one.planned)
+            for group in groups.values()
+        ]
 
     def headline(self) -> list[list[Judgement]]:
         """Return the latest judgements, corpus by corpus, of each question of the first screen."""
@@ -51,7 +62,7 @@ class Study:
     def main_table(self) -> tuple[list[str], list[list[Judgement | None]]]:
         """Return corpora, and for each main comparison its judgement on each of them.
 
-        Comparisons and corpora of which nothing can be said yet are left out.
+        Comparisons and corpora for which no seed has ended are left out.
         """
         rows = [{one.corpus: one for one in judged} for judged in self.headline()]
         begun = [row for row in rows if any(one.is_begun for one in row.values())]
@@ -70,4 +81,8 @@ def load_study(name: str) -> Study:
         UserError: A mistake in the plan, a change of it after confirmation began, or a record of
             another plan.
     """
-    return Study(name, *read_study(name))
+    plan, frozen = read_plan(name), frozen_plan(name)
+    grid = read_grid(name, plan)
+    if frozen is not None:
+        check_only_adds(frozen, plan)
+    return Study(name, grid, frozen)

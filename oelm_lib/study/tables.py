@@ -20,7 +20,7 @@ from oelm_lib.view.tables import plain_table
 
 
 def claims_table(study: Study) -> pd.DataFrame:
-    """Tabulate every claim on every corpus, one row a limit."""
+    """Tabulate every claim on every corpus, one row per limit."""
     rows = []
     for one in study.judgements:
         for limit in one.limits:
@@ -92,13 +92,11 @@ def ladder_table(study: Study) -> pd.DataFrame:
             "corpus": slope.corpus,
             "arm": slope.arm,
             "against": slope.baseline,
-            **{
-                f"{size} ({format_millions(parameters)} M)": interval_text(interval)
-                for size, parameters, interval in slope.sizes
-            },
+            "million parameters": ", ".join(format_millions(one.parameters) for one in slope.sizes),
+            **{f"gap, {one.size}": interval_text(one.interval) for one in slope.sizes},
             "change per decade": interval_text(slope.interval),
             "verdict": slope.verdict,
-            "seeds": f"{slope.interval.n} of {slope.planned} seeds{slope.late_mark}",
+            "seeds": f"{slope.interval.pairs} of {slope.planned} seeds{slope.late_mark}",
             "to decide": slope.to_decide,
         }
         for slope in study.slopes
@@ -114,7 +112,7 @@ def exploration_table(study: Study) -> pd.DataFrame:
     plan = study.plan
     judged = {name: arm for name, arm in plan.arms.items() if arm.against}
     nats = {name: study.grid.tuned_gap(name, plan.corpora[0]) for name in judged}
-    known = sorted((name for name in nats if _is_finite(nats[name])), key=nats.get)
+    order = sorted(nats, key=lambda name: nats[name] if _is_finite(nats[name]) else math.inf)
     return pd.DataFrame(
         {
             "arm": name,
@@ -123,7 +121,7 @@ def exploration_table(study: Study) -> pd.DataFrame:
             "trained share": plan.trained_share(name),
             "what it is": judged[name].about,
         }
-        for name in dict.fromkeys([*known, *nats])
+        for name in order
     )
 
 
@@ -263,10 +261,7 @@ def _cell(one: Judgement | None) -> str:
         return "–"
     if not one.is_begun:
         return "not run yet"
-    seeds = one.ended
-    count = f"{seeds} of {one.planned} seeds" if seeds < one.planned else f"{seeds} seeds"
-    if not seeds:
-        count = unstable_reason(one.interval)
+    count = f"{_of(one.ended, one.planned)} seeds" if one.ended else unstable_reason(one.interval)
     words = {verdict: f"**{verdict}**" for verdict in (stats.PASS, stats.FAIL, stats.YES, stats.NO)}
     verdicts = [
         f"{limit.short_text}: {words.get(limit.verdict, limit.verdict)}" for limit in one.limits

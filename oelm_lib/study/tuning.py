@@ -8,7 +8,7 @@ Fieller's (1954, J. R. Stat. Soc. B 16), exact for a parabola with normal noise.
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,7 +21,7 @@ NEAR = 0.1
 Farther from it the loss is no parabola, least of all at high rates, where training gets unstable.
 """
 FEWEST, WINDOW = 4, 5
-"""Rates that a fit wants at least, one more than a parabola needs, and uses at most."""
+"""Fewest rates near the minimum with which tuning may end, and most rates that a fit uses."""
 NARROWEST = 0.6
 """Rates nearer to a diverging one than this power of the factor are not tried."""
 UNSTABLE_SPREAD = 0.2
@@ -80,7 +80,7 @@ def fit_rates(points: Sequence[Point]) -> Fit:
         return at_edge
     middle, turn = parabola.middle, parabola.turn
     if not math.log2(min(stable)) < middle + turn < math.log2(max(stable)):
-        return replace(at_edge, coefficients=parabola.coefficients)
+        return at_edge
     low, high = _fieller(parabola, degrees)
     return Fit(
         state=INTERIOR,

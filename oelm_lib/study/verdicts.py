@@ -55,7 +55,7 @@ class Judgement:
 
     @property
     def name(self) -> str:
-        """The claim's own name of the arm; a choice's with the arm it chose."""
+        """Name of the arm in the claim; a choice is followed by the selected arm in brackets."""
         named = self.claim.first
         return named if named == self.arm else f"{named} ({self.arm or 'tuning will choose it'})"
 
@@ -67,9 +67,7 @@ class Judgement:
     @property
     def other(self) -> str:
         """The arm that the claim's arm is compared with."""
-        if self.claim.equal:
-            return self.claim.second
-        return self.baseline or "its baseline"
+        return self.baseline or self.claim.second or "its baseline"
 
     @property
     def against(self) -> str:
@@ -83,17 +81,17 @@ class Judgement:
 
     @property
     def is_begun(self) -> bool:
-        """Whether a seed has ended, or tuning without a stable rate."""
+        """Whether a seed has ended, or tuning has ended without a stable learning rate."""
         return self.limits[0].verdict != NOT_RUN
 
     @property
     def is_complete(self) -> bool:
-        """Whether all seeds have ended, or tuning without a stable rate."""
+        """Whether all seeds have ended, or tuning has ended without a stable learning rate."""
         return self.limits[0].verdict not in WAITING
 
     @property
     def late_mark(self) -> str:
-        """What follows the number of seeds of a claim that was added after confirmation began."""
+        """Text after the number of seeds: ", claimed late" if the claim is, else nothing."""
         return late_mark(self.declared)
 
     @property
@@ -109,35 +107,16 @@ def judge(grid: Grid, frozen: Plan | None = None) -> list[Judgement]:
         frozen: The plan as it stood when confirmation began.
     """
     before = frozen or grid.plan
-    declared = [
-        (substance(claim), corpus)
-        for claim in before.claims
-        for corpus in before.claim_corpora(claim)
-    ]
+    declared = [(substance(claim), corpus) for claim, corpus in before.claims_by_corpus()]
     return [
         _judge_claim(grid, claim, corpus, (substance(claim), corpus) in declared)
-        for claim in grid.plan.claims
-        for corpus in grid.plan.claim_corpora(claim)
+        for claim, corpus in grid.plan.claims_by_corpus()
     ]
 
 
 def late_mark(declared: bool) -> str:
     """Return what marks an answer whose question was added after confirmation began, else ""."""
     return "" if declared else ", claimed late"
-
-
-def latest(judgements: list[Judgement]) -> list[Judgement]:
-    """Return one judgement for each question and corpus.
-
-    Where a later claim added seeds: the complete one with the most seeds, else the first.
-    """
-    groups: dict[tuple[Claim, str], list[Judgement]] = {}
-    for one in judgements:
-        groups.setdefault((one.claim.question, one.corpus), []).append(one)
-    return [
-        max([one for one in group if one.is_complete] or group[:1], key=lambda one: one.planned)
-        for group in groups.values()
-    ]
 
 
 def family_size(plan: Plan, family: str, corpus: str) -> int:
@@ -178,7 +157,7 @@ def _judge_claim(grid: Grid, claim: Claim, corpus: str, declared: bool) -> Judge
         declared=declared,
         planned=planned,
         interval=interval,
-        limits=_limits(claim, interval, no_verdict(grid, [comparison], interval)),
+        limits=_limits(claim, interval, word_in_place(grid, [comparison], interval)),
         arm=comparison.first.arm,
         baseline=comparison.second.arm,
         trained_share=grid.plan.trained_share(comparison.first.arm),
@@ -186,8 +165,8 @@ def _judge_claim(grid: Grid, claim: Claim, corpus: str, declared: bool) -> Judge
     )
 
 
-def no_verdict(grid: Grid, comparisons: list[Comparison], interval: Interval) -> str | None:
-    """Return the word that stands in place of a verdict on an interval; None: none does.
+def word_in_place(grid: Grid, comparisons: list[Comparison], interval: Interval) -> str | None:
+    """Return the word that replaces the verdict read off an interval; None: nothing does.
 
     UNSTABLE where a cell has no stable learning rate, a word of WAITING where seeds are missing.
     """

@@ -45,20 +45,21 @@ def token_losses(
 def logit_std(model: GPT, tokens: torch.Tensor) -> list[float]:
     """Return the standard deviation of each layer's attention scores, the mean over its heads.
 
-    It is taken over queries and the keys they may attend to. Layers are on the device until all
-    are done; the host reads them once.
+    Layers stay on the device until all are done; the host reads them once.
 
     Args:
         tokens: (B, T).
     """
-    length = tokens.shape[1]
-    queries, keys = torch.tril_indices(length, length, device=tokens.device)
-    layers = []
     with evaluation_mode(model):
-        for scores in model.attention_scores(tokens):  # (B, H, T, T)
-            heads = [head[:, queries, keys] for head in scores.transpose(0, 1)]
-            layers.append(torch.stack([head.std() for head in heads]).mean())
+        layers = [head_logit_std(scores).mean() for scores in model.attention_scores(tokens)]
     return torch.stack(layers).tolist()
+
+
+def head_logit_std(scores: torch.Tensor) -> torch.Tensor:
+    """Return the standard deviation (H,) of scores (B, H, T, T), over keys that queries see."""
+    length = scores.shape[-1]
+    queries, keys = torch.tril_indices(length, length, device=scores.device)
+    return torch.stack([head[:, queries, keys].std() for head in scores.unbind(1)])
 
 
 def mean_loss(losses: np.ndarray) -> float:

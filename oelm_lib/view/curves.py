@@ -1,6 +1,5 @@
 """Curves of runs, for train, workbench and compare pages: loss, learning rate, gradient norm."""
 
-import math
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -48,7 +47,7 @@ def loss_curves(
     log: bool = False,
     group: str | None = None,
 ) -> Figure:
-    """Draw training loss, faint and smoothed, and validation loss, marked; one panel a corpus.
+    """Draw training loss, faint and smoothed, and validation loss, marked; one panel per corpus.
 
     The log's own points stand beside runs on the same complete corpus.
 
@@ -153,10 +152,7 @@ def _recorded_points(drawn: pd.DataFrame) -> dict[str, tuple[str, str, dict[str,
     for row in frames.recorded().itertuples():
         panel = f"{row.corpus}, {row.tokenizer}"
         if panel in complete:
-            points = [
-                (point["step"], None, math.log(point["perplexity"]))
-                for point in row.timing["evaluations"]
-            ]
+            points = [(point["step"], None, point["loss"]) for point in row.timing["evaluations"]]
             points.append((int(row.steps), row.wall_seconds, row.final_val_loss))
             step, seconds, loss = zip(*points, strict=True)
             series = {

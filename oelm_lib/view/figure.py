@@ -79,7 +79,7 @@ def plotly_text(text: str) -> str:
 
 
 def new_figure(title: str, notes: list[str], panels: list[str], height: int = 320) -> Figure:
-    """Return an empty figure with one panel a row.
+    """Return an empty figure with one panel per row.
 
     Args:
         notes: Lines under the title; those after the fourth are only counted.

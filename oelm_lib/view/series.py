@@ -4,6 +4,7 @@ The page's script (report/templates/curves.js) computes the same from the same r
 tests/report/test_controls.py compares the two.
 """
 
+import math
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def _read(path: Path, stamp: tuple) -> dict[str, Any]:
 
 def _thin(frame: Any, columns: tuple[str, ...]) -> dict[str, list]:
     """Return the mean of each bucket of rows, and the extremes of spiky columns."""
-    size = -(-len(frame) // BUCKETS) or 1
+    size = max(math.ceil(len(frame) / BUCKETS), 1)
     groups = frame.groupby(np.arange(len(frame)) // size)
     thinned = {
         "step": groups["step"].last().tolist(),

@@ -13,7 +13,8 @@ from oelm_lib.view.tones import verdict_html
 
 WRAPPED = 30
 """Columns with longer text than this wrap."""
-COUNTS = ("n", "gap_n", "seeds")
+COUNTS = ("n", "gap_n")
+"""Columns that stay in the table even if all rows have one value."""
 FORMATS: dict[str, Callable[[Any], str]] = {
     **dict.fromkeys(("gap", "gap_back"), percent),
     **dict.fromkeys(("low", "high", "unadjusted_low", "unadjusted_high"), percent),

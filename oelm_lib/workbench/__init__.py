@@ -1,4 +1,4 @@
-"""The page one starts from: all experiments and runs, new experiments, and the runs of one.
+"""Widgets of workbench.ipynb: a table of all runs, a form for new experiments, their runs.
 
 A part is a file of plain functions and a thin widget of the same name: table and table_view,
 experiment and experiment_view, form and form_view, runs and runs_view. `rows` reads what they show,

@@ -1,7 +1,7 @@
-"""What the buttons do to runs: each calls the function that the command of the same name calls.
+"""Actions of the buttons on runs: each calls the function of the `oelm` command of that name.
 
-An action returns one line for the user, and below it warnings, one a line. It raises UserError
-where it cannot be done. The buttons that make pages are in `page_actions`.
+An action returns text for the user: one line, then one line per warning. It raises UserError if it
+cannot be carried out. The buttons that make pages are in `page_actions`.
 """
 
 import os
@@ -23,7 +23,7 @@ from oelm_lib.runs.names import (
     set_arguments,
 )
 from oelm_lib.runs.process import is_alive
-from oelm_lib.runs.reading import read_config, read_status, state
+from oelm_lib.runs.reading import known_status, read_config, read_status, state
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.stop import ask_to_stop
 from oelm_lib.runs.trash import remove_experiment, restore_last
@@ -37,26 +37,17 @@ def check_selected(runs: Sequence[object]) -> None:
         raise UserError("no run is selected; select one in the list")
 
 
-def start_runs(
-    exp: str,
-    seeds: str | list[int],
-    outputs: Path,
-    overrides: dict[str, Any] | None = None,
-    at_once: int = 1,
-    fresh: bool = False,
-) -> str:
+def start_runs(exp: str, seeds: str, outputs: Path, at_once: int = 1) -> str:
     """Start the runs of an experiment as `oelm run` does; finished seeds are left out.
 
     Args:
-        seeds: Whole numbers, or text such as "42,43".
+        seeds: Whole numbers separated by commas.
         at_once: Concurrent runs.
-        fresh: Start over and keep the old folder under another name; for one seed.
 
     Raises:
         UserError: A seed is no number, all are done, or one of them runs or waits already.
     """
-    chosen = parse_seeds(seeds) if isinstance(seeds, str) else list(seeds)
-    command, warnings = _start(load_config(exp, overrides), chosen, outputs, at_once, fresh)
+    command, warnings = _start(load_config(exp), parse_seeds(seeds), outputs, at_once, fresh=False)
     return "\n".join([f"Started: {command}.", *warnings])
 
 
@@ -93,7 +84,7 @@ def stop_runs(paths: list[Path], outputs: Path) -> str:
     busy = [path for path in paths if _is_busy(path, live)]
     if not busy:
         states = ", ".join(f"{run_name(path)} is {state(path)}" for path in paths)
-        raise UserError(f"{states}, so there is nothing to stop")
+        raise UserError(f"{states}, so there is nothing to stop here; scancel stops a Slurm job")
     lines, refusals = [], []
     for path in busy:
         try:
@@ -162,9 +153,10 @@ def _start_again(paths: list[Path], outputs: Path, at_once: int, fresh: bool) ->
         except UserError as error:
             if not commands:
                 raise
-            command, lines = None, [f"Not started: {error}"]
-        commands += [command] if command else []
-        warnings += lines
+            warnings.append(f"Not started: {error}")
+        else:
+            commands.append(command)
+            warnings += lines
     return "\n".join([f"Started: {'; '.join(commands)}.", *dict.fromkeys(warnings)])
 
 
@@ -240,7 +232,10 @@ def _is_busy(path: Path, live: list[Launch]) -> bool:
     Args:
         live: Commands of the workbench that run now; one that just began has written no status.
     """
-    return any(launch.holds(path) for launch in live) or state(path) in ("queued", *ACTIVE)
+    if any(launch.holds(path) for launch in live) or state(path) in ACTIVE:
+        return True
+    # A Slurm job may have been cancelled since; `oelm run` and `oelm rm` do not refuse it either.
+    return state(path) == "queued" and not known_status(path).get("job")
 
 
 def _core_warnings(outputs: Path, added: int, live: list[Launch]) -> list[str]:

@@ -12,7 +12,7 @@ from oelm_lib.markup import Html, html_table
 from oelm_lib.model.cost import parameter_counts, step_bytes, step_flops
 from oelm_lib.runs.reading import read_or_none, read_timing
 from oelm_lib.runs.schema import ACTIVE
-from oelm_lib.units import format_bytes, format_duration
+from oelm_lib.units import format_bytes, format_duration, significant
 from oelm_lib.view.changes import changes_table
 from oelm_lib.view.tones import toned
 from oelm_lib.workbench.rows import NOT_RUN, Row, modified
@@ -52,7 +52,7 @@ def experiment_html(exp: str, rows: list[Row]) -> Html:
 
 
 def file_stamps(exp: str) -> list[float]:
-    """Return what changes whenever the file of an experiment, or of its baseline, does."""
+    """Return the times of last change of the files of an experiment and of its baseline."""
     try:
         base = load_config(exp).compare_to
     except UserError:
@@ -94,11 +94,12 @@ def time_line(experiment: Experiment, rows: list[Row]) -> str:
     seconds = [wall for row in done if (wall := _wall_seconds(row))]
     if seconds:
         mean = format_duration(sum(seconds) / len(seconds))
-        return f"{mean} a run, measured (runs done: {len(seconds)})"
+        return f"{mean} per run, measured (runs done: {len(seconds)})"
     speeds = [row["steps_per_s"] for row in rows if row.get("steps_per_s")]
     if speeds:
         left = experiment.train.max_steps / speeds[0]
-        return f"about {format_duration(left)} a run, from {speeds[0]:,.1f} steps a second"
+        speed = significant(speeds[0], 2)
+        return f"about {format_duration(left)} per run, from {speed} steps per second"
     return "not measured yet: no run of it has been timed on this machine"
 
 

@@ -43,7 +43,7 @@ class ExperimentView(Panel):
         titles = {row["id"]: row["title"] for row in rows}  # of a rehearsal, where it is alone
         titles |= {row["id"]: row["title"] for row in rows if "+" not in row["run"]}
         options = {f"{exp} {titles[exp]}": exp for exp in sorted(titles)}
-        if dict(self.choice.options or {}) != options:
+        if self.choice.options != options:
             wanted = (self.choice.value, latest_experiment(rows))
             self._filling = True  # new options choose the first of them for a moment
             self.choice.options = options

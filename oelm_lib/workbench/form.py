@@ -54,13 +54,11 @@ MAIN_KEYS = (
     "train.max_steps",
     "train.batch_size",
 )
-"""Keys that stand before the folded ones."""
+"""Keys shown above the folded sections."""
 BOUNDS = {
     "gt": "above",
-    "exclusiveMinimum": "above",
     "ge": "at least",
     "minimum": "at least",
-    "lt": "below",
     "le": "at most",
     "maximum": "at most",
 }
@@ -86,13 +84,13 @@ class FormField:
 
 @dataclass(frozen=True)
 class FormCheck:
-    """What the values of a form amount to.
+    """The result of checking a form.
 
     Attributes:
         reasons: Key -> why its value is impossible; "" stands for the form as a whole. Where there
             is one, the other attributes are empty.
         changes: Key, value of the baseline, value of the new experiment.
-        warnings: What weakens the comparison with the baseline, and memory that is not there.
+        warnings: What weakens the comparison with the baseline, and a lack of memory.
         compare_to: The baseline; "" for none.
         cost: Parameters, memory and arithmetic of a run.
         text: The file.
@@ -197,8 +195,7 @@ def _field(key: str, plain: dict[str, Any]) -> FormField:
         options = ("false", "true")
     elif key == "data.corpus":
         options = tuple(corpus_names())
-    branches = [_in_words(branch) for branch in plain.get("anyOf", [plain])]
-    allowed = "one of these" if options else " or ".join(branches)
+    allowed = " or ".join(map(_in_words, plain.get("anyOf", [plain])))
     return FormField(key, options, allowed, plain.get("description", "").replace("`", ""))
 
 
@@ -225,7 +222,7 @@ def _refusal(check: Callable[..., object], *arguments: Any) -> str:
 
 
 def _check_baseline(text: str) -> None:
-    """Raise UserError where a text is neither an experiment's id nor means a choice without one."""
+    """Raise UserError unless a text is an experiment's id, empty or NO_BASELINE."""
     if text not in ("", NO_BASELINE):
         find_id(text)
 

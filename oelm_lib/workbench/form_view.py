@@ -27,8 +27,8 @@ HELP = {
     "id": "File name without .yaml: capitals, a hyphen, 2 to 4 digits.",
     "title": "empty: the title of the original and what is changed",
     "question": "empty: what the changes do",
-    "compare_to": "Its baseline; empty: that of the original, or the original if it is one;"
-    " none: it is a baseline.",
+    "compare_to": "Its baseline. Empty: the original's baseline, or the original if that is a"
+    " baseline. none: the new experiment is a baseline.",
 }
 LONG = ("title", "question")
 """Keys of sentences: their fields take the whole width and hold the help."""
@@ -36,17 +36,18 @@ NAME_WIDTH = "13em"
 
 
 class FormRow(ipywidgets.HBox):
-    """One field with its help, or the reason why its value is impossible: beside it, else below."""
+    """A field with its help text; if its value is impossible, the reason replaces the help."""
 
     def __init__(self, key: str, help_text: str, options: tuple[str, ...] = ()):
         is_long = key in LONG
         self._help = "" if is_long else help_text
         layout = {"flex": f"0 1 {'60em' if is_long else '27em'}"}
-        look = {"description": key, "style": {"description_width": NAME_WIDTH}, "layout": layout}
+        style = {"description_width": NAME_WIDTH}
+        of_field = {"description": key, "style": style, "layout": layout}
         if options:
-            self.field = ipywidgets.Dropdown(options=options, **look)
+            self.field = ipywidgets.Dropdown(options=options, **of_field)
         else:
-            self.field = ipywidgets.Text(placeholder=help_text if is_long else "", **look)
+            self.field = ipywidgets.Text(placeholder=help_text if is_long else "", **of_field)
         self.remark = ipywidgets.HTML(layout={"flex": "0 1 auto" if is_long else "1 1 20em"})
         super().__init__([self.field, self.remark], layout=WRAP)
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,22 +19,21 @@ from typing import Any
 from oelm_lib.errors import UserError
 from oelm_lib.files import as_user_error, lock_exclusively, read_json, time_stamp, write_json
 from oelm_lib.runs.names import command_line, run_name
-from oelm_lib.runs.process import is_alive, process_start, this_process
+from oelm_lib.runs.process import is_alive, process_start
 from oelm_lib.runs.reading import known_status, state
 from oelm_lib.runs.schema import ACTIVE
 
 FOLDER = "logs"
 """Folder of the outputs folder that holds <time>_<words>.json and .log of each command."""
 LOCK = "starting.lock"
-"""File of that folder that a kernel locks while it looks at what runs and starts a command."""
+"""Lock file in that folder, held while a kernel checks what runs and starts a command."""
 MOST_SHOWN = 6
-"""Ended commands shown at most."""
+"""Largest number of ended commands that are shown."""
 SHOWN_SECONDS = 3600
-"""Time after its last line for which a command that has ended is shown."""
+"""Time for which an ended command is shown, from the last line of its log."""
 TAIL_BYTES = 4096
-ENDED = ("done", "failed", "stopped")
 _started: list[subprocess.Popen] = []
-"""Children of this kernel; each look polls them, so that none stays a zombie."""
+"""Child processes of this kernel; _launches polls them, so that none stays a zombie."""
 _ended: dict[Path, "Launch"] = {}
 """Commands that have ended, by their record, which is then not read again."""
 
@@ -43,7 +43,7 @@ class Launch:
     """A command that was started.
 
     Attributes:
-        command: As one types it.
+        command: As typed in a shell.
         log: File of its output.
         is_alive: Whether its process runs on this host.
         runs: Runs that it was started for, as <ID>_<slug>/seed<k>.
@@ -65,9 +65,9 @@ class Launch:
         if not self.is_alive or run_name(path) not in self.runs:
             return False
         current = state(path)
-        if current == "done":
-            return False
-        return current not in ENDED or _last_beat(path) < self.started
+        if current in ("failed", "stopped"):  # before this command began, or under it?
+            return (known_status(path).get("heartbeat") or 0.0) < self.started
+        return current != "done"
 
     def held_runs(self, outputs: Path) -> list[Path]:
         """Return the folders of the runs that it holds."""
@@ -120,9 +120,10 @@ def start_command(
                 start_new_session=True,
             )
         _started.append(process)
-        identity = {"pid": process.pid, "process_start": process_start(process.pid)}
         facts = {"command": command, "runs": list(runs), "at_once": at_once, "started": time.time()}
-        write_json(log.with_suffix(".json"), facts | this_process() | identity)
+        facts |= {"host": socket.gethostname(), "pid": process.pid}
+        facts["process_start"] = process_start(process.pid)
+        write_json(log.with_suffix(".json"), facts)
     return Launch(command, log, True, tuple(runs), at_once, process.pid, facts["started"])
 
 
@@ -142,12 +143,12 @@ def one_starter(outputs: Path) -> Iterator[None]:
 
 
 def live_launches(outputs: Path) -> list[Launch]:
-    """Return the commands that run now on this host, by whichever kernel."""
+    """Return the commands that run on this host now, whichever kernel started them."""
     return [launch for launch in _launches(outputs) if launch.is_alive]
 
 
 def starting_runs(outputs: Path) -> set[Path]:
-    """Return the runs that live commands train next, and whose processes have written nothing."""
+    """Return the runs that live commands are about to train and that have written nothing."""
     starting = set()
     for launch in live_launches(outputs):
         held = launch.held_runs(outputs)
@@ -200,7 +201,7 @@ def _read(record: Path) -> Launch | None:
         plain = read_json(record) or {}
     except UserError:
         return None
-    here = plain.get("host") == this_process()["host"]
+    here = plain.get("host") == socket.gethostname()
     return Launch(
         command=str(plain.get("command")),
         log=record.with_suffix(".log"),
@@ -216,11 +217,6 @@ def _number(plain: dict[str, Any], key: str, default: float) -> Any:
     """Return a number of a record, the default where it lacks it."""
     value = plain.get(key)
     return value if type(value) in (int, float) else default
-
-
-def _last_beat(path: Path) -> float:
-    """Return the time of the last heartbeat of a run; 0 where there is none."""
-    return known_status(path).get("heartbeat") or 0.0
 
 
 def _is_recent(log: Path) -> bool:

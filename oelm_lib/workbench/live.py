@@ -9,10 +9,10 @@ from oelm_lib.workbench.rows import Row, RunRows
 from oelm_lib.workbench.runs_view import RunsView
 from oelm_lib.workbench.table_view import TableView
 
-LOOK_SECONDS = 2.0
-"""Least time between looks at the run folders."""
+POLL_SECONDS = 2.0
+"""Least time between two reads of the run folders."""
 IDLE_SHARE, BUSY_SHARE = 0.02, 0.1
-"""Share of the time that looks at the files may take: where nothing changes, and while runs train.
+"""Largest share of the time that reading files takes: while nothing changes, and while runs train.
 
 Wall time, so that a browser which shares a busy machine keeps up with what it has to draw.
 """
@@ -39,7 +39,7 @@ class Workbench:
         self.runs = RunsView(self._reader.outputs, self.refresh)
         self.refresh()
         self.runs.draws = True
-        self._task = watch(self._look, LOOK_SECONDS / 2)
+        self._task = watch(self._look, POLL_SECONDS / 2)
 
     def refresh(self) -> None:
         """Read what changed, and show it."""
@@ -64,7 +64,7 @@ class Workbench:
         self.table.report(problem)
         share = IDLE_SHARE if self._rows is rows else BUSY_SHARE
         cost = time.monotonic() - start
-        self._due = start + max(LOOK_SECONDS, cost / share)
+        self._due = start + max(POLL_SECONDS, cost / share)
 
     def _show_experiment(self, exp: str) -> None:
         """Show another experiment everywhere."""

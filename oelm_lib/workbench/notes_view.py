@@ -43,7 +43,7 @@ class NotesView(ipywidgets.VBox):
         super().__init__([self.heading, ipywidgets.HBox(above, layout=WRAP), self.note])
 
     def load(self) -> None:
-        """Show the notes of the first selected run; while it is selected, what one types stays."""
+        """Show the notes of the first selected run; while it stays selected, keep unsaved input."""
         paths = self._selected()
         first = paths[0] if paths else None
         if self._shown not in paths and first != self._shown:

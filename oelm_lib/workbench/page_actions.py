@@ -1,4 +1,4 @@
-"""What the buttons do that make pages and files of runs: each starts a command of `oelm`.
+"""Actions of the buttons that make pages and files of runs: each starts an `oelm` command.
 
 An action returns lines for the user and raises UserError, as in `actions`.
 """
@@ -16,7 +16,7 @@ def make_page(target: str, outputs: Path, runs: str = "") -> str:
     """Start `oelm report TARGET`; `runs` names those of the explore page."""
     options = ["--runs", runs] if runs else []
     line = _start_once(["report", target, *options], outputs)
-    return f"{line} Its link stands below when it is made."
+    return f"{line} A link to the page appears below when it is ready."
 
 
 def compare_runs(rows: list[Row], outputs: Path) -> str:
@@ -50,7 +50,7 @@ def run_page(paths: list[Path], outputs: Path) -> str:
     """Start `oelm report RUN` for one run."""
     check_selected(paths)
     if len(paths) > 1:
-        raise UserError("only one run has its page made at a time; select one")
+        raise UserError("a page can be made for one run at a time; select one")
     return make_page(str(paths[0]), outputs)
 
 
@@ -75,11 +75,13 @@ def _start_once(arguments: list[str], outputs: Path) -> str:
     command = command_line(arguments)
     with one_starter(outputs):
         if any(launch.command == command for launch in live_launches(outputs)):
-            raise UserError(f"{command}: runs already; its result is linked below when it is made")
+            raise UserError(
+                f"{command}: runs already; a link to its result appears below when it is ready"
+            )
         return f"Started: {start_command(arguments, outputs).command}."
 
 
-def _done_rows(rows: list[Row], otherwise: str) -> tuple[list[Row], list[str]]:
+def _done_rows(rows: list[Row], consequence: str) -> tuple[list[Row], list[str]]:
     """Return the rows of done runs, and a line that names the others if there are any.
 
     Raises:
@@ -89,7 +91,7 @@ def _done_rows(rows: list[Row], otherwise: str) -> tuple[list[Row], list[str]]:
     done = [row for row in rows if row["state"] == "done"]
     if not done:
         raise UserError(
-            f"none of the selected runs is done, so {otherwise}; wait for one, or select others"
+            f"none of the selected runs is done, so {consequence}; wait for one, or select others"
         )
     others = [f"{row['run']} ({row['state']})" for row in rows if row["state"] != "done"]
     return done, [f"Left out, since not done: {', '.join(others)}."] if others else []

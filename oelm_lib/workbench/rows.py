@@ -1,5 +1,6 @@
 """Rows of the workbench's table: every run, and every experiment that has none."""
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.workbench.launches import starting_runs
 
 FILES = ("status.json", "summary.json", "config.yaml", FILE)
-"""Files of a run folder whose change makes its row a new one."""
+"""Files of a run folder; if one of them changes, the row of the run is read again."""
 NOT_RUN = "not run"
 """State of an experiment without a run."""
 STARTING = "starting"
@@ -33,7 +34,7 @@ Row = dict[str, Any]
 
 
 class RunRows:
-    """Rows of all runs and experiments; a look reads only the folders that changed.
+    """Rows of all runs and experiments; `read` opens only the folders that changed.
 
     Args:
         outputs: Folder of the run folders; "": the default. Kept as an absolute path.
@@ -44,7 +45,6 @@ class RunRows:
         self._stamps: dict[Path, tuple] = {}
         self._rows: dict[Path, Row] = {}
         self._records: dict[str, tuple[float, Path]] = {}
-        self._arm_facts: dict[str, tuple[tuple[float, Path], dict[str, Any]]] = {}
         self._last: list[Row] = []
 
     def read(self) -> list[Row]:
@@ -111,17 +111,18 @@ class RunRows:
 
     def _run_facts(self, path: Path, exp: str) -> dict[str, Any]:
         """Return _facts of the newest record of a run's arm, or those of its experiment."""
-        folder = path.parent.name
-        record = self._records.get(folder, (0.0, path))
-        if self._arm_facts.get(folder, (None, {}))[0] != record:
-            where = record[1]
-            try:
-                plain = read_config(where)
-                experiment = parse_experiment(plain["experiment"], str(where), plain["overrides"])
-            except UserError:
-                return _experiment_facts(exp)
-            self._arm_facts[folder] = record, _facts(experiment)
-        return self._arm_facts[folder][1]
+        written, newest = self._records.get(path.parent.name, (0.0, path))
+        try:
+            return _recorded_facts(newest, written)
+        except UserError:
+            return _experiment_facts(exp)
+
+
+@functools.lru_cache(maxsize=1024)
+def _recorded_facts(run: Path, written: float) -> dict[str, Any]:
+    """Return _facts of a run's config.yaml; `written`, its time, changes when the file does."""
+    plain = read_config(run)
+    return _facts(parse_experiment(plain["experiment"], str(run), plain["overrides"]))
 
 
 def _newest_records(stamps: dict[Path, tuple[float, ...]]) -> dict[str, tuple[float, Path]]:

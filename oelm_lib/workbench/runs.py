@@ -50,11 +50,6 @@ def list_label(run: str) -> str:
     return f"{run_id(run)} {slug}"
 
 
-def drawn_rows(rows: list[Row], chosen: tuple[str, ...]) -> list[Row]:
-    """Return the runs of the figures: of many chosen ones the last MOST_DRAWN, with baselines."""
-    return with_baselines(rows, chosen[-MOST_DRAWN:])
-
-
 def with_baselines(rows: list[Row], chosen: tuple[str, ...]) -> list[Row]:
     """Return the chosen runs, each with its baseline's run."""
     by_name = {row["run"]: row for row in rows}
@@ -80,7 +75,7 @@ def limit_note(chosen: tuple[str, ...]) -> str:
 
 
 def progress(rows: list[Row]) -> list[tuple]:
-    """Return what changes whenever one of the runs makes progress."""
+    """Return run, state and step of each row; equal lists mean that no run made progress."""
     return [(row["run"], row["state"], row.get("step")) for row in rows]
 
 
@@ -142,7 +137,7 @@ def log_html(rows: list[Row]) -> str:
 
 
 def launches_html(launches: list[Launch]) -> str:
-    """Return the commands started last, each with its log's last line and the link in it."""
+    """Return commands as an HTML table, each with the last line of its log, its file linked."""
     if not launches:
         return ""
     rows = [

@@ -16,7 +16,7 @@ from oelm_lib.workbench.notes_view import NotesView
 from oelm_lib.workbench.rows import LIVE, NOT_RUN, Row
 from oelm_lib.workbench.runs import (
     LISTS,
-    drawn_rows,
+    MOST_DRAWN,
     launches_html,
     limit_note,
     list_label,
@@ -31,7 +31,7 @@ from oelm_lib.workbench.table import table_html
 from oelm_lib.workbench.widgets import WIDE, WRAP, Message, text
 
 MOST_SELECTED = 6
-"""New runs that are selected without being asked for."""
+"""Largest number of new runs that are selected automatically."""
 
 
 class RunsView(Panel):
@@ -80,7 +80,7 @@ class RunsView(Panel):
                 self.list,
                 ipywidgets.HBox(self._steering(), layout=WRAP),
                 ipywidgets.HBox(self._pages(), layout=WRAP),
-                self.message,  # below the buttons, which so stay where they are
+                self.message,  # below the buttons, so that these do not move
                 self.commands,
                 self.table,
                 *figures,
@@ -195,7 +195,7 @@ class RunsView(Panel):
     def _report_stopped(self) -> None:
         """Say that the runs which were asked to stop have ended."""
         states = {row["run"]: row["state"] for row in self._rows if row["run"] in self._stopping}
-        if states and not set(states.values()) & set(LIVE):
+        if states and set(states.values()).isdisjoint(LIVE):
             self._stopping = ()
             self.message.say("; ".join(f"{run}: {state}" for run, state in states.items()))
 
@@ -236,7 +236,7 @@ class RunsView(Panel):
         rows = self._chosen_rows()
         self.log_tail.value = log_html([row for row in rows if row["run"] in self.list.value])
         self.table.value = self._table_html(rows) if rows else self._empty_text()
-        drawn = drawn_rows(self._rows, self.list.value)
+        drawn = with_baselines(self._rows, self.list.value[-MOST_DRAWN:])
         if not self.draws or progress(drawn) == self._drawn:
             return
         self._draw(drawn)

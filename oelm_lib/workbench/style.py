@@ -3,14 +3,14 @@
 from html import escape
 
 from oelm_lib.runs.schema import ACTIVE
-from oelm_lib.view.tones import tone_colour, toned
+from oelm_lib.view.tones import toned
 from oelm_lib.workbench.rows import STARTING
 
 TABLE = "wb"
 """CSS class of the tables."""
 LEFT = "text-align:left"
 LONG_TEXT = "text-align:left;white-space:normal;min-width:16em;overflow-wrap:anywhere"
-"""Looks of a column of words."""
+"""CSS of a column of text; in LONG_TEXT it wraps."""
 STATE_TONES = {"done": "good", "failed": "bad", "dead?": "bad", "unreadable": "bad"} | {
     state: "unsure" for state in (*ACTIVE, STARTING)
 }
@@ -38,14 +38,13 @@ STYLE = """<style>
 [data-jp-theme-light='false'] .oelm-panel select {appearance:auto; background-image:none;
  color-scheme:dark}
 </style>"""
-"""HTML that each part of the workbench shows with its own, so that any of them may stand alone."""
+"""Style sheet; each part of the workbench includes it, so that it can be shown alone."""
 
 
 def state_html(state: str) -> str:
     """Return the name of a state in its colour."""
     tone = STATE_TONES.get(state)
-    style = f" style='color:{tone_colour(tone)};font-weight:600'" if tone else ""
-    return f"<span class='{tone or 'plain'}'{style}>{escape(state)}</span>"
+    return toned(state, tone, "b") if tone else escape(state)
 
 
 def warnings_html(lines: list[str]) -> str:

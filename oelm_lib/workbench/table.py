@@ -38,7 +38,7 @@ PROGRESS = ("step", "train_loss", "tokens_per_s", "overrides")
 MACHINE = ("steps_per_s", "device", "memory_bytes", "heartbeat_age")
 SHOWN = (*RESULTS, *FACTS, *PROGRESS, *MACHINE)
 """Keys of a row that are columns, in their order."""
-LEFT_ALIGNED = ("run", "arm", "corpus", "state", "device", "overrides", "tags", "note", "reason")
+LEFT_ALIGNED = ("run", "corpus", "state", "device", "overrides", "tags")
 CUT = ("arm", "note", "reason")
 """Columns of long text: cut, and shown whole under the pointer."""
 CLICKED = "wb-clicked"
@@ -82,8 +82,9 @@ def group_rows(rows: list[Row], group: str = "", sort: str = "changed") -> dict[
     """
     groups: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: _order(row, sort)):
-        groups.setdefault(str(row.get(group) or "-") if group else "", []).append(row)
-    return dict(sorted(groups.items())) if group else groups
+        heading = str(row.get(group) or "-") if group else ""
+        groups.setdefault(heading, []).append(row)
+    return dict(sorted(groups.items()))
 
 
 def count_states(rows: list[Row]) -> str:
@@ -134,11 +135,12 @@ def _matches(row: Row, pattern: str) -> bool:
 
 
 def _order(row: Row, sort: str) -> tuple:
-    value = row.get(sort)
+    name = row["run"].partition("/")[0], row.get("seed", 0)  # seed10 after seed2
+    value = name if sort == "run" else row.get(sort)
     if sort == "changed":
         value = -(value or 0.0)
     is_missing = value is None or (isinstance(value, float) and math.isnan(value))
-    return is_missing, 0 if is_missing else value, str(row["run"]), row.get("seed", 0)
+    return is_missing, 0 if is_missing else value, name
 
 
 def _head_cell(key: str) -> str:

@@ -1,12 +1,11 @@
 """What the workbench's widgets share: layouts, labelled fields, and a line for the user."""
 
 from collections.abc import Callable
-from html import escape
 
 import ipywidgets
 
 from oelm_lib.errors import UserError
-from oelm_lib.view.tones import tone_colour
+from oelm_lib.view.tones import toned
 
 WRAP = ipywidgets.Layout(flex_flow="row wrap", align_items="center")
 WIDE = ipywidgets.Layout(width="98%")
@@ -35,12 +34,10 @@ class Message(ipywidgets.HTML):
             reason = error.strerror or error
             self.say(f"{error.filename or 'a file'}: {reason}; nothing was lost", "bad")
             return
-        self.value = "<br>".join([_line(line), *(_line(text, "unsure") for text in warnings)])
+        self.value = "<br>".join(
+            [toned(line, "good", "b"), *(toned(part, "unsure", "b") for part in warnings)]
+        )
 
     def say(self, line: str, tone: str = "good") -> None:
         """Show a line; `tone` is good, bad or unsure."""
-        self.value = _line(line, tone)
-
-
-def _line(text: str, tone: str = "good") -> str:
-    return f"<span style='color:{tone_colour(tone)};font-weight:600'>{escape(text)}</span>"
+        self.value = toned(line, tone, "b")

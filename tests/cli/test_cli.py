@@ -204,7 +204,7 @@ def test_a_command_starts_without_the_heavy_packages():
         (["report", "compare"], "no finished run of DEMO-*; train: oelm run 'DEMO-*'"),
         (["report", "explore"], "no finished run of DEMO-*; train: oelm run 'DEMO-*'"),
         (["report", "bench"], "no result of `oelm bench` yet"),
-        (["report", "explore", "--runs", "DEMO-9*"], "runs = 'DEMO-9*': no run is called so"),
+        (["report", "explore", "--runs", "DEMO-9*"], "runs = 'DEMO-9*': no run has this name"),
         (["report", "explore", "--runs", "DEMO-01/seed42"], "no run is called 'DEMO-01/seed42'"),
         (["status", "NONE-77"], "no experiment and no run is called 'NONE-77'; `oelm run` lists"),
         (["status", "DEMO-1", "--json"], "is called 'DEMO-1' (did you mean DEMO-01, "),

@@ -1,9 +1,12 @@
+import re
+
 import pytest
 
 from oelm_lib import compare, stats
 from oelm_lib.compare.confounds import differences
-from oelm_lib.config import load_config
+from oelm_lib.config import PARAMS, load_config, paths
 from oelm_lib.config.changes import ABSORBED, extra_changes
+from oelm_lib.runs.frames import load_folders
 from tests.runs_factory import make_run
 
 STEPS = load_config("DEMO-01").train.max_steps
@@ -205,6 +208,21 @@ def test_differences_list_every_key_and_whether_it_was_declared():
     assert between["declared"].all()
     unrelated = differences(runs.iloc[0], runs.iloc[4])
     assert not unrelated["declared"].any()
+
+
+def test_what_the_baselines_file_declares_is_not_declared_by_the_arm(tmp_path, monkeypatch):
+    for path in PARAMS.glob("DEMO-0[1-3].yaml"):
+        text = path.read_text()
+        if path.stem == "DEMO-03":  # DEMO-02 lists in its changes what sets it apart from this one
+            text = re.sub("(?m)^compare_to: .*$", "compare_to: DEMO-02", text)
+            text = re.sub("(?m)^changes: .*$", "changes: []", text)
+        (tmp_path / path.name).write_text(text)
+    monkeypatch.setattr(paths, "PARAMS", tmp_path)
+    runs = [make_run(tmp_path / "outputs", exp) for exp in ("DEMO-02", "DEMO-03")]
+    first, second = (row for _, row in load_folders(runs).iterrows())
+    table = differences(first, second)
+    assert "model.qk_init" in set(table["key"])
+    assert not table["declared"].any()
 
 
 def test_recorded_arms_differ_in_learning_rate_and_are_the_best_of_many():

@@ -126,8 +126,9 @@ def test_tables_have_a_column_an_arm_and_digits_that_mean_something(arms):
     assert slices["OELM-Freeze: share of its gap"][0] == "100%"
     assert tables.texts(arms, PROMPT)["text"].str.startswith(PROMPT).all()
     assert len(tables.next_tokens(arms, PROMPT)) == tables.NEXT_TOKENS
-    assert [tables.number(value) for value in (5.12345, 0.05678, 1234.5, 15.68, 1e-7)] == [
+    assert [tables.number(value) for value in (5.12345, 9.996, 0.05678, 1234.5, 15.68, 1e-7)] == [
         "5.12",
+        "10.0",
         "0.057",
         "1,230",
         "15.7",
@@ -147,9 +148,9 @@ def test_findings_follow_from_the_numbers_by_rule(arms, monkeypatch, capsys):
             r"(?<![\w.])\d+(?:\.\d+)?(?!\d)", re.sub(r"layer \d+, head \d+", "", line)
         )
         assert len(numbers) <= 3, line
-    assert sentences._place(2.0) == "It sits on tokens that could be copied."
+    assert sentences._place(2.0) == "It is concentrated on tokens that could be copied."
     assert sentences._place(1.0) == "It is spread over all tokens."
-    assert sentences._place(0.5).startswith("It lies on other tokens")
+    assert sentences._place(0.5).startswith("It lies mostly on tokens that could not")
     monkeypatch.setattr(sentences, "STRONG", 0.0)
     assert re.search(
         r"Induction heads\.</b> baseline has \d of 4; OELM-Freeze has", sentences.findings(arms)

@@ -230,10 +230,10 @@ def test_what_cannot_be_opened_or_compared_is_one_line(arms, tiny_run):
     from oelm_lib.explore import probes
     from oelm_lib.explore.arms import open_arms
 
-    with pytest.raises(UserError, match=r"runs = 'GPT-\*': no run is called so"):
+    with pytest.raises(UserError, match=r"runs = 'GPT-\*': no run has this name"):
         open_arms("GPT-*")
     run = tiny_run("DEMO-03", model__max_seq_len=8, train__max_steps=2)
     training.train(run)
     other = open_arms(str(run.path))
-    with pytest.raises(UserError, match="reads other windows than DEMO-01_baseline"):
+    with pytest.raises(UserError, match="windows differ from those of DEMO-01_baseline"):
         probes.loss_by_slice([arms[0], *other])

@@ -144,6 +144,24 @@ def test_a_choice_that_is_a_baseline_is_tuned_and_expected_too():
     assert confirmed == {"trained": 4, "frozen": 4}
 
 
+def test_a_choice_that_only_the_ladder_names_is_tuned_on_its_own_corpus():
+    ladder = {
+        "sizes": {"small": {"set": {"model.d_model": 32}}},
+        "arms": ["best"],
+        "corpora": ["stories"],
+        "seeds": 4,
+        "flat": 0.005,
+    }
+    plan = factory.make_plan(
+        corpora=["stories", "tinyshakespeare"],
+        choices={"best": {"among": ["frozen", "twin"], "corpus": "tinyshakespeare"}},
+        claims=[{"arm": "frozen", "at_most": 0.05, "corpora": ["stories"]}],
+        ladder=ladder,
+    )
+    needed = {(run.cell.corpus, run.cell.arm) for run in Grid(plan, []).needs()}
+    assert {("tinyshakespeare", arm) for arm in ("trained", "frozen", "twin")} <= needed
+
+
 def test_a_choice_counts_the_share_in_the_models_that_are_run():
     """Fault 4: an arm that trained 16 % here held as one of 7 % at another size."""
     arms = factory.plain_plan()["arms"]

@@ -14,6 +14,7 @@ from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.ladder import judge_ladder
 from oelm_lib.study.study import Study
+from oelm_lib.study.tables import ladder_table
 
 LADDER = {
     "sizes": {
@@ -64,6 +65,15 @@ def test_an_unfinished_ladder_says_so():
     grid = ladder_grid({"small": 0.1, "base": 0.1, "large": 0.1})
     part = Grid(grid.plan, grid.records[:-1])
     assert judge_ladder(part)[0].verdict == "INCOMPLETE"
+
+
+def test_a_diverged_seed_of_the_ladder_counts_as_ended():
+    grid = ladder_grid({"small": 0.1, "base": 0.1, "large": 0.1})
+    last = grid.records[-1]
+    diverged = factory.make_record(grid.plan, last.cell, last.rate, last.seed, None, "confirm")
+    made = Study("test", Grid(grid.plan, [*grid.records[:-1], diverged]), None)
+    (row,) = ladder_table(made).to_dict("records")
+    assert (row["verdict"], row["seeds"]) == ("UNSTABLE", "4 of 4 seeds")
 
 
 def test_a_size_without_a_stable_rate_is_unstable_not_waiting():

@@ -81,7 +81,7 @@ def test_a_study_of_the_validation_split_never_speaks_of_test_text():
 def test_what_weakens_the_study_is_said():
     """Fault 14: "nothing found" stood above three seeds of generated text."""
     said = text(notes.not_shown(shown(study(COMPLETE))))
-    assert "stories: generated text, which says nothing of real text." in said
+    assert "stories: generated text, which says nothing about real text." in said
     assert "4 seeds: intervals are wide" in said
     edge = [
         factory.make_record(factory.make_plan(), cell("frozen"), 0.01 * 2**n, seed, 3 - 0.1 * n)

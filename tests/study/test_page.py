@@ -80,6 +80,16 @@ def test_a_choice_is_shown_by_the_arm_that_tuning_chose():
     assert "Of 1 question, 1 is answered; all 36 runs done." in markdown_table(made)
 
 
+def test_a_choice_in_a_claim_of_equality_and_with_a_baseline_of_its_own_is_named():
+    choices = {"best": {"among": ["frozen"], "corpus": "stories"}}
+    equal = factory.make_plan(choices=choices, claims=[{"equal": ["best", "twin"], "within": 0.01}])
+    made = shown(study(COMPLETE, plan=equal))
+    assert "frozen best, against twin, 4 seeds" in text(page.first_table(made))
+    against = [{"arm": "best", "against": "twin", "at_most": 0.05}]
+    waiting = Grid(factory.make_plan(choices=choices, claims=against), [])
+    assert "against <b>twin</b>" in page.open_questions(shown(waiting))[0]
+
+
 def test_a_comparison_of_two_gaps_is_called_so_wherever_it_is_named():
     """`--table` printed "frozen against frozen, wide"."""
     wide = {"model.d_ff": 64}

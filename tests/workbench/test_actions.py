@@ -316,6 +316,17 @@ def test_a_run_that_failed_in_a_live_queue_can_go_on(tmp_path, sleepers):
     assert "Started: oelm run DEMO-02 --seeds 42" in actions.continue_runs([failed], tmp_path)
 
 
+def test_a_run_that_waits_in_slurm_can_be_continued_since_its_job_may_be_cancelled(
+    tmp_path, sleepers
+):
+    waiting = runs_factory.make_run(tmp_path, "DEMO-02", 42, state="queued", done=0.5)
+    status = read_json(waiting / "status.json")
+    write_json(waiting / "status.json", status | {"job": "4711_0"})
+    with pytest.raises(UserError, match=r"seed42 is queued, so there is nothing .* scancel"):
+        actions.stop_runs([waiting], tmp_path)
+    assert "Started: oelm run DEMO-02 --seeds 42" in actions.continue_runs([waiting], tmp_path)
+
+
 def test_stop_just_after_the_start_of_a_run_stops_its_command(tmp_path, sleepers):
     actions.start_runs("DEMO-02", "42", tmp_path)
     path = tmp_path / "DEMO-02_oelm_freeze" / "seed42"

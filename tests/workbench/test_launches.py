@@ -92,8 +92,7 @@ def test_the_last_start_of_an_experiment_is_known_to_a_new_kernel(tmp_path, slee
     assert last_start("DEMO-02", tmp_path) is None
     actions.start_runs("DEMO-02", "42,43", tmp_path, at_once=2)
     actions.start_runs("DEMO-03", "7", tmp_path)
-    rehearsal = {"train.max_steps": 130}
-    actions.start_runs("DEMO-02", "9", tmp_path, rehearsal)
+    start_command(["run", "DEMO-02"], tmp_path, ["DEMO-02_oelm_freeze+0123abcd/seed9"])
     last = last_start("DEMO-02", tmp_path)
     assert last.at_once == 2
     assert last.runs == ("DEMO-02_oelm_freeze/seed42", "DEMO-02_oelm_freeze/seed43")

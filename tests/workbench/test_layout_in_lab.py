@@ -63,7 +63,7 @@ def test_tables_form_and_figures_fit_and_a_dark_theme_has_lighter_words(page):
     plot = page.locator(".oelm-panel .js-plotly-plot .nsewdrag").first
     assert plot.bounding_box()["width"] > 200
 
-    done = page.locator("span.good").first
+    done = page.locator("b[style*='--good']").first
     light = done.evaluate(COLOUR)
     page.evaluate("document.body.dataset.jpThemeLight = 'false'")
     assert done.evaluate(COLOUR) == "rgb(79, 199, 154)" != light

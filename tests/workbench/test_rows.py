@@ -148,7 +148,7 @@ def test_the_time_of_a_run_is_measured_without_rehearsals(tmp_path):
     assert time_line(experiment, rows.read()).startswith("not measured yet")
     runs_factory.make_run(tmp_path, "DEMO-02", 2)
     own = [row for row in rows.read() if row["id"] == "DEMO-02"]
-    assert "a run, measured (runs done: 1)" in time_line(experiment, own)
+    assert "per run, measured (runs done: 1)" in time_line(experiment, own)
 
 
 def test_the_first_columns_fit_a_narrow_window_and_the_whole_name_is_under_the_pointer(reader):

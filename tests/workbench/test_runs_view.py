@@ -5,7 +5,7 @@ import ipywidgets
 from oelm_lib.files import read_json, write_json
 from oelm_lib.runs.process import this_process
 from oelm_lib.workbench import Workbench, runs_view
-from oelm_lib.workbench.runs import MOST_DRAWN, drawn_rows
+from oelm_lib.workbench.runs import MOST_DRAWN, with_baselines
 from oelm_lib.workbench.runs_view import MOST_SELECTED
 from tests import runs_factory
 from tests.workbench.board import MIMETYPE, click, curve_names, open_board
@@ -79,7 +79,7 @@ def test_a_rehearsal_is_drawn_with_the_baselines_run_of_the_same_overrides(outpu
     runs_factory.make_run(outputs, "DEMO-02", 1, overrides=overrides)
     rows = Workbench(str(outputs)).runs._rows
     chosen = tuple(row["run"] for row in rows if row["id"] == "DEMO-02")
-    drawn = [row["run"] for row in drawn_rows(rows, chosen)]
+    drawn = [row["run"] for row in with_baselines(rows, chosen)]
     assert len(drawn) == 2 and all("+" in name for name in drawn)
 
 
