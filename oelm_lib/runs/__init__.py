@@ -1,9 +1,9 @@
 """The record of a run: folder, lock, metrics, status, result.
 
-A run in progress writes: folder opens it under a lock where it fits its corpus (corpus_fit), and
-records its sessions (provenance), rows (metrics), status and timing. All others find the folders
-(find) and read: reading (one run), frames (all runs as a data frame), overview (all runs from their
-status alone), logs, export_metrics (one run for other tools).
+Written by a run in progress: folder.py (opens and locks the folder; corpus_fit.py checks the
+corpus), provenance.py (sessions), metrics.py (rows and log), status.py, timing.py. For readers:
+find.py (folders by name), reading.py (one run), frames.py (all runs as a data frame), overview.py
+(all runs, from status and summary alone), logs.py, export_metrics.py (one run for other tools).
 
 Each name is imported when it is first used. Nothing here needs torch.
 """

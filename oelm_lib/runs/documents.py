@@ -33,8 +33,9 @@ def read_documents(run: RunFolder) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as arrays:  # a zip archive: a changed byte fails its CRC-32
             documents = {name: arrays[name] for name in arrays}
-        for prefix in ("", "test_") if "test_tokens" in documents else ("",):
-            _check_documents(documents[f"{prefix}nats"], documents[f"{prefix}tokens"])
+        _check_documents(documents["nats"], documents["tokens"])
+        if "test_tokens" in documents:
+            _check_documents(documents["test_nats"], documents["test_tokens"])
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; {RESCORE}") from None
     except UNREADABLE:

@@ -8,12 +8,12 @@ from oelm_lib import config
 from oelm_lib.config.messages import did_you_mean
 from oelm_lib.errors import UserError
 from oelm_lib.runs.names import (
+    experiment_of,
     matches,
     matching_ids,
     parse_patterns,
     run_name,
     seed_of,
-    short_name,
 )
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
@@ -58,8 +58,8 @@ def find_run(
     `demo-02` and `params/DEMO-02.yaml` mean DEMO-02. An experiment comes before its rehearsals.
 
     Args:
-        notify: Takes one line. Given, a name with several seeds means the lowest, and the line
-            says so.
+        notify: Called with one line if the name has several seeds; the lowest is then returned.
+            Without it, several seeds are an error.
 
     Raises:
         UserError: No run or several runs have this name.
@@ -84,10 +84,10 @@ def unknown_names(names: list[str], outputs: Path | str | None = None) -> list[s
 
 def check_names(names: list[str], outputs: Path | str | None = None) -> None:
     """Raise UserError for the first name or glob that means no experiment and no run."""
-    for name in unknown_names(names, outputs):
-        near = _near(name, outputs, config.experiment_ids())
+    if unknown := unknown_names(names, outputs):
+        near = _near(unknown[0], outputs, config.experiment_ids())
         raise UserError(
-            f"no experiment and no run is called {name!r}{near}; `oelm run` lists the"
+            f"no experiment and no run is called {unknown[0]!r}{near}; `oelm run` lists the"
             " experiments, `oelm status` the runs"
         )
 
@@ -113,7 +113,7 @@ def _runs_named(name: str, outputs: Path | str | None) -> dict[str, Path]:
         UserError: There is none.
     """
     if Path(name).is_dir() and GIVEN_FOLDER.fullmatch(Path(name).name):
-        return {name: Path(name)}
+        return {name: Path(name).absolute()}
     named = {run_name(path): path for path in find_runs(outputs, [name])}
     if not named:
         raise UserError(f"no run is called {name!r}{_near(name, outputs)}; see oelm status")
@@ -123,5 +123,6 @@ def _runs_named(name: str, outputs: Path | str | None) -> dict[str, Path]:
 
 def _near(name: str, outputs: Path | str | None, others: Iterable[str] = ()) -> str:
     """Return " (did you mean X?)" for the runs, or others, with the nearest names, or ""."""
-    known = [*others, *(short_name(path) for path in find_runs(outputs))]
-    return did_you_mean(name.upper().replace("SEED", "seed"), list(dict.fromkeys(known)))
+    found = [f"{experiment_of(path.parent.name)}/{path.name}" for path in find_runs(outputs)]
+    known = list(dict.fromkeys([*others, *found]))
+    return did_you_mean(name.upper().replace("SEED", "seed"), known)

@@ -34,7 +34,7 @@ class Run:
     path: Path
 
     def __fspath__(self) -> str:
-        """The folder: what reads run folders takes a Run too."""
+        """Return the folder: a Run can be passed wherever a run folder is expected."""
         return str(self.path)
 
     @property
@@ -44,7 +44,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the run is done and only to be shown."""
+        """Whether the run is done; it is then only read."""
         return read_summary(self) is not None
 
     @property
@@ -78,7 +78,7 @@ class Run:
         return warnings
 
     def _new_config(self, session: dict[str, Any], parameters: dict[str, int]) -> dict[str, Any]:
-        """Return the config.yaml of a run that begins: all that repeats it, and what ran it."""
+        """Return the config.yaml of a new run: its settings, and the code and machine used."""
         cfg, corpus = self.config, self.corpus
         manifest = corpus.manifest
         return {

@@ -145,12 +145,10 @@ def identity(experiment: Experiment) -> dict[str, Any]:
 def _row(path: Path) -> dict[str, Any]:
     """Return the row of a run folder, whatever is missing or broken in it."""
     reasons: list[str] = []
-    status_reasons: list[str] = []
     # Before config.yaml, which a process writes first: what it has begun is then seen whole.
-    status = _read_or_note(reading.read_status, path, status_reasons)
+    status = _read_or_note(reading.read_status, path, reasons)
     waits = status.get("state") == "queued" and not (path / "config.yaml").exists()
     plain = {} if waits else _read_or_note(reading.read_config, path, reasons)
-    reasons += status_reasons
     summary = _read_or_note(reading.read_summary, path, reasons)
     known = _identity_or_note(plain, reasons)
     if summary:
@@ -205,9 +203,7 @@ def _identity_or_note(plain: dict[str, Any], reasons: list[str]) -> dict[str, An
         return identity(parse_experiment(plain["experiment"], "config.yaml", plain["overrides"]))
     except UserError as error:
         reasons.append(str(error))
-    except (KeyError, TypeError) as error:
-        reasons.append(f"config.yaml: {error} is missing or wrong")
-    return {}
+        return {}
 
 
 def _reason(row: dict[str, Any], status: dict[str, Any]) -> str:

@@ -9,7 +9,8 @@
 3. The writer compares the token before every append, save and rename (`check`). A writer that was
    suspended and lost the lock stops at the next one and writes nothing.
 
-A dead writer's lock is taken away by a rename, which succeeds for exactly one of several starters.
+A *starter* is a process that tries to take the lock. A dead writer's lock is taken away by a
+rename, which succeeds for exactly one of several starters.
 """
 
 import contextlib
@@ -125,11 +126,11 @@ class RunLock:
             UserError: The folder cannot be written.
             LockLost: This process was the writer, and another has taken over.
         """
-        if self.held:
-            self.check()
-            return
         with as_user_error(self.folder, "cannot write here", OTHER_OUTPUTS, exact=True):
-            self._take()
+            if self.held:
+                self.check()
+            else:
+                self._take()
 
     def _take(self) -> None:
         """Create lock.json, after that of a dead writer is removed."""
@@ -193,7 +194,7 @@ class RunLock:
             os.fsync(file)
         except BaseException:
             if is_at(file, self._file):
-                self._file.unlink()  # an empty lock would say nothing for as long as it lay there
+                self._file.unlink()  # an empty lock.json would not name its writer
             os.close(file)
             raise
         beat_at = record.rindex(FIRST_BEAT.encode())
@@ -244,7 +245,7 @@ class RunLock:
         return False
 
     def _remove(self, token: Any) -> None:
-        """Delete lock.json where it still has this token; of several starters, one does."""
+        """Delete lock.json if it still has this token; of several starters, one succeeds."""
         grave = self._file.with_name(f".lock.{secrets.token_hex(8)}.dead")
         with contextlib.suppress(FileNotFoundError):  # another starter was first
             os.rename(self._file, grave)
@@ -278,7 +279,7 @@ def is_locked(folder: Path) -> bool | None:
 
 
 def is_writer(folder: Path, status: dict[str, Any]) -> bool:
-    """Return whether the lock of a folder names the process of a status; yes if it is damaged."""
+    """Return whether lock.json names the process of a status; True if lock.json is damaged."""
     return read_record(folder / NAME).get("pid", status.get("pid")) == status.get("pid")
 
 

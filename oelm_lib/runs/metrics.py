@@ -16,7 +16,7 @@ class AppendFile:
     Args:
         path: The file; made where missing.
         length: Bytes to keep, or fewer, so that the last line is whole.
-        check: Called before the file is changed; what it raises prevents that.
+        check: Called before each change; if it raises, the file is not changed.
     """
 
     def __init__(self, path: Path, length: int, check: Check):

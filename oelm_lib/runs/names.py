@@ -18,8 +18,8 @@ def run_folder(cfg: Experiment, seed: int, outputs: Path | str | None = None) ->
 
 
 def seed_of(path: Path) -> int:
-    """Return the seed of the run of a folder."""
-    return int(path.name.removeprefix("seed"))
+    """Return the seed of the run of a folder, also of one that --fresh has renamed."""
+    return int(path.name.removeprefix("seed").partition(".")[0])
 
 
 def run_name(path: Path) -> str:
@@ -38,11 +38,6 @@ def arm_id_of(folder: str) -> str:
     That is its experiment's id, or of a rehearsal the whole folder's name.
     """
     return folder if "+" in folder else experiment_of(folder)
-
-
-def short_name(path: Path) -> str:
-    """Return <ID>/seed<k>, which an experiment shares with its rehearsals."""
-    return f"{experiment_of(path.parent.name)}/{path.name}"
 
 
 def matches(name: str, path: Path, rehearsals: bool = True) -> bool:

@@ -137,7 +137,7 @@ def _unreadable(path: Path, error: UserError) -> dict[str, Any]:
 
 def _row(path: Path, status: dict[str, Any], summary: dict[str, Any] | None) -> dict[str, Any]:
     """Return the row of a run, without its gap."""
-    # A heartbeat proves no death.
+    # With a question mark: an old heartbeat does not prove that the process has ended.
     state = "done" if summary else true_state(path, status).replace("dead", "dead?")
     is_active = state in ACTIVE
     best = summary["best_val_loss"] if summary else (status.get("best") or {}).get("loss")

@@ -134,8 +134,8 @@ def read_metrics(run: RunFolder) -> pd.DataFrame:
         UserError: A line before the last is not a metrics row.
     """
     frame = _metrics_frame(run).drop(columns="logit_std")
-    numbers = dict.fromkeys(frame.columns[3:], float)
-    return frame.astype({"event": str, "step": int, "tokens": int} | numbers)
+    kinds = {"event": str, "step": int, "tokens": int}
+    return frame.astype({name: kinds.get(name, float) for name in frame.columns})
 
 
 def read_logit_std(run: RunFolder) -> pd.DataFrame:
@@ -176,15 +176,13 @@ def state(run: RunFolder) -> str:
 
 
 def true_state(path: Path, status: dict[str, Any]) -> str:
-    """Return the recorded state; `dead` where its trainer has ended, `stopped` where its queue has.
+    """Return the state in status.json, corrected if the process that wrote it has ended.
 
-    `empty` where none is recorded.
-
-    A trainer lives while it holds the folder's lock. Another process that holds it, since it has
-    opened the run and does not train it yet, does not count. Where the lock cannot tell (a trainer
-    on another host), the heartbeat does, by this host's clock. No lock is taken over by it. A queue
-    lives as long as its process, or on another host its heartbeat; Slurm's queue outlives every
-    process.
+    A run in an ACTIVE state is `dead` if its trainer no longer holds the lock; a lock that another
+    process holds does not count. If this host cannot check the lock, the heartbeat decides, by this
+    host's clock; nobody takes a lock over for that reason. A queued run is `stopped` if its queue
+    has ended: known by the process on this host, by the heartbeat on another. Runs queued by Slurm
+    stay `queued`. Without a recorded state the result is `empty`.
     """
     recorded = status.get("state") or "empty"
     if recorded in ACTIVE:
@@ -209,7 +207,8 @@ def record_file(run: RunFolder, name: str) -> Path:
     except OSError:
         return path
     if not stat.S_ISREG(mode):
-        kind = "link" if stat.S_ISLNK(mode) else "folder" if stat.S_ISDIR(mode) else "device"
+        names = {stat.S_IFLNK: "link", stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe"}
+        kind = names.get(stat.S_IFMT(mode), "device")
         raise UserError(
             f"{path}: is a {kind}, and the record of a run is plain files of its folder; put the"
             " file itself there, or remove it"

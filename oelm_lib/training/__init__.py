@@ -1,8 +1,8 @@
 """Training: the loop, its state and checkpoints, and what is done with a trained model.
 
-The loop makes the steps of a session. A session is the state (model, optimizer and position: what a
-checkpoint holds) and what surrounds it: status, console, progress, saver. Its log points,
-evaluations and saves are in record, the end of a run in result.
+loop.py runs the training steps of a session. A session (session.py) holds the training state
+(state.py: what a checkpoint stores) with status file, console, progress and checkpoint writer.
+record.py logs, evaluates and saves; result.py ends the run.
 
 Each name is imported when it is first used, so that importing the package stays light.
 """

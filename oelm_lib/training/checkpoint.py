@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, checked when read, the previous one kept.
+"""Checkpoint files: written atomically, verified when read; the previous one is kept.
 
 torch.save writes a zip archive; the archive's comment, its last 64 bytes, holds the SHA-256 of all
 bytes before it. So a file that is torn, truncated or empty, or has a flipped bit, is recognised
@@ -27,11 +27,11 @@ SEAL_BYTES = 66
 """Bytes of that field and the comment."""
 
 BROKEN = (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError)
-"""Errors of a checkpoint that lacks a key, or has a value of a wrong kind."""
+"""Exceptions while loading a checkpoint that lacks a key or has a value of a wrong type."""
 
 
 class DamagedError(Exception):
-    """A checkpoint file is not whole."""
+    """A checkpoint file is truncated or corrupted."""
 
 
 class Latest(NamedTuple):
@@ -52,7 +52,7 @@ def save(
     Args:
         state: Tensors and plain values; `step` is required.
         keep_previous: Keep the old file as <name>.prev.pt.
-        check: Called before the file takes its place; what it raises prevents that.
+        check: Called before the file is replaced; if it raises, the old file stays.
     """
     with replacing(path, check) as temporary:
         try:

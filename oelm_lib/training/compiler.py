@@ -26,15 +26,15 @@ def compile_model(model: nn.Module, device: torch.device) -> nn.Module:
 def compile_anew(function: Callable[..., Any], mode: str, fullgraph: bool = False) -> Any:
     """Return a function or model compiled for one shape of its arguments.
 
-    What was compiled before in this process is dropped: torch compiles at most eight forms of a
-    function, and a process that trains or measures many models would come to more.
+    Earlier compilations are discarded: torch recompiles a function at most eight times, and a
+    process that trains or measures many models would exceed that.
     """
     torch.compiler.reset()
     return torch.compile(function, fullgraph=fullgraph, dynamic=False, mode=mode)
 
 
 def warm_up(step: Callable[[], None], device: torch.device) -> None:
-    """Call a forward and backward pass until it is compiled; the random generators do not move."""
+    """Run forward and backward until compiled; the states of random generators are kept."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         for _ in range(WARM_UP_CALLS):

@@ -30,7 +30,7 @@ class Console:
         print(text, flush=True)
 
     def progress(self, text: str, last: bool = False) -> None:
-        """Replace the progress line, unless it is too new; the last one is always shown."""
+        """Update the progress line, at most once per refresh interval; always if `last`."""
         refresh = REFRESH_SECONDS if self._in_notebook or self._on_terminal else LOG_SECONDS
         if time.monotonic() - self._shown_at < refresh and not last:
             return

@@ -1,9 +1,9 @@
 """Device of a run: which one, its threads, its memory allocator, and what a study records of it."""
 
 import ctypes
-import math
 import os
 import time
+import timeit
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +17,7 @@ from oelm_lib.runs.provenance import cpu_name
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Names of glibc's malloc.h."""
 MIN_THREAD_LIMIT = 64
-"""Threads that may be asked for on any machine; on one with more cores, that many."""
+"""Most threads allowed; on a machine with more cores, one per core."""
 CUBLAS_WORKSPACE = ":4096:8"
 """Workspace with which cuBLAS adds in the same order each time."""
 KERNEL_SHAPE = (2048, 128, 512)
@@ -25,13 +25,14 @@ KERNEL_SHAPE = (2048, 128, 512)
 
 
 def prepare_device(machine: MachineConfig) -> torch.device:
-    """Resolve the device and make it, its thread count and its allocator current in this process.
+    """Select the device; apply thread count and allocator settings to this process.
 
     Raises:
         UserError: The device is not there, or the thread count is out of range.
     """
     device = resolve_device(machine.device)
     set_threads(machine.threads)
+    # Only where it changes: torch imports its compiler to set it.
     if machine.deterministic != torch.are_deterministic_algorithms_enabled():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACE)
         torch.use_deterministic_algorithms(machine.deterministic)
@@ -132,11 +133,7 @@ def describe_machine() -> dict[str, Any]:
     torch.set_num_threads(1)
     rows, inner, columns = KERNEL_SHAPE
     a, b = torch.randn(rows, inner), torch.randn(inner, columns)
-    best = math.inf
-    for _ in range(20):
-        start = time.perf_counter()
-        a @ b
-        best = min(best, time.perf_counter() - start)
+    best = min(timeit.repeat(lambda: a @ b, number=1, repeat=20, timer=time.perf_counter))
     return {
         "cpu": cpu_name(),
         "instructions": torch.backends.cpu.get_cpu_capability(),

@@ -1,7 +1,7 @@
 """Several processes for one run: each takes its rows of every batch, and gradients are averaged.
 
-The batch stays the experiment's, so gradients and losses are those of one process; only dropout
-draws other numbers. With one process, each function here does nothing.
+The batch is not enlarged, so gradients and losses equal those of one process; only dropout masks
+differ. With one process, each function here does nothing.
 """
 
 import torch
@@ -40,10 +40,10 @@ def mean(value: Tensor) -> Tensor:
 
 
 def agree(stop: bool, step: int, interval: int, device: torch.device) -> bool:
-    """Return rank 0's answer in every process.
+    """Return rank 0's `stop` in every process.
 
-    Asking makes the host wait for the device, so several processes ask at every `interval` steps
-    only, and continue in between.
+    The broadcast makes the host wait for the device, so several processes exchange it only at
+    multiples of `interval`; at other steps the result is False.
     """
     if size() == 1:
         return stop

@@ -26,7 +26,7 @@ def token_losses(
 
     Args:
         numbers: Window numbers, at least one.
-        stopping: Asked after each batch; the rest is left out where it is true.
+        stopping: Called after each batch; if it returns True, the other windows are skipped.
     """
     losses, scored = [], []
     batch_size = max(BATCH_TOKENS // windows.length, 1)

@@ -38,13 +38,19 @@ def export_model(trained: Trained, form: str, folder: Path) -> Path:
     else:
         weights = {name: tensor.clone() for name, tensor in trained.model.state_dict().items()}
         config = {"experiment": trained.config.to_dict()}
+    config["oelm"] = {
+        "run": trained.name,
+        "seed": trained.seed,
+        "step": trained.step,
+        "corpus": trained.corpus.name,
+    }
     if folder.exists():
         raise UserError(f"{folder}: exists already; delete it or name another with --output")
     part = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         with as_user_error(folder, "cannot be written"):
             part.mkdir(parents=True)
-            _write_weights(weights, config | {"oelm": _origin(trained)}, part)
+            _write_weights(weights, config, part)
             _write_corpus_tokenizer(trained, form, part)
             os.rename(part, folder)
     finally:
@@ -59,15 +65,6 @@ def _write_weights(weights: dict[str, Tensor], config: dict[str, Any], folder: P
     # `save_file` raises a SafetensorError without a number where the disk is full.
     (folder / "model.safetensors").write_bytes(save(contiguous, {"format": "pt"}))
     write_json(folder / "config.json", config)
-
-
-def _origin(trained: Trained) -> dict[str, Any]:
-    return {
-        "run": trained.name,
-        "seed": trained.seed,
-        "step": trained.step,
-        "corpus": trained.corpus.name,
-    }
 
 
 def _write_corpus_tokenizer(trained: Trained, form: str, folder: Path) -> None:

@@ -24,7 +24,7 @@ class FreezeProof:
         self.intervals.append({"from_step": step, "sha256_start": digest, "tensors": tensors})
 
     def unchanged(self) -> bool:
-        """Whether the frozen tensors are those with which the last interval began."""
+        """Whether the frozen tensors still have the digest of the last interval's start."""
         return frozen_digest(self._model)[0] == self.intervals[-1]["sha256_start"]
 
     def end(self, step: int) -> None:

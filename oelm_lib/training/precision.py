@@ -41,7 +41,7 @@ class Precision:
 
 
 def resolve_precision(name: str, device: torch.device) -> tuple[Precision, str | None]:
-    """Return what `train.precision` means on this device, and a warning where it is another one."""
+    """Return the precision on this device, and a warning if it is not `train.precision`."""
     if name == "fp16" and device.type == "cpu":
         return Precision("fp32", device), "train.precision is fp16, but on a CPU that means fp32"
     if name == "auto":

@@ -9,7 +9,7 @@ from oelm_lib.runs.timing import Budget
 SLACK = 0.03
 """Half width of the narrowest range, as a share of the time of the steps."""
 UNMEASURED = 1 / 3
-"""Cost of a token in an evaluation over one in training, until an evaluation is measured."""
+"""Assumed cost of an evaluation token relative to a training token, until one is timed."""
 
 
 class Progress:
@@ -49,7 +49,10 @@ class Progress:
         self._last = self._clocks(step)
 
     def log_point(self, step: int) -> float:
-        """Take in the steps since the last log point; return the seconds that each computed."""
+        """Update the forecast with the steps since the last log point; return seconds per step.
+
+        The forecast counts all time but evaluations and saves; the result only the time in steps.
+        """
         before, self._last = self._last, self._clocks(step)
         steps, computing, passed = (new - old for new, old in zip(self._last, before, strict=True))
         self.add_step(passed / steps)

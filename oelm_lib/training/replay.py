@@ -6,8 +6,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import read_json
 from oelm_lib.runs.folder import reopen
 from oelm_lib.runs.reading import RunFolder
-from oelm_lib.training import checkpoint
-from oelm_lib.training.state import TrainingState
+from oelm_lib.training.state import resumed_state
 
 
 def replay_step(run: RunFolder) -> str:
@@ -30,10 +29,7 @@ def replay_step(run: RunFolder) -> str:
         raise UserError(
             f"{path}: no readable bad_step.json, so no step to replay; see oelm status"
         ) from None
-    state = TrainingState(reopen(path))
-    latest = checkpoint.load_latest(path)
-    if latest.state:
-        state.load_state_dict(latest.state, latest.path)
+    state = resumed_state(reopen(path))
     start = state.step
     if start >= bad:
         raise UserError(

@@ -41,7 +41,9 @@ def finish(session: Session) -> bool:
         return False
     check_val_loss(session, final_loss)
     proof = state.proof.ended_at(state.step)
-    write_documents(run.path, _documents(session, losses), run.lock.check)
+    corpus, block = run.corpus, run.corpus.block_tokens(session.cfg.model.max_seq_len)
+    documents = document_losses(losses, corpus.tokens("val"), corpus.eot, block)
+    write_documents(run.path, documents, run.lock.check)
     wall = budget.seconds
     timing = timing_stats(
         session.cfg,
@@ -84,13 +86,6 @@ def _best_loss(session: Session) -> float | None:
     return loss
 
 
-def _documents(session: Session, losses: np.ndarray) -> dict[str, np.ndarray]:
-    """Return nats and scored tokens of each document of the validation split."""
-    corpus = session.run.corpus
-    block = corpus.block_tokens(session.cfg.model.max_seq_len)
-    return document_losses(losses, corpus.tokens("val"), corpus.eot, block)
-
-
 def _summary(
     session: Session,
     final_loss: float,
@@ -121,7 +116,7 @@ def _summary(
         "final_val_perplexity": perplexity(final_loss),
         "final_bits_per_byte": final_loss * split["tokens"] / split["bytes"] / math.log(2),
         "subset_error": state.evals[-1][1] - final_loss,
-        "parameters": state.parameters,
+        "parameters": state.parameter_counts,
         "frozen": proof,
         "wall_seconds": wall_seconds,
         "mean_step_seconds": mean_step_seconds,

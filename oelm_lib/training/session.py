@@ -1,6 +1,7 @@
-"""Training session: what surrounds the state of a run while it trains, and no checkpoint holds."""
+"""Training session: files, clocks and status around the state; no checkpoint stores them."""
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator
 
 import psutil
@@ -69,7 +70,7 @@ class Session:
         return psutil.Process().memory_info().rss
 
     def announce(self, verb: str) -> None:
-        """Print and record the warnings, where the run stands, and on what it runs."""
+        """Print and record the warnings, the current step and the device."""
         state, device = self.state, device_name(self.state.device)
         self.status.update(
             step=state.step,
@@ -97,10 +98,7 @@ def open_session(run: Run, on_progress: Callable[[bool], None] | None = None) ->
     Raises:
         UserError: Another process writes the run, or it cannot be continued.
     """
-    try:
-        run.lock.acquire()  # first: a process that is refused must not touch the other one's files
-    except OSError as error:
-        raise disk_error(error, run.path) from None
+    run.lock.acquire()  # before anything else: a refused process must not touch the other's files
     budget, stop = Budget(), StopRequest(run.path)
     with contextlib.ExitStack() as stack:
         stack.callback(run.lock.release)
@@ -108,14 +106,13 @@ def open_session(run: Run, on_progress: Callable[[bool], None] | None = None) ->
         status = stack.enter_context(_recorded_end(run))
         with budget("setup"):
             state, offsets = _restored_state(run, budget, status)
-        resumed = bool(offsets)
         with budget("compile"):
             state.compile()
         with budget("setup"):
-            recorder = _open_recorder(state, offsets, resumed)
+            recorder = _begin_record(state, offsets)
             stack.callback(recorder.close)
             session = Session(state, budget, status, recorder, stop, Console(on_progress))
-        session.announce("continues" if resumed else "starts")
+        session.announce("continues" if offsets else "starts")
         try:
             yield session
         except BaseException as error:
@@ -141,9 +138,7 @@ def _restored_state(
             f"machine.devices = {processes}, but this is one process; use oelm run, or"
             " machine.devices=1"
         )
-    of_killed_process = run.path.glob(".*.tmp")
-    for leftover in (*of_killed_process, *(run.path / name for name in EXECUTED)):
-        leftover.unlink(missing_ok=True)
+    _remove_leftovers(run)
     latest = checkpoint.load_latest(run.path)
     if latest.state:
         status.update(step=latest.state["step"])
@@ -151,23 +146,32 @@ def _restored_state(
     if latest.state:
         state.load_state_dict(latest.state, latest.path)
         offsets = _restore_record(latest, budget)
-        if latest.warning:  # else the next save would keep the damaged file in place of this one
+        if latest.warning:  # so that the next save does not keep it as latest.prev.pt
             (run.path / "latest.pt").unlink(missing_ok=True)
     if latest.warning:
         state.warnings.append(latest.warning)
     return state, offsets
 
 
-def _open_recorder(state: TrainingState, offsets: dict[str, int], resumed: bool) -> Recorder:
-    """Record the session in config.yaml, and open the append-only files at these lengths."""
+def _remove_leftovers(run: Run) -> None:
+    """Remove what a killed process left, and the notebook and page of an earlier session."""
+    for path in (*run.path.glob(".*.tmp"), *(run.path / name for name in EXECUTED)):
+        if path.is_dir():  # of an export of the weights
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _begin_record(state: TrainingState, offsets: dict[str, int]) -> Recorder:
+    """Record the session in config.yaml, collect its warnings, open the append-only files."""
     run = state.run
-    changes = run.record_session(state.step, state.resolved(), state.parameters)
+    changes = run.record_session(state.step, state.resolved(), state.parameter_counts)
     recorder = Recorder(run.path, offsets, run.lock.check)
     read_metrics(run)  # reports a broken row now, not at the end of training
-    slow = None if resumed else slow_warning(state)
-    unreached = (_warmup_warning(run.config), run.config.freeze_problem)
-    notes = (*unreached, *changes, recorder.missing_lines(), slow)
-    state.warnings += [text for text in notes if text]
+    slow = None if offsets else slow_warning(state)
+    too_short = (_warmup_warning(run.config), run.config.freeze_problem)
+    warnings = (*too_short, *changes, recorder.missing_lines(), slow)
+    state.warnings += [text for text in warnings if text]
     return recorder
 
 

@@ -18,10 +18,9 @@ from oelm_lib.errors import UserError
 from oelm_lib.model.dropout import seed_dropout
 from oelm_lib.runs.folder import Run, open_run
 from oelm_lib.runs.names import run_folder
-from oelm_lib.training import checkpoint
 from oelm_lib.training.distributed import agree, rank
 from oelm_lib.training.loop import train
-from oelm_lib.training.state import TrainingState
+from oelm_lib.training.state import resumed_state
 
 TIMEOUT = datetime.timedelta(hours=6)
 """Longest wait of a process for the others; rank 0 evaluates and saves while they wait."""
@@ -29,11 +28,8 @@ TIMEOUT = datetime.timedelta(hours=6)
 
 def follow(cfg: Experiment, seed: int) -> None:
     """Make the steps of rank 0's `train`, from the same start to the same end."""
-    path = run_folder(cfg, seed)
-    state = TrainingState(Run(cfg, seed, open_corpus(cfg.data.corpus, cfg.data.tokenizer), path))
-    latest = checkpoint.load_latest(path)
-    if latest.state:
-        state.load_state_dict(latest.state, latest.path)
+    corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer)
+    state = resumed_state(Run(cfg, seed, corpus, run_folder(cfg, seed)))
     state.compile()
     while not state.is_last_step and not agree(
         False, state.step, cfg.machine.log_interval, state.device
@@ -44,7 +40,7 @@ def follow(cfg: Experiment, seed: int) -> None:
 
 
 def main(exp: str, seed: int, overrides: str) -> None:
-    """Be the process that RANK and LOCAL_RANK in the environment name."""
+    """Run the process with the RANK and LOCAL_RANK of the environment."""
     cfg = config.load_config(exp, overrides)
     local = int(os.environ["LOCAL_RANK"])
     on_gpu = cfg.machine.device != "cpu" and torch.cuda.is_available()
@@ -67,7 +63,7 @@ def main(exp: str, seed: int, overrides: str) -> None:
 
 if __name__ == "__main__":
     try:
-        record(main)(sys.argv[1], int(sys.argv[2]), sys.argv[3])  # its error, for the launcher
+        record(main)(sys.argv[1], int(sys.argv[2]), sys.argv[3])  # reports errors to the launcher
     except UserError as error:
         sys.exit(f"UserError: {error}")
     # A thread of gloo that outlives Python's teardown aborts the process, and torch's launcher then

@@ -1,4 +1,4 @@
-"""Training state: all that decides how a run continues, and so all that a checkpoint holds."""
+"""Training state: everything a run needs to continue, as stored in a checkpoint."""
 
 from functools import partial
 from pathlib import Path
@@ -28,8 +28,8 @@ from oelm_lib.training.precision import resolve_precision
 class TrainingState:
     """Model, optimizer, random generators and position of a run.
 
-    As constructed, it is the state at step 0. No file of the run is touched. Dropout alone draws
-    from torch's default generator, which is seeded here; batches are a function of seed and step.
+    The constructor makes the state at step 0 and writes no file. Only dropout draws from torch's
+    default generator, which is seeded here; batches are a function of seed and step.
 
     Attributes:
         step: Optimizer updates done.
@@ -61,7 +61,7 @@ class TrainingState:
         seed_dropout(run.seed)
         self.model = GPT(cfg.model, run.seed).to(self.device)
         self.optimizer = make_optimizer(self.model, cfg.optim)
-        self.parameters = self.model.parameter_counts()
+        self.parameter_counts = self.model.parameter_counts()
         self.compiled = compiler.is_enabled(cfg.machine.compile, self.device)
         self._local_model = self.model
         if self.compiled:
@@ -105,10 +105,11 @@ class TrainingState:
         """
         if not self.compiled:
             return
-        batch, model = self.next_batch(), self.cfg.model
-        switches = {model.freeze_from, model.freeze_until} - {None}
+        batch, cfg = self.next_batch(), self.cfg.model
+        switches = {cfg.freeze_from, cfg.freeze_until} - {None}
+        steps = {self._freeze_start, *(step for step in switches if step >= self.step)}
         try:
-            for step in {self._freeze_start, *(step for step in switches if step >= self.step)}:
+            for step in steps:
                 self._set_frozen(step)
                 compiler.warm_up(partial(self._pass, batch), self.device)
         except torch.OutOfMemoryError:
@@ -133,7 +134,7 @@ class TrainingState:
         self.compiled, self._local_model = False, self.model
         self.warnings.append(
             f"torch.compile failed ({reason}); this run is trained uncompiled"
-            " (machine.compile=off does not try)"
+            " (machine.compile=off skips the attempt)"
         )
 
     @property
@@ -146,9 +147,9 @@ class TrainingState:
         return distributed.shard(self.batches(self.step))
 
     def apply_freeze(self) -> None:
-        """Freeze or train Q and K as the next step asks; each interval gets its own proof."""
-        model = self.cfg.model
-        if self.step and model.freezes_at(self.step) != model.freezes_at(self.step - 1):
+        """Freeze or unfreeze W_q and W_k for the next step; each interval gets its own digests."""
+        cfg = self.cfg.model
+        if self.step and cfg.freezes_at(self.step) != cfg.freezes_at(self.step - 1):
             self.proof.end(self.step)
             self._set_frozen(self.step)
             self.proof.start(self.step)
@@ -271,7 +272,7 @@ class TrainingState:
             torch.cuda.set_rng_state(saved["random"]["cuda"], self.device)
 
     def resolved(self) -> dict[str, Any]:
-        """Return what the machine knobs resolved to."""
+        """Return the values that the machine keys resolved to."""
         return {
             "device": str(self.device),
             "device_name": device_name(self.device),
@@ -280,3 +281,11 @@ class TrainingState:
             "compile": self.compiled,
             "deterministic": self.cfg.machine.deterministic,
         }
+
+
+def resumed_state(run: Run) -> TrainingState:
+    """Return the state at the newest intact checkpoint of a run; without one, at step 0."""
+    state, latest = TrainingState(run), checkpoint.load_latest(run.path)
+    if latest.state:
+        state.load_state_dict(latest.state, latest.path)
+    return state

@@ -1,4 +1,4 @@
-"""The time of a run before it is made: a trial of some steps, and a warning of a slow one."""
+"""Estimate the time of a run: a trial of some steps, and a warning before a slow run."""
 
 import tempfile
 import time
@@ -77,8 +77,8 @@ def slow_warning(state: TrainingState) -> str | None:
     parts = _projected_parts(state, _pass_seconds(state, 1))
     if sum(part.seconds for part in parts) > SLOW_SECONDS:
         # One window, cold, overstates the step of a small model: measure again before warning.
-        windows = batch_size if parts[0].seconds / state.cfg.train.max_steps < 1 else 1
-        parts = _projected_parts(state, _pass_seconds(state, windows) / windows)
+        rows = batch_size if parts[0].seconds / state.cfg.train.max_steps < 1 else 1
+        parts = _projected_parts(state, _pass_seconds(state, rows) / rows)
     seconds = sum(part.seconds for part in parts)
     if seconds < SLOW_SECONDS:
         return None
@@ -133,11 +133,11 @@ def _projected_parts(state: TrainingState, window_seconds: float) -> list[_Part]
     ]
 
 
-def _pass_seconds(state: TrainingState, windows: int) -> float:
-    """Seconds of a forward and backward pass over the first windows; leaves no trace."""
+def _pass_seconds(state: TrainingState, rows: int) -> float:
+    """Return the seconds of a pass over the first rows of a batch; the state is unchanged."""
     tokens, targets = state.batches(0)
     start = time.perf_counter()
     with evaluation_mode(state.model):
-        state.model(tokens[:windows], targets[:windows])[1].backward()
+        state.model(tokens[:rows], targets[:rows])[1].backward()
     state.optimizer.zero_grad(set_to_none=True)
     return time.perf_counter() - start

@@ -39,13 +39,13 @@ class Trained(Run):
         """
         ids = self.tokenizer.encode_documents([prompt])[0]
         limit, vocab_size = self.config.model.max_seq_len, self.corpus.vocab_size
-        if len(ids) and max(ids) >= vocab_size:
+        if not len(ids):
+            raise UserError("the prompt is empty; give at least one word, e.g. 'Once upon a time'")
+        if max(ids) >= vocab_size:
             raise UserError(
                 f"the prompt has the id {max(ids)}; ids of {self.corpus.name} are"
                 f" 0 .. {vocab_size - 1}"
             )
-        if not len(ids):
-            raise UserError("the prompt is empty; give at least one word, e.g. 'Once upon a time'")
         if len(ids) > limit:
             raise UserError(
                 f"the prompt has {len(ids)} tokens, the context {limit};"
@@ -71,7 +71,7 @@ class Trained(Run):
         return [self.tokenizer.decode(text) for text in texts]
 
 
-def open_trained(name: RunFolder, which: str = CHECKPOINTS[0]) -> Trained:
+def open_trained(name: RunFolder, which: str = "latest") -> Trained:
     """Load the model of a run.
 
     Args:

@@ -27,6 +27,9 @@ def test_an_earlier_run_is_removed_and_the_folder_of_a_copy_stays(tmp_path):
     old.mkdir(parents=True)
     (old / "config.yaml").write_text("format: 1")
     assert find_run(str(old)) == old
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(old.parent)
+        assert find_run(old.name) == old  # so that the run keeps its arm
     remove_runs([old])
     assert not old.parent.exists()
     copy = tmp_path / "work" / "seed1"

@@ -324,5 +324,5 @@ def test_a_lock_that_a_full_disk_does_not_take_is_removed(own, tmp_path, monkeyp
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="cannot write here: No such file or directory; make the"):
+    with pytest.raises(UserError, match="cannot write here: No such file or directory; create the"):
         RunLock(tmp_path / "missing").acquire()

@@ -13,6 +13,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.lock import RunLock
 from oelm_lib.runs.metrics import AppendFile
+from oelm_lib.runs.names import seed_of
 from oelm_lib.runs.process import this_process
 from oelm_lib.runs.reading import known_status
 
@@ -30,6 +31,10 @@ def test_a_torn_last_line_is_dropped_and_null_is_not_a_number(tmp_path):
     assert frame["step"].tolist() == [10, 20]
     assert frame["loss"].isna().tolist() == [False, True]
     assert frame["eval_seconds"].isna().all()
+
+
+def test_a_run_folder_that_fresh_renamed_has_its_seed():
+    assert seed_of(Path("DEMO-01_baseline/seed7.20240131-120000-000001")) == 7
 
 
 def test_a_last_row_without_its_newline_counts(tmp_path):
@@ -223,7 +228,7 @@ def test_a_record_that_is_a_link_a_folder_or_a_pipe_is_refused(tmp_path, name, r
         (lambda path: path.symlink_to(outside), "link"),
         (lambda path: path.symlink_to("missing"), "link"),
         (Path.mkdir, "folder"),
-        (os.mkfifo, "device"),
+        (os.mkfifo, "pipe"),
     ):
         folder = tmp_path / kind / str(len(list(tmp_path.rglob("*"))))
         folder.mkdir(parents=True)

@@ -222,8 +222,11 @@ def test_leftovers_of_a_killed_process_are_removed(tiny_run):
     run = tiny_run()
     leftover = run.path / f".latest.pt.{os.getpid() + 1}.tmp"
     leftover.write_bytes(b"torn")
+    export = run.path / ".safetensors.7.tmp"
+    export.mkdir()
+    (export / "model.safetensors").write_bytes(b"torn")
     train(run)
-    assert not leftover.exists()
+    assert not leftover.exists() and not export.exists()
 
 
 class Killed(BaseException):
