@@ -58,7 +58,8 @@ def select_rows(
     """Return the rows that match a filter.
 
     Args:
-        words: Parts or globs, separated by spaces; each must match one of SEARCHED.
+        words: Parts or globs, separated by spaces; each must match one of SEARCHED, or the name of
+            a run as the table shows it or as commands take it.
         state: State of the run, `active` for all states of a run in progress, or "" for every one.
         with_hidden: Whether runs that their notes hide are among them.
     """
@@ -131,7 +132,9 @@ def run_id(run: str) -> str:
 
 
 def _matches(row: Row, pattern: str) -> bool:
-    return any(fnmatch.fnmatchcase(str(row.get(key) or "").lower(), pattern) for key in SEARCHED)
+    values = [str(row.get(key) or "") for key in SEARCHED]
+    names = [run_id(row["run"]), f"{row['id']}/seed{row.get('seed')}"]  # as shown, and as typed
+    return any(fnmatch.fnmatchcase(text.lower(), pattern) for text in values + names)
 
 
 def _order(row: Row, sort: str) -> tuple:

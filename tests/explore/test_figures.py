@@ -89,7 +89,7 @@ def test_the_attention_grid_is_a_square_a_head(arms):
     assert grid.data[0].z[0][0] == 1.0  # the first query has one key
     assert grid.data[0].text[tokens + 1][0].startswith("layer 1, head 0<br>")
     other = dataclasses.replace(arms[1], tokenizer=Ids())
-    with pytest.raises(UserError, match="other tokens"):
+    with pytest.raises(UserError, match="tokenize the prompt differently"):
         maps.layer_grid([arms[0], other], "3 7", 0)
 
 
@@ -142,7 +142,7 @@ def test_findings_follow_from_the_numbers_by_rule(arms, monkeypatch, capsys):
     shown = re.findall(r"looking into (\S+)/seed42, (\d) of 2", capsys.readouterr().out)
     assert shown == [("DEMO-01_baseline", "1"), ("DEMO-02_oelm_freeze", "2")]
     assert "No arm has such a head. The nearest is layer" in text
-    assert "Gap of OELM-Freeze." in text and "One seed an arm" in text
+    assert "Gap of OELM-Freeze." in text and "One seed per arm" in text
     for line in re.findall("<li>(.*?)</li>", text):
         numbers = re.findall(
             r"(?<![\w.])\d+(?:\.\d+)?(?!\d)", re.sub(r"layer \d+, head \d+", "", line)

@@ -122,7 +122,8 @@ def test_search_finds_parts_globs_arms_and_tags_and_every_word_must_match(reader
     rows = reader.read()
     found = lambda words, state="": set(states(select_rows(rows, words, state)))  # noqa: E731
     assert found("paper") == {"DEMO-01_baseline/seed1"}
-    assert found("demo-02*seed1") == {"DEMO-02_oelm_freeze/seed1"}
+    for name in ("demo-02*seed1", "DEMO-02/seed1", "DEMO-02/1"):
+        assert found(name) == {"DEMO-02_oelm_freeze/seed1"}
     assert found("OELM-Freeze stories", "stopped") == {"DEMO-02_oelm_freeze/seed1"}
     assert found("freeze nothing-like-it") == set()
     assert all(name.startswith("GPT") for name in found("GPT-", NOT_RUN))
