@@ -23,7 +23,7 @@ def test_the_parts_of_a_runs_page(tiny_run):
     assert "<h1>DEMO-02 OELM-Freeze, seed 3 (rehearsal)</h1>" in run_page.heading(run)
     result = run_page.result(run)
     assert re.search(r"Perplexity <b>[\d.]+</b> \(loss [\d.]+\)", result)
-    assert re.search(r"At step 12 its perplexity is [-+][\d.]+ % against DEMO-01", result)
+    assert re.search(r"At step 12 its perplexity is [−+][\d.]+ % against DEMO-01", result)
     assert "Proven" in run_page.freeze_proof(run)
     assert "Nothing was frozen" in run_page.freeze_proof(base)
     settings = run_page.settings(run)

@@ -171,7 +171,9 @@ def test_where_one_of_two_cannot_be_stopped_the_line_tells_of_the_other(tmp_path
 def test_a_run_that_cannot_be_asked_to_stop_is_named_with_the_cause(tmp_path):
     running = runs_factory.make_run(tmp_path, "DEMO-02", 2, state="running", done=0.5)
     (running / "STOP").symlink_to(tmp_path / "nowhere" / "STOP")
-    with pytest.raises(UserError, match="cannot be asked to stop: No such file or directory; make"):
+    with pytest.raises(
+        UserError, match="cannot be asked to stop: No such file or directory; create"
+    ):
         ask_to_stop(running)
 
 
