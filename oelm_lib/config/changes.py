@@ -92,7 +92,7 @@ def check_changes(experiment: Experiment) -> list[str]:
 
 
 def extra_changes(experiment: Experiment, baseline: Experiment) -> list[str]:
-    """Return the keys but those of freezing that differ between a frozen arm and its baseline.
+    """Return what differs between a frozen arm and its trained baseline besides the freeze.
 
     What trained Q and K can express (ABSORBED) and tuned rates (TUNED) do not count. Empty where
     the arm is not frozen, or its baseline is frozen too: their gap is that of the other keys.

@@ -32,7 +32,7 @@ MANY_FILES = 20
 FEWEST_SEPARATORS = 5
 """A text that occurs less often at the start of the file does not divide it."""
 PERMUTED_FROM, HALVED_FROM = 20, 100
-"""Documents from which validation is a random share of them, and from which half of it is test."""
+"""Fewest documents for a validation of randomly drawn ones, and for a test of half of those."""
 SEED = 42
 BPE_SIZES = {512: 1e6, 2048: 3e7, 8192: 1e9}
 """N of a proposed bpe-<N> -> most characters of text for it; larger text takes gpt2."""

@@ -19,7 +19,7 @@ def print_line(text: str) -> None:
 def in_background(task: Callable[[], Any]) -> Future:
     """Start a task in a daemon thread; the future gets what it returns or raises.
 
-    The main thread can handle Ctrl-C meanwhile, and the process does not wait for its end.
+    The main thread can handle Ctrl-C meanwhile, and the process does not wait for the task.
     """
     future: Future = Future()
 

@@ -19,7 +19,7 @@ from oelm_lib.files import sha256_file
 
 END_OF_TEXT = "<|endoftext|>"
 WORD_BYTES = 1000
-"""Bytes after which training cuts a word: the library's time grows with the square of these."""
+"""Bytes after which training cuts a word: the time grows with the square of its length."""
 
 
 class TooLittleTextError(UserError):

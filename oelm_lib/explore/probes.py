@@ -107,7 +107,7 @@ PROBES = {
     ),
     "effective_rank": Probe(
         "effective rank of the Q/K form",
-        "Directions that a head compares: at most its width, where orthogonal weights start.",
+        "Directions that a head compares: at most its width, which orthogonal weights start with.",
         _mean("effective_rank"),
     ),
     "q_orthogonality_error": Probe(

@@ -15,7 +15,8 @@ from oelm_lib.training.trained import Trained
 UNIFORM = 0.95
 """Entropy of attention above which it is called nearly uniform."""
 CONCENTRATED, AVOIDED = 1.5, 0.67
-"""Share of the gap / share of the tokens: at least, at most this much is called so."""
+"""Share of the gap / share of the tokens from which the gap is called concentrated there, and up to
+which it is said to lie elsewhere."""
 
 
 def findings(runs: Sequence[Trained]) -> Html:

@@ -87,7 +87,7 @@ def _copy(original: Path, copy: Path) -> list[str]:
             f"{FOLDER}/{copy.name}: the notebook has a new version; your copy of the old one is"
             f" {FOLDER}/{kept.name}"
         ]
-    notebook = read_json(original)
+    notebook = read_json(original, "take it from git: git checkout -- notebooks")
     notebook["metadata"][KEY] = version
     write_json(copy, notebook)
     return lines

@@ -58,7 +58,7 @@ def run_queue(jobs: list[Job], overrides: dict[str, Any], slots: Slots) -> int:
     cases no process is left behind.
 
     Raises:
-        UserError: A run needs more GPUs than there are.
+        UserError: A run needs more GPUs than there are, or names one by machine.device.
     """
     queue = Queue(jobs, overrides, slots)
     with on_stop(queue.on_signal):

@@ -222,7 +222,7 @@ class _Engine:
     def _settle(self, run: PlannedRun, reply: Reply, seconds: float) -> None:
         """Record a run that has ended, or print why it has no record yet.
 
-        A run that another process holds is no failure: it is tried again, unless that records it.
+        A run that another process holds is no failure: it is tried again, or recorded there.
         """
         if reply.kind == RECORDED:
             append_record(records_path(self._name), reply.record)
@@ -261,10 +261,10 @@ class _Engine:
         stopped = [run for run in needs if run in self._stopped_by_others]
         if failed:
             many = runs_text(len(failed))
-            self._say(f"{many} failed; the same command tries again: {failed[0]}")
+            self._say(f"{many} failed; the same command tries again, e.g. {failed[0]}")
         if stopped:
             many = runs_text(len(stopped))
-            self._say(f"{many} stopped; the same command continues: {stopped[0]}")
+            self._say(f"{many} stopped; the same command continues, e.g. {stopped[0]}")
         if failed or stopped:
             return FAILED if failed else STOPPED
         self._say(f"complete: oelm report {self._name} makes its page")

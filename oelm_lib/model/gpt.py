@@ -19,7 +19,7 @@ FEW_LOGITS = 1 << 20
 HAS_CHUNKED_LOSS = hasattr(F, "linear_cross_entropy")
 """False before torch 2.13, which `make gpu` may meet; all logits are then held at once."""
 VOCAB_MULTIPLE = 64
-"""Tensor cores need rows of logits of a multiple of this; others, as 50,257, run slowly."""
+"""Tensor cores need rows of logits whose length is a multiple of this; 50,257 is slow."""
 
 
 class Block(nn.Module):

@@ -35,7 +35,7 @@ PROVENANCE = "<h2>Provenance</h2>"
 HEAD = """# Reports
 
 Each page opens offline. Below each page: the command that made it, and the commit.
-`oelm report TARGET --keep` makes a page again and publishes it here. A study's plan
+`oelm report TARGET --keep` makes a page and publishes it here. A study's plan
 and records are in the folder named after it.
 Small runs give somewhat different numbers on another CPU, of the same order of magnitude.
 """

@@ -19,6 +19,7 @@ from oelm_lib.runs.names import (
     parse_patterns,
 )
 from oelm_lib.runs.reading import read_or_none, read_summary, state
+from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.study.plan import study_names
 
 DEMO = "DEMO-*"
@@ -97,9 +98,8 @@ def _export_run(path: Path) -> Path:
     if (path / "train.ipynb").is_file():
         return export(path / "train.ipynb")
     if (current := state(path)) != "done":
-        raise UserError(
-            f"{path}: {current}; its page is made when it ends under `oelm run`: oelm logs {path}"
-        )
+        when = "when it ends under" if current in ("queued", *ACTIVE) else "once it is continued by"
+        raise UserError(f"{path}: {current}; its page is made {when} `oelm run`: oelm logs {path}")
     raise UserError(
         f"{path}: no train.ipynb, since this run was not made by `oelm run`;"
         " compare it: oelm report ID"

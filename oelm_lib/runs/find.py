@@ -1,5 +1,6 @@
 """Find run folders: by the names that users type, and by globs of experiments."""
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -113,7 +114,7 @@ def _runs_named(name: str, outputs: Path | str | None) -> dict[str, Path]:
         UserError: There is none.
     """
     if Path(name).is_dir() and GIVEN_FOLDER.fullmatch(Path(name).name):
-        return {name: Path(name).absolute()}
+        return {name: Path(os.path.abspath(name))}  # without "..", which would pass for the arm
     named = {run_name(path): path for path in find_runs(outputs, [name])}
     if not named:
         raise UserError(f"no run is called {name!r}{_near(name, outputs)}; see oelm status")

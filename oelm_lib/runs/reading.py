@@ -131,7 +131,7 @@ def read_metrics(run: RunFolder) -> pd.DataFrame:
     """Return metrics.jsonl as a frame, one row per event; a truncated last line is left out.
 
     Raises:
-        UserError: A line before the last is not a metrics row.
+        UserError: A line is not a metrics row.
     """
     frame = _metrics_frame(run).drop(columns="logit_std")
     kinds = {"event": str, "step": int, "tokens": int}

@@ -38,7 +38,7 @@ def train(run: Run, on_progress: Callable[[bool], None] | None = None) -> None:
                 loss = state.backward(batch)
                 norm = state.clip(loss)
                 if not state.asynchronous:
-                    check_numbers(session)  # on a GPU: log(), evaluate(), save()
+                    check_numbers(session)  # on a GPU, log(), evaluate() and save() check
                 rate = state.update()
             session.status.update(write=False, step=state.step)
 

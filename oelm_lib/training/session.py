@@ -155,11 +155,13 @@ def _restored_state(
 
 def _remove_leftovers(run: Run) -> None:
     """Remove what a killed process left, and the notebook and page of an earlier session."""
-    for path in (*run.path.glob(".*.tmp"), *(run.path / name for name in EXECUTED)):
-        if path.is_dir():  # of an export of the weights
+    for path in run.path.glob(".*.tmp"):
+        if path.is_dir() and not path.is_symlink():  # of an export of the weights
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+    for name in EXECUTED:
+        (run.path / name).unlink(missing_ok=True)
 
 
 def _begin_record(state: TrainingState, offsets: dict[str, int]) -> Recorder:

@@ -59,7 +59,7 @@ def continue_runs(paths: list[Path], outputs: Path, at_once: int = 1) -> str:
     if not ended:
         raise UserError(
             "none of the selected runs is stopped, failed or dead, so none can go on; Start trains"
-            " other seeds, Start afresh one of these again"
+            " other seeds, Start afresh trains one of these from step 0"
         )
     return _start_again(ended, outputs, at_once, fresh=False)
 
@@ -84,7 +84,10 @@ def stop_runs(paths: list[Path], outputs: Path) -> str:
     busy = [path for path in paths if _is_busy(path, live)]
     if not busy:
         states = ", ".join(f"{run_name(path)} is {state(path)}" for path in paths)
-        raise UserError(f"{states}, so there is nothing to stop here; scancel stops a Slurm job")
+        hint = ""
+        if any(state(path) == "queued" for path in paths):
+            hint = " here; scancel stops a Slurm job"
+        raise UserError(f"{states}, so there is nothing to stop{hint}")
     lines, refusals = [], []
     for path in busy:
         try:

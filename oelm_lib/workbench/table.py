@@ -133,8 +133,10 @@ def run_id(run: str) -> str:
 
 def _matches(row: Row, pattern: str) -> bool:
     values = [str(row.get(key) or "") for key in SEARCHED]
-    names = [run_id(row["run"]), f"{row['id']}/seed{row.get('seed')}"]  # as shown, and as typed
-    return any(fnmatch.fnmatchcase(text.lower(), pattern) for text in values + names)
+    values.append(run_id(row["run"]))  # as the table shows it
+    if "seed" in row:
+        values.append(f"{row['id']}/seed{row['seed']}")  # as commands take it
+    return any(fnmatch.fnmatchcase(text.lower(), pattern) for text in values)
 
 
 def _order(row: Row, sort: str) -> tuple:

@@ -155,7 +155,7 @@ def test_an_engine_leaves_a_run_that_others_stop_and_the_next_engine_continues_i
     engine._settle(first, Reply(INTERRUPTED), 1.0)
     assert list(engine._free_runs()) == others
     assert engine._report() == STOPPED
-    assert capsys.readouterr().out.splitlines()[-1].endswith(f"continues: {first}")
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"continues, e.g. {first}")
     assert next(make_engine()._free_runs()) == first
     engine = make_engine()
     engine.on_signal(signal.SIGTERM, None)

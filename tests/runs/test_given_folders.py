@@ -30,6 +30,8 @@ def test_an_earlier_run_is_removed_and_the_folder_of_a_copy_stays(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(old.parent)
         assert find_run(old.name) == old  # so that the run keeps its arm
+        patch.chdir(old)
+        assert find_run(f"../{old.name}") == old
     remove_runs([old])
     assert not old.parent.exists()
     copy = tmp_path / "work" / "seed1"

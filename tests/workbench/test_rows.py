@@ -126,6 +126,7 @@ def test_search_finds_parts_globs_arms_and_tags_and_every_word_must_match(reader
         assert found(name) == {"DEMO-02_oelm_freeze/seed1"}
     assert found("OELM-Freeze stories", "stopped") == {"DEMO-02_oelm_freeze/seed1"}
     assert found("freeze nothing-like-it") == set()
+    assert found("seed", NOT_RUN) == set()
     assert all(name.startswith("GPT") for name in found("GPT-", NOT_RUN))
 
 
