@@ -9,7 +9,8 @@ import shutil
 import signal
 import sys
 
-# Several test processes share the cores; tiny products gain nothing from threads of their own.
+# Several test processes share the cores; tiny matrix products gain nothing from threads of their
+# own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest

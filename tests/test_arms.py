@@ -113,7 +113,7 @@ def test_36_arms_in_one_figure_all_look_different():
     assert len(styles) == len(set(styles.values())) == 36
 
 
-def test_arms_with_one_addition_share_a_colour_and_trained_ones_are_open():
+def test_arms_with_one_addition_share_a_colour_and_trained_arms_have_open_symbols():
     styles = arm_styles(STAGE_1)
     family = [styles[name] for name in STAGE_1 if "T5 bias" in name]
     assert len({style.colour for style in family}) == 1

@@ -1,7 +1,6 @@
 """Notebooks hold no logic and no outputs."""
 
 import ast
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -83,7 +82,3 @@ def test_cells_are_few_and_short_and_hold_no_logic(notebook):
         assert len(cell.source.splitlines()) <= MAX_LINES
         assert not any(word in cell.source for word in ("sys.path", "pip install", "../", "!", "%"))
         assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, LOGIC)]
-
-
-def test_every_notebook_has_its_parameters_listed():
-    assert {Path(path).stem for path in NOTEBOOKS} <= set(PARAMETERS)

@@ -64,11 +64,6 @@ def test_bare_papermill_trains_and_any_copy_becomes_a_page(call, tmp_path):
     ("parameters", "message"),
     [
         (["-p", "exp", "2"], "UserError: exp = 2 is not an experiment id such as GPT-02"),
-        (["-p", "exp", "GPT-99"], "UserError: no experiment 'GPT-99'"),
-        (
-            ["-p", "overrides", "model.num_heads=7"],
-            "num_heads = 7 does not divide d_model = 64; use 1, 2, 4, 8",
-        ),
         (
             ["-p", "overrides", "model.vocab_size=50"],
             "UserError: model.vocab_size = 50, but stories prepared with",
@@ -122,14 +117,11 @@ def test_braces_in_the_path_a_foreign_kernel_and_closed_output_spoil_no_run(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "GPT-99"], "no experiment 'GPT-99'"),
         (
             ["run", "DEMO-01", "--set", "optim.lr=1"],
             "unknown key optim.lr (did you mean optim.learning_rate?)",
         ),
-        (["run", "DEMO-01", "--seeds", "1,x"], "--seeds '1,x' should be whole numbers"),
         (["run"], "no experiment named"),
-        (["report", "missing.ipynb"], "missing.ipynb"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(call, arguments, message):

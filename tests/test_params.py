@@ -1,4 +1,4 @@
-"""The experiment files: complete, honest about their changes, and to the letter of the log."""
+"""The experiment files: complete, with every change declared, and equal to the log."""
 
 import pytest
 

@@ -29,8 +29,8 @@ IMPORTS = {
 def around_a_run() -> pd.DataFrame:
     """Run DEMO-02 for one step, and tabulate its CPU seconds and those of its imports.
 
-    The load of the machine does not count, except in the phases of the time budget, which are wall
-    seconds.
+    The load of the machine does not matter, but for the phases of the time budget, which are
+    seconds by the clock.
 
     Raises:
         RuntimeError: The run failed.

@@ -7,11 +7,18 @@ import pytest
 
 from oelm_lib.config import ROOT
 from oelm_lib.data import prepare
+from oelm_lib.data.corpus import MANIFEST
 
 SAMPLES = Path(os.environ.get("OELM_SAMPLES") or ROOT.parent / "shared" / "data")
 STORIES = [
     f"Once there was a fox, number {number}, who liked ducks.\n\nThe end." for number in range(40)
 ]
+
+
+def nothing_left(folder: Path) -> bool:
+    """Whether a data folder holds no corpus and no part of one."""
+    parts = [path for path in folder.glob("*/*") if path.is_dir()]
+    return not parts and not list(folder.rglob(MANIFEST))
 
 
 @pytest.fixture(autouse=True)

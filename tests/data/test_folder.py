@@ -194,7 +194,7 @@ def test_a_link_to_a_folder_above_is_refused(folder, find):
         find(folder)
 
 
-def test_a_folder_that_may_not_be_listed_is_an_error(folder, tmp_path):
+def test_a_folder_that_may_not_be_listed_is_an_error(folder):
     """As another user (by setpriv), since root may list everything."""
     setpriv = shutil.which("setpriv")
     if os.getuid() or not setpriv:

@@ -5,9 +5,10 @@ import os
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
+
+from oelm_lib.data.hub import HUB_SECONDS
 
 from .conftest import STORIES
 from .hub import Hub, commit, running
@@ -28,8 +29,9 @@ configs:
 """
 PROGRAM = """
 import json, sys
-from oelm_lib.data import prepare
+from oelm_lib.data import hub, prepare
 from oelm_lib.errors import UserError
+hub.HUB_SECONDS = float(sys.argv[3])
 try:
     corpus = prepare(sys.argv[1], limit=int(sys.argv[2]) or None)
     print(json.dumps(corpus.manifest))
@@ -89,11 +91,9 @@ def prepared(tmp_path):
     The clients read HF_ENDPOINT when they are imported.
     """
 
-    def run(name, endpoint, limit=0, **environment):
-        environment = (
-            os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf")} | environment
-        )
-        command = [sys.executable, "-c", PROGRAM, name, str(limit)]
+    def run(name, endpoint, limit=0, seconds=HUB_SECONDS):
+        environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf")}
+        command = [sys.executable, "-c", PROGRAM, name, str(limit), str(seconds)]
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=120, check=True
         )
@@ -102,8 +102,10 @@ def prepared(tmp_path):
     return run
 
 
-def test_official_splits_and_revision(hub, prepared):
+def test_official_splits_and_revision_after_a_dropped_connection_is_resumed(hub, prepared):
+    hub.faults[TRAIN] = "drop"
     manifest = prepared("tinystories-sample", hub.url)
+    assert not hub.faults
     assert manifest["revision"] == commit("main")
     assert manifest["source"].items() >= {"kind": "hub", "id": "roneneldan/TinyStories"}.items()
     splits = manifest["splits"]
@@ -111,14 +113,16 @@ def test_official_splits_and_revision(hub, prepared):
     assert splits["val"]["documents"] + splits["test"]["documents"] == 40
 
 
-def test_configuration_is_found(hub, prepared):
+def test_the_configuration_of_a_corpus_is_found(hub, prepared):
     manifest = prepared("wikitext103-sample", hub.url)
     assert {
         split: facts["documents"] for split, facts in manifest["splits"].items()
     } == dict.fromkeys(("train", "val", "test"), 9)
 
 
-def test_script_falls_back_to_the_parquet_copy_and_reads_no_more_than_it_needs(hub, prepared):
+def test_a_data_set_that_is_a_script_is_read_from_its_parquet_copy_and_no_more_than_needed(
+    hub, prepared
+):
     manifest = prepared("openwebtext-phase3-sample", hub.url, limit=100)
     assert manifest["revision"] == commit("refs/convert/parquet")
     assert manifest["splits"]["train"]["documents"] + manifest["splits"]["val"]["documents"] in (
@@ -131,15 +135,9 @@ def test_script_falls_back_to_the_parquet_copy_and_reads_no_more_than_it_needs(h
     assert len(fetched) == 1 and fetched[0].endswith("plain_text/train/0000.parquet")
 
 
-def test_part_on_the_hub_never_passes_for_the_corpus(hub, prepared):
+def test_a_part_on_the_hub_is_not_taken_for_the_corpus(hub, prepared):
     message = prepared("tinystories-phase3", hub.url)
     assert "the train split of the source has 2,000 rows, the complete corpus 2,119,719" in message
-
-
-def test_a_dropped_connection_is_resumed(hub, prepared):
-    hub.faults[TRAIN] = "drop"
-    assert prepared("tinystories-sample", hub.url)["splits"]["train"]["documents"] == 2000
-    assert not hub.faults
 
 
 @pytest.mark.parametrize("fault", ["dead", "size"])
@@ -160,16 +158,8 @@ def test_a_missing_data_set(hub, prepared):
     )
 
 
-def test_a_missing_hub_is_an_error_within_a_minute(prepared):
-    began = time.monotonic()
-    assert "(HF_HUB_OFFLINE is set)" in prepared(
-        "tinystories", "http://127.0.0.1:9", HF_HUB_OFFLINE="1"
-    )
+def test_a_hub_that_is_missing_or_silent_is_an_error(prepared):
     assert "not read from the hub" in prepared("tinystories", "http://127.0.0.1:9")
-    assert time.monotonic() - began < 60
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        began = time.monotonic()
-        assert "(no answer in 45 s)" in prepared(
-            "tinystories", f"http://127.0.0.1:{silent.getsockname()[1]}"
-        )
-        assert time.monotonic() - began < 60
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        assert "(no answer in 1 s)" in prepared("tinystories", endpoint, seconds=1.0)

@@ -27,19 +27,12 @@ from oelm_lib.data import (
     prepare,
     show_corpus,
 )
-from oelm_lib.data.corpus import MANIFEST
 from oelm_lib.data.preparation import _locked
 from oelm_lib.data.tokenizer import bpe_tokenizer, gpt2_tokenizer, train_bpe
 from oelm_lib.errors import UserError
 from oelm_lib.files import with_checksum
 
-from .conftest import STORIES
-
-
-def _nothing_left(folder):
-    return not any(path.is_dir() for path in folder.glob("*/*")) and not list(
-        folder.rglob(MANIFEST)
-    )
+from .conftest import STORIES, nothing_left
 
 
 def test_same_tokens_from_every_kind_of_file(source, tmp_path):
@@ -92,7 +85,7 @@ def test_hub_layout_of_a_folder(source, tmp_path):
     assert corpus.manifest["splits"]["val"]["documents"] == 9
 
 
-def test_full_disk(source, data_folder):
+def test_a_full_disk_is_one_line_and_leaves_nothing(source, data_folder):
     folder = source(train=STORIES * 99, validation=STORIES)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
@@ -104,10 +97,10 @@ def test_full_disk(source, data_folder):
             prepare("tinystories-sample", folder)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert _nothing_left(data_folder)
+    assert nothing_left(data_folder)
 
 
-def test_second_preparation_says_who_holds_it(source, data_folder, capfd):
+def test_a_second_preparation_names_the_process_of_the_first(source, data_folder, capfd):
     folder = source(train=STORIES, validation=STORIES)
     program = (
         "import sys\nfrom oelm_lib.data import prepare\n"
@@ -125,7 +118,7 @@ def test_second_preparation_says_who_holds_it(source, data_folder, capfd):
     assert "exists already" in capfd.readouterr().out
 
 
-def test_a_file_system_without_flock_takes_corpora(source, data_folder, monkeypatch):
+def test_a_file_system_without_flock_takes_corpora(source, monkeypatch):
     def refuse(file, operation):
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -219,7 +212,7 @@ def test_ctrl_c_is_heard_while_a_tokenizer_is_trained(tmp_path, data_folder):
     assert done.returncode == -signal.SIGINT
     assert done.stdout.splitlines() == ["tinystories-sample: training bpe-512"]
     assert done.stderr.rstrip().endswith("KeyboardInterrupt")
-    assert _nothing_left(data_folder)
+    assert nothing_left(data_folder)
 
 
 def test_a_word_of_a_million_letters_is_learned_in_parts():
@@ -230,7 +223,7 @@ def test_a_word_of_a_million_letters_is_learned_in_parts():
     assert json.loads(content)["pre_tokenizer"]["type"] == "ByteLevel"
 
 
-def test_list_and_show(source, data_folder):
+def test_corpora_are_listed_and_shown(source, data_folder):
     prepare("tinystories-sample", source(train=STORIES, validation=STORIES))
     table = list_corpora().set_index("corpus")
     assert table.loc["tinystories-sample", "state"] == "prepared, sample"

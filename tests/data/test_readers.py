@@ -146,7 +146,11 @@ def test_articles_begin_at_titles_between_blank_rows():
             r"a.txt.gz: cannot be read as a whole",
         ),
         ("a.jsonl.gz", b"not gzip", r"a.jsonl.gz: cannot be read as a whole"),
-        ("a.parquet", b"PAR1 and then nothing", r"a.parquet: cannot be read as a whole"),
+        (
+            "a.parquet",
+            b"PAR1 and then nothing",
+            r"a.parquet: cannot be read as a whole .*copy or download it again",
+        ),
     ],
 )
 def test_bad_files_say_where(tmp_path, small_pieces, name, content, message):
@@ -225,15 +229,6 @@ def test_text_that_cannot_be_cut_is_bounded(small_pieces, monkeypatch):
 def test_a_run_of_white_space_too_long_for_the_tokenizer_is_one_line():
     with pytest.raises(UserError, match=r"begins 'A ' .* it has 1,200,000 white-space characters"):
         gpt2_tokenizer().encode_documents(["A" + " " * 1_200_000 + "b"])
-
-
-def test_truncated_parquet(source):
-    path = source(train=["ducks"] * 99) / "train.parquet"
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(
-        UserError, match=r"train.parquet: cannot be read as a whole .*copy or download it again"
-    ):
-        list(read_rows(path, ROWS))
 
 
 def test_parquet_columns_and_values(source):

@@ -214,7 +214,7 @@ def test_a_run_outside_the_outputs_folder_can_be_chosen(outputs, tmp_path, monke
     assert explorer.problem.value == "" and shown(explorer)
 
 
-def test_texts_are_written_on_demand_and_go_with_the_next_choice(outputs):
+def test_texts_are_written_on_demand_and_disappear_at_the_next_choice(outputs):
     explorer = HeadExplorer("DEMO-*/seed42", PROMPT)
     assert explorer.words.value == ""
     explorer.write_texts()

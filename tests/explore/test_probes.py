@@ -5,32 +5,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F  # noqa: N812
 
 from oelm_lib import config, runs, training
 from oelm_lib.errors import UserError
 from tests.explore.conftest import train_as_demo
-from tests.model.additions import EACH_AND_ALL, FROZEN, inputs, stirred
-
-RELATIVE = 1e-5  # float32 rounding
-
-
-@pytest.mark.parametrize("name", ["baseline", *EACH_AND_ALL])
-@torch.no_grad()
-def test_recomputed_weights_give_the_output_of_sdpa(name, model_config):
-    from oelm_lib.model.attention import attention_scores
-
-    changes = EACH_AND_ALL.get(name, {})
-    attention = stirred(model_config(**FROZEN | changes)).blocks[0].attention
-    q, k, v, bias = attention.heads(inputs(attention.cfg))
-    y = attention_scores(q, k, bias).softmax(-1) @ v
-    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=bias is None)
-    torch.testing.assert_close(y, expected, rtol=RELATIVE, atol=RELATIVE)
-    for addition in attention.additions:
-        y = addition.output(attention, inputs(attention.cfg), y)
-    torch.testing.assert_close(
-        attention.o_proj(y.transpose(1, 2).flatten(2)), attention(inputs(attention.cfg))
-    )
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Every test here needs a CUDA GPU; each has a twin on the CPU in the room that it tests."""
+"""Every test here needs a CUDA GPU; each has a twin on the CPU in the tests of its package."""
 
 from pathlib import Path
 

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from oelm_lib.config import ModelConfig
 from oelm_lib.model.additions import ADDITIONS
+from tests.conftest import ARMS
 
-FROZEN = {"freeze_q": True, "freeze_k": True, "qk_init": "orthogonal", "qk_scale": 1.0}
+FROZEN = ARMS["oelm_freeze"]
 COUNT = 2
 """Value of the keys that hold a number."""
 

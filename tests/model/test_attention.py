@@ -2,12 +2,12 @@ from collections import Counter
 
 import pytest
 import torch
+from torch.nn import functional as F  # noqa: N812
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.model.additions import FROZEN, inputs, stirred
+from tests.model.additions import EACH_AND_ALL, FROZEN, inputs, stirred
 
 RELATIVE = 1e-5  # float32 rounding
-SAME = 1e-4  # float32 rounding of sums over 150 positions
 
 
 def test_t5_buckets_are_single_then_grow_with_the_logarithm():
@@ -18,7 +18,7 @@ def test_t5_buckets_are_single_then_grow_with_the_logarithm():
     assert (bucket(torch.arange(300)).diff() >= 0).all()
 
 
-def test_rotary_scores_depend_on_the_distance_alone(model_config):
+def test_rotary_scores_depend_on_the_distance_alone():
     from oelm_lib.model.additions.rope import rotate
 
     angle = torch.arange(9)[:, None] * torch.tensor([1.0, 0.1, 0.01, 0.001])
@@ -62,48 +62,58 @@ def test_frozen_for_some_steps_only(model_config):
     assert states == [trained, trained, trained, frozen, frozen, trained]
 
 
-@pytest.mark.parametrize("bias", [None, (1, 2, 150, 150), (3, 2, 150, 150)])
+@pytest.mark.parametrize(
+    ("length", "bias"), [(1, None), (7, None), (128, None), (200, None), (150, 1), (150, 3)]
+)
 @pytest.mark.parametrize("dropout_p", [0.0, 0.3])
-def test_blocked_attention_has_the_gradients_of_explicit_softmax(bias, dropout_p):
+def test_blocked_attention_has_the_gradients_of_explicit_softmax(length, bias, dropout_p):
+    """Of one block of queries and of two; `bias` is the number of its rows."""
     from oelm_lib.model.attend import QUERY_BLOCK, BlockedAttention
     from oelm_lib.model.dropout import keep_mask, keep_scale
 
     torch.manual_seed(0)
-    q, k, v = (torch.randn(3, 2, 150, 4, requires_grad=True) for _ in range(3))
-    future = torch.full((150, 150), -torch.inf).triu(1)
+    q, k, v = (torch.randn(3, 2, length, 4, requires_grad=True) for _ in range(3))
+    future = torch.full((length, length), -torch.inf).triu(1)
     trained = [q, k, v]
     if bias:
-        trained.append(torch.randn(bias, requires_grad=True))
+        trained.append(torch.randn(bias, 2, length, length, requires_grad=True))
     masked = trained[3] + future if bias else None
     torch.manual_seed(5)
     y = BlockedAttention.apply(q, k, v, masked, dropout_p)
     torch.manual_seed(5)
-    keep = torch.ones(3, 2, 150, 150)
+    keep = torch.ones(3, 2, length, length)
     for b in range(3) if dropout_p else ():
-        for start, end in ((0, QUERY_BLOCK), (QUERY_BLOCK, 150)):
+        for start in range(0, length, QUERY_BLOCK):
+            end = min(start + QUERY_BLOCK, length)
             keep[b, :, start:end, :end] = keep_mask(torch.Size((2, end - start, end)), dropout_p)
     scores = q @ k.mT / 2 + (masked if bias else future)
     expected = scores.softmax(-1) * keep * keep_scale(dropout_p) @ v
     torch.testing.assert_close(y, expected, rtol=RELATIVE, atol=RELATIVE)
     grad = torch.randn_like(y)
-    gradients = torch.autograd.grad(y, trained, grad)
     for gradient, other in zip(
-        gradients, torch.autograd.grad(expected, trained, grad), strict=True
+        torch.autograd.grad(y, trained, grad),
+        torch.autograd.grad(expected, trained, grad),
+        strict=True,
     ):
-        torch.testing.assert_close(gradient, other, rtol=SAME, atol=SAME)
+        assert (gradient - other).abs().max() <= RELATIVE * max(other.abs().max(), 1)
 
 
-@pytest.mark.parametrize("position", ["learned", "alibi"])
+@pytest.mark.parametrize("name", ["plain", *EACH_AND_ALL])
 @torch.no_grad()
-def test_attention_is_the_softmax_of_its_scores(model_config, position):
-    from oelm_lib.model.attend import attend
+def test_attention_is_the_softmax_of_its_scores(name, model_config):
     from oelm_lib.model.attention import attention_scores
 
-    attention = stirred(model_config(position=position)).blocks[0].attention
-    q, k, v, bias = attention.heads(inputs(attention.cfg))
+    attention = stirred(model_config(**FROZEN | EACH_AND_ALL.get(name, {}))).blocks[0].attention
+    x = inputs(attention.cfg)
+    q, k, v, bias = attention.heads(x)
     weights = attention_scores(q, k, bias).softmax(-1)
     assert (weights.triu(1) == 0).all()
-    torch.testing.assert_close(weights @ v, attend(q, k, v, bias, 0.0))
+    y = weights @ v
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=bias is None)
+    torch.testing.assert_close(y, expected, rtol=RELATIVE, atol=RELATIVE)
+    for addition in attention.additions:
+        y = addition.output(attention, x, y)
+    torch.testing.assert_close(attention.o_proj(y.transpose(1, 2).flatten(2)), attention(x))
 
 
 FLASH, MATH = "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_attention_math"

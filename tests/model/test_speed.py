@@ -11,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 from oelm_lib.data.batches import IGNORED
 from tests.conftest import ARMS, TINY_MODEL
 from tests.model.additions import ALL
+from tests.model.test_attention import operations_of_a_step
 from tests.model.test_gpt import batch
 
 RELATIVE = 1e-5  # float32 rounding
@@ -61,36 +62,6 @@ def test_the_loss_of_padded_logits_is_that_of_plain_ones(vocab_size, half):
     assert padded_logits(x, head).shape[1] % 64 == 0
 
 
-@pytest.mark.parametrize("length", [1, 7, 128, 200])
-def test_attention_with_dropout_equals_explicit_softmax_with_the_same_draws(length):
-    from oelm_lib.model import attend, dropout
-
-    p, shape = 0.3, (2, 3, length, 4)
-    q, k, v, grad = (
-        torch.randn(shape, generator=torch.Generator().manual_seed(n)) for n in range(4)
-    )
-    inputs = [x.requires_grad_() for x in (q, k, v)]
-    torch.manual_seed(5)
-    y = attend.BlockedAttention.apply(*inputs, None, p)
-    torch.manual_seed(5)
-    keep = torch.zeros(2, 3, length, length)
-    for b in range(2):
-        for start in range(0, length, attend.QUERY_BLOCK):
-            end = min(start + attend.QUERY_BLOCK, length)
-            keep[b, :, start:end, :end] = dropout.keep_mask(
-                torch.Size((3, end - start, end)), p
-            ).float()
-    scores = (q @ k.mT / 2).masked_fill(torch.ones(length, length).triu(1).bool(), -torch.inf)
-    expected = scores.softmax(-1) * keep * dropout.keep_scale(p) @ v
-    close(y, expected)
-    for mine, other in zip(
-        torch.autograd.grad(y, inputs, grad),
-        torch.autograd.grad(expected, inputs, grad),
-        strict=True,
-    ):
-        assert (mine - other).abs().max() <= RELATIVE * max(other.abs().max(), 1)
-
-
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_dropout_keeps_the_mean_and_draws_from_the_default_generator_only(p):
     from oelm_lib.model import dropout
@@ -111,26 +82,10 @@ def test_dropout_keeps_the_mean_and_draws_from_the_default_generator_only(p):
     assert torch.equal(dropout.dropout(x, p, training=False), x)
 
 
-@pytest.mark.parametrize("arm", ARMS)
-def test_a_step_leaves_nothing_for_frozen_tensors(model_config, arm):
-    from oelm_lib.config import load_config
-    from oelm_lib.model.gpt import GPT
-    from oelm_lib.training.optim import backward, make_optimizer, update
-    from oelm_lib.training.precision import Precision
-
-    cfg = model_config(**ARMS[arm], dropout=0.1)
-    model, optim = GPT(cfg), load_config("GPT-01").optim
-    optimizer, precision = make_optimizer(model, optim), Precision("fp32", torch.device("cpu"))
-    backward(model, precision, batch(cfg))
-    made = {name for name, value in model.named_parameters() if value.grad is not None}
-    update(optimizer, precision, [1e-3])
-    assert made == {name for name, value in model.named_parameters() if value.requires_grad}
-    assert len(optimizer.state) == len(made)
-    assert all(value.grad is None for value in model.parameters())
-
-
 POSITIONS = [ALL | {"position": name} for name in ("rope", "alibi", "t5")]
-COMPILED_ARMS = [*ARMS.values(), *(ARMS["oelm_freeze"] | added for added in POSITIONS)]
+FREEZE = ARMS["oelm_freeze"]
+COMPILED_ARMS = [ARMS["baseline"], FREEZE, *(FREEZE | added for added in POSITIONS)]
+"""The other frozen arms have the operations of oelm_freeze: see the test below."""
 COMPILED = """
 import json, sys, torch
 from torch._dynamo.utils import counters
@@ -159,11 +114,20 @@ for line in sys.argv[2:]:
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_compiles_whole_and_once_on_every_arm(dropout):
+@pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if arm not in COMPILED_ARMS])
+def test_frozen_arms_take_the_same_operations(model_config, name, dropout):
+    operations, expected = (
+        operations_of_a_step(model_config(**arm, dropout=dropout)) for arm in (ARMS[name], FREEZE)
+    )
+    assert operations == expected
+
+
+@pytest.mark.slow
+def test_compiles_whole_and_once_on_every_arm():
     """In a process without jaxtyping's hook; aot_eager traces as inductor does, in seconds."""
-    configs = [json.dumps(TINY_MODEL | arm | {"dropout": dropout}) for arm in COMPILED_ARMS]
+    arms = [arm | {"dropout": dropout} for dropout in (0.0, 0.1) for arm in COMPILED_ARMS]
+    configs = [json.dumps(TINY_MODEL | arm) for arm in arms]
     done = subprocess.run(
         [sys.executable, "-c", COMPILED, "aot_eager", *configs],
         capture_output=True,
@@ -172,9 +136,5 @@ def test_compiles_whole_and_once_on_every_arm(dropout):
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()[-len(configs) :]]
     assert [(graphs, breaks) for _, graphs, breaks in found] == [(1, 0)] * len(configs)
-    if not dropout:
-        assert all(
-            mine == pytest.approx(plain, rel=RELATIVE)
-            for losses, _, _ in found
-            for mine, plain in losses
-        )
+    for losses, _, _ in found[: len(COMPILED_ARMS)]:  # dropout draws anew in each of two passes
+        assert all(mine == pytest.approx(plain, rel=RELATIVE) for mine, plain in losses)

@@ -40,9 +40,7 @@ def test_a_new_run_is_locked_and_the_error_names_its_holder(tiny_run, tmp_path, 
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
 
 
-def test_a_run_with_another_config_is_refused_with_the_differing_keys(
-    tiny_run, tiny_config, tmp_path
-):
+def test_a_run_with_another_config_is_refused_with_the_differing_keys(tiny_run):
     run = tiny_run()
     run.record_session(0, {}, PARAMETERS)
     plain = (run.path / "config.yaml").read_text()

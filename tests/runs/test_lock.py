@@ -83,14 +83,6 @@ def writer(tmp_path):
         each.process.join()
 
 
-@pytest.fixture
-def own(tmp_path):
-    """This process' lock of the test's folder, released at the end."""
-    own = RunLock(tmp_path)
-    yield own
-    own.release()
-
-
 def test_a_second_process_is_refused_until_the_first_releases(writer, own, tmp_path):
     first = writer()
     assert first("acquire") == "held"
@@ -247,7 +239,7 @@ def test_a_live_writer_on_another_host_is_seen_by_its_heartbeat_at_any_clock(wri
     assert first("check") == "held"
 
 
-def test_a_writer_whose_host_was_suspended_stops_when_it_wakes(writer, tmp_path):
+def test_a_writer_whose_host_was_suspended_stops_when_it_wakes(writer):
     first, second = writer(("far", 0.0)), writer(("near", 0.0))
     first("acquire")
     os.kill(first.process.pid, signal.SIGSTOP)

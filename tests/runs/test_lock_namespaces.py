@@ -15,14 +15,6 @@ from oelm_lib.runs.lock import RunLock
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def own(tmp_path):
-    """This process' lock of the test's folder, released at the end."""
-    own = RunLock(tmp_path)
-    yield own
-    own.release()
-
-
 ACQUIRE = """
 import sys, time
 from pathlib import Path

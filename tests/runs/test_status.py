@@ -10,10 +10,7 @@ from oelm_lib.runs import status as status_module
 from oelm_lib.runs.reading import read_status
 from oelm_lib.runs.status import Status
 from oelm_lib.runs.timing import Budget, timing_stats
-
-
-def unlocked():
-    """The check of a folder that no other process writes."""
+from tests.runs.test_metrics import unlocked
 
 
 def test_the_budget_closes_to_the_wall_time_and_goes_on_after_a_resume():

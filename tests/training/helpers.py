@@ -136,7 +136,8 @@ class HostReads(TorchDispatchMode):
             yield self
 
 
-READING_METHODS = {"tolist", "item", "cpu", "__bool__", "__int__", "__float__", "__index__"}
+READING_METHODS = {"tolist", "item", "cpu", "equal"}
+READING_METHODS |= {"__bool__", "__int__", "__float__", "__index__"}
 
 
 class _Calls(TorchFunctionMode):

@@ -29,7 +29,7 @@ def test_what_is_saved_is_loaded_and_plain_torch_reads_it(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["empty", "one byte", "truncated", "torn", "longer"])
-def test_a_damaged_file_is_found_out_and_the_one_before_is_used(tmp_path, damage):
+def test_a_damaged_file_is_detected_and_the_one_before_is_used(tmp_path, damage):
     for step in (1, 2, 3):
         checkpoint.save(tmp_path / "latest.pt", state(step), keep_previous=True)
     path = tmp_path / "latest.pt"
@@ -61,7 +61,7 @@ def test_the_one_before_is_kept_without_hard_links(tmp_path, monkeypatch, code):
     assert sorted(os.listdir(tmp_path)) == ["latest.prev.pt", "latest.pt"]
 
 
-def test_any_flipped_bit_is_found_out(tmp_path):
+def test_any_flipped_bit_is_detected(tmp_path):
     path = tmp_path / "latest.pt"
     checkpoint.save(path, state(1))
     data = path.read_bytes()

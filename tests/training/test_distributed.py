@@ -98,23 +98,24 @@ def test_a_stop_in_the_final_evaluation_of_two_processes_ends_both_and_goes_on(
 
 @pytest.mark.slow
 def test_two_processes_keep_the_curve_and_a_stopped_run_goes_on_bit_equal(
-    tiny_run, tiny_config, monkeypatch, tmp_path
+    tiny_run, monkeypatch, tmp_path
 ):
     from oelm_lib import training
 
     changes = {"train__max_steps": 50, "machine__log_interval": 1, "model__dropout": 0.0}
-    alone = tiny_run("DEMO-02", folder="alone", **changes)
+    alone = tiny_run(folder="alone", **changes)
     training.train(alone)
 
-    def in_two(folder, **more):
-        run = tiny_run("DEMO-02", folder=folder, machine__devices=2, **changes | more)
+    def of_two(folder, **more):
+        """Open a run of two processes, its lock free for them."""
+        run = tiny_run(folder=folder, machine__devices=2, **changes | more)
         run.lock.release()
         monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / folder))
-        train_in_processes(run, overrides_text(run.config.overrides))
         return run
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    both = in_two("both", machine__device="auto")
+    both = of_two("both")
+    in_two_forks(both)
     one, two = (read_metrics(run).query("event == 'train'") for run in (alone, both))
     assert one["step"].tolist() == two["step"].tolist() == list(range(1, 51))
     assert np.abs(one["loss"] - two["loss"]).max() < LOSS_TOLERANCE
@@ -128,17 +129,14 @@ def test_two_processes_keep_the_curve_and_a_stopped_run_goes_on_bit_equal(
     assert not [name for name in os.listdir(both.path) if "rank" in name]
 
     # With dropout: stopped (after no or few steps) and continued, it equals the undisturbed run.
-    whole, parted = (
-        tiny_run(folder=f, machine__devices=2, **changes | {"model__dropout": 0.2}) for f in "wp"
-    )
-    for run in (parted, whole):
-        monkeypatch.setenv("OELM_OUTPUTS", str(run.path.parents[1]))
-        run.lock.release()
-        if run is parted:
-            (run.path / "STOP").touch()
-        in_two_forks(run)
+    whole = of_two("whole", model__dropout=0.2)
+    in_two_forks(whole)
+    parted = of_two("parted", model__dropout=0.2)
+    (parted.path / "STOP").touch()
+    in_two_forks(parted)
     assert (runs.state(parted), runs.state(whole)) == ("stopped", "done")
-    in_two("p", model__dropout=0.2)
+    again = of_two("parted", model__dropout=0.2, machine__device="auto")
+    train_in_processes(again, overrides_text(again.config.overrides))
     assert read_metrics(parted)["loss"].tolist() == read_metrics(whole)["loss"].tolist()
 
 

@@ -114,38 +114,27 @@ def test_a_row_holds_the_rate_and_norm_of_its_step(tiny_run, monkeypatch):
         assert row["learning_rate"] == rates[0]
 
 
-def test_best_weights_are_those_of_the_least_validation_loss(tiny_run, monkeypatch):
+def test_best_weights_are_those_of_the_least_validation_loss_and_the_last_ones_are_back(
+    tiny_run, monkeypatch
+):
     """The rate is so high that the loss rises again; each evaluation scores the whole split."""
+    states = keep_states(monkeypatch)
     rise = {"optim__learning_rate": 1.0, "optim__warmup_steps": 24, "train__eval_interval": 4}
     run = tiny_run(**rise, train__eval_tokens=100_000)
-    train(run)
+    summary = train(run)
     evals = dict(runs.read_status(run)["evals"])
     least = min(evals, key=evals.get)
     assert least not in (4, 24)
-    best = checkpoint.load(run.path / "best.pt")
-    assert best["step"] == least == runs.read_summary(run)["best_step"]
+    best, latest = (checkpoint.load(run.path / f"{name}.pt") for name in ("best", "latest"))
+    assert best["step"] == least == summary["best_step"]
     assert best["best"] == {"step": least, "loss": evals[least]}
-    summary = runs.read_summary(run)
     assert summary["best_subset_loss"] == evals[least]
     assert summary["best_val_loss"] == pytest.approx(evals[least], rel=1e-6)
     assert summary["final_val_loss"] == pytest.approx(evals[24], rel=1e-6)
-
-
-def test_best_weights_are_saved_without_the_optimizer(tiny_run):
-    run = tiny_run()
-    train(run)
-    best, latest = (checkpoint.load(run.path / f"{name}.pt") for name in ("best", "latest"))
     assert best["optimizer"] is None
     assert len(latest["optimizer"]["state"]) > 0
-    assert same_tensors(best["model"], latest["model"]) == (best["step"] == latest["step"])
-
-
-def test_the_summary_scores_the_best_weights_and_then_the_last_ones_are_back(tiny_run, monkeypatch):
-    states = keep_states(monkeypatch)
-    run = tiny_run(optim__learning_rate=0.3, optim__warmup_steps=20, train__eval_interval=2)
-    train(run)
-    last = checkpoint.load(run.path / "latest.pt")["model"]
-    assert same_tensors(states[0].model.state_dict(), last)
+    assert not same_tensors(best["model"], latest["model"])
+    assert same_tensors(states[0].model.state_dict(), latest["model"])
 
 
 def test_a_finished_run_is_shown_not_trained(tiny_run, capsys):
@@ -240,7 +229,7 @@ def test_a_session_counts_the_time_of_its_phases(tiny_run):
     assert budget["compile"] < 0.01
 
 
-def test_the_loop_is_imported_by_its_package(tiny_run):
+def test_the_loop_is_imported_by_its_package():
     from oelm_lib import training
 
     assert training.train is loop.train

@@ -91,6 +91,7 @@ def test_frozen_bytes_are_unchanged_after_steps_with_weight_decay(model_config, 
     assert frozen_digest(model) == (before, tensors)
     assert tensors == 4
     assert len(optimizer.state) == sum(parameter.requires_grad for parameter in model.parameters())
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_decay_reaches_every_trainable_tensor(model_config):

@@ -60,7 +60,7 @@ def test_the_forecast_of_a_steady_run_is_within_10_percent_after_a_twentieth(cfg
     assert inside[from_here].mean() > 0.5
 
 
-def test_a_slowdown_half_way_is_made_good_within_a_twentieth_of_the_run(cfg):
+def test_after_a_slowdown_the_forecast_is_right_again_within_a_twentieth_of_the_run(cfg):
     half = cfg.train.max_steps // 2
     gone, middle, *_, truth = replay(cfg, 10.0, slower=lambda step: 1.0 if step <= half else 2.0)
     wrong = np.abs(middle / truth - 1)
@@ -99,7 +99,7 @@ def test_only_the_last_evaluations_and_saves_count(cfg):
     assert low == high == pytest.approx(2 * 3.0 + 7.0)
 
 
-def test_what_is_events_ahead_counts_this_step_and_the_end():
+def test_events_ahead_count_this_step_and_the_end():
     assert [_events_ahead(step, 25, 10) for step in (1, 9, 10, 11, 20, 21, 25)] == [
         3,
         3,

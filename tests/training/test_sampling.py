@@ -7,6 +7,7 @@ from oelm_lib import training
 from oelm_lib.data.tokenizer import load_tokenizer
 from oelm_lib.runs.reading import read_metrics
 from oelm_lib.training import sampling
+from tests.training.helpers import rows_of, same_tensors
 
 
 def samples(run):
@@ -31,10 +32,9 @@ def test_samples_are_logged_and_change_nothing(tiny_run, monkeypatch):
     prompt = run.corpus.tokens("val")[: sampling.PROMPT_TOKENS].tolist()
     start = load_tokenizer(run.corpus).decode(prompt)
     assert all(text.startswith(start) and len(text) > len(start) for _, text in drawn)
-    last = [checkpoint.load(path / "latest.pt") for path in (run.path, without.path)]
-    for name, value in last[0]["model"].items():
-        assert value.equal(last[1]["model"][name]), name
-    assert last[0]["random"]["cpu"].equal(last[1]["random"]["cpu"])
+    last, other = (checkpoint.load(each.path / "latest.pt") for each in (run, without))
+    assert same_tensors(last["model"], other["model"])
+    assert last["random"]["cpu"].equal(other["random"]["cpu"])
 
 
 def test_a_short_run_spends_no_more_than_its_share(tiny_run):
@@ -48,8 +48,7 @@ def test_evaluations_record_the_spread_of_the_logits_by_layer(tiny_run, exp, lea
     """At the start LayerNormed inputs give 1 at row norm 1, 0.205 at the log's scale."""
     run = tiny_run(exp, train__max_steps=1, train__eval_interval=1)
     training.train(run)
-    rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
-    spread = next(row for row in rows if row["event"] == "eval")["logit_std"]
+    spread = next(row for row in rows_of(run) if row["event"] == "eval")["logit_std"]
     assert len(spread) == run.config.model.num_layers
     assert all(least < value < most for value in spread), spread
     assert "logit_std" not in read_metrics(run)

@@ -1,6 +1,7 @@
 """Trained models read from run folders: text, exports, and one line for what is wrong."""
 
 import json
+import re
 import resource
 import shutil
 
@@ -75,8 +76,7 @@ def test_continuations_are_those_of_seed_0_unless_another_is_given(trained):
 def test_a_bad_prompt_or_checkpoint_is_one_line(trained, arguments, words):
     done = oelm("generate", trained().name, *arguments)
     assert (done.exit_code, done.output.count("\n")) == (2, 1)
-    with pytest.raises(UserError, match=words):
-        raise UserError(done.output)
+    assert re.search(words, done.output.strip())
 
 
 def test_a_run_without_its_checkpoint_names_those_that_are_there(trained):
@@ -157,15 +157,21 @@ def gpt2_logits(weights, heads, tokens):
     return norm(x, "transformer.ln_f") @ weights["transformer.wte.weight"].T
 
 
+@torch.no_grad()
+def move(model):
+    """Move every parameter from its start."""
+    for weight in model.parameters():
+        weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+
+
 @pytest.mark.parametrize("changes", [{}, FOLDED], ids=["plain", "folded"])
 def test_weights_in_gpt2s_names_give_the_same_logits(trained, changes):
     from oelm_lib.training.export_weights import gpt2_weights
 
     model = trained(**{f"model__{key}": value for key, value in changes.items()})
     tokens = model.encode("The owl asked Lily")
+    move(model.model)
     with torch.no_grad():
-        for weight in model.model.parameters():  # so that nothing is at its start
-            weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
         found = gpt2_logits(gpt2_weights(model), model.config.model.num_heads, tokens)
         torch.testing.assert_close(found, model.model(tokens)[0], rtol=SAME, atol=SAME)
 
@@ -217,9 +223,7 @@ def test_transformers_gives_the_same_logits_and_greedy_text(trained, tmp_path, c
     from oelm_lib.training import export_model
 
     model = trained(**{f"model__{key}": value for key, value in changes.items()})
-    with torch.no_grad():
-        for weight in model.model.parameters():  # so that nothing is at its start
-            weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    move(model.model)
     folder = export_model(model, "huggingface", tmp_path / "gpt2")
     other = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
