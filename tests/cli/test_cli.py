@@ -276,7 +276,7 @@ def test_numbers_out_of_range_are_refused_before_any_work(arguments):
     ],
 )
 def test_an_empty_path_is_refused(arguments):
-    """It meant the working folder."""
+    """An empty path used to mean the working folder."""
     result = CliRunner().invoke(main, [*arguments, ""])
     assert result.exit_code == 2
     assert f"Invalid value for '{arguments[-1]}': the path is empty" in result.output

@@ -94,7 +94,7 @@ def test_dropout_is_paired_on_a_plain_cpu_or_where_both_arms_bias_the_scores(
     assert warned == (bool(machine) and not is_paired)
 
 
-def test_a_declared_recipe_change_still_warns_that_it_mixes(tmp_path, monkeypatch):
+def test_a_declared_recipe_change_still_warns_that_it_mixes(tmp_path):
     change = {"id": "OWN-01", "changes": ["optim.learning_rate", "model.freeze_q"]}
     found = warnings_of(tmp_path, arm={"experiment": change | {"optim.learning_rate": 0.02}})
     mixed = (
@@ -149,7 +149,7 @@ def test_a_run_that_failed_without_a_counterpart_is_not_compared(tmp_path):
 
 
 def test_rates_that_were_varied_are_not_called_untuned(tmp_path):
-    found = warnings_of(tmp_path, arm={"experiment": {"optim.learning_rate": 0.02}})
+    warnings_of(tmp_path, arm={"experiment": {"optim.learning_rate": 0.02}})
     make_run(tmp_path, "DEMO-02", 1, overrides="optim.learning_rate=0.03")
     found = compare.warnings(compare.load_runs(outputs=tmp_path))
     assert "baseline: one learning rate only; another rate may change the gap" in found

@@ -1,3 +1,5 @@
+import json
+
 from oelm_lib import compare
 from oelm_lib.config import load_config
 from oelm_lib.view.tables import table
@@ -37,7 +39,7 @@ def test_the_subtitle_says_what_is_frozen_in_which_models_on_what(demo):
 
 
 def test_the_subtitle_of_the_log_names_its_tokens_without_an_exponent():
-    """`4.1e+02 million tokens read` stood there."""
+    """The subtitle used to say `4.1e+02 million tokens read`."""
     text = compare.subtitle(compare.recorded("GPT-0[12]"))
     assert "<b>Model:</b> 45 million parameters." in text
     assert "410 million tokens read." in text
@@ -70,7 +72,7 @@ def test_untrusted_words_are_escaped(tmp_path):
         compare.warning_list(runs),
         compare.show_results(runs, judged),
         table(compare.run_states(runs)),
-        compare.gap_intervals(judged).to_json(),
+        json.dumps(compare.gap_intervals(judged).outputs()[0]["data"]),
     ]
     assert not any(bad in text for text in shown)
     assert "&lt;script&gt;" in compare.verdict_cards(judged)

@@ -8,14 +8,14 @@ from oelm_lib import compare, config
 from oelm_lib.compare.pairs import declaration, families, pairs
 from oelm_lib.errors import UserError
 from oelm_lib.runs import frames
+from tests.project_params import copy_params
 from tests.runs_factory import make_run
 
 
 @pytest.fixture
 def own_params(tmp_path, monkeypatch):
     """A copy of params/ that a test may change."""
-    folder = tmp_path / "params"
-    shutil.copytree(config.PARAMS, folder)
+    folder = copy_params(tmp_path)
     monkeypatch.setattr(config.paths, "PARAMS", folder)
     return folder
 

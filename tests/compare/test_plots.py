@@ -82,6 +82,7 @@ def test_gap_curves_are_relative_to_the_baseline(demo):
 
 def test_tokens_to_reach_falls_with_the_loss(demo):
     figure = compare.tokens_to_reach(compare.load_runs(outputs=demo))
+    assert figure.data and all(len(line.x) > 0 for line in figure.data)
     for line in figure.data:
         assert list(line.x) == sorted(line.x, reverse=True)
         assert list(line.y) == sorted(line.y)

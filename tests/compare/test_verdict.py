@@ -9,7 +9,6 @@ from oelm_lib.compare.verdict import CONFOUNDED, NOT_COMPARED
 from tests.runs_factory import make_run
 
 T5 = {"model.position": "t5"}
-RANDOM = {"model.position": "t5", "model.qk_scale": 0.5}
 
 
 def judge(outputs, arm, base=1.3, **changes):
@@ -141,7 +140,7 @@ FREEZE = {"model.freeze_q": True, "model.freeze_k": True}
 
 
 def test_an_arm_that_was_never_frozen_is_not_compared(tmp_path):
-    """It got PASS, as a frozen arm: its gap is that of two trained ones."""
+    """Such an arm used to get PASS, although its gap is that of two trained arms."""
     for seed in range(3):
         make_run(tmp_path, "DEMO-01", seed, final_loss=1.3)
         make_run(tmp_path, "DEMO-02", seed, final_loss=1.3, experiment=LATE)

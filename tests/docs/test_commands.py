@@ -1,4 +1,4 @@
-"""Every command on a page exists, and those that take seconds do what they say."""
+"""Every command on a page exists, and those that take seconds end without an error."""
 
 import os
 import re
@@ -14,7 +14,6 @@ from tests.docs.commands import commands, inline_commands, parse
 from tests.docs.test_pages import PAGES, blocks, page_name
 from tests.project_params import copy_params
 
-WITH_BLOCKS = [page for page in PAGES if commands(page)]
 NOT_RUN = {
     r"make (setup|demo|test|check)\b": "takes minutes; its parts are tested",
     r"make lab\b": "stays open; tests/lab.py opens JupyterLab",
@@ -43,7 +42,7 @@ TINY = {
 }
 TRAIN_THE_DEMO = """
 from oelm_lib import load_config, runs, training
-for seed in (42, 43, 44):
+for seed in (42, 43):
     for exp in ("DEMO-01", "DEMO-02", "DEMO-03", "DEMO-04"):
         cfg = load_config(exp)
         training.train(runs.open_run(cfg, seed))
@@ -54,6 +53,15 @@ def reason_not_to_run(command: str) -> str | None:
     """Why a command is parsed only, or None."""
     bare = command.partition(" #")[0].strip()
     return next((why for pattern, why in NOT_RUN.items() if re.match(pattern, bare)), None)
+
+
+RUN = [page for page in PAGES if not all(map(reason_not_to_run, commands(page)))]
+"""Pages with a command that is run."""
+
+
+def with_one_seed(command: str) -> str:
+    """A command with the first of its seeds: the others would take the same path."""
+    return re.sub(r"(--seeds \d+)(,\d+)+", r"\1", command)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
@@ -119,7 +127,7 @@ def write_what_the_page_asks_for(page: Path, checkout: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.long
-@pytest.mark.parametrize("page", WITH_BLOCKS, ids=page_name)
+@pytest.mark.parametrize("page", RUN, ids=page_name)
 def test_the_commands_of_a_page_run(page, trained_checkout, tmp_path):
     checkout = tmp_path / "oelm"
     shutil.copytree(trained_checkout, checkout)
@@ -128,7 +136,7 @@ def test_the_commands_of_a_page_run(page, trained_checkout, tmp_path):
         if reason_not_to_run(command):
             continue
         done = subprocess.run(
-            ["bash", "-c", command],
+            ["bash", "-c", with_one_seed(command)],
             cwd=checkout,
             env=environment(checkout),
             capture_output=True,

@@ -79,8 +79,8 @@ def test_the_allowed_values_of_a_key_are_those_of_the_form(field):
         assert allowed == "bool"
     elif field.options and field.key != "data.corpus":
         assert allowed == ", ".join(f"`{option}`" for option in field.options)
-    for number in re.findall(r"(?:at least|at most|above) ([\d.,]+)", field.allowed):
-        assert number in allowed
+    bounds = re.findall(r"(?:at least|at most|above) ([\d.,]*\d)", field.allowed)
+    assert set(bounds) <= set(re.findall(r"[\d.,]*\d", allowed))
 
 
 def read(path):

@@ -63,7 +63,7 @@ def at_step(monkeypatch, step, action):
     ("step", "left"), [(10, 0), (12, 20_000), (15, 20_000)], ids=["row", "evaluation", "save"]
 )
 def test_a_full_disk_ends_in_one_line_and_the_run_goes_on(
-    tiny_run, small_disk, monkeypatch, tmp_path, step, left
+    tiny_run, small_disk, monkeypatch, step, left
 ):
     undisturbed = tiny_run(folder="undisturbed")
     training.train(undisturbed)

@@ -89,22 +89,28 @@ def test_a_run_is_done_when_it_has_the_scores_asked_for(job):
 
 
 @pytest.mark.parametrize(
-    "status",
+    ("status", "line"),
     [
-        {},
-        {"state": "running"},
-        {"state": "running", "step": None, "max_steps": None, "heartbeat": None},
-        {"state": "evaluating", "step": 3, "max_steps": 9, "evals": [[0, None]], "best": None},
-        {"state": "running", "step": 3, "max_steps": 9, "train_loss": None, "gpus": None},
-        [1],
-        "text",
+        ({}, None),
+        ({"state": "running"}, None),
+        ({"state": "running", "step": None, "max_steps": None, "heartbeat": None}, None),
+        (
+            {"state": "evaluating", "step": 3, "max_steps": 9, "evals": [[0, None]], "best": None},
+            "evaluating  step 3/9 (33%)",
+        ),
+        (
+            {"state": "running", "step": 3, "max_steps": 9, "train_loss": None, "gpus": None},
+            "running  step 3/9 (33%)",
+        ),
+        ([1], None),
+        ("text", None),
     ],
 )
-def test_a_strange_status_of_one_run_ends_no_queue(job, status):
+def test_a_strange_status_of_one_run_ends_no_queue(job, status, line):
     write(job.path, "status.json", status)
     assert active_writer(job.path) is None  # no live process is named
     assert not job.done
-    assert progress_line(job.path) is None or "3/9" in progress_line(job.path)
+    assert progress_line(job.path) == (f"DEMO-01_baseline/seed1 {line}" if line else None)
     assert describe_end(job, FAILED, 1.0) == "DEMO-01 seed 1: failed after 1s"
     assert "the same command continues it" in describe_end(job, STOPPED, 1.0)
 

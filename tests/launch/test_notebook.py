@@ -112,7 +112,7 @@ def test_a_finished_run_is_printed_with_its_result(tiny_run, capsys):
         (OSError(errno.ENOSPC, "No space left on device"), '{"metada', "device; free the disk"),
     ],
 )
-def test_of_a_killed_kernel_and_a_full_disk_no_notebook_is_kept(
+def test_no_notebook_is_kept_after_a_killed_kernel_or_a_full_disk(
     tiny_run, monkeypatch, problem, written, message
 ):
     run = tiny_run()

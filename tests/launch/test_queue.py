@@ -24,22 +24,29 @@ from tests.launch.conftest import descendants, wait_for
 from tests.launch.fake_nvml import FakeNvml
 from tests.runs.test_lock import Writer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
-def test_runs_go_only_to_gpus_that_others_have_left(tiny_env, tiny, capsys):
+def test_runs_go_only_to_gpus_that_others_have_left_and_broken_ones_stop_no_other(
+    tiny_env, tiny, capsys
+):
     nvml = FakeNvml(2)
     nvml.pids[0] = [os.getpid()]
     watch = IdleWatch(nvml, clock=lambda: 100 * time.monotonic())
     overrides = tiny()  # machine.device=cpu: the GPUs are not real
-    jobs = make_jobs(["DEMO-01", "DEMO-02"], [1], overrides)
+    jobs = make_jobs(["DEMO-01", "DEMO-02", "DEMO-03"], [1], overrides)
     (broken := jobs[0].path).mkdir(parents=True)
     (broken / "config.yaml").write_text("{")
-    assert run_queue(jobs, overrides, Slots(gpus=("0", "1"), watch=watch)) == 1
+    jobs[2].path.parent.touch()  # a file where its folder should be
+    assert run_queue(jobs, overrides, Slots(gpus=("0", "1"), watch=watch)) == FAILED
     said = capsys.readouterr().out
     assert f"waiting: GPU 0: used by process {os.getpid()}" in said
-    assert "DEMO-01 seed 1: failed" in said and "config.yaml" in said
-    assert "1 failed: DEMO-01 seed 1;" in said
+    assert said.count("DEMO-01 seed 1: started") == 1
+    assert said.count("DEMO-01 seed 1: failed") == 1
+    assert "config.yaml: not readable as YAML" in said
+    assert f"DEMO-03 seed 1: failed: {jobs[2].path}: cannot be started here: Not a" in said
+    assert "2 failed: DEMO-01 seed 1, DEMO-03 seed 1;" in said
+    assert "DEMO-02 seed 1: done" in said
     assert read_status(jobs[1].path)["gpus"] == "1"
     assert read_summary(jobs[1].path)["steps"] == 24
 
@@ -55,26 +62,9 @@ def test_runs_that_fail_for_one_reason_say_it_once_and_leave_no_folder(tiny_env,
     assert list(tiny_env.glob("*")) == []
 
 
-def test_a_run_that_cannot_be_started_does_not_stop_the_others(tiny_env, tiny, capsys):
-    jobs = make_jobs(["DEMO-01", "DEMO-02"], [1], tiny())
-    tiny_env.mkdir()
-    jobs[0].path.parent.touch()  # a file where its folder should be
-    assert run_queue(jobs, tiny(), Slots()) == FAILED
-    printed = capsys.readouterr().out
-    assert f"DEMO-01 seed 1: failed: {jobs[0].path}: cannot be started here: Not a" in printed
-    assert "DEMO-02 seed 1: done" in printed
-    assert "1 failed: DEMO-01 seed 1;" in printed
-
-
-@pytest.mark.parametrize(
-    ("config", "starts", "reason"),
-    [(None, MOST_STARTS, "in use by process"), ("{", 1, "config.yaml: not readable as YAML")],
-)
-def test_only_a_run_in_use_is_started_again(tiny_env, tiny, capsys, config, starts, reason):
+def test_a_run_in_use_is_started_again_a_few_times(tiny_env, tiny, capsys):
     (job,) = make_jobs(["DEMO-01"], [1], tiny())
     job.path.mkdir(parents=True)
-    if config:
-        (job.path / "config.yaml").write_text(config)
     writer = Writer(job.path)
     try:
         assert writer("acquire") == "held"
@@ -82,8 +72,8 @@ def test_only_a_run_in_use_is_started_again(tiny_env, tiny, capsys, config, star
     finally:
         writer.die()
     printed = capsys.readouterr().out
-    assert printed.count("DEMO-01 seed 1: started") == starts
-    assert printed.count("DEMO-01 seed 1: failed") == 1 and reason in printed
+    assert printed.count("DEMO-01 seed 1: started") == MOST_STARTS
+    assert printed.count("DEMO-01 seed 1: failed") == 1 and "in use by process" in printed
 
 
 def test_a_run_that_waits_is_seen_as_queued_from_another_host(tiny_env, tiny, monkeypatch):
@@ -124,10 +114,10 @@ def test_a_killed_queue_is_started_again_and_loses_and_repeats_nothing(
     tiny_env, tiny, start_oelm, tmp_path
 ):
     overrides = tiny(train__max_steps=1200, train__eval_interval=600, train__save_interval=300)
-    command = ["run", "DEMO-01", "DEMO-02", "--seeds", "1,2", "--workers", "2"]
+    command = ["run", "DEMO-01", "DEMO-02", "DEMO-03", "--workers", "2"]
     queue = start_oelm(*command, overrides=overrides)
     running = wait_for(lambda: [run for run in find_runs() if state(run) in ACTIVE], "a run starts")
-    assert [state(run) for run in find_runs()].count("queued") >= 2
+    assert "queued" in [state(run) for run in find_runs()]
     os.kill(queue.pid, signal.SIGKILL)
     queue.wait()
     writer = read_status(running[0])["pid"]
@@ -135,8 +125,8 @@ def test_a_killed_queue_is_started_again_and_loses_and_repeats_nothing(
     assert again.wait(300) == 0
     said = (tmp_path / "again.log").read_text()
     assert f"runs as process {writer} on" in said
-    assert said.count(": done in") >= 2
-    assert len(find_runs()) == 4
+    assert ": done in" in said
+    assert len(find_runs()) == 3
     for run in find_runs():
         assert read_summary(run)["steps"] == 1200
         train = read_metrics(run).query("event == 'train'")

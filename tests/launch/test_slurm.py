@@ -99,15 +99,6 @@ def test_the_plain_script_starts_a_run_anew_once_and_then_continues_it(plain_scr
     assert again == ["run", "DEMO-02", "--seed", "43", *arguments[1:]]
 
 
-@pytest.mark.parametrize(
-    "spelling", [["--set", "machine.device=cpu"], ["--set=machine.device=cpu"]]
-)
-def test_the_plain_script_leaves_a_named_device_as_it_is(plain_script, spelling):
-    done = plain_script(*spelling, SLURM_JOB_GPUS="0")
-    assert done.stdout.split()[4:] == spelling
-    assert "machine.device=cuda" in plain_script(SLURM_JOB_GPUS="0").stdout
-
-
 def test_the_plain_script_queues_a_run_again_that_has_stopped_at_once(plain_script, tmp_path):
     """At once: before the script goes on after its start, and before it looks for the run."""
     slow = (
@@ -133,6 +124,7 @@ def test_the_plain_script_queues_a_run_again_that_has_stopped_at_once(plain_scri
         ("", [], "run DEMO-02 --seed 43"),
         ("0", [], "run DEMO-02 --seed 43 --set machine.device=cuda"),
         ("0", ["--set", "machine.device=cpu"], "run DEMO-02 --seed 43 --set machine.device=cpu"),
+        ("0", ["--set=machine.device=cpu"], "run DEMO-02 --seed 43 --set=machine.device=cpu"),
     ],
 )
 def test_the_plain_script_asks_for_a_gpu_where_it_has_one(gpus, arguments, expected, plain_script):

@@ -26,7 +26,7 @@ def compared(target, baseline=None):
 
 
 def test_a_finished_baseline_is_compared_though_no_one_names_it(outputs):
-    """The page said that it had no run."""
+    """The page used to say that the baseline had no run."""
     for exp in ("DEMO-01", "DEMO-02", "DEMO-04"):
         make_run(outputs, exp)
     assert compared("DEMO-02") == {"DEMO-02": "DEMO-01"}

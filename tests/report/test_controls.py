@@ -82,8 +82,7 @@ def browser(tmp_path_factory):
         yield context
 
 
-@pytest.fixture
-def page(browser, page_path):
+def open_page(browser, page_path):
     """The page, drawn; `problems` collects its requests, errors and console lines."""
     page = browser.new_page()
     page.problems = []
@@ -93,6 +92,21 @@ def page(browser, page_path):
     page.emulate_media(color_scheme="light")
     page.goto(page_path.as_uri())
     wait(page, "document.documentElement.dataset.ready === 'true'")
+    return page
+
+
+@pytest.fixture
+def page(browser, page_path):
+    """A page of this test's own."""
+    page = open_page(browser, page_path)
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def shared_page(browser, page_path):
+    """The page for tests that change nothing on it."""
+    page = open_page(browser, page_path)
     yield page
     page.close()
 
@@ -131,8 +145,8 @@ def test_draws_everything_without_a_request(page, page_path):
     assert page.locator("[data-title*=Cloud], [data-title*=Share]").count() == 0
 
 
-def test_each_note_of_a_figure_is_a_line_of_its_own(page):
-    caption = page.locator(".figure").nth(RATE).locator(".caption p")
+def test_each_note_of_a_figure_is_a_line_of_its_own(shared_page):
+    caption = shared_page.locator(".figure").nth(RATE).locator(".caption p")
     assert caption.evaluate("box => box.textContent").split("\n") == NOTES
 
 
@@ -175,7 +189,7 @@ def test_a_spike_stays_visible(page):
     assert [max(trace["y"]) for trace in raw[:4]] == [25.0] * 4
 
 
-def test_a_hidden_line_stays_hidden_and_out_of_the_csv(page, tmp_path):
+def test_a_hidden_line_stays_hidden_and_out_of_the_csv(page):
     plot = page.locator(".figure").nth(GAP)
     plot.locator("[name=group]").select_option("seed")
     plot.locator(".legendtoggle").first.click()
@@ -199,9 +213,9 @@ def test_a_hidden_line_stays_hidden_and_out_of_the_csv(page, tmp_path):
     np.testing.assert_allclose(pairs, np.column_stack([trace["x"], trace["y"]]))
 
 
-def test_intervals_and_boxes_come_into_the_csv(page):
-    with page.expect_download() as download:
-        page.locator(".figure").nth(INTERVALS).get_by_role("button", name="CSV").click()
+def test_intervals_and_boxes_come_into_the_csv(shared_page):
+    with shared_page.expect_download() as download:
+        shared_page.locator(".figure").nth(INTERVALS).get_by_role("button", name="CSV").click()
     with open(download.value.path(), newline="") as file:
         rows = [tuple(row.values()) for row in csv.DictReader(file)]
     assert rows == [
@@ -210,9 +224,9 @@ def test_intervals_and_boxes_come_into_the_csv(page):
     ]
 
 
-def test_cells_of_a_heatmap_come_into_the_csv(page):
-    with page.expect_download() as download:
-        page.locator(".figure").nth(MAPS).get_by_role("button", name="CSV").click()
+def test_cells_of_a_heatmap_come_into_the_csv(shared_page):
+    with shared_page.expect_download() as download:
+        shared_page.locator(".figure").nth(MAPS).get_by_role("button", name="CSV").click()
     with open(download.value.path(), newline="") as file:
         rows = [tuple(row.values())[:4] for row in csv.DictReader(file)]
     assert rows == [
@@ -243,9 +257,9 @@ def test_a_picture_has_the_axes_that_were_chosen_and_no_hidden_line(page):
 
 
 @pytest.mark.parametrize(("button", "start"), [("PNG", b"\x89PNG"), ("SVG", b"<svg")])
-def test_pictures_download(page, button, start):
-    with page.expect_download() as download:
-        page.locator(".figure").nth(PERPLEXITY).get_by_role("button", name=button).click()
+def test_pictures_download(shared_page, button, start):
+    with shared_page.expect_download() as download:
+        shared_page.locator(".figure").nth(PERPLEXITY).get_by_role("button", name=button).click()
     with open(download.value.path(), "rb") as file:
         assert file.read(4) == start
     assert download.value.suggested_filename == f"figure-3.{button.lower()}"
@@ -316,7 +330,7 @@ def test_report_compares_what_is_named(tmp_path, monkeypatch):
 
 
 def test_a_comparison_with_another_baseline_has_a_page_of_its_own(tmp_path, monkeypatch):
-    """It replaced compare.html, the page of each experiment's own baseline."""
+    """The page used to replace compare.html, which judges each experiment by its own baseline."""
     runs_factory.make_demo(tmp_path, seeds=(42, 43))
     monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
     page = report("compare", "DEMO-03")

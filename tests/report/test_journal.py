@@ -336,7 +336,7 @@ def test_strings_from_files_cannot_break_the_table(tmp_path):
     assert "<script>" not in text
 
 
-def test_a_chain_of_baselines_keeps_each_finding_with_its_own_base(tmp_path, monkeypatch):
+def test_a_chain_of_baselines_keeps_each_finding_with_its_own_base(tmp_path):
     """GPT-08 is compared to GPT-02, itself an arm: pairs and verdicts come in two orders."""
     for exp in ("GPT-01", "GPT-02", "GPT-08", "GPT-09"):
         make_run(

@@ -109,7 +109,7 @@ def test_tagged_cells_stay_out(tmp_path, tag):
     assert "gone" not in page
 
 
-def test_of_a_killed_kernel_no_notebook_is_kept_and_one_line_says_why(tmp_path, monkeypatch):
+def test_a_killed_kernel_leaves_no_notebook_and_one_line_says_why(tmp_path, monkeypatch):
     monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path))
 
     def execute_notebook(source, target, **options):
@@ -361,7 +361,7 @@ def test_a_run_killed_after_its_result_was_written_is_finished(tmp_path, monkeyp
 
 
 def test_the_name_of_a_page_is_one_that_file_systems_take():
-    """That of a page of seven rehearsals had more than 255 characters."""
+    """The name for seven rehearsals used to have more than 255 characters."""
     many = " ".join(f"DEMO-02_oelm_freeze+{number:08x}" for number in range(9))
     names = {page_slug(text) for text in ("DEMO-02", "DEMO-02*+*", many, many[:-1])}
     assert len(names) == 4 and max(map(len, names)) == MOST_SLUG

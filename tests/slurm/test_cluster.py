@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.long]
 HERE = Path(__file__).parent
 DAEMONS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd")
 SBIN = "/usr/sbin:/sbin:" + os.environ["PATH"]
-IDS = ["DEMO-01", "DEMO-02", "DEMO-03", "DEMO-04"]
+IDS = ["DEMO-01", "DEMO-02"]
 OVERRIDES = TINY_RUN | {
     "train.max_steps": 1000,
     "train.eval_interval": 500,
@@ -31,8 +31,8 @@ OVERRIDES = TINY_RUN | {
 def start_slurm(parent, attempts=3):
     """Start the daemons; return their folder.
 
-    On a busy machine they can miss up.sh's patience. Each attempt has ports and a folder of its
-    own, since a database that was half made lets nobody in.
+    On a busy machine they can exceed the time limits of up.sh. Each attempt has its own ports and
+    folder, since a half-initialized database refuses connections.
     """
     for attempt in range(attempts):
         # up.sh takes three ports; the workers of pytest-xdist have other process numbers.
@@ -100,7 +100,7 @@ def test_a_matrix_preempted_and_requeued_ends_bit_equal_and_is_reported(
 ):
     out = submit(*IDS, "--seeds", "1,2", "--partition", "low", "--gres", "gpu:1", "--cpus", "1")
     numbers = job_numbers(out)
-    assert len(numbers) == 9
+    assert len(numbers) == 5
     paths = [
         tiny_env / config.load_config(exp, OVERRIDES).folder / f"seed{seed}"
         for seed in (1, 2)
@@ -112,14 +112,14 @@ def test_a_matrix_preempted_and_requeued_ends_bit_equal_and_is_reported(
 
     wait_for(lambda: step(paths[0]) > 50 and step(paths[1]) > 50, "two runs get going", 200)
     assert {read_status(path)["gpus"] for path in paths[:2]} == {"0", "1"}
-    assert [state(path) for path in paths].count("queued") == 6
+    assert [state(path) for path in paths].count("queued") == 2
     # Someone with a better partition takes the whole machine; the two go, saved, and come back.
     call("srun", "--partition=high", "--gres=gpu:2", "true")
     wait_for(lambda: any(step(path) > 0 for path in paths), "runs come back", 200)
     requeued = next(path for path in paths if step(path))
     call("scontrol", "requeue", numbers[paths.index(requeued)])
     wait_for(lambda: not call("squeue", "-h"), "the queue is empty", 900)
-    assert [state(path) for path in paths] == ["done"] * 8
+    assert [state(path) for path in paths] == ["done"] * 4
     restarts = [
         int(call("scontrol", "show", "job", number).split("Restarts=")[1].split()[0])
         for number in numbers

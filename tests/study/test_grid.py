@@ -112,7 +112,7 @@ def test_a_choice_is_the_candidate_with_the_smallest_tuned_gap():
 
 @pytest.mark.parametrize("among", [["frozen", "twin"], ["twin", "frozen"]])
 def test_a_choice_takes_no_candidate_that_no_learning_rate_trains(among):
-    """Its gap is nan; listed first, it was chosen."""
+    """The gap of such a candidate is nan; if it was listed first, it used to be chosen."""
     plan = factory.make_plan(
         choices={"best": {"among": among, "corpus": "stories"}}, claims=CHOICE["claims"]
     )
@@ -163,7 +163,7 @@ def test_a_choice_that_only_the_ladder_names_is_tuned_on_its_own_corpus():
 
 
 def test_a_choice_counts_the_share_in_the_models_that_are_run():
-    """Fault 4: an arm that trained 16 % here held as one of 7 % at another size."""
+    """An arm that trains 16 % of this model used to count as one of 7 % at another size."""
     arms = factory.plain_plan()["arms"]
     arms["delta"] = {"set": factory.FROZEN | {"model.delta_rank": 4}, "against": "trained"}
     choices = {"cheap": {"among": ["frozen", "delta"], "corpus": "stories", "trained_share": 0.1}}

@@ -54,7 +54,7 @@ def test_the_journal_marks_a_claim_that_was_declared_late(monkeypatch, tmp_path,
 
 @pytest.mark.parametrize(("language", "words"), [("en", "at most +2.5 %"), ("zh", "不超过 +2.5%")])
 def test_a_limit_keeps_its_digits_in_the_journal(monkeypatch, tmp_path, language, words):
-    """It was printed as 2 %."""
+    """2.5 % used to be printed as 2 %."""
     plan = factory.make_plan(claims=[{"arm": "frozen", "at_most": 0.025}])
     made = shown(study(COMPLETE, plan=plan))
     monkeypatch.setattr(journal_facts, "load_study", lambda name: made)

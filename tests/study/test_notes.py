@@ -79,7 +79,7 @@ def test_a_study_of_the_validation_split_never_speaks_of_test_text():
 
 
 def test_what_weakens_the_study_is_said():
-    """Fault 14: "nothing found" stood above three seeds of generated text."""
+    """The page used to say "nothing found" of three seeds of generated text."""
     said = text(notes.not_shown(shown(study(COMPLETE))))
     assert "stories: generated text, which says nothing about real text." in said
     assert "4 seeds: intervals are wide" in said

@@ -111,7 +111,7 @@ def test_a_comparison_of_two_gaps_is_called_so_wherever_it_is_named():
 
 
 def test_partial_records_say_what_is_missing():
-    """Fault 2: one missing loss replaced the whole answer."""
+    """One missing loss used to replace the whole answer."""
     grid = study(COMPLETE | {"twin": with_gap(0.2)[:1]})
     made = shown(grid)
     assert "≤ 5 %: ✗ FAIL" in text(page.first_table(made))
@@ -229,7 +229,7 @@ def test_the_tuning_table_says_what_was_left_out_and_how_well_the_fit_predicted(
 
 
 def test_diverged_seeds_and_arms_are_shown_not_dropped():
-    """Faults 3 and 15."""
+    """Only the seeds that survived used to count; an arm without a stable rate stopped the page."""
     made = shown(study(COMPLETE | {"frozen": [3.2, 3.2, None, 3.2]}))
     assert "UNSTABLE (1 of 4 seeds)" in text(page.first_table(made))
     made = shown(Grid(made.plan, never_stable(made.plan, "frozen")))
@@ -251,7 +251,7 @@ def without_stable_rate(plan=None):
 
 
 def test_an_arm_without_a_stable_rate_is_unstable_not_waiting():
-    """It stood there as "not run yet", with runs left that would never be made."""
+    """Such an arm used to be shown as "not run yet", with runs left that could never be made."""
     made = without_stable_rate()
     assert made.grid.needs() == []
     assert (
@@ -278,7 +278,7 @@ def test_all_seeds_diverged_is_said_without_a_gap():
 
 
 def test_one_sided_and_two_sided_claims_have_words_of_their_own():
-    """Fault 12: "within 1 %" meant both."""
+    """The words "within 1 %" used to mean both kinds."""
     table = tables.claims_table(shown(study(COMPLETE)))
     assert table["claim"].tolist() == ["at most +5 %", "at most +1 %", "equal within ±1 %"]
     assert "at most" in notes.reading(shown(study(COMPLETE)))

@@ -286,7 +286,7 @@ def changed(path, value):
     ],
 )
 def test_a_plan_that_changes_after_confirmation_began_is_refused(path, value):
-    """Fault 5: a declared hypothesis changed after 4 of 5 seeds."""
+    """A hypothesis that was declared used to change after 4 of its 5 seeds had run."""
     with pytest.raises(UserError, match="the plan changed after its confirmation began"):
         check_only_adds(factory.make_plan(), changed(path, value))
 

@@ -10,7 +10,7 @@ from oelm_lib.study import plots
 
 
 def test_the_axis_of_the_gap_holds_0_and_the_limits():
-    """The first figure began at 16 % for a single gap of 19 %."""
+    """The axis used to begin at 16 % for a single gap of 19 %."""
     figure = plots.gaps(shown(study(COMPLETE)))
     low, high = figure.layout.xaxis.range
     assert low < -1 < 0 < 5 < 100 * math.expm1(0.2) < high
@@ -57,7 +57,7 @@ def test_a_wide_interval_is_drawn_whole():
 
 
 def test_the_figure_shows_the_interval_of_the_verdict():
-    """Fault 11: unpaired, unadjusted intervals stood above the verdicts."""
+    """The figure above the verdicts used to show unpaired, unadjusted intervals."""
     made = shown(study(COMPLETE))
     interval = made.judgements[0].interval
     trace = plots.gaps(made).data[0]

@@ -170,8 +170,9 @@ def test_damaged_files_of_a_run_are_one_line(tmp_path):
     (path / "summary.json").unlink()
     for status in ("{", "null", "[" * 40_000, '{"state": "stopped"}', '{"state": 1}'):
         (path / "status.json").write_text(status)
-        with pytest.raises(UserError):
+        with pytest.raises(UserError) as told:
             record(path)
+        assert "\n" not in str(told.value)
     (path / "status.json").write_text('{"state": "failed", "error": "loss is nan; lower the rate"}')
     for broken in (None, "{", '{"step": 3}'):
         if broken:
@@ -207,6 +208,6 @@ def test_a_corpus_with_other_content_is_refused():
 
 @pytest.mark.parametrize("loss", [800.0, 6.94])
 def test_a_loss_above_a_uniform_guess_counts_as_diverged(loss):
-    """Fault 15: rates with a loss of 800 ended in OverflowError."""
+    """A rate with a loss of 800 used to end in OverflowError."""
     assert factory.make_record(PLAN, CELL, 0.01, 1, loss).loss("val") is None
     assert factory.make_record(PLAN, CELL, 0.01, 1, 6.9).loss("val") == 6.9

@@ -40,7 +40,7 @@ def test_minimum_of_noisy_parabolas_is_within_the_stated_error_in_95_percent():
 
 @pytest.mark.parametrize("optimum", [1e-5, 1.0])
 def test_a_minimum_out_of_reach_of_the_rates_is_an_edge(optimum):
-    """Fault 6: 39 of 50 tuned rates lay at an edge, without a word."""
+    """The page used not to say that 39 of 50 tuned rates lay at an edge."""
     points = tune_to_the_end(parabola(optimum))
     fit = fit_rates(points)
     assert fit.state == EDGE
@@ -88,7 +88,7 @@ def test_rates_beside_divergence_are_tried_until_the_minimum_is_interior():
 
 
 def test_an_arm_that_always_diverges_ends_with_a_state_and_no_rate():
-    """Fault 15: an arm whose rates all diverged stopped the page."""
+    """An arm whose rates all diverged used to stop the page."""
     points = tune_to_the_end(lambda rate, seed: None)
     fit = fit_rates(points)
     assert (fit.state, fit.rate) == (NO_STABLE_RATE, None)

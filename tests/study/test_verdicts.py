@@ -45,7 +45,7 @@ def test_a_verdict_is_read_off_the_interval_of_the_declared_seeds():
 
 
 def test_runs_at_other_rates_never_enter_a_verdict():
-    """Fault 1: one record more at another rate turned FAIL (n = 5) into INCONCLUSIVE (n = 6)."""
+    """One more record at another rate used to turn FAIL (n = 5) into INCONCLUSIVE (n = 6)."""
     before = study({"trained": with_gap(0), "frozen": with_gap(0.2), "twin": with_gap(0.2)})
     tuning = [factory.make_record(PLAN, cell("frozen"), 0.04, seed, 9.0) for seed in (1, 2)]
     confirmation = factory.confirmed(PLAN, cell("frozen"), 0.02, [9.0, 9.0, 9.0])
@@ -56,7 +56,7 @@ def test_runs_at_other_rates_never_enter_a_verdict():
 
 
 def test_missing_runs_leave_the_other_claims_as_they_are():
-    """Fault 2: one missing loss replaced the whole headline."""
+    """One missing loss used to replace the whole headline."""
     grid = study({"trained": with_gap(0), "frozen": with_gap(0.2), "twin": with_gap(0.2)[:2]})
     first, second = judge(grid)
     assert first.limits[0].verdict == stats.FAIL
@@ -68,7 +68,7 @@ def test_missing_runs_leave_the_other_claims_as_they_are():
 
 @pytest.mark.parametrize("arm", ["frozen", "trained"])
 def test_a_diverged_seed_of_either_arm_is_unstable(arm):
-    """Fault 3: the survivors passed."""
+    """The seeds that survived used to get PASS."""
     losses = {"trained": with_gap(0), "frozen": with_gap(0.001), "twin": with_gap(0)}
     losses[arm] = [*losses[arm][:3], None]
     first = judge(study(losses))[0]
@@ -82,7 +82,7 @@ def test_seeds_beyond_the_declared_number_are_left_out():
 
 
 def test_a_family_counts_pairs_not_limits():
-    """Fault 7: intervals are Bonferroni over the comparisons of a family, and say so."""
+    """Intervals are Bonferroni over the comparisons of a family; they used to be unadjusted."""
     assert family_size(PLAN, "main", "stories") == 2
     claims = [
         {"arm": "frozen", "at_most": [0.05, 0.01]},
@@ -112,7 +112,7 @@ def test_a_family_has_its_size_before_its_runs_are_there():
 
 
 def test_an_open_claim_says_how_many_seeds_would_decide_it():
-    """Fault 9."""
+    """The number used to be that for a difference of 0, whatever the difference was."""
     frozen = [3.0 + math.log(1.04) + 5 * noise for noise in NOISE]
     first = judge(study({"trained": [3.0] * 4, "frozen": frozen, "twin": frozen}))[0]
     assert first.limits[0].verdict == stats.INCONCLUSIVE
@@ -121,7 +121,7 @@ def test_an_open_claim_says_how_many_seeds_would_decide_it():
 
 @pytest.mark.parametrize("split", ["test", "val"])
 def test_an_interval_holds_the_error_over_documents_where_that_is_as_large(split):
-    """Fault 10."""
+    """An interval over seeds alone used to be read as one over texts."""
     confirm = factory.plain_plan()["confirm"] | {"split": split}
     plan = factory.make_plan(confirm=confirm)
     draw = np.random.default_rng(0)
@@ -145,7 +145,7 @@ def test_an_interval_holds_the_error_over_documents_where_that_is_as_large(split
 
 
 def test_a_claim_added_after_confirmation_began_is_marked():
-    """Fault 5."""
+    """A claim that was added late used to look like one that was declared before."""
     plain = factory.plain_plan()
     plain["claims"].append({"arm": "twin", "at_most": 0.05})
     plan = factory.make_plan(claims=plain["claims"])

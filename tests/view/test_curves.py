@@ -136,7 +136,7 @@ def test_an_experiment_and_its_rehearsal_share_a_colour_and_look_different(tmp_p
     [(1, ""), (2, " and 1 later point"), (3, " and 2 later points")],
 )
 def test_losses_that_are_no_number_are_counted(tmp_path, lost, words):
-    """One lost row read "at step 120 and 0 later points"."""
+    """For one lost row the line used to read "at step 120 and 0 later points"."""
     path = runs_factory.make_run(tmp_path)
     file = path / "metrics.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]

@@ -123,7 +123,7 @@ def test_where_one_of_two_experiments_cannot_go_on_nothing_starts(tmp_path, star
     assert started == []
 
 
-def test_a_start_that_fails_after_another_hides_it_not(tmp_path, sleepers):
+def test_a_failed_start_does_not_hide_the_one_before(tmp_path, sleepers):
     """The file of DEMO-03 got another slug: its run has another folder now, which is busy."""
     first = runs_factory.make_run(tmp_path, "DEMO-02", 2, state="stopped", done=0.5)
     busy = runs_factory.make_run(tmp_path, "DEMO-03", 2, state="running", done=0.5)
@@ -135,7 +135,7 @@ def test_a_start_that_fails_after_another_hides_it_not(tmp_path, sleepers):
     assert state(busy) == "running"
 
 
-def test_afresh_is_for_one_run(tmp_path, started):
+def test_start_afresh_takes_one_run(tmp_path, started):
     first, second = (runs_factory.make_run(tmp_path, "DEMO-02", seed) for seed in (1, 2))
     line = actions.restart_run([first], tmp_path)
     assert started == [["run", "DEMO-02", "--seeds", "1", "--fresh"]]
@@ -289,7 +289,7 @@ def started_at_once(count, start):
         (lambda out: page_actions.make_page("compare", out), "oelm report compare: runs already"),
     ],
 )
-def test_of_kernels_that_press_start_in_one_moment_one_starts(
+def test_only_one_of_several_simultaneous_starts_begins(
     tmp_path, sleepers, monkeypatch, start, refusal
 ):
     def start_slowly(*arguments):

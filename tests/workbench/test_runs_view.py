@@ -8,7 +8,7 @@ from oelm_lib.workbench import Workbench, runs_view
 from oelm_lib.workbench.runs import MOST_DRAWN, with_baselines
 from oelm_lib.workbench.runs_view import MOST_SELECTED
 from tests import runs_factory
-from tests.workbench.board import MIMETYPE, click, curve_names, open_board
+from tests.workbench.board import click, curve_names, open_board
 
 
 def test_curves_are_those_of_the_selected_runs_and_their_baselines(outputs):
@@ -55,21 +55,6 @@ def test_pages_are_made_of_every_selected_run_however_many_there_are(outputs, sl
     assert "oelm report &#x27;DEMO-02 DEMO-03&#x27;" in board.runs.message.value
     click(board, "Explore")
     assert "DEMO-02_oelm_freeze/seed1 DEMO-03_oelm_random" in board.runs.message.value
-
-
-def test_one_legend_below_each_figure_names_every_line_once(outputs):
-    for exp in ("DEMO-01", "DEMO-02"):
-        runs_factory.make_run(outputs, exp, 1)
-    board = open_board(outputs)
-    board.experiment.choice.value = "DEMO-02"
-    for output in (board.runs.loss, board.runs.gap):
-        figure = output.outputs[0]["data"][MIMETYPE]
-        entries = [trace["name"] for trace in figure["data"] if trace.get("showlegend")]
-        assert entries and len(entries) == len(set(entries))
-        assert {trace["legend"] for trace in figure["data"]} == {"legend"}
-        assert figure["layout"]["legend"]["orientation"] == "h"
-        assert figure["layout"]["margin"]["b"] > 60  # room below the title of the axis
-        assert figure["layout"]["legend"]["yref"] == "container"
 
 
 def test_a_rehearsal_is_drawn_with_the_baselines_run_of_the_same_overrides(outputs):

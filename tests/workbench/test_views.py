@@ -52,7 +52,7 @@ def test_search_group_and_hidden_runs(outputs):
 
 
 def test_notes_of_several_runs_change_only_where_the_user_changed_them(outputs):
-    """Those of the first run were written over the others'."""
+    """The notes of the first run used to replace those of the others."""
     runs_factory.make_demo(outputs, seeds=(1, 2))
     first, other = (outputs / "DEMO-02_oelm_freeze" / f"seed{seed}" for seed in (1, 2))
     write_notes(first, Notes(("paper", "odd"), "of the first"))
