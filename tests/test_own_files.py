@@ -16,7 +16,8 @@ from tests import runs_factory
 COPIED = "oelm_lib params notebooks tests docs slurm README.md CONTRIBUTING.md Makefile .gitignore"
 COPIED += " pyproject.toml constraints.txt environment.yml"
 READS_THE_CHECKOUT = re.compile(
-    r"\b(ROOT|PARAMS|experiment_ids|corpus_names|study_names|CliRunner|Workbench|RunRows)\b"
+    r"\b(PARAMS|experiment_ids|corpus_names|study_names|form_fields|CliRunner|Workbench|RunRows)\b"
+    r'|\bROOT / "(params|outputs|data)"'
 )
 """Names in test files that can see a user's params/, outputs/ or data/; others make their own."""
 
