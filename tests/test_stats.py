@@ -121,7 +121,7 @@ def test_fewer_than_two_seeds_have_an_unknown_interval(values):
 @pytest.mark.parametrize("lost", [None, math.nan, math.inf])
 @pytest.mark.parametrize("side", ["arm", "baseline"])
 def test_a_diverged_seed_on_either_side_makes_the_verdict_unstable(lost, side):
-    """Fault 3: survivors used to PASS."""
+    """The seeds that survived passed before."""
     losses = {"arm": {1: 3.0, 2: 3.01, 3: 3.0}, "baseline": {1: 3.0, 2: 3.0, 3: 3.01}}
     losses[side][2] = lost
     interval = s.paired_interval(s.paired_differences(losses["arm"], losses["baseline"]))
@@ -168,7 +168,7 @@ def test_deciding_seeds_have_the_power_they_promise():
 
 
 def test_no_number_of_seeds_decides_a_gap_on_the_bound():
-    """Fault 9: a number of seeds was given for a difference that was assumed to be 0."""
+    """Before, a number of seeds was given for a difference that was assumed to be 0."""
     values = math.log(1.05) + 0.01 * np.array([-1, 0, 1, 0.5, -0.5])
     interval = s.paired_interval(values)
     assert s.deciding_seeds(interval, s.bounds_at_most(0.05)) is None
@@ -202,7 +202,7 @@ def test_power_with_documents_agrees_with_simulation():
 
 
 def test_no_seeds_are_proposed_where_the_claim_is_decided():
-    """Fault 9: a gap of +22.85 % that excludes equality was given seeds for it."""
+    """Before, a gap of +22.85 %, which excludes equality, was given seeds to show it."""
     interval = s.paired_interval(math.log(1.2285) + 0.01 * np.array([-1, 0, 1, 0.5, -0.5]))
     assert s.deciding_seeds(interval, s.bounds_within(0.01)) is None
     assert seeds_text(interval, s.bounds_within(0.01)) == ""
@@ -220,7 +220,7 @@ def test_a_claim_about_equality_outside_the_margin_asks_for_seeds_that_show_it(s
 
 
 def test_document_error_widens_the_interval_only_where_it_matters():
-    """Fault 10: an interval over seeds was read as one over texts."""
+    """Before, an interval over seeds was read as one over texts."""
     interval = s.paired_interval([0.010, 0.012, 0.008, 0.011])
     standard_error = interval.sd / 2
     same = s.with_document_error(interval, 0.5 * standard_error)
