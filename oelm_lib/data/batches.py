@@ -19,7 +19,7 @@ class Batches:
     """Batches of windows as a pure function of the step: nothing to save, nothing to restore.
 
     Window i holds the inputs i*T .. i*T+T-1 and, shifted by one, their targets; windows do not
-    overlap. They are permuted again each epoch by (seed, epoch), and the last partial batch of an
+    overlap. They are permuted in each epoch by (seed, epoch), and the last partial batch of an
     epoch is dropped.
 
     Tokens that fit on a GPU are kept there. A step then neither reads from nor waits for the

@@ -1,4 +1,4 @@
-"""Pictures of attention: one square a head, and the prompt's tokens with where each looks."""
+"""Pictures of attention: one square per head, and the prompt's tokens with where each looks."""
 
 from collections.abc import Sequence
 from html import escape

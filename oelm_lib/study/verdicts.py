@@ -120,7 +120,7 @@ def late_mark(declared: bool) -> str:
 
 
 def family_size(plan: Plan, family: str, corpus: str) -> int:
-    """Return the number of intervals of a family: one a pair of arms and number of seeds.
+    """Return the number of intervals of a family: one per pair of arms and number of seeds.
 
     The limits of a claim share its interval. More seeds for an old question are a second look at
     it, with an interval of its own.

@@ -14,8 +14,8 @@ from oelm_lib.training.precision import Precision
 class AdamW(torch.optim.AdamW):
     """torch's AdamW without the decorators that import `torch._dynamo` at their first call.
 
-    No optimizer is compiled here, so they are not needed. From the start of Python to the first
-    step takes 3.5 CPU seconds without them and 7.6 with them (medians of 3).
+    No optimizer is compiled here, so they are not needed. The time from the start of Python to the
+    first step is 3.5 CPU seconds without them and 7.6 with them (medians of 3).
     """
 
 

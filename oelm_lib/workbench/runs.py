@@ -24,7 +24,7 @@ MOST_DRAWN = 12
 """Runs drawn at once; more lines than that cannot be told apart."""
 LOG_LINES = 12
 ELAPSED_STEP = 5
-"""Seconds after which the time of a command that runs is shown again."""
+"""Seconds after which the shown time of a running command is updated."""
 LISTS = {"this experiment": "own", "with its baseline": "baseline", "all experiments": "all"}
 """Which runs the list offers."""
 

@@ -7,6 +7,14 @@ from oelm_lib.study.plan import parse_plan
 from oelm_lib.study.records import Record
 
 FROZEN = {"model.freeze_q": True, "model.freeze_k": True, "model.qk_scale": 1.0}
+LADDER = {
+    "sizes": {"small": {"set": {"model.d_model": 32}}},
+    "arms": ["frozen"],
+    "corpora": ["stories"],
+    "seeds": 4,
+    "flat": 0.005,
+}
+"""A ladder for `plain_plan`, with one size beside the base."""
 
 
 def plain_plan(**changes):

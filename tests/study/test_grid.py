@@ -145,18 +145,11 @@ def test_a_choice_that_is_a_baseline_is_tuned_and_expected_too():
 
 
 def test_a_choice_that_only_the_ladder_names_is_tuned_on_its_own_corpus():
-    ladder = {
-        "sizes": {"small": {"set": {"model.d_model": 32}}},
-        "arms": ["best"],
-        "corpora": ["stories"],
-        "seeds": 4,
-        "flat": 0.005,
-    }
     plan = factory.make_plan(
         corpora=["stories", "tinyshakespeare"],
         choices={"best": {"among": ["frozen", "twin"], "corpus": "tinyshakespeare"}},
         claims=[{"arm": "frozen", "at_most": 0.05, "corpora": ["stories"]}],
-        ladder=ladder,
+        ladder=factory.LADDER | {"arms": ["best"]},
     )
     needed = {(run.cell.corpus, run.cell.arm) for run in Grid(plan, []).needs()}
     assert {("tinyshakespeare", arm) for arm in ("trained", "frozen", "twin")} <= needed
@@ -185,14 +178,7 @@ def test_a_claim_is_run_on_all_of_its_corpora_before_the_next_claim():
 
 
 def test_the_ladder_comes_after_the_claims_with_its_own_tuning():
-    ladder = {
-        "sizes": {"small": {"set": {"model.d_model": 32}}},
-        "arms": ["frozen"],
-        "corpora": ["stories"],
-        "seeds": 6,
-        "flat": 0.005,
-    }
-    plan = factory.make_plan(ladder=ladder)
+    plan = factory.make_plan(ladder=factory.LADDER | {"seeds": 6})
     records = tuned_all(plan)
     for arm in plan.arms:
         records += factory.confirmed(plan, cell(arm), 0.01, [3.0] * 4)

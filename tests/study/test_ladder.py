@@ -16,15 +16,8 @@ from oelm_lib.study.ladder import judge_ladder
 from oelm_lib.study.study import Study
 from oelm_lib.study.tables import ladder_table
 
-LADDER = {
-    "sizes": {
-        "small": {"set": {"model.d_model": 32}},
-        "large": {"set": {"model.d_model": 128}},
-    },
-    "arms": ["frozen"],
-    "corpora": ["stories"],
-    "seeds": 4,
-    "flat": 0.005,
+LADDER = factory.LADDER | {
+    "sizes": factory.LADDER["sizes"] | {"large": {"set": {"model.d_model": 128}}}
 }
 
 

@@ -12,13 +12,7 @@ from oelm_lib.study.checks import check_only_adds
 from oelm_lib.study.plan import parse_plan, read_plan, study_names
 from oelm_lib.study.tuning import next_rates
 
-LADDER = {
-    "sizes": {"small": {"set": {"model.d_model": 32}, "rate_factor": 2.0}},
-    "arms": ["frozen"],
-    "corpora": ["stories"],
-    "seeds": 4,
-    "flat": 0.005,
-}
+LADDER = factory.LADDER | {"sizes": {"small": {"set": {"model.d_model": 32}, "rate_factor": 2.0}}}
 
 
 @pytest.mark.parametrize("name", study_names())
