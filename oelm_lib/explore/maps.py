@@ -42,7 +42,7 @@ _BASE_STYLE = (
 def attention_grid(runs: Sequence[Trained], prompt: str) -> Figure:
     """Draw the maps of all layers and heads, a panel per run."""
     panels = [attention_maps(run.model, _tokens(run, prompt))[:, 0] for run in runs]
-    notes = ["one square a layer and head; down: queries, across: keys; point at one to read it"]
+    notes = ["one square per layer and head; down: queries, across: keys; point at one to read it"]
     figure = new_figure(
         "Attention", notes, [run_label(run) for run in runs], 60 + 150 * max(map(len, panels))
     )
