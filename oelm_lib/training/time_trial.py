@@ -77,8 +77,10 @@ def slow_warning(state: TrainingState) -> str | None:
     parts = _projected_parts(state, _pass_seconds(state, 1))
     if sum(part.seconds for part in parts) > SLOW_SECONDS:
         # One window, cold, overstates the step of a small model: measure again before warning.
+        # The first pass over a whole batch is cold, too: it can take 40 times as long as the next.
         rows = batch_size if parts[0].seconds / state.cfg.train.max_steps < 1 else 1
-        parts = _projected_parts(state, _pass_seconds(state, rows) / rows)
+        seconds = min(_pass_seconds(state, rows) for _ in range(2))
+        parts = _projected_parts(state, seconds / rows)
     seconds = sum(part.seconds for part in parts)
     if seconds < SLOW_SECONDS:
         return None

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from oelm_lib import runs
-from oelm_lib.training import checkpoint, loop, optim
+from oelm_lib.training import checkpoint, loop, optim, time_trial
 from oelm_lib.training.record import evaluate, save
 from oelm_lib.training.session import open_session
 from oelm_lib.training.state import TrainingState
@@ -179,6 +179,20 @@ def test_days_on_a_cpu_are_a_warning(tiny_run):
         slow_warning(state),
     )
     assert slow_warning(TrainingState(tiny_run(folder="short"))) is None
+
+
+def test_the_first_pass_over_a_batch_does_not_make_a_run_slow(tiny_run, monkeypatch):
+    clock, cold_seconds = [0.0], {1: 0.05, 16: 10.0}
+
+    def advance_clock(module, inputs):
+        clock[0] += cold_seconds.pop(len(inputs[0]), 0.001)
+
+    run = tiny_run(train__batch_size=16, train__max_steps=1000, train__eval_interval=1000)
+    state = TrainingState(run)
+    state.model.register_forward_pre_hook(advance_clock)
+    monkeypatch.setattr(time_trial.time, "perf_counter", lambda: clock[0])
+    assert time_trial.slow_warning(state) is None
+    assert cold_seconds == {}
 
 
 @pytest.mark.parametrize(
