@@ -189,13 +189,13 @@ def next_rates(points: Sequence[Point], tune: Tune, start: float) -> list[float]
     if not stable:
         return [rounded_rate(tried[0] / tune.factor)]
     fit, near = fit_rates(points), _near(stable)
-    if len(near) >= FEWEST and is_precise(fit, stable, tune):
+    if is_precise(fit, stable, tune):
         return []
     side = _side(stable, fit)
     outermost = max(stable) if side > 0 else min(stable)
     beyond = rounded_rate(outermost * tune.factor**side)
     if fit.state == INTERIOR and (len(near) >= WINDOW or fit.cost(beyond) > NEAR):
-        return _middle_of_widest_gap(tried, fit.rate, tune.factor)
+        return _middle_of_widest_gap(tried, near, fit.rate, tune.factor)
     unstable = [rate for rate in tried if (rate - outermost) * side > 0]
     if not unstable:
         return [beyond]
@@ -206,8 +206,8 @@ def next_rates(points: Sequence[Point], tune: Tune, start: float) -> list[float]
 
 
 def is_precise(fit: Fit, stable: dict[float, float], tune: Tune) -> bool:
-    """Return whether the minimum, with its interval, lies between tried rates and costs little."""
-    if fit.state != INTERIOR or fit.error > tune.error:
+    """Return whether FEWEST rates are near and the minimum is known: as `next_rates` asks."""
+    if len(_near(stable)) < FEWEST or fit.state != INTERIOR or fit.error > tune.error:
         return False
     return min(stable) <= fit.low and fit.high <= max(stable)
 
@@ -229,14 +229,14 @@ def _side(stable: dict[float, float], fit: Fit) -> int:
     return -1 if stable[rates[0]] < stable[rates[-1]] else 1
 
 
-def _middle_of_widest_gap(rates: list[float], fitted: float, factor: float) -> list[float]:
-    """Return the middle of the widest gap around the fitted rate; none where all are narrow.
+def _middle_of_widest_gap(
+    tried: list[float], near: list[float], fitted: float, factor: float
+) -> list[float]:
+    """Return the middle of the widest gap beside a near rate; none where all are narrow.
 
-    Looked at are the gap that holds it, and the one on each side.
+    Of gaps that are equally wide, the one nearest to the fitted rate is halved.
     """
-    gaps = list(itertools.pairwise(rates))
-    place = next(n for n, (_, high) in enumerate(gaps) if high >= fitted)
-    gaps = gaps[max(place - 1, 0) : place + 2]
+    gaps = [gap for gap in itertools.pairwise(tried) if set(gap) & set(near)]
     widest = max(high / low for low, high in gaps)
     if math.log(widest) < NARROWEST * math.log(factor):
         return []

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from oelm_lib.study.schema import Tune
-from oelm_lib.study.tuning import EDGE, INTERIOR, NO_STABLE_RATE, fit_rates, next_rates
+from oelm_lib.study.tuning import (
+    EDGE,
+    INTERIOR,
+    NO_STABLE_RATE,
+    fit_rates,
+    is_precise,
+    next_rates,
+    stable_means,
+)
 
 TUNE = Tune(seeds=(1, 2), start=4e-3, factor=1.414)
 SIMULATIONS = 1000
@@ -134,3 +142,20 @@ def test_an_imprecise_minimum_is_refined_between_its_rates():
     assert max(rates) <= 3.2e-2
     assert min(rates) >= 2e-4
     assert fit_rates(points).rate == pytest.approx(4e-3, rel=0.6)
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        # The fitted rate is a tried one, and the widest gap lies above the best rate.
+        ({4.69e-3: 3.797, 5.93e-3: 3.795, 7.5e-3: 3.789, 1.2e-2: 4.037}, [9.49e-3]),
+        # The widest gap is not beside the one that holds the fitted rate.
+        ({2.81e-3: 4.568, 3.56e-3: 4.561, 4.5e-3: 4.597, 7.2e-3: 4.826}, [5.69e-3]),
+    ],
+)
+def test_three_near_rates_and_a_far_one_do_not_end_a_tuning(losses, expected):
+    """The far rate was fitted too, the gap to it was overlooked, and no page named the cell."""
+    tune = TUNE.model_copy(update={"factor": 1.6})
+    points = [(rate, seed, loss + 0.001 * seed) for rate, loss in losses.items() for seed in (1, 2)]
+    assert not is_precise(fit_rates(points), stable_means(points), tune)
+    assert next_rates(points, tune, start=sorted(losses)[2]) == expected
