@@ -1,9 +1,8 @@
 """Paired intervals, verdicts and power: one procedure for the comparison and for studies.
 
-A comparison is a set of differences of a loss, one for each seed that both arms share, in nats per
-token. Its interval is Student's t at 1 - ALPHA / k for the k comparisons of its family
-(Bonferroni), and its verdict is read off that interval. A gap is a perplexity ratio minus 1:
-exp(difference) - 1.
+A comparison is a set of differences of a loss in nats per token, one for each shared seed. Its
+interval is Student's t at 1 - ALPHA / k for the k comparisons of its family (Bonferroni); its
+verdict is read off the interval. A gap is a perplexity ratio minus 1: exp(difference) - 1.
 """
 
 import math
@@ -30,8 +29,6 @@ LARGEST_PROPOSAL = 1000
 """Largest number of seeds that deciding_seeds proposes."""
 FEW_SEEDS = 8
 """Fewer seeds than this are warned of (docs/reading-a-verdict.md)."""
-RESAMPLES, RESAMPLES_AT_ONCE = 1000, 100
-"""Draws of the bootstrap over documents."""
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
 YES, NO, NOT_SHOWN = "YES", "NO", "NOT SHOWN"
 UNKNOWN, UNSTABLE = "UNKNOWN INTERVAL", "UNSTABLE"
@@ -49,7 +46,6 @@ class Interval:
     """Pairs with a finite difference."""
     sd: float
     """Standard deviation of the differences."""
-    confidence: float
     k: int
     """Comparisons in the family that this interval belongs to."""
     failed: int
@@ -58,6 +54,11 @@ class Interval:
     """Standard error of the mean over documents, in nats; nan: unknown."""
     includes_documents: bool = False
     """Whether the bounds hold the error over documents too."""
+
+    @property
+    def confidence(self) -> float:
+        """Chance that this interval holds the true difference."""
+        return 1 - ALPHA / self.k
 
     @property
     def pairs(self) -> int:
@@ -96,8 +97,7 @@ def paired_differences(
     """Return arm minus baseline for each seed that both have; nan where either run failed.
 
     Args:
-        arm: Seed -> final loss in nats; None or a number that is not finite: the run diverged or
-            failed.
+        arm: Seed -> final loss in nats; None or not finite: the run diverged or failed.
         baseline: The same of the baseline.
     """
     return [_finite(arm[seed]) - _finite(baseline[seed]) for seed in arm if seed in baseline]
@@ -109,21 +109,23 @@ def paired_interval(differences: Sequence[float], k: int = 1) -> Interval:
     Args:
         differences: One for each seed, in nats; those that are not finite are counted as failed
             pairs.
-        k: Comparisons in the family: all k intervals together hold their true values with chance 1
-            - ALPHA.
+        k: Comparisons in the family, whose intervals hold together with chance 1 - ALPHA.
     """
-    from scipy.special import stdtrit
-
     values = np.asarray(differences, dtype=float)
     failed = int(np.sum(~np.isfinite(values)))
     values = values[np.isfinite(values)]
-    n, confidence = len(values), 1 - ALPHA / k
+    n = len(values)
     mean = float(values.mean()) if n else math.nan
-    if n < 2:
-        return Interval(mean, math.nan, math.nan, n, math.nan, confidence, k, failed)
-    sd = float(values.std(ddof=1))
-    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * sd / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, n, sd, confidence, k, failed)
+    sd = float(values.std(ddof=1)) if n > 1 else math.nan
+    half = _t_quantile(n, k) * sd / math.sqrt(n) if n > 1 else math.nan
+    return Interval(mean, mean - half, mean + half, n=n, sd=sd, k=k, failed=failed)
+
+
+def _t_quantile(n: int, k: int) -> float:
+    """Return Student's quantile for the interval of n differences in a family of k comparisons."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(n - 1, 1 - ALPHA / k / 2))
 
 
 def with_document_error(interval: Interval, document_error: float) -> Interval:
@@ -137,13 +139,11 @@ def with_document_error(interval: Interval, document_error: float) -> Interval:
         document_error: Standard error of the mean difference over documents, in nats
             (`document_error`).
     """
-    from scipy.special import stdtrit
-
     interval = replace(interval, document_error=document_error)
     if not interval.known or not document_error >= interval.sd / math.sqrt(interval.n):
         return interval
     error = math.hypot(interval.sd / math.sqrt(interval.n), document_error)
-    half = float(stdtrit(interval.n - 1, (1 + interval.confidence) / 2)) * error
+    half = _t_quantile(interval.n, interval.k) * error
     low, high = interval.mean - half, interval.mean + half
     return replace(interval, low=low, high=high, includes_documents=True)
 
@@ -216,14 +216,14 @@ def power(
         "Power of the two one-sided tests procedure in bioequivalence",
         J. Pharmacokinetics and Biopharmaceutics 18.
     """
-    from scipy.special import chdtri, ndtr, stdtrit
+    from scipy.special import chdtri, ndtr
 
     if sd == document_error == 0:
         return float(bounds[0] <= difference <= bounds[1])
     # 400 equally likely values of sample sd / true sd
     spreads = np.sqrt(chdtri(n - 1, (np.arange(400) + 0.5) / 400) / (n - 1))
     error = math.hypot(sd / math.sqrt(n), document_error)
-    half = stdtrit(n - 1, 1 - ALPHA / k / 2) * np.hypot(spreads * sd / math.sqrt(n), document_error)
+    half = _t_quantile(n, k) * np.hypot(spreads * sd / math.sqrt(n), document_error)
     upper = (bounds[1] - half - difference) / error
     lower = (bounds[0] + half - difference) / error
     return float(np.clip(ndtr(upper) - ndtr(lower), 0, None).mean())
@@ -233,14 +233,15 @@ def deciding_seeds(interval: Interval, bounds: Bounds) -> tuple[int, int | None]
     """Return how many seeds would decide an open claim with power 0.8.
 
     The true gap is taken to be the one seen, and the true standard deviation of a difference to
-    lie between the 68 % limits of the one seen.
+    lie between the 68 % limits of the one seen. The error over documents always counts: with more
+    seeds it becomes the larger one.
 
     Args:
         bounds: Of the claim, from `bounds_at_most` or `bounds_within`.
 
     Returns:
         (fewest, most); most is None above LARGEST_PROPOSAL. None where the claim is decided or
-        unknown, and where the gap seen is so near a bound that so many would not decide it.
+        unknown, or where that many seeds would not decide it.
     """
     from scipy.special import chdtri
 
@@ -252,17 +253,17 @@ def deciding_seeds(interval: Interval, bounds: Bounds) -> tuple[int, int | None]
     else:
         target = (high, math.inf) if interval.mean > high else (-math.inf, low)
     df = interval.n - 1
-    error = interval.document_error if interval.includes_documents else 0.0
+    error = 0.0 if math.isnan(interval.document_error) else interval.document_error
     spreads = [interval.sd * math.sqrt(df / chdtri(df, tail)) for tail in (0.16, 0.84)]
     few, many = (_fewest_seeds(interval.mean, sd, target, interval.k, error) for sd in spreads)
     return None if few is None else (few, many)
 
 
-def _fewest_seeds(gap: float, sd: float, bounds: Bounds, k: int, error: float) -> int | None:
+def _fewest_seeds(mean: float, sd: float, bounds: Bounds, k: int, error: float) -> int | None:
     """Return the fewest pairs with power 0.8; None above LARGEST_PROPOSAL."""
 
     def suffices(n: int) -> bool:
-        return power(gap, sd, n, bounds, k, error) >= POWER
+        return power(mean, sd, n, bounds, k, error) >= POWER
 
     if not suffices(LARGEST_PROPOSAL):
         return None
@@ -274,27 +275,26 @@ def _finite(loss: float | None) -> float:
 
 
 def document_error(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> float:
-    """Return the bootstrap standard error over documents of a loss difference, in nats per token.
+    """Return the standard error over documents of a loss difference, in nats per token.
 
-    The difference is arm minus baseline, averaged over the seeds that they share.
+    The difference is arm minus baseline, averaged over the seeds that they share: a ratio of sums
+    over documents, whose standard error is that of its linear approximation.
 
     Args:
         pairs: For each seed `nats` and `tokens` of every document, of the arm and of the baseline.
 
     Returns:
         nan where a run has no documents, or not those of the others.
+
+    Source: ratio estimates in Cochran 1977, "Sampling Techniques", 3rd edition, chapter 6.
     """
     documents = [run for pair in pairs for run in pair]
     if not documents or not all(documents):
         return math.nan
     tokens = np.asarray(documents[0]["tokens"])
-    is_same = all(np.array_equal(run["tokens"], tokens) for run in documents)
-    if not is_same or len(tokens) < 2 or not tokens.sum() > 0:
+    are_same = all(np.array_equal(run["tokens"], tokens) for run in documents)
+    if not are_same or len(tokens) < 2 or not tokens.sum() > 0:
         return math.nan
     nats = np.mean([np.subtract(arm["nats"], base["nats"]) for arm, base in pairs], axis=0)
-    rng = np.random.default_rng(0)
-    means = []
-    for _ in range(RESAMPLES // RESAMPLES_AT_ONCE):  # all at once would fill the memory
-        picks = rng.integers(len(nats), size=(RESAMPLES_AT_ONCE, len(nats)))
-        means.append(nats[picks].sum(axis=1) / tokens[picks].sum(axis=1))
-    return float(np.std(means, ddof=1))
+    residuals = nats - nats.sum() / tokens.sum() * tokens
+    return math.sqrt(len(nats) * np.var(residuals, ddof=1)) / float(tokens.sum())

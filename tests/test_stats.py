@@ -183,6 +183,21 @@ def test_no_seeds_are_proposed_where_documents_leave_the_claim_open():
     assert "a larger split is needed" in seeds_text(wider, s.bounds_at_most(0.05))
 
 
+def test_an_error_over_documents_that_more_seeds_make_the_larger_one_counts_beforehand():
+    """A page proposed 42 to 72 seeds, with which the interval would have held both errors."""
+    spread = np.tile([-1.0, 1.0], 12)
+    values = 0.0064 + 0.0082 * spread / spread.std(ddof=1)
+    interval = s.with_document_error(s.paired_interval(values, k=4), 0.0013)
+    assert not interval.includes_documents
+    assert s.at_most(interval, 0.01) == s.INCONCLUSIVE
+    for sd in (interval.sd * 0.8, interval.sd, interval.sd * 1.2):
+        chance = s.power(0.0064, sd, 10_000, s.bounds_at_most(0.01), 4, 0.0013)
+        assert chance < 0.8
+    assert s.deciding_seeds(interval, s.bounds_at_most(0.01)) is None
+    assert "a larger split is needed" in seeds_text(interval, s.bounds_at_most(0.01))
+    assert s.deciding_seeds(s.paired_interval(values, k=4), s.bounds_at_most(0.01)) is not None
+
+
 def test_few_seeds_ask_for_seeds_though_the_interval_includes_documents():
     """With two seeds the t quantile is 13: a larger split would not help."""
     interval = s.with_document_error(s.paired_interval([0.018, 0.022]), 0.003)
@@ -236,14 +251,22 @@ def documents(nats, tokens):
     return [({"nats": 2 * nats, "tokens": tokens}, {"nats": nats, "tokens": tokens})]
 
 
-def test_bootstrap_over_documents_finds_the_standard_error_of_a_mean():
+def test_documents_of_one_length_give_the_standard_error_of_a_mean():
     draw = np.random.default_rng(3)
     tokens = np.full(400, 50)
     nats = 50 * 0.2 * draw.standard_normal(400)
     error = s.document_error(documents(nats, tokens))
-    assert error == pytest.approx(0.2 / math.sqrt(400), rel=0.15)
-    assert error == s.document_error(documents(nats, tokens))
+    assert error == pytest.approx(np.std(nats / 50, ddof=1) / math.sqrt(400))
     assert s.document_error(documents(nats[:2], tokens[:2])) > 0
+
+
+def test_error_over_documents_agrees_with_a_bootstrap():
+    draw = np.random.default_rng(5)
+    tokens = draw.integers(20, 600, 300)
+    nats = tokens * draw.normal(0.02, 0.1, 300)
+    picks = draw.integers(300, size=(2000, 300))
+    resampled = nats[picks].sum(axis=1) / tokens[picks].sum(axis=1)
+    assert s.document_error(documents(nats, tokens)) == pytest.approx(resampled.std(), rel=0.06)
 
 
 def test_documents_that_are_not_the_same_have_no_error():

@@ -1,6 +1,7 @@
 """Gaps as text: in percent, with their interval, and how many seeds would decide their claim."""
 
 import math
+from dataclasses import replace
 
 from oelm_lib import stats
 
@@ -36,8 +37,9 @@ def seeds_text(interval: stats.Interval, bounds: stats.Bounds) -> str:
     if not stats.is_open(interval, bounds):
         return ""
     seeds = stats.deciding_seeds(interval, bounds)
-    if seeds is None and interval.includes_documents:
-        return "a larger split is needed: the error over documents is as large as that over seeds"
+    over_seeds = replace(interval, document_error=math.nan)
+    if seeds is None and stats.deciding_seeds(over_seeds, bounds):
+        return "a larger split is needed: the error over documents leaves it open with any seeds"
     if seeds is None:
         return "no number of seeds would decide it: the gap seen lies on the bound"
     few, many = seeds
