@@ -45,7 +45,7 @@ OFF = {
     for key, field in ModelConfig.model_fields.items()
     if not field.is_required() and key != "frozen_layers"
 }
-"""Keys of what an arm may add -> their value where nothing is added."""
+"""Key of `model` that may be left out, but frozen_layers -> its default, which adds nothing."""
 
 
 class ArmStyle(NamedTuple):
@@ -119,7 +119,7 @@ def arm_colour(name: str) -> str:
 
 
 def arm_styles(names: Iterable[str]) -> dict[str, ArmStyle]:
-    """Return a look for each arm of a figure, no two alike.
+    """Return a look for each arm of a figure, no two alike for up to 50 arms of a colour.
 
     The colour is arm_colour. A dashed line with an open symbol is a trained arm with an addition.
     Symbol and dash follow from the name too; where arms of one family would look alike, the later
@@ -127,8 +127,9 @@ def arm_styles(names: Iterable[str]) -> dict[str, ArmStyle]:
     """
     styles: dict[str, ArmStyle] = {}
     for name in sorted(set(names), key=lambda name: (name not in COLOURS, name)):
-        looks = (ArmStyle(arm_colour(name), *look) for look in _looks(name))
-        styles[name] = next(look for look in looks if look not in styles.values())
+        looks = [ArmStyle(arm_colour(name), *look) for look in _looks(name)]
+        free = (look for look in looks if look not in styles.values())
+        styles[name] = next(free, looks[0])
     return styles
 
 

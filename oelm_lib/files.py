@@ -78,7 +78,7 @@ def write_json(path: Path, value: Any, check: Check | None = None, checksum: boo
     """
     if checksum or (isinstance(value, dict) and "checksum" in value):
         value = with_checksum(value)
-    write_text(path, json.dumps(finite(value), indent=1, ensure_ascii=False) + "\n", check)
+    write_text(path, json.dumps(nan_to_none(value), indent=1, ensure_ascii=False) + "\n", check)
 
 
 def append_line(path: Path, text: str, unless: Callable[[bytes], bool] | None = None) -> bool:
@@ -89,8 +89,8 @@ def append_line(path: Path, text: str, unless: Callable[[bytes], bool] | None = 
     a whole JSON object without its newline, as some editors leave it, gets the newline.
 
     Args:
-        unless: Called with the lines of the file that stay, while other writers wait; where it
-            returns True, the file stays as it is.
+        unless: Called under the lock with the whole lines of the file; where it returns True,
+            nothing is changed.
 
     Returns:
         Whether the line was appended.
@@ -204,7 +204,7 @@ def read_json(
 
 def with_checksum(record: dict[str, Any]) -> dict[str, Any]:
     """Return a record of plain values with its `checksum`: the SHA-256 of all other keys."""
-    plain = {key: value for key, value in finite(record).items() if key != "checksum"}
+    plain = {key: value for key, value in nan_to_none(record).items() if key != "checksum"}
     return plain | {"checksum": checksum(json.loads(json.dumps(plain)))}
 
 
@@ -238,12 +238,12 @@ def time_stamp() -> str:
     return datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
 
 
-def finite(value: Any) -> Any:
+def nan_to_none(value: Any) -> Any:
     """Return the value with every NaN and infinity replaced by None, since JSON has neither."""
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: nan_to_none(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [nan_to_none(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -12,6 +12,11 @@ def perplexity(loss: float) -> float:
         return math.inf
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things in words: 1 run, 3 runs."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def format_duration(seconds: float) -> str:
     """Return 4h 31m 27s, as in the log; leading parts that are 0 are left out."""
     whole = round(seconds)

@@ -74,8 +74,8 @@ def parse_yaml(text: str) -> Any:
     """Return the value of a YAML text.
 
     Raises:
-        ValueError: It is not YAML, gives a key twice, or is nested more than DEPTH deep; one line
-            that names the place.
+        ValueError: It is not YAML, has a tag that does not fit its value, gives a key twice, or is
+            nested more than DEPTH deep; one line.
     """
     try:
         _check_depth(text)
@@ -90,6 +90,8 @@ def parse_yaml(text: str) -> Any:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         raise ValueError(_one_line(error, text)) from None
+    except (LookupError, AttributeError):  # PyYAML's, where a tag does not fit: !!bool x
+        raise ValueError("a tag such as !!bool does not fit its value; remove the tag") from None
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(str(error).partition("\n")[0]) from None
 

@@ -113,6 +113,13 @@ def test_36_arms_in_one_figure_all_look_different():
     assert len(styles) == len(set(styles.values())) == 36
 
 
+def test_more_arms_of_one_colour_than_there_are_looks_are_drawn():
+    """The 51st arm of a sweep ended every figure."""
+    names = [f"baseline, Q/K rows of norm {number}" for number in range(60)]
+    assert set(arm_styles(names)) == set(names)
+    assert len(set(arm_styles(names[:50]).values())) == 50
+
+
 def test_arms_with_one_addition_share_a_colour_and_trained_arms_have_open_symbols():
     styles = arm_styles(STAGE_1)
     family = [styles[name] for name in STAGE_1 if "T5 bias" in name]

@@ -213,6 +213,12 @@ def test_scalars_are_decimal_numbers_booleans_null_or_text(text, value):
     assert (parsed, type(parsed)) == (value, type(value))
 
 
+@pytest.mark.parametrize("text", ["!!bool x", "!!int ''", "!!float ''", "!!timestamp x"])
+def test_a_tag_that_does_not_fit_its_value_is_one_line(text):
+    with pytest.raises(ValueError, match="a tag such as !!bool does not fit its value"):
+        config.parse_yaml(f"key: {text}")
+
+
 PRINTABLE = st.text(st.characters(exclude_categories=("C",)))
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | PRINTABLE
 

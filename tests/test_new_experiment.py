@@ -30,7 +30,7 @@ def test_a_new_experiment_declares_what_differs_from_its_baseline(params):
     assert made.slug == "oelm_freeze_delta_rank_4_max_steps_700"
     assert made.title == "Stories, OELM-Freeze, delta_rank=4, max_steps=700"
     assert set(made.changes) == {*base.changes, "model.delta_rank", "train.max_steps"}
-    assert config.check_changes(made) == []
+    assert config.change_problems(made) == []
     assert text.count("key_shift") == 0
 
 
@@ -109,9 +109,9 @@ def test_the_text_of_a_file_is_that_of_its_experiment(params, exp):
 )
 def test_a_wrong_declaration_is_one_line_with_the_line_to_paste(params, old, new, problem):
     path = params / "DEMO-02.yaml"
-    assert config.check_changes(config.load_config("DEMO-02")) == []
+    assert config.change_problems(config.load_config("DEMO-02")) == []
     path.write_text(path.read_text().replace(old, new))
-    problems = config.check_changes(config.load_config("DEMO-02"))
+    problems = config.change_problems(config.load_config("DEMO-02"))
     assert len(problems) == 1
     assert re.search(problem, problems[0]), problems
 
@@ -127,7 +127,7 @@ def test_a_file_of_an_arm_that_no_step_freezes_is_neither_made_nor_read(params):
 
 
 def test_a_rehearsal_is_checked_by_its_file(params):
-    assert config.check_changes(config.load_config("DEMO-02", "train.max_steps=3")) == []
+    assert config.change_problems(config.load_config("DEMO-02", "train.max_steps=3")) == []
 
 
 def test_the_question_names_every_difference_from_the_baseline_and_not_from_the_base():

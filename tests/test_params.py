@@ -18,7 +18,7 @@ LOG = {
 
 @pytest.mark.parametrize("exp", IDS)
 def test_changes_lists_exactly_what_differs_from_compare_to(exp):
-    assert config.check_changes(config.load_config(exp)) == []
+    assert config.change_problems(config.load_config(exp)) == []
 
 
 @pytest.mark.parametrize("exp", IDS)

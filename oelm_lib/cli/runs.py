@@ -154,7 +154,7 @@ def status(exps: tuple[str, ...], watch: bool, as_json: bool) -> None:
     import shutil
     import time
 
-    from oelm_lib.files import finite
+    from oelm_lib.files import nan_to_none
     from oelm_lib.runs.find import check_names
     from oelm_lib.runs.overview import overview, table
 
@@ -164,7 +164,7 @@ def status(exps: tuple[str, ...], watch: bool, as_json: bool) -> None:
     note_skipped_files()
     if not watch:
         rows = overview(list(exps))
-        click.echo(json.dumps(finite(rows), indent=1) if as_json else table(rows))
+        click.echo(json.dumps(nan_to_none(rows), indent=1) if as_json else table(rows))
         return
     with contextlib.suppress(KeyboardInterrupt):
         while True:

@@ -31,8 +31,10 @@ def differences(first: pd.Series, second: pd.Series) -> pd.DataFrame:
         declared = left_changes
     elif right_base == left.id:
         declared = right_changes
+    elif left_base == right_base:
+        declared = left_changes | right_changes
     else:
-        declared = left_changes | right_changes if left_base == right_base else frozenset()
+        declared = frozenset()
     rows = [(key, *values, key in declared) for key, values in diff_configs(left, right).items()]
     for group, keys in (("resolved", MACHINE), ("corpus", CORPUS), ("code", CODE)):
         one, two = (row["config"].get(group) or {} for row in (first, second))
@@ -79,7 +81,7 @@ def warnings(runs: pd.DataFrame, baseline: str | None = None) -> list[str]:
 
 def _pair_warnings(pair: Pair) -> Iterator[tuple[str, str]]:
     """Yield (run or arm, what is wrong with it) for the differences of a pair."""
-    subject = pair.arm_name
+    subject = pair.arm_id
     if pair.base is None:
         yield subject, f"{pair.reason}, so there is no gap"
         return
@@ -97,7 +99,7 @@ def _pair_warnings(pair: Pair) -> Iterator[tuple[str, str]]:
             given = ", ".join(f"{key}={short(value)}" for key, value in overrides.items())
             yield arm_id(run), f"a rehearsal of {run['id']} with {given}, not {run['id']} itself"
     arm_seeds, base_seeds = set(ended_losses(pair.arm)), set(ended_losses(pair.base))
-    missing = {subject: base_seeds - arm_seeds, pair.base_name: arm_seeds - base_seeds}
+    missing = {subject: base_seeds - arm_seeds, pair.base_id: arm_seeds - base_seeds}
     for name, seeds in missing.items():
         if seeds:
             listed = ", ".join(map(str, sorted(seeds)))
@@ -125,8 +127,7 @@ def _key_warnings(shared: list[tuple[pd.Series, pd.Series]]) -> Iterator[str]:
 def _shared_runs(pair: Pair) -> list[tuple[pd.Series, pd.Series]]:
     """Return (run of the arm, run of its baseline) of each shared seed."""
     arm, base = pair.shared()
-    both = zip(arm.iterrows(), base.iterrows(), strict=True)
-    return [(arm_run, base_run) for (_, arm_run), (_, base_run) in both]
+    return [(arm.loc[seed], base.loc[seed]) for seed in arm.index]
 
 
 def _run_warnings(runs: pd.DataFrame, compared: list[Pair]) -> Iterator[tuple[str, str]]:
@@ -135,8 +136,10 @@ def _run_warnings(runs: pd.DataFrame, compared: list[Pair]) -> Iterator[tuple[st
     failed = set().union(*(pair.failed_runs() for pair in compared))
     for _, run in runs.iterrows():
         if run["reason"]:
-            effect = "" if run["run"] in used else "; not compared"
-            effect = "; its pair counts as failed" if run["run"] in failed else effect
+            if run["run"] in failed:
+                effect = "; its pair counts as failed"
+            else:
+                effect = "" if run["run"] in used else "; not compared"
             yield run["run"], run["reason"] + effect
         if frozen_unchanged(run["frozen"]) is False:
             yield run["run"], "the frozen parameters changed"
@@ -147,10 +150,10 @@ def _evidence_warnings(runs: pd.DataFrame, compared: list[Pair]) -> Iterator[tup
     for pair in compared:
         count = len(pair.differences())
         if count == 1:
-            yield pair.arm_name, "one shared seed: noise and effect cannot be told apart"
+            yield pair.arm_id, "one shared seed: noise and effect cannot be told apart"
         elif 1 < count < stats.FEW_SEEDS:
             words = f"only {count} seeds: a wide interval, whose width is partly luck"
-            yield pair.arm_name, words
+            yield pair.arm_id, words
     sides = [side for pair in compared for side in (pair.arm, pair.base) if side is not None]
     judged = {arm for side in sides for arm in side["arm"]}
     measured = runs[runs["experiment"].notna() & (runs["source"] == MEASURED)]

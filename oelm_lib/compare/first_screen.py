@@ -133,10 +133,10 @@ def config_diff(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame
             rows.append(
                 {
                     "corpus": arm["corpus"],
-                    "against": pair.base_name,
+                    "against": pair.base_id,
                     "key": key,
                     "baseline": confounds.short(old),
-                    "arm": f"{arm['arm']} ({pair.arm_name})",
+                    "arm": f"{arm['arm']} ({pair.arm_id})",
                     "value": confounds.short(new) + ("" if declared else " (undeclared)"),
                 }
             )
@@ -144,6 +144,6 @@ def config_diff(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame
     table = pd.DataFrame(rows, columns=[*index, "arm", "value"])
     wide = table.pivot_table("value", index, "arm", aggfunc="first", sort=False)
     wide = wide.rename_axis(columns=None).reset_index()
-    for arm, base_name in table.groupby("arm")["against"].first().items():
-        wide.loc[(wide["against"] == base_name) & wide[arm].isna(), arm] = "same"
+    for arm, base_id in table.groupby("arm")["against"].first().items():
+        wide.loc[(wide["against"] == base_id) & wide[arm].isna(), arm] = "same"
     return wide.fillna("")

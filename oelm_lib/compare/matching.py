@@ -45,25 +45,15 @@ def matched(
     }
     rows = []
     for pair in pairs(runs, baseline):
-        paired = _paired_curves(pair, curves)
+        paired = [
+            (curves[arm], curves[base])
+            for arm, base in pair.run_names().items()
+            if arm in curves and base in curves
+        ]
         reach = min((curve[-1, 0] for both in paired for curve in both), default=math.nan)
         points = at or ([reach * quarter for quarter in QUARTERS] if paired else [math.nan])
         rows += [_compare_at(pair, paired, by, point) for point in points]
     return pd.DataFrame(rows)
-
-
-def _paired_curves(
-    pair: Pair, curves: dict[str, np.ndarray]
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the evaluation curves of the arm and of its baseline by shared seed."""
-    if pair.base is None:
-        return []
-    base_runs = dict(zip(pair.base["seed"], pair.base["run"], strict=True))
-    return [
-        (curves[run.run], curves[base_runs[run.seed]])
-        for run in pair.arm.itertuples()
-        if run.run in curves and base_runs.get(run.seed) in curves
-    ]
 
 
 def _compare_at(
@@ -78,9 +68,9 @@ def _compare_at(
     return {
         "corpus": first["corpus"],
         "arm": first["arm"],
-        "id": pair.arm_name,
+        "id": pair.arm_id,
         "source": first["source"],
-        "baseline": pair.base_name,
+        "baseline": pair.base_id,
         by: point,
         "perplexity": perplexity(means[0]),
         "baseline_perplexity": perplexity(means[1]),
@@ -138,8 +128,8 @@ def _step(before: pd.DataFrame, pair: Pair) -> dict[str, object]:
         "corpus": second["corpus"],
         "from": first["arm"],
         "to": second["arm"],
-        "from_id": step.base_name,
-        "to_id": step.arm_name,
+        "from_id": step.base_id,
+        "to_id": step.arm_id,
         "n": interval.n,
         "nats": interval.mean,
         "gap": interval.gap,

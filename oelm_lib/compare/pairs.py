@@ -30,12 +30,12 @@ class Pair(NamedTuple):
     reason: str = ""
 
     @property
-    def arm_name(self) -> str:
+    def arm_id(self) -> str:
         """Experiment id, or folder of a rehearsal."""
         return arm_id(self.arm.iloc[0])
 
     @property
-    def base_name(self) -> str | None:
+    def base_id(self) -> str | None:
         """The same of the baseline; None without one."""
         return None if self.base is None else arm_id(self.base.iloc[0])
 
@@ -48,6 +48,13 @@ class Pair(NamedTuple):
         )
         seeds = arm.index.intersection(base.index).sort_values()
         return arm.loc[seeds], base.loc[seeds]
+
+    def run_names(self) -> dict[str, str]:
+        """Return run of the arm -> run of the baseline with its seed, whatever their states."""
+        if self.base is None:
+            return {}
+        shared = self.arm.merge(self.base, on="seed")
+        return dict(zip(shared["run_x"], shared["run_y"], strict=True))
 
     def differences(self) -> list[float]:
         """Return arm minus baseline in nats by seed; nan where a run diverged or failed."""

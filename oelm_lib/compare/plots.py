@@ -56,7 +56,6 @@ def gap_intervals(judged: Sequence[Verdict]) -> Figure:
         notes = [*headings, *notes]
     height = max(map(forest.panel_height, panels), default=0)
     figure = new_figure("Gap to the baseline", notes, headings, height)
-    figure.update_xaxes(rangemode="normal", ticksuffix=" %")
     for number, rows in enumerate(panels, 1):
         forest.draw_rows(figure, number, rows, LINES)
     figure.update_layout(showlegend=False, margin_l=20)
@@ -75,19 +74,17 @@ def gap_curves(
     """
     drawn, _ = select(runs)
     base_run: dict[str, str] = {}
-    base_name: dict[str, str] = {}
-    arm_runs: list[str] = []
+    base_id: dict[str, str] = {}
+    unpaired: list[str] = []
     for pair in pairs(drawn, baseline):
-        arm_runs += list(pair.arm["run"])
-        if pair.base is not None:
-            shared = pair.arm.merge(pair.base, on="seed")
-            base_run |= dict(zip(shared["run_x"], shared["run_y"], strict=True))
-            base_name |= dict.fromkeys(shared["run_x"], pair.base_name)
+        paired = pair.run_names()
+        base_run |= paired
+        base_id |= dict.fromkeys(paired, pair.base_id)
+        unpaired += [run for run in pair.arm["run"] if run not in paired]
     judged = drawn[drawn["run"].isin(base_run)]
-    if len(set(base_name.values())) > 1:
-        names = judged["name"] + " against " + judged["run"].map(base_name)
+    if len(set(base_id.values())) > 1:
+        names = judged["name"] + " against " + judged["run"].map(base_id)
         judged = judged.assign(name=names)
-    unpaired = [run for run in arm_runs if run not in base_run]
     notes = ["perplexity / baseline's perplexity - 1 at equal x and seed, on the validation subset"]
     notes += [f"{run}: no baseline with its seed" for run in unpaired]
     panels = list(judged["panel"].unique())

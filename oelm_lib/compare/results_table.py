@@ -37,7 +37,7 @@ class Arm(NamedTuple):
     verdict: Verdict | None
 
     def text(self, column: str) -> Any:
-        """Return the first value of a column that a run has."""
+        """Return the first text in a column; None where no run has one."""
         return next((value for value in self.runs[column] if isinstance(value, str)), None)
 
     def mean(self, column: str) -> float:

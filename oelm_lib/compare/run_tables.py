@@ -30,12 +30,12 @@ RUN_COLUMNS = [
 ]
 
 
-def run_states(runs: pd.DataFrame, exps: list[str] | str | None = None) -> pd.DataFrame:
+def run_states(runs: pd.DataFrame, exps: list[str] | str = "") -> pd.DataFrame:
     """Return every run with its state, and the experiments of `exps` that were never run.
 
     Args:
         runs: Frame of load_runs.
-        exps: Ids or globs; default none.
+        exps: Ids or globs, as in load_runs; an empty text means none.
     """
     rates = [
         experiment.optim.learning_rate if isinstance(experiment, Experiment) else None
@@ -43,7 +43,6 @@ def run_states(runs: pd.DataFrame, exps: list[str] | str | None = None) -> pd.Da
     ]
     known = runs.assign(id=[arm_id(run) for run in runs.itertuples()], learning_rate=rates)
     have_runs = set(known["id"])
-    wanted = matching_ids(exps) if exps else []
     idle = [
         {
             **identity(experiment),
@@ -51,7 +50,7 @@ def run_states(runs: pd.DataFrame, exps: list[str] | str | None = None) -> pd.Da
             "state": "not run",
             "reason": "",
         }
-        for experiment in (load_config(exp) for exp in wanted if exp not in have_runs)
+        for experiment in (load_config(exp) for exp in matching_ids(exps) if exp not in have_runs)
     ]
     return pd.DataFrame([*known[RUN_COLUMNS].to_dict("records"), *idle], columns=RUN_COLUMNS)
 

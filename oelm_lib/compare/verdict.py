@@ -18,7 +18,7 @@ from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.frames import RECORDED
 from oelm_lib.runs.reading import read_or_none
 from oelm_lib.stats import Interval
-from oelm_lib.units import perplexity
+from oelm_lib.units import counted, perplexity
 from oelm_lib.view.gaps import interval_text, percent, seeds_text
 
 LIMIT = 0.05
@@ -38,7 +38,8 @@ class Verdict:
         pair: The runs that are compared.
         interval: Over the seeds that both share, at 95 % jointly for the `k` arms of the baseline.
         reason: Why the arm is not compared.
-        confounds: Keys that differ beside the freeze and have no counterpart in the baseline.
+        confounds: What differs beside the freeze and the baseline has no counterpart of, one text
+            for each key.
     """
 
     pair: Pair
@@ -92,9 +93,10 @@ class Verdict:
             return f"is not compared: {self.reason}."
         if interval.failed:
             seen = f"; the other seeds show a gap of {gap}" if interval.n else ""
+            seeds = counted(interval.pairs, "seed")
             return (
-                f"is unstable: {interval.failed} of {_seeds(interval.pairs)} diverged or failed, in"
-                f" the arm or in its baseline{seen}."
+                f"is unstable: {interval.failed} of {seeds} diverged or failed, in the arm or in"
+                f" its baseline{seen}."
             )
         if self.verdict == stats.UNKNOWN:
             which = " (best of its evaluations)" if self.source == RECORDED else ""
@@ -107,15 +109,15 @@ class Verdict:
         if self.verdict == stats.FAIL:
             return f"{head}; the whole interval is above {limit}."
         if self.verdict == stats.INCONCLUSIVE:
-            open_words = f"{_seeds(interval.n)} cannot decide whether that is above {limit}"
-            return f"{head}; {open_words}; {self.to_decide}."
-        equal = f", and within ±{100 * MARGIN:g} %" if self.equal == stats.YES else ""
+            open_words = f"cannot decide whether that is above {limit}; {self.to_decide}."
+            return f"{head}; {counted(interval.n, 'seed')} {open_words}"
+        below = f"{head}; the whole interval is below {limit}"
         if self.verdict == CONFOUNDED:
             return (
-                f"{head}; the whole interval is below {limit}, but the arm also differs in"
-                f" {', '.join(self.confounds)}: judge it against a baseline that has the same."
+                f"{below}, but the arm also differs in {', '.join(self.confounds)}:"
+                " judge it against a baseline that has the same."
             )
-        return f"{head}; the whole interval is below {limit}{equal}."
+        return f"{below}{f', and within ±{100 * MARGIN:g} %' if self.equal == stats.YES else ''}."
 
     @property
     def details(self) -> str:
@@ -180,10 +182,9 @@ def judge(runs: pd.DataFrame, baseline: str | None = None) -> list[Verdict]:
     """
     judged = []
     for family in families(runs, baseline):
-        differences = [pair.differences() for pair in family]
         # An arm with one pair has no interval, so it does not widen those of the others.
-        k = max(sum(len(nats) > 1 for nats in differences), 1)
-        judged += [_judge(pair, nats, k) for pair, nats in zip(family, differences, strict=True)]
+        k = max(sum(len(pair.differences()) > 1 for pair in family), 1)
+        judged += [_judge(pair, k) for pair in family]
     return judged
 
 
@@ -213,8 +214,9 @@ def cross_corpus(judged: Sequence[Verdict]) -> pd.DataFrame:
     return table.sort_values(["source", "arm"], kind="stable", ignore_index=True)
 
 
-def _judge(pair: Pair, differences: list[float], k: int) -> Verdict:
-    """Judge an arm by its differences in nats; `k`: comparisons in its family."""
+def _judge(pair: Pair, k: int) -> Verdict:
+    """Judge an arm against its baseline; `k`: comparisons in its family."""
+    differences = pair.differences()
     documents = [[_documents(path) for path in runs["path"]] for runs in pair.shared()]
     error = stats.document_error(list(zip(*documents, strict=True)))
     interval = stats.with_document_error(stats.paired_interval(differences, k), error)
@@ -227,10 +229,10 @@ def _judge(pair: Pair, differences: list[float], k: int) -> Verdict:
         interval=interval,
         corpus=first["corpus"],
         arm=first["arm"],
-        id=pair.arm_name,
+        id=pair.arm_id,
         source=first["source"],
         variant=first["variant"],
-        baseline=pair.base_name,
+        baseline=pair.base_id,
         verdict=CONFOUNDED if judged == stats.PASS and confounds else judged,
         reason=pair.reason or ("" if differences else "no seed has ended in both arms"),
         confounds=confounds,
@@ -241,7 +243,3 @@ def _documents(path: Any) -> dict[str, Any]:
     """Return read_documents of a run; {} where there are none, as of a recorded run."""
     documents = read_or_none(read_documents, path) if isinstance(path, Path) else None
     return documents or {}
-
-
-def _seeds(count: int) -> str:
-    return "1 seed" if count == 1 else f"{count} seeds"

@@ -4,9 +4,9 @@
 """
 
 from oelm_lib.config.changes import (
+    change_problems,
     change_warnings,
     change_words,
-    check_changes,
     confound_warning,
     diff_configs,
     diff_science,
@@ -59,7 +59,7 @@ __all__ = [
     "OptimConfig",
     "ParameterGroup",
     "TrainConfig",
-    "check_changes",
+    "change_problems",
     "data_dir",
     "diff_configs",
     "experiment_ids",

@@ -66,7 +66,7 @@ def _default_science() -> dict[str, Any]:
     }
 
 
-def check_changes(experiment: Experiment) -> list[str]:
+def change_problems(experiment: Experiment) -> list[str]:
     """Check `compare_to` and `changes` of an experiment's file as it stands.
 
     Returns:
@@ -120,11 +120,11 @@ def confound_warning(experiment: Experiment, baseline: Experiment) -> str:
 def change_warnings(exp: str) -> list[str]:
     """Return what weakens the comparison of an experiment with its baseline, before it is run.
 
-    These are the lines of `check_changes` and `confound_warning`, for its file as it stands.
+    These are the lines of `change_problems` and `confound_warning`, for its file as it stands.
     """
     experiment, lines = load_config(exp), []
     try:
-        lines = check_changes(experiment)
+        lines = change_problems(experiment)
         baseline = load_config(experiment.compare_to) if experiment.compare_to else None
     except UserError as error:  # the baseline's file is missing, or has a mistake
         return lines or [str(error)]

@@ -44,8 +44,8 @@ def describe_errors(
 ) -> dict[tuple[str | int, ...], str]:
     """Word the errors of a pydantic model: place of the value -> what is wrong with it.
 
-    A value that may be of several kinds has one phrase, about all of them or about the part of the
-    value that is wrong.
+    The errors of one value are joined in one phrase. Where only a part of the value is wrong, that
+    part is named alone.
 
     Args:
         known_keys: Names that an unknown key may have meant.

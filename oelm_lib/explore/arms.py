@@ -66,7 +66,7 @@ def runs_by_arm(runs: Sequence[Trained]) -> dict[str, list[Trained]]:
     return grouped
 
 
-def named_runs(runs: Sequence[Trained]) -> dict[str, Trained]:
+def runs_by_name(runs: Sequence[Trained]) -> dict[str, Trained]:
     """Return name -> run: the arm, or where an arm has several runs, the run and its step."""
     named = {}
     for arm, members in runs_by_arm(runs).items():

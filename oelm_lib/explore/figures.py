@@ -77,20 +77,15 @@ def head_scores(runs: Sequence[Trained]) -> Figure:
         heads = tables[drawn.run]
         x = np.array([places.index(place) for place in _places(heads)])
         offset = 0.6 * ((list(grouped).index(drawn.arm) + 0.5) / len(grouped) - 0.5)
-        hover_name = plotly_text(run_label(drawn.run))
+        hover = f"{plotly_text(run_label(drawn.run))}<br>%{{text}}: %{{y:.3f}}<extra></extra>"
+        marks = {
+            "mode": "markers",
+            "marker": {"color": drawn.colour, "size": 9, "opacity": 0.85},
+            "text": [f"{layer}.{head}" for layer, head in _places(heads)],
+            "hovertemplate": hover,
+        }
         for row, role in enumerate(HEAD_ROLES, 1):
-            marks = go.Scatter(
-                x=(x + offset).round(3).tolist(),
-                y=heads[role].round(4).tolist(),
-                text=[f"{layer}.{head}" for layer, head in _places(heads)],
-                name=plotly_text(drawn.arm),
-                legendgroup=drawn.arm,
-                showlegend=row == 1 and drawn.is_first,
-                mode="markers",
-                marker={"color": drawn.colour, "size": 9, "opacity": 0.85},
-                hovertemplate=f"{hover_name}<br>%{{text}}: %{{y:.3f}}<extra></extra>",
-            )
-            add_trace(figure, row, marks)
+            _add_run(figure, row, drawn, x + offset, heads[role], **marks)
     figure.add_hline(y=STRONG, line={"dash": "dash", "width": 1.2, "color": INK})
     figure.update_yaxes(title_text="share", rangemode="tozero")
     figure.update_xaxes(
@@ -119,8 +114,8 @@ def depth(runs: Sequence[Trained]) -> Figure:
         means = heads.groupby("layer")[list(panels)].mean()
         layers = max(layers, len(means))
         for row, key in enumerate(panels, 1):
-            _add_line(figure, row, drawn, heads["layer"], heads[key], showlegend=False, **dots)
-            _add_line(figure, row, drawn, means.index, means[key])
+            _add_run(figure, row, drawn, heads["layer"], heads[key], showlegend=False, **dots)
+            _add_run(figure, row, drawn, means.index, means[key])
     figure.update_xaxes(dtick=1, range=[-0.2, layers - 0.8])
     return _finished(figure, "layer")
 
@@ -139,8 +134,8 @@ def spectra(runs: Sequence[Trained]) -> Figure:
         thin = {"line": {"width": 0.8, "color": drawn.colour}, "opacity": 0.4, "hoverinfo": "skip"}
         for row, layer in enumerate(values[drawn.run], 1):
             for head in layer:
-                _add_line(figure, row, drawn, places, head, showlegend=False, **thin)
-            _add_line(figure, row, drawn, places, layer.mean(0))
+                _add_run(figure, row, drawn, places, head, showlegend=False, **thin)
+            _add_run(figure, row, drawn, places, layer.mean(0))
     return _finished(figure, "singular value, largest first")
 
 
@@ -158,7 +153,7 @@ def loss_by_position(runs: Sequence[Trained]) -> Figure:
         losses = _loss_at_positions(drawn.run)
         for row, values in ((1, losses), (2, losses - reference)):
             means = [float(np.ma.filled(values[part].mean(), np.nan)) for part in parts]
-            _add_line(figure, row, drawn, middles, means, mode="lines+markers", marker_size=5)
+            _add_run(figure, row, drawn, middles, means, mode="lines+markers", marker_size=5)
     figure.update_yaxes(title_text="nats per token")
     return _finished(figure, "position in the window", "normal")
 
@@ -179,7 +174,7 @@ def logit_spread(runs: Sequence[Trained]) -> Figure:
     for drawn in _drawn_runs(runs):
         for layer, points in tables[drawn.run].groupby("layer"):
             row = layers.index(layer) + 1
-            _add_line(figure, row, drawn, points["step"], points["logit_std"])
+            _add_run(figure, row, drawn, points["step"], points["logit_std"])
     return _finished(figure, "step" if layers else "")
 
 
@@ -202,15 +197,15 @@ def _drawn_runs(runs: Sequence[Trained]) -> list[_Drawn]:
     ]
 
 
-def _add_line(figure: Figure, row: int, drawn: _Drawn, x: Any, y: Any, **look: Any) -> None:
-    """Add a line of a run to a panel; `look` changes plotly's properties of it."""
+def _add_run(figure: Figure, row: int, drawn: _Drawn, x: Any, y: Any, **look: Any) -> None:
+    """Add a run to a panel, as a line unless `look` says otherwise: properties of the trace."""
     properties = {
         "mode": "lines",
         "line": {"color": drawn.colour, "width": 2.2},
         "showlegend": row == 1 and drawn.is_first,
     }
     trace = go.Scatter(
-        x=np.round(x, 1).tolist(),
+        x=np.round(x, 3).tolist(),
         y=np.round(y, 4).tolist(),
         name=plotly_text(drawn.arm),
         legendgroup=drawn.arm,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from oelm_lib.explore import probes
-from oelm_lib.explore.arms import named_runs, run_label, runs_by_arm
+from oelm_lib.explore.arms import run_label, runs_by_arm, runs_by_name
 from oelm_lib.explore.probes import PROBES
 from oelm_lib.training.trained import Trained
 
@@ -37,9 +37,10 @@ def summary(runs: Sequence[Trained]) -> pd.DataFrame:
 
 
 def slices(runs: Sequence[Trained]) -> pd.DataFrame:
-    """Return where the gap to the first arm lies: a row per slice, two columns per arm.
+    """Return where the gap to the first arm lies, one row per slice.
 
-    Losses are means over the seeds of an arm.
+    Columns: the loss of the first arm, and of each other arm its gap and the share of it. Losses
+    are means over the seeds of an arm.
     """
     table = probes.loss_by_slice(runs)
     reference = table["arm"].iloc[0]
@@ -59,7 +60,7 @@ def slices(runs: Sequence[Trained]) -> pd.DataFrame:
 def next_tokens(runs: Sequence[Trained], prompt: str) -> pd.DataFrame:
     """Return the likeliest next tokens of each run, side by side."""
     columns = {}
-    for name, run in named_runs(runs).items():
+    for name, run in runs_by_name(runs).items():
         table = probes.likeliest_tokens(run, prompt, NEXT_TOKENS)
         columns[name] = [f"{word!r} {share:.1%}" for word, share in table.values]
     return pd.DataFrame({"rank": range(1, NEXT_TOKENS + 1)} | columns)
@@ -69,7 +70,7 @@ def texts(runs: Sequence[Trained], prompt: str, seed: int = 0) -> pd.DataFrame:
     """Return how each run continues the prompt, drawn with one random seed."""
     rows = [
         {"arm": name, "text": prompt + run.continued(prompt, TEXT_TOKENS, seed=seed)[0]}
-        for name, run in named_runs(runs).items()
+        for name, run in runs_by_name(runs).items()
     ]
     return pd.DataFrame(rows)
 

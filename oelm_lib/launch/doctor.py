@@ -129,7 +129,7 @@ def check_declaration(exp: str) -> str:
         UserError: It does not; the message has the line to paste.
     """
     experiment = config.load_config(exp)
-    if problems := config.check_changes(experiment):
+    if problems := config.change_problems(experiment):
         raise UserError("; ".join(problems))
     if experiment.compare_to is None:
         return f"{experiment.id}: a baseline"

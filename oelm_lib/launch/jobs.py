@@ -22,8 +22,8 @@ from oelm_lib.units import format_duration, perplexity
 
 QUEUE_FILES = {NOTEBOOK_LOG, "status.json"}
 """Files that a queue itself writes into the folder of a run that has not begun."""
-WAITING = ("empty", "queued", "stopped", "failed", "dead")
-"""States of a run that a queue marks as queued until it starts it."""
+MARKABLE = ("empty", "queued", "stopped", "failed", "dead")
+"""States in which a run may be marked as queued."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def mark_queued(job: Job, slurm_job: str | None = None) -> None:
     Args:
         slurm_job: Number of the Slurm job that will train the run.
     """
-    if reading.state(job.path) not in WAITING or is_locked(job.path) is not False:
+    if reading.state(job.path) not in MARKABLE or is_locked(job.path) is not False:
         return
     before = reading.known_status(job.path) or {"step": 0, "started": None}
     record = {

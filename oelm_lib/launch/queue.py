@@ -27,10 +27,9 @@ from oelm_lib.launch.jobs import (
 from oelm_lib.launch.processes import child_environment, kill_tree
 from oelm_lib.launch.slots import Slots, check_room, decide
 from oelm_lib.runs.logs import NOTEBOOK_LOG
-from oelm_lib.runs.names import runs_text
 from oelm_lib.runs.reading import STALE_SECONDS, known_status
 from oelm_lib.runs.stop import on_stop
-from oelm_lib.units import format_duration
+from oelm_lib.units import counted, format_duration
 
 POLL_SECONDS = 0.5
 MOST_STARTS = 3
@@ -84,7 +83,7 @@ class Queue:
         self._threads = max(available_cores() // slots.width, 1)
         done = len(jobs) - len(self._waiting)
         print(
-            f"{runs_text(len(jobs))}: {done} done before, {len(self._waiting)} to go,"
+            f"{counted(len(jobs), 'run')}: {done} done before, {len(self._waiting)} to go,"
             f" {slots.describe()}"
         )
 
@@ -94,9 +93,9 @@ class Queue:
         try:
             while self._running or (self._waiting and not self._stopping):
                 self._mark_waiting()
-                active = self._tick()
-                last_active = time.monotonic() if active else last_active
-                if time.monotonic() - last_active > self._slots.max_wait:
+                if self._tick():
+                    last_active = time.monotonic()
+                elif time.monotonic() - last_active > self._slots.max_wait:
                     self._give_up()
         finally:
             self._end()
@@ -139,8 +138,7 @@ class Queue:
     def _tick(self) -> bool:
         """Start what fits, wait a moment, collect what ended; return whether a run is active."""
         self._waiting = [job for job in self._waiting if not job.done]
-        writers = {job: active_writer(job.path) for job in self._waiting}
-        active = {job: writer for job, writer in writers.items() if writer}
+        active = {job: writer for job in self._waiting if (writer := active_writer(job.path))}
         if not self._stopping:
             held = [started.gpus for started in self._running.values()]
             starts, reasons = decide(self._waiting, active, held, self._slots)

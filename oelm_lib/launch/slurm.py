@@ -16,8 +16,9 @@ from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.launch.jobs import Job, has_begun, job_command, mark_queued
 from oelm_lib.runs.corpus_fit import open_fitting_corpus
-from oelm_lib.runs.names import arm_id_of, runs_text
+from oelm_lib.runs.names import arm_id_of
 from oelm_lib.runs.process import process_start
+from oelm_lib.units import counted
 
 STOP_SIGNAL = "USR1"
 NOTICE_SECONDS = 120
@@ -84,7 +85,8 @@ def submit(
     done = len(jobs) - len(unfinished)
     options = ", ".join(f"{key}={value}" for key, value in sbatch.items())
     lines = [
-        f"{runs_text(len(jobs))}: {done} done before, {len(unfinished)} in one array ({options})",
+        f"{counted(len(jobs), 'run')}: {done} done before, {len(unfinished)} in one array"
+        f" ({options})",
     ]
     target = " ".join(dict.fromkeys(arm_id_of(job.path.parent.name) for job in jobs))
     commands = [job_command(job, overrides) for job in unfinished]

@@ -9,11 +9,10 @@ from oelm_lib.data import open_corpus
 from oelm_lib.errors import UserError
 from oelm_lib.model.cost import step_flops
 from oelm_lib.runs.folder import Run
-from oelm_lib.runs.names import runs_text
 from oelm_lib.study.cell import CONFIRM, TUNE, Cell
 from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
-from oelm_lib.units import format_duration
+from oelm_lib.units import counted, format_duration
 
 
 def describe_cost(grid: Grid, workers: int) -> str:
@@ -33,10 +32,9 @@ def describe_cost(grid: Grid, workers: int) -> str:
             counts = f"{done[key]:>6}{left[key]:>6}{hours[key]:>17.2f}"
             lines.append(f"{stage:<9}{corpus:<22}{size:<8}{counts}")
     lines.append(
-        f"{runs_text(len(grid.records))} recorded, about {left.total()} left,"
+        f"{counted(len(grid.records), 'run')} recorded, about {left.total()} left,"
         f" {hours.total():.1f} core-hours,"
-        f" {format_duration(3600 * hours.total() / workers)} with {workers} worker"
-        f"{'s' * (workers > 1)}"
+        f" {format_duration(3600 * hours.total() / workers)} with {counted(workers, 'worker')}"
     )
     return "\n".join(lines)
 
@@ -57,11 +55,7 @@ def _seconds_by_cell(grid: Grid, cells: set[Cell]) -> dict[Cell, float]:
     alike: dict[tuple[str, str], list[float]] = {}
     for record in grid.records:
         alike.setdefault((record.corpus, record.size), []).append(record.seconds)
-    known = [
-        record
-        for record in grid.records
-        if record.size in grid.plan.sizes and record.arm in grid.plan.arms
-    ]
+    known = [record for record in grid.records if grid.plan.has(record.cell)]
     flops = {cell: _run_flops(grid, cell) for cell in cells.union(run.cell for run in known)}
     speeds = [record.seconds / flops[record.cell] for record in known]
     if not speeds and cells:

@@ -30,7 +30,7 @@ from oelm_lib.launch.study_worker import (
 )
 from oelm_lib.runs.corpus_fit import open_fitting_corpus
 from oelm_lib.runs.lock import is_locked
-from oelm_lib.runs.names import run_folder, runs_text
+from oelm_lib.runs.names import run_folder
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.stop import on_stop, remove_stop_file, write_stop_file
@@ -40,7 +40,7 @@ from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.records import append_record, freeze_plan, records_path
 from oelm_lib.study.study import load_study
-from oelm_lib.units import format_duration
+from oelm_lib.units import counted, format_duration
 
 POLL_SECONDS = 2.0
 MOST_TRIES = 2
@@ -117,7 +117,7 @@ class _Engine:
     def execute(self) -> int:
         """Train until nothing is left; return an exit code."""
         left = sum(count for _, _, count in expected_left(self._grid))
-        recorded = runs_text(len(self._grid.records))
+        recorded = counted(len(self._grid.records), "run")
         print(f"{self._name}: {recorded} recorded, about {left} to go", flush=True)
         try:
             while True:
@@ -260,10 +260,10 @@ class _Engine:
         failed = [run for run in needs if self._failures[run] >= MOST_TRIES]
         stopped = [run for run in needs if run in self._stopped_by_others]
         if failed:
-            many = runs_text(len(failed))
+            many = counted(len(failed), "run")
             self._say(f"{many} failed; the same command tries again, e.g. {failed[0]}")
         if stopped:
-            many = runs_text(len(stopped))
+            many = counted(len(stopped), "run")
             self._say(f"{many} stopped; the same command continues, e.g. {stopped[0]}")
         if failed or stopped:
             return FAILED if failed else STOPPED

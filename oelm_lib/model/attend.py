@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from oelm_lib.model.cost import QUERY_BLOCK
-from oelm_lib.model.dropout import draws_bits, keep_mask, keep_scale
+from oelm_lib.model.dropout import is_eager_cpu, keep_mask, keep_scale
 
 
 def attend(
@@ -27,7 +27,7 @@ def attend(
         dropout_p: Dropout probability of the attention weights.
     """
     square = q.shape[2] == k.shape[2]
-    if square and draws_bits(q) and (dropout_p or (bias is not None and bias.requires_grad)):
+    if square and is_eager_cpu(q) and (dropout_p or (bias is not None and bias.requires_grad)):
         return BlockedAttention.apply(q, k, v, bias, dropout_p)
     is_causal = square and bias is None
     return F.scaled_dot_product_attention(q, k, v, bias, dropout_p, is_causal=is_causal)

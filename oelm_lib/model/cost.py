@@ -114,9 +114,9 @@ def parameter_counts(cfg: ModelConfig) -> dict[str, int]:
 
 
 def qk_share(cfg: ModelConfig) -> float:
-    """Return the trained share of Q/K: numbers updated at any step over the 2 L D^2 of W_q and W_k.
+    """Return the trained parameters of W_q, W_k and all additions over the 2 L D^2 of W_q and W_k.
 
-    All additions to attention count among the former.
+    Trained means updated at some step.
     """
     qk, frozen = _qk_numbers(cfg)
     return (qk - frozen) / (2 * cfg.num_layers * cfg.d_model**2)
@@ -135,8 +135,8 @@ def step_bytes(cfg: ModelConfig, batch_size: int) -> dict[str, int | float]:
     In fp32 on a CPU; of additions, only parameters are counted.
 
     Returns:
-        weights, gradients, adam, activations, logits (a chunk), and peak: the head's gradient
-        exists by then.
+        weights, gradients, adam, activations, logits (of a chunk); peak: their sum, but of the
+        gradients only that of the head, the one that exists by then.
     """
     rows, d, numbers = batch_size * cfg.max_seq_len, cfg.d_model, parameter_counts(cfg)
     # Per token: what both norms, the projections, attention and the output projection read; the

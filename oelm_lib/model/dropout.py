@@ -45,13 +45,13 @@ def dropout(x: Float[Tensor, "..."], p: float, training: bool) -> Float[Tensor, 
     """Zero each element with probability p and scale the others by 1 / (1 - p), as F.dropout."""
     if not training or not p:
         return x
-    if not draws_bits(x):
+    if not is_eager_cpu(x):
         return F.dropout(x, p)
     return torch.where(keep_mask(x.shape, p), x * keep_scale(p), 0.0)
 
 
-def draws_bits(x: Tensor) -> bool:
-    """Return whether dropout of x draws the bits of `keep_mask`."""
+def is_eager_cpu(x: Tensor) -> bool:
+    """Return whether x is fp32 on a CPU and not compiled, where torch's own operations are slow."""
     return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
 
 

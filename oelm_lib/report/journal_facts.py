@@ -255,13 +255,13 @@ def _study_rows(one: Judgement) -> list[dict[str, Any]]:
             "against": one.other,
             "corpus": one.corpus,
             "kind": _kind(one.claim),
-            "bound": bound,
+            "bound": limit.bound,
             "interval": one.interval,
             "n": one.ended,
             "late": not one.declared,
             "verdict": limit.verdict,
         }
-        for bound, limit in zip(one.claim.bounds, one.limits, strict=True)
+        for limit in one.limits
     ]
 
 

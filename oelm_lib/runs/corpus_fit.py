@@ -45,12 +45,18 @@ def check_fit(cfg: Experiment, corpus: Corpus) -> None:
             " set it to that"
         )
     sizes = {split: facts["tokens"] for split, facts in corpus.manifest["splits"].items()}
-    windows = (sizes["train"] - 1) // length
+    tokens = sizes["train"]
+    windows = (tokens - 1) // length
+    needs = f"needs {batch * length + 1} tokens, the train split of {name} has {tokens}"
+    if not windows:
+        raise UserError(
+            f"model.max_seq_len = {length} x train.batch_size = {batch} {needs};"
+            f" allowed max_seq_len: up to {(tokens - 1) // batch}"
+        )
     if windows < batch:
         raise UserError(
-            f"train.batch_size = {batch} x model.max_seq_len = {length} needs {batch * length + 1}"
-            f" tokens, the train split of {name} has {sizes['train']}; allowed batch_size: up to"
-            f" {windows}; lower one of them"
+            f"train.batch_size = {batch} x model.max_seq_len = {length} {needs};"
+            f" allowed batch_size: up to {windows}; lower one of them"
         )
     if sizes["val"] <= length:
         raise UserError(

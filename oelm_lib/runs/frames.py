@@ -191,7 +191,7 @@ def _read_or_note(
     try:
         return reader(path) or {}
     except UserError as error:
-        reasons.append(str(error).replace(f"{path}/", "").removeprefix(f"{path}: "))
+        reasons.append(reading.without_folder(error, path))
         return {}
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.files import Check, finite, whole_lines
+from oelm_lib.files import Check, nan_to_none, whole_lines
 from oelm_lib.units import perplexity
 
 
@@ -104,4 +104,4 @@ class Recorder:
 
     def _row(self, event: str, step: int, loss: float, fields: dict[str, Any]) -> None:
         row = {"event": event, "step": step, "loss": loss, "perplexity": perplexity(loss)} | fields
-        self._files["metrics.jsonl"].write(json.dumps(finite(row)))
+        self._files["metrics.jsonl"].write(json.dumps(nan_to_none(row)))

@@ -98,11 +98,6 @@ def parse_seeds(text: str, name: str = "seeds") -> list[int]:
     return list(dict.fromkeys(int(part) for part in parts))
 
 
-def runs_text(count: int) -> str:
-    """Return a number of runs in words: 1 run, 3 runs."""
-    return f"{count} run{'s' * (count != 1)}"
-
-
 def is_glob(text: str) -> bool:
     """Return whether a name has a character of globs."""
     return any(sign in text for sign in "*?[")

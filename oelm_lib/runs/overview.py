@@ -9,17 +9,18 @@ from typing import Any
 from oelm_lib.config import outputs_dir, overrides_text
 from oelm_lib.errors import UserError
 from oelm_lib.runs.find import find_runs
-from oelm_lib.runs.names import experiment_of, run_name, runs_text
+from oelm_lib.runs.names import experiment_of, run_name
 from oelm_lib.runs.reading import (
     read_config,
     read_or_none,
     read_status,
     read_summary,
     true_state,
+    without_folder,
 )
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.stop import stop_file
-from oelm_lib.units import format_duration, format_eta, perplexity
+from oelm_lib.units import counted, format_duration, format_eta, perplexity
 
 COLUMNS = {
     "run": "run",
@@ -95,7 +96,7 @@ def table(rows: list[dict[str, Any]], width: int | None = None) -> str:
         )
     counts = Counter(row["state"] for row in rows)
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
-    lines = [f"{runs_text(len(rows))}: {states}"]
+    lines = [f"{counted(len(rows), 'run')}: {states}"]
     cells = [{key: cell_text(key, row) for key in COLUMNS} for row in rows]
     used = [key for key in COLUMNS if any(line[key] for line in cells)]
     sizes = {key: max(len(line[key]) for line in [COLUMNS, *cells]) for key in used}
@@ -131,7 +132,7 @@ def _unreadable(path: Path, error: UserError) -> dict[str, Any]:
         "run": run_name(path),
         "path": str(path),
         "state": "unreadable",
-        "reason": str(error).removeprefix(f"{path}/").removeprefix(f"{path}: "),
+        "reason": without_folder(error, path),
     }
 
 

@@ -49,6 +49,11 @@ def read_or_none(read: Callable[[Any], Any], path: RunFolder) -> Any:
         return None
 
 
+def without_folder(error: UserError, folder: Path) -> str:
+    """Return what an error says, without the run folder before its file names."""
+    return str(error).replace(f"{folder}/", "").removeprefix(f"{folder}: ")
+
+
 def read_config(run: RunFolder) -> dict[str, Any]:
     """Return config.yaml of a run.
 

@@ -84,7 +84,7 @@ the last but one."""
 RESUMABLE = ("latest", "latest.prev")
 """Names of checkpoints from which training can continue, the newest first."""
 EXECUTED = ("train.ipynb", "train.html")
-"""Executed notebook and page of a run. Training begins by removing those of an earlier session, so
-a finished run that has them has those of its result."""
+"""Executed notebook and page of a run. Training first removes those of an earlier session, so in a
+finished run they show its result."""
 EXPORT_FORMS = ("safetensors", "huggingface")
 """Forms in which the weights of a run are exported."""

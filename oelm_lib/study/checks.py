@@ -29,7 +29,7 @@ def check_records(records: list[Record], name: str, plan: Plan) -> None:
         where = f"reports/{name}/runs.jsonl: record {number}"
         if record.study != name:
             raise UserError(f"{where} is of study {record.study!r}; move it to that study's file")
-        if record.arm not in plan.arms or record.size not in plan.sizes:
+        if not plan.has(record.cell):
             if record.size in plan.left_out and record.stage == CONFIRM:
                 raise UserError(
                     f"{where} confirms size {record.size!r}, whose results are known: it can't be"

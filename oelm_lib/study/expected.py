@@ -1,7 +1,7 @@
 """Estimate how many runs a study still needs, including tuning that has not begun."""
 
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, TUNE, Cell
-from oelm_lib.study.grid import Comparison, Grid
+from oelm_lib.study.grid import Grid
 
 EXPECTED_RATES = 5
 """Rates that a cell is expected to need."""
@@ -18,12 +18,14 @@ class _ExpectedGrid(Grid):
 def expected_left(grid: Grid) -> list[tuple[str, Cell, int]]:
     """Estimate the runs that are left: stage, cell and number, for every cell of the plan.
 
-    A cell whose tuning has not ended is taken to need EXPECTED_RATES rates; if it has those, what
-    it asks for next. A choice that is not made counts as its first candidate. A cell without a
-    stable rate is not confirmed.
+    A cell whose tuning has not ended is expected to need EXPECTED_RATES rates; where it has them
+    already, the runs that it needs next are counted. A choice that is not made counts as its first
+    candidate. A cell without a stable rate is not confirmed.
     """
     confirmed: dict[Cell, set[int]] = {}
-    for comparison in _expected_comparisons(grid):
+    expected = _ExpectedGrid(grid.plan, grid.records)
+    claims = [expected.comparison(*asked) for asked in grid.plan.claims_by_corpus()]
+    for comparison in claims + expected.ladder_comparisons():
         for cell in comparison.cells:
             confirmed.setdefault(cell, set()).update(comparison.seeds)
     candidates = [
@@ -37,12 +39,6 @@ def expected_left(grid: Grid) -> list[tuple[str, Cell, int]]:
         if not grid.has_no_rate(cell):
             left.append((CONFIRM, cell, len(seeds - set(grid.confirmed_losses(cell)))))
     return [(stage, cell, count) for stage, cell, count in left if count]
-
-
-def _expected_comparisons(grid: Grid) -> list[Comparison]:
-    expected = _ExpectedGrid(grid.plan, grid.records)
-    claims = [expected.comparison(*asked) for asked in grid.plan.claims_by_corpus()]
-    return claims + expected.ladder_comparisons()
 
 
 def _expected_tuning(grid: Grid, cell: Cell) -> int:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, TUNE, Cell, PlannedRun
 from oelm_lib.study.plan import Plan
@@ -40,25 +40,20 @@ class Comparison:
         return tuple(dict.fromkeys((self.first, self.second, *self.own_baselines)))
 
 
-@dataclass
 class Grid:
     """The plan and the records of a study, with queries for each cell."""
 
-    plan: Plan
-    records: list[Record]
-    _cells: dict[Cell, list[Record]] = field(init=False, repr=False)
-    _fits: dict[Cell, Fit] = field(init=False, repr=False, default_factory=dict)
-
-    def __post_init__(self):
-        self._cells = {}
-        for record in self.records:
+    def __init__(self, plan: Plan, records: list[Record]):
+        self.plan, self.records = plan, records
+        self._cells: dict[Cell, list[Record]] = {}
+        for record in records:
             self._cells.setdefault(record.cell, []).append(record)
+        self._fits: dict[Cell, Fit] = {}
 
     @property
     def cells(self) -> list[Cell]:
         """The cells of the plan that have records, in the order of their first one."""
-        plan = self.plan
-        return [one for one in self._cells if one.arm in plan.arms and one.size in plan.sizes]
+        return list(filter(self.plan.has, self._cells))
 
     # Tuning
 
@@ -89,7 +84,7 @@ class Grid:
         return [PlannedRun(cell, rate, seed, TUNE) for rate, seed in missing]
 
     def is_tuned(self, cell: Cell) -> bool:
-        """Return whether tuning has ended, at an interior rate or an edge."""
+        """Return whether tuning has ended, with or without a stable rate."""
         return bool(self.tuning_points(cell)) and not self.tuning_needs(cell)
 
     def has_no_rate(self, cell: Cell) -> bool:

@@ -11,7 +11,7 @@ from oelm_lib.stats import Interval
 from oelm_lib.study.cell import Cell
 from oelm_lib.study.grid import Comparison, Grid
 from oelm_lib.study.plan import Plan
-from oelm_lib.study.verdicts import WAITING, comparison_interval, late_mark, word_in_place
+from oelm_lib.study.verdicts import WAITING, comparison_interval, late_mark, verdict_instead
 from oelm_lib.view.gaps import seeds_text
 
 FLAT, GROWS, SHRINKS = "FLAT", "GROWS", "SHRINKS"
@@ -36,7 +36,7 @@ class Slope:
     corpus: str
     sizes: tuple[SizeGap, ...]
     interval: Interval
-    """Change of the difference in nats per decade of parameters."""
+    """Change of the difference in nats per decade of parameters; over seeds alone."""
     verdict: str
     to_decide: str
     """How many seeds would decide whether the gap is flat; empty where that is decided."""
@@ -76,7 +76,7 @@ def _slope(grid: Grid, comparisons: list[Comparison], k: int, declared: bool) ->
     arm, baseline = comparisons[0].first, comparisons[0].second
     planned, flat = len(comparisons[0].seeds), grid.plan.ladder.flat
     interval = stats.paired_interval(_seed_slopes(grid, comparisons, parameters), k)
-    missing = word_in_place(grid, comparisons, interval)
+    missing = verdict_instead(grid, comparisons, interval)
     return Slope(
         arm=arm.arm,
         baseline=baseline.arm,

@@ -9,6 +9,7 @@ from oelm_lib.study.cell import Cell
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.study import Study
 from oelm_lib.study.tuning import EDGE, NO_STABLE_RATE
+from oelm_lib.units import counted
 
 WIDE_SPREAD = 0.1
 """Spread of the seeds of a cell, in nats, above which it is named; a gap of 5 % is 0.049."""
@@ -25,7 +26,7 @@ def reading(study: Study) -> Html:
         for claim, corpus in study.plan.claims_by_corpus()
     }
     levels = ", ".join(
-        f"each at {100 - 100 * stats.ALPHA / n:.4g} % for {n} comparison{'s' * (n > 1)}"
+        f"each at {100 - 100 * stats.ALPHA / n:.4g} % for {counted(n, 'comparison')}"
         for n in sorted(sizes)
     )
     split = study.plan.confirm.text
@@ -117,8 +118,8 @@ def _limitations(study: Study) -> list[str]:
         )
     if mixed := _mixed_machines(grid):
         found.append(
-            "Confirmation runs on more than one device or in more than one precision, so that a"
-            f" gap may hold their difference too: {'; '.join(mixed)}."
+            "Confirmation runs on more than one device, in more than one precision or with several"
+            f" instruction sets, so that a gap may hold their difference too: {'; '.join(mixed)}."
         )
     found += [_replaced_sentence(grid, cell) for cell in grid.cells if grid.replaced(cell)]
     return found
@@ -132,14 +133,14 @@ def _wide_spread(grid: Grid, cell: Cell) -> str:
 
 
 def _mixed_machines(grid: Grid) -> list[str]:
-    """Return corpus and size, and device and precision of its confirmation runs, if several."""
+    """Return corpus and size, and the machines of its confirmation runs where they differ."""
     machines: dict[str, set[str]] = {}
     for cell in grid.cells:
         for run in grid.confirmation_records(cell):
-            known = filter(None, (run.machine.get("device_name"), run.machine.get("precision")))
-            machines.setdefault(cell.place, set()).add(" in ".join(known))
+            known = filter(None, map(run.machine.get, ("device_name", "precision", "instructions")))
+            machines.setdefault(cell.place, set()).add(", ".join(known))
     return [
-        f"{place} ({', '.join(sorted(names))})"
+        f"{place} ({' and '.join(sorted(names))})"
         for place, names in machines.items()
         if len(names) > 1
     ]

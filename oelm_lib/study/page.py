@@ -16,7 +16,7 @@ from oelm_lib.study.sentences import (
 )
 from oelm_lib.study.study import Study
 from oelm_lib.study.verdicts import Judgement, unstable_reason
-from oelm_lib.units import format_millions
+from oelm_lib.units import counted, format_millions
 from oelm_lib.view.gaps import interval_text
 from oelm_lib.view.tones import verdict_html
 
@@ -64,7 +64,7 @@ def open_questions(study: Study) -> list[str]:
 
 
 def _other_questions(study: Study) -> list[str]:
-    """Return a line on the questions that wait for runs and are no open_questions, if there are."""
+    """Return at most one line: how many further questions wait for runs."""
     listed = [one for judged in _unanswered(study) for one in judged]
     others = [one for one in study.latest() if one not in listed and not one.is_complete]
     slopes = [slope for slope in study.slopes[1:] if not slope.is_complete]
@@ -74,8 +74,8 @@ def _other_questions(study: Study) -> list[str]:
     if open_questions(study):
         return [f"{count} more, in the table of all claims."]
     names = [one.name for one in others] + [f"{slope.arm} (size of the model)" for slope in slopes]
-    asked = "1 question" if count == 1 else f"{count} questions"
-    return [f"{asked} on {escape('; '.join(dict.fromkeys(names)))}, in the table of all claims."]
+    asked = f"{counted(count, 'question')} on {escape('; '.join(dict.fromkeys(names)))}"
+    return [f"{asked}, in the table of all claims."]
 
 
 def _unanswered(study: Study) -> list[list[Judgement]]:

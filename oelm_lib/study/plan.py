@@ -42,22 +42,24 @@ class Plan(Section):
     @model_validator(mode="after")
     def _check(self):
         _check_names(self)
-        seeds = range(self.confirm.seeds.first, self.confirm.seeds.first + self._most_seeds())
-        if both := sorted(seed for seed in self.tune.seeds if seed in seeds):
+        counts = [claim.seeds or 0 for claim in self.claims]
+        counts += [self.confirm.seeds.count, self.ladder.seeds if self.ladder else 0]
+        if both := sorted(set(self.tune.seeds).intersection(self.confirm_seeds(max(counts)))):
             raise ValueError(
                 f"confirm.seeds: seed {both[0]} is one of tune.seeds; choose fresh seeds,"
                 f" e.g. from: {max(self.tune.seeds) + 100}"
             )
         return self
 
-    def _most_seeds(self) -> int:
-        counts = [claim.seeds or 0 for claim in self.claims]
-        return max([*counts, self.confirm.seeds.count, self.ladder.seeds if self.ladder else 0])
+    def has(self, cell: Cell) -> bool:
+        """Return whether corpus, size and arm of a cell are all in the plan."""
+        return cell.corpus in self.corpora and cell.size in self.sizes and cell.arm in self.arms
 
     @property
     def hash(self) -> str:
         """First 12 digits of the SHA-256 of all that the plan says."""
-        return sha256_json(self.model_dump(mode="json", by_alias=True))[:12]
+        said = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        return sha256_json(said)[:12]
 
     @property
     def sizes(self) -> dict[str, Size]:

@@ -46,7 +46,6 @@ def gaps(study: Study) -> Figure:
     if not rows:
         return figure
     forest.draw_rows(figure, 1, rows, names)
-    figure.update_xaxes(rangemode="normal", ticksuffix=" %")
     return title_x(figure, "gap in perplexity to the baseline")
 
 

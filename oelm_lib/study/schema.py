@@ -19,12 +19,12 @@ OWN_KEYS = {
 """Key that the study gives to every run itself -> where its value comes from."""
 
 
-def _as_tuple(value: Any) -> Any:
-    """Return a single value as a list, where a list is allowed too."""
+def _as_list(value: Any) -> Any:
+    """Return a single value as a list of one; lists and tuples as they are."""
     return value if isinstance(value, list | tuple) else [value]
 
 
-def _without_own_keys(settings: dict[str, Any]) -> dict[str, Any]:
+def _refuse_own_keys(settings: dict[str, Any]) -> dict[str, Any]:
     """Refuse a setting that the study would replace."""
     for key in settings:
         if key in OWN_KEYS:
@@ -32,7 +32,7 @@ def _without_own_keys(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _without_repeats(seeds: tuple[int, ...]) -> tuple[int, ...]:
+def _refuse_repeats(seeds: tuple[int, ...]) -> tuple[int, ...]:
     """Refuse a seed that is named twice: its one run would count as two."""
     for seed in seeds:
         if seeds.count(seed) > 1:
@@ -47,10 +47,10 @@ def substance(part: Section) -> dict[str, Any]:
 
 Positive = Annotated[Real, Field(gt=0)]
 Share = Annotated[Real, Field(gt=0, lt=1)]
-Limits = Annotated[tuple[Positive, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+Limits = Annotated[tuple[Positive, ...], BeforeValidator(_as_list), Field(min_length=1)]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 SeedCount = Annotated[int, Field(strict=True, ge=MIN_SEEDS, le=MOST_SEEDS)]
-Settings = Annotated[dict[str, Any], AfterValidator(_without_own_keys)]
+Settings = Annotated[dict[str, Any], AfterValidator(_refuse_own_keys)]
 
 
 class Arm(Section):
@@ -66,7 +66,7 @@ class Arm(Section):
 
 class Tune(Section):
     seeds: Annotated[
-        tuple[Whole, ...], Field(min_length=MIN_SEEDS), AfterValidator(_without_repeats)
+        tuple[Whole, ...], Field(min_length=MIN_SEEDS), AfterValidator(_refuse_repeats)
     ]
     """Seeds of every tuning run; none may be used in confirmation."""
     start: Positive | dict[str, Positive]

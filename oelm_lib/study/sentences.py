@@ -6,7 +6,7 @@ from html import escape
 from oelm_lib import stats
 from oelm_lib.study.ladder import FLAT, GROWS, SHRINKS, Slope
 from oelm_lib.study.verdicts import WAITING, Judgement, Limit, unstable_reason
-from oelm_lib.units import format_millions
+from oelm_lib.units import counted, format_millions
 from oelm_lib.view.gaps import interval_text
 
 UNDECIDED = (stats.INCONCLUSIVE, stats.NOT_SHOWN, stats.UNSTABLE)
@@ -32,8 +32,7 @@ def status(judgements: Iterable[Judgement], slopes: Iterable[Slope], done: int, 
     parts = [f"{answered} {'is' if answered == 1 else 'are'} answered"]
     parts += [f"{undecided} undecided"] if undecided else []
     parts += [f"{waiting} {'wait' if waiting > 1 else 'waits'} for runs"] if waiting else []
-    asked = "1 question" if len(found) == 1 else f"{len(found)} questions"
-    return f"Of {asked}, {', '.join(parts)}; {runs}."
+    return f"Of {counted(len(found), 'question')}, {', '.join(parts)}; {runs}."
 
 
 def claim_question(judged: list[Judgement]) -> str:
@@ -67,7 +66,7 @@ def claim_sentence(judged: list[Judgement]) -> str:
     seeds = first.interval.n or first.ended
     text = (
         f"{_change_words(first)} on {escape(first.corpus)}"
-        f" ({seeds} seeds{first.late_mark}):"
+        f" ({counted(seeds, 'seed')}{first.late_mark}):"
         f" {escape(_verdict_words(first, limit))}{_stricter_words(first, limit)}."
     )
     others = [

@@ -62,7 +62,7 @@ class Judgement:
     @property
     def is_chosen(self) -> bool:
         """Whether the claim names a choice, and tuning has made it."""
-        return bool(self.arm) and self.name != self.arm
+        return bool(self.arm) and self.arm != self.claim.first
 
     @property
     def other(self) -> str:
@@ -157,7 +157,7 @@ def _judge_claim(grid: Grid, claim: Claim, corpus: str, declared: bool) -> Judge
         declared=declared,
         planned=planned,
         interval=interval,
-        limits=_limits(claim, interval, word_in_place(grid, [comparison], interval)),
+        limits=_limits(claim, interval, verdict_instead(grid, [comparison], interval)),
         arm=comparison.first.arm,
         baseline=comparison.second.arm,
         trained_share=grid.plan.trained_share(comparison.first.arm),
@@ -165,7 +165,7 @@ def _judge_claim(grid: Grid, claim: Claim, corpus: str, declared: bool) -> Judge
     )
 
 
-def word_in_place(grid: Grid, comparisons: list[Comparison], interval: Interval) -> str | None:
+def verdict_instead(grid: Grid, comparisons: list[Comparison], interval: Interval) -> str | None:
     """Return the word that replaces the verdict read off an interval; None: nothing does.
 
     UNSTABLE where a cell has no stable learning rate, a word of WAITING where seeds are missing.

@@ -79,8 +79,8 @@ def _write_corpus_tokenizer(trained: Trained, form: str, folder: Path) -> None:
 def gpt2_weights(trained: Trained) -> dict[str, Tensor]:
     """Return the weights in GPT-2's names and layouts.
 
-    Q, K and V are packed in c_attn, matrices are transposed, absent biases are 0. Biases, gains,
-    temperatures, core and low-rank matrices of Q and K are folded into c_attn.
+    Q, K and V are packed in c_attn, matrices are transposed, absent biases are 0. Additions that
+    fold (`Addition.folds`) are folded into c_attn.
 
     Raises:
         UserError: GPT-2 has no such arithmetic.

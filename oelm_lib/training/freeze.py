@@ -33,10 +33,6 @@ class FreezeProof:
         Raises:
             RuntimeError: A frozen tensor has changed.
         """
-        self.intervals = self.ended_at(step)
-
-    def ended_at(self, step: int) -> list[dict[str, Any]]:
-        """Return all intervals, the last one ended at `step`; raises as `end` does."""
         last = self.intervals[-1]
         digest, _ = frozen_digest(self._model)
         if digest != last["sha256_start"]:
@@ -44,7 +40,7 @@ class FreezeProof:
                 f"frozen tensors changed between steps {last['from_step']} and {step}:"
                 " this is a bug"
             )
-        return [*self.intervals[:-1], last | {"to_step": step, "sha256_end": digest}]
+        last.update(to_step=step, sha256_end=digest)
 
 
 def frozen_digest(model: nn.Module) -> tuple[str, int]:

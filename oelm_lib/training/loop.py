@@ -11,7 +11,7 @@ from oelm_lib.training.session import open_session
 def train(run: Run, on_progress: Callable[[bool], None] | None = None) -> None:
     """Train a run from its newest checkpoint to its end, and record it.
 
-    A finished run is left as it is. SIGINT, SIGTERM, SIGUSR1 or a STOP file in the run
+    A finished run is left as it is. SIGINT, SIGTERM, SIGUSR1, SIGHUP or a STOP file in the run
     folder save and stop; the same call continues later.
 
     Args:

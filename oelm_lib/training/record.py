@@ -99,7 +99,7 @@ def evaluate(session: Session) -> None:
 def save(session: Session, name: str = "latest.pt") -> None:
     """Check that all numbers are finite, then write a checkpoint.
 
-    best.pt serves to read the model, so it leaves out the optimizer's moments.
+    Only the weights of best.pt are read, so the optimizer's moments are left out there.
     """
     state, budget, is_latest = session.state, session.budget, name == "latest.pt"
     check_numbers(session)

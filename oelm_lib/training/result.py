@@ -40,7 +40,7 @@ def finish(session: Session) -> bool:
     if session.stop_requested():
         return False
     check_val_loss(session, final_loss)
-    proof = state.proof.ended_at(state.step)
+    state.proof.end(state.step)
     corpus, block = run.corpus, run.corpus.block_tokens(session.cfg.model.max_seq_len)
     documents = document_losses(losses, corpus.tokens("val"), corpus.eot, block)
     write_documents(run.path, documents, run.lock.check)
@@ -54,7 +54,7 @@ def finish(session: Session) -> bool:
         state.batches.epoch_steps,
     )
     write_json(run.path / "timing_stats.json", timing, run.lock.check, checksum=True)
-    summary = _summary(session, final_loss, best_loss, proof, wall, timing["mean_step_time"])
+    summary = _summary(session, final_loss, best_loss, wall, timing["mean_step_time"])
     write_json(run.path / "summary.json", summary, run.lock.check, checksum=True)
     return True
 
@@ -90,7 +90,6 @@ def _summary(
     session: Session,
     final_loss: float,
     best_loss: float | None,
-    proof: list[dict[str, Any]],
     wall_seconds: float,
     mean_step_seconds: float,
 ) -> dict[str, Any]:
@@ -117,7 +116,7 @@ def _summary(
         "final_bits_per_byte": final_loss * split["tokens"] / split["bytes"] / math.log(2),
         "subset_error": state.evals[-1][1] - final_loss,
         "parameters": state.parameter_counts,
-        "frozen": proof,
+        "frozen": state.proof.intervals,
         "wall_seconds": wall_seconds,
         "mean_step_seconds": mean_step_seconds,
         "finished": now(),

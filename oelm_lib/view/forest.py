@@ -19,7 +19,7 @@ CHARACTER = 7
 NARROWEST = 230
 """Pixels of a panel in a narrow window."""
 LEAST_REACH = 15.0
-"""Percent within which a bound is always drawn; else it is within three times gap and seeds."""
+"""A bound is drawn within this many percent of 0, or three times as far as gap and seeds reach."""
 LEAST, LARGEST_DRAWN = -100.0, 200.0
 """Least gap there is, and largest one that is drawn, in percent."""
 SMALL = {"font_size": 11.5, "showarrow": False}
@@ -123,7 +123,8 @@ def draw_rows(figure: Figure, panel: int, rows: list[Row], limit_names: dict[flo
         side = "left" if value > 0 else "right"
         below = {"y": top, "yanchor": "top"}
         figure.add_annotation(text=text, x=value, xanchor=side, **below, **SMALL, **where)
-    figure.update_xaxes(range=[low, high], showgrid=False, **where)
+    axis = {"range": [low, high], "rangemode": "normal", "ticksuffix": " %", "showgrid": False}
+    figure.update_xaxes(**axis, **where)
     figure.update_yaxes(
         range=[top + BELOW, 0],
         showgrid=False,

@@ -28,7 +28,13 @@ from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.stop import ask_to_stop
 from oelm_lib.runs.trash import remove_experiment, restore_last
 from oelm_lib.runs.trash import remove_runs as remove_folders
-from oelm_lib.workbench.launches import Launch, live_launches, one_starter, start_command
+from oelm_lib.workbench.launches import (
+    Launch,
+    live_launches,
+    one_starter,
+    start_command,
+    starting_runs,
+)
 
 
 def check_selected(runs: Sequence[object]) -> None:
@@ -189,7 +195,7 @@ def _start(
         done = [str(seed) for seed in seeds if seed not in open_seeds]
         warnings = [f"Left out, since done: seed {', '.join(done)}."] if done else []
         warnings += change_warnings(cfg.id)
-        warnings += _core_warnings(outputs, min(at_once, len(open_seeds)), live)
+        warnings += _core_warnings(outputs, min(at_once, len(open_seeds)))
         runs = [run_name(paths[seed]) for seed in open_seeds]
         launch = start_command(arguments, outputs, runs, at_once)
     return launch.command, warnings
@@ -241,18 +247,14 @@ def _is_busy(path: Path, live: list[Launch]) -> bool:
     return state(path) == "queued" and not known_status(path).get("job")
 
 
-def _core_warnings(outputs: Path, added: int, live: list[Launch]) -> list[str]:
+def _core_warnings(outputs: Path, added: int) -> list[str]:
     """Return a warning where more runs train than this machine has cores.
 
     Args:
         added: Runs that are about to start.
-        live: As in _is_busy.
     """
     training = {path for path in find_runs(outputs) if state(path) in ACTIVE}
-    active = len(training)
-    for launch in live:
-        held = set(launch.held_runs(outputs))
-        active += max(min(launch.at_once, len(held)) - len(held & training), 0)
+    active = len(training | starting_runs(outputs))
     cores = available_cores()
     if active + added <= cores:
         return []

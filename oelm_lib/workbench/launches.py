@@ -65,7 +65,7 @@ class Launch:
         if not self.is_alive or run_name(path) not in self.runs:
             return False
         current = state(path)
-        if current in ("failed", "stopped"):  # before this command began, or under it?
+        if current in ("dead", "failed", "stopped"):  # before this command began, or under it?
             return (known_status(path).get("heartbeat") or 0.0) < self.started
         return current != "done"
 
@@ -148,7 +148,7 @@ def live_launches(outputs: Path) -> list[Launch]:
 
 
 def starting_runs(outputs: Path) -> set[Path]:
-    """Return the runs that live commands are about to train and that have written nothing."""
+    """Return the runs that live commands are about to train, and do not train yet."""
     starting = set()
     for launch in live_launches(outputs):
         held = launch.held_runs(outputs)

@@ -96,18 +96,16 @@ class RunRows:
         except UserError as error:
             notes, row = Notes(), row | {"reason": str(error)}
         exp = experiment_of(path.parent.name)
-        return (
-            row
-            | self._run_facts(path, exp)
-            | {
-                "id": exp,
-                "seed": seed_of(path),
-                "tags": " ".join(notes.tags),
-                "note": notes.note,
-                "hidden": notes.hidden,
-                "changed": modified(path / "status.json"),
-            }
-        )
+        return {
+            **row,
+            **self._run_facts(path, exp),
+            "id": exp,
+            "seed": seed_of(path),
+            "tags": " ".join(notes.tags),
+            "note": notes.note,
+            "hidden": notes.hidden,
+            "changed": modified(path / "status.json"),
+        }
 
     def _run_facts(self, path: Path, exp: str) -> dict[str, Any]:
         """Return _facts of the newest record of a run's arm, or those of its experiment."""

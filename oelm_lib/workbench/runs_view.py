@@ -235,7 +235,8 @@ class RunsView(Panel):
         """Show the table, the log and the figures of the selected runs and their baselines."""
         rows = self._chosen_rows()
         self.log_tail.value = log_html([row for row in rows if row["run"] in self.list.value])
-        self.table.value = self._table_html(rows) if rows else self._empty_text()
+        table = progress_html(rows) + table_html({"": rows}) + limit_note(self.list.value)
+        self.table.value = table if rows else self._empty_text()
         drawn = with_baselines(self._rows, self.list.value[-MOST_DRAWN:])
         if not self.draws or progress(drawn) == self._drawn:
             return
@@ -259,9 +260,6 @@ class RunsView(Panel):
             self.budget.outputs = ()
         else:
             put(self.budget, time_budget(spent))
-
-    def _table_html(self, rows: list[Row]) -> str:
-        return progress_html(rows) + table_html({"": rows}) + limit_note(self.list.value)
 
     def _empty_text(self) -> str:
         has_runs = any(row["id"] == self._exp and row["state"] != NOT_RUN for row in self._rows)

@@ -6,9 +6,10 @@ from collections import Counter
 from html import escape
 
 from oelm_lib.markup import Html
-from oelm_lib.runs.names import experiment_of, is_glob, runs_text
+from oelm_lib.runs.names import experiment_of, is_glob
 from oelm_lib.runs.overview import COLUMNS, cell_text
 from oelm_lib.runs.schema import ACTIVE
+from oelm_lib.units import counted
 from oelm_lib.workbench.rows import NOT_RUN, STARTING, Row
 from oelm_lib.workbench.style import STYLE, TABLE, state_html
 
@@ -18,6 +19,8 @@ STATES = {
     "done": "done",
     "stopped": "stopped",
     "failed": "failed",
+    "dead?": "dead?",
+    "unreadable": "unreadable",
     "queued": "queued",
     NOT_RUN: NOT_RUN,
 }
@@ -93,7 +96,7 @@ def count_states(rows: list[Row]) -> str:
     counts = Counter(row["state"] for row in rows)
     waiting = counts.pop(NOT_RUN, 0)
     parts = [f"{count} {state}" for state, count in counts.items()]
-    text = runs_text(counts.total()) + (f": {', '.join(parts)}" if parts else "")
+    text = counted(counts.total(), "run") + (f": {', '.join(parts)}" if parts else "")
     return text + (f"; {waiting} experiments not run" if waiting else "")
 
 

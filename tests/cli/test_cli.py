@@ -301,7 +301,7 @@ def test_a_new_experiment_declares_its_changes_and_is_never_overwritten(own_para
     assert result.output == line  # as docs/tutorial.md shows it
     assert (own_params / "DEMO-05.yaml").read_text() == shown.output
     experiment = config.load_config("DEMO-05")
-    assert config.check_changes(experiment) == []
+    assert config.change_problems(experiment) == []
     assert (experiment.compare_to, experiment.model.freeze_k) == ("DEMO-01", False)
     again = CliRunner().invoke(main, command)
     assert (again.exit_code, "exists; choose another id" in again.output) == (2, True)
@@ -313,7 +313,7 @@ def test_a_new_experiment_can_be_a_baseline(own_params):
     assert result.exit_code == 0, result.output
     experiment = config.load_config("MINE-01")
     assert (experiment.compare_to, experiment.changes) == (None, ())
-    assert config.check_changes(experiment) == []
+    assert config.change_problems(experiment) == []
 
 
 def test_a_mistake_in_the_baselines_file_is_a_warning_of_the_arm(own_params):

@@ -44,7 +44,7 @@ def test_a_failed_seed_counts_and_an_unfinished_one_does_not(tmp_path):
 def test_rehearsals_are_paired_among_themselves(demo):
     for exp in ("DEMO-01", "DEMO-02"):
         make_run(demo, exp, 42, overrides="train.max_steps=130")
-    found = {pair.arm_name: pair.base_name for pair in pairs(compare.load_runs(outputs=demo))}
+    found = {pair.arm_id: pair.base_id for pair in pairs(compare.load_runs(outputs=demo))}
     (rehearsal,) = [name for name in found if "+" in name]
     assert found[rehearsal].startswith("DEMO-01_baseline+")
     assert found["DEMO-02"] == "DEMO-01"
@@ -83,7 +83,7 @@ def test_a_mistyped_experiment_or_baseline_is_one_line(demo):
 
 def test_a_baseline_may_be_typed_in_small_letters(demo):
     (family,) = families(compare.load_runs("demo-*", demo), "demo-04")
-    assert {pair.base_name for pair in family} == {"DEMO-04"}
+    assert {pair.base_id for pair in family} == {"DEMO-04"}
 
 
 def test_runs_whose_experiment_file_is_gone_can_be_the_baseline(demo, own_params):
@@ -98,7 +98,7 @@ def test_compare_to_and_changes_are_read_from_the_file_as_it_is_now(demo, own_pa
     file = own_params / "DEMO-03.yaml"
     file.write_text(file.read_text().replace("compare_to: DEMO-01", "compare_to: DEMO-04"))
     runs = compare.load_runs(outputs=demo)
-    assert {pair.arm_name: pair.base_name for pair in pairs(runs)} == {
+    assert {pair.arm_id: pair.base_id for pair in pairs(runs)} == {
         "DEMO-02": "DEMO-01",
         "DEMO-03": "DEMO-04",
         "DEMO-04": "DEMO-01",
@@ -112,5 +112,5 @@ def test_compare_to_and_changes_are_read_from_the_file_as_it_is_now(demo, own_pa
 
 def test_the_record_holds_where_the_file_is_gone(demo, own_params):
     (own_params / "DEMO-03.yaml").unlink()
-    found = {pair.arm_name: pair.base_name for pair in pairs(compare.load_runs(outputs=demo))}
+    found = {pair.arm_id: pair.base_id for pair in pairs(compare.load_runs(outputs=demo))}
     assert found["DEMO-03"] == "DEMO-01"

@@ -110,6 +110,12 @@ def test_the_queue_gives_up_when_no_gpu_becomes_free(tiny_env, tiny, capsys):
     assert not (jobs[0].path / "status.json").exists()  # no longer queued
 
 
+def test_a_queue_that_may_not_wait_still_trains_all_of_its_runs(tiny_env, tiny):
+    """It gave up after its first step, while a run was active."""
+    jobs = make_jobs(["DEMO-01"], [1, 2], tiny())
+    assert run_queue(jobs, tiny(), Slots(max_wait=0.0)) == 0
+
+
 def test_a_killed_queue_is_started_again_and_loses_and_repeats_nothing(
     tiny_env, tiny, start_oelm, tmp_path
 ):

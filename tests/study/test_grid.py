@@ -1,11 +1,13 @@
 import pytest
 import study_factory as factory
 
+from oelm_lib.launch.study_cost import describe_cost
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, TUNE, Cell
+from oelm_lib.study.checks import check_records
 from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.study import Study
-from oelm_lib.study.tables import exploration_table
+from oelm_lib.study.tables import exploration_table, tuning_table
 from oelm_lib.study.verdicts import judge
 
 PLAN = factory.make_plan()
@@ -186,6 +188,20 @@ def test_the_ladder_comes_after_the_claims_with_its_own_tuning():
     assert {run.cell.size for run in needs if run.stage == TUNE} == {"small"}
     more = {(run.cell.arm, run.seed) for run in needs if run.stage == CONFIRM}
     assert more == {(arm, seed) for arm in ("frozen", "trained") for seed in (105, 106)}
+
+
+def test_records_of_a_corpus_that_was_taken_out_are_left_aside():
+    """The page and the dry run ended with a KeyError: the start rate is given by corpus."""
+    tune = {"seeds": [1, 2], "start": {"stories": 0.01, "wikitext2": 0.01}, "factor": 2.0}
+    wide = factory.make_plan(corpora=["stories", "wikitext2"], tune=tune)
+    gone = factory.tuned(wide, cell("frozen", "wikitext2"))
+    records = [*factory.tuned(wide, cell("frozen")), *gone]
+    narrow = factory.make_plan(tune=tune | {"start": {"stories": 0.01}})
+    check_records(records, "test", narrow)
+    grid = Grid(narrow, records)
+    assert grid.cells == [cell("frozen")]
+    assert tuning_table(Study("test", grid, None))["arm"].tolist() == ["frozen"]
+    assert "wikitext2" not in describe_cost(grid, workers=2)
 
 
 def test_expected_runs_count_what_is_not_known_yet():

@@ -58,12 +58,19 @@ def test_few_seeds_are_those_of_the_questions_as_they_stand(count, is_few):
     assert "4 seeds: intervals are wide" not in notes.not_shown(made)
 
 
+def test_runs_with_another_instruction_set_are_named():
+    grid = study(COMPLETE)
+    for run in grid.confirmation_records(cell("twin")):
+        run.machine.update(instructions="AVX512")
+    assert "stories (cpu, AVX2 and cpu, AVX512)." in text(notes.not_shown(shown(grid)))
+
+
 def test_runs_of_another_device_or_precision_are_named():
     grid = study(COMPLETE)
     assert "more than one device" not in notes.not_shown(shown(grid))
     for run in grid.confirmation_records(cell("twin")):
         run.machine.update(device_name="A5000", precision="bf16")
-    assert "gap may hold their difference too: stories (A5000 in bf16, cpu)." in text(
+    assert "gap may hold their difference too: stories (A5000, bf16, AVX2 and cpu, AVX2)." in text(
         notes.not_shown(shown(grid))
     )
     assert set(tables.provenance_table(shown(grid))["precision"].dropna()) == {"bf16"}

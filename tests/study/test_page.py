@@ -277,6 +277,11 @@ def test_all_seeds_diverged_is_said_without_a_gap():
     )
 
 
+def test_a_single_seed_is_one_seed_in_the_sentence():
+    made = shown(study(COMPLETE | {"frozen": [3.1, None, None, None]}))
+    assert "(1 seed):" in page.sentences(made)[0]
+
+
 def test_one_sided_and_two_sided_claims_have_words_of_their_own():
     """The words "within 1 %" used to mean both kinds."""
     table = tables.claims_table(shown(study(COMPLETE)))

@@ -87,6 +87,8 @@ def test_a_value_that_the_prepared_corpus_does_not_fit_is_refused(stories, monke
     assert "300 tokens" in check_form("DEMO-02", values, NEW).reasons["model.vocab_size"]
     values |= {"model.vocab_size": "300", "train.batch_size": "9999999"}
     assert "allowed batch_size" in check_form("DEMO-02", values, NEW).reasons["train.batch_size"]
+    values |= {"model.max_seq_len": "9999999", "train.batch_size": "8"}
+    assert "allowed max_seq_len" in check_form("DEMO-02", values, NEW).reasons["model.max_seq_len"]
 
 
 def test_a_new_experiment_can_be_a_baseline():
@@ -192,7 +194,7 @@ def test_the_form_shows_reasons_as_one_types_and_saves_only_what_is_possible(for
     form.save.click()
     assert form.saved == ["DEMO-05"] and "Change something" in form.message.value
     experiment = config.load_config("DEMO-05")
-    assert experiment.model.num_heads == 2 and config.check_changes(experiment) == []
+    assert experiment.model.num_heads == 2 and config.change_problems(experiment) == []
     form.start_from("DEMO-05")
     assert row.field.value == "2" and form.words["id"].field.value == "DEMO-06"
     assert form.words["compare_to"].field.value == "DEMO-01"

@@ -5,7 +5,8 @@ import os
 import pytest
 
 from oelm_lib.errors import UserError
-from oelm_lib.files import read_json
+from oelm_lib.files import read_json, write_json
+from oelm_lib.runs.reading import read_status, state
 from oelm_lib.workbench import actions
 from oelm_lib.workbench.launches import (
     MOST_SHOWN,
@@ -61,6 +62,18 @@ def test_a_run_is_starting_until_its_process_writes(tmp_path, sleepers):
     sleepers[0].kill()
     wait_for_end(tmp_path)
     assert "starting" not in {row["state"] for row in RunRows(tmp_path).read()}
+
+
+def test_a_run_that_died_under_a_living_command_is_starting_no_more(tmp_path, sleepers):
+    """It could be neither continued nor removed before the whole command had ended."""
+    path = runs_factory.make_run(tmp_path, "DEMO-02", 42, state="dead", done=0.5)
+    actions.start_runs("DEMO-02", "42,43", tmp_path, at_once=2)
+    (launch,) = recent_launches(tmp_path)
+    assert launch.holds(path)  # it died before the command began, which will continue it
+    write_json(path / "status.json", read_status(path) | {"heartbeat": launch.started + 1})
+    assert state(path) == "dead" and not launch.holds(path)
+    states = {row["seed"]: row["state"] for row in RunRows(tmp_path).read() if "seed" in row}
+    assert states[42] == "dead?"
 
 
 def test_a_command_whose_runs_were_started_again_is_shown_no_more(tmp_path, sleepers):
