@@ -102,7 +102,8 @@ class CausalSelfAttention(nn.Module):
         q, k = q.to(v.dtype), k.to(v.dtype)
         scores = [a.score(self, q, places, kept.get(a.name)) for a in self.additions]
         scores = [score for score in scores if score is not None]
-        bias = sum(scores, places.mask).to(v.dtype) if scores else None
+        # A GPU's fused kernels take no mask whose last dimension has another stride than 1.
+        bias = sum(scores, places.mask).to(v.dtype).contiguous() if scores else None
         return q, k, v, bias
 
     def make_places(self, first: int, length: int, device: torch.device) -> Places | None:

@@ -45,6 +45,15 @@ def test_it_equals_its_formula(changed):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_its_bias_has_the_strides_that_the_fused_kernels_of_a_gpu_take(changed, dtype):
+    attention = stirred(changed).blocks[0].attention
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        bias = attention.heads(inputs(changed))[3]
+    assert bias is None or bias.stride(-1) == 1
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("name", EACH)
 def test_it_changes_the_output(model_config, name):
     with_it = stirred(model_config(num_heads=4, **FROZEN | EACH[name])).blocks[0].attention
