@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from oelm_lib.config import ModelConfig
 from oelm_lib.model.additions import active
-from oelm_lib.model.additions.base import Addition, Places
+from oelm_lib.model.additions.base import Addition, Positions
 from oelm_lib.model.attend import attend
 from oelm_lib.model.dropout import dropout
 
@@ -47,16 +47,16 @@ class CausalSelfAttention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B T D"],
-        places: Places | None = None,
+        positions: Positions | None = None,
         past: dict[str, Tensor] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Attend to this and earlier positions.
 
         Args:
-            places: What `make_places` returns for the positions of x; None: it is made here.
+            positions: What `make_positions` returns for the positions of x; None: it is made here.
             past: As in `heads`.
         """
-        q, k, v, bias = self.heads(x, places, past)
+        q, k, v, bias = self.heads(x, positions, past)
         y = attend(q, k, v, bias, self.dropout if self.training else 0.0)  # (B, H, T, K)
         for addition in self.additions:
             y = addition.output(self, x, y)
@@ -66,7 +66,7 @@ class CausalSelfAttention(nn.Module):
     def heads(
         self,
         x: Float[Tensor, "B T D"],
-        places: Places | None = None,
+        positions: Positions | None = None,
         past: dict[str, Tensor] | None = None,
     ) -> tuple[
         Float[Tensor, "B H T K"],
@@ -82,38 +82,37 @@ class CausalSelfAttention(nn.Module):
             past: Projected keys, values and what additions remember of the positions before x, {}
                 before the first; extended by those of x. After a first call x has one position.
         """
-        if places is None:
+        if positions is None:
             first = past["keys"].shape[2] if past else 0
-            places = self.make_places(first, x.shape[1], x.device)
-        q, k = (self._project(x, side, self.additions) for side in "qk")
-        kept = {"keys": k, "values": self.split_heads(self.v_proj(x))}
-        kept |= {addition.name: addition.remember(self, x) for addition in self.additions}
-        if any(addition.needs_past_queries for addition in self.additions):
-            kept["queries"] = q
-        if past is not None:
-            for name, tensor in kept.items():
-                if tensor is not None:
-                    past[name] = torch.cat([past[name], tensor], 2) if name in past else tensor
-            kept = past
-        q, k, v = kept.get("queries", q), kept["keys"], kept["values"]
+            positions = make_positions(self.cfg, first, x.shape[1], x.device)
+        seen = self._seen(x, past)
+        q, k, v = seen["queries"], seen["keys"], seen["values"]
         for addition in self.additions:
-            q, k = addition.transform(self, q, k, places)
+            q, k = addition.transform(self, q, k, positions)
         q = q[:, :, -x.shape[1] :]
         q, k = q.to(v.dtype), k.to(v.dtype)
-        scores = [a.score(self, q, places, kept.get(a.name)) for a in self.additions]
+        scores = [a.score(self, q, positions, seen.get(a.name)) for a in self.additions]
         scores = [score for score in scores if score is not None]
         # A GPU's fused kernels take no mask whose last dimension has another stride than 1.
-        bias = sum(scores, places.mask).to(v.dtype).contiguous() if scores else None
+        bias = sum(scores, positions.mask).to(v.dtype).contiguous() if scores else None
         return q, k, v, bias
 
-    def make_places(self, first: int, length: int, device: torch.device) -> Places | None:
-        """Return mask and tables of the positions from `first` on; None without additions."""
-        if not self.additions:
-            return None
-        place = torch.arange(first + length, device=device)
-        distance = place[first:, None] - place  # (T, S)
-        mask = torch.zeros(distance.shape, device=device).masked_fill_(distance < 0, -torch.inf)
-        return Places(first, mask, {a.name: a.table(self.cfg, distance) for a in self.additions})
+    def _seen(self, x: Float[Tensor, "B T D"], past: dict[str, Tensor] | None) -> dict[str, Tensor]:
+        """Return queries, keys, values and what additions remember, those in `past` first.
+
+        `past` is extended by those of x, but by its queries only where an addition needs them.
+        """
+        queries, keys = (self._project(x, side, self.additions) for side in "qk")
+        seen = {"keys": keys, "values": self.split_heads(self.v_proj(x))}
+        seen |= {addition.name: addition.remember(self, x) for addition in self.additions}
+        if any(addition.needs_past_queries for addition in self.additions):
+            seen["queries"] = queries
+        if past is not None:
+            for name, tensor in seen.items():
+                if tensor is not None:
+                    past[name] = torch.cat([past[name], tensor], 2) if name in past else tensor
+            seen = past
+        return {"queries": queries} | seen
 
     def as_linear(self) -> list[tuple[Float[Tensor, "D D"], Float[Tensor, " D"]]]:
         """Return weight and bias of the queries and of the keys, with the additions that fold.
@@ -142,6 +141,19 @@ class CausalSelfAttention(nn.Module):
         for addition in additions:
             heads = addition.project(self, x, heads, side)
         return heads
+
+
+def make_positions(
+    cfg: ModelConfig, first: int, length: int, device: torch.device
+) -> Positions | None:
+    """Return mask and tables of the positions from `first` on; None without additions."""
+    additions = active(cfg)
+    if not additions:
+        return None
+    position = torch.arange(first + length, device=device)
+    distance = position[first:, None] - position  # (T, S)
+    mask = torch.zeros(distance.shape, device=device).masked_fill_(distance < 0, -torch.inf)
+    return Positions(first, mask, {a.name: a.table(cfg, distance) for a in additions})
 
 
 def attention_scores(

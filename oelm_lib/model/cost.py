@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from oelm_lib.config import Experiment, ModelConfig
 from oelm_lib.hardware import GPU_FLOPS
-from oelm_lib.model.additions import active, added_numbers
+from oelm_lib.model.additions import active, added_parameters
 
 FLOAT = 4
 """Bytes of an fp32 number."""
@@ -108,7 +108,7 @@ def parameter_counts(cfg: ModelConfig) -> dict[str, int]:
     """Return numbers of scalars: total, trainable (at some step), frozen."""
     d, positions = cfg.d_model, cfg.max_seq_len * (cfg.position == "learned")
     block = 2 * d * d + 2 * d * cfg.d_ff + cfg.d_ff + 5 * d
-    qk, frozen = _qk_numbers(cfg)
+    qk, frozen = _qk_parameters(cfg)
     total = (cfg.vocab_size + positions + 2) * d + cfg.num_layers * block + qk
     return {"total": total, "trainable": total - frozen, "frozen": frozen}
 
@@ -118,14 +118,14 @@ def qk_share(cfg: ModelConfig) -> float:
 
     Trained means updated at some step.
     """
-    qk, frozen = _qk_numbers(cfg)
+    qk, frozen = _qk_parameters(cfg)
     return (qk - frozen) / (2 * cfg.num_layers * cfg.d_model**2)
 
 
-def _qk_numbers(cfg: ModelConfig) -> tuple[int, int]:
+def _qk_parameters(cfg: ModelConfig) -> tuple[int, int]:
     """Return the scalars of W_q, W_k and all additions, and how many are never updated."""
     square, projections = cfg.d_model**2, 1 if cfg.qk_tied else 2
-    total = cfg.num_layers * (projections * square + added_numbers(cfg))
+    total = cfg.num_layers * (projections * square + added_parameters(cfg))
     return total, sum(_never_trained(cfg)[:projections]) * square
 
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from oelm_lib.config import ModelConfig
-from oelm_lib.model.additions.base import Places
-from oelm_lib.model.attention import CausalSelfAttention, attention_scores
+from oelm_lib.model.additions.base import Positions
+from oelm_lib.model.attention import CausalSelfAttention, attention_scores, make_positions
 from oelm_lib.model.cost import CHUNK
 from oelm_lib.model.dropout import dropout
 from oelm_lib.model.init import init_weights_
@@ -37,11 +37,11 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B T D"],
-        places: Places | None = None,
+        positions: Positions | None = None,
         past: dict[str, Tensor] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Add attention and feed-forward to the residual stream."""
-        x = x + self.attention(self.ln1(x), places, past)
+        x = x + self.attention(self.ln1(x), positions, past)
         hidden = dropout(F.gelu(self.fc_in(self.ln2(x))), self.dropout, self.training)
         return x + dropout(self.fc_out(hidden), self.dropout, self.training)
 
@@ -142,22 +142,22 @@ class GPT(nn.Module):
     ) -> Float[Tensor, "B T D"]:
         """Return the normalised residual stream that the head reads; `past` as in next_logits."""
         first = past[0]["keys"].shape[2] if past and past[0] else 0
-        x, places = self._embed(tokens, first)
+        x, positions = self._embed(tokens, first)
         for layer, block in enumerate(self.blocks):
-            x = block(x, places, past[layer] if past else None)
+            x = block(x, positions, past[layer] if past else None)
         return self.ln_out(x)
 
     def attention_scores(self, tokens: Int[Tensor, "B T"]) -> Iterator[Float[Tensor, "B H T T"]]:
         """Yield the scores of each block's attention; -inf on later keys."""
-        x, places = self._embed(tokens)
+        x, positions = self._embed(tokens)
         for block in self.blocks:
-            q, k, _, bias = block.attention.heads(block.ln1(x), places)
+            q, k, _, bias = block.attention.heads(block.ln1(x), positions)
             yield attention_scores(q, k, bias)
-            x = block(x, places)
+            x = block(x, positions)
 
     def _embed(
         self, tokens: Int[Tensor, "B T"], first: int = 0
-    ) -> tuple[Float[Tensor, "B T D"], Places | None]:
+    ) -> tuple[Float[Tensor, "B T D"], Positions | None]:
         """Return what the blocks read, of tokens at the positions from `first` on."""
         length = tokens.shape[1]
         if first + length > self.cfg.max_seq_len:
@@ -168,8 +168,8 @@ class GPT(nn.Module):
         x = self.token_embedding(tokens)
         if self.cfg.position == "learned":
             x = x + self.position_embedding.weight[first : first + length]
-        places = self.blocks[0].attention.make_places(first, length, x.device)
-        return dropout(x, self.cfg.dropout, self.training), places
+        positions = make_positions(self.cfg, first, length, x.device)
+        return dropout(x, self.cfg.dropout, self.training), positions
 
 
 def chunked_loss(

@@ -34,7 +34,7 @@ def changed(request, model_config):
 @pytest.mark.parametrize("addition", ADDITIONS, ids=lambda addition: addition.name)
 def test_its_file_says_formula_and_count_in_its_docstring(addition):
     text = importlib.import_module(type(addition).__module__).__doc__
-    assert re.search(r"^Formula: .*\nNumbers a layer: .*\.$", text, re.MULTILINE), text
+    assert re.search(r"^Formula: .*\nParameters per layer: .*\.$", text, re.MULTILINE), text
 
 
 @torch.no_grad()

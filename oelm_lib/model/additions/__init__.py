@@ -48,7 +48,7 @@ def biases_scores(cfg: ModelConfig) -> bool:
     return any(type(addition).score is not Addition.score for addition in active(cfg))
 
 
-def added_numbers(cfg: ModelConfig) -> int:
+def added_parameters(cfg: ModelConfig) -> int:
     """Return the number of scalars that a config's additions have in a layer."""
     return sum(
         parameter.count

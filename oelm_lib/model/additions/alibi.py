@@ -1,7 +1,7 @@
 """A fixed penalty of the scores by distance, in place of learned position embeddings.
 
 Formula: scores - slope_h * distance, slope_h = 2^(-8 (h + 1) / H) for h = 0, 1, ...
-Numbers a layer: 0.
+Parameters per layer: 0.
 Source: Press et al. 2021, arXiv:2108.12409.
 """
 
@@ -12,8 +12,8 @@ class Alibi(Addition):
     def table(self, cfg, distance):
         return -slopes(cfg.num_heads, distance.device).view(1, -1, 1, 1) * distance
 
-    def score(self, attention, q, places, remembered):
-        return places.tables[self.name]
+    def score(self, attention, q, positions, remembered):
+        return positions.tables[self.name]
 
 
 def slopes(num_heads, device=None):

@@ -30,7 +30,7 @@ class Parameter(NamedTuple):
         return math.prod(self.shape)
 
 
-class Places(NamedTuple):
+class Positions(NamedTuple):
     """Positions of one forward pass, made once and handed to all layers."""
 
     first: int
@@ -104,7 +104,7 @@ class Addition:
         attention: nn.Module,
         q: Float[Tensor, "B H T K"],
         k: Float[Tensor, "B H S K"],
-        places: Places | None,
+        positions: Positions | None,
     ) -> tuple[Float[Tensor, "B H T K"], Float[Tensor, "B H S K"]]:
         """Change queries, and the keys of all positions up to the last query."""
         return q, k
@@ -113,7 +113,7 @@ class Addition:
         self,
         attention: nn.Module,
         q: Float[Tensor, "B H T K"],
-        places: Places,
+        positions: Positions,
         remembered: Float[Tensor, "B H S n"] | None,
     ) -> Float[Tensor, "#B H T S"] | None:
         """Return what is added to the scores q.k / sqrt(K)."""

@@ -1,7 +1,7 @@
 """A trained low-rank matrix beside each head's rows of W_q and W_k.
 
 Formula: W_h + B_h A_h, A Gaussian and B = 0 at the start.
-Numbers a layer: 2 r (D + K) H.
+Parameters per layer: 2 r (D + K) H.
 Source: LoRA, Hu et al. 2021, arXiv:2106.09685.
 """
 

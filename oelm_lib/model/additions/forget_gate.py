@@ -1,7 +1,7 @@
 """A gate of each head by which earlier positions fade, from the content in between.
 
 Formula: scores_ij + sum_{l = j+1 .. i} log sigmoid(w_h . x_l + b_h).
-Numbers a layer: (D + 1) H.
+Parameters per layer: (D + 1) H.
 Source: FoX, Lin et al. 2025, arXiv:2503.02130.
 
 w starts Gaussian. b starts where the gates without content are ALiBi's slopes; in the source, at 0.
@@ -29,9 +29,9 @@ class ForgetGate(Addition):
         gate = (x @ attention.forget_gate.T).float() + attention.forget_bias  # (B, T, H)
         return logsigmoid(gate).mT.unsqueeze(-1)
 
-    def score(self, attention, q, places, remembered):
+    def score(self, attention, q, positions, remembered):
         total = remembered.cumsum(2)  # (B, H, S, 1)
-        return total[:, :, places.first :] - total.mT
+        return total[:, :, positions.first :] - total.mT
 
 
 def _start_as_alibi(weight, generator):

@@ -1,7 +1,7 @@
 """A gate of each head's output, from the first n dimensions of the input.
 
 Formula: y_h <- 2 sigmoid(w_h . x[:n]) y_h, w = 0 at the start.
-Numbers a layer: n H.
+Parameters per layer: n H.
 Source: Qiu et al. 2025, arXiv:2505.06708, on few dimensions.
 
 A frozen head cannot learn to attend to nothing; the gate can switch it off.

@@ -1,7 +1,7 @@
 """Each head's query and key is a trained mixture of those of all heads.
 
 Formula: q_p <- sum_h A_ph q_h, the same for k with its own matrix, A = I at the start.
-Numbers a layer: 2 H^2.
+Parameters per layer: 2 H^2.
 Source: one pseudo-head a head of interleaved head attention, arXiv:2602.21371.
 
 A trained W_q or W_k can absorb it.
@@ -21,7 +21,7 @@ class HeadMixing(Addition):
         columns = batch_size * cfg.max_seq_len * cfg.d_head
         return [Product(1, cfg.num_heads, cfg.num_heads, columns)] * 2
 
-    def transform(self, attention, q, k, places):
+    def transform(self, attention, q, k, positions):
         from torch import einsum
 
         q = einsum("ph,bhtk->bptk", attention.q_mixing, q)

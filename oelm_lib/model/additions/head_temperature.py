@@ -1,7 +1,7 @@
 """A trained factor for the scores of each head.
 
 Formula: q_h <- t_h q_h, t = 1 at the start.
-Numbers a layer: H.
+Parameters per layer: H.
 """
 
 from oelm_lib.model.additions.base import Addition, Parameter, ones
@@ -13,7 +13,7 @@ class HeadTemperature(Addition):
     def parameters(self, cfg):
         return {"head_temperature": Parameter((cfg.num_heads,), ones)}
 
-    def transform(self, attention, q, k, places):
+    def transform(self, attention, q, k, positions):
         return q * attention.head_temperature.view(-1, 1, 1), k
 
 

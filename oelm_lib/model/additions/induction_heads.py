@@ -1,7 +1,7 @@
 """The first n heads attend to what followed their own token, untrained.
 
 Formula: W_k,h starts as W_q,h, and k_h,i <- k_h,{i-1}, for h < n.
-Numbers a layer: 0.
+Parameters per layer: 0.
 
 A frozen tied head gives its largest score to a key of the same token; with the keys shifted by one
 position, that is induction in one layer. Where W_q and W_k are trained, they become different.
@@ -15,7 +15,7 @@ class InductionHeads(Addition):
         rows = attention.cfg.induction_heads * attention.cfg.d_head
         attention.k_proj.weight[:rows] = attention.q_proj.weight[:rows]
 
-    def transform(self, attention, q, k, places):
+    def transform(self, attention, q, k, positions):
         from torch import cat
 
         count = attention.cfg.induction_heads

@@ -1,7 +1,7 @@
 """Biases of the queries and keys, trained also where W_q and W_k are frozen.
 
 Formula: W x + b, b = 0 at the start.
-Numbers a layer: 2 D.
+Parameters per layer: 2 D.
 """
 
 from oelm_lib.model.additions.base import Addition, Parameter, zeros

@@ -1,7 +1,7 @@
 """A trained matrix between each head's query and key.
 
 Formula: q_h <- q_h M_h, M = I at the start.
-Numbers a layer: H K^2.
+Parameters per layer: H K^2.
 """
 
 from oelm_lib.model.additions.base import Addition, Parameter, Product, identity
@@ -16,7 +16,7 @@ class Core(Addition):
     def products(self, cfg, batch_size):
         return [Product(batch_size * cfg.num_heads, cfg.max_seq_len, cfg.d_head, cfg.d_head)]
 
-    def transform(self, attention, q, k, places):
+    def transform(self, attention, q, k, positions):
         return q @ attention.qk_core, k
 
 

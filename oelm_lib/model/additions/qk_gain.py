@@ -1,7 +1,7 @@
 """A gain for each dimension of the queries and of the keys.
 
 Formula: g * q, g' * k, both 1 at the start.
-Numbers a layer: 2 D.
+Parameters per layer: 2 D.
 """
 
 from oelm_lib.model.additions.base import Addition, Parameter, ones
@@ -14,7 +14,7 @@ class Gain(Addition):
         gain = Parameter((cfg.d_model,), ones)
         return {"q_gain": gain, "k_gain": gain}
 
-    def transform(self, attention, q, k, places):
+    def transform(self, attention, q, k, positions):
         heads = attention.num_heads
         return q * attention.q_gain.view(heads, 1, -1), k * attention.k_gain.view(heads, 1, -1)
 

@@ -1,7 +1,7 @@
 """A gain for each input dimension of W_q and of W_k.
 
 Formula: W (u * x), u = 1 at the start.
-Numbers a layer: 2 D.
+Parameters per layer: 2 D.
 Source: VeRA, Kopiczko et al. 2023, arXiv:2310.11454.
 
 With head_mixing and qk_gain it is g * mix(W (u * x)), VeRA's sandwich of a frozen matrix.

@@ -1,7 +1,7 @@
 """A bias of the scores by distance that depends on the query.
 
 Formula: scores + q_i . r[bucket(distance)] / sqrt(K), r = 0 at the start, shared by the heads.
-Numbers a layer: 32 K.
+Parameters per layer: 32 K.
 Source: Shaw et al. 2018, arXiv:1803.02155, with T5's buckets.
 
 The bias of `position: t5` is its counterpart that does not depend on the query.
@@ -21,9 +21,9 @@ class QueryDistance(Addition):
     def table(self, cfg, distance):
         return bucket(distance)
 
-    def score(self, attention, q, places, remembered):
+    def score(self, attention, q, positions, remembered):
         by_bucket = q @ attention.query_distance.T / q.shape[-1] ** 0.5  # (B, H, T, 32)
-        chosen = places.tables[self.name].expand(*q.shape[:2], -1, -1)
+        chosen = positions.tables[self.name].expand(*q.shape[:2], -1, -1)
         return by_bucket.gather(-1, chosen)
 
 

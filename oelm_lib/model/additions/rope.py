@@ -1,7 +1,7 @@
 """Queries and keys rotated by their positions, in place of learned position embeddings.
 
 Formula: the pair (n, n + K/2) of q and k is turned by position * BASE^(-2n/K).
-Numbers a layer: 0.
+Parameters per layer: 0.
 Source: Su et al. 2021, arXiv:2104.09864.
 """
 
@@ -19,8 +19,8 @@ class Rotation(Addition):
         angle = arange(distance.shape[1], device=distance.device)[:, None] * rate  # (S, K/2)
         return angle.cos(), angle.sin()
 
-    def transform(self, attention, q, k, places):
-        cos, sin = places.tables[self.name]
+    def transform(self, attention, q, k, positions):
+        cos, sin = positions.tables[self.name]
         first = len(cos) - q.shape[2]
         return rotate(q, cos[first:], sin[first:]), rotate(k, cos, sin)
 

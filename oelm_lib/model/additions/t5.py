@@ -1,7 +1,7 @@
 """A trained bias of the scores by head and distance, in place of learned position embeddings.
 
 Formula: scores + b_h[bucket(distance)], b = 0 at the start.
-Numbers a layer: 32 H.
+Parameters per layer: 32 H.
 Source: T5, Raffel et al. 2019, arXiv:1910.10683.
 """
 
@@ -20,10 +20,10 @@ class RelativeBias(Addition):
     def table(self, cfg, distance):
         return bucket(distance)
 
-    def score(self, attention, q, places, remembered):
+    def score(self, attention, q, positions, remembered):
         from torch.nn.functional import embedding
 
-        bias = embedding(places.tables[self.name], attention.relative_bias)  # (T, S, H)
+        bias = embedding(positions.tables[self.name], attention.relative_bias)  # (T, S, H)
         return bias.permute(2, 0, 1)[None]
 
 
