@@ -55,13 +55,13 @@ class Slope:
         return self.verdict not in WAITING
 
 
-def judge_ladder(grid: Grid, frozen: Plan | None = None) -> list[Slope]:
+def judge_ladder(grid: Grid, registered: Plan | None = None) -> list[Slope]:
     """Judge the slope of every arm of the ladder, from one slope for each seed.
 
     Args:
-        frozen: The plan as it stood when confirmation began; its ladder can't have changed.
+        registered: The plan as it stood when confirmation began; its ladder can't have changed.
     """
-    declared = frozen is None or frozen.ladder is not None
+    declared = registered is None or registered.ladder is not None
     groups: dict[tuple[str, str], list[Comparison]] = {}
     for comparison in grid.ladder_comparisons():
         key = (comparison.first.arm, comparison.first.corpus)

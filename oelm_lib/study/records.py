@@ -262,7 +262,7 @@ def _parse(text: bytes, path: Path) -> Iterable[Record]:
         yield record
 
 
-def frozen_plan(name: str) -> Plan | None:
+def registered_plan(name: str) -> Plan | None:
     """Return the plan as it stood when confirmation began; None: it has not begun."""
     path = study_folder(name) / "plan.yaml"
     if not path.is_file():
@@ -270,7 +270,7 @@ def frozen_plan(name: str) -> Plan | None:
     return parse_plan(config.read_yaml(path, GUIDE), f"reports/{name}/plan.yaml")
 
 
-def freeze_plan(name: str, plan: Plan) -> None:
+def register_plan(name: str, plan: Plan) -> None:
     """Save the plan before the first confirmation run; a plan that is saved already stays."""
     path = study_folder(name) / "plan.yaml"
     if not path.exists():

@@ -8,7 +8,7 @@ from oelm_lib.study.checks import check_only_adds, read_grid
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.ladder import Slope, judge_ladder
 from oelm_lib.study.plan import Plan, read_plan
-from oelm_lib.study.records import frozen_plan
+from oelm_lib.study.records import registered_plan
 from oelm_lib.study.schema import Claim
 from oelm_lib.study.verdicts import Judgement
 
@@ -19,18 +19,18 @@ class Study:
 
     name: str
     grid: Grid
-    frozen: Plan | None
+    registered: Plan | None
     """The plan as it stood when confirmation began; None: it has not begun."""
 
     @cached_property
     def judgements(self) -> list[Judgement]:
         """Judgement of every claim on every corpus."""
-        return verdicts.judge(self.grid, self.frozen)
+        return verdicts.judge(self.grid, self.registered)
 
     @cached_property
     def slopes(self) -> list[Slope]:
         """Slope of every arm of the ladder, on each of its corpora."""
-        return judge_ladder(self.grid, self.frozen)
+        return judge_ladder(self.grid, self.registered)
 
     @property
     def plan(self) -> Plan:
@@ -81,8 +81,8 @@ def load_study(name: str) -> Study:
         UserError: A mistake in the plan, a change of it after confirmation began, or a record of
             another plan.
     """
-    plan, frozen = read_plan(name), frozen_plan(name)
+    plan, registered = read_plan(name), registered_plan(name)
     grid = read_grid(name, plan)
-    if frozen is not None:
-        check_only_adds(frozen, plan)
-    return Study(name, grid, frozen)
+    if registered is not None:
+        check_only_adds(registered, plan)
+    return Study(name, grid, registered)

@@ -100,13 +100,13 @@ class Judgement:
         return f"{self.planned} seeds{self.late_mark}"
 
 
-def judge(grid: Grid, frozen: Plan | None = None) -> list[Judgement]:
+def judge(grid: Grid, registered: Plan | None = None) -> list[Judgement]:
     """Judge every claim of a study on every corpus that it is about.
 
     Args:
-        frozen: The plan as it stood when confirmation began.
+        registered: The plan as it stood when confirmation began.
     """
-    before = frozen or grid.plan
+    before = registered or grid.plan
     declared = [(substance(claim), corpus) for claim, corpus in before.claims_by_corpus()]
     return [
         _judge_claim(grid, claim, corpus, (substance(claim), corpus) in declared)

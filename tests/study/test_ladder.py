@@ -113,8 +113,8 @@ def test_a_ladder_added_after_confirmation_began_is_marked_wherever_its_slope_is
     assert tables.ladder_table(late)["seeds"].tolist() == ["4 of 4 seeds, claimed late"]
     assert plots.ladder(late).data[0].name == "frozen: GROWS, claimed late"
     assert "Claimed late: the change of the gap with the size" in notes.not_shown(late)
-    for frozen in (None, grid.plan):
-        early = Study("test", grid, frozen)
+    for registered in (None, grid.plan):
+        early = Study("test", grid, registered)
         assert "late" not in page.sentences(early)[-1] + str(tables.ladder_table(early))
         assert "Claimed late" not in notes.not_shown(early)
 

@@ -102,7 +102,8 @@ def test_what_weakens_the_study_is_said():
 def test_claims_added_later_are_named():
     plain = factory.plain_plan()
     plain["claims"].append({"arm": "twin", "at_most": 0.05})
-    made = shown(Grid(factory.make_plan(claims=plain["claims"]), []), frozen=factory.make_plan())
+    plan = factory.make_plan(claims=plain["claims"])
+    made = shown(Grid(plan, []), registered=factory.make_plan())
     assert "Claimed late: 1 of 3 comparisons" in text(notes.not_shown(made))
     assert list(tables.claims_table(made)["seeds"])[-1] == "0 of 4 seeds, claimed late"
 

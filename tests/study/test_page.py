@@ -17,8 +17,8 @@ from oelm_lib.study.tables import markdown_table
 from oelm_lib.view.gaps import interval_text
 
 
-def shown(grid, frozen=None):
-    return Study("test", grid, frozen)
+def shown(grid, registered=None):
+    return Study("test", grid, registered)
 
 
 def text(html):
@@ -184,7 +184,7 @@ def test_an_answered_study_says_what_stays_open():
 
 def make_file(made):
     """The study with a plan file where the page looks for it."""
-    return Study("example", made.grid, made.frozen)
+    return Study("example", made.grid, made.registered)
 
 
 def test_the_proof_folds_every_table():
@@ -295,7 +295,7 @@ def with_more_seeds(losses):
     plain["claims"].append({"arm": "frozen", "at_most": [0.05, 0.01], "seeds": 6})
     plan = factory.make_plan(claims=plain["claims"])
     grid = study({"trained": BASE * 2, "frozen": losses, "twin": with_gap(0.2)}, plan=plan)
-    return shown(grid, frozen=factory.make_plan())
+    return shown(grid, registered=factory.make_plan())
 
 
 def test_a_claim_with_more_seeds_takes_the_place_of_the_one_it_extends():
@@ -339,11 +339,11 @@ def test_a_study_is_read_from_its_files(monkeypatch, tmp_path):
     for record in tuned_all(plan)[:2]:
         append_record(tmp_path / "test" / "runs.jsonl", record.model_dump(mode="json"))
     assert len(load_study("test").grid.records) == 2
-    records.freeze_plan("test", plan)
-    assert records.frozen_plan("test") == plan
+    records.register_plan("test", plan)
+    assert records.registered_plan("test") == plan
     changed = factory.make_plan(set={"train.max_steps": 30})
-    records.freeze_plan("test", changed)
-    assert records.frozen_plan("test") == plan
+    records.register_plan("test", changed)
+    assert records.registered_plan("test") == plan
 
 
 def test_an_arm_of_the_log_has_its_look_under_any_name():

@@ -149,14 +149,14 @@ def test_a_claim_added_after_confirmation_began_is_marked():
     plain = factory.plain_plan()
     plain["claims"].append({"arm": "twin", "at_most": 0.05})
     plan = factory.make_plan(claims=plain["claims"])
-    judged = judge(Grid(plan, []), frozen=PLAN)
+    judged = judge(Grid(plan, []), registered=PLAN)
     assert [one.declared for one in judged] == [True, True, False]
 
 
 def test_a_corpus_added_after_confirmation_began_is_marked():
     """Where its results are known, a corpus can be picked for them like a claim."""
     plan = factory.make_plan(corpora=["stories", "wikitext2"])
-    judged = judge(Grid(plan, []), frozen=PLAN)
+    judged = judge(Grid(plan, []), registered=PLAN)
     assert {one.corpus: one.declared for one in judged} == {"stories": True, "wikitext2": False}
     assert all(one.declared for one in judge(Grid(plan, [])))
 
