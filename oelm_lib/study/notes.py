@@ -51,7 +51,8 @@ def reading(study: Study) -> Html:
         " - 1; noise that a seed adds to all arms cancels.",
         "claimed late": "added to the plan after confirmation began: a claim, a corpus, the ladder"
         " of sizes, or more seeds for a question that was left open. More seeds are a second look,"
-        " which counts as one more comparison of its family: the family's intervals are wider.",
+        " which counts as one more comparison of its family: the family's intervals are wider, and"
+        " their level of 95 % is approximate.",
         "rates imprecise": "the tuned learning rate of the arm or of its baseline is known less"
         " well than the plan asks; 'What this does not show' names it.",
         "UNSTABLE": "a seed of the arm or of its baseline diverged (the others are not judged), or"

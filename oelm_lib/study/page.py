@@ -51,7 +51,7 @@ def _items(lines: list[str]) -> str:
 
 
 def sentences(study: Study) -> list[str]:
-    """Return at most MOST_SENTENCES answers, each with one number and its interval, as HTML."""
+    """Return at most MOST_SENTENCES answers, each with a number and its interval, as HTML."""
     claims = [claim_sentence(judged) for judged in study.headline() if _is_answered(judged)]
     slopes = [slope_sentence(one) for one in study.slopes[:1] if one.is_complete]
     return [*claims[: MOST_SENTENCES - len(slopes)], *slopes]

@@ -7,7 +7,7 @@ from oelm_lib import stats
 from oelm_lib.study.ladder import FLAT, GROWS, SHRINKS, Slope
 from oelm_lib.study.verdicts import WAITING, Judgement, Limit, unstable_reason
 from oelm_lib.units import counted, format_millions
-from oelm_lib.view.gaps import interval_text
+from oelm_lib.view.gaps import interval_text, percent
 
 UNDECIDED = (stats.INCONCLUSIVE, stats.NOT_SHOWN, stats.UNSTABLE)
 SLOPE_WORDS = {FLAT: "it is flat", GROWS: "it grows", SHRINKS: "it shrinks"}
@@ -150,13 +150,22 @@ def _verdict_words(one: Judgement, limit: Limit) -> str:
 
 
 def slope_sentence(slope: Slope) -> str:
-    """Return the answer on a slope of the ladder, as HTML."""
-    gap = f"{_span(slope).capitalize()} the gap of <b>{escape(slope.arm)}</b>"
-    where = f"on {escape(slope.corpus)}{slope.late_mark}"
+    """Return the answer on a slope of the ladder, as HTML: gaps of the smallest and largest size.
+
+    The change is one of the perplexity's ratio to the baseline, not a share of the gap.
+    """
+    gap = f"gap of <b>{escape(slope.arm)}</b>"
+    verdict = f"on {escape(slope.corpus)}{slope.late_mark}: {escape(_slope_words(slope))}."
     if not slope.interval.n:
-        return f"{gap} {where}: {escape(_slope_words(slope))}."
-    size = interval_text(slope.interval)
-    return f"{gap} changes by {size} for each factor of ten {where}: {escape(_slope_words(slope))}."
+        return f"{_span(slope).capitalize()} the {gap} {verdict}"
+    small, large = (
+        f"{percent(size.interval.gap, 1)} at {format_millions(size.parameters)} million"
+        for size in (slope.sizes[0], slope.sizes[-1])
+    )
+    return (
+        f"The {gap} is {small} parameters and {large} {verdict} For each factor of ten,"
+        f" perplexity relative to the baseline changes by {interval_text(slope.interval)}."
+    )
 
 
 def _slope_words(slope: Slope) -> str:

@@ -15,6 +15,7 @@ from oelm_lib.study.grid import Grid
 from oelm_lib.study.ladder import judge_ladder
 from oelm_lib.study.study import Study
 from oelm_lib.study.tables import ladder_table
+from oelm_lib.view.gaps import interval_text, percent
 
 LADDER = factory.LADDER | {
     "sizes": factory.LADDER["sizes"] | {"large": {"set": {"model.d_model": 128}}}
@@ -101,7 +102,12 @@ def test_an_edge_of_a_size_of_the_ladder_is_named():
 
 def test_the_page_has_a_sentence_a_table_and_a_figure():
     made = Study("test", ladder_grid({"small": 0.05, "base": 0.1, "large": 0.15}), None)
-    assert "million parameters the gap of <b>frozen</b> changes by" in page.sentences(made)[-1]
+    small, _, large = (size.interval.gap for size in made.slopes[0].sizes)
+    assert page.sentences(made)[-1] == (
+        f"The gap of <b>frozen</b> is {percent(small, 1)} at 0.077 million parameters and"
+        f" {percent(large, 1)} at 0.4 million on stories: it grows. For each factor of ten,"
+        f" perplexity relative to the baseline changes by {interval_text(made.slopes[0].interval)}."
+    )
     assert tables.ladder_table(made)["verdict"].tolist() == ["GROWS"]
     assert len(plots.ladder(made).data) == 1
 

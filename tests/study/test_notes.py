@@ -105,6 +105,7 @@ def test_claims_added_later_are_named():
     plan = factory.make_plan(claims=plain["claims"])
     made = shown(Grid(plan, []), registered=factory.make_plan())
     assert "Claimed late: 1 of 3 comparisons" in text(notes.not_shown(made))
+    assert "intervals are wider, and their level of 95 % is approx" in text(notes.reading(made))
     assert list(tables.claims_table(made)["seeds"])[-1] == "0 of 4 seeds, claimed late"
 
 
