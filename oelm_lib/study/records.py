@@ -226,7 +226,7 @@ def append_record(path: Path, record: dict[str, Any]) -> bool:
     key = Record.model_validate(record).key
 
     def is_recorded(text: bytes) -> bool:
-        return any(known.key == key for known in _parse(text, path))
+        return any(entry.key == key for entry in _parse(text, path))
 
     line = json.dumps(with_checksum(record), separators=(",", ":"))
     with as_user_error(path, "cannot be written", ", then the same command goes on"):

@@ -43,19 +43,16 @@ class Study:
         Where a later claim added seeds: the complete one with the most seeds, else the first.
         """
         groups: dict[tuple[Claim, str], list[Judgement]] = {}
-        for one in self.judgements:
-            groups.setdefault((one.claim.question, one.corpus), []).append(one)
-        return [
-            max([one for one in group if one.is_complete] or group[:1], key=lambda one: one.planned)
-            for group in groups.values()
-        ]
+        for judgement in self.judgements:
+            groups.setdefault((judgement.claim.question, judgement.corpus), []).append(judgement)
+        return [_latest(group) for group in groups.values()]
 
     def headline(self) -> list[list[Judgement]]:
         """Return the latest judgements, corpus by corpus, of each question of the first screen."""
         claims = [claim for claim in self.plan.claims if claim.headline] or self.plan.claims
         latest = self.latest()
         return [
-            [one for one in latest if one.claim.question == question]
+            [judgement for judgement in latest if judgement.claim.question == question]
             for question in dict.fromkeys(claim.question for claim in claims)
         ]
 
@@ -64,14 +61,23 @@ class Study:
 
         Comparisons and corpora for which no seed has ended are left out.
         """
-        rows = [{one.corpus: one for one in judged} for judged in self.headline()]
-        begun = [row for row in rows if any(one.is_begun for one in row.values())]
+        rows = [
+            {judgement.corpus: judgement for judgement in judgements}
+            for judgements in self.headline()
+        ]
+        begun = [row for row in rows if any(judgement.is_begun for judgement in row.values())]
         corpora = [
             corpus
             for corpus in self.plan.corpora
             if any(corpus in row and row[corpus].is_begun for row in begun)
         ]
         return corpora, [[row.get(corpus) for corpus in corpora] for row in begun]
+
+
+def _latest(group: list[Judgement]) -> Judgement:
+    """Return the complete judgement with the most seeds, else the first."""
+    complete = [judgement for judgement in group if judgement.is_complete]
+    return max(complete, key=lambda judgement: judgement.planned, default=group[0])
 
 
 def load_study(name: str) -> Study:

@@ -56,8 +56,8 @@ class Judgement:
     @property
     def name(self) -> str:
         """Name of the arm in the claim; a choice is followed by the selected arm in brackets."""
-        named = self.claim.first
-        return named if named == self.arm else f"{named} ({self.arm or 'tuning will choose it'})"
+        name = self.claim.first
+        return name if name == self.arm else f"{name} ({self.arm or 'tuning will choose it'})"
 
     @property
     def is_chosen(self) -> bool:
@@ -170,7 +170,7 @@ def verdict_instead(grid: Grid, comparisons: list[Comparison], interval: Interva
 
     UNSTABLE where a cell has no stable learning rate, a word of WAITING where seeds are missing.
     """
-    if any(grid.has_no_rate(cell) for one in comparisons for cell in one.cells):
+    if any(grid.has_no_rate(cell) for comparison in comparisons for cell in comparison.cells):
         return stats.UNSTABLE
     if interval.pairs >= len(comparisons[0].seeds):
         return None
@@ -211,6 +211,6 @@ def comparison_interval(grid: Grid, comparison: Comparison, k: int) -> Interval:
         {run.seed: getattr(run, name) for run in grid.confirmation_records(cell)}
         for cell in (comparison.first, comparison.second)
     )
-    both = [seed for seed in comparison.seeds if own.get(seed) and base.get(seed)]
-    error = stats.document_error([(own[seed], base[seed]) for seed in both])
+    seeds = [seed for seed in comparison.seeds if own.get(seed) and base.get(seed)]
+    error = stats.document_error([(own[seed], base[seed]) for seed in seeds])
     return stats.with_document_error(interval, error)
