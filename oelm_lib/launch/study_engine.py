@@ -38,7 +38,7 @@ from oelm_lib.study.cell import BASE_SIZE, CONFIRM, Cell, PlannedRun
 from oelm_lib.study.checks import check_corpora, read_grid
 from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
-from oelm_lib.study.records import append_record, freeze_plan, records_path
+from oelm_lib.study.records import append_record, records_path, register_plan
 from oelm_lib.study.study import load_study
 from oelm_lib.units import counted, format_duration
 
@@ -164,7 +164,7 @@ class _Engine:
         idle = [worker for worker in self._workers if worker.run is None]
         for worker, run in zip(idle, self._free_runs(), strict=False):
             if run.stage == CONFIRM:
-                freeze_plan(self._name, self._plan)
+                register_plan(self._name, self._plan)
             self._start(worker, run)
 
     def _free_runs(self) -> Iterator[PlannedRun]:

@@ -45,12 +45,12 @@ def gather(outputs: Path | str | None, rehearsals: bool) -> dict[str, Any]:
     """Return everything that the journal's template prints."""
     measured, log = compare.load_runs(outputs=outputs, rehearsals=rehearsals), phase3()
     runs = pd.concat([measured, compare.recorded()], ignore_index=True)
-    known = [load_config(exp) for exp in experiment_ids()]
+    experiments = [load_config(exp) for exp in experiment_ids()]
     kinds = [getattr(experiment, "kind", None) for experiment in runs["experiment"]]
     unchanged = runs[[kind == "experiment" for kind in kinds]]  # no rehearsals, none unreadable
     verdicts = compare.judge(unchanged)
     sections = [
-        _section(rows, [one for one in verdicts if (one.source, one.corpus) == key])
+        _section(rows, [verdict for verdict in verdicts if (verdict.source, verdict.corpus) == key])
         for key, rows in unchanged.groupby(["source", "corpus"], sort=False)
     ]
     sections = [section for section in sections if section["arms"]]
@@ -64,31 +64,31 @@ def gather(outputs: Path | str | None, rehearsals: bool) -> dict[str, Any]:
         "enough_seeds": ENOUGH_SEEDS,
         "corpora": {
             experiment.data.corpus: experiment.title.split(", ")[0]
-            for experiment in reversed(known)  # the first experiment of a corpus names it
+            for experiment in reversed(experiments)  # the first experiment of a corpus names it
         },
-        "names": {experiment.id: experiment.title for experiment in known},
-        "known": len(known),
+        "names": {experiment.id: experiment.title for experiment in experiments},
+        "known": len(experiments),
         "done": done["id"].nunique(),
         "recorded": list(dict.fromkeys(runs.loc[runs["source"] == RECORDED, "corpus"])),
         "recorded_source": RECORDED,
         "updated": max([log["updated"], *measured["finished"].dropna()])[:10],
         "matrix": _records(compare.run_states(runs, "*")),
         "shape": [key.partition(".")[2] for key in SHAPE],
-        "shapes": _shapes(known),
+        "shapes": _shapes(experiments),
         "measured": started,
         "folders": _folders(started, log),
         "sections": sections,
         "printed": _printed(log["printed"]),
         "cross": _cross_corpus(verdicts),
         "studies": dict(_studies()),
-        "todo": _todo(known, measured, sections),
+        "todo": _todo(experiments, measured, sections),
     }
 
 
-def _shapes(known: list[Experiment]) -> dict[str, tuple]:
+def _shapes(experiments: list[Experiment]) -> dict[str, tuple]:
     """Return the first and the last experiment of a model shape, `A .. B` -> the shape."""
     members: dict[tuple, list[str]] = {}
-    for experiment in known:
+    for experiment in experiments:
         shape = tuple(experiment.science[key] for key in SHAPE)
         members.setdefault(shape, []).append(experiment.id)
     return {" .. ".join(dict.fromkeys((ids[0], ids[-1]))): shape for shape, ids in members.items()}
@@ -120,23 +120,24 @@ def _section(runs: pd.DataFrame, verdicts: list[Verdict]) -> dict[str, Any]:
     results = compare.results(runs, verdicts)
     arms = {row["id"]: row for row in results[results["n"] > 0].to_dict("records")}
     labels = _labels(list(arms.values()))
-    judged = []
-    for one in verdicts:
-        if not one.interval.n:
+    rows = []
+    for verdict in verdicts:
+        if not verdict.interval.n:
             continue
-        changes = differences(one.pair.base.iloc[0], one.pair.arm.iloc[0]).to_dict("records")
-        times = [arms[key]["mean_step_seconds"] for key in (one.id, one.baseline)]
-        judged.append(
-            one.row()
+        pair = verdict.pair
+        changes = differences(pair.base.iloc[0], pair.arm.iloc[0]).to_dict("records")
+        times = [arms[key]["mean_step_seconds"] for key in (verdict.id, verdict.baseline)]
+        rows.append(
+            verdict.row()
             | {
-                "label": labels[one.id],
-                "base_label": labels[one.baseline],
+                "label": labels[verdict.id],
+                "base_label": labels[verdict.baseline],
                 "differences": changes,
                 "keys": [item["key"] for item in changes],
                 "step_time": times[0] / times[1] - 1,
             }
         )
-    bases = {row["id"]: row["baseline"] for row in judged}
+    bases = {row["id"]: row["baseline"] for row in rows}
     return {
         "corpus": runs["corpus"].iloc[0],
         "source": runs["source"].iloc[0],
@@ -145,7 +146,7 @@ def _section(runs: pd.DataFrame, verdicts: list[Verdict]) -> dict[str, Any]:
             for exp, row in arms.items()
         ],
         "bases": list(dict.fromkeys(labels[base] for base in bases.values())),
-        "verdicts": judged,
+        "verdicts": rows,
         "ablation": [
             row
             | {
@@ -170,35 +171,39 @@ def _labels(arms: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def _todo(
-    known: list[Experiment], measured: pd.DataFrame, sections: list[dict[str, Any]]
+    experiments: list[Experiment], measured: pd.DataFrame, sections: list[dict[str, Any]]
 ) -> dict[str, list[str]]:
     """Return kind of work -> ids or runs; only experiments that this code can run are named."""
     own = [section for section in sections if section["source"] != RECORDED]
-    judged = [row for section in own for row in section["verdicts"]]
+    rows = [row for section in own for row in section["verdicts"]]
     started = {arm_id(run) for run in measured.itertuples()}
     recorded = set(phase3()["experiments"])
     open_verdicts = (stats.INCONCLUSIVE, stats.UNSTABLE)
     return {
-        "never": [exp.id for exp in known if exp.id not in started | recorded],
+        "never": [exp.id for exp in experiments if exp.id not in started | recorded],
         "resume": measured.loc[measured["state"].isin(UNFINISHED), "run"].tolist(),
-        "seeds": [row["id"] for row in judged if row["n"] < ENOUGH_SEEDS],
+        "seeds": [row["id"] for row in rows if row["n"] < ENOUGH_SEEDS],
         "inconclusive": [
             row["id"]
-            for row in judged
+            for row in rows
             if row["verdict"] in open_verdicts and row["n"] >= ENOUGH_SEEDS
         ],
         # Of an arm whose one change is the rate, the rate is the question.
         "rate": [
             row["id"]
-            for row in judged
+            for row in rows
             if "optim.learning_rate" in row["keys"] and len(row["keys"]) > 1
         ],
-        "mixed": [exp for section in sections for exp in _separating(known, started, section)],
-        "fail": [row["id"] for row in judged if row["verdict"] == stats.FAIL and row["frozen"]],
+        "mixed": [
+            exp for section in sections for exp in _separating(experiments, started, section)
+        ],
+        "fail": [row["id"] for row in rows if row["verdict"] == stats.FAIL and row["frozen"]],
     }
 
 
-def _separating(known: list[Experiment], started: set[str], section: dict[str, Any]) -> list[str]:
+def _separating(
+    experiments: list[Experiment], started: set[str], section: dict[str, Any]
+) -> list[str]:
     """Return the experiments that would tell orthogonality from scale where both are mixed.
 
     None where the arm that separates them was measured, or no experiment has it on this corpus.
@@ -208,7 +213,7 @@ def _separating(known: list[Experiment], started: set[str], section: dict[str, A
         return []
     return [
         experiment.id
-        for experiment in known
+        for experiment in experiments
         if experiment.data.corpus == section["corpus"]
         and arm_name(experiment) == SEPARATING_ARM
         and experiment.id not in started
@@ -227,8 +232,8 @@ def _printed(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
         first, second = claim["first"], claim["second"]
         gap, step = stats.gap(losses[second] - losses[first]), None
         if "steps" in claim:
-            both = runs[runs["id"].isin([first, second])]
-            table = compare.matched(both, metrics, at=claim["steps"])
+            pair = runs[runs["id"].isin([first, second])]
+            table = compare.matched(pair, metrics, at=claim["steps"])
             gap, step = table[table["n"] > 0].iloc[0][["gap", "step"]]
         rows.append(claim | {"gap": gap, "step": step})
     return rows
@@ -241,27 +246,28 @@ def _studies() -> Iterator[tuple[str, list[dict[str, Any]]]]:
             continue
         with contextlib.suppress(UserError):  # a damaged plan must not take the journal away
             study = load_study(name)
-            judged = [one for judgements in study.headline() for one in judgements]
-            rows = [row for one in judged if one.is_complete for row in _study_rows(one)]
+            rows = [row for judgements in study.headline() for row in _study_rows(judgements)]
             if rows:
                 yield name, rows
 
 
-def _study_rows(one: Judgement) -> list[dict[str, Any]]:
-    """Return the limits of one claim on one corpus."""
+def _study_rows(judgements: list[Judgement]) -> list[dict[str, Any]]:
+    """Return the limits of one claim on each corpus on which it is complete."""
     return [
         {
-            "arm": one.name,
-            "against": one.other,
-            "corpus": one.corpus,
-            "kind": _kind(one.claim),
+            "arm": judgement.name,
+            "against": judgement.other,
+            "corpus": judgement.corpus,
+            "kind": _kind(judgement.claim),
             "bound": limit.bound,
-            "interval": one.interval,
-            "n": one.ended,
-            "late": not one.declared,
+            "interval": judgement.interval,
+            "n": judgement.ended,
+            "late": not judgement.declared,
             "verdict": limit.verdict,
         }
-        for limit in one.limits
+        for judgement in judgements
+        if judgement.is_complete
+        for limit in judgement.limits
     ]
 
 

@@ -24,7 +24,7 @@ def expected_left(grid: Grid) -> list[tuple[str, Cell, int]]:
     """
     confirmed: dict[Cell, set[int]] = {}
     expected = _ExpectedGrid(grid.plan, grid.records)
-    claims = [expected.comparison(*asked) for asked in grid.plan.claims_by_corpus()]
+    claims = [expected.comparison(claim, corpus) for claim, corpus in grid.plan.claims_by_corpus()]
     for comparison in claims + expected.ladder_comparisons():
         for cell in comparison.cells:
             confirmed.setdefault(cell, set()).update(comparison.seeds)

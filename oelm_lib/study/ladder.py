@@ -55,13 +55,13 @@ class Slope:
         return self.verdict not in WAITING
 
 
-def judge_ladder(grid: Grid, frozen: Plan | None = None) -> list[Slope]:
+def judge_ladder(grid: Grid, registered: Plan | None = None) -> list[Slope]:
     """Judge the slope of every arm of the ladder, from one slope for each seed.
 
     Args:
-        frozen: The plan as it stood when confirmation began; its ladder can't have changed.
+        registered: The plan as it stood when confirmation began; its ladder can't have changed.
     """
-    declared = frozen is None or frozen.ladder is not None
+    declared = registered is None or registered.ladder is not None
     groups: dict[tuple[str, str], list[Comparison]] = {}
     for comparison in grid.ladder_comparisons():
         key = (comparison.first.arm, comparison.first.corpus)
@@ -71,8 +71,8 @@ def judge_ladder(grid: Grid, frozen: Plan | None = None) -> list[Slope]:
 
 def _slope(grid: Grid, comparisons: list[Comparison], k: int, declared: bool) -> Slope:
     """Judge an arm from its comparisons, one a size; `k`: slopes in the family."""
-    comparisons = sorted(comparisons, key=lambda one: _parameters(grid, one.second))
-    parameters = [_parameters(grid, one.second) for one in comparisons]
+    comparisons = sorted(comparisons, key=lambda comparison: _parameters(grid, comparison.second))
+    parameters = [_parameters(grid, comparison.second) for comparison in comparisons]
     arm, baseline = comparisons[0].first, comparisons[0].second
     planned, flat = len(comparisons[0].seeds), grid.plan.ladder.flat
     interval = stats.paired_interval(_seed_slopes(grid, comparisons, parameters), k)
@@ -82,8 +82,8 @@ def _slope(grid: Grid, comparisons: list[Comparison], k: int, declared: bool) ->
         baseline=baseline.arm,
         corpus=arm.corpus,
         sizes=tuple(
-            SizeGap(one.first.size, count, comparison_interval(grid, one, 1))
-            for one, count in zip(comparisons, parameters, strict=True)
+            SizeGap(comparison.first.size, count, comparison_interval(grid, comparison, 1))
+            for comparison, count in zip(comparisons, parameters, strict=True)
         ),
         interval=interval,
         verdict=missing or _verdict(interval, flat),
@@ -98,7 +98,7 @@ def _seed_slopes(grid: Grid, comparisons: list[Comparison], parameters: list[flo
 
     It is that of least squares; nan where a run diverged.
     """
-    losses = [grid.compared_losses(one) for one in comparisons]
+    losses = [grid.compared_losses(comparison) for comparison in comparisons]
     shared = sorted(set.intersection(*({*own} & {*base} for own, base in losses)))
     nats = [
         stats.paired_differences({seed: own[seed] for seed in shared}, base) for own, base in losses

@@ -51,7 +51,8 @@ def reading(study: Study) -> Html:
         " - 1; noise that a seed adds to all arms cancels.",
         "claimed late": "added to the plan after confirmation began: a claim, a corpus, the ladder"
         " of sizes, or more seeds for a question that was left open. More seeds are a second look,"
-        " which counts as one more comparison of its family: the family's intervals are wider.",
+        " which counts as one more comparison of its family: the family's intervals are wider, and"
+        " their level of 95 % is approximate.",
         "rates imprecise": "the tuned learning rate of the arm or of its baseline is known less"
         " well than the plan asks; 'What this does not show' names it.",
         "UNSTABLE": "a seed of the arm or of its baseline diverged (the others are not judged), or"
@@ -77,52 +78,54 @@ def not_shown(study: Study) -> Html:
 
 
 def _limitations(study: Study) -> list[str]:
-    found = [
+    sentences = [
         "An interval holds for the learning rates that tuning chose. The error of tuning is not in"
         " it; the table of tuned learning rates shows it for each arm."
     ]
-    data = {record.corpus: record for record in study.grid.records}
-    if synthetic := sorted(name for name, one in data.items() if one.data.get("synthetic")):
-        found.append(f"{', '.join(synthetic)}: generated text, which says nothing about real text.")
-    if samples := sorted(name for name, one in data.items() if one.data.get("sample")):
-        found.append(f"{', '.join(samples)}: a sample of the corpus, not all of it.")
-    found += [
+    corpora = {record.corpus: record.data for record in study.grid.records}
+    if synthetic := sorted(name for name, data in corpora.items() if data.get("synthetic")):
+        sentences.append(
+            f"{', '.join(synthetic)}: generated text, which says nothing about real text."
+        )
+    if samples := sorted(name for name, data in corpora.items() if data.get("sample")):
+        sentences.append(f"{', '.join(samples)}: a sample of the corpus, not all of it.")
+    sentences += [
         f"Size '{name}' of the ladder was left out: {why}"
         for name, why in study.plan.left_out.items()
     ]
-    fewest = min(one.planned for one in study.latest())
+    fewest = min(judgement.planned for judgement in study.latest())
     if fewest < stats.FEW_SEEDS:
-        found.append(f"{fewest} seeds: intervals are wide and their width is partly luck.")
+        sentences.append(f"{fewest} seeds: intervals are wide and their width is partly luck.")
     grid = study.grid
     tuned = [cell for cell in grid.cells if grid.is_tuned(cell)]
     if edges := [str(cell) for cell in tuned if grid.fit(cell).state == EDGE]:
-        found.append(f"Learning rate not tuned to an interior minimum: {'; '.join(edges)}.")
+        sentences.append(f"Learning rate not tuned to an interior minimum: {'; '.join(edges)}.")
     if unstable := [str(cell) for cell in tuned if grid.fit(cell).state == NO_STABLE_RATE]:
-        found.append(f"No learning rate that was tried is stable: {'; '.join(unstable)}.")
+        sentences.append(f"No learning rate that was tried is stable: {'; '.join(unstable)}.")
     if imprecise := [str(cell) for cell in grid.cells if grid.is_imprecise(cell)]:
-        found.append(
+        sentences.append(
             "Learning rate imprecise (its interval reaches beyond the rates tried, or its error"
             f" costs more than {study.plan.tune.error:g} nats): {'; '.join(imprecise)}."
         )
-    if late := [one for one in study.judgements if not one.declared]:
-        found.append(
+    if late := [judgement for judgement in study.judgements if not judgement.declared]:
+        sentences.append(
             f"Claimed late: {len(late)} of {len(study.judgements)} comparisons, which the table of"
             " all claims marks."
         )
     if any(not slope.declared for slope in study.slopes):
-        found.append("Claimed late: the change of the gap with the size of the model.")
+        sentences.append("Claimed late: the change of the gap with the size of the model.")
     if wide := [text for cell in grid.cells if (text := _wide_spread(grid, cell))]:
-        found.append(
+        sentences.append(
             f"Seeds that lie far apart, so that one of them moves a gap: {'; '.join(wide)} of"
             f" {study.plan.confirm.text} loss between the best seed and the worst."
         )
     if mixed := _mixed_machines(grid):
-        found.append(
+        sentences.append(
             "Confirmation runs on more than one device, in more than one precision or with several"
             f" instruction sets, so that a gap may hold their difference too: {'; '.join(mixed)}."
         )
-    found += [_replaced_sentence(grid, cell) for cell in grid.cells if grid.replaced(cell)]
-    return found
+    sentences += [_replaced_sentence(grid, cell) for cell in grid.cells if grid.replaced(cell)]
+    return sentences
 
 
 def _wide_spread(grid: Grid, cell: Cell) -> str:
@@ -137,8 +140,8 @@ def _mixed_machines(grid: Grid) -> list[str]:
     machines: dict[str, set[str]] = {}
     for cell in grid.cells:
         for run in grid.confirmation_records(cell):
-            known = filter(None, map(run.machine.get, ("device_name", "precision", "instructions")))
-            machines.setdefault(cell.place, set()).add(", ".join(known))
+            facts = map(run.machine.get, ("device_name", "precision", "instructions"))
+            machines.setdefault(cell.place, set()).add(", ".join(filter(None, facts)))
     return [
         f"{place} ({' and '.join(sorted(names))})"
         for place, names in machines.items()

@@ -51,40 +51,45 @@ def _items(lines: list[str]) -> str:
 
 
 def sentences(study: Study) -> list[str]:
-    """Return at most MOST_SENTENCES answers, each with one number and its interval, as HTML."""
-    claims = [claim_sentence(judged) for judged in study.headline() if _is_answered(judged)]
-    slopes = [slope_sentence(one) for one in study.slopes[:1] if one.is_complete]
+    """Return at most MOST_SENTENCES answers, each with a number and its interval, as HTML."""
+    claims = list(map(claim_sentence, filter(_is_answered, study.headline())))
+    slopes = [slope_sentence(slope) for slope in study.slopes[:1] if slope.is_complete]
     return [*claims[: MOST_SENTENCES - len(slopes)], *slopes]
 
 
 def open_questions(study: Study) -> list[str]:
     """Return what the sentences will answer and no corpus has the runs for yet, as HTML."""
-    slopes = [slope_question(one) for one in study.slopes[:1] if not one.is_complete]
+    slopes = [slope_question(slope) for slope in study.slopes[:1] if not slope.is_complete]
     return [*map(claim_question, _unanswered(study)), *slopes]
 
 
 def _other_questions(study: Study) -> list[str]:
     """Return at most one line: how many further questions wait for runs."""
-    listed = [one for judged in _unanswered(study) for one in judged]
-    others = [one for one in study.latest() if one not in listed and not one.is_complete]
+    listed = [judgement for judgements in _unanswered(study) for judgement in judgements]
+    others = [
+        judgement
+        for judgement in study.latest()
+        if judgement not in listed and not judgement.is_complete
+    ]
     slopes = [slope for slope in study.slopes[1:] if not slope.is_complete]
-    count = sum(len(one.limits) for one in others) + len(slopes)
+    count = sum(len(judgement.limits) for judgement in others) + len(slopes)
     if not count:
         return []
     if open_questions(study):
         return [f"{count} more, in the table of all claims."]
-    names = [one.name for one in others] + [f"{slope.arm} (size of the model)" for slope in slopes]
-    asked = f"{counted(count, 'question')} on {escape('; '.join(dict.fromkeys(names)))}"
-    return [f"{asked}, in the table of all claims."]
+    names = [judgement.name for judgement in others]
+    names += [f"{slope.arm} (size of the model)" for slope in slopes]
+    questions = f"{counted(count, 'question')} on {escape('; '.join(dict.fromkeys(names)))}"
+    return [f"{questions}, in the table of all claims."]
 
 
 def _unanswered(study: Study) -> list[list[Judgement]]:
-    return [judged for judged in study.headline() if not _is_answered(judged)]
+    return [judgements for judgements in study.headline() if not _is_answered(judgements)]
 
 
-def _is_answered(judged: list[Judgement]) -> bool:
+def _is_answered(judgements: list[Judgement]) -> bool:
     """Return whether a claim has all of its seeds on a corpus."""
-    return any(one.is_complete for one in judged)
+    return any(judgement.is_complete for judgement in judgements)
 
 
 def first_table(study: Study) -> Html:
@@ -98,7 +103,8 @@ def first_table(study: Study) -> Html:
     cells = []
     for row in rows:
         first = _first_declared(row)
-        cells.append([_comparison(first), *(_cell(one, first.planned_text) for one in row)])
+        gaps = [_cell(judgement, first.planned_text) for judgement in row]
+        cells.append([_comparison(first), *gaps])
     heads = ["comparison", *corpora]
     width = f"text-align:left;width:{76.5 / len(corpora):.1f}%"
     styles = ["text-align:left;width:23.5%", *[width] * len(corpora)]
@@ -108,58 +114,60 @@ def first_table(study: Study) -> Html:
     return Html(table + note)
 
 
-def _comparison(one: Judgement) -> Html:
+def _comparison(judgement: Judgement) -> Html:
     """Return what a row compares, and from how many seeds."""
-    against = f"against {one.against}, {one.planned_text}"
-    if one.is_chosen:
-        against = f"{one.claim.first}, {against}"
-    return Html(f"<b>{escape(one.arm)}</b><br><small>{escape(against)}</small>")
+    against = f"against {judgement.against}, {judgement.planned_text}"
+    if judgement.is_chosen:
+        against = f"{judgement.claim.first}, {against}"
+    return Html(f"<b>{escape(judgement.arm)}</b><br><small>{escape(against)}</small>")
 
 
 def _first_declared(row: list[Judgement | None]) -> Judgement:
     """Return the first judgement of a row whose claim was declared in time, else the first."""
-    known = [one for one in row if one]
-    return next((one for one in known if one.declared), known[0])
+    judgements = [judgement for judgement in row if judgement]
+    return next((judgement for judgement in judgements if judgement.declared), judgements[0])
 
 
-def _cell(one: Judgement | None, row_seeds: str) -> Html | str:
+def _cell(judgement: Judgement | None, row_seeds: str) -> Html | str:
     """Return the gap, interval and verdicts of a claim on one corpus.
 
     Args:
         row_seeds: Seeds as the row names them; the cell names its own only where they differ.
     """
-    if one is None:
+    if judgement is None:
         return "not asked"
-    if not one.is_begun:
+    if not judgement.is_begun:
         return "not run yet"
-    gap = f"<span style='white-space:nowrap'>{interval_text(one.interval)}</span>"
-    if one.imprecise:
+    gap = f"<span style='white-space:nowrap'>{interval_text(judgement.interval)}</span>"
+    if judgement.imprecise:
         gap += " <small>rates imprecise</small>"
-    if not one.is_complete:
-        return Html(f"{gap}<br><small>{one.ended} of {one.planned} seeds so far</small>")
-    seeds = "" if one.planned_text == row_seeds else f"{one.planned_text}; "
-    return Html(f"{gap}<br><small>{seeds}{_verdicts(one)}</small>")
+    if not judgement.is_complete:
+        return Html(
+            f"{gap}<br><small>{judgement.ended} of {judgement.planned} seeds so far</small>"
+        )
+    seeds = "" if judgement.planned_text == row_seeds else f"{judgement.planned_text}; "
+    return Html(f"{gap}<br><small>{seeds}{_verdicts(judgement)}</small>")
 
 
-def _verdicts(one: Judgement) -> str:
+def _verdicts(judgement: Judgement) -> str:
     """Return each limit of a claim and its verdict as coloured words."""
-    failed = f"{one.interval.failed} of {one.ended} seeds"
-    reason = f" ({failed if one.ended else unstable_reason(one.interval)})"
-    found = [
+    failed = f"{judgement.interval.failed} of {judgement.ended} seeds"
+    reason = f" ({failed if judgement.ended else unstable_reason(judgement.interval)})"
+    verdicts = [
         f"<span style='white-space:nowrap'>{escape(limit.short_text)}:"
         f" {verdict_html(limit.verdict)}{reason if limit.verdict == stats.UNSTABLE else ''}</span>"
-        for limit in one.limits
+        for limit in judgement.limits
     ]
-    return "; ".join(found)
+    return "; ".join(verdicts)
 
 
 def _legend(study: Study) -> str:
     """Return what the arms of the first screen are."""
     names = {
         name
-        for judged in study.headline()
-        for one in judged
-        for name in (one.arm, one.baseline, *one.claim.names)
+        for judgements in study.headline()
+        for judgement in judgements
+        for name in (judgement.arm, judgement.baseline, *judgement.claim.names)
     }
     declared = study.plan.arms | study.plan.choices
     lines = [

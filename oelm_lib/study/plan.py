@@ -44,9 +44,9 @@ class Plan(Section):
         _check_names(self)
         counts = [claim.seeds or 0 for claim in self.claims]
         counts += [self.confirm.seeds.count, self.ladder.seeds if self.ladder else 0]
-        if both := sorted(set(self.tune.seeds).intersection(self.confirm_seeds(max(counts)))):
+        if seeds := sorted(set(self.tune.seeds).intersection(self.confirm_seeds(max(counts)))):
             raise ValueError(
-                f"confirm.seeds: seed {both[0]} is one of tune.seeds; choose fresh seeds,"
+                f"confirm.seeds: seed {seeds[0]} is one of tune.seeds; choose fresh seeds,"
                 f" e.g. from: {max(self.tune.seeds) + 100}"
             )
         return self
@@ -58,8 +58,8 @@ class Plan(Section):
     @property
     def hash(self) -> str:
         """First 12 digits of the SHA-256 of all that the plan says."""
-        said = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        return sha256_json(said)[:12]
+        content = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        return sha256_json(content)[:12]
 
     @property
     def sizes(self) -> dict[str, Size]:
@@ -133,8 +133,8 @@ class Plan(Section):
 def _check_names(plan: Plan) -> None:
     """Raise ValueError where a name of the plan names nothing, or two things."""
     arms, choices = set(plan.arms), set(plan.choices)
-    if both := arms & choices:
-        raise ValueError(f"{both.pop()!r} names an arm and a choice; rename one")
+    if names := arms & choices:
+        raise ValueError(f"{names.pop()!r} names an arm and a choice; rename one")
     if len(set(plan.corpora)) < len(plan.corpora):
         raise ValueError("corpora names one corpus twice")
     if isinstance(plan.tune.start, dict) and set(plan.tune.start) != set(plan.corpora):
@@ -164,9 +164,9 @@ def _check_names(plan: Plan) -> None:
         _check_known("ladder: corpora", name, set(plan.corpora))
 
 
-def _check_known(where: str, name: str | None, known: set[str]) -> None:
-    if name is not None and name not in known:
-        raise ValueError(f"{where}: {name!r} is not declared; known: {', '.join(sorted(known))}")
+def _check_known(where: str, name: str | None, names: set[str]) -> None:
+    if name is not None and name not in names:
+        raise ValueError(f"{where}: {name!r} is not declared; known: {', '.join(sorted(names))}")
 
 
 def _check_baseline(plan: Plan, name: str) -> None:
@@ -212,12 +212,12 @@ def parse_plan(plain: dict[str, Any], where: str) -> Plan:
 
 def _check_arms(plan: Plan) -> None:
     """Raise UserError for an arm that is no experiment, or equal arms, or a share too large."""
-    made: dict[str, str] = {}
+    runs: dict[str, str] = {}
     for size in plan.sizes:
         for name in plan.arms:
             cell = Cell(plan.corpora[0], size, name)
             cfg = plan.config(cell)
-            other = made.setdefault(sha256_json(cfg.science), f"{name} ({size})")
+            other = runs.setdefault(sha256_json(cfg.science), f"{name} ({size})")
             if other != f"{name} ({size})":
                 raise UserError(f"{other} and {name} ({size}) are the same runs; delete one")
             if cfg.freeze_problem:
@@ -263,7 +263,7 @@ def _check_shares(plan: Plan) -> None:
                 f" trained_share = {choice.trained_share:.2%}; raise it or leave it out"
             )
     for claim in [claim for claim in plan.claims if claim.trained_share is not None]:
-        for arm in [arm for name in claim.judged for arm in plan.candidates(name)]:
+        for arm in [arm for name in claim.subjects for arm in plan.candidates(name)]:
             share = plan.trained_share(arm)
             if share > claim.trained_share:
                 raise UserError(

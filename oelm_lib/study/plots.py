@@ -28,10 +28,12 @@ MOST_NAMES = 12
 def gaps(study: Study) -> Figure:
     """Draw the gap of each main comparison on each corpus, as the first table has them."""
     _, table = study.main_table()
-    judged = [[one for one in row if one and one.interval.n] for row in table]
-    judged = [row for row in judged if row]
-    styles = _styles(study, {one.arm for row in judged for one in row})
-    rows = [_forest_row(row, styles[row[0].arm].colour) for row in judged]
+    table = [
+        [judgement for judgement in row if judgement and judgement.interval.n] for row in table
+    ]
+    table = [row for row in table if row]
+    styles = _styles(study, {judgement.arm for row in table for judgement in row})
+    rows = [_forest_row(row, styles[row[0].arm].colour) for row in table]
     limits = {bound: f"+{bound:g} %" for row in rows for bound in row.limits if bound > 0}
     names = {0.0: "baseline"} | limits
     notes = [
@@ -49,21 +51,21 @@ def gaps(study: Study) -> Figure:
     return title_x(figure, "gap in perplexity to the baseline")
 
 
-def _forest_row(judged: list[Judgement], colour: str) -> forest.Row:
+def _forest_row(judgements: list[Judgement], colour: str) -> forest.Row:
     """Return a comparison with its gap on each corpus."""
-    first = judged[0]
+    first = judgements[0]
     against = f"against {first.against}"
     share = f" ({significant(100 * first.trained_share, 2)} %)"
     marks = [
         forest.Mark(
-            name=f"{one.arm} {against}, {one.corpus}",
-            interval=one.interval,
+            name=f"{judgement.arm} {against}, {judgement.corpus}",
+            interval=judgement.interval,
             colour=colour,
             symbol="circle",
-            label=one.corpus,
-            note=_note(one),
+            label=judgement.corpus,
+            note=_note(judgement),
         )
-        for one in judged
+        for judgement in judgements
     ]
     bounds = {100 * limit.bound for limit in first.limits}
     if first.claim.equal:
@@ -72,12 +74,12 @@ def _forest_row(judged: list[Judgement], colour: str) -> forest.Row:
     return forest.Row(text, marks, tuple(sorted(bounds)))
 
 
-def _note(one: Judgement) -> str:
+def _note(judgement: Judgement) -> str:
     """Return the verdicts of a judgement as marks: `≤ 5 % ✓, ≤ 1 % ?, late`."""
-    if not one.is_complete:
-        return f"{one.ended} of {one.planned} seeds"
-    marks = [f"{limit.short_text} {verdict_mark(limit.verdict)}" for limit in one.limits]
-    return ", ".join(marks if one.declared else [*marks, "late"])
+    if not judgement.is_complete:
+        return f"{judgement.ended} of {judgement.planned} seeds"
+    marks = [f"{limit.short_text} {verdict_mark(limit.verdict)}" for limit in judgement.limits]
+    return ", ".join(marks if judgement.declared else [*marks, "late"])
 
 
 def behind(study: Study) -> list[Figure]:
@@ -203,14 +205,20 @@ def ladder(study: Study) -> Figure:
 
 def _sizes(slope: Slope) -> list[SizeGap]:
     """Return the sizes of a slope that have a seed."""
-    return [size for size in slope.sizes if size.interval.n]
+    return [size_gap for size_gap in slope.sizes if size_gap.interval.n]
 
 
 def _bars(intervals: Iterable[Interval]) -> dict[str, Any]:
     """Return plotly's error bars of gaps in percent, of no length where an interval is unknown."""
     return {
-        "array": [100 * (one.gap_high - one.gap) if one.known else 0.0 for one in intervals],
-        "arrayminus": [100 * (one.gap - one.gap_low) if one.known else 0.0 for one in intervals],
+        "array": [
+            100 * (interval.gap_high - interval.gap) if interval.known else 0.0
+            for interval in intervals
+        ],
+        "arrayminus": [
+            100 * (interval.gap - interval.gap_low) if interval.known else 0.0
+            for interval in intervals
+        ],
         "symmetric": False,
     }
 
@@ -223,9 +231,14 @@ def _set_gap_axis(figure: Figure, intervals: list[Interval], limits: list[float]
     Args:
         limits: In percent, ascending.
     """
-    marks = [0.0, *limits, *(100 * one.gap for one in intervals)]
+    marks = [0.0, *limits, *(100 * interval.gap for interval in intervals)]
     reach = 3 * max(map(abs, marks))
-    ends = [100 * end for one in intervals if one.known for end in (one.gap_low, one.gap_high)]
+    ends = [
+        100 * end
+        for interval in intervals
+        if interval.known
+        for end in (interval.gap_low, interval.gap_high)
+    ]
     drawn = [*marks, *np.clip(ends, -reach, reach)]
     span = max(drawn) - min(drawn)
     room = 1.0 + 0.08 * span
@@ -246,7 +259,7 @@ def _styles(study: Study, arms: set[str]) -> dict[str, ArmStyle]:
     for arm in [name for name in plan.arms if name in arms]:
         cell = Cell(plan.corpora[0], BASE_SIZE, arm)
         # All arms have the title of their base; without it, only an arm of the log has a name.
-        known = arm_name(plan.config(cell).model_copy(update={"title": ""}))
-        names[arm] = known if known in COLOURS and known not in names.values() else arm
+        name = arm_name(plan.config(cell).model_copy(update={"title": ""}))
+        names[arm] = name if name in COLOURS and name not in names.values() else arm
     styles = arm_styles(names.values())
     return {arm: styles[name] for arm, name in names.items()}

@@ -226,7 +226,7 @@ def append_record(path: Path, record: dict[str, Any]) -> bool:
     key = Record.model_validate(record).key
 
     def is_recorded(text: bytes) -> bool:
-        return any(known.key == key for known in _parse(text, path))
+        return any(entry.key == key for entry in _parse(text, path))
 
     line = json.dumps(with_checksum(record), separators=(",", ":"))
     with as_user_error(path, "cannot be written", ", then the same command goes on"):
@@ -262,7 +262,7 @@ def _parse(text: bytes, path: Path) -> Iterable[Record]:
         yield record
 
 
-def frozen_plan(name: str) -> Plan | None:
+def registered_plan(name: str) -> Plan | None:
     """Return the plan as it stood when confirmation began; None: it has not begun."""
     path = study_folder(name) / "plan.yaml"
     if not path.is_file():
@@ -270,7 +270,7 @@ def frozen_plan(name: str) -> Plan | None:
     return parse_plan(config.read_yaml(path, GUIDE), f"reports/{name}/plan.yaml")
 
 
-def freeze_plan(name: str, plan: Plan) -> None:
+def register_plan(name: str, plan: Plan) -> None:
     """Save the plan before the first confirmation run; a plan that is saved already stays."""
     path = study_folder(name) / "plan.yaml"
     if not path.exists():

@@ -158,7 +158,7 @@ class Claim(Section):
         return tuple(name for name in (self.first, self.second) if name is not None)
 
     @property
-    def judged(self) -> tuple[str, ...]:
+    def subjects(self) -> tuple[str, ...]:
         """The arms or choices that the claim is about: `arm`, or both of `equal`."""
         return self.equal or (self.arm,)
 

@@ -7,7 +7,7 @@ from oelm_lib import stats
 from oelm_lib.study.ladder import FLAT, GROWS, SHRINKS, Slope
 from oelm_lib.study.verdicts import WAITING, Judgement, Limit, unstable_reason
 from oelm_lib.units import counted, format_millions
-from oelm_lib.view.gaps import interval_text
+from oelm_lib.view.gaps import interval_text, percent
 
 UNDECIDED = (stats.INCONCLUSIVE, stats.NOT_SHOWN, stats.UNSTABLE)
 SLOPE_WORDS = {FLAT: "it is flat", GROWS: "it grows", SHRINKS: "it shrinks"}
@@ -21,29 +21,29 @@ def status(judgements: Iterable[Judgement], slopes: Iterable[Slope], done: int, 
     Args:
         done, left: Runs that are recorded, and that are still expected.
     """
-    found = [limit.verdict for one in judgements for limit in one.limits]
-    found += [slope.verdict for slope in slopes]
-    undecided = sum(verdict in UNDECIDED for verdict in found)
-    waiting = sum(verdict in WAITING for verdict in found)
-    answered = len(found) - undecided - waiting
+    verdicts = [limit.verdict for judgement in judgements for limit in judgement.limits]
+    verdicts += [slope.verdict for slope in slopes]
+    undecided = sum(verdict in UNDECIDED for verdict in verdicts)
+    waiting = sum(verdict in WAITING for verdict in verdicts)
+    answered = len(verdicts) - undecided - waiting
     runs = f"{done} of about {done + left} runs done" if left else f"all {done} runs done"
     if not answered + undecided:
         return f"No answer yet: {runs}."
     parts = [f"{answered} {'is' if answered == 1 else 'are'} answered"]
     parts += [f"{undecided} undecided"] if undecided else []
     parts += [f"{waiting} {'wait' if waiting > 1 else 'waits'} for runs"] if waiting else []
-    return f"Of {counted(len(found), 'question')}, {', '.join(parts)}; {runs}."
+    return f"Of {counted(len(verdicts), 'question')}, {', '.join(parts)}; {runs}."
 
 
-def claim_question(judged: list[Judgement]) -> str:
-    """Return what a claim asks, as HTML; `judged`: one judgement for each corpus."""
-    first = judged[0]
-    asked = ", or even ".join(_limit_text(limit) for limit in first.limits)
+def claim_question(judgements: list[Judgement]) -> str:
+    """Return what a claim asks, as HTML; `judgements`: one for each corpus."""
+    first = judgements[0]
+    limits = ", or even ".join(_limit_text(limit) for limit in first.limits)
     verb = "are they" if first.claim.equal else "is the gap"
-    where = ", ".join(one.corpus for one in judged)
+    where = ", ".join(judgement.corpus for judgement in judgements)
     return (
         f"<b>{escape(first.name)}</b> against <b>{escape(first.against)}</b>:"
-        f" {verb} {escape(asked)}? On {escape(where)}."
+        f" {verb} {escape(limits)}? On {escape(where)}."
     )
 
 
@@ -55,13 +55,13 @@ def slope_question(slope: Slope) -> str:
     )
 
 
-def claim_sentence(judged: list[Judgement]) -> str:
+def claim_sentence(judgements: list[Judgement]) -> str:
     """Return the answer on the first corpus that is complete, and the verdicts on others so far.
 
     Args:
-        judged: One judgement for each corpus, of which one is complete.
+        judgements: One for each corpus, of which one is complete.
     """
-    first = next(one for one in judged if one.is_complete)
+    first = next(judgement for judgement in judgements if judgement.is_complete)
     limit = _main_limit(first)
     seeds = first.interval.n or first.ended
     text = (
@@ -70,9 +70,9 @@ def claim_sentence(judged: list[Judgement]) -> str:
         f" {escape(_verdict_words(first, limit))}{_stricter_words(first, limit)}."
     )
     others = [
-        f"{escape(one.corpus)}: {_short_verdict(one, limit.bound)}"
-        for one in judged
-        if one is not first and one.is_begun
+        f"{escape(judgement.corpus)}: {_short_verdict(judgement, limit.bound)}"
+        for judgement in judgements
+        if judgement is not first and judgement.is_begun
     ]
     if not others:
         return text
@@ -80,23 +80,23 @@ def claim_sentence(judged: list[Judgement]) -> str:
     return f"{text} {escape(where[0].upper() + where[1:])} {'; on '.join(others)}."
 
 
-def _short_verdict(one: Judgement, bound: float) -> str:
+def _short_verdict(judgement: Judgement, bound: float) -> str:
     """Return the verdict on one limit of a claim, or how many of its seeds have ended."""
-    if one.is_complete:
-        verdict = next(limit.verdict for limit in one.limits if limit.bound == bound)
-        return verdict if one.declared else f"{verdict} ({one.planned_text})"
-    return f"{one.ended} of {one.planned} seeds so far"
+    if judgement.is_complete:
+        verdict = next(limit.verdict for limit in judgement.limits if limit.bound == bound)
+        return verdict if judgement.declared else f"{verdict} ({judgement.planned_text})"
+    return f"{judgement.ended} of {judgement.planned} seeds so far"
 
 
-def _stricter_words(one: Judgement, held: Limit) -> str:
+def _stricter_words(judgement: Judgement, main_limit: Limit) -> str:
     """Return what the next stricter limit says beside one that holds."""
-    stricter = [limit for limit in one.limits if limit.bound < held.bound]
-    if held.verdict != stats.PASS or not stricter:
+    stricter = [limit for limit in judgement.limits if limit.bound < main_limit.bound]
+    if main_limit.verdict != stats.PASS or not stricter:
         return ""
     limit = max(stricter, key=lambda limit: limit.bound)
     if limit.verdict == stats.FAIL:
         return f", but {escape(_more_than(limit))}"
-    return f", and {escape(_verdict_words(one, limit))}"
+    return f", and {escape(_verdict_words(judgement, limit))}"
 
 
 def _limit_text(limit: Limit) -> str:
@@ -108,14 +108,14 @@ def _more_than(limit: Limit) -> str:
     return limit.text.replace("at most", "more than")
 
 
-def _change_words(one: Judgement) -> str:
+def _change_words(judgement: Judgement) -> str:
     """Return the beginning of a sentence about a claim: what changes, by how much."""
-    name, other = f"<b>{escape(one.arm)}</b>", f"<b>{escape(one.other)}</b>"
-    if not one.interval.n:
-        return f"{name} against <b>{escape(one.against)}</b>"
-    size, interval = interval_text(one.interval), one.interval
-    if one.claim.equal:
-        what = "gap to its baseline" if one.claim.gaps else "perplexity"
+    name, other = f"<b>{escape(judgement.arm)}</b>", f"<b>{escape(judgement.other)}</b>"
+    if not judgement.interval.n:
+        return f"{name} against <b>{escape(judgement.against)}</b>"
+    size, interval = interval_text(judgement.interval), judgement.interval
+    if judgement.claim.equal:
+        what = "gap to its baseline" if judgement.claim.gaps else "perplexity"
         return f"The {what} of {name} differs from that of {other} by {size}"
     if interval.known and interval.low > 0:
         return f"{name} raises perplexity over {other} by {size.removeprefix('+')}"
@@ -124,17 +124,17 @@ def _change_words(one: Judgement) -> str:
     return f"{name} changes perplexity against {other} by {size}"
 
 
-def _main_limit(one: Judgement) -> Limit:
+def _main_limit(judgement: Judgement) -> Limit:
     """Return the strictest limit that holds, else the loosest."""
-    held = [limit for limit in one.limits if limit.verdict == stats.PASS]
-    if held:
-        return min(held, key=lambda limit: limit.bound)
-    return max(one.limits, key=lambda limit: limit.bound)
+    passes = [limit for limit in judgement.limits if limit.verdict == stats.PASS]
+    if passes:
+        return min(passes, key=lambda limit: limit.bound)
+    return max(judgement.limits, key=lambda limit: limit.bound)
 
 
-def _verdict_words(one: Judgement, limit: Limit) -> str:
+def _verdict_words(judgement: Judgement, limit: Limit) -> str:
     """Return a verdict in words."""
-    subject = "they are" if one.claim.equal else "that is"
+    subject = "they are" if judgement.claim.equal else "that is"
     rest = _limit_text(limit)
     decided = {
         stats.PASS: rest,
@@ -145,18 +145,27 @@ def _verdict_words(one: Judgement, limit: Limit) -> str:
     if limit.verdict in decided:
         return f"{subject} {decided[limit.verdict]} ({limit.verdict})"
     if limit.verdict == stats.UNSTABLE:
-        return f"no verdict on '{limit.text}', since {unstable_reason(one.interval)}"
+        return f"no verdict on '{limit.text}', since {unstable_reason(judgement.interval)}"
     return f"whether {subject} {rest} stays open{_in_brackets(limit.to_decide)}"
 
 
 def slope_sentence(slope: Slope) -> str:
-    """Return the answer on a slope of the ladder, as HTML."""
-    gap = f"{_span(slope).capitalize()} the gap of <b>{escape(slope.arm)}</b>"
-    where = f"on {escape(slope.corpus)}{slope.late_mark}"
+    """Return the answer on a slope of the ladder, as HTML: gaps of the smallest and largest size.
+
+    The change is one of the perplexity's ratio to the baseline, not a share of the gap.
+    """
+    gap = f"gap of <b>{escape(slope.arm)}</b>"
+    verdict = f"on {escape(slope.corpus)}{slope.late_mark}: {escape(_slope_words(slope))}."
     if not slope.interval.n:
-        return f"{gap} {where}: {escape(_slope_words(slope))}."
-    size = interval_text(slope.interval)
-    return f"{gap} changes by {size} for each factor of ten {where}: {escape(_slope_words(slope))}."
+        return f"{_span(slope).capitalize()} the {gap} {verdict}"
+    small, large = (
+        f"{percent(size_gap.interval.gap, 1)} at {format_millions(size_gap.parameters)} million"
+        for size_gap in (slope.sizes[0], slope.sizes[-1])
+    )
+    return (
+        f"The {gap} is {small} parameters and {large} {verdict} For each factor of ten,"
+        f" perplexity relative to the baseline changes by {interval_text(slope.interval)}."
+    )
 
 
 def _slope_words(slope: Slope) -> str:

@@ -8,7 +8,7 @@ from oelm_lib.study.checks import check_only_adds, read_grid
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.ladder import Slope, judge_ladder
 from oelm_lib.study.plan import Plan, read_plan
-from oelm_lib.study.records import frozen_plan
+from oelm_lib.study.records import registered_plan
 from oelm_lib.study.schema import Claim
 from oelm_lib.study.verdicts import Judgement
 
@@ -19,18 +19,18 @@ class Study:
 
     name: str
     grid: Grid
-    frozen: Plan | None
+    registered: Plan | None
     """The plan as it stood when confirmation began; None: it has not begun."""
 
     @cached_property
     def judgements(self) -> list[Judgement]:
         """Judgement of every claim on every corpus."""
-        return verdicts.judge(self.grid, self.frozen)
+        return verdicts.judge(self.grid, self.registered)
 
     @cached_property
     def slopes(self) -> list[Slope]:
         """Slope of every arm of the ladder, on each of its corpora."""
-        return judge_ladder(self.grid, self.frozen)
+        return judge_ladder(self.grid, self.registered)
 
     @property
     def plan(self) -> Plan:
@@ -43,19 +43,16 @@ class Study:
         Where a later claim added seeds: the complete one with the most seeds, else the first.
         """
         groups: dict[tuple[Claim, str], list[Judgement]] = {}
-        for one in self.judgements:
-            groups.setdefault((one.claim.question, one.corpus), []).append(one)
-        return [
-            max([one for one in group if one.is_complete] or group[:1], key=lambda one: one.planned)
-            for group in groups.values()
-        ]
+        for judgement in self.judgements:
+            groups.setdefault((judgement.claim.question, judgement.corpus), []).append(judgement)
+        return [_latest(group) for group in groups.values()]
 
     def headline(self) -> list[list[Judgement]]:
         """Return the latest judgements, corpus by corpus, of each question of the first screen."""
         claims = [claim for claim in self.plan.claims if claim.headline] or self.plan.claims
         latest = self.latest()
         return [
-            [one for one in latest if one.claim.question == question]
+            [judgement for judgement in latest if judgement.claim.question == question]
             for question in dict.fromkeys(claim.question for claim in claims)
         ]
 
@@ -64,14 +61,23 @@ class Study:
 
         Comparisons and corpora for which no seed has ended are left out.
         """
-        rows = [{one.corpus: one for one in judged} for judged in self.headline()]
-        begun = [row for row in rows if any(one.is_begun for one in row.values())]
+        rows = [
+            {judgement.corpus: judgement for judgement in judgements}
+            for judgements in self.headline()
+        ]
+        begun = [row for row in rows if any(judgement.is_begun for judgement in row.values())]
         corpora = [
             corpus
             for corpus in self.plan.corpora
             if any(corpus in row and row[corpus].is_begun for row in begun)
         ]
         return corpora, [[row.get(corpus) for corpus in corpora] for row in begun]
+
+
+def _latest(group: list[Judgement]) -> Judgement:
+    """Return the complete judgement with the most seeds, else the first."""
+    complete = [judgement for judgement in group if judgement.is_complete]
+    return max(complete, key=lambda judgement: judgement.planned, default=group[0])
 
 
 def load_study(name: str) -> Study:
@@ -81,8 +87,8 @@ def load_study(name: str) -> Study:
         UserError: A mistake in the plan, a change of it after confirmation began, or a record of
             another plan.
     """
-    plan, frozen = read_plan(name), frozen_plan(name)
+    plan, registered = read_plan(name), registered_plan(name)
     grid = read_grid(name, plan)
-    if frozen is not None:
-        check_only_adds(frozen, plan)
-    return Study(name, grid, frozen)
+    if registered is not None:
+        check_only_adds(registered, plan)
+    return Study(name, grid, registered)

@@ -22,21 +22,21 @@ from oelm_lib.view.tables import plain_table
 def claims_table(study: Study) -> pd.DataFrame:
     """Tabulate every claim on every corpus, one row per limit."""
     rows = []
-    for one in study.judgements:
-        for limit in one.limits:
-            interval = one.interval
+    for judgement in study.judgements:
+        for limit in judgement.limits:
+            interval = judgement.interval
             rows.append(
                 {
-                    "corpus": one.corpus,
-                    "arm": one.name,
-                    "against": one.other,
+                    "corpus": judgement.corpus,
+                    "arm": judgement.name,
+                    "against": judgement.other,
                     "claim": limit.text,
                     "gap [interval]": interval_text(interval),
                     "verdict": limit.verdict,
-                    "seeds": f"{one.ended} of {one.planned_text}",
+                    "seeds": f"{judgement.ended} of {judgement.planned_text}",
                     "to decide": limit.to_decide,
-                    "family (k)": f"{one.claim.family} ({interval.k})",
-                    "trained share": one.trained_share,
+                    "family (k)": f"{judgement.claim.family} ({interval.k})",
+                    "trained share": judgement.trained_share,
                     "sd, nats": interval.sd,
                     "document error, nats": interval.document_error,
                 }
@@ -80,9 +80,9 @@ def _tuning_state(grid: Grid, cell: Cell) -> str:
 
 def _confirmed_minus_fitted(grid: Grid, cell: Cell) -> float:
     """Return the mean validation loss of a cell's confirmation runs minus its fitted loss."""
-    losses = [run.loss("val") for run in grid.confirmation_records(cell)]
-    known = [loss for loss in losses if loss is not None]
-    return sum(known) / len(known) - grid.fit(cell).loss if known else math.nan
+    records = grid.confirmation_records(cell)
+    losses = [loss for record in records if (loss := record.loss("val")) is not None]
+    return sum(losses) / len(losses) - grid.fit(cell).loss if losses else math.nan
 
 
 def ladder_table(study: Study) -> pd.DataFrame:
@@ -92,8 +92,13 @@ def ladder_table(study: Study) -> pd.DataFrame:
             "corpus": slope.corpus,
             "arm": slope.arm,
             "against": slope.baseline,
-            "million parameters": ", ".join(format_millions(one.parameters) for one in slope.sizes),
-            **{f"gap, {one.size}": interval_text(one.interval) for one in slope.sizes},
+            "million parameters": ", ".join(
+                format_millions(size_gap.parameters) for size_gap in slope.sizes
+            ),
+            **{
+                f"gap, {size_gap.size}": interval_text(size_gap.interval)
+                for size_gap in slope.sizes
+            },
             "change per decade": interval_text(slope.interval),
             "verdict": slope.verdict,
             "seeds": f"{slope.interval.pairs} of {slope.planned} seeds{slope.late_mark}",
@@ -110,16 +115,16 @@ def exploration_table(study: Study) -> pd.DataFrame:
     last.
     """
     plan = study.plan
-    judged = {name: arm for name, arm in plan.arms.items() if arm.against}
-    nats = {name: study.grid.tuned_gap(name, plan.corpora[0]) for name in judged}
+    arms = {name: arm for name, arm in plan.arms.items() if arm.against}
+    nats = {name: study.grid.tuned_gap(name, plan.corpora[0]) for name in arms}
     order = sorted(nats, key=lambda name: nats[name] if _is_finite(nats[name]) else math.inf)
     return pd.DataFrame(
         {
             "arm": name,
-            "against": judged[name].against,
+            "against": arms[name].against,
             "tuned gap (validation)": _tuned_gap_text(nats[name]),
             "trained share": plan.trained_share(name),
-            "what it is": judged[name].about,
+            "what it is": arms[name].about,
         }
         for name in order
     )
@@ -245,25 +250,27 @@ def markdown_table(study: Study) -> str:
     Comparisons and corpora without a confirmation run are left out. `oelm study NAME --table`
     prints it; a test fails where README holds another one.
     """
-    corpora, judged = study.main_table()
-    if not judged:
+    corpora, table = study.main_table()
+    if not table:
         return "No claim has a confirmation run yet."
     rows = [["comparison", *corpora], ["---"] * (1 + len(corpora))]
-    for row in judged:
-        first = next(one for one in row if one)
+    for row in table:
+        first = next(judgement for judgement in row if judgement)
         rows.append([f"{first.arm} against {first.against}", *map(_cell, row)])
     return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", status_line(study)])
 
 
-def _cell(one: Judgement | None) -> str:
+def _cell(judgement: Judgement | None) -> str:
     """Return the gap, interval, seeds so far and verdicts of a claim on one corpus."""
-    if one is None:
+    if judgement is None:
         return "–"
-    if not one.is_begun:
+    if not judgement.is_begun:
         return "not run yet"
-    count = f"{_of(one.ended, one.planned)} seeds" if one.ended else unstable_reason(one.interval)
+    interval, seeds = judgement.interval, f"{_of(judgement.ended, judgement.planned)} seeds"
+    count = seeds if judgement.ended else unstable_reason(interval)
     words = {verdict: f"**{verdict}**" for verdict in (stats.PASS, stats.FAIL, stats.YES, stats.NO)}
     verdicts = [
-        f"{limit.short_text}: {words.get(limit.verdict, limit.verdict)}" for limit in one.limits
+        f"{limit.short_text}: {words.get(limit.verdict, limit.verdict)}"
+        for limit in judgement.limits
     ]
-    return f"{interval_text(one.interval)}, {count}{one.late_mark}; {'; '.join(verdicts)}"
+    return f"{interval_text(interval)}, {count}{judgement.late_mark}; {'; '.join(verdicts)}"

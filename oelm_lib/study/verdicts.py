@@ -56,8 +56,8 @@ class Judgement:
     @property
     def name(self) -> str:
         """Name of the arm in the claim; a choice is followed by the selected arm in brackets."""
-        named = self.claim.first
-        return named if named == self.arm else f"{named} ({self.arm or 'tuning will choose it'})"
+        name = self.claim.first
+        return name if name == self.arm else f"{name} ({self.arm or 'tuning will choose it'})"
 
     @property
     def is_chosen(self) -> bool:
@@ -100,13 +100,13 @@ class Judgement:
         return f"{self.planned} seeds{self.late_mark}"
 
 
-def judge(grid: Grid, frozen: Plan | None = None) -> list[Judgement]:
+def judge(grid: Grid, registered: Plan | None = None) -> list[Judgement]:
     """Judge every claim of a study on every corpus that it is about.
 
     Args:
-        frozen: The plan as it stood when confirmation began.
+        registered: The plan as it stood when confirmation began.
     """
-    before = frozen or grid.plan
+    before = registered or grid.plan
     declared = [(substance(claim), corpus) for claim, corpus in before.claims_by_corpus()]
     return [
         _judge_claim(grid, claim, corpus, (substance(claim), corpus) in declared)
@@ -170,7 +170,7 @@ def verdict_instead(grid: Grid, comparisons: list[Comparison], interval: Interva
 
     UNSTABLE where a cell has no stable learning rate, a word of WAITING where seeds are missing.
     """
-    if any(grid.has_no_rate(cell) for one in comparisons for cell in one.cells):
+    if any(grid.has_no_rate(cell) for comparison in comparisons for cell in comparison.cells):
         return stats.UNSTABLE
     if interval.pairs >= len(comparisons[0].seeds):
         return None
@@ -211,6 +211,6 @@ def comparison_interval(grid: Grid, comparison: Comparison, k: int) -> Interval:
         {run.seed: getattr(run, name) for run in grid.confirmation_records(cell)}
         for cell in (comparison.first, comparison.second)
     )
-    both = [seed for seed in comparison.seeds if own.get(seed) and base.get(seed)]
-    error = stats.document_error([(own[seed], base[seed]) for seed in both])
+    seeds = [seed for seed in comparison.seeds if own.get(seed) and base.get(seed)]
+    error = stats.document_error([(own[seed], base[seed]) for seed in seeds])
     return stats.with_document_error(interval, error)

@@ -65,15 +65,15 @@ def scalars(value):
 
 def derived(groups):
     """Losses, perplexities, gaps both ways, nats and step-time ratios within each corpus."""
-    found = []
+    numbers = []
     for losses, times in groups:
-        found += [*losses, *(math.exp(loss) for loss in losses)]
+        numbers += [*losses, *(math.exp(loss) for loss in losses)]
         for first, second in itertools.permutations(losses, 2):
-            found += [abs(first - second), 100 * abs(math.exp(first - second) - 1)]
-        found += [
+            numbers += [abs(first - second), 100 * abs(math.exp(first - second) - 1)]
+        numbers += [
             100 * abs(first / second - 1) for first, second in itertools.permutations(times, 2)
         ]
-    return found
+    return numbers
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -204,19 +204,19 @@ def test_next_steps_follow_from_the_results_and_name_no_recorded_run(measured):
     assert "GPT-08" in never and "DEMO-02" not in never
     assert "Go on with: DEMO-03_oelm_random/seed44" in text
     assert re.search(r"Add seeds \(fewer than 3\): DEMO-02\n", text)
-    named = set(re.findall(r"[A-Z]+-\d+", text))
-    assert not named & set(phase3()["experiments"])
+    experiments = set(re.findall(r"[A-Z]+-\d+", text))
+    assert not experiments & set(phase3()["experiments"])
 
 
 def test_an_experiment_that_separates_orthogonality_from_scale_is_asked_for_until_it_ran(tmp_path):
-    def asked():
+    def proposals():
         return gather(tmp_path, rehearsals=False)["todo"]["mixed"]
 
     for exp in ("DEMO-01", "DEMO-02", "DEMO-03"):
         make_run(tmp_path, exp)
-    assert asked() == ["DEMO-04", "GPT-08"]
+    assert proposals() == ["DEMO-04", "GPT-08"]
     make_run(tmp_path, "DEMO-04")
-    assert asked() == ["GPT-08"]
+    assert proposals() == ["GPT-08"]
 
 
 def test_only_a_change_of_init_and_scale_mixes_orthogonality_with_scale(tmp_path):

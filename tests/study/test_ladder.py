@@ -15,6 +15,7 @@ from oelm_lib.study.grid import Grid
 from oelm_lib.study.ladder import judge_ladder
 from oelm_lib.study.study import Study
 from oelm_lib.study.tables import ladder_table
+from oelm_lib.view.gaps import interval_text, percent
 
 LADDER = factory.LADDER | {
     "sizes": factory.LADDER["sizes"] | {"large": {"set": {"model.d_model": 128}}}
@@ -64,8 +65,8 @@ def test_a_diverged_seed_of_the_ladder_counts_as_ended():
     grid = ladder_grid({"small": 0.1, "base": 0.1, "large": 0.1})
     last = grid.records[-1]
     diverged = factory.make_record(grid.plan, last.cell, last.rate, last.seed, None, "confirm")
-    made = Study("test", Grid(grid.plan, [*grid.records[:-1], diverged]), None)
-    (row,) = ladder_table(made).to_dict("records")
+    study = Study("test", Grid(grid.plan, [*grid.records[:-1], diverged]), None)
+    (row,) = ladder_table(study).to_dict("records")
     assert (row["verdict"], row["seeds"]) == ("UNSTABLE", "4 of 4 seeds")
 
 
@@ -79,12 +80,12 @@ def test_a_size_without_a_stable_rate_is_unstable_not_waiting():
         for n in range(-1, 7)
         for seed in grid.plan.tune.seeds
     ]
-    made = Study("test", Grid(grid.plan, records), None)
-    assert made.slopes[0].verdict == "UNSTABLE"
-    assert page.sentences(made)[-1].endswith(
+    study = Study("test", Grid(grid.plan, records), None)
+    assert study.slopes[0].verdict == "UNSTABLE"
+    assert page.sentences(study)[-1].endswith(
         "on stories: no verdict, since no learning rate is stable."
     )
-    assert not any(cell == large for _, cell, _ in expected_left(made.grid))
+    assert not any(cell == large for _, cell, _ in expected_left(study.grid))
 
 
 def test_an_edge_of_a_size_of_the_ladder_is_named():
@@ -94,16 +95,22 @@ def test_an_edge_of_a_size_of_the_ladder_is_named():
         for n in range(-1, 7)
         for seed in (1, 2)
     ]
-    made = Study("test", Grid(grid.plan, grid.records + edge), None)
-    said = notes.not_shown(made)
-    assert "not tuned to an interior minimum: stories, large, frozen." in said
+    study = Study("test", Grid(grid.plan, grid.records + edge), None)
+    content = notes.not_shown(study)
+    assert "not tuned to an interior minimum: stories, large, frozen." in content
 
 
 def test_the_page_has_a_sentence_a_table_and_a_figure():
-    made = Study("test", ladder_grid({"small": 0.05, "base": 0.1, "large": 0.15}), None)
-    assert "million parameters the gap of <b>frozen</b> changes by" in page.sentences(made)[-1]
-    assert tables.ladder_table(made)["verdict"].tolist() == ["GROWS"]
-    assert len(plots.ladder(made).data) == 1
+    study = Study("test", ladder_grid({"small": 0.05, "base": 0.1, "large": 0.15}), None)
+    (slope,) = study.slopes
+    small, _, large = (size_gap.interval.gap for size_gap in slope.sizes)
+    assert page.sentences(study)[-1] == (
+        f"The gap of <b>frozen</b> is {percent(small, 1)} at 0.077 million parameters and"
+        f" {percent(large, 1)} at 0.4 million on stories: it grows. For each factor of ten,"
+        f" perplexity relative to the baseline changes by {interval_text(slope.interval)}."
+    )
+    assert tables.ladder_table(study)["verdict"].tolist() == ["GROWS"]
+    assert len(plots.ladder(study).data) == 1
 
 
 def test_a_ladder_added_after_confirmation_began_is_marked_wherever_its_slope_is_shown():
@@ -113,8 +120,8 @@ def test_a_ladder_added_after_confirmation_began_is_marked_wherever_its_slope_is
     assert tables.ladder_table(late)["seeds"].tolist() == ["4 of 4 seeds, claimed late"]
     assert plots.ladder(late).data[0].name == "frozen: GROWS, claimed late"
     assert "Claimed late: the change of the gap with the size" in notes.not_shown(late)
-    for frozen in (None, grid.plan):
-        early = Study("test", grid, frozen)
+    for registered in (None, grid.plan):
+        early = Study("test", grid, registered)
         assert "late" not in page.sentences(early)[-1] + str(tables.ladder_table(early))
         assert "Claimed late" not in notes.not_shown(early)
 
@@ -173,10 +180,10 @@ def test_a_ladder_keeps_a_size_beside_the_base():
 def test_records_of_a_size_or_an_arm_that_the_plan_lacks_are_kept_and_not_shown():
     full = ladder_grid({"small": 0.05, "base": 0.1})
     gone = factory.tuned(factory.make_plan(ladder=LADDER), cell("frozen", size="large"))
-    gone += [one.model_copy(update={"arm": "gone"}) for one in gone]
+    gone += [record.model_copy(update={"arm": "gone"}) for record in gone]
     grid = Grid(plan_without_large(), full.records + gone)
-    made = Study("test", grid, None)
-    assert set(tables.tuning_table(made)["size"]) == {"small", "base"}
-    assert set(tables.tuning_table(made)["arm"]) == {"trained", "frozen"}
-    assert len(tables.probes_table(made)) == 4
-    assert "gone" not in notes.not_shown(made)
+    study = Study("test", grid, None)
+    assert set(tables.tuning_table(study)["size"]) == {"small", "base"}
+    assert set(tables.tuning_table(study)["arm"]) == {"trained", "frozen"}
+    assert len(tables.probes_table(study)) == 4
+    assert "gone" not in notes.not_shown(study)

@@ -1,7 +1,7 @@
 import pytest
 import study_factory as factory
-from test_page import COMPLETE, shown, with_more_seeds
-from test_verdicts import study, with_gap
+from test_page import COMPLETE, make_study, with_more_seeds
+from test_verdicts import make_grid, with_gap
 
 from oelm_lib.report import journal_facts
 from oelm_lib.report.journal import journal
@@ -11,12 +11,12 @@ from oelm_lib.view.gaps import interval_text
 
 
 def test_the_markdown_table_has_the_gaps_and_verdicts_of_the_page():
-    made = shown(study(COMPLETE))
-    table = markdown_table(made)
-    gap = made.judgements[0].interval
+    study = make_study(make_grid(COMPLETE))
+    table = markdown_table(study)
+    gap = study.judgements[0].interval
     assert f"{interval_text(gap)}, 4 seeds; ≤ 5 %: **FAIL**" in table
     assert "| comparison | stories |" in table
-    empty = markdown_table(shown(Grid(made.plan, [])))
+    empty = markdown_table(make_study(Grid(study.plan, [])))
     assert empty == "No claim has a confirmation run yet."
 
 
@@ -36,8 +36,8 @@ def test_the_markdown_table_has_the_gaps_and_verdicts_of_the_page():
     ],
 )
 def test_the_journal_has_a_table_of_the_verdicts(monkeypatch, tmp_path, language, row):
-    made = shown(study(COMPLETE))
-    monkeypatch.setattr(journal_facts, "load_study", lambda name: made)
+    study = make_study(make_grid(COMPLETE))
+    monkeypatch.setattr(journal_facts, "load_study", lambda name: study)
     assert row in journal(tmp_path, language)
 
 
@@ -45,17 +45,17 @@ def test_the_journal_has_a_table_of_the_verdicts(monkeypatch, tmp_path, language
     ("language", "words"), [("en", "claimed late"), ("zh", "结果出来后才提出")]
 )
 def test_the_journal_marks_a_claim_that_was_declared_late(monkeypatch, tmp_path, language, words):
-    made = with_more_seeds((with_gap(0.2) * 2)[:6])
-    monkeypatch.setattr(journal_facts, "load_study", lambda name: made)
+    study = with_more_seeds((with_gap(0.2) * 2)[:6])
+    monkeypatch.setattr(journal_facts, "load_study", lambda name: study)
     text = journal(tmp_path, language)
     assert f"| 6{', ' if language == 'en' else '，'}{words} |" in text
-    assert text.count(words) == len(made.judgements[2].limits)
+    assert text.count(words) == len(study.judgements[2].limits)
 
 
 @pytest.mark.parametrize(("language", "words"), [("en", "at most +2.5 %"), ("zh", "不超过 +2.5%")])
 def test_a_limit_keeps_its_digits_in_the_journal(monkeypatch, tmp_path, language, words):
     """2.5 % used to be printed as 2 %."""
     plan = factory.make_plan(claims=[{"arm": "frozen", "at_most": 0.025}])
-    made = shown(study(COMPLETE, plan=plan))
-    monkeypatch.setattr(journal_facts, "load_study", lambda name: made)
+    study = make_study(make_grid(COMPLETE, plan=plan))
+    monkeypatch.setattr(journal_facts, "load_study", lambda name: study)
     assert f"| {words} |" in journal(tmp_path, language)

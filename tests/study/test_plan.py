@@ -205,12 +205,12 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_in_a_plan_is_one_line(mistake):
     changes, words = MISTAKES[mistake]
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         parse_plan(factory.plain_plan(**changes), "params/studies/x.yaml")
-    assert words in str(told.value)
-    assert str(told.value).startswith("params/studies/x.yaml: ")
-    assert "\n" not in str(told.value)
-    assert "GPT-01" not in str(told.value)
+    assert words in str(error.value)
+    assert str(error.value).startswith("params/studies/x.yaml: ")
+    assert "\n" not in str(error.value)
+    assert "GPT-01" not in str(error.value)
 
 
 def test_the_lowest_rate_is_the_last_of_a_tuning_that_goes_down_only():

@@ -3,15 +3,15 @@
 import math
 
 import pytest
-from test_page import COMPLETE, shown
-from test_verdicts import BASE, study, with_gap
+from test_page import COMPLETE, make_study
+from test_verdicts import BASE, make_grid, with_gap
 
 from oelm_lib.study import plots
 
 
 def test_the_axis_of_the_gap_holds_0_and_the_limits():
     """The axis used to begin at 16 % for a single gap of 19 %."""
-    figure = plots.gaps(shown(study(COMPLETE)))
+    figure = plots.gaps(make_study(make_grid(COMPLETE)))
     low, high = figure.layout.xaxis.range
     assert low < -1 < 0 < 5 < 100 * math.expm1(0.2) < high
     texts = [note.text for note in figure.layout.annotations]
@@ -19,8 +19,8 @@ def test_the_axis_of_the_gap_holds_0_and_the_limits():
 
 
 def test_the_figure_has_the_comparisons_and_verdicts_of_the_first_table():
-    made = shown(study(COMPLETE))
-    figure = plots.gaps(made)
+    study = make_study(make_grid(COMPLETE))
+    figure = plots.gaps(study)
     texts = [note.text for note in figure.layout.annotations]
     assert texts[:4] == [
         "<b>frozen</b> (0 %)<br>against trained",
@@ -34,14 +34,15 @@ def test_the_figure_has_the_comparisons_and_verdicts_of_the_first_table():
 
 
 def test_a_claim_that_lacks_seeds_is_drawn_with_their_number():
-    made = shown(study({"trained": BASE, "frozen": with_gap(0.2)[:3]}))
-    texts = [note.text for note in plots.gaps(made).layout.annotations]
+    study = make_study(make_grid({"trained": BASE, "frozen": with_gap(0.2)[:3]}))
+    texts = [note.text for note in plots.gaps(study).layout.annotations]
     assert "3 of 4 seeds" in texts
 
 
 def test_notes_and_names_of_limits_keep_apart_where_a_bar_leaves_the_panel():
     """A study of four seeds: its note was struck through, and +1 % lay under +5 %."""
-    figure = plots.gaps(shown(study({"trained": BASE, "frozen": [BASE[0] + 2, *BASE[1:]]})))
+    far = [BASE[0] + 2, *BASE[1:]]
+    figure = plots.gaps(make_study(make_grid({"trained": BASE, "frozen": far})))
     notes = {note.text: note for note in figure.layout.annotations}
     assert notes["≤ 5 % ?, ≤ 1 % ?"].yshift > 0
     assert "+1 %, +5 %" in notes and "+5 %" not in notes
@@ -49,7 +50,7 @@ def test_notes_and_names_of_limits_keep_apart_where_a_bar_leaves_the_panel():
 
 def test_a_wide_interval_is_drawn_whole():
     wide = [BASE[0] + 0.1, *with_gap(0.15)[1:3], BASE[3] + 0.2]
-    figure = plots.gaps(shown(study({"trained": BASE, "frozen": wide})))
+    figure = plots.gaps(make_study(make_grid({"trained": BASE, "frozen": wide})))
     (frozen,) = figure.data
     low, high = figure.layout.xaxis.range
     assert low < frozen.x[0] - frozen.error_x.arrayminus[0]
@@ -58,9 +59,9 @@ def test_a_wide_interval_is_drawn_whole():
 
 def test_the_figure_shows_the_interval_of_the_verdict():
     """The figure above the verdicts used to show unpaired, unadjusted intervals."""
-    made = shown(study(COMPLETE))
-    interval = made.judgements[0].interval
-    trace = plots.gaps(made).data[0]
+    study = make_study(make_grid(COMPLETE))
+    interval = study.judgements[0].interval
+    trace = plots.gaps(study).data[0]
     assert trace.name == "frozen against trained, stories"
     assert trace.x[0] == pytest.approx(100 * interval.gap, abs=1e-3)
     up, down = interval.gap_high - interval.gap, interval.gap - interval.gap_low

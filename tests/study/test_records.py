@@ -170,9 +170,9 @@ def test_damaged_files_of_a_run_are_one_line(tmp_path):
     (path / "summary.json").unlink()
     for status in ("{", "null", "[" * 40_000, '{"state": "stopped"}', '{"state": 1}'):
         (path / "status.json").write_text(status)
-        with pytest.raises(UserError) as told:
+        with pytest.raises(UserError) as error:
             record(path)
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(error.value)
     (path / "status.json").write_text('{"state": "failed", "error": "loss is nan; lower the rate"}')
     for broken in (None, "{", '{"step": 3}'):
         if broken:

@@ -18,7 +18,7 @@ def cell(arm, corpus="stories", size=BASE_SIZE):
     return Cell(corpus, size, arm)
 
 
-def study(losses, plan=PLAN, rates=None):
+def make_grid(losses, plan=PLAN, rates=None):
     """A grid of tuned and confirmed arms: arm -> losses seed by seed."""
     records = []
     for arm, values in losses.items():
@@ -35,7 +35,9 @@ BASE = [3.0, 3.01, 3.02, 3.03]
 
 
 def test_a_verdict_is_read_off_the_interval_of_the_declared_seeds():
-    grid = study({"trained": BASE, "frozen": [x + 0.2 for x in with_gap(0)], "twin": with_gap(0.2)})
+    grid = make_grid(
+        {"trained": BASE, "frozen": [x + 0.2 for x in with_gap(0)], "twin": with_gap(0.2)}
+    )
     first, second = judge(grid)
     differences = [a - b for a, b in zip([x + 0.2 for x in with_gap(0)], BASE, strict=True)]
     assert first.interval == stats.paired_interval(differences, k=2)
@@ -46,7 +48,7 @@ def test_a_verdict_is_read_off_the_interval_of_the_declared_seeds():
 
 def test_runs_at_other_rates_never_enter_a_verdict():
     """One more record at another rate used to turn FAIL (n = 5) into INCONCLUSIVE (n = 6)."""
-    before = study({"trained": with_gap(0), "frozen": with_gap(0.2), "twin": with_gap(0.2)})
+    before = make_grid({"trained": with_gap(0), "frozen": with_gap(0.2), "twin": with_gap(0.2)})
     tuning = [factory.make_record(PLAN, cell("frozen"), 0.04, seed, 9.0) for seed in (1, 2)]
     confirmation = factory.confirmed(PLAN, cell("frozen"), 0.02, [9.0, 9.0, 9.0])
     after = Grid(PLAN, before.records + tuning + confirmation)
@@ -57,13 +59,13 @@ def test_runs_at_other_rates_never_enter_a_verdict():
 
 def test_missing_runs_leave_the_other_claims_as_they_are():
     """One missing loss used to replace the whole headline."""
-    grid = study({"trained": with_gap(0), "frozen": with_gap(0.2), "twin": with_gap(0.2)[:2]})
+    grid = make_grid({"trained": with_gap(0), "frozen": with_gap(0.2), "twin": with_gap(0.2)[:2]})
     first, second = judge(grid)
     assert first.limits[0].verdict == stats.FAIL
     assert second.limits[0].verdict == "INCOMPLETE"
     assert (second.interval.n, second.planned) == (2, 4)
     none = judge(Grid(PLAN, []))
-    assert {limit.verdict for one in none for limit in one.limits} == {"NOT RUN YET"}
+    assert {limit.verdict for judgement in none for limit in judgement.limits} == {"NOT RUN YET"}
 
 
 @pytest.mark.parametrize("arm", ["frozen", "trained"])
@@ -71,14 +73,14 @@ def test_a_diverged_seed_of_either_arm_is_unstable(arm):
     """The seeds that survived used to get PASS."""
     losses = {"trained": with_gap(0), "frozen": with_gap(0.001), "twin": with_gap(0)}
     losses[arm] = [*losses[arm][:3], None]
-    first = judge(study(losses))[0]
+    first = judge(make_grid(losses))[0]
     assert {limit.verdict for limit in first.limits} == {stats.UNSTABLE}
     assert (first.interval.n, first.interval.failed) == (3, 1)
 
 
 def test_seeds_beyond_the_declared_number_are_left_out():
     losses = {"trained": with_gap(0), "frozen": [*with_gap(0.2), 9.0], "twin": with_gap(0.2)}
-    assert judge(study(losses))[0].interval.n == 4
+    assert judge(make_grid(losses))[0].interval.n == 4
 
 
 def test_a_family_counts_pairs_not_limits():
@@ -108,13 +110,13 @@ def test_more_seeds_for_an_old_question_widen_the_intervals_of_its_family():
 
 
 def test_a_family_has_its_size_before_its_runs_are_there():
-    assert {one.interval.k for one in judge(Grid(PLAN, []))} == {2}
+    assert {judgement.interval.k for judgement in judge(Grid(PLAN, []))} == {2}
 
 
 def test_an_open_claim_says_how_many_seeds_would_decide_it():
     """The number used to be that for a difference of 0, whatever the difference was."""
     frozen = [3.0 + math.log(1.04) + 5 * noise for noise in NOISE]
-    first = judge(study({"trained": [3.0] * 4, "frozen": frozen, "twin": frozen}))[0]
+    first = judge(make_grid({"trained": [3.0] * 4, "frozen": frozen, "twin": frozen}))[0]
     assert first.limits[0].verdict == stats.INCONCLUSIVE
     assert re.fullmatch(r"about \d+ to .* seeds would decide it", first.limits[0].to_decide)
 
@@ -149,16 +151,19 @@ def test_a_claim_added_after_confirmation_began_is_marked():
     plain = factory.plain_plan()
     plain["claims"].append({"arm": "twin", "at_most": 0.05})
     plan = factory.make_plan(claims=plain["claims"])
-    judged = judge(Grid(plan, []), frozen=PLAN)
-    assert [one.declared for one in judged] == [True, True, False]
+    judgements = judge(Grid(plan, []), registered=PLAN)
+    assert [judgement.declared for judgement in judgements] == [True, True, False]
 
 
 def test_a_corpus_added_after_confirmation_began_is_marked():
     """Where its results are known, a corpus can be picked for them like a claim."""
     plan = factory.make_plan(corpora=["stories", "wikitext2"])
-    judged = judge(Grid(plan, []), frozen=PLAN)
-    assert {one.corpus: one.declared for one in judged} == {"stories": True, "wikitext2": False}
-    assert all(one.declared for one in judge(Grid(plan, [])))
+    judgements = judge(Grid(plan, []), registered=PLAN)
+    assert {judgement.corpus: judgement.declared for judgement in judgements} == {
+        "stories": True,
+        "wikitext2": False,
+    }
+    assert all(judgement.declared for judgement in judge(Grid(plan, [])))
 
 
 def test_two_gaps_are_compared_seed_by_seed():
@@ -176,10 +181,10 @@ def test_two_gaps_are_compared_seed_by_seed():
         "trained, wide": [2.5, 2.7, 2.6, 2.9],
         "frozen, wide": [2.60, 2.80, 2.70, 3.00],
     }
-    (one,) = judge(study(losses, plan=plan))
-    assert one.interval.mean == pytest.approx(0.005)
-    assert one.limits[0].text == "equal gaps within ±1 %"
+    (judgement,) = judge(make_grid(losses, plan=plan))
+    assert judgement.interval.mean == pytest.approx(0.005)
+    assert judgement.limits[0].text == "equal gaps within ±1 %"
     assert len(Grid(plan, []).comparison(plan.claims[0], "stories").cells) == 4
     losses["trained, wide"][1] = None
-    (one,) = judge(study(losses, plan=plan))
-    assert one.limits[0].verdict == stats.UNSTABLE
+    (judgement,) = judge(make_grid(losses, plan=plan))
+    assert judgement.limits[0].verdict == stats.UNSTABLE
