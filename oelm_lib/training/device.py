@@ -32,12 +32,15 @@ def prepare_device(machine: MachineConfig) -> torch.device:
     """
     device = resolve_device(machine.device)
     set_threads(machine.threads)
+    # cuBLAS reads it once in a process, at its first product: a later run may be deterministic.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACE)
     # Only where it changes: torch imports its compiler to set it.
     if machine.deterministic != torch.are_deterministic_algorithms_enabled():
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACE)
         torch.use_deterministic_algorithms(machine.deterministic)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        # Evaluation is fp32, also where TORCH_ALLOW_TF32_CUBLAS_OVERRIDE asks for TF32.
+        torch.set_float32_matmul_precision("highest")
     else:
         keep_freed_memory()
     return device
@@ -55,7 +58,7 @@ def resolve_device(name: str) -> torch.device:
     index = int(name.partition(":")[2] or 0)
     if index >= count:
         found = ", ".join(f"cuda:{i}" for i in range(count)) or "no GPU that torch can use"
-        remedy = gpu_problem() or "check nvidia-smi"
+        remedy = gpu_problem() or "check nvidia-smi and CUDA_VISIBLE_DEVICES"
         raise UserError(
             f"machine.device = {name}: found {found}; allowed here: cpu, auto; {remedy}"
         )

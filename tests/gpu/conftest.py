@@ -1,10 +1,13 @@
 """Every test here needs a CUDA GPU; each has a twin on the CPU in the tests of its package."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
+# cuBLAS reads it once in a process, at its first product, and a later test is deterministic.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def pytest_collection_modifyitems(items):

@@ -59,9 +59,11 @@ def test_without_a_gpu_auto_is_the_cpu_in_fp32_and_a_named_gpu_is_refused(gpus):
     gpus()
     assert resolve_device("auto") == torch.device("cpu")
     assert resolve_precision("auto", torch.device("cpu"))[0].name == "fp32"
-    with pytest.raises(
-        UserError, match=r"machine.device = cuda:1: found no GPU that torch can use"
-    ):
+    words = (
+        r"machine.device = cuda:1: found no GPU that torch can use; allowed here: cpu, auto;"
+        r" check nvidia-smi and CUDA_VISIBLE_DEVICES$"
+    )
+    with pytest.raises(UserError, match=words):
         resolve_device("cuda:1")
 
 
@@ -70,6 +72,21 @@ def test_a_gpu_beyond_the_last_is_refused(gpus):
     assert resolve_device("cuda") == torch.device("cuda:0")
     with pytest.raises(UserError, match=r"machine.device = cuda:2: found cuda:0, cuda:1; allowed"):
         resolve_device("cuda:2")
+
+
+def test_what_a_process_did_before_leaves_a_gpu_its_fp32_and_its_deterministic_products(
+    gpus, monkeypatch
+):
+    """cuBLAS reads its workspace at the first product; an environment variable may ask for TF32."""
+    gpus((9, 0))
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    torch.set_float32_matmul_precision("high")
+    try:
+        prepare_device(MachineConfig(device="cuda", threads=1))
+        assert device.os.environ["CUBLAS_WORKSPACE_CONFIG"] == device.CUBLAS_WORKSPACE
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 @pytest.mark.parametrize("name", ["fp32", "bf16"])
