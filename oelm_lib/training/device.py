@@ -1,10 +1,12 @@
 """Device of a run: which one, its threads, its memory allocator, and what a study records of it."""
 
+import contextlib
 import ctypes
 import os
 import time
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -91,6 +93,21 @@ def gpu_problem(
 def device_name(device: torch.device) -> str:
     """Return the name of the GPU, or cpu."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+@contextlib.contextmanager
+def memory_errors(what: str | Path) -> Iterator[None]:
+    """Turn torch's error about a full GPU in the block into a UserError: `WHAT: CUDA ...`."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        # Its sentences: what failed, the bytes it needed, the GPU's total and free memory, and more
+        # about who holds it and how torch can be tuned.
+        found = ". ".join(str(error).split(". ")[:3])
+        raise UserError(
+            f"{what}: {found}; lower train.batch_size, or use a GPU that nobody else uses:"
+            " oelm run ID --gpus auto --wait-idle"
+        ) from None
 
 
 def is_asynchronous(device: torch.device) -> bool:
