@@ -10,7 +10,7 @@ from typing import Any
 from oelm_lib.errors import UserError
 
 VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
-GPU_FLOPS = {"A5000": 111e12, "A100": 312e12, "H100": 989e12}
+GPU_FLOPS = {"A5000": 111e12, "A100": 312e12, "H100": 989e12, "H200": 989e12}
 """GPU -> its dense fp16 peak in FLOP/s, from the vendor's data sheets."""
 
 

@@ -140,11 +140,13 @@ def check_declaration(exp: str) -> str:
 def _experiment(exp: str) -> str:
     """Check corpus, tokenizer and disk of an experiment, and predict its time from 20 steps."""
     from oelm_lib.training import run_trial
+    from oelm_lib.training.device import memory_errors
 
     cfg, outputs = config.load_config(exp), config.outputs_dir()
     corpus = open_fitting_corpus(cfg)
     load_tokenizer(corpus)
-    result = run_trial(Run(cfg, 0, corpus, outputs / cfg.folder / "trial"), outputs)
+    with memory_errors(cfg.id):
+        result = run_trial(Run(cfg, 0, corpus, outputs / cfg.folder / "trial"), outputs)
     needed = MOST_CHECKPOINTS * result["checkpoint_bytes"] / 2**30
     free = shutil.disk_usage(outputs).free / 2**30
     low, high = (format_duration(seconds) for seconds in result["seconds"])

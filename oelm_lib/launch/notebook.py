@@ -52,7 +52,7 @@ def run_experiment(
 
     Raises:
         UserError: The run cannot start, or ended for a reason that the user can fix (a loss that
-            is not finite, a full disk).
+            is not finite, a full disk or GPU).
     """
     cfg = config.load_config(exp, overrides)
     run = open_run(cfg, seed, fresh=fresh, test=test)

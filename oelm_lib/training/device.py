@@ -1,10 +1,12 @@
 """Device of a run: which one, its threads, its memory allocator, and what a study records of it."""
 
+import contextlib
 import ctypes
 import os
 import time
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,12 +34,15 @@ def prepare_device(machine: MachineConfig) -> torch.device:
     """
     device = resolve_device(machine.device)
     set_threads(machine.threads)
+    # cuBLAS reads it once in a process, at its first product: a later run may be deterministic.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACE)
     # Only where it changes: torch imports its compiler to set it.
     if machine.deterministic != torch.are_deterministic_algorithms_enabled():
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACE)
         torch.use_deterministic_algorithms(machine.deterministic)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        # Evaluation is fp32, also where TORCH_ALLOW_TF32_CUBLAS_OVERRIDE asks for TF32.
+        torch.set_float32_matmul_precision("highest")
     else:
         keep_freed_memory()
     return device
@@ -55,7 +60,7 @@ def resolve_device(name: str) -> torch.device:
     index = int(name.partition(":")[2] or 0)
     if index >= count:
         found = ", ".join(f"cuda:{i}" for i in range(count)) or "no GPU that torch can use"
-        remedy = gpu_problem() or "check nvidia-smi"
+        remedy = gpu_problem() or "check nvidia-smi and CUDA_VISIBLE_DEVICES"
         raise UserError(
             f"machine.device = {name}: found {found}; allowed here: cpu, auto; {remedy}"
         )
@@ -88,6 +93,21 @@ def gpu_problem(
 def device_name(device: torch.device) -> str:
     """Return the name of the GPU, or cpu."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+@contextlib.contextmanager
+def memory_errors(what: str | Path) -> Iterator[None]:
+    """Turn torch's error about a full GPU in the block into a UserError: `WHAT: CUDA ...`."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        # Its sentences: what failed, the bytes it needed, the GPU's total and free memory, and more
+        # about who holds it and how torch can be tuned.
+        found = ". ".join(str(error).split(". ")[:3])
+        raise UserError(
+            f"{what}: {found}; lower train.batch_size, or use a GPU that nobody else uses:"
+            " oelm run ID --gpus auto --wait-idle"
+        ) from None
 
 
 def is_asynchronous(device: torch.device) -> bool:

@@ -19,8 +19,8 @@ def train(run: Run, on_progress: Callable[[bool], None] | None = None) -> None:
         on_progress: Called after each progress line, with whether it is the last.
 
     Raises:
-        UserError: A loss or gradient is not finite, the disk refuses a file, another process
-            writes the run, or the run cannot be continued.
+        UserError: A loss or gradient is not finite, the disk refuses a file, the GPU's memory is
+            full, another process writes the run, or the run cannot be continued.
     """
     if run.finished:
         print(f"{run.name} is done, so it is not trained again (oelm run ID --fresh starts over)")

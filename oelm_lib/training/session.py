@@ -20,7 +20,7 @@ from oelm_lib.runs.stop import StopRequest, on_stop, remove_stop_file
 from oelm_lib.runs.timing import Budget
 from oelm_lib.training import checkpoint, distributed
 from oelm_lib.training.console import Console
-from oelm_lib.training.device import device_name
+from oelm_lib.training.device import device_name, memory_errors
 from oelm_lib.training.progress import Progress
 from oelm_lib.training.sampling import Sampler
 from oelm_lib.training.state import TrainingState
@@ -90,7 +90,7 @@ def open_session(run: Run, on_progress: Callable[[bool], None] | None = None) ->
     """Open a run for training: locked, restored from its newest checkpoint, its end recorded.
 
     However the block ends, status.json says how, and the lock is released. A disk that refuses a
-    file is reported as UserError.
+    file and a GPU whose memory is full are reported as UserError.
 
     Args:
         on_progress: As for `Console`.
@@ -104,6 +104,7 @@ def open_session(run: Run, on_progress: Callable[[bool], None] | None = None) ->
         stack.callback(run.lock.release)
         stack.enter_context(on_stop(stop.on_signal))
         status = stack.enter_context(_recorded_end(run))
+        stack.enter_context(memory_errors(run.path))
         with budget("setup"):
             state, offsets = _restored_state(run, budget, status)
         with budget("compile"):
@@ -215,7 +216,9 @@ def _one_line(error: BaseException, run: Run) -> str:
     """The error as users and status.json see it."""
     if isinstance(error, OSError):
         error = disk_error(error, run.path)
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, UserError):
+        return str(error)
+    return f"{type(error).__name__}: {error}".splitlines()[0]  # a CUDA error has several
 
 
 def _warmup_warning(cfg: Experiment) -> str | None:

@@ -18,6 +18,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.model.dropout import seed_dropout
 from oelm_lib.runs.folder import Run, open_run
 from oelm_lib.runs.names import run_folder
+from oelm_lib.training.device import memory_errors
 from oelm_lib.training.distributed import agree, rank
 from oelm_lib.training.loop import train
 from oelm_lib.training.state import resumed_state
@@ -57,7 +58,8 @@ def main(exp: str, seed: int, overrides: str) -> None:
     if rank() == 0:
         train(open_run(cfg, seed))
     else:
-        follow(cfg, seed)
+        with memory_errors(f"{cfg.id}, process {rank()}"):
+            follow(cfg, seed)
     distributed.destroy_process_group()
 
 

@@ -112,7 +112,7 @@ class TrainingState:
             for step in steps:
                 self._set_frozen(step)
                 compiler.warm_up(partial(self._pass, batch), self.device)
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise
         except Exception as error:  # compilers fail in many ways
             self._give_up_compiling(error)
@@ -241,7 +241,7 @@ class TrainingState:
             )
             if not differences:
                 self._load(saved)
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise
         except checkpoint.BROKEN as error:
             raise checkpoint.unusable(path, error) from None

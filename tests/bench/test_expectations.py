@@ -8,7 +8,8 @@ ROWS = {"GPT-01": "GPT-01..03", "GPT-04": "GPT-04, 05", "GPT-06": "GPT-06, 07"}
 ALIKE = {"GPT-02": "GPT-01", "GPT-03": "GPT-01", "GPT-05": "GPT-04", "GPT-07": "GPT-06"}
 RATES = [
     (0.5e12 * 0.8, 0.5e12 * 0.4),  # laptop CPU, fp32 on about eight cores
-    *((peak * 0.4, peak * 0.2) for peak in GPU_FLOPS.values()),  # half precision, compiled
+    # half precision, compiled; a column for each peak
+    *((peak * 0.4, peak * 0.2) for peak in dict.fromkeys(GPU_FLOPS.values())),
 ]
 """Highest and lowest FLOP/s that training steps may reach on each device of the table."""
 

@@ -1,11 +1,13 @@
 import importlib.metadata
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from oelm_lib.cli import main
 from oelm_lib.launch.doctor import doctor
 from oelm_lib.training.progress import Progress
+from oelm_lib.training.state import TrainingState
 from oelm_lib.training.time_trial import run_trial
 
 
@@ -56,3 +58,16 @@ def test_an_experiment_is_tried_and_a_wrong_one_is_named(monkeypatch, tmp_path, 
     result = CliRunner().invoke(main, ["doctor", "DEMO-99"])
     assert result.exit_code == 1
     assert "FAIL  no experiment 'DEMO-99'" in result.output
+
+
+@pytest.mark.slow
+def test_an_experiment_that_does_not_fit_on_the_gpu_is_reported(monkeypatch, tmp_path, stories):
+    def full(state):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 ...")
+
+    monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("OELM_DATA", str(stories))
+    monkeypatch.setattr(TrainingState, "advance", full)
+    found = list(doctor("DEMO-02"))[-1]
+    assert found[0] is False
+    assert found[1].startswith("DEMO-02: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0")

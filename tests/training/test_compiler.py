@@ -74,6 +74,16 @@ def test_a_failed_compilation_is_an_error_under_on(tiny_run, monkeypatch):
     assert runs.state(run) == "failed"
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, torch.AcceleratorError])
+def test_a_gpu_that_fails_is_no_failed_compilation(tiny_run, monkeypatch, error):
+    def broken(*args, **kwargs):
+        raise error("CUDA error")
+
+    monkeypatch.setattr(compiler, "compile_model", lambda model, device: broken)
+    with pytest.raises(error):
+        TrainingState(tiny_run(machine__compile="on")).compile()
+
+
 def test_warming_up_leaves_no_trace(tiny_run, monkeypatch):
     """Whatever freeze states are still to come; here at steps 0, 4 and 9, or 5 and 9."""
     seen = []

@@ -7,7 +7,7 @@ import torch
 from oelm_lib import runs
 from oelm_lib.config import MachineConfig
 from oelm_lib.errors import UserError
-from oelm_lib.training import device
+from oelm_lib.training import device, optim
 from oelm_lib.training.device import MIN_THREAD_LIMIT, prepare_device, resolve_device, set_threads
 from oelm_lib.training.precision import Precision, resolve_precision
 from tests.training.helpers import train
@@ -145,6 +145,25 @@ def test_threads_within_the_limit_are_set_and_zero_keeps_them():
         assert torch.get_num_threads() == MIN_THREAD_LIMIT // 32
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_full_gpu_ends_a_run_in_one_line_that_says_what_is_free(tiny_run, monkeypatch):
+    found = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 9.50"
+    found += " GiB of which 17.25 MiB is free"
+
+    def full(*args):
+        raise torch.OutOfMemoryError(f"{found}. Process 7 has 9.40 GiB memory in use. Of the ...")
+
+    monkeypatch.setattr(optim, "backward", full)
+    run = tiny_run()
+    with pytest.raises(UserError) as raised:
+        train(run)
+    assert str(raised.value) == (
+        f"{run.path}: {found}; lower train.batch_size, or use a GPU that nobody else uses:"
+        " oelm run ID --gpus auto --wait-idle"
+    )
+    status = runs.read_status(run)
+    assert (status["state"], status["error"]) == ("failed", str(raised.value))
 
 
 @contextlib.contextmanager

@@ -204,6 +204,21 @@ def test_a_start_that_fails_half_way_leaves_a_truthful_status_and_no_lock(tiny_r
     assert train(tiny_run())["steps"] == 24
 
 
+def test_a_gpu_that_fails_during_a_continuation_is_not_a_broken_checkpoint(tiny_run, monkeypatch):
+    def fails(*args):
+        raise torch.AcceleratorError("CUDA error: illegal access\nSearch for ...")
+
+    stop_at(monkeypatch, 6)
+    run = tiny_run()
+    train(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(state.GPT, "load_state_dict", fails)
+        with pytest.raises(torch.AcceleratorError):
+            train(tiny_run())
+    assert runs.read_status(run)["error"] == "AcceleratorError: CUDA error: illegal access"
+    assert train(tiny_run())["steps"] == 24
+
+
 def test_the_status_of_a_continuation_begins_at_its_checkpoint(tiny_run, monkeypatch):
     make, steps = state.make_optimizer, []
 
