@@ -124,6 +124,9 @@ def _origins(rows: dict[str, dict]) -> dict[str, tuple[str, str]]:
 
 def _without_computed_values(figure: dict) -> dict:
     """Return the figure without the numbers of traces that the page computes from the rows."""
+    meta = figure["layout"].get("meta")
+    if not isinstance(meta, dict) or not meta.get("controls"):
+        return figure  # of a user, whose traces may have any metadata
     traces = []
     for trace in figure.get("data", []):
         computed = isinstance(trace.get("meta"), dict) and "runs" in trace["meta"]

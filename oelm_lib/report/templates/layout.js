@@ -18,8 +18,10 @@ const LEGEND_LETTER = 7;
 
 const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
 
-// A figure of this project is transparent; one that a user drew keeps its own colours.
-const isOwn = figure => figure.layout.paper_bgcolor === "rgba(0,0,0,0)";
+// Whether the page lays the figure out: one of view/figure.py:new_figure, with its ground. Others
+// are shown as they are, also those that a user made transparent.
+const isOwn = ({layout}) =>
+  layout.paper_bgcolor === "rgba(0,0,0,0)" && Boolean(layout.modebar?.bgcolor);
 
 const isListed = trace => trace.visible !== false && trace.showlegend !== false;
 
@@ -89,6 +91,14 @@ function setAxes(layout, {state, controls}) {
       if (controls.includes("y")) axis.title.text = Y_TITLES[state.y];
       if (controls.includes("log")) axis.type = state.log ? "log" : "linear";
     }
+  }
+}
+
+// Gives the axes the ranges to which the reader zoomed.
+function keepZoom(layout, {place}) {
+  for (const [name, axis] of axesOf(layout)) {
+    const {range, autorange} = place.layout[name];
+    if (autorange === false) Object.assign(axis, {range, autorange});
   }
 }
 

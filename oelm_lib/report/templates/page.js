@@ -19,7 +19,7 @@ const ARRAYS = {
 
 function draw(figure, print = false) {
   figure.data.forEach((trace, n) => {
-    if (trace.meta?.runs) computeTrace(figure, trace, n);
+    if (figure.controls.length && trace.meta?.runs) computeTrace(figure, trace, n);
   });
 
   const layout = layoutOf(figure, print);
@@ -27,6 +27,7 @@ function draw(figure, print = false) {
   // Plotly.react keeps old legends, so a change between wide and narrow draws again.
   const show = figure.narrow === isNarrow ? Plotly.react : Plotly.newPlot;
   figure.narrow = isNarrow;
+  figure.width = figure.place.clientWidth;
   return show(figure.place, tracesOf(figure, layout), layout, figure.config);
 }
 
@@ -107,11 +108,16 @@ function saveCsv(figure) {
   make("a", {href: URL.createObjectURL(file), download: `${figure.file}.csv`}).click();
 }
 
-// Saves the figure in the light colours of print, with the lines and axes that the reader chose.
+// Saves the figure on white, with the lines, axes and zoom that the reader chose.
 function savePicture(figure, format) {
   const data = figure.data.map((trace, n) => ({...trace, visible: figure.place.data[n].visible}));
   const layout = structuredClone(figure.layout);
-  if (isOwn(figure)) setAxes(layout, figure);
+  if (isOwn(figure)) {
+    setColours(layout, false);
+    layout.paper_bgcolor = "#ffffff";
+    setAxes(layout, figure);
+    keepZoom(layout, figure);
+  }
 
   const size = {width: 1000, height: layout.height ?? 500};
   const options = {format, filename: figure.file, ...size};
@@ -222,8 +228,9 @@ function redrawWhenThePageChanges() {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll(false));
   addEventListener("resize", () => {
     for (const figure of placed) {
-      const isNarrow = figure.place.clientWidth < NARROW;
-      if (figure.narrow !== isNarrow) draw(figure);
+      // Below NARROW, the legend and the notes are laid out for one width.
+      const width = figure.place.clientWidth;
+      if (width !== figure.width && Math.min(width, figure.width) < NARROW) draw(figure);
     }
   });
   addEventListener("beforeprint", () => drawAll(true));
@@ -240,17 +247,22 @@ async function start() {
     const figure = figures[box.dataset.figure];
     if (!figure || figure.place) continue;
 
-    addToPage(figure, box, isAlone);
-    await draw(figure);
+    try {
+      addToPage(figure, box, isAlone);
+      await draw(figure);
+    } catch (error) {
+      figure.place = null; // so that the others are drawn again without it
+      const textContent = `This figure cannot be drawn here (${error.message}); see the notebook.`;
+      box.replaceChildren(make("p", {className: "error", textContent}));
+    }
   }
   redrawWhenThePageChanges();
   document.documentElement.dataset.ready = "true";
 }
 
 function showProblem(error) {
-  const problem = `The figure cannot be drawn (${error.message});`;
-  const need = "a browser of 2023 or later is needed.";
-  document.querySelectorAll(".figure").forEach(box => box.prepend(`${problem} ${need}`));
+  const need = `Figures need a browser of 2023 or later (${error.message}).`;
+  document.querySelectorAll(".figure").forEach(box => box.prepend(need));
 }
 
 start().catch(showProblem);

@@ -1,0 +1,100 @@
+"""Figures of the exported page that a user made, that change their width, or that are saved."""
+
+import re
+
+import nbformat
+import plotly.graph_objects as go
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from oelm_lib import compare, view
+from oelm_lib.report.page import export
+from oelm_lib.view.figure import Figure
+from tests import runs_factory
+from tests.browser import open_browser
+from tests.report.test_controls import SHOWN, open_page, wait
+
+pytestmark = pytest.mark.slow
+CLEAR = {"paper_bgcolor": "rgba(0,0,0,0)"}
+LOSS, TRANSPARENT, BROKEN, RATE, OWN_META = range(5)
+FORM = """n => {
+    const layout = document.querySelectorAll('.js-plotly-plot')[n]._fullLayout;
+    return [layout.width, layout.height, layout.margin.b];
+}"""
+
+
+@pytest.fixture(scope="module")
+def page_path(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    runs_factory.make_demo(folder / "outputs", seeds=(42, 43))
+    runs = compare.load_runs(outputs=folder / "outputs")
+    figures = [
+        view.loss_curves(runs),
+        Figure(go.Scatter(x=[1, 2], y=[3, 4]), layout=CLEAR),
+        Figure(go.Scatter(x=[1, 2], y=[3, 4]), layout={"meta": {"controls": 3}}),
+        view.rate_and_gradient(runs),
+        Figure(go.Scatter(x=[1, 2], y=[3, 4], meta={"runs": 3}), layout=CLEAR | {"margin_t": 30}),
+    ]
+    outputs = [new_output("display_data", data=one._repr_mimebundle_()) for one in figures]
+    cells = [new_code_cell("", execution_count=1, outputs=[output]) for output in outputs]
+    notebook = new_notebook(cells=[new_markdown_cell("# Page"), *cells])
+    nbformat.write(notebook, folder / "page.ipynb")
+    return export(folder / "page.ipynb")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with open_browser(tmp_path_factory.mktemp("profile"), accept_downloads=True) as context:
+        yield context
+
+
+@pytest.fixture
+def page(browser, page_path):
+    """A page of this test's own."""
+    page = open_page(browser, page_path)
+    yield page
+    page.close()
+
+
+def save_svg(page, n):
+    with page.expect_download() as download:
+        page.locator(".figure").nth(n).get_by_role("button", name="SVG").click()
+    return download.value.path().read_text()
+
+
+def test_a_figure_that_cannot_be_drawn_leaves_the_others(page, page_path):
+    """One that a user had made transparent took all figures off the page."""
+    assert page.problems == [page_path.as_uri()]
+    figures = page.locator(".figure")
+    assert figures.count() == 5 and page.locator(".js-plotly-plot").count() == 4
+    assert "This figure cannot be drawn" in figures.nth(BROKEN).inner_text()
+    for n in (TRANSPARENT, OWN_META):
+        assert figures.nth(n).locator(".js-line").count() == 1
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator(".js-plotly-plot .main-svg").count() >= 8
+
+
+def test_a_narrow_figure_is_laid_out_again_as_its_window_shrinks(page):
+    """Rows of the legend, counted for the first narrow width, covered the curves."""
+    page.locator(".figure").nth(LOSS).locator("[name=group]").select_option("seed")
+    forms = []
+    for widths in ((660, 420), (1000, 420)):
+        for width in widths:
+            page.set_viewport_size({"width": width, "height": 900})
+            wait(page, f"({FORM})(0)[0] <= {width} && ({FORM})(0)[0] > {width - 60}")
+        page.wait_for_timeout(500)
+        forms.append(page.evaluate(FORM, LOSS))
+    assert forms[0] == forms[1]
+
+
+def test_a_saved_picture_has_the_zoom_and_the_colours_of_print(page):
+    page.emulate_media(color_scheme="dark")
+    page.evaluate("""() => Plotly.relayout(
+        document.querySelector('.js-plotly-plot'), {'xaxis.range': [700, 900]})""")
+    svg = save_svg(page, LOSS)
+    ticks = re.findall(r'class="xtick"><text.*?>([\d,.k]+)</text>', svg)
+    steps = [float(tick.replace(",", "")) for tick in ticks]
+    assert steps and 700 <= min(steps) and max(steps) <= 900
+    assert "rgb(59, 64, 70)" in svg and "rgb(255, 255, 255)" in svg
+    assert page.evaluate(SHOWN, LOSS)["ink"] != "#3b4046"
