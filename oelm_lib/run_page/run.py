@@ -9,6 +9,7 @@ from oelm_lib.data.corpus import epochs_read
 from oelm_lib.errors import UserError
 from oelm_lib.markup import Html, fold, html_table
 from oelm_lib.runs.folder import Run
+from oelm_lib.runs.names import arm_id_of, command_line
 from oelm_lib.runs.overview import overview
 from oelm_lib.runs.provenance import commit_name, sessions
 from oelm_lib.runs.reading import frozen_unchanged, read_config, read_status, read_summary
@@ -104,7 +105,7 @@ def artefacts(run: Run) -> Html:
         return Html("<p>No files yet.</p>")
     name = run.name
     words = (
-        f"<p>Next: <code>oelm report compare</code>, <code>oelm generate {escape(name)}</code>,"
+        f"<p>Next: <code>{_comparison(run)}</code>, <code>oelm generate {escape(name)}</code>,"
         f" <code>oelm export {escape(name)}</code>.</p>"
     )
     return Html(html_table((), file_rows(run)) + words)
@@ -127,8 +128,13 @@ def _gap(run: Run) -> str:
     return (
         f"<p>At step {row['gap_step']:,} its perplexity is {percent(row['gap'], 1)} against"
         f" {escape(row['gap_base'])} with the same seed (validation subset). One pair of runs is no"
-        " verdict: <code>oelm report compare</code>.</p>"
+        f" verdict: <code>{_comparison(run)}</code>.</p>"
     )
+
+
+def _comparison(run: Run) -> str:
+    """Return the command that compares the run's arm with its baseline, as HTML."""
+    return escape(command_line(["report", arm_id_of(run.config.folder)]))
 
 
 def result_rows(summary: dict[str, Any]) -> Rows:
