@@ -203,7 +203,8 @@ def _replace_live_output(output: Any, figures: list[dict], rows: dict[str, dict]
 
         figure = legend_beside(data[PLOTLY])
         rows |= _rows(figure, rows)
-        output.data = {"text/html": f'<div class="figure" data-figure="{len(figures)}"></div>'}
+        place = f'<figure class="figure" data-figure="{len(figures)}"></figure>'
+        output.data = {"text/html": place}
         figures.append(figure)
     elif WIDGET in data:
         output.data = {"text/html": WIDGET_NOTE}

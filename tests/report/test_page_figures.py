@@ -9,18 +9,30 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from oelm_lib import compare, view
 from oelm_lib.report.page import export
-from oelm_lib.view.figure import Figure
+from oelm_lib.view.figure import Figure, add_trace, new_figure
 from tests import runs_factory
 from tests.browser import open_browser
 from tests.report.test_controls import SHOWN, open_page, wait
 
 pytestmark = pytest.mark.slow
 CLEAR = {"paper_bgcolor": "rgba(0,0,0,0)"}
-LOSS, TRANSPARENT, BROKEN, RATE, OWN_META = range(5)
+LOSS, TRANSPARENT, BROKEN, RATE, OWN_META, SMALL = range(6)
+NAME = "OELM-Random, with a small start"
 FORM = """n => {
     const layout = document.querySelectorAll('.js-plotly-plot')[n]._fullLayout;
     return [layout.width, layout.height, layout.margin.b];
 }"""
+
+
+def cell(figures, **metadata):
+    outputs = [new_output("display_data", data=one._repr_mimebundle_()) for one in figures]
+    return new_code_cell("", execution_count=1, outputs=outputs, metadata=metadata)
+
+
+def small_figure(lines):
+    figure = new_figure("Small", ["a note"], [""], 60)
+    add_trace(figure, 1, go.Scatter(x=[1], y=[NAME], name=NAME, mode="markers"))
+    return figure.update_yaxes(tickvals=[NAME], ticktext=lines) if lines else figure
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +47,9 @@ def page_path(tmp_path_factory):
         view.rate_and_gradient(runs),
         Figure(go.Scatter(x=[1, 2], y=[3, 4], meta={"runs": 3}), layout=CLEAR | {"margin_t": 30}),
     ]
-    outputs = [new_output("display_data", data=one._repr_mimebundle_()) for one in figures]
-    cells = [new_code_cell("", execution_count=1, outputs=[output]) for output in outputs]
-    notebook = new_notebook(cells=[new_markdown_cell("# Page"), *cells])
+    cells = [new_markdown_cell("# Page"), *(cell([one]) for one in figures)]
+    small = [small_figure(None), small_figure(["OELM-Random, with<br>a small start"])]
+    notebook = new_notebook(cells=[*cells, cell(small, tags=["grid"])])
     nbformat.write(notebook, folder / "page.ipynb")
     return export(folder / "page.ipynb")
 
@@ -66,7 +78,7 @@ def test_a_figure_that_cannot_be_drawn_leaves_the_others(page, page_path):
     """One that a user had made transparent took all figures off the page."""
     assert page.problems == [page_path.as_uri()]
     figures = page.locator(".figure")
-    assert figures.count() == 5 and page.locator(".js-plotly-plot").count() == 4
+    assert figures.count() == 7 and page.locator(".js-plotly-plot").count() == 6
     assert "This figure cannot be drawn" in figures.nth(BROKEN).inner_text()
     for n in (TRANSPARENT, OWN_META):
         assert figures.nth(n).locator(".js-line").count() == 1
@@ -98,3 +110,32 @@ def test_a_saved_picture_has_the_zoom_and_the_colours_of_print(page):
     assert steps and 700 <= min(steps) and max(steps) <= 900
     assert "rgb(59, 64, 70)" in svg and "rgb(255, 255, 255)" in svg
     assert page.evaluate(SHOWN, LOSS)["ink"] != "#3b4046"
+
+
+def test_small_figures_fit_a_small_phone_and_stand_below_each_other_in_print(page):
+    page.set_viewport_size({"width": 320, "height": 900})
+    wait(page, f"({FORM})(0)[0] <= 320")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    page.set_viewport_size({"width": 673, "height": 900})  # A4 less its margins
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    plots = page.locator(".celltag_grid .js-plotly-plot")
+    first, second = (plots.nth(n).bounding_box() for n in (0, 1))
+    assert first["y"] + first["height"] <= second["y"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= 673
+
+
+def test_names_of_rows_keep_the_lines_that_the_notebook_gave_them(page):
+    """The page's own rule found one place in this name, and made lines of another length."""
+    ticks = page.evaluate(
+        """() => [...document.querySelectorAll('.celltag_grid .js-plotly-plot')]
+            .map(plot => plot._fullLayout.yaxis.ticktext)"""
+    )
+    assert ticks == [
+        ["OELM-Random, <br>with a small start"],
+        ["OELM-Random, with<br>a small start"],
+    ]
+
+
+def test_a_figure_is_named_by_its_caption(page):
+    assert page.get_by_role("figure", name="Loss").count() == 1

@@ -10,7 +10,7 @@ const Y_TITLES = {loss: "loss (nats per token)", perplexity: "perplexity"};
 
 // In pixels.
 const NARROW = 700; // a figure under this width has its legend below
-const PRINT_WIDTH = 680;
+const PRINT_WIDTH = 670; // A4 less the margins of page.css
 const LEGEND_ROW = 22;
 const NOTE_LINE = 26;
 const NOTE_LETTER = 8;
@@ -35,7 +35,7 @@ function plainText(html) {
 // The title stands above the figure as text of the page, which wraps.
 function caption(figure) {
   const {text, subtitle} = figure.layout.title ?? {};
-  const box = make("div", {className: "caption"});
+  const box = make("figcaption", {className: "caption"});
   if (text) box.append(make("b", {textContent: plainText(text)}));
 
   // " <br>" only wraps a long note for plotly: here the sentence continues on the line.
@@ -180,9 +180,9 @@ function wrapRowNames(layout, data) {
   if (!names.some(name => name.length > 16)) return;
 
   layout.yaxis = {
-    ...layout.yaxis,
     tickvals: names,
     ticktext: names.map(name => name.replace(/([/+]|, )/, "$1<br>")),
+    ...layout.yaxis, // may have lines of its own (explore/figures.py)
     tickfont: {size: 10},
   };
 }

@@ -175,7 +175,8 @@ function saveButtons(figure) {
   };
   const box = make("span", {className: "save"});
   for (const [textContent, onclick] of Object.entries(actions)) {
-    box.append(make("button", {type: "button", textContent, onclick}));
+    const title = `Save as ${textContent}`;
+    box.append(make("button", {type: "button", title, textContent, onclick}));
   }
   return box;
 }
