@@ -1,15 +1,18 @@
 """Figures of the exported page that a user made, that change their width, or that are saved."""
 
+import csv
+import itertools
 import re
 
 import nbformat
 import plotly.graph_objects as go
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from plotly.offline import get_plotlyjs
 
 from oelm_lib import compare, view
 from oelm_lib.report.page import export
-from oelm_lib.view.figure import Figure, add_trace, new_figure
+from oelm_lib.view.figure import MIMETYPE, Figure, add_trace, new_figure
 from tests import runs_factory
 from tests.browser import open_browser
 from tests.report.test_controls import SHOWN, open_page, wait
@@ -110,6 +113,49 @@ def test_a_saved_picture_has_the_zoom_and_the_colours_of_print(page):
     assert steps and 700 <= min(steps) and max(steps) <= 900
     assert "rgb(59, 64, 70)" in svg and "rgb(255, 255, 255)" in svg
     assert page.evaluate(SHOWN, LOSS)["ink"] != "#3b4046"
+
+
+def save_csv(page, button):
+    with page.expect_download() as download:
+        button.click()
+    with open(download.value.path(), newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_number_of_the_csv_says_which_line_it_belongs_to(page):
+    """The columns trace and kind were the same for a line, its band and its values as logged."""
+    for n, group in itertools.product((LOSS, RATE), ("arm", "seed")):
+        figure = page.locator(".figure").nth(n)
+        figure.locator("[name=group]").select_option(group)
+        rows = save_csv(page, figure.get_by_role("button", name="CSV"))
+        places = [(row["trace"], row["kind"], row["x"]) for row in rows]
+        assert len(set(places)) == len(places) > 100
+        kinds = {row["kind"] for row in rows}
+    assert kinds >= {"train learning_rate mean", "train grad_norm mean smoothed"}
+    loss = page.locator(".figure").nth(LOSS)
+    loss.locator("[name=y]").select_option("perplexity")
+    rows = save_csv(page, loss.get_by_role("button", name="CSV"))
+    assert "eval perplexity mean" in {row["kind"] for row in rows}
+
+
+def test_jupyterlab_saves_the_same_csv_as_the_page(browser, page, page_path):
+    expected = save_csv(page, page.locator(".figure").nth(RATE).get_by_role("button", name="CSV"))
+    runs = compare.load_runs(outputs=page_path.parent / "outputs")
+    drawn, buttons = view.rate_and_gradient(runs).outputs()
+    lab = browser.new_page()
+    output = "<div class='jp-OutputArea-child'>{}</div>"
+    lab.set_content(
+        "<!doctype html>"
+        + output.format("<div class='plot'></div>")
+        + output.format(buttons["data"]["text/html"])
+    )
+    lab.add_script_tag(content=get_plotlyjs())
+    figure = drawn["data"][MIMETYPE]
+    lab.evaluate("figure => Plotly.newPlot(document.querySelector('.plot'), figure)", figure)
+    rows = save_csv(lab, lab.locator("[data-format=csv]"))
+    places = [[(row["trace"], row["kind"], row["x"]) for row in some] for some in (rows, expected)]
+    assert places[0] == places[1]
+    lab.close()
 
 
 def test_small_figures_fit_a_small_phone_and_stand_below_each_other_in_print(page):

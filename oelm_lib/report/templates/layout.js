@@ -27,11 +27,6 @@ const isListed = trace => trace.visible !== false && trace.showlegend !== false;
 
 const isLegendBelow = layout => layout.legend?.orientation === "h";
 
-function plainText(html) {
-  const text = (html ?? "").replaceAll("<br>", "\n");
-  return new DOMParser().parseFromString(text, "text/html").body.textContent;
-}
-
 // The title stands above the figure as text of the page, which wraps.
 function caption(figure) {
   const {text, subtitle} = figure.layout.title ?? {};

@@ -5,18 +5,6 @@ const readJson = id => JSON.parse(document.getElementById(id).textContent);
 const rows = readJson("oelm-rows"); // run -> its series (view/series.py)
 const figures = readJson("oelm-figures");
 
-// plotly's name of a type -> its array.
-const ARRAYS = {
-  i1: Int8Array,
-  i2: Int16Array,
-  i4: Int32Array,
-  u1: Uint8Array,
-  u2: Uint16Array,
-  u4: Uint32Array,
-  f4: Float32Array,
-  f8: Float64Array,
-};
-
 function draw(figure, print = false) {
   figure.data.forEach((trace, n) => {
     if (figure.controls.length && trace.meta?.runs) computeTrace(figure, trace, n);
@@ -41,70 +29,8 @@ function computeTrace(figure, trace, n) {
   trace.visible = isChosen && (isHidden ? "legendonly" : true);
 }
 
-function csvText(figure) {
-  const lines = ["trace,kind,x,y,minus,plus"];
-  for (const trace of figure.place.data) {
-    const isShown = trace.visible !== false && trace.visible !== "legendonly";
-    if (isShown) lines.push(...csvLines(trace));
-  }
-  return lines.join("\n") + "\n";
-}
-
-function csvLines(trace) {
-  if (trace.type === "heatmap") return heatmapLines(trace);
-
-  const x = arrayOf(trace.x);
-  const y = arrayOf(trace.y);
-  const bar = trace.error_y ?? trace.error_x;
-  const minus = arrayOf(bar?.arrayminus);
-  const plus = arrayOf(bar?.array);
-
-  const points = x ?? y ?? []; // a box plot has one of the two
-  return Array.from(points, (_, n) => [
-    csvCell(trace.name),
-    trace.meta?.kind ?? trace.type,
-    csvCell(x?.[n]),
-    csvCell(y?.[n]),
-    minus?.[n],
-    plus?.[n],
-  ].join(","));
-}
-
-// Returns a line for each cell with a value: its text, or row and column, stands as x.
-function heatmapLines({name, type, text, x, y, z}) {
-  const rowNames = arrayOf(y);
-  const columnNames = arrayOf(x);
-  const nameOf = (r, c) => plainText(text?.[r]?.[c]).replaceAll("\n", ", ");
-  const placeOf = (r, c) => `${rowNames?.[r] ?? r}, ${columnNames?.[c] ?? c}`;
-  const lines = matrixOf(z).map((row, r) => row.map((value, c) => {
-    const where = nameOf(r, c) || placeOf(r, c);
-    return Number.isFinite(value) && [csvCell(name), type, csvCell(where), value, "", ""].join(",");
-  }));
-  return lines.flat().filter(Boolean);
-}
-
-function matrixOf(values) {
-  if (!values.bdata) return values;
-
-  const numbers = Array.from(arrayOf(values));
-  const columns = Number(values.shape.split(",")[1]);
-  const starts = Array.from({length: numbers.length / columns}, (_, row) => row * columns);
-  return starts.map(start => numbers.slice(start, start + columns));
-}
-
-// Python's plotly packs the numbers of a numpy array as bytes.
-function arrayOf(values) {
-  if (!values?.bdata) return values;
-  return new ARRAYS[values.dtype](bytesOf(values.bdata).buffer);
-}
-
-function csvCell(value) {
-  const text = String(value ?? "");
-  return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-}
-
 function saveCsv(figure) {
-  const file = new Blob([csvText(figure)], {type: "text/csv"});
+  const file = new Blob([csvText(figure.place)], {type: "text/csv"});
   make("a", {href: URL.createObjectURL(file), download: `${figure.file}.csv`}).click();
 }
 
