@@ -30,7 +30,10 @@ def test_the_parts_of_a_runs_page(tiny_run):
     difference = settings.index("<td>model.freeze_q</td><td>false</td><td>true</td>")
     assert difference < settings.index("<details>") < settings.index("<td>optim.warmup_steps</td>")
     assert "This is a baseline" in run_page.settings(base)
-    assert "best.pt" in run_page.artefacts(run)
+    files = run_page.artefacts(run)
+    assert "best.pt" in files
+    command = f"<code>oelm report {run.config.folder}</code>"  # it was that of the demo's page
+    assert command in files and command in result
 
 
 def test_a_machine_setting_makes_no_rehearsal():

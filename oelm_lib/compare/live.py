@@ -34,6 +34,7 @@ class CurveExplorer(Panel):
     def __init__(self, exps: str = "*", baseline: str = "", outputs: str = ""):
         self._exps, self._outputs = exps, outputs
         self._wanted = baseline  # until a run of it exists
+        self._filling = False  # whether the options change, which empties a choice for a moment
         self._frame = load_runs(exps, outputs, rehearsals=False)
         self.runs = ipywidgets.SelectMultiple(description="runs", rows=8, layout={"width": "26em"})
         self.figure = dropdown("figure", FIGURES, WIDTH)
@@ -64,7 +65,8 @@ class CurveExplorer(Panel):
 
     def draw(self) -> None:
         """Draw the figure that the choices ask for."""
-        put(self.output, self._figure())
+        if not self._filling:
+            put(self.output, self._figure())
 
     def refresh(self) -> None:
         """Read the run folders; where a run made progress or a new one appeared, draw again."""
@@ -80,15 +82,10 @@ class CurveExplorer(Panel):
         if self.figure.value == "gap":
             base = self.baseline.value
             return gap_curves(self._frame[chosen | self._is_baseline(runs)], base, **axes)
+        look = axes | {"smoothing": self.smoothing.value, "log": self.log_scale.value}
         if self.figure.value == "rate":
-            return rate_and_gradient(runs, smoothing=self.smoothing.value, **axes)
-        return loss_curves(
-            runs,
-            y=self.y.value,
-            smoothing=self.smoothing.value,
-            log=self.log_scale.value,
-            **axes,
-        )
+            return rate_and_gradient(runs, **look)
+        return loss_curves(runs, y=self.y.value, **look)
 
     def _is_baseline(self, runs: pd.DataFrame) -> pd.Series:
         """Return which rows are runs of the baseline that the chosen runs are drawn against."""
@@ -103,6 +100,7 @@ class CurveExplorer(Panel):
 
     def _update_options(self) -> None:
         """Offer the runs and the baselines that exist now, and keep what was chosen."""
+        self._filling = True
         known, kept = self.runs.options, self.runs.value
         options = tuple(self._frame["run"])
         if options != known:
@@ -115,6 +113,7 @@ class CurveExplorer(Panel):
             self.baseline.options = baselines
             if chosen in ids:
                 self.baseline.value, self._wanted = chosen, ""
+        self._filling = False
 
 
 def _progress(frame: pd.DataFrame) -> list[list[str]]:

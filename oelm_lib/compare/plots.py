@@ -85,7 +85,10 @@ def gap_curves(
     if len(set(base_id.values())) > 1:
         names = judged["name"] + " against " + judged["run"].map(base_id)
         judged = judged.assign(name=names)
-    notes = ["perplexity / baseline's perplexity - 1 at equal x and seed, on the validation subset"]
+    notes = [
+        "perplexity / baseline's perplexity - 1 at equal x and seed, on the validation subset;"
+        " band: lowest to highest seed"
+    ]
     notes += [f"{run}: no baseline with its seed" for run in unpaired]
     panels = list(judged["panel"].unique())
     figure = new_figure("Gap to the baseline over training", notes, panels)
@@ -108,7 +111,7 @@ def tokens_to_reach(runs: Any) -> Figure:
         runs: As selection.select takes them.
     """
     drawn, problems = select(runs)
-    notes = ["read upwards from a loss: the tokens an arm needs to get there for the first time"]
+    notes = ["y: tokens that an arm needs until its mean validation loss first falls to x"]
     panels = list(drawn["panel"].unique())
     figure = new_figure("Tokens to reach a loss", notes + problems, panels)
     for line in lines(drawn):

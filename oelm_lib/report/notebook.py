@@ -1,5 +1,6 @@
 """Read, execute and prepare the notebooks that pages are made of."""
 
+import itertools
 import json
 import logging
 import re
@@ -201,23 +202,42 @@ def _replace_live_output(output: Any, figures: list[dict], rows: dict[str, dict]
         from oelm_lib.view.figure import legend_beside  # plotly
 
         figure = legend_beside(data[PLOTLY])
-        rows |= _rows(figure)
-        output.data = {"text/html": f'<div class="figure" data-figure="{len(figures)}"></div>'}
+        rows |= _rows(figure, rows)
+        place = f'<figure class="figure" data-figure="{len(figures)}"></figure>'
+        output.data = {"text/html": place}
         figures.append(figure)
     elif WIDGET in data:
         output.data = {"text/html": WIDGET_NOTE}
 
 
-def _rows(figure: dict) -> dict[str, dict]:
-    """Take the runs' rows out of a figure's metadata; none where it has no whole ones."""
+def _rows(figure: dict, known: dict[str, dict]) -> dict[str, dict]:
+    """Take the runs' rows out of a figure's metadata; none where it has no whole ones.
+
+    Args:
+        known: Rows of the figures before. A run that has other rows there, such as one of the
+            same name in another folder, gets a new name, in the figure too.
+    """
     meta = figure.setdefault("layout", {}).get("meta")
     if not isinstance(meta, dict):
         return {}
     try:
         rows = json.loads(meta.pop("rows", "{}"))
-        return {key: series for key, series in rows.items() if isinstance(series, dict)}
+        rows = {key: series for key, series in rows.items() if isinstance(series, dict)}
     except (TypeError, ValueError, AttributeError):
         return {}
+    names = {key: _free_name(key, series, known) for key, series in rows.items()}
+    for trace in figure.get("data", []):
+        spec = trace.get("meta")
+        for part in ("runs", "base"):
+            if isinstance(spec, dict) and isinstance(spec.get(part), list):
+                spec[part] = [names.get(key, key) for key in spec[part]]
+    return {names[key]: series for key, series in rows.items()}
+
+
+def _free_name(name: str, series: dict, known: dict[str, dict]) -> str:
+    """Return a run's name, with a number where it stands for other rows."""
+    names = itertools.chain([name], (f"{name} ({number})" for number in itertools.count(2)))
+    return next(one for one in names if known.get(one, series) == series)
 
 
 def _tags(cell: Any) -> list[str]:

@@ -19,13 +19,14 @@ from oelm_lib.report.notebook import KEY, first_error, prepare, read_notebook
 from oelm_lib.report.render import TEMPLATES, environment
 from oelm_lib.report.sanitise import sanitise
 from oelm_lib.runs.provenance import code_version, cpu_name
+from oelm_lib.view.save_buttons import CSV_SCRIPT
 
 SUBJECTS = ("exps", "runs")
 """Parameters that say what a page is about; its title names them."""
 PACKAGES = ("torch", "numpy", "pandas", "plotly", "papermill", "nbconvert")
 """Packages whose versions a page states."""
 SCRIPTS = ("curves.js", "layout.js", "page.js")
-"""Files of templates/ that make the script of a page with figures, in this order."""
+"""Files of templates/ that make, after CSV_SCRIPT, the script of a page with figures."""
 
 
 def export(notebook_path: Path | str) -> Path:
@@ -67,7 +68,7 @@ def _page(source: Path, notebook: Any) -> str:
         rows=_script_json({key: series | {"origin": None} for key, series in rows.items()}),
         plotly=_plotly_js() if figures else None,
         css=_text("page.css"),
-        js="\n".join(map(_text, SCRIPTS)),
+        js="\n".join([CSV_SCRIPT, *map(_text, SCRIPTS)]),
         tables_js=_text("tables.js"),
         nonce=hashlib.sha256(source.read_bytes()).hexdigest()[:32],
         provenance=_provenance(source, notebook),
@@ -124,6 +125,9 @@ def _origins(rows: dict[str, dict]) -> dict[str, tuple[str, str]]:
 
 def _without_computed_values(figure: dict) -> dict:
     """Return the figure without the numbers of traces that the page computes from the rows."""
+    meta = figure["layout"].get("meta")
+    if not isinstance(meta, dict) or not meta.get("controls"):
+        return figure  # of a user, whose traces may have any metadata
     traces = []
     for trace in figure.get("data", []):
         computed = isinstance(trace.get("meta"), dict) and "runs" in trace["meta"]

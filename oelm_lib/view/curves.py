@@ -58,7 +58,10 @@ def loss_curves(
     """
     drawn, problems = select(runs)
     panels, recorded = list(drawn["panel"].unique()), _recorded_points(drawn)
-    notes = ["marked: validation subset; thin: training, smoothed; faint: training as logged"]
+    notes = [
+        "marked: validation subset; band: lowest to highest seed; thin: training, smoothed;"
+        " faint (one line per seed): training as logged"
+    ]
     figure = new_figure("Loss", notes + problems, panels)
     for line in lines(drawn):
         if line.spec["group"] == "seed":
@@ -82,14 +85,19 @@ def loss_curves(
 
 
 def rate_and_gradient(
-    runs: Any, *, x: str = "step", smoothing: float = 0.95, group: str | None = None
+    runs: Any,
+    *,
+    x: str = "step",
+    smoothing: float = 0.95,
+    log: bool = False,
+    group: str | None = None,
 ) -> Figure:
     """Draw the learning rate and the gradient norm before clipping; arguments as in loss_curves."""
     drawn, problems = select(runs)
     if drawn["panel"].nunique() > 1:
         drawn = drawn.assign(name=drawn["name"] + ", " + drawn["corpus"])
     panels = ["Learning rate", "Gradient norm"] if len(drawn) else []
-    notes = ["gradient norm before clipping: smoothed, and faint as logged"]
+    notes = ["gradient norm before clipping: smoothed; faint (one line per seed): as logged"]
     figure = new_figure("Learning rate and gradient norm", notes + problems, panels, 240)
     for line in lines(drawn):
         rate, norm = (
@@ -102,7 +110,7 @@ def rate_and_gradient(
             _add_raw(figure, 2, line, norm, **linked)
         add_line(figure, 2, norm, line.name, stroke, showlegend=False, **linked)
     figure.update_yaxes(exponentformat="power", rangemode="tozero")
-    state = reader_state(drawn, group) | {"x": x, "smoothing": smoothing}
+    state = reader_state(drawn, group) | {"x": x, "smoothing": smoothing, "log": log}
     return add_controls(figure, series_of(drawn), state, ["x", "group", "smoothing", "log"])
 
 

@@ -29,6 +29,7 @@ def test_every_choice_changes_the_figure(tmp_path):
         (explorer.smoothing, 0.5),
         (explorer.log_scale, True),
         (explorer.figure, "rate"),
+        (explorer.log_scale, False),
         (explorer.figure, "gap"),
         (explorer.baseline, "DEMO-03"),
         (explorer.baseline, ""),
@@ -85,8 +86,10 @@ def test_refresh_follows_new_rows_and_new_runs(tmp_path):
     explorer.refresh()
     assert shown(explorer) == before
     runs_factory.make_run(tmp_path, "DEMO-02")
+    drawn = []
+    explorer.output.observe(lambda change: drawn.append(visible(shown(explorer))), "outputs")
     explorer.refresh()
-    assert visible(shown(explorer)) == ["baseline", "OELM-Freeze"]
+    assert drawn == [["baseline", "OELM-Freeze"]]  # and not an empty figure before
 
 
 def test_opens_where_nothing_has_run(tmp_path):

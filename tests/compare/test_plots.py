@@ -74,6 +74,7 @@ def test_an_arm_that_diverged_does_not_stretch_the_panel(demo):
 def test_gap_curves_are_relative_to_the_baseline(demo):
     figure = compare.gap_curves(compare.load_runs(outputs=demo), group="arm")
     assert "limit +5 %" in texts(figure)
+    assert "band: lowest to highest seed" in figure.layout.title.subtitle.text.replace(" <br>", " ")
     shown = [trace.name for trace in figure.data if trace.visible and trace.showlegend is not False]
     assert shown[0] == "OELM-Freeze (mean of 3)"
     freeze = next(trace for trace in figure.data if trace.name == shown[0] and trace.visible)

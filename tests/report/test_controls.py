@@ -274,7 +274,7 @@ def test_colours_follow_the_reader_and_print_is_light(page):
     printed = page.evaluate(SHOWN, LOSS)
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.evaluate(SHOWN, LOSS)["ink"] == dark["ink"] != printed["ink"]
-    assert printed["width"] == 680
+    assert printed["width"] == 670
     wait(page, f"({SHOWN})(0).width === {dark['width']}")
     page.emulate_media(color_scheme="light")
     wait(page, f"({SHOWN})(0).ink === '{printed['ink']}'")

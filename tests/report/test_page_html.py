@@ -76,6 +76,19 @@ def test_rows_stand_once_in_the_page(demo, tmp_path):
         assert not any("x" in trace or "y" in trace for trace in figure["data"])
 
 
+def test_each_figure_has_its_own_rows_of_runs_of_one_name(demo, tmp_path):
+    """The first figure showed the curves of the second, whose folder has a run of the same name."""
+    other = runs_factory.make_run(tmp_path, "DEMO-01", 42, spike=(500, 25.0))
+    figures = [loss_curves(folder) for folder in (demo[0], other, demo[0])]
+    page = export(write(tmp_path / "a.ipynb", *(code(shown(one)) for one in figures))).read_text()
+    rows = in_page(page, "oelm-rows")
+    assert len(rows) == 2 and page.count("(2)</td><td><code>") == 1
+    for before, after in zip(figures, in_page(page, "oelm-figures"), strict=True):
+        names = {name for trace in after["data"] for name in trace["meta"]["runs"]}
+        (series,) = json.loads(before.layout.meta["rows"]).values()
+        assert [rows[name] for name in names] == [series | {"origin": None}]
+
+
 def test_untrusted_text_cannot_leave_its_place(tmp_path):
     bad = "</script><script>alert(1)</script><!--"
     figure = Figure(layout={"title": {"text": bad}})

@@ -36,6 +36,13 @@ def test_one_legend_entry_per_arm_or_seed(paths):
     assert names(loss_curves(paths[2])) == ["OELM-Freeze · seed 42"]
 
 
+def test_the_note_names_every_kind_of_line(paths):
+    """It named the faint lines alone, which one line per arm does not have, and no band."""
+    note = loss_curves(paths).layout.title.subtitle.text.replace(" <br>", " ")
+    assert "band: lowest to highest seed" in note
+    assert note.endswith("faint (one line per seed): training as logged")
+
+
 def test_validation_mean_is_the_mean_of_the_runs(paths):
     drawn = loss_curves(paths[:2])
     mean = next(

@@ -10,7 +10,7 @@ const Y_TITLES = {loss: "loss (nats per token)", perplexity: "perplexity"};
 
 // In pixels.
 const NARROW = 700; // a figure under this width has its legend below
-const PRINT_WIDTH = 680;
+const PRINT_WIDTH = 670; // A4 less the margins of page.css
 const LEGEND_ROW = 22;
 const NOTE_LINE = 26;
 const NOTE_LETTER = 8;
@@ -18,22 +18,19 @@ const LEGEND_LETTER = 7;
 
 const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
 
-// A figure of this project is transparent; one that a user drew keeps its own colours.
-const isOwn = figure => figure.layout.paper_bgcolor === "rgba(0,0,0,0)";
+// Whether the page lays the figure out: one of view/figure.py:new_figure, with its ground. Others
+// are shown as they are, also those that a user made transparent.
+const isOwn = ({layout}) =>
+  layout.paper_bgcolor === "rgba(0,0,0,0)" && Boolean(layout.modebar?.bgcolor);
 
 const isListed = trace => trace.visible !== false && trace.showlegend !== false;
 
 const isLegendBelow = layout => layout.legend?.orientation === "h";
 
-function plainText(html) {
-  const text = (html ?? "").replaceAll("<br>", "\n");
-  return new DOMParser().parseFromString(text, "text/html").body.textContent;
-}
-
 // The title stands above the figure as text of the page, which wraps.
 function caption(figure) {
   const {text, subtitle} = figure.layout.title ?? {};
-  const box = make("div", {className: "caption"});
+  const box = make("figcaption", {className: "caption"});
   if (text) box.append(make("b", {textContent: plainText(text)}));
 
   // " <br>" only wraps a long note for plotly: here the sentence continues on the line.
@@ -89,6 +86,14 @@ function setAxes(layout, {state, controls}) {
       if (controls.includes("y")) axis.title.text = Y_TITLES[state.y];
       if (controls.includes("log")) axis.type = state.log ? "log" : "linear";
     }
+  }
+}
+
+// Gives the axes the ranges to which the reader zoomed.
+function keepZoom(layout, {place}) {
+  for (const [name, axis] of axesOf(layout)) {
+    const {range, autorange} = place.layout[name];
+    if (autorange === false) Object.assign(axis, {range, autorange});
   }
 }
 
@@ -170,9 +175,9 @@ function wrapRowNames(layout, data) {
   if (!names.some(name => name.length > 16)) return;
 
   layout.yaxis = {
-    ...layout.yaxis,
     tickvals: names,
     ticktext: names.map(name => name.replace(/([/+]|, )/, "$1<br>")),
+    ...layout.yaxis, // may have lines of its own (explore/figures.py)
     tickfont: {size: 10},
   };
 }

@@ -5,21 +5,9 @@ const readJson = id => JSON.parse(document.getElementById(id).textContent);
 const rows = readJson("oelm-rows"); // run -> its series (view/series.py)
 const figures = readJson("oelm-figures");
 
-// plotly's name of a type -> its array.
-const ARRAYS = {
-  i1: Int8Array,
-  i2: Int16Array,
-  i4: Int32Array,
-  u1: Uint8Array,
-  u2: Uint16Array,
-  u4: Uint32Array,
-  f4: Float32Array,
-  f8: Float64Array,
-};
-
 function draw(figure, print = false) {
   figure.data.forEach((trace, n) => {
-    if (trace.meta?.runs) computeTrace(figure, trace, n);
+    if (figure.controls.length && trace.meta?.runs) computeTrace(figure, trace, n);
   });
 
   const layout = layoutOf(figure, print);
@@ -27,6 +15,7 @@ function draw(figure, print = false) {
   // Plotly.react keeps old legends, so a change between wide and narrow draws again.
   const show = figure.narrow === isNarrow ? Plotly.react : Plotly.newPlot;
   figure.narrow = isNarrow;
+  figure.width = figure.place.clientWidth;
   return show(figure.place, tracesOf(figure, layout), layout, figure.config);
 }
 
@@ -40,78 +29,21 @@ function computeTrace(figure, trace, n) {
   trace.visible = isChosen && (isHidden ? "legendonly" : true);
 }
 
-function csvText(figure) {
-  const lines = ["trace,kind,x,y,minus,plus"];
-  for (const trace of figure.place.data) {
-    const isShown = trace.visible !== false && trace.visible !== "legendonly";
-    if (isShown) lines.push(...csvLines(trace));
-  }
-  return lines.join("\n") + "\n";
-}
-
-function csvLines(trace) {
-  if (trace.type === "heatmap") return heatmapLines(trace);
-
-  const x = arrayOf(trace.x);
-  const y = arrayOf(trace.y);
-  const bar = trace.error_y ?? trace.error_x;
-  const minus = arrayOf(bar?.arrayminus);
-  const plus = arrayOf(bar?.array);
-
-  const points = x ?? y ?? []; // a box plot has one of the two
-  return Array.from(points, (_, n) => [
-    csvCell(trace.name),
-    trace.meta?.kind ?? trace.type,
-    csvCell(x?.[n]),
-    csvCell(y?.[n]),
-    minus?.[n],
-    plus?.[n],
-  ].join(","));
-}
-
-// Returns a line for each cell with a value: its text, or row and column, stands as x.
-function heatmapLines({name, type, text, x, y, z}) {
-  const rowNames = arrayOf(y);
-  const columnNames = arrayOf(x);
-  const nameOf = (r, c) => plainText(text?.[r]?.[c]).replaceAll("\n", ", ");
-  const placeOf = (r, c) => `${rowNames?.[r] ?? r}, ${columnNames?.[c] ?? c}`;
-  const lines = matrixOf(z).map((row, r) => row.map((value, c) => {
-    const where = nameOf(r, c) || placeOf(r, c);
-    return Number.isFinite(value) && [csvCell(name), type, csvCell(where), value, "", ""].join(",");
-  }));
-  return lines.flat().filter(Boolean);
-}
-
-function matrixOf(values) {
-  if (!values.bdata) return values;
-
-  const numbers = Array.from(arrayOf(values));
-  const columns = Number(values.shape.split(",")[1]);
-  const starts = Array.from({length: numbers.length / columns}, (_, row) => row * columns);
-  return starts.map(start => numbers.slice(start, start + columns));
-}
-
-// Python's plotly packs the numbers of a numpy array as bytes.
-function arrayOf(values) {
-  if (!values?.bdata) return values;
-  return new ARRAYS[values.dtype](bytesOf(values.bdata).buffer);
-}
-
-function csvCell(value) {
-  const text = String(value ?? "");
-  return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-}
-
 function saveCsv(figure) {
-  const file = new Blob([csvText(figure)], {type: "text/csv"});
+  const file = new Blob([csvText(figure.place)], {type: "text/csv"});
   make("a", {href: URL.createObjectURL(file), download: `${figure.file}.csv`}).click();
 }
 
-// Saves the figure in the light colours of print, with the lines and axes that the reader chose.
+// Saves the figure on white, with the lines, axes and zoom that the reader chose.
 function savePicture(figure, format) {
   const data = figure.data.map((trace, n) => ({...trace, visible: figure.place.data[n].visible}));
   const layout = structuredClone(figure.layout);
-  if (isOwn(figure)) setAxes(layout, figure);
+  if (isOwn(figure)) {
+    setColours(layout, false);
+    layout.paper_bgcolor = "#ffffff";
+    setAxes(layout, figure);
+    keepZoom(layout, figure);
+  }
 
   const size = {width: 1000, height: layout.height ?? 500};
   const options = {format, filename: figure.file, ...size};
@@ -169,7 +101,8 @@ function saveButtons(figure) {
   };
   const box = make("span", {className: "save"});
   for (const [textContent, onclick] of Object.entries(actions)) {
-    box.append(make("button", {type: "button", textContent, onclick}));
+    const title = `Save as ${textContent}`;
+    box.append(make("button", {type: "button", title, textContent, onclick}));
   }
   return box;
 }
@@ -222,8 +155,9 @@ function redrawWhenThePageChanges() {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll(false));
   addEventListener("resize", () => {
     for (const figure of placed) {
-      const isNarrow = figure.place.clientWidth < NARROW;
-      if (figure.narrow !== isNarrow) draw(figure);
+      // Below NARROW, the legend and the notes are laid out for one width.
+      const width = figure.place.clientWidth;
+      if (width !== figure.width && Math.min(width, figure.width) < NARROW) draw(figure);
     }
   });
   addEventListener("beforeprint", () => drawAll(true));
@@ -240,17 +174,22 @@ async function start() {
     const figure = figures[box.dataset.figure];
     if (!figure || figure.place) continue;
 
-    addToPage(figure, box, isAlone);
-    await draw(figure);
+    try {
+      addToPage(figure, box, isAlone);
+      await draw(figure);
+    } catch (error) {
+      figure.place = null; // so that the others are drawn again without it
+      const textContent = `This figure cannot be drawn here (${error.message}); see the notebook.`;
+      box.replaceChildren(make("p", {className: "error", textContent}));
+    }
   }
   redrawWhenThePageChanges();
   document.documentElement.dataset.ready = "true";
 }
 
 function showProblem(error) {
-  const problem = `The figure cannot be drawn (${error.message});`;
-  const need = "a browser of 2023 or later is needed.";
-  document.querySelectorAll(".figure").forEach(box => box.prepend(`${problem} ${need}`));
+  const need = `Figures need a browser of 2023 or later (${error.message}).`;
+  document.querySelectorAll(".figure").forEach(box => box.prepend(need));
 }
 
 start().catch(showProblem);
