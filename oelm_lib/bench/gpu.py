@@ -1,5 +1,6 @@
 """Bench of the training step on a GPU: precision, compilation, positions, arms, other code."""
 
+import gc
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -90,8 +91,10 @@ def bench_gpu(
             if time.monotonic() > end:
                 raise UserError("out of time")
             row = measure(case, device, changes)
-        except UserError as error:
-            result["left_out"].append(asdict(case) | {"reason": str(error)})
+        except Exception as error:  # a case may fail in many ways, for instance without a compiler
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            reason = f"{kind}{error}".splitlines()[0][:200]
+            result["left_out"].append(asdict(case) | {"reason": reason})
         else:
             share = row["flops"] / row["seconds"] / result["peak_flops"]
             floor = max(row["flops"] / result["peak_flops"], row["bytes"] / result["bandwidth"])
@@ -107,22 +110,27 @@ def measure(
 
     Returns:
         The case with `seconds` (median of a step), `seconds_low`, `seconds_high`, `tokens_per_s`,
-        `setup_seconds` (until the fourth step: compilation), `memory_bytes` (peak of the GPU),
-        `flops` (of the fast path) and `bytes` (least traffic) of a step.
+        `setup_seconds` (until the fourth step: compilation), `memory_bytes` (most reserved on
+        the GPU), `flops` (of the fast path) and `bytes` (least traffic) of a step.
 
     Raises:
         UserError: `transformers` is not installed.
     """
     overrides = {"model.position": case.position, "train.precision": case.precision}
     cfg = load_config(ARMS[case.arm], overrides | (changes or {}))
+    cuda = device.type == "cuda"
+    if cuda:
+        gc.collect()
+        torch.compiler.reset()  # drops the CUDA graphs of the case before, with their memory
+        torch.cuda.empty_cache()
     start = time.perf_counter()
     step = CODES[case.code](cfg, random_batch(cfg, device), MODES[case.mode])
     for _ in range(compiler.WARM_UP_CALLS + 1):
         step()
     _wait(device)
     setup = time.perf_counter() - start
-    cuda = device.type == "cuda"
     if cuda:
+        torch.cuda.empty_cache()  # what compiling took
         torch.cuda.reset_peak_memory_stats(device)
     timings = [_seconds(step, device) for _ in range(ROUNDS)]
     size, batch_size = cfg.model, cfg.train.batch_size
@@ -133,7 +141,8 @@ def measure(
         "seconds_high": max(timings),
         "tokens_per_s": batch_size * size.max_seq_len / median(timings),
         "setup_seconds": setup,
-        "memory_bytes": torch.cuda.max_memory_allocated(device) if cuda else None,
+        # The activations of a CUDA graph are reserved, but count as allocated only while recorded.
+        "memory_bytes": torch.cuda.max_memory_reserved(device) if cuda else None,
         "flops": step_flops(size, batch_size)["fast"],
         # Weights, gradients and moments are read and written once each.
         "bytes": 2 * (held["weights"] + held["gradients"] + held["adam"]),

@@ -72,6 +72,20 @@ def test_cases_beyond_the_time_are_named_and_the_tables_show_both(cpu, tmp_path)
     assert list(gpu_tables.checks(results)["result"]) == ["1 case"]
 
 
+def test_a_case_that_fails_is_named_and_the_others_are_measured(cpu, tmp_path, monkeypatch):
+    from oelm_lib.bench import gpu
+
+    def fails(*args):
+        raise RuntimeError("no C compiler\nand more lines")
+
+    monkeypatch.setitem(gpu.CODES, "naive", fails)
+    cases = [case(code="naive"), case()]
+    measured = gpu.bench_gpu(tmp_path / "card.json", 1000, cpu, cases, CHANGES)
+    (failed,) = measured["left_out"]
+    assert (failed["code"], failed["reason"]) == ("naive", "RuntimeError: no C compiler")
+    assert [row["code"] for row in measured["rows"]] == ["workbook"]
+
+
 def test_without_results_the_tables_say_so(tmp_path):
     assert "not measured" in gpu_tables.checks(gpu_tables.load_results(tmp_path)).iloc[0]["result"]
     assert len(gpu_tables.cases([])) == len(gpu_tables.left_out([])) == 1

@@ -1,5 +1,6 @@
 """`make gpu` where there is no GPU, and the run that it stops and continues."""
 
+import importlib.metadata
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 
 from oelm_lib.config import ROOT
+from oelm_lib.runs.provenance import PACKAGES
 from tests.gpu import __main__ as gpu_check
 
 
@@ -39,7 +41,10 @@ def test_without_a_gpu_it_ends_in_one_line():
         pytest.skip("this machine has a GPU")
     done = call()
     assert done.returncode == 2
-    assert done.stderr == "make gpu: no CUDA GPU on this machine; run it on a GPU node\n"
+    assert done.stderr == (
+        "make gpu: no CUDA GPU is visible; check nvidia-smi and CUDA_VISIBLE_DEVICES, or run it on"
+        " a GPU node\n"
+    )
     assert done.stdout == ""
 
 
@@ -47,6 +52,21 @@ def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setitem(gpu_check.PACKAGES, "no_such_module", "no-such-package")
     reason = gpu_check.missing_packages()
     assert reason == "this Python lacks no-such-package; pip install no-such-package"
+
+
+def test_the_packages_whose_versions_a_run_records_are_among_those_that_are_looked_for():
+    assert set(PACKAGES) <= set(gpu_check.PACKAGES.values())
+
+
+def test_a_python_without_the_workbook_is_told_to_install_it(monkeypatch):
+    """In a checkout its modules are found all the same, but every run records its version."""
+
+    def version(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    reason = gpu_check.missing_packages()
+    assert reason == "this Python lacks the workbook itself; pip install --no-deps -e ."
 
 
 @pytest.mark.slow

