@@ -37,11 +37,11 @@ def differences(first: pd.Series, second: pd.Series) -> pd.DataFrame:
         declared = frozenset()
     rows = [(key, *values, key in declared) for key, values in diff_configs(left, right).items()]
     for group, keys in (("resolved", MACHINE), ("corpus", CORPUS), ("code", CODE)):
-        one, two = (row["config"].get(group) or {} for row in (first, second))
+        first_facts, second_facts = (row["config"].get(group) or {} for row in (first, second))
         rows += [
-            (f"{group}.{key}", one.get(key), two.get(key), False)
+            (f"{group}.{key}", first_facts.get(key), second_facts.get(key), False)
             for key in keys
-            if one.get(key) != two.get(key)
+            if first_facts.get(key) != second_facts.get(key)
         ]
     if first["state"] == second["state"] == "done" and first["steps"] != second["steps"]:
         rows.append(("steps", first["steps"], second["steps"], "train.max_steps" in declared))
@@ -155,7 +155,7 @@ def _evidence_warnings(runs: pd.DataFrame, compared: list[Pair]) -> Iterator[tup
             words = f"only {count} seeds: a wide interval, whose width is partly luck"
             yield pair.arm_id, words
     sides = [side for pair in compared for side in (pair.arm, pair.base) if side is not None]
-    judged = {arm for side in sides for arm in side["arm"]}
+    arms = {arm for side in sides for arm in side["arm"]}
     measured = runs[runs["experiment"].notna() & (runs["source"] == MEASURED)]
     for corpus, rows in measured.groupby("corpus", sort=False):
         kinds = rows["config"].map(lambda config: config.get("corpus") or {})
@@ -165,7 +165,7 @@ def _evidence_warnings(runs: pd.DataFrame, compared: list[Pair]) -> Iterator[tup
             yield corpus, "a sample of the corpus, not the corpus"
         for arm, repeats in rows.groupby("arm", sort=False):
             rates = {experiment.optim.learning_rate for experiment in repeats["experiment"]}
-            if len(rates) == 1 and arm in judged:
+            if len(rates) == 1 and arm in arms:
                 yield arm, "one learning rate only; another rate may change the gap"
     for exp in runs.loc[runs["experiment"].notna() & (runs["source"] == RECORDED), "id"]:
         yield exp, "recorded by other code; the loss is the best of its evaluations"

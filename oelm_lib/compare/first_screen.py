@@ -79,22 +79,23 @@ def _seeds(seeds: list[int]) -> str:
     return ", ".join(map(str, seeds))
 
 
-def verdict_cards(judged: Sequence[Verdict]) -> Html:
+def verdict_cards(verdicts: Sequence[Verdict]) -> Html:
     """Return one card per arm: its verdict, what that means in words, and how it was reached.
 
     Args:
-        judged: What judge returns.
+        verdicts: What judge returns.
     """
-    return unbroken("".join(map(_card, judged)) or NOTHING)
+    return unbroken("".join(map(_card, verdicts)) or NOTHING)
 
 
-def _card(one: Verdict) -> str:
+def _card(verdict: Verdict) -> str:
     """Return a verdict, what was compared, and the numbers behind it, folded."""
-    what = [f"{one.id} against {one.baseline} on {one.corpus}", one.frozen]
-    folded = fold("numbers", Html(escape(one.details))) if one.details else ""
+    what = [f"{verdict.id} against {verdict.baseline} on {verdict.corpus}", verdict.frozen]
+    folded = fold("numbers", Html(escape(verdict.details))) if verdict.details else ""
     return (
-        f"<div class='oelm-card' style='{CARD.format(arm_colour(one.arm))}'>"
-        f"{verdict_html(one.verdict)} &nbsp;<b>{escape(one.arm)}</b> {escape(one.words)}"
+        f"<div class='oelm-card' style='{CARD.format(arm_colour(verdict.arm))}'>"
+        f"{verdict_html(verdict.verdict)} &nbsp;<b>{escape(verdict.arm)}</b>"
+        f" {escape(verdict.words)}"
         f"<div style='{SMALL}'>{escape('; '.join(filter(None, what)))}{folded}</div></div>"
     )
 

@@ -105,8 +105,8 @@ def ablation(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
     rows = []
     for family in families(runs, baseline):
         before = family[0].base
-        judged = [pair for pair in family if len(pair.shared()[0])]
-        for pair in sorted(judged, key=_total_nats):  # shared seeds only: losses differ by seed
+        with_seeds = [pair for pair in family if len(pair.shared()[0])]
+        for pair in sorted(with_seeds, key=_total_nats):  # shared seeds only: losses differ by seed
             rows.append(_step(before, pair))
             before = pair.arm
     return pd.DataFrame(rows)

@@ -16,42 +16,44 @@ MOST_LISTED = 32
 """Most seeds of an arm that a command asks for."""
 
 
-def next_steps(judged: Sequence[Verdict]) -> Html:
+def next_steps(verdicts: Sequence[Verdict]) -> Html:
     """Return for each open verdict the command that trains the arm and its baseline further.
 
     Args:
-        judged: What judge returns.
+        verdicts: What judge returns.
     """
     items = []
-    for one in judged:
-        count = _seeds_in_all(one) if one.source == MEASURED else None
+    for verdict in verdicts:
+        count = _seeds_in_all(verdict) if verdict.source == MEASURED else None
         if count:
-            commands = "; ".join(f"<code>{escape(text)}</code>" for text in _commands(one, count))
-            words = f"{one.id}: {one.verdict}; {one.to_decide or 'one seed has no interval'}."
+            commands = [f"<code>{escape(command)}</code>" for command in _commands(verdict, count)]
+            why = verdict.to_decide or "one seed has no interval"
+            words = f"{verdict.id}: {verdict.verdict}; {why}."
             items.append(
-                f"<li>{escape(words)} Train {count} in all before you look again: {commands}</li>"
+                f"<li>{escape(words)} Train {count} in all before you look again:"
+                f" {'; '.join(commands)}</li>"
             )
     return Html(f"<p>{HEAD}</p><ul>{''.join(items)}</ul>" if items else "")
 
 
-def _seeds_in_all(one: Verdict) -> int | None:
+def _seeds_in_all(verdict: Verdict) -> int | None:
     """Return how many shared seeds an open verdict asks for; None where seeds do not decide it."""
-    if one.verdict == stats.UNKNOWN:
+    if verdict.verdict == stats.UNKNOWN:
         return stats.FEW_SEEDS
-    if one.verdict != stats.INCONCLUSIVE:
+    if verdict.verdict != stats.INCONCLUSIVE:
         return None
-    seeds = stats.deciding_seeds(one.interval, stats.bounds_at_most(LIMIT))
+    seeds = stats.deciding_seeds(verdict.interval, stats.bounds_at_most(LIMIT))
     if seeds is None or seeds[0] > MOST_LISTED:
         return None
     return min(seeds[1] or MOST_LISTED, MOST_LISTED)
 
 
-def _commands(one: Verdict, count: int) -> Iterator[str]:
+def _commands(verdict: Verdict, count: int) -> Iterator[str]:
     """Yield the commands after which arm and baseline share `count` seeds."""
-    shared = one.pair.shared()[0].index
+    shared = verdict.pair.shared()[0].index
     first = max(shared) + 1
     seeds = ",".join(map(str, range(first, first + count - len(shared))))
-    for overrides, ids in _ids_by_overrides(one.pair).items():
+    for overrides, ids in _ids_by_overrides(verdict.pair).items():
         options = ["--set", overrides] if overrides else []
         yield command_line(["run", *ids, "--seeds", seeds, *options])
 

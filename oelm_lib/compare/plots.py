@@ -34,17 +34,17 @@ LIMIT_PERCENT = 100 * LIMIT
 LINES = {0.0: "baseline", LIMIT_PERCENT: f"limit +{LIMIT_PERCENT:g} %"}
 
 
-def gap_intervals(judged: Sequence[Verdict]) -> Figure:
+def gap_intervals(verdicts: Sequence[Verdict]) -> Figure:
     """Draw each arm's gap with the interval its verdict is read from, its seeds, and the limit.
 
     One panel per baseline; an interval that leaves the panel is written in full in the arm's line.
 
     Args:
-        judged: What judge returns.
+        verdicts: What judge returns.
     """
-    drawn = [one for one in judged if math.isfinite(one.interval.gap)]
-    styles = arm_styles([one.arm for one in judged])
-    grouped = groupby(drawn, lambda one: (one.source, one.baseline))
+    drawn = [verdict for verdict in verdicts if math.isfinite(verdict.interval.gap)]
+    styles = arm_styles([verdict.arm for verdict in verdicts])
+    grouped = groupby(drawn, lambda verdict: (verdict.source, verdict.baseline))
     families = [list(arms) for _, arms in grouped]
     headings = [_heading(family[0]) for family in families]
     panels = [_forest_rows(family, styles) for family in families]
@@ -81,18 +81,18 @@ def gap_curves(
         base_run |= paired
         base_id |= dict.fromkeys(paired, pair.base_id)
         unpaired += [run for run in pair.arm["run"] if run not in paired]
-    judged = drawn[drawn["run"].isin(base_run)]
+    arm_runs = drawn[drawn["run"].isin(base_run)]
     if len(set(base_id.values())) > 1:
-        names = judged["name"] + " against " + judged["run"].map(base_id)
-        judged = judged.assign(name=names)
+        names = arm_runs["name"] + " against " + arm_runs["run"].map(base_id)
+        arm_runs = arm_runs.assign(name=names)
     notes = [
         "perplexity / baseline's perplexity - 1 at equal x and seed, on the validation subset;"
         " band: lowest to highest seed"
     ]
     notes += [f"{run}: no baseline with its seed" for run in unpaired]
-    panels = list(judged["panel"].unique())
+    panels = list(arm_runs["panel"].unique())
     figure = new_figure("Gap to the baseline over training", notes, panels)
-    for line in lines(judged):
+    for line in lines(arm_runs):
         spec = VAL | line.spec | {"base": [base_run[run] for run in line.spec["runs"]]}
         if line.spec["group"] == "arm":
             add_band(figure, line.row, spec, line.name, line.style.colour)
@@ -100,7 +100,7 @@ def gap_curves(
     if base_run:
         _add_limit(figure)
     figure.update_yaxes(title_text="gap in perplexity (%)")
-    state = reader_state(judged, group) | {"x": x}
+    state = reader_state(arm_runs, group) | {"x": x}
     return add_controls(figure, series_of(drawn), state, ["x", "group"])
 
 
@@ -136,38 +136,38 @@ def _first_reached(line: Line, rows: dict[str, Any]) -> go.Scatter:
     )
 
 
-def _heading(one: Verdict) -> str:
-    first = one.pair.base.iloc[0]
-    return f"{first['corpus']}, {first['tokenizer']}: against {first['arm']} ({one.baseline})"
+def _heading(verdict: Verdict) -> str:
+    first = verdict.pair.base.iloc[0]
+    return f"{first['corpus']}, {first['tokenizer']}: against {first['arm']} ({verdict.baseline})"
 
 
 def _forest_rows(family: list[Verdict], styles: dict[str, ArmStyle]) -> list[forest.Row]:
     """Return the arms of one baseline as rows, each with its interval and its seeds."""
-    with_id = len({one.arm for one in family}) < len(family)
+    with_id = len({verdict.arm for verdict in family}) < len(family)
     rows = []
-    for one in family:
-        style = styles[one.arm]
+    for verdict in family:
+        style = styles[verdict.arm]
         mark = forest.Mark(
-            name=f"{one.arm} ({one.id})",
-            interval=one.interval,
+            name=f"{verdict.arm} ({verdict.id})",
+            interval=verdict.interval,
             colour=style.colour,
             symbol=style.symbol,
-            seeds=_seed_gaps(one),
+            seeds=_seed_gaps(verdict),
         )
-        rows.append(forest.Row(_label(one, with_id), [mark], (LIMIT_PERCENT,)))
+        rows.append(forest.Row(_label(verdict, with_id), [mark], (LIMIT_PERCENT,)))
     return rows
 
 
-def _seed_gaps(one: Verdict) -> tuple[float, ...]:
+def _seed_gaps(verdict: Verdict) -> tuple[float, ...]:
     """Return the gap of each seed, in percent."""
-    gaps = [100 * stats.gap(nats) for nats in one.pair.differences()]
+    gaps = [100 * stats.gap(nats) for nats in verdict.pair.differences()]
     return tuple(round(gap, 4) for gap in gaps if math.isfinite(gap))
 
 
-def _label(one: Verdict, with_id: bool) -> str:
+def _label(verdict: Verdict, with_id: bool) -> str:
     """Return an arm's two lines over its interval."""
-    name = f"{one.arm} ({one.id})" if with_id else one.arm
-    return f"<b>{plotly_text(name)}</b><br>{interval_text(one.interval)}: {one.verdict}"
+    name = f"{verdict.arm} ({verdict.id})" if with_id else verdict.arm
+    return f"<b>{plotly_text(name)}</b><br>{interval_text(verdict.interval)}: {verdict.verdict}"
 
 
 def _add_limit(figure: Figure) -> None:

@@ -44,7 +44,7 @@ class Arm(NamedTuple):
         """Return the mean of a column over the done runs."""
         return self.done[column].mean()
 
-    def judged(self, name: str) -> Any:
+    def verdict_value(self, name: str) -> Any:
         """Return an attribute of the verdict, e.g. `interval.gap`; nan without one."""
         return attrgetter(name)(self.verdict) if self.verdict else math.nan
 
@@ -62,12 +62,12 @@ COLUMNS: dict[str, Callable[[Arm], Any]] = {
     "id": lambda arm: arm_id(arm.runs.iloc[0]),
     "n": lambda arm: len(arm.done),
     "final_val_perplexity": lambda arm: perplexity(arm.mean(METRIC)),
-    "gap": lambda arm: arm.judged("interval.gap"),
-    "low": lambda arm: arm.judged("interval.gap_low"),
-    "high": lambda arm: arm.judged("interval.gap_high"),
-    "gap_n": lambda arm: arm.judged("interval.n"),
-    "verdict": lambda arm: arm.judged("verdict"),
-    "baseline": lambda arm: arm.judged("baseline"),
+    "gap": lambda arm: arm.verdict_value("interval.gap"),
+    "low": lambda arm: arm.verdict_value("interval.gap_low"),
+    "high": lambda arm: arm.verdict_value("interval.gap_high"),
+    "gap_n": lambda arm: arm.verdict_value("interval.n"),
+    "verdict": lambda arm: arm.verdict_value("verdict"),
+    "baseline": lambda arm: arm.verdict_value("baseline"),
     "learning_rate": Arm.rates,
     "wall_seconds": lambda arm: arm.mean("wall_seconds"),
     "mean_step_seconds": lambda arm: arm.mean("mean_step_seconds"),
@@ -80,7 +80,7 @@ COLUMNS: dict[str, Callable[[Arm], Any]] = {
 }
 
 
-def results(runs: pd.DataFrame, judged: Sequence[Verdict]) -> pd.DataFrame:
+def results(runs: pd.DataFrame, verdicts: Sequence[Verdict]) -> pd.DataFrame:
     """Return the final numbers of each arm: means over its done runs, and its verdict.
 
     `gap`, `low` and `high` are those of the verdict, over the `gap_n` seeds shared with `baseline`.
@@ -89,9 +89,9 @@ def results(runs: pd.DataFrame, judged: Sequence[Verdict]) -> pd.DataFrame:
 
     Args:
         runs: Frame of load_runs.
-        judged: What judge returns of them.
+        verdicts: What judge returns of them.
     """
-    verdict_of = {(one.source, one.variant): one for one in judged}
+    verdict_of = {(verdict.source, verdict.variant): verdict for verdict in verdicts}
     rows = []
     for key, group in runs.groupby(["source", "variant"], sort=False):
         arm = Arm(group, comparable(group), verdict_of.get(key))
@@ -103,13 +103,13 @@ def results(runs: pd.DataFrame, judged: Sequence[Verdict]) -> pd.DataFrame:
     return frame.sort_values(["source", "corpus"], kind="stable", ignore_index=True)
 
 
-def show_results(runs: pd.DataFrame, judged: Sequence[Verdict]) -> Html:
+def show_results(runs: pd.DataFrame, verdicts: Sequence[Verdict]) -> Html:
     """Return the results as a page shows them: the main ones, and below them all columns, folded.
 
     Args:
-        runs, judged: Arguments of results.
+        runs, verdicts: Arguments of results.
     """
-    frame = results(runs, judged)
+    frame = results(runs, verdicts)
     main = pd.DataFrame([_main_row(row) for row in frame.to_dict("records")])
     baselines = set(frame["baseline"].dropna())
     if len(baselines) == 1:
@@ -128,8 +128,8 @@ def show_recorded(exps: str | None = None) -> Html:
     if not ids:
         return Html("")
     log = recorded([*ids, *filter(None, (load_config(exp).compare_to for exp in ids))])
-    judged = judge(log)
-    parts = [verdict_cards(judged), warning_list(log), show_results(log, judged)]
+    verdicts = judge(log)
+    parts = [verdict_cards(verdicts), warning_list(log), show_results(log, verdicts)]
     return Html(f"<h2>Recorded in the log</h2><p>{LOG}</p>{''.join(parts)}")
 
 

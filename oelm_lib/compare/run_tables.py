@@ -89,8 +89,8 @@ def parameters(runs: pd.DataFrame) -> pd.DataFrame:
     for _, group in known.groupby(["source", "variant"], sort=False):
         first = group.iloc[0]
         counts = first["parameters"]
-        judged = map(frozen_unchanged, group["frozen"])
-        proofs = [unchanged for unchanged in judged if unchanged is not None]
+        checks = map(frozen_unchanged, group["frozen"])
+        proofs = [unchanged for unchanged in checks if unchanged is not None]
         rows.append(
             {
                 "corpus": first["corpus"],

@@ -180,12 +180,12 @@ def judge(runs: pd.DataFrame, baseline: str | None = None) -> list[Verdict]:
         runs: Frame of load_runs.
         baseline: Experiment id or run folder; default each experiment's compare_to.
     """
-    judged = []
+    verdicts = []
     for family in families(runs, baseline):
         # An arm with one pair has no interval, so it does not widen those of the others.
         k = max(sum(len(pair.differences()) > 1 for pair in family), 1)
-        judged += [_judge(pair, k) for pair in family]
-    return judged
+        verdicts += [_judge(pair, k) for pair in family]
+    return verdicts
 
 
 def verdicts(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
@@ -199,18 +199,18 @@ def verdicts(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
         and `high` as perplexity ratios minus 1 (0.05 is +5 %); `perplexity`,
         `baseline_perplexity`; `nats`, the difference in loss; `words`, the verdict as a sentence.
     """
-    return pd.DataFrame([one.row() for one in judge(runs, baseline)], columns=list(COLUMNS))
+    return pd.DataFrame([verdict.row() for verdict in judge(runs, baseline)], columns=list(COLUMNS))
 
 
-def cross_corpus(judged: Sequence[Verdict]) -> pd.DataFrame:
+def cross_corpus(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     """Return each arm's gap on every corpus; `epochs` says how often the corpus was seen.
 
     Args:
-        judged: What judge returns.
+        verdicts: What judge returns.
     """
     columns = ["arm", "corpus", "id", "epochs", "baseline_perplexity", "perplexity", "nats", "gap"]
     columns += ["low", "high", "n", "verdict", "source"]
-    table = pd.DataFrame([one.row() for one in judged], columns=columns)
+    table = pd.DataFrame([verdict.row() for verdict in verdicts], columns=columns)
     return table.sort_values(["source", "arm"], kind="stable", ignore_index=True)
 
 
@@ -223,7 +223,7 @@ def _judge(pair: Pair, k: int) -> Verdict:
     first, confounds = pair.arm.iloc[0], []
     if pair.base is not None:
         confounds = extra_changes(first["experiment"], pair.base.iloc[0]["experiment"])
-    judged = stats.at_most(interval, LIMIT) if differences else NOT_COMPARED
+    verdict = stats.at_most(interval, LIMIT) if differences else NOT_COMPARED
     return Verdict(
         pair=pair,
         interval=interval,
@@ -233,7 +233,7 @@ def _judge(pair: Pair, k: int) -> Verdict:
         source=first["source"],
         variant=first["variant"],
         baseline=pair.base_id,
-        verdict=CONFOUNDED if judged == stats.PASS and confounds else judged,
+        verdict=CONFOUNDED if verdict == stats.PASS and confounds else verdict,
         reason=pair.reason or ("" if differences else "no seed has ended in both arms"),
         confounds=confounds,
     )

@@ -237,7 +237,7 @@ def _rows(figure: dict, known: dict[str, dict]) -> dict[str, dict]:
 def _free_name(name: str, series: dict, known: dict[str, dict]) -> str:
     """Return a run's name, with a number where it stands for other rows."""
     names = itertools.chain([name], (f"{name} ({number})" for number in itertools.count(2)))
-    return next(one for one in names if known.get(one, series) == series)
+    return next(candidate for candidate in names if known.get(candidate, series) == series)
 
 
 def _tags(cell: Any) -> list[str]:

@@ -123,7 +123,11 @@ def frozen_unchanged(intervals: Any) -> bool | None:
         intervals: `frozen` of summary.json; anything but a list counts as empty.
     """
     known = intervals if isinstance(intervals, list) else []
-    equal = [one["sha256_start"] == one["sha256_end"] for one in known if one["tensors"]]
+    equal = [
+        interval["sha256_start"] == interval["sha256_end"]
+        for interval in known
+        if interval["tensors"]
+    ]
     return all(equal) if equal else None
 
 
