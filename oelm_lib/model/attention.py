@@ -84,7 +84,7 @@ class CausalSelfAttention(nn.Module):
         """
         if positions is None:
             first = past["keys"].shape[2] if past else 0
-            positions = make_positions(self.cfg, first, x.shape[1], x.device)
+            positions = make_positions(self.cfg, self.additions, first, x.shape[1], x.device)
         seen = self._seen(x, past)
         q, k, v = seen["queries"], seen["keys"], seen["values"]
         for addition in self.additions:
@@ -144,10 +144,13 @@ class CausalSelfAttention(nn.Module):
 
 
 def make_positions(
-    cfg: ModelConfig, first: int, length: int, device: torch.device
+    cfg: ModelConfig, additions: list[Addition], first: int, length: int, device: torch.device
 ) -> Positions | None:
-    """Return mask and tables of the positions from `first` on; None without additions."""
-    additions = active(cfg)
+    """Return mask and tables of the positions from `first` on; None without additions.
+
+    Args:
+        additions: Those of `active(cfg)`, which torch.compile cannot trace.
+    """
     if not additions:
         return None
     position = torch.arange(first + length, device=device)

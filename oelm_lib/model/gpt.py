@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from oelm_lib.config import ModelConfig
+from oelm_lib.model.additions import active
 from oelm_lib.model.additions.base import Positions
 from oelm_lib.model.attention import CausalSelfAttention, attention_scores, make_positions
 from oelm_lib.model.cost import CHUNK
@@ -57,7 +58,7 @@ class GPT(nn.Module):
 
     def __init__(self, cfg: ModelConfig, seed: int = 42):
         super().__init__()
-        self.cfg = cfg
+        self.cfg, self.additions = cfg, active(cfg)
         # torch's own init, soon overwritten, would draw from the default generator, which belongs
         # to dropout. The meta device would avoid it, but imports all of torch.compile (3 s).
         with torch.random.fork_rng(devices=[]):
@@ -168,7 +169,7 @@ class GPT(nn.Module):
         x = self.token_embedding(tokens)
         if self.cfg.position == "learned":
             x = x + self.position_embedding.weight[first : first + length]
-        positions = make_positions(self.cfg, first, length, x.device)
+        positions = make_positions(self.cfg, self.additions, first, length, x.device)
         return dropout(x, self.cfg.dropout, self.training), positions
 
 
