@@ -92,8 +92,12 @@ class Grid:
         return self.fit(cell).state == NO_STABLE_RATE and self.is_tuned(cell)
 
     def is_imprecise(self, cell: Cell) -> bool:
-        """Return whether tuning has ended with a minimum less precise than `tune` asks for."""
-        if not self.is_tuned(cell) or self.fit(cell).state != INTERIOR:
+        """Return whether the minimum is less precise than `tune` asks for.
+
+        It is asked of cells whose tuning has ended, or whose runs were confirmed nevertheless.
+        """
+        is_used = self.is_tuned(cell) or bool(self.confirmation_records(cell))
+        if not is_used or self.fit(cell).state != INTERIOR:
             return False
         stable = stable_means(self.tuning_points(cell))
         return not is_precise(self.fit(cell), stable, self.plan.tune)

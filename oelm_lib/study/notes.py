@@ -8,7 +8,7 @@ from oelm_lib.study import verdicts
 from oelm_lib.study.cell import Cell
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.study import Study
-from oelm_lib.study.tuning import EDGE, NO_STABLE_RATE
+from oelm_lib.study.tuning import EDGE, FEWEST, NO_STABLE_RATE
 from oelm_lib.units import counted
 
 WIDE_SPREAD = 0.1
@@ -104,8 +104,9 @@ def _limitations(study: Study) -> list[str]:
         sentences.append(f"No learning rate that was tried is stable: {'; '.join(unstable)}.")
     if imprecise := [str(cell) for cell in grid.cells if grid.is_imprecise(cell)]:
         sentences.append(
-            "Learning rate imprecise (its interval reaches beyond the rates tried, or its error"
-            f" costs more than {study.plan.tune.error:g} nats): {'; '.join(imprecise)}."
+            f"Learning rate imprecise (fewer than {FEWEST} rates are near it, its interval reaches"
+            " beyond the rates tried, or its error costs more than"
+            f" {study.plan.tune.error:g} nats): {'; '.join(imprecise)}."
         )
     if late := [judgement for judgement in study.judgements if not judgement.declared]:
         sentences.append(

@@ -48,6 +48,17 @@ def test_an_imprecise_learning_rate_is_named():
     assert "rates imprecise" not in text(page.first_table(make_study(make_grid(COMPLETE))))
 
 
+def test_confirmed_runs_whose_tuning_needs_another_rate_are_named_as_imprecise():
+    """Tuning that a stricter rule opens again took the mark off the results that stood on it."""
+    grid = make_grid(COMPLETE)
+    assert not grid.is_imprecise(cell("frozen"))
+    lowest = min(rate for rate, _, _ in grid.tuning_points(cell("frozen")))
+    records = [run for run in grid.records if run.cell != cell("frozen") or run.rate > lowest]
+    study = make_study(Grid(grid.plan, records))
+    assert not study.grid.is_tuned(cell("frozen"))
+    assert "stories, frozen" in notes.not_shown(study).partition("imprecise")[2]
+
+
 @pytest.mark.parametrize(("count", "is_few"), [(7, True), (8, False)])
 def test_few_seeds_are_those_of_the_questions_as_they_stand(count, is_few):
     """A first look of few seeds is no weakness once more seeds have answered its question."""
