@@ -40,3 +40,25 @@ def open_browser(profile: Path, *, offline: bool = True, **options):
             yield context
         finally:
             context.close()
+
+
+def open_page(browser, page_path):
+    """The page, drawn; `problems` collects its requests, errors and console lines."""
+    page = browser.new_page()
+    page.problems = []
+    page.on("request", lambda request: page.problems.append(request.url))
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("console", lambda message: page.problems.append(message.text))
+    page.emulate_media(color_scheme="light")
+    page.goto(page_path.as_uri())
+    wait(page, "document.documentElement.dataset.ready === 'true'")
+    return page
+
+
+def wait(page, condition):
+    """As wait_for_function, which the page's content security policy forbids."""
+    for _ in range(300):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"never true: {condition}")

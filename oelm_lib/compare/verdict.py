@@ -38,7 +38,7 @@ class Verdict:
         pair: The runs that are compared.
         interval: Over the seeds that both share, at 95 % jointly for the `k` arms of the baseline.
         reason: Why the arm is not compared.
-        confounds: What differs beside the freeze and the baseline has no counterpart of, one text
+        confounds: Differences beside the freeze that have no counterpart in the baseline, one text
             for each key.
     """
 

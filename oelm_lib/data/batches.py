@@ -1,6 +1,5 @@
 """Token file -> batches of tokens and targets on a device."""
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,8 +49,8 @@ class Batches:
         self.seed, self.device, self.recall = seed, device, recall
         self.windows = (len(tokens) - 1) // length
         self.epoch_steps = epoch_steps(len(tokens), length, batch_size)
-        self._order = functools.lru_cache(maxsize=1)(self._draw_order)
-        self._device_order = functools.lru_cache(maxsize=1)(self._move_order)
+        self._order: tuple[int, np.ndarray] | None = None
+        self._device_order: tuple[int, Tensor] | None = None
         self._resident: Tensor | None = None
         if self._fits() if resident is None else resident:
             self._resident = torch.from_numpy(self.tokens.astype(np.int32)).to(device)
@@ -70,16 +69,14 @@ class Batches:
     def window_numbers(self, step: int) -> np.ndarray:
         """Return the numbers (B,) of the windows of step 0, 1, ..."""
         epoch, position = divmod(step, self.epoch_steps)
-        return self._order(epoch)[self._rows(position)]
+        return self._epoch_order(epoch)[self._rows(position)]
 
-    def _draw_order(self, epoch: int) -> np.ndarray:
-        """Draw the order (windows,) of an epoch."""
-        generator = named_generator(self.seed, f"data order of epoch {epoch}")
-        return torch.randperm(self.windows, generator=generator).numpy()
-
-    def _move_order(self, epoch: int) -> Tensor:
-        """Return the order (windows,) of an epoch on the device."""
-        return to_device(self._order(epoch), self.device)
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        """Return the order (windows,) of an epoch."""
+        if self._order is None or self._order[0] != epoch:
+            generator = named_generator(self.seed, f"data order of epoch {epoch}")
+            self._order = epoch, torch.randperm(self.windows, generator=generator).numpy()
+        return self._order[1]
 
     def _rows(self, position: int) -> slice:
         """Return the places in an epoch's order of its batch number `position`."""
@@ -88,7 +85,9 @@ class Batches:
     def _resident_windows(self, step: int) -> Tensor:
         """Return windows (B, T+1) int64 of a step, by operations on the device alone."""
         epoch, position = divmod(step, self.epoch_steps)
-        starts = self._device_order(epoch)[self._rows(position)] * self.length
+        if self._device_order is None or self._device_order[0] != epoch:
+            self._device_order = epoch, to_device(self._epoch_order(epoch), self.device)
+        starts = self._device_order[1][self._rows(position)] * self.length
         return self._resident[starts[:, None] + self._offsets].long()
 
     def _fits(self) -> bool:

@@ -19,14 +19,14 @@ from oelm_lib.report.notebook import KEY, first_error, prepare, read_notebook
 from oelm_lib.report.render import TEMPLATES, environment
 from oelm_lib.report.sanitise import sanitise
 from oelm_lib.runs.provenance import code_version, cpu_name
-from oelm_lib.view.save_buttons import CSV_SCRIPT
+from oelm_lib.view.save_buttons import csv_script
 
 SUBJECTS = ("exps", "runs")
 """Parameters that say what a page is about; its title names them."""
 PACKAGES = ("torch", "numpy", "pandas", "plotly", "papermill", "nbconvert")
 """Packages whose versions a page states."""
 SCRIPTS = ("curves.js", "layout.js", "page.js")
-"""Files of templates/ that make, after CSV_SCRIPT, the script of a page with figures."""
+"""Files of templates/ that make, after csv_script, the script of a page with figures."""
 
 
 def export(notebook_path: Path | str) -> Path:
@@ -68,7 +68,7 @@ def _page(source: Path, notebook: Any) -> str:
         rows=_script_json({key: series | {"origin": None} for key, series in rows.items()}),
         plotly=_plotly_js() if figures else None,
         css=_text("page.css"),
-        js="\n".join([CSV_SCRIPT, *map(_text, SCRIPTS)]),
+        js="\n".join([csv_script(), *map(_text, SCRIPTS)]),
         tables_js=_text("tables.js"),
         nonce=hashlib.sha256(source.read_bytes()).hexdigest()[:32],
         provenance=_provenance(source, notebook),

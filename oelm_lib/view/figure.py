@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from oelm_lib.markup import plain_text
-from oelm_lib.view.save_buttons import SAVE_BUTTONS
+from oelm_lib.view.save_buttons import save_buttons
 from oelm_lib.view.series import trace_values
 
 MIMETYPE = "application/vnd.plotly.v1+json"
@@ -63,7 +63,7 @@ class Figure(go.Figure):
         """Return the figure, its legend below, and its save buttons as two outputs of a cell."""
         return (
             {"data": legend_below(Figure(self))._repr_mimebundle_(), "metadata": {}},
-            {"data": {"text/html": SAVE_BUTTONS}, "metadata": {"oelm": "live-only"}},
+            {"data": {"text/html": save_buttons()}, "metadata": {"oelm": "live-only"}},
         )
 
     def _ipython_display_(self) -> None:

@@ -3,8 +3,6 @@
 from html import escape
 from pathlib import Path
 
-CSV_SCRIPT = Path(__file__).with_name("figure_csv.js").read_text(encoding="utf-8")
-"""Defines csvText, which the page uses too."""
 _SCRIPT = """
 const format = event.target.dataset.format;
 if (!format) return;
@@ -26,14 +24,16 @@ link.click();
 _BUTTON = "<button type='button' data-format='{}'>{}</button>"
 
 
-def _html() -> str:
+def csv_script() -> str:
+    """Return the script that defines csvText, for the page too."""
+    return Path(__file__).with_name("figure_csv.js").read_text(encoding="utf-8")
+
+
+def save_buttons() -> str:
+    """Return HTML whose script reads the figure in the output before it; it needs no kernel."""
     buttons = " ".join(_BUTTON.format(name.lower(), name) for name in ("PNG", "SVG", "CSV"))
-    script = escape(CSV_SCRIPT + _SCRIPT)
+    script = escape(csv_script() + _SCRIPT)
     style = "font-size:12px;opacity:.8"
     return (
         f'<div class="oelm-save" style="{style}" onclick="{script}">{buttons} <span></span></div>'
     )
-
-
-SAVE_BUTTONS = _html()
-"""HTML whose script reads the figure in the output before it; it needs no kernel."""

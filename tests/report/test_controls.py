@@ -18,7 +18,7 @@ from oelm_lib.report.page import export
 from oelm_lib.view import figure, series
 from oelm_lib.view.selection import select
 from tests import runs_factory
-from tests.browser import open_browser
+from tests.browser import open_page, wait
 
 pytestmark = pytest.mark.slow
 SHOWN = """n => {
@@ -77,47 +77,11 @@ def page_path(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with open_browser(tmp_path_factory.mktemp("profile"), accept_downloads=True) as context:
-        yield context
-
-
-def open_page(browser, page_path):
-    """The page, drawn; `problems` collects its requests, errors and console lines."""
-    page = browser.new_page()
-    page.problems = []
-    page.on("request", lambda request: page.problems.append(request.url))
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("console", lambda message: page.problems.append(message.text))
-    page.emulate_media(color_scheme="light")
-    page.goto(page_path.as_uri())
-    wait(page, "document.documentElement.dataset.ready === 'true'")
-    return page
-
-
-@pytest.fixture
-def page(browser, page_path):
-    """A page of this test's own."""
-    page = open_page(browser, page_path)
-    yield page
-    page.close()
-
-
-@pytest.fixture(scope="module")
 def shared_page(browser, page_path):
     """The page for tests that change nothing on it."""
     page = open_page(browser, page_path)
     yield page
     page.close()
-
-
-def wait(page, condition):
-    """As wait_for_function, which the page's content security policy forbids."""
-    for _ in range(300):
-        if page.evaluate(condition):
-            return
-        page.wait_for_timeout(100)
-    raise AssertionError(f"never true: {condition}")
 
 
 def numbers(values):

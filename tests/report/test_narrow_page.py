@@ -12,7 +12,6 @@ from oelm_lib.report.page import export
 from oelm_lib.runs import open_run
 from oelm_lib.training import train
 from tests.bench.test_figures import result as bench_result
-from tests.browser import open_browser
 from tests.conftest import TINY_RUN
 from tests.executed import executed, shell
 from tests.runs_factory import make_demo
@@ -84,12 +83,6 @@ def pages(tmp_path_factory, stories):
         for kind, values in kinds.items():
             made[kind] = executed(kind, folder / f"{kind}.ipynb", values)
         return {kind: export(path) for kind, path in made.items()}
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with open_browser(tmp_path_factory.mktemp("profile")) as context:
-        yield context
 
 
 @pytest.mark.parametrize("width", [420, 800, 1280])

@@ -14,8 +14,8 @@ from oelm_lib import compare, view
 from oelm_lib.report.page import export
 from oelm_lib.view.figure import MIMETYPE, Figure, add_trace, new_figure
 from tests import runs_factory
-from tests.browser import open_browser
-from tests.report.test_controls import SHOWN, open_page, wait
+from tests.browser import wait
+from tests.report.test_controls import SHOWN
 
 pytestmark = pytest.mark.slow
 CLEAR = {"paper_bgcolor": "rgba(0,0,0,0)"}
@@ -55,20 +55,6 @@ def page_path(tmp_path_factory):
     notebook = new_notebook(cells=[*cells, cell(small, tags=["grid"])])
     nbformat.write(notebook, folder / "page.ipynb")
     return export(folder / "page.ipynb")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with open_browser(tmp_path_factory.mktemp("profile"), accept_downloads=True) as context:
-        yield context
-
-
-@pytest.fixture
-def page(browser, page_path):
-    """A page of this test's own."""
-    page = open_page(browser, page_path)
-    yield page
-    page.close()
 
 
 def save_svg(page, n):
