@@ -7,7 +7,6 @@ import gzip
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import socket
@@ -31,6 +30,7 @@ from oelm_lib.data.preparation import _locked
 from oelm_lib.data.tokenizer import bpe_tokenizer, gpt2_tokenizer, train_bpe
 from oelm_lib.errors import UserError
 from oelm_lib.files import with_checksum
+from tests.full_disk import file_size_limit
 
 from .conftest import STORIES, nothing_left
 
@@ -87,16 +87,9 @@ def test_hub_layout_of_a_folder(source, tmp_path):
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(source, data_folder):
     folder = source(train=STORIES * 99, validation=STORIES)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    try:
-        with pytest.raises(
-            UserError,
-            match=r"File too large; raise the limit of file sizes .*nothing is left of",
-        ):
-            prepare("tinystories-sample", folder)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    message = r"File too large; raise the limit of file sizes .*nothing is left of"
+    with file_size_limit(20_000), pytest.raises(UserError, match=message):
+        prepare("tinystories-sample", folder)
     assert nothing_left(data_folder)
 
 

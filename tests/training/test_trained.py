@@ -2,7 +2,6 @@
 
 import json
 import re
-import resource
 import shutil
 
 import pytest
@@ -12,6 +11,7 @@ from click.testing import CliRunner
 from oelm_lib import training
 from oelm_lib.cli import main
 from oelm_lib.errors import UserError
+from tests.full_disk import file_size_limit
 
 SAME = 1e-4
 
@@ -200,13 +200,9 @@ def test_an_export_that_a_full_disk_ends_is_one_line_and_leaves_nothing(trained,
     from oelm_lib.training import export_model
 
     model, folder = trained(), tmp_path / "exports" / form
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
-    try:
-        with pytest.raises(UserError, match=f"{form}: cannot be written: File too large; raise"):
-            export_model(model, form, folder)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    message = f"{form}: cannot be written: File too large; raise"
+    with file_size_limit(2000), pytest.raises(UserError, match=message):
+        export_model(model, form, folder)
     assert not list(folder.parent.iterdir())
     assert export_model(model, form, folder) == folder
     assert [path.name for path in folder.parent.iterdir()] == [form]
