@@ -136,7 +136,7 @@ class Queue:
                 mark_queued(job)
 
     def _tick(self) -> bool:
-        """Start what fits, wait a moment, collect what ended; return whether a run is active."""
+        """Start what fits, wait a moment, collect what ended; return whether a run was active."""
         self._waiting = [job for job in self._waiting if not job.done]
         active = {job: writer for job in self._waiting if (writer := active_writer(job.path))}
         if not self._stopping:
@@ -147,11 +147,12 @@ class Queue:
                     self._waiting.remove(job)
                     self._start(job, gpus)
             self._print_reasons(reasons)
+        was_active = bool(self._running or active)  # before the runs that end here are collected
         time.sleep(POLL_SECONDS)
         self._show_warnings()
         for process in [process for process in self._running if process.poll() is not None]:
             self._collect(self._running.pop(process), process.returncode)
-        return bool(self._running or active)
+        return was_active
 
     def _start(self, job: Job, gpus: tuple[str, ...]) -> None:
         """Start a job, or note that it cannot be started."""
