@@ -39,7 +39,7 @@ from oelm_lib.config.load import (
     validated,
     with_values,
 )
-from oelm_lib.config.model import SIZES, ModelConfig
+from oelm_lib.config.model import ModelConfig
 from oelm_lib.config.new import (
     check_new_id,
     experiment_yaml,

@@ -10,9 +10,6 @@ from pydantic import Field, model_validator
 
 from oelm_lib.config.fields import Count, Flag, Layers, Real, Section, Whole
 
-SIZES = ("vocab_size", "d_model", "num_layers", "num_heads", "d_ff", "max_seq_len", "dropout")
-"""Keys of `model` that set an arm's size; the others say which arm it is."""
-
 
 class ModelConfig(Section):
     """Size of the model, and what its queries and keys are made of."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.config import SIZES, Experiment, data_dir, experiment_ids, load_config
+from oelm_lib.config import Experiment, data_dir
 from oelm_lib.data.corpus import (
     FORMAT,
     MANIFEST,
@@ -29,7 +29,11 @@ from oelm_lib.data.tokenizer import Tokenizer, bpe_tokenizer, gpt2_tokenizer, tr
 from oelm_lib.errors import UserError
 from oelm_lib.files import as_user_error, lock_exclusively, sha256_file, write_text
 
-REHEARSAL = "data.corpus=stories train.max_steps=10 train.batch_size=1 train.eval_tokens=4096"
+REHEARSAL_STEPS = 10
+REHEARSAL = (
+    f"data.corpus=stories train.max_steps={REHEARSAL_STEPS} train.batch_size=1"
+    " train.eval_tokens=4096"
+)
 """Overrides with which any experiment runs on a CPU: the log's model takes about a minute."""
 OTHER_FOLDER = ", or set OELM_DATA to another folder"
 """Appended to the remedy in an error of the operating system about the data folder."""
@@ -44,7 +48,7 @@ def open_corpus(name: str, tokenizer: str, experiment: Experiment | None = None)
     Args:
         name: A file in params/corpora/, or its name with -sample.
         tokenizer: `gpt2`, `bpe-<N>` or `ids-<N>`.
-        experiment: What needs it, for the alternatives that an error names.
+        experiment: What needs it; an error names the command that rehearses it.
 
     Raises:
         UserError: Unknown corpus, a file that differs from the manifest, no hub.
@@ -54,7 +58,10 @@ def open_corpus(name: str, tokenizer: str, experiment: Experiment | None = None)
     try:
         return prepare(name, tokenizer=tokenizer)
     except HubError as error:
-        raise UserError(f"{error}{_alternatives(experiment)}") from None
+        if experiment is None:
+            raise
+        rehearse = f'`oelm run {experiment.id} --set "{REHEARSAL}"`'
+        raise UserError(f"{error}; or rehearse: {rehearse}") from None
 
 
 def prepare(
@@ -284,17 +291,3 @@ def _manifest_entries(
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "splits": splits,
     }
-
-
-def _alternatives(experiment: Experiment | None) -> str:
-    """Name what can run without the corpus: a rehearsal, and the demo with the same Q and K."""
-    if experiment is None:
-        return ""
-    text = f'; or rehearse: `oelm run {experiment.id} --set "{REHEARSAL}"`'
-    arm = type(experiment.model).model_fields.keys() - set(SIZES)
-    for name in (name for name in experiment_ids() if name.startswith("DEMO-")):
-        with contextlib.suppress(UserError):  # a mistake in its file: it is no alternative
-            demo = load_config(name)
-            if all(getattr(demo.model, key) == getattr(experiment.model, key) for key in arm):
-                return f"{text}; or the same arm at demo size: `oelm run {demo.id}`"
-    return text

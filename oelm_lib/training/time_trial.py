@@ -3,18 +3,19 @@
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from oelm_lib.data import EvalWindows
+from oelm_lib.data.preparation import REHEARSAL, REHEARSAL_STEPS
 from oelm_lib.model.dropout import evaluation_mode
 from oelm_lib.runs.folder import Run
 from oelm_lib.runs.timing import Budget
 from oelm_lib.training import checkpoint
 from oelm_lib.training.device import device_name
 from oelm_lib.training.evaluation import token_losses
-from oelm_lib.training.progress import UNMEASURED, Progress
+from oelm_lib.training.progress import Progress
 from oelm_lib.training.state import TrainingState
 from oelm_lib.units import format_duration
 
@@ -22,8 +23,6 @@ WARM_STEPS = 3
 """First steps of a trial, which are slower and are not timed."""
 SLOW_SECONDS = 600.0
 """A run that is projected to take longer than this on a CPU gets a warning."""
-SLOW_PART = 60.0
-"""Parts of a run that take longer than this are shortened in a rehearsal."""
 
 
 def run_trial(run: Run, outputs: Path, steps: int = 20) -> dict[str, Any]:
@@ -35,10 +34,9 @@ def run_trial(run: Run, outputs: Path, steps: int = 20) -> dict[str, Any]:
     Returns:
         device, precision; seconds: (low, high) of the whole run; checkpoint_bytes.
     """
-    cfg, corpus = run.config, run.corpus
-    state = TrainingState(run)
+    cfg, state = run.config, TrainingState(run)
     state.compile()
-    windows = EvalWindows(corpus.tokens("val"), cfg.model.max_seq_len, state.device, corpus.recall)
+    windows = _val_windows(state)
     subset = windows.subset(cfg.train.eval_tokens)
     progress = Progress(cfg, Budget(), 0, 0, (len(subset), windows.count))
     for number in range(WARM_STEPS + steps):
@@ -67,72 +65,39 @@ def run_trial(run: Run, outputs: Path, steps: int = 20) -> dict[str, Any]:
 
 
 def slow_warning(state: TrainingState) -> str | None:
-    """Return a warning where a run on a CPU takes over SLOW_SECONDS.
-
-    It names the projected time, its largest part, and smaller values to rehearse with.
-    """
+    """Return a warning where a run on a CPU is projected to take over SLOW_SECONDS, or None."""
     if state.device.type != "cpu":
         return None
-    batch_size = state.cfg.train.batch_size
-    parts = _projected_parts(state, _pass_seconds(state, 1))
-    if sum(part.seconds for part in parts) > SLOW_SECONDS:
+    train = state.cfg.train
+    step_seconds = train.batch_size * _pass_seconds(state, 1)
+    if _projected_seconds(state, step_seconds) > SLOW_SECONDS:
         # One window, cold, overstates the step of a small model: measure again before warning.
         # The first pass over a whole batch is cold, too: it can take 40 times as long as the next.
-        rows = batch_size if parts[0].seconds / state.cfg.train.max_steps < 1 else 1
-        seconds = min(_pass_seconds(state, rows) for _ in range(2))
-        parts = _projected_parts(state, seconds / rows)
-    seconds = sum(part.seconds for part in parts)
+        rows = train.batch_size if step_seconds < 1 else 1
+        pass_seconds = min(_pass_seconds(state, rows) for _ in range(2))
+        step_seconds = train.batch_size / rows * pass_seconds
+    seconds = _projected_seconds(state, step_seconds)
     if seconds < SLOW_SECONDS:
         return None
     days = f" ({seconds / 86400:.1f} days)" if seconds > 86400 else ""
-    largest = max(parts, key=lambda part: part.seconds)
-    smaller = " ".join(part.smaller for part in parts if part.seconds > SLOW_PART and part.smaller)
-    rehearsal = f", or rehearse: overrides {smaller}" if smaller else ""
-    return (
-        f"on this CPU the run will take about {format_duration(seconds)}{days}, most of it for"
-        f" {largest.name}; use a GPU{rehearsal}"
-    )
+    is_rehearsal = train.max_steps <= REHEARSAL_STEPS or state.run.corpus.recall
+    rehearse = "" if is_rehearsal else f', or rehearse with overrides "{REHEARSAL}"'
+    text = f"on this CPU the run will take about {format_duration(seconds)}{days}"
+    return f"{text}; use a GPU{rehearse}"
 
 
-class _Part(NamedTuple):
-    """A part of a run: its projected seconds, and overrides that shorten it, or ""."""
+def _projected_seconds(state: TrainingState, step_seconds: float) -> float:
+    """Return the longest projected time of the whole run, evaluations included."""
+    windows = _val_windows(state)
+    subset = windows.subset(state.cfg.train.eval_tokens)
+    progress = Progress(state.cfg, Budget(), 0, 0, (len(subset), windows.count))
+    progress.add_step(step_seconds)
+    return progress.seconds_left(1)[1]
 
-    name: str
-    seconds: float
-    smaller: str
 
-
-def _projected_parts(state: TrainingState, window_seconds: float) -> list[_Part]:
-    """Return the steps first, then the evaluations and the scores of the whole split at the end.
-
-    Args:
-        window_seconds: Of a forward and backward pass over one window.
-    """
-    train, corpus = state.cfg.train, state.run.corpus
-    windows = EvalWindows(corpus.tokens("val"), state.cfg.model.max_seq_len, state.device)
-    subset = len(windows.subset(train.eval_tokens))
-    evals = -(-train.max_steps // train.eval_interval)
-    smaller = ["train.max_steps=10"] if train.max_steps > 10 else []
-    if train.batch_size > 1 and 10 * train.batch_size * window_seconds > SLOW_PART:
-        smaller.append("train.batch_size=1")
-    is_small = corpus.name == "stories" or corpus.recall
-    return [
-        _Part(
-            f"its {train.max_steps:,} steps of {train.batch_size} windows",
-            train.max_steps * train.batch_size * window_seconds,
-            " ".join(smaller),
-        ),
-        _Part(
-            f"its evaluations of {subset} windows",
-            evals * subset * UNMEASURED * window_seconds,
-            "train.eval_tokens=4096" if train.eval_tokens > 4096 else "",
-        ),
-        _Part(
-            "the scores of the whole validation split at its end",
-            2 * windows.count * UNMEASURED * window_seconds,
-            "" if is_small else "data.corpus=stories",
-        ),
-    ]
+def _val_windows(state: TrainingState) -> EvalWindows:
+    corpus, length = state.run.corpus, state.cfg.model.max_seq_len
+    return EvalWindows(corpus.tokens("val"), length, state.device, corpus.recall)
 
 
 def _pass_seconds(state: TrainingState, rows: int) -> float:

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from oelm_lib import runs
+from oelm_lib.data.preparation import REHEARSAL
 from oelm_lib.training import checkpoint, loop, optim, time_trial
+from oelm_lib.training.progress import SLACK, UNMEASURED
 from oelm_lib.training.record import evaluate, save
 from oelm_lib.training.session import open_session
 from oelm_lib.training.state import TrainingState
-from oelm_lib.training.time_trial import _projected_parts, slow_warning
+from oelm_lib.training.time_trial import slow_warning
 from tests.clocked import without_clock
 from tests.training.helpers import keep_states, record_calls, rows_of, same_tensors, train
 
@@ -174,8 +176,8 @@ def test_saves_are_made_at_their_interval(tiny_run, monkeypatch):
 def test_days_on_a_cpu_are_a_warning(tiny_run):
     state = TrainingState(tiny_run(train__max_steps=10**9, train__eval_interval=10**9))
     assert re.fullmatch(
-        r"on this CPU the run will take about .* \([\d.]+ days\), most of it for its 1,000,000,000"
-        r" steps of 4 windows; use a GPU, or rehearse: overrides train\.max_steps=10",
+        r"on this CPU the run will take about .* \([\d.]+ days\); use a GPU,"
+        rf' or rehearse with overrides "{re.escape(REHEARSAL)}"',
         slow_warning(state),
     )
     assert slow_warning(TrainingState(tiny_run(folder="short"))) is None
@@ -195,20 +197,19 @@ def test_the_first_pass_over_a_batch_does_not_make_a_run_slow(tiny_run, monkeypa
     assert cold_seconds == {}
 
 
-@pytest.mark.parametrize(
-    ("changes", "smaller"),
-    [
-        ({"max_steps": 1000}, ["train.max_steps=10 train.batch_size=1", ""]),
-        ({"max_steps": 10}, ["train.batch_size=1", ""]),
-        ({"max_steps": 10, "batch_size": 1}, ["", ""]),
-        ({"max_steps": 10, "batch_size": 1, "eval_tokens": 8192}, ["", "train.eval_tokens=4096"]),
-    ],
-)
-def test_a_slow_rehearsal_is_not_told_what_it_has(tiny_run, changes, smaller):
-    run = tiny_run(**{f"train__{key}": value for key, value in changes.items()})
-    parts = _projected_parts(TrainingState(run), window_seconds=3.0)
-    assert [part.smaller for part in parts] == [*smaller, ""]  # its corpus is stories already
-    assert parts[0].seconds == run.config.train.max_steps * run.config.train.batch_size * 3.0
+@pytest.mark.parametrize(("steps", "end"), [(10, "; use a GPU"), (11, f'"{REHEARSAL}"')])
+def test_a_slow_rehearsal_is_not_told_to_rehearse(tiny_run, monkeypatch, steps, end):
+    monkeypatch.setattr(time_trial, "SLOW_SECONDS", 0.0)
+    state = TrainingState(tiny_run(train__max_steps=steps))
+    assert slow_warning(state).endswith(end)
+
+
+def test_the_projected_time_has_steps_evaluations_and_the_last_scores_in_it(tiny_run, monkeypatch):
+    state = TrainingState(tiny_run())
+    train, windows = state.cfg.train, time_trial._val_windows(state)
+    scored = 24 // train.eval_interval * len(windows.subset(train.eval_tokens)) + 2 * windows.count
+    expected = 23 * 0.25 * (1 + SLACK) + 0.25 * UNMEASURED * scored / train.batch_size
+    assert time_trial._projected_seconds(state, 0.25) == pytest.approx(expected)
 
 
 def test_a_warm_up_longer_than_the_run_is_a_warning(tiny_run, capsys):
