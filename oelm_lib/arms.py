@@ -61,14 +61,14 @@ def arm_name(experiment: Experiment) -> str:
 
     Overrides of model.* become part of the name where the log does not know the arm.
     """
-    if name := _log_name(experiment.model):
+    if name := log_name(experiment.model):
         return name
     overrides = experiment.overrides.items()
     changed = {key: value for key, value in overrides if key.startswith("model.")}
     return ", ".join([experiment.title.split(", ", 1)[-1], *change_words(changed)])
 
 
-def _log_name(model: ModelConfig) -> str | None:
+def log_name(model: ModelConfig) -> str | None:
     """Return the name of an arm of the log or of the frozen Gaussian; None for any other."""
     if any(getattr(model, key) != off for key, off in OFF.items()):
         return None

@@ -41,7 +41,6 @@ REMEDIES = {
     errno.EISDIR: "a folder stands where the file should be: remove it",
 }
 """Number of a system error -> what a user can do."""
-_BLOCK = 1 << 16
 
 
 @contextlib.contextmanager
@@ -74,9 +73,9 @@ def write_json(path: Path, value: Any, check: Check | None = None, checksum: boo
 
     Args:
         check: As for `replacing`.
-        checksum: Add the `checksum` that `read_json` verifies. A value that has one gets a new one.
+        checksum: Add the `checksum` that `read_json` verifies.
     """
-    if checksum or (isinstance(value, dict) and "checksum" in value):
+    if checksum:
         value = with_checksum(value)
     write_text(path, json.dumps(nan_to_none(value), indent=1, ensure_ascii=False) + "\n", check)
 
@@ -99,17 +98,14 @@ def append_line(path: Path, text: str, unless: Callable[[bytes], bool] | None = 
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     try:
         lock_exclusively(file)
-        size = os.fstat(file).st_size
-        ended = whole_lines(file, size)
-        with open(os.dup(file), "rb") as lines:  # reads all of it; one pread may give less
-            lines.seek(ended)
-            lacks_newline = is_json_object(lines.read(size - ended))
-            kept = size if lacks_newline else ended
-            if unless is not None:
-                lines.seek(0)
-                if unless(lines.read(kept)):
-                    return False
-        if kept < size:
+        with open(os.dup(file), "rb") as lines:
+            content = lines.read()
+        ended = content.rfind(b"\n") + 1
+        lacks_newline = json_object(content[ended:]) is not None
+        kept = len(content) if lacks_newline else ended
+        if unless is not None and unless(content[:kept]):
+            return False
+        if kept < len(content):
             os.ftruncate(file, kept)
         rest = memoryview(b"\n" * lacks_newline + text.encode() + b"\n")
         while rest:
@@ -145,30 +141,20 @@ def lock_exclusively(file: int, patience: float = math.inf) -> bool | None:
         time.sleep(0.05)
 
 
-def whole_lines(file: int, length: int) -> int:
-    """Bytes of the whole lines within the first `length` bytes of an open file."""
-    end = length
-    while end > 0:
-        start = max(end - _BLOCK, 0)
-        newline = os.pread(file, end - start, start).rfind(b"\n")
-        if newline >= 0:
-            return start + newline + 1
-        end = start
-    return 0
-
-
-def is_json_object(text: bytes) -> bool:
-    """Return whether a text is a complete JSON object; a truncated one is not."""
+def json_object(text: bytes) -> dict[str, Any] | None:
+    """Return the JSON object in a text; None where it is truncated, damaged, or no object."""
     try:
-        return isinstance(json.loads(text), dict)
+        value = json.loads(text)
     except (ValueError, RecursionError):
-        return False
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def json_lines(text: bytes) -> list[bytes]:
     """Return the lines of a JSON Lines file; a truncated last line is left out."""
     ended = text.rfind(b"\n") + 1
-    return (text if is_json_object(text[ended:]) else text[:ended]).splitlines()
+    is_whole = json_object(text[ended:]) is not None
+    return (text if is_whole else text[:ended]).splitlines()
 
 
 def read_json(

@@ -12,7 +12,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.config import ROOT, dump_yaml, read_yaml
+from oelm_lib.config import ROOT, read_yaml
+from oelm_lib.yaml_text import dump_yaml
 from tests.browser import open_browser
 from tests.project_params import copy_params
 

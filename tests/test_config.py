@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from oelm_lib import config
 from oelm_lib.errors import UserError
+from oelm_lib.yaml_text import as_yaml, dump_yaml, parse_yaml
 
 
 @pytest.mark.parametrize(
@@ -209,14 +210,14 @@ def test_yaml_1_1_surprises_are_refused(text, key, message):
     }.items(),
 )
 def test_scalars_are_decimal_numbers_booleans_null_or_text(text, value):
-    parsed = config.parse_yaml(text)
+    parsed = parse_yaml(text)
     assert (parsed, type(parsed)) == (value, type(value))
 
 
 @pytest.mark.parametrize("text", ["!!bool x", "!!int ''", "!!float ''", "!!timestamp x"])
 def test_a_tag_that_does_not_fit_its_value_is_one_line(text):
     with pytest.raises(ValueError, match="a tag such as !!bool does not fit its value"):
-        config.parse_yaml(f"key: {text}")
+        parse_yaml(f"key: {text}")
 
 
 PRINTABLE = st.text(st.characters(exclude_categories=("C",)))
@@ -235,8 +236,8 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 @example("\x85")
 @example("a\u2028b\u2029")
 def test_dumped_values_are_read_back(value):
-    assert config.parse_yaml(config.dump_yaml(value)) == value
-    assert config.parse_yaml(config.as_yaml(value)) == value
+    assert parse_yaml(dump_yaml(value)) == value
+    assert parse_yaml(as_yaml(value)) == value
 
 
 @pytest.mark.parametrize(
@@ -335,7 +336,7 @@ def test_a_key_that_an_old_record_lacks_is_off():
 
 def test_mappings_can_be_merged():
     text = "a: &a {x: 1, y: 2}\nb: &b {<<: *a, y: 3}\nc: {<<: *b, z: 4}"
-    assert config.parse_yaml(text)["c"] == {"x": 1, "y": 3, "z": 4}
+    assert parse_yaml(text)["c"] == {"x": 1, "y": 3, "z": 4}
 
 
 def test_importing_the_library_is_light_and_offers_load_config():

@@ -125,15 +125,6 @@ def test_a_file_is_locked_for_one_descriptor_at_a_time(tmp_path):
         assert files.lock_exclusively(other.fileno(), 0.0) is True
 
 
-@pytest.mark.parametrize("length", range(8))
-def test_whole_lines_counts_up_to_the_last_newline_within_the_length(tmp_path, length):
-    (tmp_path / "rows").write_text("ab\nc\nde")
-    with open(tmp_path / "rows", "rb") as file:
-        assert files.whole_lines(file.fileno(), length) == (
-            0 if length < 3 else 3 if length < 5 else 5
-        )
-
-
 def test_both_writers_bring_the_bytes_to_the_disk_before_they_count(tmp_path, monkeypatch):
     synced, own = [], threading.get_ident()
     fsync, replace = os.fsync, os.replace
@@ -235,14 +226,14 @@ def test_any_changed_byte_of_a_result_is_found(tmp_path):
     assert kept < 40
 
 
-def test_a_checksum_is_written_where_asked_and_renewed_where_the_value_has_one(tmp_path):
+def test_a_checksum_is_written_where_asked(tmp_path):
     path = tmp_path / "summary.json"
     files.write_json(path, RESULT)
     assert "checksum" not in files.read_json(path)
     files.write_json(path, RESULT, checksum=True)
     sealed = files.read_json(path)
     assert sealed == files.with_checksum(RESULT)
-    files.write_json(path, sealed | {"loss": 2.0})
+    files.write_json(path, sealed | {"loss": 2.0}, checksum=True)
     assert files.read_json(path) == files.with_checksum(RESULT | {"loss": 2.0})
 
 

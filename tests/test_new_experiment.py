@@ -7,6 +7,7 @@ import pytest
 from oelm_lib import config
 from oelm_lib.arms import arm_name
 from oelm_lib.errors import UserError
+from oelm_lib.yaml_text import parse_yaml
 
 
 @pytest.fixture
@@ -44,12 +45,12 @@ def test_a_new_experiment_declares_what_differs_from_its_baseline(params):
 )
 def test_the_slug_says_which_value_a_changed_key_has(params, override, slug):
     text = config.new_experiment("DEMO-02", "DEMO-05", override)
-    assert config.parse_yaml(text)["slug"] == slug
+    assert parse_yaml(text)["slug"] == slug
 
 
 def test_the_title_uses_the_words_of_the_glossary(params):
     text = config.new_experiment("DEMO-02", "DEMO-05", "model.qk_scale=2 model.dropout=0.1")
-    made = config.parse_experiment(config.parse_yaml(text), "test")
+    made = config.parse_experiment(parse_yaml(text), "test")
     assert made.title == "Stories, OELM-Freeze, Q/K rows of norm 2.0, dropout=0.1"
     assert "qk_init=orthogonal, Q/K rows of norm 2.0, freeze_q=True" in made.question
     assert arm_name(made) == "OELM-Freeze, Q/K rows of norm 2.0, dropout=0.1"
@@ -59,7 +60,7 @@ def test_the_title_uses_the_words_of_the_glossary(params):
 
 def test_a_new_experiment_of_a_baseline_is_compared_with_it(params):
     text = config.new_experiment("DEMO-01", "DEMO-06", {"model.qk_norm": True}, title="A: b")
-    made = config.parse_experiment(config.parse_yaml(text), "test")
+    made = config.parse_experiment(parse_yaml(text), "test")
     assert (made.compare_to, made.changes, made.title) == ("DEMO-01", ("model.qk_norm",), "A: b")
 
 
@@ -88,7 +89,7 @@ def test_a_mistake_is_refused(params, new_id, overrides, message):
 def test_the_text_of_a_file_is_that_of_its_experiment(params, exp):
     cfg = config.load_config(exp)
     text = config.experiment_yaml(cfg)
-    assert config.parse_experiment(config.parse_yaml(text), "test") == cfg
+    assert config.parse_experiment(parse_yaml(text), "test") == cfg
     assert len(text.splitlines()) == len((params / f"{exp}.yaml").read_text().splitlines())
 
 
@@ -132,6 +133,6 @@ def test_a_rehearsal_is_checked_by_its_file(params):
 
 def test_the_question_names_every_difference_from_the_baseline_and_not_from_the_base():
     text = config.new_experiment("DEMO-02", "DEMO-77", {"model.dropout": 0.1})
-    asked = config.parse_yaml(text)["question"]
+    asked = parse_yaml(text)["question"]
     for part in ("qk_init=orthogonal", "freeze_q=True", "dropout=0.1", "against DEMO-01?"):
         assert part in asked, asked

@@ -97,7 +97,7 @@ def bench_limits(size: str, rounds: int, out: Path, threads: int | None = None) 
     return result
 
 
-def verdicts(result: dict[str, Any]) -> pd.DataFrame:
+def limits_table(result: dict[str, Any]) -> pd.DataFrame:
     """Tabulate each limit with the measured ratio, its standard error and the verdict."""
     rows = []
     for limit in limits(result["size"]):

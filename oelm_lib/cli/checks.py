@@ -86,7 +86,7 @@ def bench(size: str, dropout: float | None, rounds: int, threads: int | None, li
     if limits:
         sys.exit(_bench_limits(size, rounds, threads))
     from oelm_lib.bench.cpu import bench as measure
-    from oelm_lib.bench.figures import summary
+    from oelm_lib.bench.cpu_results import summary
     from oelm_lib.config import outputs_dir
     from oelm_lib.report.make import report as make_page
 
@@ -99,11 +99,11 @@ def bench(size: str, dropout: float | None, rounds: int, threads: int | None, li
 
 def _bench_limits(size: str, rounds: int, threads: int | None) -> int:
     """Print the ratios that have a limit; return the exit code, 1 where one is missed."""
-    from oelm_lib.bench.limits import MISSED, bench_limits, verdicts
+    from oelm_lib.bench.limits import MISSED, bench_limits, limits_table
     from oelm_lib.config import outputs_dir
 
     result = bench_limits(size, rounds, outputs_dir() / f"limits_{size}.json", threads)
-    table = verdicts(result)
+    table = limits_table(result)
     click.echo(table.to_string(index=False))
     click.echo(f"{rounds} rounds, {result['threads']} threads, load {result['load_average']:.1f}")
     return int(MISSED in set(table["verdict"]))

@@ -9,7 +9,6 @@ import click
 
 from oelm_lib.errors import UserError
 
-DEFAULT_SEED = 42
 LATEST = "latest"
 """The default of --checkpoint."""
 
@@ -45,6 +44,13 @@ def _overrides(ctx: click.Context, param: click.Parameter, items: tuple[str, ...
     return config.parse_overrides(" ".join(items))
 
 
+def _seeds(ctx: click.Context, param: click.Parameter, text: str) -> list[int]:
+    """Return the seeds of `--seeds`. Raises UserError."""
+    from oelm_lib.runs.names import parse_seeds
+
+    return parse_seeds(text, "--seeds")
+
+
 def set_option(effect: str) -> Callable[[Any], Any]:
     """Return the option `--set` of a command; `effect` is a sentence on what overrides do there."""
     return click.option(
@@ -58,6 +64,14 @@ def set_option(effect: str) -> Callable[[Any], Any]:
 
 
 rehearsal_option = set_option("Any key but machine.* makes the run a rehearsal.")
+seeds_option = click.option(
+    "--seeds",
+    "--seed",
+    "seeds",
+    default="42",
+    callback=_seeds,
+    help="Seed, or several: 42,43,44 (default 42).",
+)
 checkpoint_option = click.option(
     "--checkpoint", default=LATEST, help="latest (default), best or latest.prev."
 )
@@ -77,17 +91,6 @@ def note_skipped_files() -> None:
     if names := skipped_files():
         note = f"params/ has files that are no experiments: {', '.join(names)}"
         click.echo(f"note: {note}; rename one to <ID>.yaml, e.g. DEMO-05.yaml, to use it", err=True)
-
-
-def seeds_from(seed: int | None, seeds: str | None) -> list[int]:
-    """Return the seeds of `--seed` or `--seeds`, DEFAULT_SEED without either. Raises UserError."""
-    if seed is not None and seeds is not None:
-        raise UserError("--seed and --seeds are both given; keep one of them")
-    if seeds is None:
-        return [DEFAULT_SEED if seed is None else seed]
-    from oelm_lib.runs.names import parse_seeds
-
-    return parse_seeds(seeds, "--seeds")
 
 
 def sbatch_from(options: tuple[str, ...]) -> dict[str, Any]:

@@ -7,13 +7,12 @@ from typing import Any
 import click
 
 from oelm_lib.cli.options import (
-    DEFAULT_SEED,
     FiniteRange,
     note_skipped_files,
     rehearsal_option,
     run_named,
     sbatch_from,
-    seeds_from,
+    seeds_option,
 )
 from oelm_lib.cli.streams import outlives_its_output, outlives_its_reader
 from oelm_lib.errors import UserError
@@ -21,9 +20,7 @@ from oelm_lib.errors import UserError
 
 @click.command()
 @click.argument("exps", nargs=-1, metavar="ID...")
-@click.option("--all", "everything", is_flag=True, help="Every experiment in params/.")
-@click.option("--seed", type=int, help=f"Seed of the run (default {DEFAULT_SEED}).")
-@click.option("--seeds", help="Several seeds, e.g. 42,43,44.")
+@seeds_option
 @rehearsal_option
 @click.option(
     "--workers",
@@ -49,9 +46,7 @@ from oelm_lib.errors import UserError
 @outlives_its_output
 def run(
     exps: tuple[str, ...],
-    everything: bool,
-    seed: int | None,
-    seeds: str | None,
+    seeds: list[int],
     overrides: dict[str, Any],
     fresh: bool,
     test: bool,
@@ -68,14 +63,11 @@ def run(
     from oelm_lib.launch.queue import run_queue
     from oelm_lib.launch.slots import make_slots
 
-    if everything and exps:
-        raise UserError(f"--all takes every experiment; leave it or {', '.join(exps)} out")
-    names = config.experiment_ids() if everything else list(exps)
-    jobs = make_jobs(names, seeds_from(seed, seeds), overrides, test)
+    jobs = make_jobs(list(exps), seeds, overrides, test)
     note_skipped_files()
     if not jobs:
         allowed = ", ".join(config.experiment_ids())
-        raise UserError(f"no experiment named; name one or use --all; allowed: {allowed}")
+        raise UserError(f"no experiment named; name one, or '*' for all; allowed: {allowed}")
     for exp in dict.fromkeys(job.exp for job in jobs):
         for line in config.change_warnings(exp):
             click.echo(f"warning: {line}", err=True)
@@ -91,7 +83,7 @@ def run(
 
 @click.command()
 @click.argument("exps", nargs=-1, metavar="ID...", required=True)
-@click.option("--seeds", help=f"Seeds, e.g. 42,43,44 (default {DEFAULT_SEED}).")
+@seeds_option
 @rehearsal_option
 @click.option("--partition", help="Slurm partition (default: the cluster's).")
 @click.option("--gres", help="Devices of a job, e.g. gpu:1.")
@@ -124,7 +116,7 @@ def run(
 @outlives_its_reader
 def submit(
     exps: tuple[str, ...],
-    seeds: str | None,
+    seeds: list[int],
     overrides: dict[str, Any],
     other: tuple[str, ...],
     parallel: int,
@@ -139,7 +131,7 @@ def submit(
     from oelm_lib.launch import slurm
     from oelm_lib.launch.jobs import make_jobs
 
-    jobs = make_jobs(list(exps), seeds_from(None, seeds), overrides)
+    jobs = make_jobs(list(exps), seeds, overrides)
     sbatch = {key: value for key, value in options.items() if value} | sbatch_from(other)
     click.echo("\n".join(slurm.submit(jobs, overrides, sbatch, parallel, report, dry_run)))
 
@@ -163,13 +155,13 @@ def status(exps: tuple[str, ...], watch: bool, as_json: bool) -> None:
     check_names(list(exps))
     note_skipped_files()
     if not watch:
-        rows = overview(list(exps))
+        rows = overview(list(exps) or None)
         click.echo(json.dumps(nan_to_none(rows), indent=1) if as_json else table(rows))
         return
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             width, height = shutil.get_terminal_size()
-            lines = table(overview(list(exps)), width).splitlines()
+            lines = table(overview(list(exps) or None), width).splitlines()
             click.echo("\033[H\033[J" + "\n".join(lines[: height - 1]))
             time.sleep(2)
 

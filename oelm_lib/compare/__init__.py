@@ -8,9 +8,9 @@ from oelm_lib.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        "CurveExplorer": "live",
+        "CurveExplorer": "curve_explorer",
         "ablation": "matching",
-        "config_diff": "first_screen",
+        "config_diff": "confounds",
         "corpora": "run_tables",
         "cross_corpus": "verdict",
         "gap_curves": "plots",

@@ -9,7 +9,8 @@ from oelm_lib import stats
 from oelm_lib.compare.pairs import Pair, comparable, declaration, ended_losses, pairs
 from oelm_lib.config import diff_configs, extra_changes
 from oelm_lib.model import biases_scores
-from oelm_lib.runs.frames import MEASURED, RECORDED, arm_id
+from oelm_lib.runs.frames import MEASURED, RECORDED
+from oelm_lib.runs.names import arm_id
 from oelm_lib.runs.reading import frozen_unchanged
 
 MACHINE = ("device_name", "precision", "threads", "compile")
@@ -46,6 +47,42 @@ def differences(first: pd.Series, second: pd.Series) -> pd.DataFrame:
     if first["state"] == second["state"] == "done" and first["steps"] != second["steps"]:
         rows.append(("steps", first["steps"], second["steps"], "train.max_steps" in declared))
     return pd.DataFrame(rows, columns=["key", "first", "second", "declared"])
+
+
+def config_diff(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
+    """Return every key in which an arm differs from its baseline.
+
+    Args:
+        runs, baseline: Arguments of judge.
+
+    Returns:
+        One row per baseline (`against`) and key, one column per arm: its value, `same` for that of
+        the baseline, or nothing where the arm has another baseline.
+    """
+    rows = []
+    for pair in pairs(runs, baseline):
+        if pair.base is None:
+            continue
+        arm = pair.arm.iloc[0]
+        table = differences(pair.base.iloc[0], arm)
+        for key, old, new, declared in table.itertuples(index=False):
+            rows.append(
+                {
+                    "corpus": arm["corpus"],
+                    "against": pair.base_id,
+                    "key": key,
+                    "baseline": short(old),
+                    "arm": f"{arm['arm']} ({pair.arm_id})",
+                    "value": short(new) + ("" if declared else " (undeclared)"),
+                }
+            )
+    index = ["corpus", "against", "key", "baseline"]
+    table = pd.DataFrame(rows, columns=[*index, "arm", "value"])
+    wide = table.pivot_table("value", index, "arm", aggfunc="first", sort=False)
+    wide = wide.rename_axis(columns=None).reset_index()
+    for arm, base_id in table.groupby("arm")["against"].first().items():
+        wide.loc[(wide["against"] == base_id) & wide[arm].isna(), arm] = "same"
+    return wide.fillna("")
 
 
 def dropout_is_paired(first: pd.Series, second: pd.Series) -> bool:
@@ -97,7 +134,8 @@ def _pair_warnings(pair: Pair) -> Iterator[tuple[str, str]]:
         overrides = run["experiment"].science_overrides
         if overrides:
             given = ", ".join(f"{key}={short(value)}" for key, value in overrides.items())
-            yield arm_id(run), f"a rehearsal of {run['id']} with {given}, not {run['id']} itself"
+            rehearsal = f"a rehearsal of {run['id']} with {given}, not {run['id']} itself"
+            yield arm_id(run["variant"]), rehearsal
     arm_seeds, base_seeds = set(ended_losses(pair.arm)), set(ended_losses(pair.base))
     missing = {subject: base_seeds - arm_seeds, pair.base_id: arm_seeds - base_seeds}
     for name, seeds in missing.items():

@@ -1,4 +1,4 @@
-"""The first screen of a comparison: what is compared, verdict cards, warnings, differing keys."""
+"""The first screen of a comparison: what is compared, verdict cards, warnings."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import pandas as pd
 
 from oelm_lib.arms import arm_colour, frozen_projections
 from oelm_lib.compare import confounds
-from oelm_lib.compare.pairs import comparable, pairs
+from oelm_lib.compare.pairs import comparable
 from oelm_lib.compare.verdict import Verdict
 from oelm_lib.markup import Html, fold, unbroken
 from oelm_lib.model.cost import parameter_counts
@@ -112,39 +112,3 @@ def warning_list(runs: pd.DataFrame, baseline: str | None = None) -> Html:
     items = "".join(f"<li>{escape(text)}.</li>" for text in sentences)
     text = f"<ul>{items}</ul>" if items else "<p>Nothing found that weakens the comparison.</p>"
     return Html(f"<h3>What weakens the comparison</h3>{text}")
-
-
-def config_diff(runs: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
-    """Return every key in which an arm differs from its baseline.
-
-    Args:
-        runs, baseline: Arguments of judge.
-
-    Returns:
-        One row per baseline (`against`) and key, one column per arm: its value, `same` for that of
-        the baseline, or nothing where the arm has another baseline.
-    """
-    rows = []
-    for pair in pairs(runs, baseline):
-        if pair.base is None:
-            continue
-        arm = pair.arm.iloc[0]
-        table = confounds.differences(pair.base.iloc[0], arm)
-        for key, old, new, declared in table.itertuples(index=False):
-            rows.append(
-                {
-                    "corpus": arm["corpus"],
-                    "against": pair.base_id,
-                    "key": key,
-                    "baseline": confounds.short(old),
-                    "arm": f"{arm['arm']} ({pair.arm_id})",
-                    "value": confounds.short(new) + ("" if declared else " (undeclared)"),
-                }
-            )
-    index = ["corpus", "against", "key", "baseline"]
-    table = pd.DataFrame(rows, columns=[*index, "arm", "value"])
-    wide = table.pivot_table("value", index, "arm", aggfunc="first", sort=False)
-    wide = wide.rename_axis(columns=None).reset_index()
-    for arm, base_id in table.groupby("arm")["against"].first().items():
-        wide.loc[(wide["against"] == base_id) & wide[arm].isna(), arm] = "same"
-    return wide.fillna("")

@@ -8,7 +8,7 @@ import pandas as pd
 from oelm_lib import stats
 from oelm_lib.config import Experiment, load_config
 from oelm_lib.errors import UserError
-from oelm_lib.runs.frames import arm_id
+from oelm_lib.runs.names import arm_id
 
 METRIC = "final_val_loss"
 """Loss over the whole validation split with the last weights: what arms are compared by."""
@@ -32,12 +32,12 @@ class Pair(NamedTuple):
     @property
     def arm_id(self) -> str:
         """Experiment id, or folder of a rehearsal."""
-        return arm_id(self.arm.iloc[0])
+        return arm_id(self.arm.iloc[0].variant)
 
     @property
     def base_id(self) -> str | None:
         """The same of the baseline; None without one."""
-        return None if self.base is None else arm_id(self.base.iloc[0])
+        return None if self.base is None else arm_id(self.base.iloc[0].variant)
 
     def shared(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the comparable runs of the seeds that both have, indexed and ordered by seed."""

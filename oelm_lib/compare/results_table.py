@@ -12,7 +12,8 @@ from oelm_lib.compare.pairs import METRIC, comparable
 from oelm_lib.compare.verdict import Verdict, judge
 from oelm_lib.config import load_config
 from oelm_lib.markup import Html, fold
-from oelm_lib.runs.frames import RECORDED, arm_id, recorded
+from oelm_lib.runs.frames import RECORDED, recorded
+from oelm_lib.runs.names import arm_id
 from oelm_lib.units import perplexity
 from oelm_lib.view.gaps import gap_text
 from oelm_lib.view.tables import table
@@ -23,7 +24,7 @@ LOG = (
 )
 
 
-class Arm(NamedTuple):
+class ArmRuns(NamedTuple):
     """An arm, from which its row of the table is computed.
 
     Attributes:
@@ -55,11 +56,11 @@ class Arm(NamedTuple):
         return rates[0] if len(rates) == 1 else ", ".join(f"{rate:g}" for rate in rates)
 
 
-COLUMNS: dict[str, Callable[[Arm], Any]] = {
+COLUMNS: dict[str, Callable[[ArmRuns], Any]] = {
     "corpus": lambda arm: arm.text("corpus"),
     "tokenizer": lambda arm: arm.text("tokenizer"),
     "arm": lambda arm: arm.text("arm"),
-    "id": lambda arm: arm_id(arm.runs.iloc[0]),
+    "id": lambda arm: arm_id(arm.runs.iloc[0].variant),
     "n": lambda arm: len(arm.done),
     "final_val_perplexity": lambda arm: perplexity(arm.mean(METRIC)),
     "gap": lambda arm: arm.verdict_value("interval.gap"),
@@ -68,7 +69,7 @@ COLUMNS: dict[str, Callable[[Arm], Any]] = {
     "gap_n": lambda arm: arm.verdict_value("interval.n"),
     "verdict": lambda arm: arm.verdict_value("verdict"),
     "baseline": lambda arm: arm.verdict_value("baseline"),
-    "learning_rate": Arm.rates,
+    "learning_rate": ArmRuns.rates,
     "wall_seconds": lambda arm: arm.mean("wall_seconds"),
     "mean_step_seconds": lambda arm: arm.mean("mean_step_seconds"),
     "best_val_perplexity": lambda arm: perplexity(arm.mean("best_val_loss")),
@@ -94,7 +95,7 @@ def results(runs: pd.DataFrame, verdicts: Sequence[Verdict]) -> pd.DataFrame:
     verdict_of = {(verdict.source, verdict.variant): verdict for verdict in verdicts}
     rows = []
     for key, group in runs.groupby(["source", "variant"], sort=False):
-        arm = Arm(group, comparable(group), verdict_of.get(key))
+        arm = ArmRuns(group, comparable(group), verdict_of.get(key))
         rows.append({column: value(arm) for column, value in COLUMNS.items()})
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     mixed = frame.groupby("corpus")["tokenizer"].transform("nunique") > 1

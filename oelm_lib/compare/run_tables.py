@@ -7,8 +7,8 @@ import pandas as pd
 from oelm_lib.compare.pairs import METRIC
 from oelm_lib.config import Experiment, load_config
 from oelm_lib.data.corpus import epochs_read
-from oelm_lib.runs.frames import MEASURED, arm_id, identity
-from oelm_lib.runs.names import matching_ids
+from oelm_lib.runs.frames import MEASURED, identity
+from oelm_lib.runs.names import arm_id, matching_ids
 from oelm_lib.runs.reading import frozen_unchanged
 
 RUN_COLUMNS = [
@@ -41,7 +41,7 @@ def run_states(runs: pd.DataFrame, exps: list[str] | str = "") -> pd.DataFrame:
         experiment.optim.learning_rate if isinstance(experiment, Experiment) else None
         for experiment in runs["experiment"]
     ]
-    known = runs.assign(id=[arm_id(run) for run in runs.itertuples()], learning_rate=rates)
+    known = runs.assign(id=runs["variant"].map(arm_id), learning_rate=rates)
     have_runs = set(known["id"])
     idle = [
         {
@@ -95,7 +95,7 @@ def parameters(runs: pd.DataFrame) -> pd.DataFrame:
             {
                 "corpus": first["corpus"],
                 "arm": first["arm"],
-                "id": arm_id(first),
+                "id": arm_id(first.variant),
                 **counts,
                 "trainable_share": counts["trainable"] / counts["total"],
                 "freeze_proven": all(proofs) if proofs else None,

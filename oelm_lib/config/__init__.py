@@ -47,7 +47,6 @@ from oelm_lib.config.new import (
     save_experiment,
 )
 from oelm_lib.config.paths import PARAMS, ROOT, data_dir, fix_folders, outputs_dir
-from oelm_lib.yaml_text import as_yaml, dump_yaml, parse_yaml
 
 __all__ = [
     "PARAMS",

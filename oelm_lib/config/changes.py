@@ -30,8 +30,6 @@ ABSORBED = {
 """Additions linear in the q or k of one position: trained W_q and W_k can express the same."""
 TUNED = {"optim.learning_rate", "optim.min_learning_rate", "optim.groups"}
 """Keys that each arm may have at its own best value; a difference is a warning."""
-WORDS = {"model.qk_scale": "Q/K rows of norm "}
-"""Dotted key -> what it is called where its name would not be understood."""
 
 
 def diff_configs(first: Experiment, second: Experiment) -> dict[str, tuple[Any, Any]]:
@@ -49,11 +47,14 @@ def diff_science(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tup
 
 def change_words(changes: dict[str, Any]) -> list[str]:
     """Return changed keys as parts of a title: `Q/K rows of norm 2.0`, `dropout=0.1`."""
-    return [
-        (WORDS.get(key) or f"{key.rpartition('.')[2]}=")
-        + (value if isinstance(value, str) else shorten(value))
-        for key, value in changes.items()
-    ]
+    words = []
+    for key, value in changes.items():
+        text = value if isinstance(value, str) else shorten(value)
+        if key == "model.qk_scale":
+            words.append(f"Q/K rows of norm {text}")
+        else:
+            words.append(f"{key.rpartition('.')[2]}={text}")
+    return words
 
 
 def _default_science() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.config import CORPUS_PATTERN, data_dir, dump_yaml
+from oelm_lib.config import CORPUS_PATTERN, data_dir
 from oelm_lib.data.corpus import Corpus
 from oelm_lib.data.folder import printable
 from oelm_lib.data.preparation import prepare
@@ -20,6 +20,7 @@ from oelm_lib.data.spec import GUIDE, CorpusSpec, corpus_names, corpus_path
 from oelm_lib.data.tokenizer import END_OF_TEXT, TooLittleTextError
 from oelm_lib.errors import UserError
 from oelm_lib.files import as_user_error, write_text
+from oelm_lib.yaml_text import dump_yaml
 
 HEAD = 1 << 20
 """Bytes at the start of a text file that are searched for separators."""

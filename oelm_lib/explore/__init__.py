@@ -1,7 +1,7 @@
 """Probes of trained models: where heads look, what they are for, on which tokens an arm loses.
 
 `measures` are functions of arrays, `attention`, `windows` and `probes` take a run to numbers,
-`sentences`, `tables`, `figures` and `maps` show them, `live` is the widget for JupyterLab.
+`sentences`, `tables`, `figures` and `maps` show them, `head_explorer` is the widget for JupyterLab.
 `arms.runs_by_arm` puts the runs of an arm together.
 """
 
@@ -14,6 +14,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "one_seed_each": "arms",
         "findings": "sentences",
         "attention_grid": "maps",
-        "HeadExplorer": "live",
+        "HeadExplorer": "head_explorer",
     },
 )

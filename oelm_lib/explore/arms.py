@@ -6,7 +6,7 @@ from pathlib import Path
 from oelm_lib.arms import arm_name
 from oelm_lib.errors import UserError
 from oelm_lib.runs.find import find_run, find_runs
-from oelm_lib.runs.names import arm_id_of, is_glob
+from oelm_lib.runs.names import arm_id, is_glob
 from oelm_lib.training.trained import Trained, open_trained
 
 
@@ -49,7 +49,7 @@ def arm_of(run: Trained) -> str:
 
 def run_label(run: Trained) -> str:
     """Return arm and run, which tells any two runs apart."""
-    return f"{arm_of(run)} ({arm_id_of(run.path.parent.name)}, seed {run.seed})"
+    return f"{arm_of(run)} ({arm_id(run.path.parent.name)}, seed {run.seed})"
 
 
 def runs_by_arm(runs: Sequence[Trained]) -> dict[str, list[Trained]]:
@@ -61,7 +61,7 @@ def runs_by_arm(runs: Sequence[Trained]) -> dict[str, list[Trained]]:
         folder = run.path.parent.name
         name = folders[folder]
         if names.count(name) > 1:
-            name = f"{name} ({arm_id_of(folder)})"
+            name = f"{name} ({arm_id(folder)})"
         grouped.setdefault(name, []).append(run)
     return grouped
 

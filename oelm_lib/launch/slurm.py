@@ -16,7 +16,7 @@ from oelm_lib import config
 from oelm_lib.errors import UserError
 from oelm_lib.launch.jobs import Job, has_begun, job_command, mark_queued
 from oelm_lib.runs.corpus_fit import open_fitting_corpus
-from oelm_lib.runs.names import arm_id_of
+from oelm_lib.runs.names import arm_id
 from oelm_lib.runs.process import process_start
 from oelm_lib.units import counted
 
@@ -88,7 +88,7 @@ def submit(
         f"{counted(len(jobs), 'run')}: {done} done before, {len(unfinished)} in one array"
         f" ({options})",
     ]
-    target = " ".join(dict.fromkeys(arm_id_of(job.path.parent.name) for job in jobs))
+    target = " ".join(dict.fromkeys(arm_id(job.path.parent.name) for job in jobs))
     commands = [job_command(job, overrides) for job in unfinished]
     if dry_run or not unfinished:
         lines += [shlex.join(command) for command in commands]

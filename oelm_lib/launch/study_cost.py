@@ -4,6 +4,8 @@ from collections import Counter
 from itertools import product
 from statistics import median
 
+import pandas as pd
+
 from oelm_lib import config
 from oelm_lib.data import open_corpus
 from oelm_lib.errors import UserError
@@ -13,6 +15,8 @@ from oelm_lib.study.cell import CONFIRM, TUNE, Cell
 from oelm_lib.study.expected import expected_left
 from oelm_lib.study.grid import Grid
 from oelm_lib.units import counted, format_duration
+
+COLUMNS = ["stage", "corpus", "size", "done", "left", "core-hours left"]
 
 
 def describe_cost(grid: Grid, workers: int) -> str:
@@ -25,18 +29,17 @@ def describe_cost(grid: Grid, workers: int) -> str:
     for stage, cell, count in expected:
         left[stage, cell.corpus, cell.size] += count
         hours[stage, cell.corpus, cell.size] += count * seconds[cell] / 3600
-    lines = [f"{'stage':<9}{'corpus':<22}{'size':<8}{'done':>6}{'left':>6}{'core-hours left':>17}"]
+    rows = []
     for size, corpus, stage in product(grid.plan.sizes, grid.plan.corpora, (TUNE, CONFIRM)):
         key = (stage, corpus, size)
         if done[key] or left[key]:
-            counts = f"{done[key]:>6}{left[key]:>6}{hours[key]:>17.2f}"
-            lines.append(f"{stage:<9}{corpus:<22}{size:<8}{counts}")
-    lines.append(
-        f"{counted(len(grid.records), 'run')} recorded, about {left.total()} left,"
+            rows.append((*key, done[key], left[key], f"{hours[key]:.2f}"))
+    table = pd.DataFrame(rows, columns=COLUMNS).to_string(index=False) + "\n" if rows else ""
+    return (
+        f"{table}{counted(len(grid.records), 'run')} recorded, about {left.total()} left,"
         f" {hours.total():.1f} core-hours,"
         f" {format_duration(3600 * hours.total() / workers)} with {counted(workers, 'worker')}"
     )
-    return "\n".join(lines)
 
 
 def seconds_left(grid: Grid) -> float:

@@ -36,7 +36,7 @@ from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.runs.stop import on_stop, remove_stop_file, write_stop_file
 from oelm_lib.study.cell import BASE_SIZE, CONFIRM, Cell, PlannedRun
 from oelm_lib.study.checks import check_corpora, read_grid
-from oelm_lib.study.expected import expected_left
+from oelm_lib.study.expected import runs_left
 from oelm_lib.study.grid import Grid
 from oelm_lib.study.records import append_record, records_path, register_plan
 from oelm_lib.study.study import load_study
@@ -116,7 +116,7 @@ class _Engine:
 
     def execute(self) -> int:
         """Train until nothing is left; return an exit code."""
-        left = sum(count for _, _, count in expected_left(self._grid))
+        left = runs_left(self._grid)
         recorded = counted(len(self._grid.records), "run")
         print(f"{self._name}: {recorded} recorded, about {left} to go", flush=True)
         try:
@@ -242,7 +242,7 @@ class _Engine:
 
     def _progress(self) -> str:
         """Return the runs recorded and left, and the time that these take."""
-        left = sum(count for _, _, count in expected_left(self._grid))
+        left = runs_left(self._grid)
         hours = format_duration(seconds_left(self._grid) / len(self._workers))
         return f"{len(self._grid.records)} recorded, about {left} left ({hours})"
 

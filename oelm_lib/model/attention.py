@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from oelm_lib.config import ModelConfig
 from oelm_lib.model.additions import active
 from oelm_lib.model.additions.base import Addition, Positions
-from oelm_lib.model.attend import attend
+from oelm_lib.model.attention_kernels import attend
 from oelm_lib.model.dropout import dropout
 
 

@@ -40,7 +40,7 @@ def generate(
                 share = probabilities(logits / temperature, top_k, top_p)
                 chosen = torch.multinomial(share, 1, generator=generator)
             drawn.append(chosen.to(tokens.device))  # (B, 1)
-    return torch.cat(drawn, 1)
+    return torch.cat([tokens[:, :0], *drawn], 1)
 
 
 def probabilities(

@@ -14,8 +14,8 @@ from oelm_lib.compare.verdict import LIMIT, Verdict
 from oelm_lib.config import Experiment, experiment_ids, load_config
 from oelm_lib.config.paths import relative_path
 from oelm_lib.errors import UserError
-from oelm_lib.runs.frames import RECORDED, arm_id, phase3
-from oelm_lib.runs.names import run_command
+from oelm_lib.runs.frames import RECORDED, log_results
+from oelm_lib.runs.names import arm_id, run_command
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.study.plan import study_names
 from oelm_lib.study.records import records_path
@@ -43,7 +43,7 @@ UNFINISHED = ("stopped", "dead", "failed")
 
 def gather(outputs: Path | str | None, rehearsals: bool) -> dict[str, Any]:
     """Return everything that the journal's template prints."""
-    measured, log = compare.load_runs(outputs=outputs, rehearsals=rehearsals), phase3()
+    measured, log = compare.load_runs(outputs=outputs, rehearsals=rehearsals), log_results()
     runs = pd.concat([measured, compare.recorded()], ignore_index=True)
     experiments = [load_config(exp) for exp in experiment_ids()]
     kinds = [getattr(experiment, "kind", None) for experiment in runs["experiment"]]
@@ -176,8 +176,8 @@ def _todo(
     """Return kind of work -> ids or runs; only experiments that this code can run are named."""
     own = [section for section in sections if section["source"] != RECORDED]
     rows = [row for section in own for row in section["verdicts"]]
-    started = {arm_id(run) for run in measured.itertuples()}
-    recorded = set(phase3()["experiments"])
+    started = {arm_id(variant) for variant in measured["variant"]}
+    recorded = set(log_results()["experiments"])
     open_verdicts = (stats.INCONCLUSIVE, stats.UNSTABLE)
     return {
         "never": [exp.id for exp in experiments if exp.id not in started | recorded],

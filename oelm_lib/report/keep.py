@@ -30,6 +30,8 @@ FLAGS = (
 )
 WIDTH, TOP_HEIGHT = 1000, 1300
 """Pixels of a picture; the height is that of a page without figures."""
+PICTURE_SECONDS = 120
+"""Time in which a browser must have made a picture."""
 PROVENANCE = "<h2>Provenance</h2>"
 """Heading of the last part of a page (templates/page.html.j2)."""
 HEAD = """# Reports
@@ -99,11 +101,13 @@ def screenshot(page: Path, picture: Path) -> None:
             address,
         ]
         try:
-            subprocess.run(command, capture_output=True, timeout=120, check=True)
-        except subprocess.SubprocessError as error:
-            reason = str(error).rpartition("]' ")[2].rstrip(".")  # without the command
+            subprocess.run(command, capture_output=True, timeout=PICTURE_SECONDS, check=True)
+        except subprocess.TimeoutExpired:
+            raise UserError(f"{page}: {browser} made no picture in {PICTURE_SECONDS} s") from None
+        except subprocess.CalledProcessError as error:
             raise UserError(
-                f"{page}: {browser} made no picture: it {reason}; open the page in it to see why"
+                f"{page}: {browser} made no picture: it ended with exit code {error.returncode};"
+                " open the page in it to see why"
             ) from None
         if not shot.is_file():
             raise UserError(

@@ -12,7 +12,7 @@ from oelm_lib.report.notebook import KERNEL_DIED, execute
 from oelm_lib.report.page import export
 from oelm_lib.runs.find import find_run, find_runs, unknown_names
 from oelm_lib.runs.names import (
-    arm_id_of,
+    arm_id,
     command_line,
     experiment_of,
     is_glob,
@@ -24,16 +24,12 @@ from oelm_lib.study.plan import study_names
 
 DEMO = "DEMO-*"
 STANDARD = {
-    "compare": {"exps": DEMO, "baseline": "", "outputs": ""},
-    "explore": {
-        "runs": f"{DEMO}/seed42",
-        "prompt": "Lily was a brave baker. One day Lily found a small lantern."
-        " The baker was happy.",
-    },
-    "bench": {"results": ""},
-    "gpu": {"results": ""},
+    "compare": {"exps": DEMO},
+    "explore": {"runs": f"{DEMO}/seed42"},
+    "bench": {},
+    "gpu": {},
 }
-"""Page -> parameters of its notebook, which replace the values saved in it."""
+"""Page -> parameters of its notebook; all others have the values saved in it."""
 ON_TERMINAL = {"disable": None, "leave": False}
 """Options of tqdm: one line on stderr if that is a terminal, which is cleared at the end."""
 MOST_SLUG = 80
@@ -57,17 +53,17 @@ def report(target: str | Path, baseline: str | None = None, runs: str | None = N
             the target takes no baseline or no runs.
     """
     path, name = Path(target), str(target)
-    is_run = (path / "config.yaml").is_file()
-    if "/" in name and path.suffix != ".ipynb" and not path.exists():
-        path, is_run = find_run(name), True
-    is_executed = path.suffix == ".ipynb" or is_run
+    is_notebook, folder = path.suffix == ".ipynb", _run_folder(name)
     is_page = name in STANDARD or name in study_names()
+    is_comparison = name == "compare" or not (is_notebook or folder or is_page)
     if runs is not None and name != "explore":
         raise UserError(f"--runs belongs to the page explore, not to {name}; leave it out")
-    if baseline is not None and name != "compare" and (is_page or is_executed):
+    if baseline is not None and not is_comparison:
         raise UserError(f"--baseline belongs to comparisons, {name} is none; leave it out")
-    if is_executed:
-        return export(path) if path.suffix == ".ipynb" else _export_run(path)
+    if is_notebook:
+        return export(path)
+    if folder:
+        return _export_run(folder)
     options = ["--baseline", baseline] if baseline is not None else []
     options += ["--runs", runs] if runs is not None else []
     command = command_line(["report", name, *options])
@@ -76,6 +72,16 @@ def report(target: str | Path, baseline: str | None = None, runs: str | None = N
     if name in STANDARD and not baseline:
         return _make_standard(name, runs, command)
     return _compare(DEMO if name == "compare" else name, baseline, command)
+
+
+def _run_folder(name: str) -> Path | None:
+    """Return the run folder that a target names, by its path or as <ID>/seed<k>; else None."""
+    path = Path(name)
+    if (path / "config.yaml").is_file():
+        return path
+    if "/" in name and path.suffix != ".ipynb" and not path.exists():
+        return find_run(name)
+    return None
 
 
 def _make_standard(name: str, runs: str | None, command: str) -> Path:
@@ -147,7 +153,7 @@ def _unnamed_baselines(patterns: list[str], baseline: str | None) -> list[str]:
         folders = {_overrides_hash(run.parent.name): run.parent.name for run in runs}
         folder = folders.get(overrides) or folders.get("") or folders.get(_overrides_hash(own))
         if folder is not None:
-            found[arm_id_of(folder)] = None
+            found[arm_id(folder)] = None
         elif baseline:
             command = command_line(["run", experiment_of(baseline)])
             raise UserError(f"no finished run of the baseline {baseline}; train: {command}")

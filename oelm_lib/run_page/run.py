@@ -9,13 +9,14 @@ from oelm_lib.data.corpus import epochs_read
 from oelm_lib.errors import UserError
 from oelm_lib.markup import Html, fold, html_table
 from oelm_lib.runs.folder import Run
-from oelm_lib.runs.names import arm_id_of, command_line
+from oelm_lib.runs.names import arm_id, command_line
 from oelm_lib.runs.overview import overview
 from oelm_lib.runs.provenance import commit_name, sessions
 from oelm_lib.runs.reading import frozen_unchanged, read_config, read_status, read_summary
 from oelm_lib.units import format_bytes, format_duration, perplexity
 from oelm_lib.view.changes import changes_table
 from oelm_lib.view.gaps import percent
+from oelm_lib.yaml_text import as_yaml
 
 Rows = list[tuple[str, str]]
 FILES = (
@@ -84,7 +85,7 @@ def settings(run: Run) -> Html:
     """Return what differs from the baseline as a table, and all settings folded below it."""
     cfg = run.config
     rows = [
-        (key, config.as_yaml(value) + (" (overridden)" if key in cfg.overrides else ""))
+        (key, as_yaml(value) + (" (overridden)" if key in cfg.overrides else ""))
         for key, value in config.flatten(cfg).items()
     ]
     everything = fold(f"All {len(rows)} settings", html_table(("key", "value"), rows))
@@ -134,7 +135,7 @@ def _gap(run: Run) -> str:
 
 def _comparison(run: Run) -> str:
     """Return the command that compares the run's arm with its baseline, as HTML."""
-    return escape(command_line(["report", arm_id_of(run.config.folder)]))
+    return escape(command_line(["report", arm_id(run.config.folder)]))
 
 
 def result_rows(summary: dict[str, Any]) -> Rows:

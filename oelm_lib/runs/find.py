@@ -10,7 +10,7 @@ from oelm_lib.config.messages import did_you_mean
 from oelm_lib.errors import UserError
 from oelm_lib.runs.names import (
     experiment_of,
-    matches,
+    matches_run,
     matching_ids,
     parse_patterns,
     run_name,
@@ -33,7 +33,7 @@ def find_runs(
 
     Args:
         outputs: Default: config.outputs_dir().
-        exps: Names or globs as names.matches takes them (a list, or text separated by spaces
+        exps: Names or globs as names.matches_run takes them (a list, or text separated by spaces
             or commas), e.g. `*+*` for all rehearsals; default all.
         rehearsals: Whether a name without `+` means an experiment's rehearsals too.
     """
@@ -43,7 +43,7 @@ def find_runs(
         path
         for path in root.glob("*/seed*")
         if SEED_FOLDER.fullmatch(path.name)
-        and any(matches(pattern, path, rehearsals) for pattern in patterns)
+        and any(matches_run(pattern, path, rehearsals) for pattern in patterns)
         and path.is_dir()
     ]
     return sorted(paths, key=lambda path: (path.parent.name, seed_of(path)))

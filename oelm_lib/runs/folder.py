@@ -17,8 +17,9 @@ from oelm_lib.runs.documents import read_documents
 from oelm_lib.runs.lock import OTHER_OUTPUTS, RunLock
 from oelm_lib.runs.names import run_folder, run_name
 from oelm_lib.runs.provenance import describe_changes, session_record, sessions
-from oelm_lib.runs.reading import read_config, read_summary
+from oelm_lib.runs.reading import read_config, read_summary, recorded_experiment
 from oelm_lib.runs.schema import FORMAT
+from oelm_lib.yaml_text import dump_yaml
 
 LARGEST_SEED = 10**18
 """Seeds are below this: a folder cannot be named by a much longer number."""
@@ -74,7 +75,7 @@ class Run:
             plain = self._new_config(session, parameters)
             if step:
                 warnings.append("config.yaml was lost: code and versions up to here are unknown")
-        write_text(self.path / "config.yaml", config.dump_yaml(plain), self.lock.check)
+        write_text(self.path / "config.yaml", dump_yaml(plain), self.lock.check)
         return warnings
 
     def _new_config(self, session: dict[str, Any], parameters: dict[str, int]) -> dict[str, Any]:
@@ -151,7 +152,7 @@ def reopen(path: Path) -> Run:
         UserError: config.yaml is broken, or the corpus has other content now.
     """
     plain = read_config(path)
-    cfg = config.parse_experiment(plain["experiment"], f"{path}/config.yaml", plain["overrides"])
+    cfg = recorded_experiment(plain, path / "config.yaml")
     corpus = open_corpus(cfg.data.corpus, cfg.data.tokenizer, cfg)
     if corpus.manifest["splits"] != plain["corpus"].get("splits"):
         raise UserError(
@@ -237,9 +238,7 @@ def _check_record(run: Run) -> None:
 def _check_same(run: Run) -> None:
     """Raise UserError where the folder holds a run of another config or corpus."""
     plain = read_config(run)
-    before = config.parse_experiment(
-        plain["experiment"], f"{run.path}/config.yaml", plain["overrides"]
-    )
+    before = recorded_experiment(plain, run.path / "config.yaml")
     splits = plain["corpus"].get("splits")
     differences = config_differences(run, before.science, plain["seed"], splits)
     if differences:

@@ -13,7 +13,6 @@ from oelm_lib.config import (
     PARAMS,
     Experiment,
     load_config,
-    parse_experiment,
     read_yaml,
 )
 from oelm_lib.errors import UserError
@@ -70,7 +69,7 @@ def load_runs(
 
     Args:
         exps: Experiment ids or globs, as a list or as text separated by spaces or commas; default
-            all. A glob with `+` names rehearsals, e.g. `DEMO-02*+*`. Other names: names.matches.
+            all. A glob with `+` names rehearsals, e.g. `DEMO-02*+*`. More: names.matches_run.
         outputs: Folder of the run folders; default config.outputs_dir().
         rehearsals: Whether an id means the rehearsals of its experiment too.
 
@@ -92,7 +91,7 @@ def load_folders(paths: list[Path]) -> pd.DataFrame:
 
 
 @functools.cache
-def phase3() -> dict[str, Any]:
+def log_results() -> dict[str, Any]:
     """Return the numbers of the log, params/recorded/phase3.yaml."""
     return read_yaml(PARAMS / "recorded" / "phase3.yaml")
 
@@ -102,7 +101,7 @@ def recorded(exps: list[str] | str | None = None) -> pd.DataFrame:
 
     Losses are the logarithms of its perplexities, in nats; each arm has one seed.
     """
-    known = phase3()["experiments"]
+    known = log_results()["experiments"]
     return _frame([_recorded_row(exp) for exp in matching_ids(exps) if exp in known])
 
 
@@ -123,11 +122,6 @@ def load_metrics(runs: pd.DataFrame) -> pd.DataFrame:
         if len(frame):
             frames.append(frame.assign(**{key: getattr(run, key) for key in IDENTITY}))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=METRICS)
-
-
-def arm_id(run: Any) -> str:
-    """Return the name of a run's arm: its experiment's id, or the folder of an overridden run."""
-    return run.variant if "+" in run.variant else run.id
 
 
 def identity(experiment: Experiment) -> dict[str, Any]:
@@ -200,7 +194,7 @@ def _identity_or_note(plain: dict[str, Any], reasons: list[str]) -> dict[str, An
     if not plain:
         return {}
     try:
-        return identity(parse_experiment(plain["experiment"], "config.yaml", plain["overrides"]))
+        return identity(reading.recorded_experiment(plain, "config.yaml"))
     except UserError as error:
         reasons.append(str(error))
         return {}
@@ -225,7 +219,7 @@ def _reason(row: dict[str, Any], status: dict[str, Any]) -> str:
 
 def _recorded_row(exp: str) -> dict[str, Any]:
     """Return the row of an experiment of the log."""
-    log, experiment = phase3(), load_config(exp)
+    log, experiment = log_results(), load_config(exp)
     entry = log["experiments"][exp]
     steps = experiment.train.max_steps
     tokens = steps * experiment.step_tokens
@@ -237,7 +231,7 @@ def _recorded_row(exp: str) -> dict[str, Any]:
     return {
         **identity(experiment),
         "source": RECORDED,
-        "variant": f"{exp} (recorded)",
+        "variant": f"{exp}_recorded",
         "run": f"{exp} (recorded)",
         "seed": log["seed"],
         "state": "done",
@@ -259,7 +253,7 @@ def _recorded_row(exp: str) -> dict[str, Any]:
 
 def _recorded_metrics(run: Any) -> pd.DataFrame:
     """Return the evaluations of an experiment that the log prints."""
-    evaluations = phase3()["experiments"][run.id]["evaluations"]
+    evaluations = log_results()["experiments"][run.id]["evaluations"]
     frame = pd.DataFrame(evaluations, columns=["step", "loss", "perplexity"])
     return frame.assign(
         event="eval", tokens=frame["step"] * (run.tokens / run.steps), seconds=math.nan

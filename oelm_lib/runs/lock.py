@@ -26,11 +26,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from oelm_lib.errors import IN_USE, UserError
-from oelm_lib.files import as_user_error, lock_exclusively
+from oelm_lib.files import as_user_error, json_object, lock_exclusively
 from oelm_lib.runs.lock_file import (
     is_at,
     open_any,
-    parse_record,
     read_bytes,
     read_record,
     writer_name,
@@ -151,7 +150,7 @@ class RunLock:
         if claim is None:
             raise LockLost(f"{self.folder}: not opened for writing by this process; open it again")
         data = read_bytes(self._file)
-        record = parse_record(data)
+        record = json_object(data) or {}
         if record.get("token") == claim.token:
             return
         reason = "its lock.json was deleted or emptied"
@@ -218,7 +217,7 @@ class RunLock:
             if not is_at(file, self._file):
                 return  # another starter has taken this one away meanwhile
             data = read_bytes(self._file)
-            record = parse_record(data)
+            record = json_object(data) or {}
             # The writer's own kernel drops its flock with it; of others, only the beat tells.
             same_kernel = locked and record.get("boot") == boot_id()
             if not same_kernel and self._is_written(data):

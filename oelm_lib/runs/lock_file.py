@@ -1,9 +1,10 @@
 """The file of a lock: its content, and the writer that it names."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
+
+from oelm_lib.files import json_object
 
 
 def open_any(path: Path) -> int:
@@ -30,18 +31,9 @@ def read_bytes(path: Path) -> bytes:
         return b""
 
 
-def parse_record(data: bytes) -> dict[str, Any]:
-    """Return the record in the bytes of a lock or status file; {} where they are damaged."""
-    try:
-        record = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
 def read_record(path: Path) -> dict[str, Any]:
     """Return the record in a lock or status file; {} where it is missing or damaged."""
-    return parse_record(read_bytes(path))
+    return json_object(read_bytes(path)) or {}
 
 
 def writer_name(record: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from oelm_lib.files import Check, nan_to_none, whole_lines
+from oelm_lib.files import Check, nan_to_none
 from oelm_lib.units import perplexity
 
 
@@ -25,8 +25,8 @@ class AppendFile:
         # O_NOFOLLOW: the file that is cut must lie in the run folder.
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         self._file = os.fdopen(os.open(path, flags, 0o666), "ab+")
-        size = os.fstat(self._file.fileno()).st_size
-        kept = whole_lines(self._file.fileno(), min(length, size))
+        self._file.seek(0)
+        kept = self._file.read(length).rfind(b"\n") + 1
         self.is_short = kept < length
         self._file.truncate(kept)
         self._file.seek(0, os.SEEK_END)

@@ -32,15 +32,15 @@ def experiment_of(folder: str) -> str:
     return folder.split("_")[0]
 
 
-def arm_id_of(folder: str) -> str:
-    """Return the name of a folder's arm, as `oelm report` takes it.
+def arm_id(folder: str) -> str:
+    """Return the name of the arm in a folder <ID>_<slug>[+hash], as `oelm report` takes it.
 
     That is its experiment's id, or of a rehearsal the whole folder's name.
     """
     return folder if "+" in folder else experiment_of(folder)
 
 
-def matches(name: str, path: Path, rehearsals: bool = True) -> bool:
+def matches_run(name: str, path: Path, rehearsals: bool = True) -> bool:
     """Return whether a name means the run of a folder.
 
     Args:
@@ -106,11 +106,11 @@ def is_glob(text: str) -> bool:
 def parse_patterns(exps: list[str] | str | None) -> list[str]:
     """Return experiment ids or globs as a list; as text they are separated by spaces or commas.
 
-    None and an empty list mean all, an empty text none.
+    None means all.
     """
     if isinstance(exps, str):
         return exps.replace(",", " ").split()
-    return exps or ["*"]
+    return ["*"] if exps is None else exps
 
 
 def command_line(arguments: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from oelm_lib.config import Experiment, parse_experiment
 from oelm_lib.errors import UserError
 from oelm_lib.files import as_user_error, json_lines, read_json, remedy
 from oelm_lib.runs.lock import is_locked, is_writer
@@ -39,6 +40,19 @@ STALE_SECONDS = 120.0
 """Age of a heartbeat from another host at which its run is shown as dead."""
 SCORED_AGAIN = "the same command then scores the last checkpoint again and trains no step"
 RESCORE = f"delete it and summary.json: {SCORED_AGAIN}"
+
+
+def recorded_experiment(plain: dict[str, Any], where: object) -> Experiment:
+    """Return the experiment, with its overrides, that a config.yaml records.
+
+    Args:
+        plain: As read_config returns it.
+        where: The file or folder that an error names.
+
+    Raises:
+        UserError: The record is not a valid experiment.
+    """
+    return parse_experiment(plain["experiment"], str(where), plain["overrides"])
 
 
 def read_or_none(read: Callable[[Any], Any], path: RunFolder) -> Any:

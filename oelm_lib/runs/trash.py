@@ -13,7 +13,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.files import as_user_error, time_stamp
 from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.lock import RunLock
-from oelm_lib.runs.names import matches, run_name
+from oelm_lib.runs.names import matches_run, run_name
 from oelm_lib.runs.provenance import git_output
 from oelm_lib.runs.reading import state
 from oelm_lib.runs.schema import ACTIVE
@@ -144,7 +144,7 @@ def _removed_run(name: str, root: Path) -> tuple[Path, Path]:
 
     As in runs.find.find_run, an experiment comes before its rehearsals.
     """
-    named = [path for path in removed_runs(root) if matches(name, path)]
+    named = [path for path in removed_runs(root) if matches_run(name, path)]
     if named:
         path = min(named, key=lambda path: "+" in path.parent.name)  # of equal ones the first
         return path, root / run_name(path)

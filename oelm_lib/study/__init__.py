@@ -11,7 +11,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "Plan": "plan",
         "Record": "records",
         "fit_rates": "tuning",
-        "judge": "verdicts",
         "load_study": "study",
         "read_plan": "plan",
         "read_records": "records",

@@ -41,6 +41,11 @@ def expected_left(grid: Grid) -> list[tuple[str, Cell, int]]:
     return [(stage, cell, count) for stage, cell, count in left if count]
 
 
+def runs_left(grid: Grid) -> int:
+    """Estimate the number of runs that are left."""
+    return sum(count for _, _, count in expected_left(grid))
+
+
 def _expected_tuning(grid: Grid, cell: Cell) -> int:
     if grid.is_tuned(cell):
         return 0

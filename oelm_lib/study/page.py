@@ -6,21 +6,21 @@ from oelm_lib import stats
 from oelm_lib.markup import Html, html_table, unbroken
 from oelm_lib.model.cost import parameter_counts
 from oelm_lib.study.cell import BASE_SIZE, Cell
-from oelm_lib.study.expected import expected_left
+from oelm_lib.study.expected import runs_left
 from oelm_lib.study.sentences import (
     claim_question,
     claim_sentence,
     slope_question,
     slope_sentence,
-    status,
 )
 from oelm_lib.study.study import Study
-from oelm_lib.study.verdicts import Judgement, unstable_reason
+from oelm_lib.study.verdicts import WAITING, Judgement, unstable_reason
 from oelm_lib.units import counted, format_millions
 from oelm_lib.view.gaps import interval_text
 from oelm_lib.view.tones import verdict_html
 
 MOST_SENTENCES = 5
+UNDECIDED = (stats.INCONCLUSIVE, stats.NOT_SHOWN, stats.UNSTABLE)
 
 
 def answer(study: Study) -> Html:
@@ -40,9 +40,23 @@ def answer(study: Study) -> Html:
 
 
 def status_line(study: Study) -> str:
-    """Return how many questions are answered, undecided and not run, and from how many runs."""
-    left = sum(count for _, _, count in expected_left(study.grid))
-    return status(study.latest(), study.slopes, len(study.grid.records), left)
+    """Return how many questions are answered, undecided and not run, and from how many runs.
+
+    A question is one limit of one claim on one corpus, or one slope of the ladder.
+    """
+    done, left = len(study.grid.records), runs_left(study.grid)
+    verdicts = [limit.verdict for judgement in study.latest() for limit in judgement.limits]
+    verdicts += [slope.verdict for slope in study.slopes]
+    undecided = sum(verdict in UNDECIDED for verdict in verdicts)
+    waiting = sum(verdict in WAITING for verdict in verdicts)
+    answered = len(verdicts) - undecided - waiting
+    runs = f"{done} of about {done + left} runs done" if left else f"all {done} runs done"
+    if not answered + undecided:
+        return f"No answer yet: {runs}."
+    parts = [f"{answered} {'is' if answered == 1 else 'are'} answered"]
+    parts += [f"{undecided} undecided"] if undecided else []
+    parts += [f"{waiting} {'wait' if waiting > 1 else 'waits'} for runs"] if waiting else []
+    return f"Of {counted(len(verdicts), 'question')}, {', '.join(parts)}; {runs}."
 
 
 def _items(lines: list[str]) -> str:

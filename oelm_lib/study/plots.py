@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from oelm_lib.arms import COLOURS, ArmStyle, arm_name, arm_styles
+from oelm_lib.arms import ArmStyle, arm_styles, log_name
 from oelm_lib.stats import Interval
 from oelm_lib.study.cell import BASE_SIZE, TUNE, Cell
 from oelm_lib.study.ladder import SizeGap, Slope
@@ -138,11 +138,10 @@ def _fit_traces(study: Study, cell: Cell, style: ArmStyle) -> list[go.Scatter]:
     fit = study.grid.fit(cell)
     if fit.state != INTERIOR:
         return [points]
-    a, b, c = fit.coefficients
-    x = np.linspace(math.log2(rates[0]), math.log2(rates[-1]), CURVE_POINTS)
+    tried = np.geomspace(rates[0], rates[-1], CURVE_POINTS)
     curve = go.Scatter(
-        x=2**x,
-        y=(a + b * x + c * x**2).round(5),
+        x=tried,
+        y=[round(fit.loss + fit.cost(rate), 5) for rate in tried],
         mode="lines",
         line={"color": style.colour, "width": 1.3, "dash": style.dash},
         hoverinfo="skip",
@@ -253,13 +252,12 @@ def _set_gap_axis(figure: Figure, intervals: list[Interval], limits: list[float]
 
 
 def _styles(study: Study, arms: set[str]) -> dict[str, ArmStyle]:
-    """Return the looks by arm; the first arm of the plan that is one of the log's has its look."""
+    """Return the style of each arm; the first that is one of the log's has that one's style."""
     plan = study.plan
     names: dict[str, str] = {}
     for arm in [name for name in plan.arms if name in arms]:
         cell = Cell(plan.corpora[0], BASE_SIZE, arm)
-        # All arms have the title of their base; without it, only an arm of the log has a name.
-        name = arm_name(plan.config(cell).model_copy(update={"title": ""}))
-        names[arm] = name if name in COLOURS and name not in names.values() else arm
+        name = log_name(plan.config(cell).model)
+        names[arm] = name if name and name not in names.values() else arm
     styles = arm_styles(names.values())
     return {arm: styles[name] for arm, name in names.items()}

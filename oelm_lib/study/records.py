@@ -36,9 +36,11 @@ from oelm_lib.runs.reading import (
     read_status,
     read_summary,
     record_file,
+    recorded_experiment,
 )
 from oelm_lib.study.cell import CONFIRM, Cell, PlannedRun
 from oelm_lib.study.plan import GUIDE, Plan, parse_plan
+from oelm_lib.yaml_text import dump_yaml
 
 DONE, DIVERGED = "done", "diverged"
 SPLIT_FACTS = ("documents", "tokens", "bytes", "sha256")
@@ -130,7 +132,7 @@ def make_record(
         machine: `describe_machine()` of the process that trained it.
     """
     plain = read_config(path)
-    cfg = config.parse_experiment(plain["experiment"], f"{path}/config.yaml", plain["overrides"])
+    cfg = recorded_experiment(plain, path / "config.yaml")
     summary = read_summary(path)
     result = _done(path, summary, planned.stage) if summary else _diverged(path)
     corpus = plain["corpus"]
@@ -276,4 +278,4 @@ def register_plan(name: str, plan: Plan) -> None:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         plain = plan.model_dump(mode="json", by_alias=True)
-        write_text(path, config.dump_yaml(plain))
+        write_text(path, dump_yaml(plain))

@@ -1,44 +1,20 @@
 """What a study's page says in words: how much is answered, the answers, and what was not run."""
 
-from collections.abc import Iterable
 from html import escape
 
 from oelm_lib import stats
 from oelm_lib.study.ladder import FLAT, GROWS, SHRINKS, Slope
-from oelm_lib.study.verdicts import WAITING, Judgement, Limit, unstable_reason
+from oelm_lib.study.verdicts import Judgement, Limit, unstable_reason
 from oelm_lib.units import counted, format_millions
 from oelm_lib.view.gaps import interval_text, percent
 
-UNDECIDED = (stats.INCONCLUSIVE, stats.NOT_SHOWN, stats.UNSTABLE)
 SLOPE_WORDS = {FLAT: "it is flat", GROWS: "it grows", SHRINKS: "it shrinks"}
-
-
-def status(judgements: Iterable[Judgement], slopes: Iterable[Slope], done: int, left: int) -> str:
-    """Return how many questions are answered, from how many runs.
-
-    A question is one limit of one claim on one corpus, or one slope of the ladder.
-
-    Args:
-        done, left: Runs that are recorded, and that are still expected.
-    """
-    verdicts = [limit.verdict for judgement in judgements for limit in judgement.limits]
-    verdicts += [slope.verdict for slope in slopes]
-    undecided = sum(verdict in UNDECIDED for verdict in verdicts)
-    waiting = sum(verdict in WAITING for verdict in verdicts)
-    answered = len(verdicts) - undecided - waiting
-    runs = f"{done} of about {done + left} runs done" if left else f"all {done} runs done"
-    if not answered + undecided:
-        return f"No answer yet: {runs}."
-    parts = [f"{answered} {'is' if answered == 1 else 'are'} answered"]
-    parts += [f"{undecided} undecided"] if undecided else []
-    parts += [f"{waiting} {'wait' if waiting > 1 else 'waits'} for runs"] if waiting else []
-    return f"Of {counted(len(verdicts), 'question')}, {', '.join(parts)}; {runs}."
 
 
 def claim_question(judgements: list[Judgement]) -> str:
     """Return what a claim asks, as HTML; `judgements`: one for each corpus."""
     first = judgements[0]
-    limits = ", or even ".join(_limit_text(limit) for limit in first.limits)
+    limits = ", or even ".join(limit.phrase for limit in first.limits)
     verb = "are they" if first.claim.equal else "is the gap"
     where = ", ".join(judgement.corpus for judgement in judgements)
     return (
@@ -95,17 +71,8 @@ def _stricter_words(judgement: Judgement, main_limit: Limit) -> str:
         return ""
     limit = max(stricter, key=lambda limit: limit.bound)
     if limit.verdict == stats.FAIL:
-        return f", but {escape(_more_than(limit))}"
+        return f", but {escape(limit.missed)}"
     return f", and {escape(_verdict_words(judgement, limit))}"
-
-
-def _limit_text(limit: Limit) -> str:
-    """Return the text of a limit for a sentence whose subject says that gaps are compared."""
-    return limit.text.replace("equal gaps", "equal")
-
-
-def _more_than(limit: Limit) -> str:
-    return limit.text.replace("at most", "more than")
 
 
 def _change_words(judgement: Judgement) -> str:
@@ -135,18 +102,13 @@ def _main_limit(judgement: Judgement) -> Limit:
 def _verdict_words(judgement: Judgement, limit: Limit) -> str:
     """Return a verdict in words."""
     subject = "they are" if judgement.claim.equal else "that is"
-    rest = _limit_text(limit)
-    decided = {
-        stats.PASS: rest,
-        stats.YES: rest,
-        stats.FAIL: _more_than(limit),
-        stats.NO: f"not {rest}",
-    }
-    if limit.verdict in decided:
-        return f"{subject} {decided[limit.verdict]} ({limit.verdict})"
+    if limit.verdict in (stats.PASS, stats.YES):
+        return f"{subject} {limit.phrase} ({limit.verdict})"
+    if limit.verdict in (stats.FAIL, stats.NO):
+        return f"{subject} {limit.missed} ({limit.verdict})"
     if limit.verdict == stats.UNSTABLE:
         return f"no verdict on '{limit.text}', since {unstable_reason(judgement.interval)}"
-    return f"whether {subject} {rest} stays open{_in_brackets(limit.to_decide)}"
+    return f"whether {subject} {limit.phrase} stays open{_in_brackets(limit.to_decide)}"
 
 
 def slope_sentence(slope: Slope) -> str:

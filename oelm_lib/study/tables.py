@@ -141,8 +141,8 @@ def _tuned_gap_text(nats: float | None) -> str:
     return percent(stats.gap(nats)) if math.isfinite(nats) else NO_STABLE_RATE
 
 
-def probes_table(study: Study) -> pd.DataFrame:
-    """Tabulate what else confirmed runs show: perplexity, spread of scores, freeze proofs."""
+def measured_table(study: Study) -> pd.DataFrame:
+    """Tabulate what else confirmed runs show: perplexity, logit std, freeze proofs."""
     rows = []
     for cell in sorted(study.grid.cells, key=str):
         runs = study.grid.confirmation_records(cell)
@@ -159,7 +159,7 @@ def probes_table(study: Study) -> pd.DataFrame:
                 "seeds": _of(len(losses), len(runs)),
                 "perplexity": f"{math.exp(sum(losses) / len(losses)):.2f}",
                 "sd of loss, nats": pd.Series(losses).std(),
-                "largest sd of scores": f"{max(spreads):.2f}" if spreads else "",
+                "largest logit std": f"{max(spreads):.2f}" if spreads else "",
                 "frozen tensors unchanged": f"{sum(proofs)} of {len(proofs)}" if proofs else "",
             }
         )
@@ -221,7 +221,7 @@ def plan_text(study: Study) -> Html:
     return Html(f"<pre>{escape(text)}</pre>")
 
 
-def proof(study: Study) -> Html:
+def details(study: Study) -> Html:
     """Return everything behind the answer, folded."""
     size = "Size of the model; the interval of one size is a 95 % interval"
     explored = "Exploration: tuned gaps on validation, one corpus, no claim"
@@ -230,7 +230,7 @@ def proof(study: Study) -> Html:
         fold("Tuned learning rates", _html(tuning_table(study))),
         fold(size, _html(ladder_table(study))) if study.plan.ladder else "",
         fold(explored, _html(exploration_table(study))),
-        fold("Measured beside the loss", _html(probes_table(study))),
+        fold("Measured beside the loss", _html(measured_table(study))),
         fold("The plan", plan_text(study)),
         fold("Code and corpora", _html(provenance_table(study)), _html(corpora_table(study))),
     )

@@ -23,7 +23,7 @@ Farther from it the loss is no parabola, least of all at high rates, where train
 FEWEST, WINDOW = 4, 5
 """Fewest rates near the minimum with which tuning may end, and most rates that a fit uses."""
 NARROWEST = 0.6
-"""Gap between two tried rates, as a power of the factor, in which no other rate is tried."""
+"""Distance of two tried rates, as a power of the factor, in which no other rate is tried."""
 UNSTABLE_SPREAD = 0.2
 """Nats between the seeds of one rate above which the rate counts as unstable.
 
@@ -49,14 +49,14 @@ class Fit:
     """Fitted loss at the minimum, or at an edge that of the best rate; mean over seeds, in nats."""
     error: float = math.nan
     """Loss, in nats, that one standard error of the fitted rate costs."""
-    coefficients: tuple[float, float, float] | None = None
-    """Loss = a + b x + c x^2, mean over seeds, x = log2(rate); None: no fit."""
+    curvature: float = math.nan
+    """Loss, in nats, that twice or half the fitted rate costs."""
 
     def cost(self, rate: float) -> float:
         """Return the loss, in nats, that another rate costs; 0 without an interior minimum."""
         if self.state != INTERIOR:
             return 0.0
-        return self.coefficients[2] * math.log2(rate / self.rate) ** 2
+        return self.curvature * math.log2(rate / self.rate) ** 2
 
 
 def fit_rates(points: Sequence[Point]) -> Fit:
@@ -90,7 +90,7 @@ def fit_rates(points: Sequence[Point]) -> Fit:
         loss=parabola.a + parabola.b * turn + parabola.c * turn**2,
         # An error e of the minimum costs c e^2, and e is that of the slope there over 2 c.
         error=parabola.slope_variance(turn) / (4 * parabola.c),
-        coefficients=parabola.coefficients,
+        curvature=parabola.c,
     )
 
 
@@ -134,12 +134,6 @@ class _Parabola:
     def turn(self) -> float:
         """Distance of the minimum from the middle."""
         return -self.b / (2 * self.c)
-
-    @property
-    def coefficients(self) -> tuple[float, float, float]:
-        """Those of 1, x and x^2, without the middle."""
-        a, b, c, middle = self.a, self.b, self.c, self.middle
-        return a - b * middle + c * middle**2, b - 2 * c * middle, c
 
     def slope_variance(self, x: float) -> float:
         """Return the variance of the slope b + 2 c x at a distance x from the middle."""

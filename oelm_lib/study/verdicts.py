@@ -19,17 +19,18 @@ class Limit:
     """One question that is read off an interval, and its answer."""
 
     text: str
-    """`at most +5 %` or `equal within +-1 %`."""
+    """`at most +5 %`, `equal within ±1 %` or `equal gaps within ±1 %`."""
+    phrase: str
+    """Text for a sentence whose subject says what is compared, perplexities or gaps."""
+    short_text: str
+    """Text for the cell of a table: `≤ 5 %` for `at most +5 %`."""
+    missed: str
+    """Phrase of a limit that does not hold: `more than +5 %`, `not equal within ±1 %`."""
     bound: float
     """The gap in it, e.g. 0.05."""
     verdict: str
     to_decide: str
     """How many seeds, or what else, would decide it; empty where it is decided."""
-
-    @property
-    def short_text(self) -> str:
-        """Text for the cell of a table: `≤ 5 %` for `at most +5 %`."""
-        return self.text.replace("at most +", "≤ ")
 
 
 @dataclass(frozen=True)
@@ -184,17 +185,30 @@ def unstable_reason(interval: Interval) -> str:
 
 def _limits(claim: Claim, interval: Interval, word: str | None) -> tuple[Limit, ...]:
     """Judge each bound of a claim; `word`: what stands in place of verdicts."""
-    limits = []
-    for bound in claim.bounds:
-        if claim.equal:
-            text = f"equal {'gaps ' if claim.gaps else ''}within ±{100 * bound:g} %"
-            verdict, nats = stats.equal_within(interval, bound), stats.bounds_within(bound)
-        else:
-            text = f"at most +{100 * bound:g} %"
-            verdict, nats = stats.at_most(interval, bound), stats.bounds_at_most(bound)
-        to_decide = "" if word else seeds_text(interval, nats)
-        limits.append(Limit(text, bound, word or verdict, to_decide))
-    return tuple(limits)
+    return tuple(_limit(claim, bound, interval, word) for bound in claim.bounds)
+
+
+def _limit(claim: Claim, bound: float, interval: Interval, word: str | None) -> Limit:
+    """Judge one bound of a claim."""
+    size = f"{100 * bound:g} %"
+    if claim.equal:
+        phrase = short_text = f"equal within ±{size}"
+        text = f"equal gaps within ±{size}" if claim.gaps else phrase
+        missed = f"not {phrase}"
+        verdict, nats = stats.equal_within(interval, bound), stats.bounds_within(bound)
+    else:
+        text = phrase = f"at most +{size}"
+        short_text, missed = f"≤ {size}", f"more than +{size}"
+        verdict, nats = stats.at_most(interval, bound), stats.bounds_at_most(bound)
+    return Limit(
+        text=text,
+        phrase=phrase,
+        short_text=short_text,
+        missed=missed,
+        bound=bound,
+        verdict=word or verdict,
+        to_decide="" if word else seeds_text(interval, nats),
+    )
 
 
 def comparison_interval(grid: Grid, comparison: Comparison, k: int) -> Interval:

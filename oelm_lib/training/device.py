@@ -18,8 +18,8 @@ from oelm_lib.runs.provenance import cpu_name
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Names of glibc's malloc.h."""
-MIN_THREAD_LIMIT = 64
-"""Most threads allowed; on a machine with more cores, one per core."""
+THREAD_LIMIT = 64
+"""Most threads allowed on a machine of fewer cores; on others, one thread per core."""
 CUBLAS_WORKSPACE = ":4096:8"
 """Workspace with which cuBLAS adds in the same order each time."""
 KERNEL_SHAPE = (2048, 128, 512)
@@ -121,7 +121,7 @@ def set_threads(count: int) -> None:
     Raises:
         UserError: More threads than a process can start.
     """
-    limit = max(MIN_THREAD_LIMIT, os.cpu_count() or 1)
+    limit = max(THREAD_LIMIT, os.cpu_count() or 1)
     if count > limit:
         raise UserError(
             f"machine.threads = {count}: this machine has {os.cpu_count()} cores;"

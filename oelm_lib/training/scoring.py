@@ -43,7 +43,7 @@ def score_test_split(run: Run | Path) -> float:
     try:
         loss = _score(trained)
         scored = summary | {"final_test_loss": loss, "test_scored": True}
-        write_json(path / "summary.json", scored, trained.lock.check)
+        write_json(path / "summary.json", scored, trained.lock.check, checksum=True)
     finally:
         trained.lock.release()
     return loss

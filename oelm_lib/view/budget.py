@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from oelm_lib.runs import frames
+from oelm_lib.runs.names import arm_id
 from oelm_lib.view.figure import Figure, add_trace, new_figure
 
 PARTS = {
@@ -41,7 +41,7 @@ def time_budget_table(runs: pd.DataFrame) -> pd.DataFrame:
         counted = np.nansum([parts[part] for part in COUNTED])
         rows.append(
             {
-                "id": frames.arm_id(run),
+                "id": arm_id(run.variant),
                 "arm": run.arm,
                 "corpus": run.corpus,
                 "seed": run.seed,

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from html import escape
 
-from oelm_lib.config import Experiment, as_yaml, diff_configs, load_config
+from oelm_lib.config import Experiment, diff_configs, load_config
 from oelm_lib.errors import UserError
 from oelm_lib.markup import Html, html_table
+from oelm_lib.yaml_text import as_yaml
 
 
 def changes_table(experiment: Experiment, styles: Sequence[str] = (), css_class: str = "") -> Html:

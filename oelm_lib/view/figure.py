@@ -144,7 +144,7 @@ def _note_lines(notes: list[str]) -> list[str]:
 
 
 def _set_axes(figure: Figure) -> None:
-    """Give every panel the axes of the house and a legend beside it."""
+    """Give every panel the project's axes and a legend beside it."""
     for row, y_axis in enumerate(figure.select_yaxes(), 1):
         legend = {
             "y": y_axis.domain[1],

@@ -9,6 +9,7 @@ from oelm_lib.arms import DASHES, ArmStyle, arm_styles
 from oelm_lib.config import Experiment
 from oelm_lib.errors import UserError
 from oelm_lib.runs import frames
+from oelm_lib.runs.names import arm_id
 from oelm_lib.view.series import run_series
 
 
@@ -53,10 +54,9 @@ def _looks(runs: pd.DataFrame) -> dict[str, tuple[str, ArmStyle]]:
     looks = {}
     for (_, _, arm), rows in runs.groupby(["corpus", "tokenizer", "arm"], sort=False):
         variants = sorted(rows["variant"].unique(), key=lambda variant: "+" in variant)
-        names = {row.variant: frames.arm_id(row) for row in rows.itertuples()}
         offset = int("+" in variants[0])
         for number, variant in enumerate(variants, offset):
-            name = f"{arm} · {names[variant]}" if len(variants) > 1 else arm
+            name = f"{arm} · {arm_id(variant)}" if len(variants) > 1 else arm
             style = styles[arm]
             if number:
                 dash = DASHES[(DASHES.index(style.dash) + number) % len(DASHES)]

@@ -82,11 +82,11 @@ def put(output: ipywidgets.Output, figure: Figure) -> None:
     output.outputs = tuple({"output_type": "display_data"} | part for part in figure.outputs())
 
 
-def watch(look: Callable[[], object], interval: float) -> asyncio.Task | None:
-    """Call `look` every `interval` seconds; return the task, or None where no loop runs.
+def poll(callback: Callable[[], object], interval: float) -> asyncio.Task | None:
+    """Call `callback` every `interval` seconds; return the task, or None where no loop runs.
 
-    An error of a look goes to the loop's log, and the next look follows: a file can disappear while
-    it is read. Where the notebook's cell runs again, the looks of its earlier run end.
+    An error goes to the loop's log, and the next call follows: a file can disappear while it is
+    read. Where the notebook's cell runs again, the calls of its earlier run end.
     """
 
     try:
@@ -98,9 +98,11 @@ def watch(look: Callable[[], object], interval: float) -> asyncio.Task | None:
         while True:
             await asyncio.sleep(interval)
             try:
-                look()
+                callback()
             except Exception as error:
-                loop.call_exception_handler({"message": "a look at files", "exception": error})
+                loop.call_exception_handler(
+                    {"message": "polling the run folders failed", "exception": error}
+                )
 
     task = loop.create_task(repeat())
     keep_latest(task, *_execution())

@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from oelm_lib.config import (
     SECTIONS,
     Experiment,
-    as_yaml,
     check_new_id,
     confound_warning,
     diff_configs,
@@ -24,7 +23,6 @@ from oelm_lib.config import (
     load_config,
     new_experiment,
     parse_experiment,
-    parse_yaml,
     with_values,
 )
 from oelm_lib.config.fields import LARGEST
@@ -38,6 +36,7 @@ from oelm_lib.runs.corpus_fit import check_fit
 from oelm_lib.view.tones import toned
 from oelm_lib.workbench.experiment import cost_line, memory_warnings
 from oelm_lib.workbench.style import LEFT, TABLE, warnings_html
+from oelm_lib.yaml_text import as_yaml, parse_yaml
 
 MAIN_KEYS = (
     "model.qk_init",

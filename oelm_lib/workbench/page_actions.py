@@ -6,7 +6,7 @@ An action returns lines for the user and raises UserError, as in `actions`.
 from pathlib import Path
 
 from oelm_lib.errors import UserError
-from oelm_lib.runs.names import arm_id_of, command_line, run_name
+from oelm_lib.runs.names import arm_id, command_line, run_name
 from oelm_lib.workbench.actions import check_selected
 from oelm_lib.workbench.launches import live_launches, one_starter, start_command
 from oelm_lib.workbench.rows import Row
@@ -29,7 +29,7 @@ def compare_runs(rows: list[Row], outputs: Path) -> str:
     if len({row["id"] for row in done}) == 1 and not done[0].get("compare_to"):
         why = " ".join(left_out) or "Select runs of another experiment, too."
         raise UserError(f"only the baseline {done[0]['id']} is done, so nothing is compared. {why}")
-    names = {arm_id_of(row["run"].split("/")[0]) for row in done}
+    names = {arm_id(row["run"].split("/")[0]) for row in done}
     return "\n".join([make_page(" ".join(sorted(names)), outputs), *left_out])
 
 

@@ -11,14 +11,13 @@ from oelm_lib.config import (
     experiment_ids,
     load_config,
     outputs_dir,
-    parse_experiment,
 )
 from oelm_lib.errors import UserError
 from oelm_lib.runs.find import find_runs
 from oelm_lib.runs.names import experiment_of, seed_of
 from oelm_lib.runs.notes import FILE, Notes, read_notes
 from oelm_lib.runs.overview import overview
-from oelm_lib.runs.reading import read_config
+from oelm_lib.runs.reading import read_config, recorded_experiment
 from oelm_lib.runs.schema import ACTIVE
 from oelm_lib.workbench.launches import starting_runs
 
@@ -120,7 +119,7 @@ class RunRows:
 def _recorded_facts(run: Path, written: float) -> dict[str, Any]:
     """Return _facts of a run's config.yaml; `written`, its time, changes when the file does."""
     plain = read_config(run)
-    return _facts(parse_experiment(plain["experiment"], str(run), plain["overrides"]))
+    return _facts(recorded_experiment(plain, run))
 
 
 def _newest_records(stamps: dict[Path, tuple[float, ...]]) -> dict[str, tuple[float, Path]]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from oelm_lib.bench import gpu_tables
+from oelm_lib.bench import gpu_results
 from oelm_lib.files import with_checksum
 from tests.bench.test_cpu import TINY
 
@@ -66,10 +66,10 @@ def test_cases_beyond_the_time_are_named_and_the_tables_show_both(cpu, tmp_path)
     bench = measured | {"left_out": late["left_out"], "summary": "1 case", "seconds": 1.0}
     result = {"card": "none", "versions": {"torch": "2"}, "bench": bench}
     out.write_text(json.dumps(result))
-    results = gpu_tables.load_results(tmp_path)
-    assert list(gpu_tables.cases(results)["position"]) == ["learned"]
-    assert list(gpu_tables.left_out(results)["reason"]) == ["out of time"]
-    assert list(gpu_tables.checks(results)["result"]) == ["1 case"]
+    results = gpu_results.load_results(tmp_path)
+    assert list(gpu_results.cases(results)["position"]) == ["learned"]
+    assert list(gpu_results.left_out(results)["reason"]) == ["out of time"]
+    assert list(gpu_results.checks(results)["result"]) == ["1 case"]
 
 
 def test_a_case_that_fails_is_named_and_the_others_are_measured(cpu, tmp_path, monkeypatch):
@@ -87,5 +87,6 @@ def test_a_case_that_fails_is_named_and_the_others_are_measured(cpu, tmp_path, m
 
 
 def test_without_results_the_tables_say_so(tmp_path):
-    assert "not measured" in gpu_tables.checks(gpu_tables.load_results(tmp_path)).iloc[0]["result"]
-    assert len(gpu_tables.cases([])) == len(gpu_tables.left_out([])) == 1
+    checks = gpu_results.checks(gpu_results.load_results(tmp_path))
+    assert "not measured" in checks.iloc[0]["result"]
+    assert len(gpu_results.cases([])) == len(gpu_results.left_out([])) == 1

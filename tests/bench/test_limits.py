@@ -20,8 +20,8 @@ def verdict_of(table, what):
 
 def test_a_ratio_beyond_its_limit_fails():
     kept = {step: bounds["medium"] for step, (_, bounds) in limits.AT_LEAST.items()}
-    assert set(limits.verdicts(result(**kept))["verdict"]) == {"met"}
-    table = limits.verdicts(result(**kept | {"t5": 1.16, "hf_gpt2_script": 1.38}))
+    assert set(limits.limits_table(result(**kept))["verdict"]) == {"met"}
+    table = limits.limits_table(result(**kept | {"t5": 1.16, "hf_gpt2_script": 1.38}))
     assert verdict_of(table, "T5 over learned positions") == "missed"
     assert verdict_of(table, "HF GPT-2, as a script, over ours") == "missed"
     assert list(table["verdict"]).count("missed") == 2
@@ -37,7 +37,7 @@ def test_the_table_says_by_how_much_a_limit_is_met_or_missed():
     ):
         measured["seconds"]["alibi"] = [1.15 + excess + noise for noise in (-0.06, -0.04, 0, 0.02)]
         measured["seconds"]["alibi"].append(1.15 + excess + 0.04)
-        row = limits.verdicts(measured).set_index("what").loc["ALiBi over learned positions"]
+        row = limits.limits_table(measured).set_index("what").loc["ALiBi over learned positions"]
         assert row["limit"] == "at most 1.15"
         assert row["ratio"] == f"{1.15 + excess:.3f}"
         assert 0.01 < float(row["standard error"]) < 0.05
@@ -61,7 +61,7 @@ def test_every_step_with_a_limit_is_timed(tmp_path, monkeypatch):
     measured = limits.bench_limits("medium", 5, tmp_path / "limits.json", threads=1)
     assert (tmp_path / "limits.json").is_file()
     assert {len(seconds) for seconds in measured["seconds"].values()} == {5}
-    assert len(limits.verdicts(measured)) == len(limits.limits("medium"))
+    assert len(limits.limits_table(measured)) == len(limits.limits("medium"))
 
 
 def test_limits_take_no_dropout_of_their_own():

@@ -63,7 +63,7 @@ def test_files_that_are_no_experiments_are_named_in_one_note(tmp_path, monkeypat
     monkeypatch.setattr(paths, "PARAMS", tmp_path)
     monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "outputs"))
     note = "note: params/ has files that are no experiments: DEMO-02-Copy1.yaml; rename one"
-    for command in (["status"], ["run", "--all"]):
+    for command in (["status"], ["run"]):
         assert CliRunner().invoke(main, command).stderr.count(note) == 1
 
 
@@ -191,10 +191,7 @@ def test_a_command_starts_without_the_heavy_packages():
             ["export", "DEMO-01", "--format", "csv", "--checkpoint", "best"],
             "leave out --checkpoint",
         ),
-        (
-            ["run", "NOPE-01", "--all", "--seeds", "x"],
-            "--all takes every experiment; leave it or NOPE-01 out",
-        ),
+        (["run"], "no experiment named; name one, or '*' for all; allowed: CPU-01, "),
         (["status", "--json", "--watch"], "--json prints once; leave out --watch"),
         (["study", "oelm", "--table", "--dry-run"], "leave out --dry-run, --gpus and --slurm"),
         (["run", "DEMO-01", "--seeds", "1,²"], "--seeds '1,²' should be whole numbers"),

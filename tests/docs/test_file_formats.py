@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from oelm_lib import runs, training
-from oelm_lib.config import ROOT, Experiment, as_yaml
+from oelm_lib.config import ROOT, Experiment
 from oelm_lib.config.experiment import SECTIONS, ParameterGroup
 from oelm_lib.errors import DONE, FAILED, IN_USE, STOPPED, USER_ERROR
 from oelm_lib.runs.notes import Notes
@@ -17,6 +17,7 @@ from oelm_lib.runs.schema import CHECKPOINTS, StatusRecord
 from oelm_lib.study.records import Record
 from oelm_lib.view.budget import PARTS
 from oelm_lib.workbench.form import form_fields
+from oelm_lib.yaml_text import as_yaml
 
 PAGE = (ROOT / "docs" / "file-formats.md").read_text(encoding="utf-8")
 LATE = {

@@ -11,7 +11,7 @@ from oelm_lib.data.tokenizer import Ids
 from oelm_lib.errors import UserError
 from oelm_lib.explore import figures, maps, probes, sentences, tables
 from oelm_lib.explore.arms import open_arms
-from oelm_lib.explore.live import OVER_TIME, HeadExplorer
+from oelm_lib.explore.head_explorer import OVER_TIME, HeadExplorer
 from oelm_lib.view.figure import MIMETYPE
 from tests.conftest import TINY_RUN
 from tests.explore.conftest import train_as_demo

@@ -15,7 +15,6 @@ import psutil
 import pytest
 
 from oelm_lib import config
-from oelm_lib.config import dump_yaml
 from oelm_lib.errors import DONE, STOPPED, UserError
 from oelm_lib.files import write_json
 from oelm_lib.launch.study_engine import _Engine, run_study
@@ -25,6 +24,7 @@ from oelm_lib.runs.reading import ACTIVE, read_status, state
 from oelm_lib.runs.stop import ask_to_stop, stop_file
 from oelm_lib.study.checks import read_grid
 from oelm_lib.study.plan import parse_plan
+from oelm_lib.yaml_text import dump_yaml
 from tests.conftest import TINY_RUN
 from tests.launch.conftest import wait_for
 from tests.runs.test_lock import Writer

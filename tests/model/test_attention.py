@@ -68,7 +68,7 @@ def test_frozen_for_some_steps_only(model_config):
 @pytest.mark.parametrize("dropout_p", [0.0, 0.3])
 def test_blocked_attention_has_the_gradients_of_explicit_softmax(length, bias, dropout_p):
     """Of one block of queries and of two; `bias` is the number of its rows."""
-    from oelm_lib.model.attend import QUERY_BLOCK, BlockedAttention
+    from oelm_lib.model.attention_kernels import QUERY_BLOCK, BlockedAttention
     from oelm_lib.model.dropout import keep_mask, keep_scale
 
     torch.manual_seed(0)

@@ -59,6 +59,11 @@ def test_text_ends_where_the_context_is_full(model_config):
     assert drawn(model, prompts(model.cfg, length=model.cfg.max_seq_len), 100).shape == (3, 1)
 
 
+def test_no_token_is_an_empty_text(model_config):
+    model = stirred(model_config())
+    assert drawn(model, prompts(model.cfg), 0).shape == (3, 0)
+
+
 def test_what_top_k_and_top_p_leave():
     from oelm_lib.model.generation import probabilities
 

@@ -14,7 +14,7 @@ from oelm_lib.errors import UserError
 from oelm_lib.report.journal import LANGUAGES, escape, journal
 from oelm_lib.report.journal_facts import gather
 from oelm_lib.report.render import TEMPLATES
-from oelm_lib.runs.frames import phase3
+from oelm_lib.runs.frames import log_results
 from tests.broken_runs import break_run
 from tests.project_params import copy_params
 from tests.runs_factory import make_run
@@ -110,7 +110,7 @@ def test_both_languages_have_one_structure(tmp_path, measured):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_number_comes_from_a_file(recorded, language):
-    log = phase3()
+    log = log_results()
     groups = []
     for members in (("GPT-01", "GPT-02", "GPT-03"), ("GPT-04", "GPT-05"), ("GPT-06", "GPT-07")):
         entries = [log["experiments"][exp] for exp in members]
@@ -205,7 +205,7 @@ def test_next_steps_follow_from_the_results_and_name_no_recorded_run(measured):
     assert "Go on with: DEMO-03_oelm_random/seed44" in text
     assert re.search(r"Add seeds \(fewer than 3\): DEMO-02\n", text)
     experiments = set(re.findall(r"[A-Z]+-\d+", text))
-    assert not experiments & set(phase3()["experiments"])
+    assert not experiments & set(log_results()["experiments"])
 
 
 def test_an_experiment_that_separates_orthogonality_from_scale_is_asked_for_until_it_ran(tmp_path):

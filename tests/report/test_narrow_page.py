@@ -11,7 +11,7 @@ from oelm_lib.report.notebook import execute
 from oelm_lib.report.page import export
 from oelm_lib.runs import open_run
 from oelm_lib.training import train
-from tests.bench.test_figures import result as bench_result
+from tests.bench.test_cpu_results import result as bench_result
 from tests.conftest import TINY_RUN
 from tests.executed import executed, shell
 from tests.runs_factory import make_demo

@@ -46,3 +46,11 @@ def test_a_run_that_waits_in_a_queue_is_not_called_broken(tmp_path):
     write_json(path / "status.json", status | this_process() | {"process_start": 0.0})
     (row,) = load_runs("DEMO-02", tmp_path).itertuples()
     assert (row.state, row.reason) == ("stopped", "stopped; the same command continues it")
+
+
+def test_none_means_all_runs_and_an_empty_list_none(tmp_path):
+    make_run(tmp_path, "DEMO-02", 1)
+    assert len(load_runs(None, tmp_path)) == 1
+    assert load_runs([], tmp_path).empty
+    assert load_runs("", tmp_path).empty
+    assert recorded([]).empty

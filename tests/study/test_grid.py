@@ -204,6 +204,14 @@ def test_records_of_a_corpus_that_was_taken_out_are_left_aside():
     assert "wikitext2" not in describe_cost(grid, workers=2)
 
 
+def test_the_columns_of_what_is_left_are_apart():
+    """A corpus' name of 22 characters ran into the size."""
+    plan = factory.make_plan(corpora=["tinystories-phase3-sample"])
+    header, row, *_ = describe_cost(Grid(plan, factory.tuned(plan, cell("frozen"))), 1).splitlines()
+    assert header.split() == ["stage", "corpus", "size", "done", "left", "core-hours", "left"]
+    assert row.split()[:3] == ["tune", "tinystories-phase3-sample", "base"]
+
+
 def test_expected_runs_count_what_is_not_known_yet():
     left = expected_left(Grid(PLAN, []))
     assert sum(count for stage, _, count in left if stage == TUNE) == 3 * 5 * 2

@@ -185,5 +185,5 @@ def test_records_of_a_size_or_an_arm_that_the_plan_lacks_are_kept_and_not_shown(
     study = Study("test", grid, None)
     assert set(tables.tuning_table(study)["size"]) == {"small", "base"}
     assert set(tables.tuning_table(study)["arm"]) == {"trained", "frozen"}
-    assert len(tables.probes_table(study)) == 4
+    assert len(tables.measured_table(study)) == 4
     assert "gone" not in notes.not_shown(study)

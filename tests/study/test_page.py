@@ -7,7 +7,6 @@ from test_ladder import LADDER
 from test_verdicts import BASE, cell, make_grid, with_gap
 
 from oelm_lib.arms import COLOURS
-from oelm_lib.config import dump_yaml
 from oelm_lib.study import notes, page, plots, records, tables
 from oelm_lib.study import plan as plans
 from oelm_lib.study.grid import Grid
@@ -15,6 +14,7 @@ from oelm_lib.study.records import append_record
 from oelm_lib.study.study import Study, load_study
 from oelm_lib.study.tables import markdown_table
 from oelm_lib.view.gaps import interval_text
+from oelm_lib.yaml_text import dump_yaml
 
 
 def make_study(grid, registered=None):
@@ -160,7 +160,7 @@ def test_a_study_without_any_record_has_a_page():
     assert "NOT RUN YET" not in content and "<table" not in page.answer(study)
     assert "frozen against trained : is the gap at most +5 %, or even at most +1 %?" in content
     assert "does the gap grow or shrink? On stories" in content
-    assert "Not run yet." in tables.proof(make_file(study))
+    assert "Not run yet." in tables.details(make_file(study))
     assert plots.gaps(study).layout.title.text and plots.behind(study) == []
 
 
@@ -188,11 +188,11 @@ def make_file(study):
 
 
 def test_the_proof_folds_every_table():
-    proof = tables.proof(make_file(make_study(make_grid(COMPLETE))))
-    assert proof.count("<details>") == 6
-    assert "✗ FAIL</span>" in proof and "&lt;span" not in proof
+    details = tables.details(make_file(make_study(make_grid(COMPLETE))))
+    assert details.count("<details>") == 6
+    assert "✗ FAIL</span>" in details and "&lt;span" not in details
     for words in ("main (2)", "interior", "frozen tensors unchanged", "SHA-256", "c" * 10):
-        assert words in proof
+        assert words in details
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_diverged_seeds_and_arms_are_shown_not_dropped():
 
 def test_perplexity_is_shown_with_the_seeds_that_it_is_the_mean_of():
     study = make_study(make_grid(COMPLETE | {"frozen": [3.2, 3.2, None, 3.2]}))
-    seeds = tables.probes_table(study).set_index("arm")["seeds"]
+    seeds = tables.measured_table(study).set_index("arm")["seeds"]
     assert seeds.to_dict() == {"trained": "4", "frozen": "3 of 4", "twin": "4"}
 
 
@@ -327,7 +327,7 @@ def test_names_of_arms_are_escaped():
     arms = {"trained": {}, "<b>x": {"set": factory.FROZEN, "against": "trained", "about": "<i>"}}
     plan = factory.make_plan(arms=arms, claims=[{"arm": "<b>x", "at_most": 0.05}])
     study = make_study(Grid(plan, []))
-    html = page.answer(study) + tables.proof(make_file(study))
+    html = page.answer(study) + tables.details(make_file(study))
     assert "<b>x" not in html.replace("<b>&lt;b&gt;x", "")
     assert "<i>" not in html
 

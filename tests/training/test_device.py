@@ -8,7 +8,7 @@ from oelm_lib import runs
 from oelm_lib.config import MachineConfig
 from oelm_lib.errors import UserError
 from oelm_lib.training import device, optim
-from oelm_lib.training.device import MIN_THREAD_LIMIT, prepare_device, resolve_device, set_threads
+from oelm_lib.training.device import THREAD_LIMIT, prepare_device, resolve_device, set_threads
 from oelm_lib.training.precision import Precision, resolve_precision
 from tests.training.helpers import train
 
@@ -139,10 +139,10 @@ def test_more_threads_than_a_process_can_start_are_refused(tiny_run, monkeypatch
 def test_threads_within_the_limit_are_set_and_zero_keeps_them():
     before = torch.get_num_threads()
     try:
-        set_threads(MIN_THREAD_LIMIT // 32)
-        assert torch.get_num_threads() == MIN_THREAD_LIMIT // 32
+        set_threads(THREAD_LIMIT // 32)
+        assert torch.get_num_threads() == THREAD_LIMIT // 32
         set_threads(0)
-        assert torch.get_num_threads() == MIN_THREAD_LIMIT // 32
+        assert torch.get_num_threads() == THREAD_LIMIT // 32
     finally:
         torch.set_num_threads(before)
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from oelm_lib.config import ROOT
-from tests.bench.test_figures import result
+from tests.bench.test_cpu_results import result
 from tests.conftest import TINY_RUN
 from tests.lab import make_checkout, open_lab, run_all, save, start_all
 from tests.test_arms import contrast

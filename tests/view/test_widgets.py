@@ -7,9 +7,9 @@ import ipywidgets
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-from oelm_lib.compare.live import CurveExplorer
-from oelm_lib.explore.live import HeadExplorer
-from oelm_lib.view.widgets import WAITING, Panel, button, columns, keep_latest, watch
+from oelm_lib.compare.curve_explorer import CurveExplorer
+from oelm_lib.explore.head_explorer import HeadExplorer
+from oelm_lib.view.widgets import WAITING, Panel, button, columns, keep_latest, poll
 from oelm_lib.workbench.experiment_view import ExperimentView
 from oelm_lib.workbench.form_view import FormView
 from oelm_lib.workbench.runs_view import RunsView
@@ -66,14 +66,14 @@ def test_a_look_that_fails_is_logged_and_the_next_one_follows():
 
     async def wait_for_two_looks():
         asyncio.get_running_loop().set_exception_handler(lambda loop, entry: logged.append(entry))
-        task = watch(look, 0.0)
+        task = poll(look, 0.0)
         while len(looks) < 2:
             await asyncio.sleep(0)
         task.cancel()
 
     asyncio.run(wait_for_two_looks())
     assert [str(entry["exception"]) for entry in logged] == ["gone"]
-    assert watch(look, 0.0) is None
+    assert poll(look, 0.0) is None
 
 
 def test_looks_end_where_their_cell_runs_again_and_no_others():
@@ -108,9 +108,9 @@ def test_the_cell_of_a_look_is_known_in_a_kernel():
                 if reply["parent_header"].get("msg_id") == message["msg_id"]:
                     return reply["content"]["user_expressions"]["state"]["data"]
 
-        state("from oelm_lib.view.widgets import watch; tasks = []", "start")
+        state("from oelm_lib.view.widgets import poll; tasks = []", "start")
         for cell in ("a", "b", "a"):
-            state("tasks.append(watch(list, 60))", cell)
+            state("tasks.append(poll(list, 60))", cell)
         assert state("", "end")["text/plain"] == "[True, False, False]"
     finally:
         client.stop_channels()

@@ -19,6 +19,7 @@ from oelm_lib.workbench.form import (
     next_id,
 )
 from oelm_lib.workbench.form_view import FormView
+from oelm_lib.yaml_text import parse_yaml
 from tests.project_params import copy_params
 
 NEW = {"id": "DEMO-77"}
@@ -94,7 +95,7 @@ def test_a_value_that_the_prepared_corpus_does_not_fit_is_refused(stories, monke
 def test_a_new_experiment_can_be_a_baseline():
     check = check_form("DEMO-01", {"train.max_steps": "130"}, NEW | {"compare_to": "none"})
     assert (check.reasons, check.changes, check.warnings) == ({}, [], [])
-    assert config.parse_yaml(check.text)["compare_to"] is None
+    assert parse_yaml(check.text)["compare_to"] is None
     assert "compared with nothing" in check_html(check)
 
 
@@ -106,7 +107,7 @@ def test_differences_are_those_from_the_baseline_and_the_file_declares_them():
         "model.qk_scale",
         "model.freeze_q",
     ]
-    plain = config.parse_yaml(check.text)
+    plain = parse_yaml(check.text)
     assert plain["changes"] == [key for key, _, _ in check.changes]
     assert plain["model"]["freeze_k"] is False and plain["id"] == "DEMO-77"
     assert check.text == config.new_experiment("DEMO-02", "DEMO-77", "model.freeze_k=false")

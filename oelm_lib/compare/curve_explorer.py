@@ -9,7 +9,7 @@ from oelm_lib.runs.frames import load_runs
 from oelm_lib.view import series
 from oelm_lib.view.curves import loss_curves, rate_and_gradient
 from oelm_lib.view.figure import Figure
-from oelm_lib.view.widgets import Panel, columns, dropdown, put, watch
+from oelm_lib.view.widgets import Panel, columns, dropdown, poll, put
 
 FIGURES = {
     "loss curves": "loss",
@@ -61,7 +61,7 @@ class CurveExplorer(Panel):
         for widget in (self.runs, *left, self.smoothing, self.log_scale):
             widget.observe(lambda change: self.draw(), "value")
         self.draw()
-        self._task = watch(lambda: self.follow.value and self.refresh(), POLL_SECONDS)
+        self._task = poll(lambda: self.follow.value and self.refresh(), POLL_SECONDS)
 
     def draw(self) -> None:
         """Draw the figure that the choices ask for."""

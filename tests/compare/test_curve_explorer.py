@@ -1,6 +1,6 @@
 import json
 
-from oelm_lib.compare.live import CurveExplorer
+from oelm_lib.compare.curve_explorer import CurveExplorer
 from oelm_lib.view.figure import MIMETYPE
 from tests import runs_factory
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from oelm_lib.bench import figures
+from oelm_lib.bench import cpu_results
 from oelm_lib.config import ROOT
 
 STAGES = ("tests", "bench", "run")
@@ -13,7 +13,7 @@ STAGES = ("tests", "bench", "run")
 
 def load_results(folder: Path | str = "") -> list[dict[str, Any]]:
     """Read the results in a folder, by card; default: reports/gpu of the checkout."""
-    return figures.load_results(folder or ROOT / "reports" / "gpu", "*.json")
+    return cpu_results.load_results(folder or ROOT / "reports" / "gpu", "*.json")
 
 
 def checks(results: list[dict[str, Any]]) -> pd.DataFrame:
@@ -50,7 +50,7 @@ def cases(results: list[dict[str, Any]]) -> pd.DataFrame:
             "share_of_peak": f"{row['share_of_peak']:.0%}",
             "memory_MiB": "–"
             if row["memory_bytes"] is None
-            else f"{row['memory_bytes'] / figures.MIB:,.0f}",
+            else f"{row['memory_bytes'] / cpu_results.MIB:,.0f}",
             "setup_seconds": f"{row['setup_seconds']:.0f}",
         }
         for result in results

@@ -2,7 +2,7 @@
 
 import time
 
-from oelm_lib.view.widgets import watch
+from oelm_lib.view.widgets import poll
 from oelm_lib.workbench.experiment_view import ExperimentView
 from oelm_lib.workbench.form_view import FormView
 from oelm_lib.workbench.rows import Row, RunRows
@@ -39,7 +39,7 @@ class Workbench:
         self.runs = RunsView(self._reader.outputs, self.refresh)
         self.refresh()
         self.runs.draws = True
-        self._task = watch(self._look, POLL_SECONDS / 2)
+        self._task = poll(self._look, POLL_SECONDS / 2)
 
     def refresh(self) -> None:
         """Read what changed, and show it."""
@@ -59,7 +59,7 @@ class Workbench:
         problem = ""
         try:
             self.refresh()
-        except Exception as error:  # `watch` would write it to a log, where nobody reads it
+        except Exception as error:  # `poll` would write it to a log, where nobody reads it
             problem = f"{type(error).__name__}: {error}"
         self.table.report(problem)
         share = IDLE_SHARE if self._rows is rows else BUSY_SHARE
