@@ -1,10 +1,10 @@
 """A real JupyterLab on loopback, as `oelm lab` opens it, driven by Chromium."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +26,10 @@ ALL_RUN = """() => {
     return prompts.length > 0 && prompts.every(p => /\\[\\d+\\]/.test(p.textContent));
 }"""
 """Whether every code cell has a number: it has run."""
+
+
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Reaches this machine also where the environment names a proxy."""
 
 
 class Lab:
@@ -80,11 +84,8 @@ def open_lab(checkout: Path, **environment: str):
         environment: Variables of the server and its kernels, e.g. OELM_DATA.
     """
     folder = checkout.parent
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "oelm_lib.cli", "lab", "--no-browser", f"--port={port}"]
+    # It finds a free port itself and writes it down: another process may take one chosen here.
+    command = [sys.executable, "-m", "oelm_lib.cli", "lab", "--no-browser", "--port=0"]
     command += ["--allow-root", f"--IdentityProvider.token={TOKEN}"]
     isolated = {f"JUPYTER_{name}_DIR": str(folder / name) for name in ("CONFIG", "DATA", "RUNTIME")}
     with open(folder / "lab.log", "wb") as log:
@@ -97,7 +98,7 @@ def open_lab(checkout: Path, **environment: str):
             start_new_session=True,
         )
     try:
-        _wait(f"{address}/api?token={TOKEN}", server, folder / "lab.log")
+        address = _address(server, folder / "RUNTIME", folder / "lab.log")
         with open_browser(folder / "profile", offline=False) as context:
             yield Lab(address, context)
     finally:
@@ -154,10 +155,14 @@ def choose(page, label: str, start: str) -> None:
     choice.select_option(label=option.text_content())
 
 
-def _wait(url: str, server: subprocess.Popen, log: Path) -> None:
+def _address(server: subprocess.Popen, runtime: Path, log: Path) -> str:
+    """Return the URL of a JupyterLab, once it answers."""
+    record = runtime / f"jpserver-{server.pid}.json"
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end and server.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):
-            return
+        with contextlib.suppress(OSError, ValueError):  # it is not there, not whole, or silent
+            address = f"http://127.0.0.1:{json.loads(record.read_text())['port']}"
+            with OPENER.open(f"{address}/api?token={TOKEN}", timeout=2):
+                return address
         time.sleep(0.3)
     raise AssertionError(f"JupyterLab did not start: {log.read_text()[-2000:]}")

@@ -97,13 +97,20 @@ def wait_for_processes(
 
 
 def first_error(folder: Path) -> Exception | None:
-    """Return the first error that a process recorded, or None; later ones follow from it.
+    """Return the error of a process that the others follow from, or None where none is recorded.
+
+    It is the first one; but a UserError never follows from the end of another process, and two
+    files can bear one time.
 
     Args:
         folder: Log folder of torch's launcher, with an error.json of each process that failed.
     """
     records = sorted(folder.rglob("error.json"), key=lambda path: path.stat().st_mtime_ns)
-    if not records:
-        return None
-    kind, _, message = read_json(records[0])["message"]["message"].partition(": ")
+    errors = (_recorded_error(path) for path in records)
+    return min(errors, key=lambda error: not isinstance(error, UserError), default=None)
+
+
+def _recorded_error(path: Path) -> Exception:
+    """Return the error in an error.json of torch's launcher."""
+    kind, _, message = read_json(path)["message"]["message"].partition(": ")
     return child_error(kind, message)

@@ -6,6 +6,7 @@ import logging
 import re
 import resource
 import sys
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any, TextIO
@@ -32,6 +33,8 @@ EXECUTABLE = ("application/javascript", "application/vnd.jupyter.widget-state+js
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 FEWEST_FILES = 64
 """Open files that a kernel needs; with fewer it dies or hangs as it starts, and names no cause."""
+NEVER_REPLIED = "Kernel died before replying to kernel_info"
+"""What jupyter_client says of a kernel that ended before the first cell."""
 KERNEL_DIED = "its kernel died without a message, most often because memory ran out (see dmesg)"
 WIDGET_NOTE = '<p class="note">Live controls: open the notebook in JupyterLab.</p>'
 
@@ -63,7 +66,8 @@ def execute(
 
     check_open_files()
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    try:
+
+    def execute_once() -> None:
         papermill.execute_notebook(
             literal_path(config.ROOT / "notebooks" / f"{name}.ipynb"),
             literal_path(target),
@@ -79,9 +83,26 @@ def execute(
             stdout_file=log,
             stderr_file=log,
         )
+
+    try:
+        with_second_start(execute_once)
     finally:
         if command and target.is_file():
             _record_command(target, command)
+
+
+def with_second_start(execute_once: Callable[[], None]) -> None:
+    """Execute a notebook; once more if its kernel ended before the first cell.
+
+    A kernel binds its TCP ports seconds after its manager has found them free, and ends if another
+    process has taken one meanwhile.
+    """
+    try:
+        execute_once()
+    except RuntimeError as error:
+        if str(error) != NEVER_REPLIED:
+            raise
+        execute_once()
 
 
 def check_open_files() -> None:

@@ -1,5 +1,6 @@
 """Output of a training run: lines, and one progress line that is replaced in place."""
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -19,13 +20,17 @@ class Console:
 
     def __init__(self, on_progress: Callable[[bool], None] | None = None):
         self._on_progress = on_progress
-        self._shown_at = 0.0
+        self._shown_at = -math.inf
         self._in_notebook = _kernel_is_running()
         self._on_terminal = sys.stdout.isatty()
 
+    @property
+    def _has_shown(self) -> bool:
+        return self._shown_at > -math.inf
+
     def line(self, text: str) -> None:
         """Print a line that stays."""
-        if self._on_terminal and self._shown_at:
+        if self._on_terminal and self._has_shown:
             sys.stdout.write("\r\033[K")
         print(text, flush=True)
 
@@ -34,7 +39,7 @@ class Console:
         refresh = REFRESH_SECONDS if self._in_notebook or self._on_terminal else LOG_SECONDS
         if time.monotonic() - self._shown_at < refresh and not last:
             return
-        is_update = bool(self._shown_at)
+        is_update = self._has_shown
         self._shown_at = time.monotonic()
         if self._in_notebook:
             from IPython.display import display

@@ -44,11 +44,12 @@ def finish(session: Session) -> bool:
     corpus, block = run.corpus, run.corpus.block_tokens(session.cfg.model.max_seq_len)
     documents = document_losses(losses, corpus.tokens("val"), corpus.eot, block)
     write_documents(run.path, documents, run.lock.check)
-    wall = budget.seconds
+    spent = budget.to_dict()
+    wall = sum(spent.values())  # not of a later moment: the recorded parts add up to it
     timing = timing_stats(
         session.cfg,
         read_metrics(run),
-        budget.to_dict(),
+        spent,
         wall,
         best_loss,
         state.batches.epoch_steps,

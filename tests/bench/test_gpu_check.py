@@ -73,14 +73,17 @@ def test_a_python_without_the_workbook_is_told_to_install_it(monkeypatch):
 def test_the_rehearsal_is_stopped_and_continued_in_an_outputs_folder_of_its_own(
     stories, tmp_path, monkeypatch
 ):
-    """A run that was made before would be done already, and would not be stopped."""
+    """A run that was made before would be done already, and would not be stopped.
+
+    It has so many steps that it still trains when its stop arrives.
+    """
     monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "outputs"))
     monkeypatch.setenv("OELM_DATA", str(stories))
-    changes = "data.tokenizer=bpe-300 model.vocab_size=300 train.max_steps=200"
-    changes += " train.eval_interval=200 train.save_interval=20"
+    changes = "data.tokenizer=bpe-300 model.vocab_size=300 train.max_steps=1000"
+    changes += " train.eval_interval=1000 train.save_interval=20"
     monkeypatch.setattr(gpu_check, "RUN", ["DEMO-02", "--seed", "1", "--set", changes])
     monkeypatch.setattr(gpu_check, "STOP_STEP", 20)
     ended = gpu_check.run_experiment()
     assert ended["passed"], ended["summary"]
-    assert ended["result"]["steps"] == 200
+    assert ended["result"]["steps"] == 1000
     assert not (tmp_path / "outputs").exists()

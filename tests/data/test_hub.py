@@ -92,7 +92,11 @@ def prepared(tmp_path):
     """
 
     def run(name, endpoint, limit=0, seconds=HUB_SECONDS):
-        environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf")}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("HF_") and not name.lower().endswith("_proxy")
+        } | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf")}
         command = [sys.executable, "-c", PROGRAM, name, str(limit), str(seconds)]
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=120, check=True

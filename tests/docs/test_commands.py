@@ -95,7 +95,8 @@ def trained_checkout(tmp_path_factory):
     """A copy of the checkout after `make demo`, whose experiments are tiny."""
     checkout = tmp_path_factory.mktemp("checkout") / "oelm"
     for name in ("oelm_lib", "notebooks", "slurm"):
-        shutil.copytree(ROOT / name, checkout / name)
+        ignored = shutil.ignore_patterns("__pycache__")  # others write there meanwhile
+        shutil.copytree(ROOT / name, checkout / name, ignore=ignored)
     copy_params(checkout)
     for path in checkout.glob("params/DEMO-*.yaml"):
         text = path.read_text()

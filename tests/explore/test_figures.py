@@ -292,7 +292,7 @@ def test_explore_runs_in_jupyterlab_and_layer_head_and_prompt_change_the_map(
     with open_lab(checkout, OELM_OUTPUTS=str(outputs), OELM_DATA=str(stories)) as lab:
         page = lab.open("explore", height=12000)
         run_all(page)
-        page.wait_for_function(f"{MAP} !== '0'", timeout=60_000)
+        page.wait_for_function(f"{MAP} !== '0'")
         assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
         for choose in (
             lambda: page.get_by_label("layer", exact=True).select_option("1"),
@@ -301,7 +301,7 @@ def test_explore_runs_in_jupyterlab_and_layer_head_and_prompt_change_the_map(
         ):
             before = page.evaluate(MAP)
             choose()
-            page.wait_for_function(f"before => {MAP} !== before", arg=before, timeout=30_000)
+            page.wait_for_function(f"before => {MAP} !== before", arg=before)
         page.screenshot(path=tmp_path / "lab.png", full_page=True)
 
 

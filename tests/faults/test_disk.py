@@ -175,7 +175,9 @@ def test_a_disk_that_fills_up_under_the_notebook_ends_in_one_line(oelm, small_di
 
 def wait_for_step(process, outputs, step):
     """Wait until the run's live writer has logged this step."""
+    end = time.monotonic() + 300
     while process.poll() is None:
+        assert time.monotonic() < end, f"step {step}: not within 300 s"
         for path in runs.find_runs(outputs):
             status = runs.read_status(path) or {}
             if (

@@ -1,9 +1,7 @@
 """Signals and kills that reach `oelm run` and its kernel."""
 
-import contextlib
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from oelm_lib import config, runs, training
 from oelm_lib.training import checkpoint
 from tests.faults.conftest import CHANGES, equal, only_run, record, settings
 from tests.faults.test_disk import wait_for_step
+from tests.launch.conftest import wait_for
 
 pytestmark = pytest.mark.slow
 LONG = settings(train__max_steps=100000, train__save_interval=100000)
@@ -29,8 +28,7 @@ def test_sigterm_to_everything_in_the_middle_of_a_slow_save_leaves_a_whole_check
         PYTHONPATH=slow,
     )
     path = wait_for_step(process, outputs, 10)
-    while not list(path.glob(".latest.pt.*.tmp")):
-        time.sleep(0.01)
+    wait_for(lambda: list(path.glob(".latest.pt.*.tmp")), "a save", process=process)
     kernel = runs.read_status(path)["pid"]
     os.killpg(process.pid, signal.SIGTERM)
     os.kill(
@@ -48,9 +46,8 @@ def test_sigterm_to_everything_in_the_middle_of_a_slow_save_leaves_a_whole_check
 
 def test_a_signal_while_the_kernel_starts_stops_before_the_first_step(oelm, tmp_path):
     process = oelm("run", "DEMO-02", *LONG)
-    while not list(tmp_path.glob("outputs/*/seed42/notebook.log")):
-        assert process.poll() is None
-        time.sleep(0.01)
+    logs = "outputs/*/seed42/notebook.log"
+    wait_for(lambda: list(tmp_path.glob(logs)), "the kernel's log", process=process)
     process.send_signal(signal.SIGHUP)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 75, out + err
@@ -92,5 +89,3 @@ def test_oelm_stop_asks_waits_and_tells(oelm, tmp_path):
     out, err = again.communicate(timeout=60)
     assert again.returncode == 2
     assert "nothing to stop" in err
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)

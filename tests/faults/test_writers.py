@@ -10,7 +10,9 @@ import pytest
 
 from oelm_lib import runs, training
 from oelm_lib.errors import UserError
+from oelm_lib.runs.lock_file import read_record
 from tests.faults.test_disk import at_step
+from tests.launch.conftest import wait_for
 from tests.training.helpers import stop_at
 
 FORK = multiprocessing.get_context("fork")
@@ -65,8 +67,8 @@ def test_train_is_refused_where_another_process_has_opened_the_run_meanwhile(tin
     before = {path.name: path.read_bytes() for path in run.path.iterdir()}
     holder = FORK.Process(target=hold, args=(run,), daemon=True)
     holder.start()
-    while not (run.path / "lock.json").exists():
-        time.sleep(0.01)
+    lock = run.path / "lock.json"
+    wait_for(lambda: read_record(lock).get("pid") == holder.pid, "the other writer holds the lock")
     (run.path / "STOP").touch()  # a request to the other writer
     try:
         with pytest.raises(UserError, match=f"in use by process {holder.pid}"):

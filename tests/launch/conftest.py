@@ -62,10 +62,11 @@ def descendants(pid):
         return []
 
 
-def wait_for(condition, what, seconds=120):
-    """Wait until condition() is true; returns its value."""
+def wait_for(condition, what, seconds=120, process=None):
+    """Wait until condition() is true, and no longer than a process runs; returns its value."""
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, f"{what}: not within {seconds} s"
+        assert process is None or process.poll() is None, (what, process.communicate())
         time.sleep(0.1)
     return value

@@ -28,6 +28,7 @@ from oelm_lib.launch.notebook import (
     _report_unfinished,
     run_experiment,
 )
+from oelm_lib.runs import lock as runs_lock
 from oelm_lib.runs.folder import open_run
 from tests.runs.test_lock import Writer
 
@@ -163,8 +164,9 @@ def test_the_page_of_an_earlier_session_does_not_pass_for_that_of_the_result(
 
 
 @pytest.fixture
-def other_writer():
+def other_writer(monkeypatch):
     """A function that lets a process, as if not started by this one, hold the lock of a folder."""
+    monkeypatch.setattr(runs_lock, "BEAT_SECONDS", 1e6)  # no digits into what is written here
     writers = []
 
     def hold(path):

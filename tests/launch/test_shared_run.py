@@ -1,5 +1,7 @@
 """Processes of one run: they meet, their errors are known, and a stop ends those that hang."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -9,16 +11,22 @@ from oelm_lib import runs
 from oelm_lib.launch.shared_run import first_error, wait_for_processes
 from oelm_lib.runs.lock import RunInUse
 
-DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+HEARS = "import time; print(flush=True); time.sleep(600)"
+DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {HEARS}"
 
 UNNAMED_HOST = ["unshare", "--uts", "bash", "-c", 'hostname no-such-host && exec "$@"', "_"]
 
 
-@pytest.mark.parametrize("code", ["import time; time.sleep(600)", DEAF])
-def test_processes_that_never_met_are_ended_after_a_stop(code):
-    process = subprocess.Popen([sys.executable, "-c", code])
-    assert wait_for_processes(process, lambda: True, training=lambda: False, patience=0.2)
-    assert process.wait(10) < 0
+@pytest.mark.parametrize(
+    ("code", "ends"),
+    [(HEARS, (-signal.SIGTERM, -signal.SIGKILL)), (DEAF, (-signal.SIGKILL,))],
+    ids=["hears", "deaf"],
+)
+def test_processes_that_never_met_are_ended_after_a_stop(code, ends):
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()  # from here on it is deaf, or hears
+        assert wait_for_processes(process, lambda: True, training=lambda: False, patience=0.2)
+        assert process.wait(10) in ends
 
 
 def test_processes_that_train_end_by_themselves():
@@ -27,22 +35,33 @@ def test_processes_that_train_end_by_themselves():
     assert process.returncode == 0
 
 
-def test_the_error_that_was_recorded_first_is_the_reason(tmp_path, monkeypatch):
+IN_USE = RunInUse("seed1: in use by process 7: really")
+
+
+@pytest.mark.parametrize(
+    ("cause", "times"),
+    [(IndexError("no row"), (2, 1)), (IN_USE, (2, 1)), (IN_USE, (1, 1)), (IN_USE, (1, 2))],
+)
+def test_the_error_that_was_recorded_first_or_is_the_users_is_the_reason(
+    tmp_path, monkeypatch, cause, times
+):
     from torch.distributed.elastic.multiprocessing.errors import record
 
     def fail(error):
         raise error
 
     assert first_error(tmp_path) is None
-    later = ConnectionError("connection closed by peer\nframe #0")
-    for rank, error in ((1, RunInUse("seed1: in use by process 7: really")), (0, later)):
+    lost = ConnectionError("connection closed by peer\nframe #0")
+    for rank, error in enumerate((lost, cause)):
         file = tmp_path / "launch" / "attempt_0" / str(rank) / "error.json"
         file.parent.mkdir(parents=True)
         monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
         with pytest.raises(type(error)):
             record(fail)(error)
+        os.utime(file, (times[rank], times[rank]))
     first = first_error(tmp_path)
-    assert (type(first), str(first)) == (RunInUse, "seed1: in use by process 7: really")
+    assert str(first) == ("IndexError: no row" if cause is not IN_USE else str(IN_USE))
+    assert type(first) is (RuntimeError if cause is not IN_USE else RunInUse)
     last = first_error(tmp_path / "launch" / "attempt_0" / "0")
     assert str(last) == "ConnectionError: connection closed by peer"
 

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import huggingface_hub.constants
 import psutil
 import pytest
 
@@ -137,9 +138,19 @@ def kill_a_worker(engine, checkout):
     return False
 
 
+def stopped_run(checkout):
+    """Ask a run that trains to stop; returns its folder, or None where none trains now."""
+    for run in checkout.started_runs():
+        with contextlib.suppress(UserError):  # it has ended meanwhile
+            ask_to_stop(run)
+            return run
+    return None
+
+
 def test_an_unknown_study_and_a_missing_corpus_are_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("OELM_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="no study 'nothing'; known: example, oelm"):
         run_study("nothing")
     with pytest.raises(UserError, match="tinystories-sample"):
@@ -276,14 +287,10 @@ def test_a_changed_plan_and_another_corpus_are_refused(trained, checkout):
 
 @pytest.mark.slow
 def test_after_a_stop_of_one_run_and_ctrl_c_the_same_command_goes_on(checkout):
-    checkout.declare(set=PLAN["set"] | {"train.max_steps": 60})
+    # A STOP file is looked for each second: the runs must not be over by then.
+    checkout.declare(set=PLAN["set"] | {"train.max_steps": 300})
     process = checkout.start("--workers", "2")
-    end = time.monotonic() + 120
-    while not (started := checkout.started_runs()):
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    path = started[0]
-    ask_to_stop(path)
+    path = wait_for(lambda: stopped_run(checkout), "a run that trains is asked to stop")
     wait_for(
         lambda: len(checkout.started_runs()) > len(checkout.records()) + 2,
         "the worker of the stopped run has another one",

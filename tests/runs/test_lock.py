@@ -1,6 +1,7 @@
 """One writer in a run folder, tested with processes, namespaces and clocks that differ."""
 
 import errno
+import itertools
 import json
 import multiprocessing
 import os
@@ -16,6 +17,8 @@ from oelm_lib.runs.lock import LockLost, RunLock, in_use, is_locked
 from oelm_lib.runs.status import Status
 
 FORK = multiprocessing.get_context("fork")
+LONG = 60.0
+"""Seconds for which a live writer is watched; the watch ends at its first beat."""
 
 
 def serve(connection, folder, host):
@@ -34,11 +37,11 @@ def be_on(host):
     """Make this process look as if it ran on another host, whose `flock` no other one sees.
 
     Args:
-        host: (name, seconds its clock is ahead), or None for this host.
+        host: (name, seconds its clock is ahead, seconds it watches), or None for this host.
     """
     if host is None:
         return
-    name, ahead = host
+    name, ahead, watch = host
 
     def no_flock(file, operation):
         raise OSError(errno.ENOLCK, "No locks available")
@@ -47,7 +50,7 @@ def be_on(host):
     lock.fcntl.flock = no_flock
     lock.boot_id = lambda: name
     time.time = lambda: true_time() + ahead
-    lock.BEAT_SECONDS, lock.WATCH_SECONDS, lock.PATIENCE_SECONDS = 0.02, 1.0, 0.1
+    lock.BEAT_SECONDS, lock.WATCH_SECONDS, lock.PATIENCE_SECONDS = 0.02, watch, 0.1
 
 
 class Writer:
@@ -182,6 +185,7 @@ def test_a_damaged_lock_of_a_live_writer_refuses_others_and_stops_the_writer(
 
 def test_a_lock_without_a_pid_is_refused_in_one_line(writer, own, tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 1e6)  # no digits into what is written here
     first = writer()
     first("acquire")
     record = json.loads((tmp_path / "lock.json").read_text())
@@ -213,7 +217,7 @@ def test_only_its_owner_removes_a_lock(writer, own, tmp_path):
     assert second("check") == "held"
 
 
-@pytest.mark.parametrize("host", [None, ("elsewhere", 0.0)], ids=["flock", "no flock"])
+@pytest.mark.parametrize("host", [None, ("elsewhere", 0.0, 1.0)], ids=["flock", "no flock"])
 def test_of_many_starters_at_a_dead_writers_lock_exactly_one_wins(writer, tmp_path, host):
     starters = [writer(host) for _ in range(6)]
     for _ in range(3):
@@ -233,14 +237,14 @@ def test_of_many_starters_at_a_dead_writers_lock_exactly_one_wins(writer, tmp_pa
 
 @pytest.mark.parametrize("ahead", [-3600.0, 0.0, 3600.0])
 def test_a_live_writer_on_another_host_is_seen_by_its_heartbeat_at_any_clock(writer, ahead):
-    first, second = writer(("far", ahead)), writer(("near", 0.0))
+    first, second = writer(("far", ahead, LONG)), writer(("near", 0.0, LONG))
     assert first("acquire") == "held"
     assert second("acquire").startswith("RunInUse")
     assert first("check") == "held"
 
 
 def test_a_writer_whose_host_was_suspended_stops_when_it_wakes(writer):
-    first, second = writer(("far", 0.0)), writer(("near", 0.0))
+    first, second = writer(("far", 0.0, 1.0)), writer(("near", 0.0, 1.0))
     first("acquire")
     os.kill(first.process.pid, signal.SIGSTOP)
     os.waitpid(first.process.pid, os.WUNTRACED)  # the thread of its beat has stopped too
@@ -254,18 +258,23 @@ def test_a_writer_whose_host_was_suspended_stops_when_it_wakes(writer):
 
 
 def test_a_status_that_is_still_written_keeps_a_lock_without_a_beat(own, tmp_path, monkeypatch):
-    monkeypatch.setattr(lock, "WATCH_SECONDS", 1.0)
+    monkeypatch.setattr(lock, "WATCH_SECONDS", LONG)
     (tmp_path / "lock.json").write_text('{"pid": 1, "host": "old", "since": "then"}')
-    status = tmp_path / "status.json"
-    pid = os.fork()
-    if not pid:
-        for count in range(40):
-            write_json(status, {"heartbeat": count})
+
+    def write_status():
+        for count in itertools.count():
+            write_json(tmp_path / "status.json", {"heartbeat": count})
             time.sleep(0.05)
-        os._exit(0)
-    with pytest.raises(UserError, match="in use by process 1 on old since then"):
-        own.acquire()
-    os.waitpid(pid, 0)
+
+    other = FORK.Process(target=write_status, daemon=True)
+    other.start()
+    try:
+        with pytest.raises(UserError, match="in use by process 1 on old since then"):
+            own.acquire()
+    finally:
+        other.kill()
+        other.join()
+    monkeypatch.setattr(lock, "WATCH_SECONDS", 1.0)
     own.acquire()
 
 

@@ -56,9 +56,13 @@ def test_containers_that_share_a_folder_see_each_other(own, tmp_path, options):
 
 @pytest.mark.slow
 def test_another_user_to_whom_proc_hides_the_writer_is_refused():
-    shell = "mount -o remount,hidepid=2 /proc && exec setpriv --reuid 65534 --clear-groups"
-    prefix = ["unshare", "--mount", "bash", "-c", f'{shell} "$@"', "_"]
+    # An instance of its own: a remount would change the one that everybody here sees. The group
+    # that may see all processes is root's unless it is named.
+    mount = "mount -t proc -o hidepid=2,gid=65534 proc /proc"
+    shell = f'{mount} && exec setpriv --reuid 65534 --clear-groups "$@"'
+    prefix = ["unshare", "--mount", "bash", "-c", shell, "_"]
     skip_unless_permitted(*prefix, "true")
+    assert subprocess.run([*prefix, "test", "-e", f"/proc/{os.getpid()}"]).returncode == 1
     with contextlib.ExitStack() as stack:
         folder = Path(tempfile.mkdtemp())  # pytest's own folder lets nobody in
         stack.callback(shutil.rmtree, folder)

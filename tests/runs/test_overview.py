@@ -108,12 +108,14 @@ def test_a_writer_that_is_gone_shows_as_dead_and_a_queue_that_is_gone_holds_noth
     make_run, tmp_path
 ):
     make_run(seed=1, alive=False)
-    make_run(seed=2, host="elsewhere", heartbeat=time.time() - 500)
+    beat = time.time() - 500
+    make_run(seed=2, host="elsewhere", heartbeat=beat)
     make_run(seed=3, host="elsewhere", heartbeat=time.time() - 10)
     make_run(seed=4, state="queued")
     make_run(seed=5, state="queued", process_start=0.0)
     make_run(seed=6, state="queued", process_start=0.0, job="12_3")
     rows = overview(outputs=tmp_path)
+    latest = time.time()
     assert [row["state"] for row in rows] == [
         "dead?",
         "dead?",
@@ -122,7 +124,7 @@ def test_a_writer_that_is_gone_shows_as_dead_and_a_queue_that_is_gone_holds_noth
         "stopped",
         "queued",
     ]
-    assert rows[1]["heartbeat_age"] == pytest.approx(500, abs=5)
+    assert 500 <= rows[1]["heartbeat_age"] <= latest - beat
     assert rows[0]["eta_seconds"] is None
     assert rows[5]["reason"] == "Slurm job 12_3"
 

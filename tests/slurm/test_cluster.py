@@ -1,5 +1,6 @@
 """`oelm submit` and slurm/train.sbatch on a real Slurm on loopback, with two pretended GPUs."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -21,8 +22,9 @@ HERE = Path(__file__).parent
 DAEMONS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd")
 SBIN = "/usr/sbin:/sbin:" + os.environ["PATH"]
 IDS = ["DEMO-01", "DEMO-02"]
+# A run's step reaches the disk every few seconds; by then a fast machine makes 1000 of them.
 OVERRIDES = TINY_RUN | {
-    "train.max_steps": 1000,
+    "train.max_steps": 4000,
     "train.eval_interval": 500,
     "train.save_interval": 400,
 }
@@ -38,9 +40,9 @@ def start_slurm(parent, attempts=3):
         # up.sh takes three ports; the workers of pytest-xdist have other process numbers.
         port = 20000 + 3 * (os.getpid() + 1000 * attempt) % 9000
         folder = parent / str(attempt)
-        done = subprocess.run([HERE / "up.sh", folder, str(port)], timeout=240)
-        if done.returncode == 0:
-            return folder
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if subprocess.run([HERE / "up.sh", folder, str(port)], timeout=240).returncode == 0:
+                return folder
         subprocess.run([HERE / "down.sh", folder], timeout=120)
     raise RuntimeError(f"Slurm did not start in {attempts} attempts; see {parent}")
 
@@ -115,8 +117,9 @@ def test_a_matrix_preempted_and_requeued_ends_bit_equal_and_is_reported(
     assert [state(path) for path in paths].count("queued") == 2
     # Someone with a better partition takes the whole machine; the two go, saved, and come back.
     call("srun", "--partition=high", "--gres=gpu:2", "true")
-    wait_for(lambda: any(step(path) > 0 for path in paths), "runs come back", 200)
-    requeued = next(path for path in paths if step(path))
+    requeued = wait_for(
+        lambda: next((path for path in paths if step(path)), None), "runs come back", 200
+    )
     call("scontrol", "requeue", numbers[paths.index(requeued)])
     wait_for(lambda: not call("squeue", "-h"), "the queue is empty", 900)
     assert [state(path) for path in paths] == ["done"] * 4
@@ -156,9 +159,8 @@ def test_what_slurm_refuses_is_one_line_and_nothing_is_queued(cluster, tiny_env)
 
 
 def test_the_plain_script_stops_is_queued_again_and_a_cancelled_run_goes_on(cluster, tiny_env):
-    overrides = OVERRIDES | {"train.max_steps": 4000}
     sets = [
-        part for key, value in overrides.items() for part in ("--set", overrides_text({key: value}))
+        part for key, value in OVERRIDES.items() for part in ("--set", overrides_text({key: value}))
     ]
     options = [
         "--parsable",
@@ -168,7 +170,7 @@ def test_the_plain_script_stops_is_queued_again_and_a_cancelled_run_goes_on(clus
         f"--output={tiny_env.parent}/%j.log",
     ]
     number = call("sbatch", *options, "slurm/train.sbatch", *sets).strip()
-    path = tiny_env / config.load_config("DEMO-01", overrides).folder / "seed42"
+    path = tiny_env / config.load_config("DEMO-01", OVERRIDES).folder / "seed42"
 
     def going():
         return state(path) == "running" and read_status(path)["step"] > 50

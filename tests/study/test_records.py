@@ -82,6 +82,7 @@ def test_two_engines_that_append_at_once_lose_nothing(tmp_path):
     code = (
         "import json, sys; from pathlib import Path;"
         "from oelm_lib.study.records import append_record;"
+        "print(flush=True);"
         "append_record(Path(sys.argv[1]), json.loads(sys.argv[2]))"
     )
     others = []
@@ -90,8 +91,9 @@ def test_two_engines_that_append_at_once_lose_nothing(tmp_path):
         assert b"torn" not in lines
         for seed in (2, 3):
             command = [sys.executable, "-c", code, str(path), json.dumps(line(seed=seed))]
-            others.append(subprocess.Popen(command, env=os.environ))
+            others.append(subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE))
         for other in others:
+            assert other.stdout.readline() == b"\n"  # it is about to append
             with pytest.raises(subprocess.TimeoutExpired):
                 other.wait(1.0)  # it waits for the lock
 

@@ -1,16 +1,23 @@
 import io
 import sys
 
-from oelm_lib.config import load_config
+import pytest
+
 from oelm_lib.files import write_json
 from oelm_lib.launch.notebook import _Execution
-from oelm_lib.runs import open_run
+from oelm_lib.training import console as console_module
 from oelm_lib.training.console import Console
 
 
 class Terminal(io.StringIO):
     def isatty(self):
         return True
+
+
+@pytest.fixture(autouse=True)
+def just_booted(monkeypatch):
+    """Let the clock stand a second after the machine's start."""
+    monkeypatch.setattr(console_module.time, "monotonic", lambda: 1.0)
 
 
 def show(console):
@@ -35,8 +42,8 @@ def test_a_file_has_whole_lines(monkeypatch):
     assert sys.stdout.getvalue() == "step 1\nval_loss 1.0\nstep 3\n"
 
 
-def test_a_warning_of_a_run_takes_the_place_of_a_progress_line(monkeypatch, tmp_path):
-    run = open_run(load_config("DEMO-02"), 42, tmp_path)
+def test_a_warning_of_a_run_takes_the_place_of_a_progress_line(monkeypatch, tiny_run):
+    run = tiny_run()
     write_json(run.path / "status.json", {"warnings": ["disk slow"]})
     monkeypatch.setattr(sys, "stdout", Terminal())
     _Execution(run, {})._show_warnings()

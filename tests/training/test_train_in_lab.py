@@ -7,6 +7,7 @@ import pytest
 from oelm_lib import runs
 from tests.conftest import TINY_RUN
 from tests.lab import ALL_RUN, make_checkout, open_lab, save, start_all
+from tests.launch.conftest import wait_for
 
 LONG = 600_000
 """Milliseconds that training may take on a busy machine."""
@@ -52,8 +53,7 @@ def test_an_interrupted_cell_goes_on_and_a_saved_notebook_leaves_the_checkout_cl
 
         cells.nth(2).locator(".cm-content").click()
         page.keyboard.press("Control+Enter")
-        while runs.read_status(run)["step"] <= first:
-            page.wait_for_timeout(500)
+        wait_for(lambda: runs.read_status(run)["step"] > first, "the run goes on", LONG / 1000)
         interrupt(page)
         assert runs.state(run) == "stopped"
         save(page)

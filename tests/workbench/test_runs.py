@@ -1,7 +1,6 @@
 """Progress lines, logs and commands as HTML: escaped, with short names and links."""
 
-import time
-
+from oelm_lib.workbench import runs
 from oelm_lib.workbench.launches import Launch
 from oelm_lib.workbench.runs import launches_html, list_label, log_html, progress_html
 
@@ -59,6 +58,7 @@ def test_a_command_that_failed_says_so_in_red(tmp_path):
     assert "<span style='color:var(--bad," in html and "see &lt;oelm status&gt;</span>" in html
 
 
-def test_a_command_that_runs_shows_for_how_long(tmp_path):
-    launch = Launch("oelm report", tmp_path / "x.log", True, started=time.time() - 33)
+def test_a_command_that_runs_shows_for_how_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs.time, "time", lambda: 1033.0)
+    launch = Launch("oelm report", tmp_path / "x.log", True, started=1000.0)
     assert "running 30s" in launches_html([launch])

@@ -56,13 +56,18 @@ def started_processes(checkout):
 @contextlib.contextmanager
 def training_paused(checkout):
     """Keep all runs where they are, so that a fast machine does not finish them meanwhile."""
-    trees = [psutil.Process(pid) for pid in started_processes(checkout)]
-    processes = [process for tree in trees for process in (tree, *tree.children(recursive=True))]
-    for process in processes:
-        process.suspend()
+    paused = []
+    for pid in started_processes(checkout):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            tree = psutil.Process(pid)
+            paused += [tree, *tree.children(recursive=True)]
+    for process in paused:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.suspend()
     yield
-    for process in processes:
-        process.resume()
+    for process in paused:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.resume()
 
 
 @pytest.fixture
