@@ -73,7 +73,7 @@ def write_json(path: Path, value: Any, check: Check | None = None, checksum: boo
 
     Args:
         check: As for `replacing`.
-        checksum: Add the `checksum` that `read_json` verifies.
+        checksum: Add the `checksum` that `read_json` verifies, or renew that of the value.
     """
     if checksum:
         value = with_checksum(value)

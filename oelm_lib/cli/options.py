@@ -44,11 +44,11 @@ def _overrides(ctx: click.Context, param: click.Parameter, items: tuple[str, ...
     return config.parse_overrides(" ".join(items))
 
 
-def _seeds(ctx: click.Context, param: click.Parameter, text: str) -> list[int]:
-    """Return the seeds of `--seeds`. Raises UserError."""
+def _seeds(ctx: click.Context, param: click.Parameter, items: tuple[str, ...]) -> list[int]:
+    """Return the seeds of every `--seeds`. Raises UserError."""
     from oelm_lib.runs.names import parse_seeds
 
-    return parse_seeds(text, "--seeds")
+    return parse_seeds(",".join(items), "--seeds")
 
 
 def set_option(effect: str) -> Callable[[Any], Any]:
@@ -68,9 +68,10 @@ seeds_option = click.option(
     "--seeds",
     "--seed",
     "seeds",
-    default="42",
+    multiple=True,
+    default=["42"],
     callback=_seeds,
-    help="Seed, or several: 42,43,44 (default 42).",
+    help="Seed, or several: 42,43,44 (default 42). Repeatable.",
 )
 checkpoint_option = click.option(
     "--checkpoint", default=LATEST, help="latest (default), best or latest.prev."

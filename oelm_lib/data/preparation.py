@@ -29,11 +29,7 @@ from oelm_lib.data.tokenizer import Tokenizer, bpe_tokenizer, gpt2_tokenizer, tr
 from oelm_lib.errors import UserError
 from oelm_lib.files import as_user_error, lock_exclusively, sha256_file, write_text
 
-REHEARSAL_STEPS = 10
-REHEARSAL = (
-    f"data.corpus=stories train.max_steps={REHEARSAL_STEPS} train.batch_size=1"
-    " train.eval_tokens=4096"
-)
+REHEARSAL = "data.corpus=stories train.max_steps=10 train.batch_size=1 train.eval_tokens=4096"
 """Overrides with which any experiment runs on a CPU: the log's model takes about a minute."""
 OTHER_FOLDER = ", or set OELM_DATA to another folder"
 """Appended to the remedy in an error of the operating system about the data folder."""

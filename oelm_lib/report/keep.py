@@ -103,7 +103,10 @@ def screenshot(page: Path, picture: Path) -> None:
         try:
             subprocess.run(command, capture_output=True, timeout=PICTURE_SECONDS, check=True)
         except subprocess.TimeoutExpired:
-            raise UserError(f"{page}: {browser} made no picture in {PICTURE_SECONDS} s") from None
+            raise UserError(
+                f"{page}: {browser} made no picture in {PICTURE_SECONDS} s; open the page in it to"
+                " see why"
+            ) from None
         except subprocess.CalledProcessError as error:
             raise UserError(
                 f"{page}: {browser} made no picture: it ended with exit code {error.returncode};"

@@ -24,12 +24,16 @@ from oelm_lib.study.plan import study_names
 
 DEMO = "DEMO-*"
 STANDARD = {
-    "compare": {"exps": DEMO},
-    "explore": {"runs": f"{DEMO}/seed42"},
-    "bench": {},
-    "gpu": {},
+    "compare": {"exps": DEMO, "baseline": "", "outputs": ""},
+    "explore": {
+        "runs": f"{DEMO}/seed42",
+        "prompt": "Lily was a brave baker. One day Lily found a small lantern."
+        " The baker was happy.",
+    },
+    "bench": {"results": ""},
+    "gpu": {"results": ""},
 }
-"""Page -> parameters of its notebook; all others have the values saved in it."""
+"""Page -> parameters of its notebook, which replace the values saved in it."""
 ON_TERMINAL = {"disable": None, "leave": False}
 """Options of tqdm: one line on stderr if that is a terminal, which is cleared at the end."""
 MOST_SLUG = 80

@@ -68,7 +68,7 @@ def load_runs(
     """Read one row per run; `reason` says why a run cannot be read or compared.
 
     Args:
-        exps: Experiment ids or globs, as a list or as text separated by spaces or commas; default
+        exps: Experiment ids or globs, as a list or as text separated by spaces or commas; None:
             all. A glob with `+` names rehearsals, e.g. `DEMO-02*+*`. More: names.matches_run.
         outputs: Folder of the run folders; default config.outputs_dir().
         rehearsals: Whether an id means the rehearsals of its experiment too.

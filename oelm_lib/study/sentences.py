@@ -1,4 +1,4 @@
-"""What a study's page says in words: how much is answered, the answers, and what was not run."""
+"""The sentences of a study's page: its answers, and the questions that are still open."""
 
 from html import escape
 

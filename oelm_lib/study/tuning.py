@@ -23,7 +23,7 @@ Farther from it the loss is no parabola, least of all at high rates, where train
 FEWEST, WINDOW = 4, 5
 """Fewest rates near the minimum with which tuning may end, and most rates that a fit uses."""
 NARROWEST = 0.6
-"""Distance of two tried rates, as a power of the factor, in which no other rate is tried."""
+"""Distance between two tried rates, as a power of the factor, in which no other rate is tried."""
 UNSTABLE_SPREAD = 0.2
 """Nats between the seeds of one rate above which the rate counts as unstable.
 

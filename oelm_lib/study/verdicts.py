@@ -192,8 +192,8 @@ def _limit(claim: Claim, bound: float, interval: Interval, word: str | None) -> 
     """Judge one bound of a claim."""
     size = f"{100 * bound:g} %"
     if claim.equal:
-        phrase = short_text = f"equal within ±{size}"
-        text = f"equal gaps within ±{size}" if claim.gaps else phrase
+        phrase = f"equal within ±{size}"
+        text = short_text = f"equal gaps within ±{size}" if claim.gaps else phrase
         missed = f"not {phrase}"
         verdict, nats = stats.equal_within(interval, bound), stats.bounds_within(bound)
     else:

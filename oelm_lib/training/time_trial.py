@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from oelm_lib.config import overrides_text, parse_overrides
 from oelm_lib.data import EvalWindows
-from oelm_lib.data.preparation import REHEARSAL, REHEARSAL_STEPS
+from oelm_lib.data.preparation import REHEARSAL
 from oelm_lib.model.dropout import evaluation_mode
 from oelm_lib.runs.folder import Run
 from oelm_lib.runs.timing import Budget
@@ -80,10 +81,25 @@ def slow_warning(state: TrainingState) -> str | None:
     if seconds < SLOW_SECONDS:
         return None
     days = f" ({seconds / 86400:.1f} days)" if seconds > 86400 else ""
-    is_rehearsal = train.max_steps <= REHEARSAL_STEPS or state.run.corpus.recall
-    rehearse = "" if is_rehearsal else f', or rehearse with overrides "{REHEARSAL}"'
+    shorter = _shorter_overrides(state)
+    rehearse = f', or rehearse with overrides "{shorter}"' if shorter else ""
     text = f"on this CPU the run will take about {format_duration(seconds)}{days}"
     return f"{text}; use a GPU{rehearse}"
+
+
+def _shorter_overrides(state: TrainingState) -> str:
+    """Return the overrides of a rehearsal that make this run shorter; "" where it is one."""
+    shorter = {}
+    for key, value in parse_overrides(REHEARSAL).items():
+        section, name = key.split(".")
+        own = getattr(getattr(state.cfg, section), name)
+        if name == "corpus":  # associative recall cannot be rehearsed on a text, and is small
+            is_longer = own != value and not state.run.corpus.recall
+        else:
+            is_longer = own > value
+        if is_longer:
+            shorter[key] = value
+    return overrides_text(shorter)
 
 
 def _projected_seconds(state: TrainingState, step_seconds: float) -> float:

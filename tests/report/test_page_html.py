@@ -10,10 +10,11 @@ import pytest
 from nbclient.exceptions import DeadKernelError
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from oelm_lib.config import ROOT
 from oelm_lib.errors import UserError
 from oelm_lib.files import read_json, write_json
 from oelm_lib.report.keep import publish, write_index
-from oelm_lib.report.make import MOST_SLUG, _check_finished, page_slug, report
+from oelm_lib.report.make import MOST_SLUG, STANDARD, _check_finished, page_slug, report
 from oelm_lib.report.notebook import WIDGET
 from oelm_lib.report.page import export
 from oelm_lib.runs import frames
@@ -333,6 +334,17 @@ def test_without_a_picture_nothing_is_published(tmp_path, monkeypatch, script, w
     with pytest.raises(UserError, match=words):
         publish(page, tmp_path / "reports")
     assert list((tmp_path / "reports").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", STANDARD)
+def test_standard_pages_pass_every_parameter_of_their_notebook(name):
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    values = {}
+    exec(cell.source, values)
+    values.pop("__builtins__")
+    values.pop("__annotations__", None)
+    assert STANDARD[name] == values
 
 
 @pytest.mark.parametrize("target", ["example", "bench", "explore", "run", "a.ipynb"])

@@ -205,7 +205,7 @@ def test_records_of_a_corpus_that_was_taken_out_are_left_aside():
 
 
 def test_the_columns_of_what_is_left_are_apart():
-    """A corpus' name of 22 characters ran into the size."""
+    """A name of 22 or more characters ran into the size."""
     plan = factory.make_plan(corpora=["tinystories-phase3-sample"])
     header, row, *_ = describe_cost(Grid(plan, factory.tuned(plan, cell("frozen"))), 1).splitlines()
     assert header.split() == ["stage", "corpus", "size", "done", "left", "core-hours", "left"]

@@ -187,7 +187,7 @@ def make_file(study):
     return Study("example", study.grid, study.registered)
 
 
-def test_the_proof_folds_every_table():
+def test_the_details_fold_every_table():
     details = tables.details(make_file(make_study(make_grid(COMPLETE))))
     assert details.count("<details>") == 6
     assert "✗ FAIL</span>" in details and "&lt;span" not in details

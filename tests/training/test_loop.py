@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from oelm_lib import runs
-from oelm_lib.data.preparation import REHEARSAL
 from oelm_lib.training import checkpoint, loop, optim, time_trial
 from oelm_lib.training.progress import SLACK, UNMEASURED
 from oelm_lib.training.record import evaluate, save
@@ -177,8 +176,8 @@ def test_saves_are_made_at_their_interval(tiny_run, monkeypatch):
 def test_days_on_a_cpu_are_a_warning(tiny_run):
     state = TrainingState(tiny_run(train__max_steps=10**9, train__eval_interval=10**9))
     assert re.fullmatch(
-        r"on this CPU the run will take about .* \([\d.]+ days\); use a GPU,"
-        rf' or rehearse with overrides "{re.escape(REHEARSAL)}"',
+        r"on this CPU the run will take about .* \([\d.]+ days\); use a GPU, or rehearse with"
+        r' overrides "train\.max_steps=10 train\.batch_size=1"',
         slow_warning(state),
     )
     assert slow_warning(TrainingState(tiny_run(folder="short"))) is None
@@ -198,11 +197,18 @@ def test_the_first_pass_over_a_batch_does_not_make_a_run_slow(tiny_run, monkeypa
     assert cold_seconds == {}
 
 
-@pytest.mark.parametrize(("steps", "end"), [(10, "; use a GPU"), (11, f'"{REHEARSAL}"')])
-def test_a_slow_rehearsal_is_not_told_to_rehearse(tiny_run, monkeypatch, steps, end):
-    monkeypatch.setattr(time_trial, "SLOW_SECONDS", 0.0)
-    state = TrainingState(tiny_run(train__max_steps=steps))
-    assert slow_warning(state).endswith(end)
+@pytest.mark.parametrize(
+    ("changes", "shorter"),
+    [
+        ({"max_steps": 11, "batch_size": 1}, "train.max_steps=10"),
+        ({"max_steps": 10}, "train.batch_size=1"),
+        ({"max_steps": 10, "batch_size": 1}, ""),
+        ({"max_steps": 10, "batch_size": 1, "eval_tokens": 8192}, "train.eval_tokens=4096"),
+    ],
+)
+def test_a_slow_rehearsal_is_not_told_what_it_has(tiny_run, changes, shorter):
+    run = tiny_run(**{f"train__{key}": value for key, value in changes.items()})
+    assert time_trial._shorter_overrides(TrainingState(run)) == shorter  # its corpus is stories
 
 
 def test_the_projected_time_has_steps_evaluations_and_the_last_scores_in_it(tiny_run, monkeypatch):

@@ -1,4 +1,4 @@
-"""Live widgets: panels keep their keys from JupyterLab's shortcuts; files are looked at again."""
+"""Live widgets: panels keep their keys from JupyterLab's shortcuts; files are polled."""
 
 import asyncio
 import contextlib
@@ -56,27 +56,27 @@ def test_a_panel_has_its_script_and_its_class():
     assert keys.value == Panel.script and "oelm-panel" in panel._dom_classes
 
 
-def test_a_look_that_fails_is_logged_and_the_next_one_follows():
-    looks, logged = [], []
+def test_a_call_that_fails_is_logged_and_the_next_one_follows():
+    calls, logged = [], []
 
-    def look():
-        looks.append(None)
-        if len(looks) == 1:
+    def callback():
+        calls.append(None)
+        if len(calls) == 1:
             raise FileNotFoundError("gone")
 
-    async def wait_for_two_looks():
+    async def wait_for_two_calls():
         asyncio.get_running_loop().set_exception_handler(lambda loop, entry: logged.append(entry))
-        task = poll(look, 0.0)
-        while len(looks) < 2:
+        task = poll(callback, 0.0)
+        while len(calls) < 2:
             await asyncio.sleep(0)
         task.cancel()
 
-    asyncio.run(wait_for_two_looks())
+    asyncio.run(wait_for_two_calls())
     assert [str(entry["exception"]) for entry in logged] == ["gone"]
-    assert poll(look, 0.0) is None
+    assert poll(callback, 0.0) is None
 
 
-def test_looks_end_where_their_cell_runs_again_and_no_others():
+def test_polling_ends_where_its_cell_runs_again_and_no_other():
     """Each re-run of a cell added a reader of all run folders for the life of the kernel."""
 
     async def cancelled():
@@ -95,7 +95,7 @@ def test_looks_end_where_their_cell_runs_again_and_no_others():
 
 
 @pytest.mark.slow
-def test_the_cell_of_a_look_is_known_in_a_kernel():
+def test_the_cell_that_polls_is_known_in_a_kernel():
     manager, client = start_new_kernel(kernel_name="python3")
     try:
 
