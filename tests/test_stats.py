@@ -180,7 +180,7 @@ def test_no_seeds_are_proposed_where_documents_leave_the_claim_open():
     assert s.at_most(interval, 0.05) == s.PASS
     wider = s.with_document_error(interval, 0.01)
     assert s.at_most(wider, 0.05) == s.INCONCLUSIVE
-    assert "a larger split is needed" in seeds_text(wider, s.bounds_at_most(0.05))
+    assert "more documents are needed" in seeds_text(wider, s.bounds_at_most(0.05))
 
 
 def test_an_error_over_documents_that_more_seeds_make_the_larger_one_counts_beforehand():
@@ -194,12 +194,12 @@ def test_an_error_over_documents_that_more_seeds_make_the_larger_one_counts_befo
         chance = s.power(0.0064, sd, 10_000, s.bounds_at_most(0.01), 4, 0.0013)
         assert chance < 0.8
     assert s.deciding_seeds(interval, s.bounds_at_most(0.01)) is None
-    assert "a larger split is needed" in seeds_text(interval, s.bounds_at_most(0.01))
+    assert "more documents are needed" in seeds_text(interval, s.bounds_at_most(0.01))
     assert s.deciding_seeds(s.paired_interval(values, k=4), s.bounds_at_most(0.01)) is not None
 
 
 def test_few_seeds_ask_for_seeds_though_the_interval_includes_documents():
-    """With two seeds the t quantile is 13: a larger split would not help."""
+    """With two seeds the t quantile is 13: more documents would not help."""
     interval = s.with_document_error(s.paired_interval([0.018, 0.022]), 0.003)
     assert interval.includes_documents and s.at_most(interval, 0.05) == s.INCONCLUSIVE
     assert "seeds would decide" in seeds_text(interval, s.bounds_at_most(0.05))

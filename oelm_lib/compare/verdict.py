@@ -77,7 +77,7 @@ class Verdict:
 
     @cached_property
     def to_decide(self) -> str:
-        """What would decide an INCONCLUSIVE verdict: how many seeds, or a larger split."""
+        """What would decide an INCONCLUSIVE verdict: how many seeds, or more documents."""
         return seeds_text(self.interval, stats.bounds_at_most(LIMIT))
 
     @property

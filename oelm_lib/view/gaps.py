@@ -39,7 +39,7 @@ def seeds_text(interval: stats.Interval, bounds: stats.Bounds) -> str:
     seeds = stats.deciding_seeds(interval, bounds)
     over_seeds = replace(interval, document_error=math.nan)
     if seeds is None and stats.deciding_seeds(over_seeds, bounds):
-        return "a larger split is needed: the error over documents leaves it open with any seeds"
+        return "more documents are needed: no number of seeds would decide it"
     if seeds is None:
         return "no number of seeds would decide it: the gap seen lies on the bound"
     few, many = seeds

@@ -214,7 +214,7 @@ def test_a_document_error_as_large_as_that_over_seeds_widens_the_interval(tmp_pa
     narrow = stats.paired_interval([0.0501, 0.05, 0.0499])
     assert row["documents_included"]
     assert row["low"] < narrow.gap_low and row["high"] > narrow.gap_high
-    assert "larger split" in row["to_decide"]
+    assert "more documents are needed" in row["to_decide"]
     assert "seeds and documents" in compare.verdict_cards(
         compare.judge(compare.load_runs(outputs=tmp_path))
     )
