@@ -191,7 +191,6 @@ def test_a_command_starts_without_the_heavy_packages():
             ["export", "DEMO-01", "--format", "csv", "--checkpoint", "best"],
             "leave out --checkpoint",
         ),
-        (["run"], "no experiment named; name one, or '*' for all; allowed: CPU-01, "),
         (["status", "--json", "--watch"], "--json prints once; leave out --watch"),
         (["study", "oelm", "--table", "--dry-run"], "leave out --dry-run, --gpus and --slurm"),
         (["run", "DEMO-01", "--seeds", "1,²"], "--seeds '1,²' should be whole numbers"),
