@@ -22,9 +22,9 @@ HERE = Path(__file__).parent
 DAEMONS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd")
 SBIN = "/usr/sbin:/sbin:" + os.environ["PATH"]
 IDS = ["DEMO-01", "DEMO-02"]
-# A run's step reaches the disk every few seconds; by then a fast machine makes 1000 of them.
+# A run's step reaches the disk every few seconds; by then a fast machine makes 1000.
 OVERRIDES = TINY_RUN | {
-    "train.max_steps": 4000,
+    "train.max_steps": 2000,
     "train.eval_interval": 500,
     "train.save_interval": 400,
 }
@@ -159,8 +159,9 @@ def test_what_slurm_refuses_is_one_line_and_nothing_is_queued(cluster, tiny_env)
 
 
 def test_the_plain_script_stops_is_queued_again_and_a_cancelled_run_goes_on(cluster, tiny_env):
+    overrides = OVERRIDES | {"train.max_steps": 4000}
     sets = [
-        part for key, value in OVERRIDES.items() for part in ("--set", overrides_text({key: value}))
+        part for key, value in overrides.items() for part in ("--set", overrides_text({key: value}))
     ]
     options = [
         "--parsable",
@@ -170,7 +171,7 @@ def test_the_plain_script_stops_is_queued_again_and_a_cancelled_run_goes_on(clus
         f"--output={tiny_env.parent}/%j.log",
     ]
     number = call("sbatch", *options, "slurm/train.sbatch", *sets).strip()
-    path = tiny_env / config.load_config("DEMO-01", OVERRIDES).folder / "seed42"
+    path = tiny_env / config.load_config("DEMO-01", overrides).folder / "seed42"
 
     def going():
         return state(path) == "running" and read_status(path)["step"] > 50
