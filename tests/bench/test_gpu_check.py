@@ -79,11 +79,11 @@ def test_the_rehearsal_is_stopped_and_continued_in_an_outputs_folder_of_its_own(
     """
     monkeypatch.setenv("OELM_OUTPUTS", str(tmp_path / "outputs"))
     monkeypatch.setenv("OELM_DATA", str(stories))
-    changes = "data.tokenizer=bpe-300 model.vocab_size=300 train.max_steps=1000"
-    changes += " train.eval_interval=1000 train.save_interval=20"
+    changes = "data.tokenizer=bpe-300 model.vocab_size=300 train.max_steps=500"
+    changes += " train.eval_interval=500 train.save_interval=20"
     monkeypatch.setattr(gpu_check, "RUN", ["DEMO-02", "--seed", "1", "--set", changes])
     monkeypatch.setattr(gpu_check, "STOP_STEP", 20)
     ended = gpu_check.run_experiment()
     assert ended["passed"], ended["summary"]
-    assert ended["result"]["steps"] == 1000
+    assert ended["result"]["steps"] == 500
     assert not (tmp_path / "outputs").exists()

@@ -120,7 +120,7 @@ def test_a_killed_queue_is_started_again_and_loses_and_repeats_nothing(
     tiny_env, tiny, start_oelm, tmp_path
 ):
     # So many that the runs left behind still train when the second queue, a new process, looks.
-    steps = 1600
+    steps = 1200
     overrides = tiny(
         train__max_steps=steps, train__eval_interval=steps // 2, train__save_interval=steps // 4
     )

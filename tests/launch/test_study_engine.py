@@ -288,7 +288,7 @@ def test_a_changed_plan_and_another_corpus_are_refused(trained, checkout):
 @pytest.mark.slow
 def test_after_a_stop_of_one_run_and_ctrl_c_the_same_command_goes_on(checkout):
     # A STOP file is looked for each second: the runs must not be over by then.
-    checkout.declare(set=PLAN["set"] | {"train.max_steps": 150})
+    checkout.declare(set=PLAN["set"] | {"train.max_steps": 100})
     process = checkout.start("--workers", "2")
     path = wait_for(lambda: stopped_run(checkout), "a run that trains is asked to stop")
     wait_for(

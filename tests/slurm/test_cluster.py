@@ -24,7 +24,7 @@ SBIN = "/usr/sbin:/sbin:" + os.environ["PATH"]
 IDS = ["DEMO-01", "DEMO-02"]
 # A run's step reaches the disk every few seconds; by then a fast machine makes 1000.
 OVERRIDES = TINY_RUN | {
-    "train.max_steps": 2000,
+    "train.max_steps": 1500,
     "train.eval_interval": 500,
     "train.save_interval": 400,
 }
