@@ -73,9 +73,9 @@ def write_json(path: Path, value: Any, check: Check | None = None, checksum: boo
 
     Args:
         check: As for `replacing`.
-        checksum: Add the `checksum` that `read_json` verifies, or renew that of the value.
+        checksum: Add the `checksum` that `read_json` verifies. A value that has one gets a new one.
     """
-    if checksum:
+    if checksum or (isinstance(value, dict) and "checksum" in value):
         value = with_checksum(value)
     write_text(path, json.dumps(nan_to_none(value), indent=1, ensure_ascii=False) + "\n", check)
 
@@ -100,14 +100,13 @@ def append_line(path: Path, text: str, unless: Callable[[bytes], bool] | None = 
         lock_exclusively(file)
         with open(os.dup(file), "rb") as lines:
             content = lines.read()
-        ended = content.rfind(b"\n") + 1
-        lacks_newline = json_object(content[ended:]) is not None
-        kept = len(content) if lacks_newline else ended
-        if unless is not None and unless(content[:kept]):
+        kept = _without_torn_line(content)
+        if unless is not None and unless(kept):
             return False
-        if kept < len(content):
-            os.ftruncate(file, kept)
-        rest = memoryview(b"\n" * lacks_newline + text.encode() + b"\n")
+        if len(kept) < len(content):
+            os.ftruncate(file, len(kept))
+        lacks_newline = kept and not kept.endswith(b"\n")
+        rest = memoryview((b"\n" if lacks_newline else b"") + text.encode() + b"\n")
         while rest:
             rest = rest[os.write(file, rest) :]
         os.fsync(file)
@@ -152,9 +151,13 @@ def json_object(text: bytes) -> dict[str, Any] | None:
 
 def json_lines(text: bytes) -> list[bytes]:
     """Return the lines of a JSON Lines file; a truncated last line is left out."""
+    return _without_torn_line(text).splitlines()
+
+
+def _without_torn_line(text: bytes) -> bytes:
+    """Return a JSON Lines file without its last line where a crash has truncated that."""
     ended = text.rfind(b"\n") + 1
-    is_whole = json_object(text[ended:]) is not None
-    return (text if is_whole else text[:ended]).splitlines()
+    return text[:ended] if json_object(text[ended:]) is None else text
 
 
 def read_json(

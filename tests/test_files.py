@@ -226,14 +226,14 @@ def test_any_changed_byte_of_a_result_is_found(tmp_path):
     assert kept < 40
 
 
-def test_a_checksum_is_written_where_asked(tmp_path):
+def test_a_checksum_is_written_where_asked_and_renewed_where_the_value_has_one(tmp_path):
     path = tmp_path / "summary.json"
     files.write_json(path, RESULT)
     assert "checksum" not in files.read_json(path)
     files.write_json(path, RESULT, checksum=True)
     sealed = files.read_json(path)
     assert sealed == files.with_checksum(RESULT)
-    files.write_json(path, sealed | {"loss": 2.0}, checksum=True)
+    files.write_json(path, sealed | {"loss": 2.0})
     assert files.read_json(path) == files.with_checksum(RESULT | {"loss": 2.0})
 
 

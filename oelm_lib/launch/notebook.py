@@ -279,7 +279,7 @@ def _make_page(run: Run) -> None:
         export(notebook)
         if timing := read_timing(run):
             timing["budget"]["page"] = time.perf_counter() - start
-            write_json(run.path / "timing_stats.json", timing, run.lock.check, checksum=True)
+            write_json(run.path / "timing_stats.json", timing, run.lock.check)
     except (OSError, UserError) as problem:  # the end of the run itself matters more
         print(
             f"no page of {run.name}: {problem}; make it later: oelm report {run.path}",

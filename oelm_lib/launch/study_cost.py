@@ -42,11 +42,12 @@ def describe_cost(grid: Grid, workers: int) -> str:
     )
 
 
-def seconds_left(grid: Grid) -> float:
-    """Return the seconds that all expected runs take one after another."""
+def estimate_left(grid: Grid) -> tuple[int, float]:
+    """Return the number of runs left, and the seconds that they take one after another."""
     expected = expected_left(grid)
     seconds = _seconds_by_cell(grid, {cell for _, cell, _ in expected})
-    return sum(count * seconds[cell] for _, cell, count in expected)
+    runs = sum(count for _, _, count in expected)
+    return runs, sum(count * seconds[cell] for _, cell, count in expected)
 
 
 def _seconds_by_cell(grid: Grid, cells: set[Cell]) -> dict[Cell, float]:

@@ -18,7 +18,7 @@ from oelm_lib import config
 from oelm_lib.errors import DONE, FAILED, STOPPED
 from oelm_lib.launch.processes import exit_text, is_held_by_another
 from oelm_lib.launch.slurm import asks_for_gpu, logs_folder, submit_commands
-from oelm_lib.launch.study_cost import describe_cost, seconds_left
+from oelm_lib.launch.study_cost import describe_cost, estimate_left
 from oelm_lib.launch.study_worker import (
     HELD,
     INTERRUPTED,
@@ -242,9 +242,9 @@ class _Engine:
 
     def _progress(self) -> str:
         """Return the runs recorded and left, and the time that these take."""
-        left = runs_left(self._grid)
-        hours = format_duration(seconds_left(self._grid) / len(self._workers))
-        return f"{len(self._grid.records)} recorded, about {left} left ({hours})"
+        left, seconds = estimate_left(self._grid)
+        duration = format_duration(seconds / len(self._workers))
+        return f"{len(self._grid.records)} recorded, about {left} left ({duration})"
 
     def _fail(self, run: PlannedRun, reason: str) -> None:
         """Count and print a failure."""

@@ -75,7 +75,7 @@ def test_a_missing_test_split_is_reported_before_anything_is_written(
     manifest = data / "stories" / "bpe-300" / "manifest.json"
     facts = read_json(manifest)
     del facts["splits"]["test"]
-    write_json(manifest, facts, checksum=True)
+    write_json(manifest, facts)
     (job,) = make_jobs(["DEMO-02"], [1], tiny())
     with pytest.raises(UserError, match="stories: has no test split"):
         run_experiment("DEMO-02", 1, tiny(), test=True)
